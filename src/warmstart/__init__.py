@@ -1,0 +1,1 @@
+"""Warmstart: pretrain, finetune, and measure what the pretraining bought."""

@@ -1,0 +1,42 @@
+"""A multilayer perceptron on the flattened input."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from warmstart.contracts import Features, Spec
+
+
+class MLP(nn.Module):
+    """Linear, GELU and, where asked, layer norm and dropout, once per entry of `hidden`."""
+
+    modalities: ClassVar = frozenset({"vector", "image"})
+    abilities: ClassVar = frozenset()
+
+    def __init__(self, spec: Spec, hidden: list[int], norm: bool = False, dropout: float = 0.0):
+        super().__init__()
+        sizes = [math.prod(spec.shape), *hidden]
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(inputs, outputs),
+                nn.LayerNorm(outputs) if norm else nn.Identity(),
+                nn.GELU(),
+                nn.Dropout(dropout) if dropout else nn.Identity(),
+            )
+            for inputs, outputs in zip(sizes[:-1], sizes[1:])
+        )
+        self.width = sizes[-1]
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
+        """(B, ...) to one token and one pooled vector per example, both of them the last layer (B, D)."""
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = layer(x)
+        return Features(tokens=x[:, None], pooled=x)
+
+    def depths(self) -> dict[str, int]:
+        """One depth per layer."""
+        return {f"layers.{index}": index for index in range(len(self.layers))}

@@ -1,0 +1,63 @@
+"""Residual networks for small images (He et al. 2016, with the 3x3 stem that CIFAR-size images need)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from warmstart.contracts import Features, Spec
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H / stride, W / stride)."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A 3x3 stem and one stage per entry of `widths`, each with `blocks` blocks; every later stage halves the size."""
+
+    modalities: ClassVar = frozenset({"image"})
+    abilities: ClassVar = frozenset()
+
+    def __init__(self, spec: Spec, widths: list[int], blocks: list[int]):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(spec.shape[0], widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        stages = []
+        inputs = widths[0]
+        for index, (outputs, count) in enumerate(zip(widths, blocks)):
+            stride = 1 if index == 0 else 2
+            first = BasicBlock(inputs, outputs, stride)
+            stages.append(nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(count - 1))))
+            inputs = outputs
+        self.stages = nn.ModuleList(stages)
+        self.width = inputs
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
+        """(B, C, H, W) to the last feature map's positions (B, T, D) and their mean (B, D)."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        tokens = x.flatten(2).transpose(1, 2)
+        return Features(tokens, tokens.mean(1))
+
+    def depths(self) -> dict[str, int]:
+        """The stem at 0, then one depth per stage."""
+        return {"stem": 0, **{f"stages.{index}": index + 1 for index in range(len(self.stages))}}

@@ -1,0 +1,159 @@
+"""The nouns every part speaks: what goes in, what comes out, and what a part promises.
+
+Shapes: B batch, T positions, D width, F input features, C channels or classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
+
+
+class UserError(Exception):
+    """Something the user can mend: wrong config, missing or broken data, weights that do not fit.
+
+    The message says what is wrong, where, and what to do, in one or two lines. The process ends with status 2.
+    """
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one preprocessed example and its target look like.
+
+    `labels` names the outputs; `center` and `spread` are the mean and standard deviation of real-valued targets.
+    """
+
+    modality: str
+    shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()
+    center: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs the target asks for."""
+        return len(self.labels)
+
+
+@dataclass
+class Rows:
+    """Raw examples as a source read them; `x` is an array (N, ...) or a table, `y` an array (N, ...) or None."""
+
+    x: Any
+    y: Any = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass
+class Splits:
+    """The three disjoint parts of a data set; `unlabelled` rows may join the generic training data."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+    labels: tuple[str, ...] = ()
+    unlabelled: Rows | None = None
+
+
+@dataclass
+class Batch:
+    """One step's examples: inputs (B, ...), targets (B, ...) or None, and the valid positions (B, T) or None."""
+
+    x: Tensor
+    y: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass
+class Features:
+    """What a backbone makes of a batch: position-wise tokens (B, T, D) and one vector per example (B, D)."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+@dataclass
+class StepOutput:
+    """A step's mean loss (scalar), the number of loss values it is the mean of, and the raw outputs (B, C)."""
+
+    loss: Tensor
+    count: int
+    outputs: Tensor | None = None
+
+
+class Preprocessor(Protocol):
+    """Fitted on the generic data, saved with the weights, reused by finetuning and prediction."""
+
+    def fit(self, x: Any) -> None:
+        """Learn the settings from raw training inputs."""
+
+    def encode(self, x: Any) -> Tensor:
+        """Turn raw inputs into one tensor (N, ...), once, when the data is set up."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scale a batch of encoded inputs, on the device."""
+
+    def read(self, path: str) -> Any:
+        """Read raw inputs from a user's file or folder."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to rebuild it, as plain JSON."""
+
+
+class Source(Protocol):
+    """One data set. `offers` names the kinds of target it has: category, categories, value."""
+
+    modality: ClassVar[str]
+    offers: ClassVar[frozenset[str]]
+
+    def load(self, target: str | None) -> Splits:
+        """Read and check the data; raise UserError where it is missing or broken."""
+
+    def preprocessor(self) -> Preprocessor:
+        """A preprocessor that is not fitted yet."""
+
+
+class Backbone(Protocol):
+    """Inputs to features. `abilities` names what an objective may ask of it."""
+
+    modalities: ClassVar[frozenset[str]]
+    abilities: ClassVar[frozenset[str]]
+    width: int
+
+    def __call__(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
+        """Features of x; the positions `hidden` (B, T) are replaced by a learned mask token."""
+
+    def depths(self) -> dict[str, int]:
+        """Parameter-name prefix to depth: 0 at the input, rising to the output."""
+
+
+class Objective(Protocol):
+    """A head and a loss on a backbone's features."""
+
+    target: ClassVar[str | None]
+    predicts: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+    default_loss: ClassVar[LossFunction]
+    views: ClassVar[int]
+    monitor: ClassVar[tuple[str, str]]
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """The loss of one batch; with `views` above one, that many augmented copies are stacked along B."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Named torchmetrics that take (outputs, targets); empty for self-supervised objectives."""
+
+
+class Strategy(Protocol):
+    """Which parameters train, and at what share of the learning rate."""
+
+    def claims(self, depths: dict[str, int]) -> list[tuple[str, float]]:
+        """Name patterns (fnmatch) to learning-rate scale; 0 is frozen. Every parameter must be claimed once."""

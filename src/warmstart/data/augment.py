@@ -1,0 +1,89 @@
+"""Random changes to whole batches, on the device they are on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from warmstart.contracts import UserError
+
+
+class Augment:
+    """Changes drawn per example; each is off at its default.
+
+    Args:
+        modality: what the examples are; only images (B, C, H, W) can be moved, cropped, flipped or recoloured.
+        shift: pixels, at most, to move up, down, left and right; zeros come in.
+        crop: smallest share of the area that a random crop keeps before it is resized back (1 is off).
+        flip: mirror half of the images left to right.
+        colour: strength of random brightness and contrast per example and scale per channel.
+        noise: standard deviation of Gaussian noise, in standard deviations of the data.
+    """
+
+    def __init__(
+        self,
+        modality: str,
+        shift: int = 0,
+        crop: float = 1.0,
+        flip: bool = False,
+        colour: float = 0.0,
+        noise: float = 0.0,
+    ):
+        if modality != "image" and (shift or crop < 1 or flip or colour):
+            raise UserError(f"data.augment: shift, crop, flip and colour are for images; this data is {modality}")
+        if not 0 < crop <= 1:
+            raise UserError(f"data.augment.crop={crop}: must be above 0 and at most 1")
+        self.shift, self.crop, self.flip, self.colour, self.noise = shift, crop, flip, colour, noise
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """A changed copy of x, of the same shape; x itself where every change is off."""
+        if self.crop < 1:
+            x = self._resized_crop(x)
+        elif self.shift or self.flip:
+            x = self._shift_and_flip(x)
+        if self.colour:
+            x = self._recolour(x)
+        if self.noise:
+            x = x + self.noise * torch.randn_like(x)
+        return x
+
+    def _shift_and_flip(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        device = x.device
+        rows = torch.arange(height, device=device).expand(batch, height)
+        columns = torch.arange(width, device=device).expand(batch, width)
+        if self.flip:
+            mirrored = torch.rand(batch, 1, device=device) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        if self.shift:
+            x = F.pad(x, (self.shift,) * 4)
+            offsets = torch.randint(0, 2 * self.shift + 1, (2, batch, 1), device=device)
+            rows, columns = rows + offsets[0], columns + offsets[1]
+        flat = rows[:, :, None] * x.shape[-1] + columns[:, None, :]
+        index = flat.reshape(batch, 1, -1).expand(-1, channels, -1)
+        return x.flatten(2).gather(2, index).view(batch, channels, height, width)
+
+    def _resized_crop(self, x: Tensor) -> Tensor:
+        """Crops of random area and aspect ratio 3/4 to 4/3 (Szegedy et al. 2015), bilinear."""
+        batch = len(x)
+        area = torch.empty(batch, device=x.device).uniform_(self.crop, 1)
+        ratio = torch.empty(batch, device=x.device).uniform_(-0.288, 0.288).exp()
+        size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)
+        center = (torch.rand(batch, 2, device=x.device) * 2 - 1) * (1 - size)
+        theta = torch.zeros(batch, 2, 3, device=x.device)
+        theta[:, 0, 0], theta[:, 1, 1] = size[:, 0], size[:, 1]
+        if self.flip:
+            theta[:, 0, 0] *= torch.randint(0, 2, (batch,), device=x.device) * 2 - 1
+        theta[:, :, 2] = center
+        return F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
+
+    def _recolour(self, x: Tensor) -> Tensor:
+        batch, channels = x.shape[:2]
+
+        def draw(*shape: int) -> Tensor:
+            return torch.empty(*shape, device=x.device).uniform_(-self.colour, self.colour)
+
+        mean = x.mean((1, 2, 3), keepdim=True)
+        contrast = 1 + draw(batch, 1, 1, 1)
+        return ((x - mean) * contrast + mean) * (1 + draw(batch, channels, 1, 1)) + draw(batch, 1, 1, 1)

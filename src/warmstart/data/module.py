@@ -1,0 +1,144 @@
+"""The two LightningDataModules: generic data to pretrain on, task data to finetune on."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from warmstart.contracts import Batch, Preprocessor, Rows, Source, Spec, Splits
+from warmstart.data.loader import GatherLoader
+from warmstart.data.splits import labelled_subset
+
+EVALUATION_BATCH = 512
+
+
+class MemoryDataModule(pl.LightningDataModule):
+    """Loads a source, encodes it with the preprocessor (fitted here unless one is given), and serves batches.
+
+    Args:
+        source: the data set.
+        target: the kind of target the objective needs, or None for no targets at all.
+        batch_size: rows per training step.
+        order_seed: fixes the order of the training rows.
+        preprocessor: the one that the pretraining used; None fits a new one on the training inputs.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        target: str | None,
+        batch_size: int,
+        order_seed: int,
+        preprocessor: Preprocessor | None = None,
+    ):
+        super().__init__()
+        self.source, self.target = source, target
+        self.batch_size, self.order_seed = batch_size, order_seed
+        self.preprocessor = preprocessor
+        self.parts: dict[str, tuple[Tensor, Tensor | None]] = {}
+
+    @abstractmethod
+    def training_rows(self, splits: Splits) -> Rows:
+        """The rows to train on."""
+
+    def prepare(self) -> MemoryDataModule:
+        """Read, check, split and encode everything; raise UserError where the data is broken."""
+        splits = self.source.load(self.target)
+        self.fingerprint = fingerprint(splits)
+        if self.preprocessor is None:
+            self.preprocessor = self.source.preprocessor()
+            self.preprocessor.fit(splits.train.x)
+        chosen = {
+            "train": self.training_rows(splits),
+            "validation": splits.validation,
+            "test": splits.test,
+        }
+        for name, rows in chosen.items():
+            y = None if self.target is None else torch.from_numpy(rows.y)
+            self.parts[name] = (self.preprocessor.encode(rows.x), y)
+        shape = tuple(self.parts["train"][0].shape[1:])
+        labels = splits.labels if self.target is not None else ()
+        center = spread = ()
+        if self.target == "value":
+            y = splits.train.y
+            center, spread = tuple(y.mean(0).tolist()), tuple((y.std(0) + 1e-12).tolist())
+        self.spec = Spec(self.source.modality, shape, labels, center, spread)
+        return self
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows each part has."""
+        return {name: len(x) for name, (x, _) in self.parts.items()}
+
+    def train_dataloader(self) -> GatherLoader:
+        """Shuffled anew every epoch."""
+        return GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
+
+    def val_dataloader(self) -> GatherLoader:
+        """In order."""
+        return GatherLoader(*self.parts["validation"], EVALUATION_BATCH)
+
+    def test_dataloader(self) -> GatherLoader:
+        """In order."""
+        return GatherLoader(*self.parts["test"], EVALUATION_BATCH)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Scale the inputs on the device."""
+        batch.x = self.preprocessor(batch.x)
+        return batch
+
+
+class GenericDataModule(MemoryDataModule):
+    """All training rows, labelled or not; no target leaves it unless the objective is itself supervised."""
+
+    def training_rows(self, splits: Splits) -> Rows:
+        """Labelled and unlabelled rows together when targets do not matter."""
+        if self.target is not None or splits.unlabelled is None or not len(splits.unlabelled):
+            return splits.train
+        return Rows(pd.concat([splits.train.x, splits.unlabelled.x]))
+
+
+class TaskDataModule(MemoryDataModule):
+    """Labelled rows, all of them or a nested, stratified subset.
+
+    Args:
+        labels_per_class: this many rows of each class.
+        label_fraction: this share of the rows of each class.
+        subset_seed: fixes the subset; with one seed, a smaller budget is part of every larger one.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        labels_per_class: int | None = None,
+        label_fraction: float | None = None,
+        subset_seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.budget = (subset_seed, labels_per_class, label_fraction)
+
+    def training_rows(self, splits: Splits) -> Rows:
+        """The labelled subset."""
+        rows = splits.train
+        index = labelled_subset(rows.y, splits.labels, *self.budget)
+        return Rows(rows.x.iloc[index] if isinstance(rows.x, pd.DataFrame) else rows.x[index], rows.y[index])
+
+
+def fingerprint(splits: Splits) -> str:
+    """SHA-256 over every value of every part, so that two runs can be told to have seen the same data."""
+    digest = hashlib.sha256()
+    for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
+        for values in () if rows is None else (rows.x, rows.y):
+            if isinstance(values, pd.DataFrame):
+                values = pd.util.hash_pandas_object(values, index=False).to_numpy()
+            if values is not None:
+                digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

@@ -1,0 +1,23 @@
+"""Preprocessors: one module per kind of raw input, each with a class `Preprocessor`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from warmstart.contracts import Preprocessor, UserError
+
+
+def rebuild(state: dict[str, Any]) -> Preprocessor:
+    """The preprocessor whose `state()` this is; its kind must be a module of this package.
+
+    Raises:
+        UserError: the kind is not one of ours.
+    """
+    known = [module.name for module in pkgutil.iter_modules(__path__)]
+    settings = dict(state)
+    kind = settings.pop("kind", None)
+    if kind not in known:
+        raise UserError(f"a preprocessor of kind {kind} is not known; known kinds: {', '.join(known)}")
+    return importlib.import_module(f"{__name__}.{kind}").Preprocessor(**settings)

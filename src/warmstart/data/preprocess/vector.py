@@ -1,0 +1,44 @@
+"""Vectors: each feature is scaled to mean 0 and standard deviation 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warmstart.contracts import UserError
+from warmstart.data.numbers import read_numbers
+
+
+class Preprocessor:
+    """Raw inputs are float arrays (N, F); constant features are only centred."""
+
+    def __init__(self, mean: list[float] | None = None, std: list[float] | None = None):
+        if mean is not None:
+            self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+
+    def fit(self, x: np.ndarray) -> None:
+        """Mean and standard deviation per feature."""
+        std = x.std(0)
+        self.mean = torch.from_numpy(x.mean(0).astype(np.float32))
+        self.std = torch.from_numpy(np.where(std > 0, std, 1).astype(np.float32))
+
+    def encode(self, x: np.ndarray) -> Tensor:
+        """Float tensor (N, F)."""
+        if x.shape[1] != len(self.mean):
+            raise UserError(f"the preprocessor was fitted on {len(self.mean)} features; this data has {x.shape[1]}")
+        return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scaled features (B, F)."""
+        return (x - self.mean.to(x.device)) / self.std.to(x.device)
+
+    def read(self, path: str) -> np.ndarray:
+        """A CSV or Parquet file of numbers, one row per example."""
+        return read_numbers(path, len(self.mean))
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"kind": "vector", "mean": self.mean.tolist(), "std": self.std.tolist()}

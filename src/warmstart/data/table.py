@@ -1,0 +1,98 @@
+"""The user's own CSV or Parquet file: one row per example, one column (or several) to predict."""
+
+from __future__ import annotations
+
+import difflib
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from warmstart.contracts import Rows, Splits, UserError
+from warmstart.data.numbers import read_frame, to_numbers
+from warmstart.data.preprocess.table import Preprocessor
+from warmstart.data.splits import split_rows
+
+
+class Table:
+    """Classes, several labels or real values, as the objective asks.
+
+    Args:
+        root: the file.
+        target: the column to predict, or a list of columns of 0 and 1 (several labels) or of numbers.
+        categorical: columns whose values are names; every other column must hold numbers.
+        ignore: columns to leave out.
+        missing: what to do about empty numbers: mean, median, or error.
+        split_seed: fixes which rows train, validate and test.
+    """
+
+    modality: ClassVar = "vector"
+    offers: ClassVar = frozenset({"category", "categories", "value"})
+
+    def __init__(
+        self,
+        root: str,
+        target: str | list[str],
+        categorical: list[str] | None = None,
+        ignore: list[str] | None = None,
+        missing: str = "error",
+        split_seed: int = 0,
+    ):
+        if missing not in ("error", "mean", "median"):
+            raise UserError(f"data.missing={missing}: give mean, median or error")
+        self.root, self.missing, self.split_seed = root, missing, split_seed
+        self.target = [target] if isinstance(target, str) else list(target)
+        self.categorical, self.ignore = list(categorical or []), list(ignore or [])
+
+    def load(self, target: str | None) -> Splits:
+        """A table of features; rows with an empty target serve pretraining alone."""
+        frame = read_frame(self.root)
+        frame.columns = frame.columns.map(str)
+        for option, names in (("target", self.target), ("categorical", self.categorical), ("ignore", self.ignore)):
+            for name in names:
+                if name not in frame:
+                    near = difflib.get_close_matches(name, frame.columns, n=3) or list(frame.columns)
+                    raise UserError(f"{self.root} has no column {name} (data.{option}); near: {', '.join(near)}")
+        features = frame.drop(columns=list(dict.fromkeys([*self.target, *self.ignore])))
+        if features.shape[1] == 0:
+            raise UserError(f"{self.root} has no feature column left beside the target and data.ignore")
+        self._check(features)
+        known = frame[self.target].notna().all(axis=1).to_numpy()
+        if not known.any():
+            raise UserError(f"{self.root}: column {self.target[0]} is empty in every row")
+        x = features[known].reset_index(drop=True)
+        kind = target or self._natural_kind(frame[known])
+        y, labels = self._targets(frame[known], kind)
+        splits = split_rows(Rows(x, y), labels, self.split_seed, take=lambda table, index: table.iloc[index])
+        splits.unlabelled = Rows(features[~known])
+        return splits
+
+    def preprocessor(self) -> Preprocessor:
+        """Fill, scale and one-hot encode."""
+        return Preprocessor(self.categorical, self.missing)
+
+    def _check(self, features: pd.DataFrame) -> None:
+        """Every cell is looked at before anything is fitted, so that an error names the row of the file."""
+        checker = Preprocessor(self.categorical, self.missing)
+        checker.fit(features)
+
+    def _natural_kind(self, frame: pd.DataFrame) -> str:
+        """How to split for an objective that ignores the target: by class if the column looks like classes."""
+        column = frame[self.target[0]]
+        if len(self.target) > 1 or (pd.api.types.is_float_dtype(column) or column.nunique() > 50):
+            return "value" if pd.api.types.is_numeric_dtype(column) else "none"
+        return "category"
+
+    def _targets(self, frame: pd.DataFrame, kind: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if kind == "none":
+            return None, ()
+        if kind == "category":
+            if len(self.target) > 1:
+                raise UserError("classification predicts one column: give one data.target, or objective=multilabel")
+            names = frame[self.target[0]].astype(str)
+            labels = tuple(sorted(names.unique()))
+            return np.searchsorted(labels, names.to_numpy(dtype=str)).astype(np.int64), labels
+        values = np.stack([to_numbers(frame[name], self.root) for name in self.target], axis=1)
+        if kind == "categories" and not np.isin(values, (0, 1)).all():
+            raise UserError(f"{self.root}: multilabel targets must be 0 or 1 in {', '.join(self.target)}")
+        return values.astype(np.float32), tuple(self.target)

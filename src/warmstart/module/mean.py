@@ -1,0 +1,28 @@
+"""The mean loss over a data set, L = (1/N) sum l(y_i, f(x_i)), also when the last batch is smaller."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from warmstart.contracts import StepOutput
+
+
+class RunningMean:
+    """Adds up on the device; only `compute` waits for it."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.total: Tensor | float = 0.0
+        self.count = 0
+
+    def update(self, output: StepOutput) -> None:
+        """Count a batch's mean loss as often as it has values."""
+        self.total = self.total + output.loss.detach() * output.count
+        self.count += output.count
+
+    def compute(self) -> float:
+        """The mean over all values so far; NaN if there were none."""
+        return float(self.total) / self.count if self.count else float("nan")

@@ -1,0 +1,77 @@
+"""Parameter groups from a strategy's claims, and the optimizer and schedule over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from warmstart.contracts import UserError
+
+
+def assign(claims: list[tuple[str, float]], names: list[str]) -> dict[str, float]:
+    """Learning-rate scale per parameter name.
+
+    Raises:
+        UserError: a parameter is claimed by no pattern or by two, a pattern claims nothing, or all are frozen.
+    """
+    scales: dict[str, float] = {}
+    unused = {pattern for pattern, _ in claims}
+    for name in names:
+        matching = [(pattern, scale) for pattern, scale in claims if fnmatchcase(name, pattern)]
+        if len(matching) != 1:
+            found = " and ".join(pattern for pattern, _ in matching) or "no pattern"
+            raise UserError(f"strategy: parameter {name} is claimed by {found}; every parameter is claimed once")
+        unused.discard(matching[0][0])
+        scales[name] = matching[0][1]
+    if unused:
+        raise UserError(f"strategy: pattern {sorted(unused)[0]} matches no parameter")
+    if not any(scales.values()):
+        raise UserError("strategy: every parameter is frozen, so nothing would train")
+    return scales
+
+
+def freeze(module: nn.Module, scales: dict[str, float]) -> list[nn.Module]:
+    """Stop gradients of parameters with scale 0; return the outermost submodules that are frozen as a whole."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(scales[name] > 0)
+    frozen: list[nn.Module] = []
+
+    def visit(part: nn.Module) -> None:
+        parameters = list(part.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            frozen.append(part)
+            return
+        for child in part.children():
+            visit(child)
+
+    visit(module)
+    return frozen
+
+
+def configure(
+    module: nn.Module,
+    scales: dict[str, float],
+    optimizer: Callable[..., Optimizer],
+    scheduler: Callable[..., float],
+    total_steps: int,
+) -> dict[str, Any]:
+    """One group per learning-rate scale, norms and biases apart without weight decay; a schedule per step."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if scales[name]:
+            groups.setdefault((scales[name], parameter.ndim > 1), []).append(parameter)
+    base = optimizer.keywords["lr"]
+    settings = []
+    for (scale, decays), parameters in groups.items():
+        group: dict[str, Any] = {"params": parameters, "lr": base * scale}
+        if not decays:
+            group["weight_decay"] = 0.0
+        settings.append(group)
+    built = optimizer(settings)
+    schedule = LambdaLR(built, lambda step: scheduler(step, total_steps))
+    return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

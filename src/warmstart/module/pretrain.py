@@ -1,0 +1,70 @@
+"""Pretraining: an objective on a backbone's features, all parameters training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from warmstart.contracts import Backbone, Batch, Objective
+from warmstart.module.mean import RunningMean
+from warmstart.module.optimization import configure
+from warmstart.module.randomness import seed_step
+
+
+class PretrainModule(pl.LightningModule):
+    """All randomness of a step (noise, masks, augmentation, dropout) is a function of `seed` and the step's number.
+
+    A resumed run therefore draws what an undisturbed one would.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        objective: Objective,
+        optimizer: Callable[..., Any],
+        scheduler: Callable[..., float],
+        augment: Callable[[Tensor], Tensor],
+        seed: int,
+    ):
+        super().__init__()
+        self.backbone, self.objective = backbone, objective
+        self.optimizer, self.scheduler, self.augment, self.seed = optimizer, scheduler, augment, seed
+        self.train_loss, self.val_loss = RunningMean(), RunningMean()
+
+    def views(self, x: Tensor) -> Tensor:
+        """The augmented copies that the objective asks for, stacked along the batch."""
+        return torch.cat([self.augment(x) for _ in range(self.objective.views)])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective's mean loss."""
+        seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
+        batch.x = self.views(batch.x)
+        output = self.objective.step(self.backbone, batch)
+        self.train_loss.update(output)
+        return output.loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same loss, with the same noise at every epoch."""
+        seed_step(self.seed, batch_idx, self.device)
+        if self.objective.views > 1:
+            batch.x = self.views(batch.x)
+        self.val_loss.update(self.objective.step(self.backbone, batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/loss."""
+        self.log("val/loss", self.val_loss.compute())
+        self.val_loss.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Log train/loss."""
+        self.log("train/loss", self.train_loss.compute())
+        self.train_loss.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Everything trains at the full rate."""
+        scales = dict.fromkeys((name for name, _ in self.named_parameters()), 1.0)
+        return configure(self, scales, self.optimizer, self.scheduler, int(self.trainer.estimated_stepping_batches))

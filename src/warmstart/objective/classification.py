@@ -1,0 +1,55 @@
+"""One class per example."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.loss.cross_entropy import cross_entropy
+
+
+class Classification(nn.Module):
+    """A linear head on the pooled features."""
+
+    target: ClassVar = "category"
+    predicts: ClassVar = "category"
+    needs: ClassVar = frozenset()
+    default_loss: ClassVar = staticmethod(cross_entropy)
+    views: ClassVar = 1
+    monitor: ClassVar = ("val/accuracy", "max")
+
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction):
+        super().__init__()
+        self.loss = loss
+        self.classes = spec.outputs
+        self.head = nn.Linear(backbone.width, spec.outputs)
+
+    def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        return self.head(backbone(batch.x, batch.mask).pooled)
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """Logits (B, C) and one loss value per example."""
+        outputs = self.predict(backbone, batch)
+        values = self.loss(outputs, batch.y)
+        return StepOutput(values.mean(), values.numel(), outputs)
+
+    def metrics(self) -> dict[str, Any]:
+        """Accuracy over examples and the mean of the classes' F1 scores."""
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+        return {
+            "accuracy": MulticlassAccuracy(self.classes, average="micro"),
+            "f1": MulticlassF1Score(self.classes, average="macro"),
+        }
+
+    def answer(self, outputs: Any, spec: Spec) -> list[dict[str, Any]]:
+        """One plain record per example: its most likely label, and how likely."""
+        probabilities = outputs.softmax(-1)
+        best = probabilities.argmax(-1).tolist()
+        return [
+            {"label": spec.labels[label], "probability": round(p[label], 6)}
+            for label, p in zip(best, probabilities.tolist())
+        ]

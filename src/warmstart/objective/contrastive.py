@@ -1,0 +1,47 @@
+"""SimCLR: two views of one example attract, all others repel (Chen et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.loss.cross_entropy import cross_entropy
+
+
+class Contrastive(nn.Module):
+    """NT-Xent: cross-entropy over cosine similarities, of a projection, divided by `temperature`."""
+
+    target: ClassVar = None
+    predicts: ClassVar = "category"
+    needs: ClassVar = frozenset()
+    default_loss: ClassVar = staticmethod(cross_entropy)
+    views: ClassVar = 2
+    monitor: ClassVar = ("val/loss", "min")
+
+    def __init__(
+        self, backbone: Backbone, spec: Spec, loss: LossFunction, temperature: float = 0.2, projection: int = 128
+    ):
+        super().__init__()
+        self.loss = loss
+        self.temperature = temperature
+        self.head = nn.Sequential(
+            nn.Linear(backbone.width, backbone.width), nn.ReLU(), nn.Linear(backbone.width, projection)
+        )
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """Inputs (2B, ...) hold both views, one after the other; one loss value per view."""
+        z = F.normalize(self.head(backbone(batch.x, batch.mask).pooled), dim=1)
+        similarity = z @ z.T / self.temperature
+        similarity.fill_diagonal_(torch.finfo(similarity.dtype).min)
+        count = len(z)
+        partner = torch.arange(count, device=z.device).roll(count // 2)
+        values = self.loss(similarity, partner)
+        return StepOutput(values.mean(), values.numel())
+
+    def metrics(self) -> dict[str, Any]:
+        """None: the loss says it all."""
+        return {}

@@ -1,0 +1,55 @@
+"""Rebuild a clean input from a noisy one (Vincent et al. 2010)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.loss.mse import mse
+
+
+class Denoise(nn.Module):
+    """Gaussian noise of `noise` standard deviations is added and a share `drop` of the inputs is set to the mean."""
+
+    target: ClassVar = None
+    predicts: ClassVar = "value"
+    needs: ClassVar = frozenset()
+    default_loss: ClassVar = staticmethod(mse)
+    views: ClassVar = 1
+    monitor: ClassVar = ("val/loss", "min")
+
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: float = 0.5, drop: float = 0.0):
+        super().__init__()
+        self.loss = loss
+        self.noise, self.drop = noise, drop
+        self.head = nn.Linear(backbone.width, math.prod(spec.shape))
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """One loss value per example: its mean error over all inputs."""
+        outputs = self.rebuild(backbone, self.corrupt(batch.x))
+        values = self.loss(outputs, batch.x)
+        return StepOutput(values.mean(), values.numel(), outputs)
+
+    def corrupt(self, x: Tensor) -> Tensor:
+        """Inputs with noise, of the same shape."""
+        noisy = x + self.noise * torch.randn_like(x)
+        if self.drop:
+            noisy = noisy * (torch.rand_like(x) >= self.drop)
+        return noisy
+
+    def rebuild(self, backbone: Backbone, x: Tensor) -> Tensor:
+        """The network's guess at the clean inputs, of the shape of x."""
+        return self.head(backbone(x).pooled).view_as(x)
+
+    def pictures(self, backbone: Backbone, x: Tensor) -> list[Tensor]:
+        """Inputs, what the network saw, and what it rebuilt, each of the shape of x."""
+        noisy = self.corrupt(x)
+        return [x, noisy, self.rebuild(backbone, noisy)]
+
+    def metrics(self) -> dict[str, Any]:
+        """None: the loss says it all."""
+        return {}

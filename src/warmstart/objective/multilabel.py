@@ -1,0 +1,56 @@
+"""Any number of labels per example."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.loss.bce import bce
+
+
+class MultiLabel(nn.Module):
+    """A linear head on the pooled features, one logit per label."""
+
+    target: ClassVar = "categories"
+    predicts: ClassVar = "categories"
+    needs: ClassVar = frozenset()
+    default_loss: ClassVar = staticmethod(bce)
+    views: ClassVar = 1
+    monitor: ClassVar = ("val/f1", "max")
+
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction):
+        super().__init__()
+        self.loss = loss
+        self.labels = spec.outputs
+        self.head = nn.Linear(backbone.width, spec.outputs)
+
+    def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        return self.head(backbone(batch.x, batch.mask).pooled)
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """Logits (B, C) and one loss value per example."""
+        outputs = self.predict(backbone, batch)
+        values = self.loss(outputs, batch.y)
+        return StepOutput(values.mean(), values.numel(), outputs)
+
+    def metrics(self) -> dict[str, Any]:
+        """Accuracy over all label decisions and the mean of the labels' F1 scores."""
+        from torchmetrics.classification import MultilabelAccuracy, MultilabelF1Score
+
+        return {
+            "accuracy": MultilabelAccuracy(self.labels, average="micro"),
+            "f1": MultilabelF1Score(self.labels, average="macro"),
+        }
+
+    def answer(self, outputs: Any, spec: Spec) -> list[dict[str, Any]]:
+        """One plain record per example: the labels at least as likely as not, and every label's probability."""
+        return [
+            {
+                "labels": [label for label, p in zip(spec.labels, row) if p >= 0.5],
+                "probabilities": {label: round(p, 6) for label, p in zip(spec.labels, row)},
+            }
+            for row in outputs.sigmoid().tolist()
+        ]

@@ -1,0 +1,154 @@
+"""A run's folder: made exclusively, its record rewritten atomically, its status always true."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart.contracts import UserError
+from warmstart.run.identity import config_sha256, environment, git_state, new_id
+
+TRUSTED = ("warmstart.", "torch.optim.", "pytorch_lightning.")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write to a temporary name, sync, rename: a reader sees the old file or the new one, never half of it."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+class RunFolder:
+    """One run on disk: run.json, config.yaml, train.log, checkpoints/ and model/."""
+
+    def __init__(self, path: Path, record: dict[str, Any]):
+        self.path = path
+        self.record = record
+
+    @classmethod
+    def create(cls, config: DictConfig, parent: Path, name: str | None = None) -> RunFolder:
+        """Make a new folder under `parent`; its name is the run's id unless one is given.
+
+        Raises:
+            UserError: the folder exists already or cannot be written.
+        """
+        run_id = new_id()
+        resolved = OmegaConf.to_container(config, resolve=True)
+        path = parent / (name or run_id)
+        record = {
+            "id": run_id,
+            "stage": config.stage,
+            "experiment": config.experiment,
+            "status": "running",
+            "seed": config.get("seed"),
+            "config_sha256": config_sha256(resolved),
+            "parent": None,
+            "git": git_state(),
+            "environment": environment(),
+            "data": None,
+            "metrics": {},
+            "transfer": None,
+            "cost": None,
+            "error": None,
+        }
+        run = cls(path, record)
+        try:
+            path.mkdir(parents=True, exist_ok=False)
+            write_atomically(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+            run.update()
+        except FileExistsError as error:
+            raise UserError(f"{path} is taken: remove it, or give another output_dir=") from error
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}; give a writable output_dir=") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Read an existing run folder.
+
+        Raises:
+            UserError: there is no run.json, or it cannot be read.
+        """
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no such folder")
+        try:
+            record = json.loads((path / "run.json").read_text())
+            return cls(path, {"id": record["id"], "stage": record["stage"], "status": record["status"], **record})
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is not a run folder: it has no run.json") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path / 'run.json'} is damaged: {error}") from error
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of run.json and rewrite it."""
+        self.record.update(fields)
+        write_atomically(self.path / "run.json", json.dumps(self.record, indent=2, allow_nan=False) + "\n")
+
+    def config(self, trust: tuple[str, ...] = ()) -> DictConfig:
+        """The run's own resolved config, refused where it names code outside warmstart, torch.optim and Lightning.
+
+        Raises:
+            UserError: the file is missing, damaged, or names a class of a package that is not trusted.
+        """
+        path = self.path / "config.yaml"
+        try:
+            config = OmegaConf.load(path)
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing") from error
+        except Exception as error:
+            raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        for target in _targets(OmegaConf.to_container(config)):
+            if not target.startswith((*TRUSTED, *(f"{name}." for name in trust))):
+                raise UserError(
+                    f"{path} names {target}, which is not part of warmstart; "
+                    f"if that code is yours, add trust=[{target.split('.')[0]}]"
+                )
+        OmegaConf.set_struct(config, True)
+        return config
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[RunFolder]:
+        """Keep status and log true while the block runs: done, failed with its traceback, or interrupted."""
+        handler = logging.FileHandler(self.path / "train.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger = logging.getLogger()
+        previous_level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield self
+            self.update(status="done")
+        except KeyboardInterrupt:
+            self.update(status="interrupted", error="interrupted by the user")
+            raise
+        except BaseException as error:
+            logger.error(traceback.format_exc())
+            self.update(status="failed", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(previous_level)
+            handler.close()
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)

@@ -1,0 +1,62 @@
+"""Who a run is: its id, its config's hash, the code and the machine it ran on."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+import secrets
+import subprocess
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def new_id() -> str:
+    """UTC time and a random part, so that runs started in the same second differ."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        digest = hashlib.sha256()
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def config_sha256(config: dict[str, Any]) -> str:
+    """SHA-256 of a resolved config, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def derive_seed(root: int, name: str) -> int:
+    """An independent seed per use (subset, backbone, head, order, noise) from one root seed."""
+    return int.from_bytes(hashlib.sha256(f"{root}/{name}".encode()).digest()[:4], "big")
+
+
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout that holds the code, and whether it has uncommitted changes; None outside a checkout."""
+
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(status) if status is not None else None}
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Python, platform and the versions of the packages that shape a result."""
+    packages = ("warmstart", "torch", "pytorch-lightning", "hydra-core", "scikit-learn", "numpy", "torchmetrics")
+    versions = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions}

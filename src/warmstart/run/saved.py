@@ -1,0 +1,162 @@
+"""The saved backbone: safetensors and JSON in a folder, checked before a single weight is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from warmstart.contracts import Preprocessor, Spec, UserError
+from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.identity import file_sha256
+
+WEIGHTS, HEAD, CARD, PREPROCESSOR = "model.safetensors", "head.safetensors", "config.json", "preprocessor.json"
+
+
+def save_model(
+    run: RunFolder,
+    config: DictConfig,
+    backbone: nn.Module,
+    objective: nn.Module,
+    spec: Spec,
+    preprocessor: Preprocessor,
+    plain: bool = False,
+) -> str:
+    """Write `model/` whole or not at all; return the SHA-256 of its weights.
+
+    Args:
+        run: the run it belongs to.
+        config: the run's config, whose backbone and objective are kept beside the weights.
+        backbone: its parameters and buffers become model.safetensors.
+        objective: the head, kept beside.
+        spec: what an example looks like.
+        preprocessor: how raw inputs become examples.
+        plain: also write pretrained_model.pth, the state_dict for `torch.load(weights_only=True)`.
+    """
+    temporary, final = run.path / ".model.tmp", run.path / "model"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    state = _tensors(backbone)
+    save_file(state, temporary / WEIGHTS)
+    save_file(_tensors(objective), temporary / HEAD)
+    if plain:
+        torch.save(state, temporary / "pretrained_model.pth")
+    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
+    card = {
+        "warmstart": run.record["environment"]["warmstart"],
+        "run": run.record["id"],
+        "stage": run.record["stage"],
+        "experiment": run.record["experiment"],
+        **parts,
+        "spec": dataclasses.asdict(spec),
+    }
+    write_atomically(temporary / CARD, json.dumps(card, indent=2) + "\n")
+    write_atomically(temporary / PREPROCESSOR, json.dumps(preprocessor.state()) + "\n")
+    for name in (WEIGHTS, HEAD):
+        with open(temporary / name, "rb") as stream:
+            os.fsync(stream.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    return file_sha256(final / WEIGHTS)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+
+
+@dataclass
+class SavedModel:
+    """A saved backbone on disk, read and checked: tensors by name, and what they were made for."""
+
+    folder: Path
+    card: dict[str, Any]
+    spec: Spec
+    weights_sha256: str
+    weights: dict[str, Tensor]
+    head: dict[str, Tensor]
+    preprocessor: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's folder, or the folder itself for a backbone outside a run."""
+        return str(self.folder.parent if self.folder.name == "model" else self.folder)
+
+    @classmethod
+    def open(cls, path: Path, expected_sha256: str | None = None) -> SavedModel:
+        """Read a `model/` folder.
+
+        Raises:
+            UserError: a file is missing, truncated, or not the one that the run wrote.
+        """
+        card = _read_json(path / CARD)
+        weights, head = _read_tensors(path / WEIGHTS), _read_tensors(path / HEAD)
+        digest = file_sha256(path / WEIGHTS)
+        if expected_sha256 is not None and digest != expected_sha256:
+            raise UserError(f"{path / WEIGHTS} was changed after its run wrote it: its SHA-256 is not the recorded one")
+        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in card["spec"].items()}
+        return cls(path, card, Spec(**fields), digest, weights, head, _read_json(path / PREPROCESSOR))
+
+
+def load_weights(
+    module: nn.Module, weights: dict[str, Tensor], source: str, fresh: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Copy every tensor by name; nothing is left at its random start unless a pattern in `fresh` says so.
+
+    Returns:
+        The transfer record: loaded tensors, excused missing names, fraction of parameters loaded.
+
+    Raises:
+        UserError: a tensor is missing, unexpected or of another shape, and not excused.
+    """
+    own = module.state_dict()
+    excused = {name for name in own if any(fnmatchcase(name, pattern) for pattern in fresh)}
+    missing = sorted(set(own) - set(weights) - excused)
+    unexpected = sorted(name for name in set(weights) - set(own) if not any(fnmatchcase(name, p) for p in fresh))
+    mismatched = sorted(n for n in set(own) & set(weights) - excused if own[n].shape != weights[n].shape)
+    problems = [
+        *(f"{name} is not in it" for name in missing),
+        *(f"{name} is not in the backbone" for name in unexpected),
+        *(f"{n} is {tuple(weights[n].shape)} there and {tuple(own[n].shape)} here" for n in mismatched),
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"the weights of {source} do not fit this backbone: {'; '.join(problems[:3])}{more}")
+    loaded = {name: weights[name] for name in own if name in weights and name not in excused}
+    module.load_state_dict(loaded, strict=False)
+    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    return {
+        "loaded": len(loaded),
+        "missing": sorted(excused),
+        "unexpected": [],
+        "mismatched": [],
+        "fraction": sum(size for name, size in sizes.items() if name in loaded) / max(1, sum(sizes.values())),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {path.parent} is not a saved backbone") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {path.parent} is not a saved backbone") from error
+    except SafetensorError as error:
+        raise UserError(f"{path} is truncated or damaged: {error}") from error

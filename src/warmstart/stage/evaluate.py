@@ -1,0 +1,49 @@
+"""stage=evaluate: test metrics of a finetuned run, from its saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from warmstart import screen
+from warmstart.data.module import TaskDataModule
+from warmstart.data.preprocess import rebuild
+from warmstart.run.folder import RunFolder
+from warmstart.run.identity import derive_seed
+from warmstart.run.lineage import find
+from warmstart.stage import parts
+from warmstart.stage.restore import restore
+from warmstart.stage.train import runs_folder
+from warmstart.trainer.build import build_trainer
+
+
+def run(config: DictConfig) -> RunFolder:
+    """Test the run that `run=` names, on the test split of its own data."""
+    finetuned = find(config.run, Path(config.output_dir), "finetune", config.experiment)
+    screen.say(f"evaluating {finetuned.path}")
+    theirs = finetuned.config(tuple(config.trust))
+    module, saved = restore(finetuned, theirs)
+    data = TaskDataModule(
+        parts.build_source(theirs),
+        module.objective.target,
+        theirs.data.batch_size,
+        derive_seed(theirs.seed, "order"),
+        rebuild(saved.preprocessor),
+        labels_per_class=theirs.data.labels_per_class,
+        label_fraction=theirs.data.label_fraction,
+        subset_seed=derive_seed(theirs.seed, "subset"),
+    ).prepare()
+    run = RunFolder.create(config, runs_folder(config))
+    about = {"name": parts.short_name(theirs.data), "fingerprint": data.fingerprint, "rows": data.rows}
+    run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256}, data=about)
+    with run.recording():
+        trainer = build_trainer(theirs.trainer, run.path, None, [])
+        trainer.test(module, datamodule=data, verbose=False)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        run.update(metrics=metrics)
+    rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
+    screen.table(f"evaluate {config.experiment}: {data.rows['test']:,} test rows", ("metric", "value"), rows)
+    screen.say(f"run folder: {run.path}")
+    screen.next_command(f"python train.py stage=predict experiment={config.experiment} run={finetuned.path} input=FILE")
+    return run

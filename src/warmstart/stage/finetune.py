@@ -1,0 +1,137 @@
+"""stage=finetune: put a task's head on a backbone and train both as the strategy says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart import screen
+from warmstart.contracts import Spec, UserError
+from warmstart.data.module import TaskDataModule
+from warmstart.data.preprocess import rebuild
+from warmstart.module.finetune import FinetuneModule
+from warmstart.run.folder import RunFolder
+from warmstart.run.identity import derive_seed
+from warmstart.run.lineage import finished, latest
+from warmstart.run.saved import SavedModel, load_weights, save_model
+from warmstart.stage import parts
+from warmstart.stage.train import resumable, runs_folder, show, training
+from warmstart.trainer.pictures import Confusions, Projector
+
+
+def run(config: DictConfig, folder: Path | None = None, name: str | None = None) -> RunFolder:
+    """Finetune as `config` says.
+
+    Args:
+        config: a composed finetuning config.
+        folder: where to make the run folder, if not in its usual place.
+        name: the run folder's name, if not the run's id.
+    """
+    resumed = resumable(Path(config.resume), "finetune") if config.get("resume") else None
+    if resumed is not None:
+        config = resumed.config(tuple(config.trust))
+    parts.check_fit(config)
+    start, parent = find_start(config, resumed)
+    data = TaskDataModule(
+        parts.build_source(config),
+        parts.get_object(config.objective._target_).target,
+        config.data.batch_size,
+        derive_seed(config.seed, "order"),
+        rebuild(start.preprocessor) if start else None,
+        labels_per_class=config.data.labels_per_class,
+        label_fraction=config.data.label_fraction,
+        subset_seed=derive_seed(config.seed, "subset"),
+    ).prepare()
+    backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
+    transfer = None
+    if start is not None:
+        check_shape(start, data.spec)
+        transfer = load_weights(backbone, start.weights, start.name, tuple(config.fresh))
+        screen.say(
+            f"loaded {transfer['loaded']} of {len(backbone.state_dict())} tensors, "
+            f"{transfer['fraction']:.0%} of parameters, from {start.name}"
+        )
+    objective = parts.build_seeded(
+        config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
+    )
+    module = FinetuneModule(
+        backbone,
+        objective,
+        parts.build(config.strategy),
+        parts.build_function(config.optimizer),
+        parts.build_function(config.scheduler),
+        parts.build_augment(config),
+        derive_seed(config.seed, "noise"),
+    )
+    run = resumed or RunFolder.create(config, folder or runs_folder(config), name)
+    about = {"name": parts.short_name(config.data), "fingerprint": data.fingerprint, "rows": data.rows}
+    run.update(data=about, parent=parent, transfer=transfer)
+    screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {about['name']}")
+    pictures = [Projector(), Confusions()] if config.pictures else []
+    with training(run, config, module, data, pictures) as (trainer, metrics):
+        trainer.test(module, datamodule=data, verbose=False)
+        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+        run.update(weights_sha256=save_model(run, config, backbone, objective, data.spec, data.preprocessor))
+    show(run)
+    screen.next_command(
+        f"python train.py stage=evaluate experiment={config.experiment} run={run.path}",
+        f"tensorboard --logdir {config.output_dir}",
+    )
+    return run
+
+
+def find_start(config: DictConfig, resumed: RunFolder | None) -> tuple[SavedModel | None, dict[str, Any] | None]:
+    """The saved backbone that `init` names, and the parent record; both None for init=scratch.
+
+    Raises:
+        UserError: there is none, it is unfinished or damaged, or its backbone is not this config's.
+    """
+    word = str(config.init)
+    if word == "scratch":
+        return None, None
+    if resumed is not None:
+        word = str(resumed.record["parent"]["path"])
+    if word == "latest":
+        found = latest(Path(config.output_dir), "pretrain", config.experiment)
+        screen.say(f"init=latest is {found.path}")
+    else:
+        path = Path(word)
+        if not path.is_dir():
+            raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
+        found = finished(path) if (path / "run.json").exists() else None
+    if found is None:
+        saved, run_id = SavedModel.open(path), None
+    else:
+        if "weights_sha256" not in found.record:
+            raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
+        saved, run_id = SavedModel.open(found.path / "model", found.record["weights_sha256"]), found.record["id"]
+    check_backbone(saved, config)
+    return saved, {"id": run_id, "weights_sha256": saved.weights_sha256, "path": saved.name}
+
+
+def check_backbone(saved: SavedModel, config: DictConfig) -> None:
+    """Refuse a saved backbone that was built from other settings, naming what differs."""
+    here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
+    there = _flat(saved.card["backbone"])
+    differing = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
+    if differing:
+        what = "; ".join(f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3])
+        raise UserError(f"the backbone of {saved.name} is not this one: {what}")
+
+
+def check_shape(saved: SavedModel, spec: Spec) -> None:
+    """Refuse data of another modality or shape than the backbone was made for."""
+    if saved.spec.modality != spec.modality or tuple(saved.spec.shape) != spec.shape:
+        raise UserError(
+            f"the backbone of {saved.name} takes {saved.spec.modality} {tuple(saved.spec.shape)}, "
+            f"but this data is {spec.modality} {spec.shape}"
+        )
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,123 @@
+"""From config nodes to parts: built by their `_target_`, and refused where they do not fit each other."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import warmstart.backbone
+import warmstart.loss
+from warmstart.contracts import LossFunction, Source, UserError
+from warmstart.data.augment import Augment
+from warmstart.run.identity import derive_seed
+
+FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction")
+
+
+def build(node: DictConfig, **facts: Any) -> Any:
+    """The object that a config node describes, with run-time facts as further arguments."""
+    return instantiate(node, _partial_=True, _convert_="all")(**facts)
+
+
+def short_name(node: DictConfig) -> str:
+    """The word that chooses a part on the command line: its module's name."""
+    return node._target_.split(".")[-2]
+
+
+def build_source(config: DictConfig) -> Source:
+    """The source of `data`; the keys that say how it is fed are the data module's."""
+    return build(OmegaConf.masked_copy(config.data, [key for key in config.data if key not in FEEDING]))
+
+
+def build_augment(config: DictConfig) -> Augment:
+    """The augmentation that `data.augment` describes."""
+    modality = get_object(config.data._target_).modality
+    return Augment(modality, **OmegaConf.to_container(config.data.augment, resolve=True))
+
+
+def build_loss(config: DictConfig) -> LossFunction:
+    """The chosen loss, or the objective's own."""
+    if config.get("loss") is None:
+        return get_object(config.objective._target_).default_loss
+    return build_function(config.loss)
+
+
+def build_function(node: DictConfig) -> Callable[..., Any]:
+    """A function or class with its settings filled in, to be called later."""
+    return instantiate(node, _partial_=True, _convert_="all")
+
+
+def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
+    """A module whose initial weights depend on (root, name) alone, whatever was drawn before."""
+    torch.manual_seed(derive_seed(root, name))
+    return build(node, **facts)
+
+
+def check_fit(config: DictConfig) -> None:
+    """Refuse parts that do not fit each other, before any data is read.
+
+    Raises:
+        UserError: names both parts and what would fit.
+    """
+    source, objective, backbone = (get_object(config[part]._target_) for part in ("data", "objective", "backbone"))
+    names = {part: short_name(config[part]) for part in ("data", "objective", "backbone")}
+    taking = get_object(config.backbone.stem._target_) if "stem" in config.backbone else backbone
+    if source.modality not in taking.modalities:
+        raise UserError(
+            f"backbone={names['backbone']} takes {' and '.join(sorted(taking.modalities))}, "
+            f"but data={names['data']} is {source.modality}: choose {_or(_backbones(source.modality))}"
+        )
+    if not objective.needs <= backbone.abilities:
+        raise UserError(
+            f"objective={names['objective']} needs a backbone that can {' and '.join(sorted(objective.needs))} "
+            f"positions, which backbone={names['backbone']} cannot: choose "
+            f"{_or(_backbones(source.modality, objective.needs))}"
+        )
+    if objective.target is not None and objective.target not in source.offers:
+        raise UserError(
+            f"objective={names['objective']} needs targets of kind {objective.target}, "
+            f"but data={names['data']} offers {' and '.join(sorted(source.offers))}"
+        )
+    loss = build_loss(config)
+    kinds = getattr(loss.func if isinstance(loss, functools.partial) else loss, "takes", frozenset())
+    if objective.predicts not in kinds:
+        raise UserError(
+            f"loss={short_name(config.loss)} does not fit objective={names['objective']}: "
+            f"choose {_or(_losses(objective.predicts))}"
+        )
+
+
+def _or(names: list[str]) -> str:
+    return " or ".join(names) if names else "another combination"
+
+
+def _modules(package: Any) -> list[Any]:
+    return [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+
+
+def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:
+    """Backbone configs by what their classes declare; a class without modalities of its own has a stem that does."""
+    fitting = []
+    for module in _modules(warmstart.backbone):
+        for thing in vars(module).values():
+            if getattr(thing, "__module__", None) == module.__name__ and hasattr(thing, "abilities"):
+                accepts = not thing.modalities or modality in thing.modalities
+                if accepts and needs <= thing.abilities:
+                    fitting.append(f"backbone={module.__name__.split('.')[-1]}")
+    return sorted(fitting)
+
+
+def _losses(kind: str) -> list[str]:
+    return sorted(
+        f"loss={name}"
+        for module in _modules(warmstart.loss)
+        for name, thing in vars(module).items()
+        if kind in getattr(thing, "takes", ()) and thing.__module__ == module.__name__
+    )

@@ -1,0 +1,42 @@
+"""stage=predict: answers for new data, one JSON line per row, on standard output and in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from warmstart import screen
+from warmstart.contracts import Batch
+from warmstart.data.loader import GatherLoader
+from warmstart.data.module import EVALUATION_BATCH
+from warmstart.data.preprocess import rebuild
+from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.lineage import find
+from warmstart.stage.restore import restore
+from warmstart.stage.train import runs_folder
+
+
+def run(config: DictConfig) -> RunFolder:
+    """Predict for `input=` with the run that `run=` names."""
+    finetuned = find(config.run, Path(config.output_dir), "finetune", config.experiment)
+    screen.say(f"predicting with {finetuned.path}")
+    module, saved = restore(finetuned, finetuned.config(tuple(config.trust)))
+    preprocessor = rebuild(saved.preprocessor)
+    x = preprocessor.encode(preprocessor.read(str(config.input)))
+    run = RunFolder.create(config, runs_folder(config))
+    run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
+    with run.recording():
+        lines = []
+        with torch.inference_mode():
+            for batch in GatherLoader(x, None, EVALUATION_BATCH):
+                outputs = module.objective.predict(module.backbone, Batch(preprocessor(batch.x)))
+                lines += module.objective.answer(outputs, saved.spec)
+        text = "".join(json.dumps({"row": row, **line}) + "\n" for row, line in enumerate(lines, start=1))
+        write_atomically(run.path / "predictions.jsonl", text)
+        sys.stdout.write(text)
+    screen.say(f"{len(lines):,} predictions: {run.path / 'predictions.jsonl'}")
+    return run

@@ -1,0 +1,145 @@
+"""What pretraining and finetuning do alike around `fit`: open the run, train, keep the best, close the record."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart import screen
+from warmstart.contracts import UserError
+from warmstart.data.module import MemoryDataModule
+from warmstart.run.folder import RunFolder
+from warmstart.stage.parts import build_loss, short_name
+from warmstart.trainer.build import build_trainer, fit
+from warmstart.trainer.checkpoint import BestAndLast
+from warmstart.trainer.curves import Curves
+from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.progress import ProgressLines
+
+
+def runs_folder(config: DictConfig) -> Path:
+    """Where a run of this config belongs: under the sweep's folder in a multirun, by stage and experiment else."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return Path(HydraConfig.get().sweep.dir)
+    return Path(config.output_dir) / config.stage / config.experiment
+
+
+def resumable(path: Path, stage: str) -> RunFolder:
+    """The run that `resume=` names: of this stage, not done, with a checkpoint to go on from.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    run = RunFolder.open(path)
+    if run.record["stage"] != stage:
+        raise UserError(f"resume={path} is a {run.record['stage']} run; this is stage={stage}")
+    if run.record["status"] == "done":
+        raise UserError(f"resume={path}: the run is done, nothing is left to do")
+    if not (path / "checkpoints" / "last.ckpt").is_file():
+        raise UserError(f"resume={path}: it stopped before its first checkpoint; start it anew")
+    return run
+
+
+@contextlib.contextmanager
+def training(
+    run: RunFolder, config: DictConfig, module: pl.LightningModule, data: MemoryDataModule, callbacks: list[pl.Callback]
+) -> Iterator[tuple[pl.Trainer, dict[str, float]]]:
+    """Fit inside the run's record, hand over with the best weights loaded, then write metrics, cost and hparams.
+
+    Yields the trainer and a dict to which the caller may add metrics.
+    """
+    last = run.path / "checkpoints" / "last.ckpt"
+    resumed = last.is_file()
+    started, before = time.monotonic(), run.record.get("cost") or {}
+    step = torch.load(last, weights_only=True, map_location="cpu")["global_step"] if resumed else None
+    logger = RunLogger(run.path, step)
+    best = BestAndLast(run.path / "checkpoints", module.objective.monitor)
+    every = max(1, int(config.trainer.log_every_n_steps))
+    try:
+        with run.recording():
+            run.update(status="running", error=None)
+            logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
+            title = f"{config.stage} {config.experiment}"
+            trainer = build_trainer(
+                config.trainer, run.path, logger, [best, Curves(every), ProgressLines(title), *callbacks]
+            )
+            fit(trainer, module, data, last if resumed else None)
+            final = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            module.load_state_dict(torch.load(best.best_path, weights_only=True, map_location="cpu")["state_dict"])
+            metrics = {**final, **best.best}
+            yield trainer, metrics
+            cost = {
+                "seconds": before.get("seconds", 0.0) + time.monotonic() - started,
+                "steps": trainer.global_step,
+                "examples": _examples(trainer, data),
+                "peak_memory_mb": peak_memory_mb(),
+            }
+            run.update(metrics=metrics, cost=cost)
+            logger.conclude(settings(config), _results(metrics, final, best.best), trainer.global_step)
+    finally:
+        logger.close()
+
+
+def settings(config: DictConfig) -> dict[str, Any]:
+    """What a sweep varies, under the same keys in every run."""
+    loss = build_loss(config)
+    chosen = {
+        "experiment": config.experiment,
+        "data": short_name(config.data),
+        "backbone": short_name(config.backbone),
+        "objective": short_name(config.objective),
+        "loss": getattr(loss, "func", loss).__name__,
+        "optimizer": config.optimizer._target_.split(".")[-1],
+        "strategy": short_name(config.strategy) if "strategy" in config else "none",
+        "init": str(config.get("init", "none")),
+        "lr": config.optimizer.lr,
+        "weight_decay": config.optimizer.get("weight_decay", 0.0),
+        "batch_size": config.data.batch_size,
+        "max_epochs": config.trainer.max_epochs,
+        "max_steps": config.trainer.max_steps,
+        "labels_per_class": config.data.get("labels_per_class") or "all",
+        "label_fraction": config.data.get("label_fraction") or 1.0,
+        "seed": config.seed,
+    }
+    return chosen
+
+
+def peak_memory_mb() -> float:
+    """Peak memory of the device, or of this process where there is no accelerator, in MB (1e6 bytes)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def _examples(trainer: pl.Trainer, data: MemoryDataModule) -> int:
+    """Training rows seen: whole epochs, and the batches of one that was cut short."""
+    batches = trainer.fit_loop.total_batch_idx + 1
+    per_epoch = max(1, int(trainer.num_training_batches))
+    rows = data.rows["train"]
+    epochs, rest = divmod(batches, per_epoch)
+    return epochs * min(rows, per_epoch * data.batch_size) + min(rest * data.batch_size, rows)
+
+
+def _results(metrics: dict[str, float], last: dict[str, float], best: dict[str, float]) -> dict[str, float]:
+    results = {f"best/{name}": value for name, value in best.items() if name.startswith("val/")}
+    results |= {f"last/{name}": value for name, value in last.items() if name.startswith("val/")}
+    return results | {f"best/{name}": value for name, value in metrics.items() if name.startswith("test/")}
+
+
+def show(run: RunFolder) -> None:
+    """The run's result table and its folder."""
+    record = run.record
+    rows = [(name, screen.number(value)) for name, value in sorted(record["metrics"].items())]
+    rows += [("seconds", f"{record['cost']['seconds']:.1f}"), ("steps", str(record["cost"]["steps"]))]
+    screen.table(f"{record['stage']} {record['experiment']}", ("metric", "value"), rows)
+    screen.say(f"run folder: {run.path}")

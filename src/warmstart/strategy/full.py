@@ -1,0 +1,14 @@
+"""Finetune everything."""
+
+from __future__ import annotations
+
+
+class Full:
+    """Backbone and head train at the full learning rate, or the backbone at a share of it."""
+
+    def __init__(self, backbone_scale: float = 1.0):
+        self.backbone_scale = backbone_scale
+
+    def claims(self, depths: dict[str, int]) -> list[tuple[str, float]]:
+        """Two rules: backbone and head."""
+        return [("backbone.*", self.backbone_scale), ("objective.*", 1.0)]

@@ -1,0 +1,63 @@
+"""The Lightning Trainer, lean: one logger, our callbacks, no chatter."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from warmstart.trainer.checkpoint import AtomicCheckpointIO
+from warmstart.trainer.logger import RunLogger
+
+
+def silence() -> None:
+    """Send the libraries' tips and warnings to the run's log instead of the screen."""
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+def build_trainer(
+    config: DictConfig, folder: Path, logger: RunLogger | None, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """A Trainer from the `trainer` group, writing below the run's folder."""
+    silence()
+    return instantiate(
+        config,
+        _partial_=True,
+        _convert_="all",
+    )(
+        default_root_dir=folder,
+        logger=logger or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def fit(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None = None
+) -> None:
+    """Train; Ctrl-C and a termination signal come out as KeyboardInterrupt, which Lightning turns into an exit."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

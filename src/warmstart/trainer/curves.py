@@ -1,0 +1,40 @@
+"""Step-wise curves, read from the device every n steps; a run whose loss is no longer a number is stopped."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+
+from warmstart.contracts import UserError
+
+
+class Curves(pl.Callback):
+    """train/loss_step and the learning rate, every `every` steps."""
+
+    def __init__(self, every: int):
+        self.every = every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log, and raise UserError when the loss has diverged."""
+        if trainer.global_step % self.every:
+            return
+        loss = float(outputs["loss"])
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        if not math.isfinite(loss):
+            raise UserError(
+                f"diverged: the training loss is {loss} at step {trainer.global_step} (learning rate {rate:.3g}); "
+                f"try a lower optimizer.lr"
+            )
+        trainer.logger.log_metrics({"train/loss_step": loss, "learning_rate": rate}, trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Raise UserError when the validation loss has diverged."""
+        loss = float(trainer.callback_metrics["val/loss"])
+        if not math.isfinite(loss):
+            raise UserError(
+                f"diverged: the validation loss is {loss} at step {trainer.global_step}; try a lower optimizer.lr"
+            )

@@ -1,0 +1,32 @@
+"""Learning-rate schedules: the step and the total number of steps to a factor of the base rate."""
+
+from __future__ import annotations
+
+import math
+
+
+def constant(step: int, total: int, warmup: float = 0.0) -> float:
+    """1, after a linear warm-up over a share `warmup` of the steps."""
+    return _ramp(step, round(total * warmup))
+
+
+def cosine(step: int, total: int, warmup: float = 0.05, final: float = 0.0) -> float:
+    """Warm-up, then half a cosine down to `final` (Loshchilov and Hutter 2017)."""
+    rising = round(total * warmup)
+    if step < rising:
+        return _ramp(step, rising)
+    progress = min(1.0, (step - rising) / max(1, total - rising))
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def one_cycle(step: int, total: int, peak: float = 0.3, start: float = 0.04, final: float = 1e-4) -> float:
+    """Cosine up from `start` to 1 until a share `peak` of the steps, then cosine down to `final` (Smith 2018)."""
+    top = max(1, round(total * peak))
+    if step < top:
+        return start + (1 - start) * 0.5 * (1 - math.cos(math.pi * step / top))
+    progress = min(1.0, (step - top) / max(1, total - top))
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _ramp(step: int, rising: int) -> float:
+    return min(1.0, (step + 1) / (rising + 1))
