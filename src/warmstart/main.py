@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -47,6 +48,7 @@ def main() -> None:
     """Run the command line; end with 0, 1 (a bug), 2 (a user's mistake), 3 (some jobs failed) or 130 (Ctrl-C)."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us instead of printing and leaving with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.getLogger().addHandler(logging.NullHandler())  # records go to a run's log, not to the screen
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class MLP(nn.Module):
                 nn.GELU(),
                 nn.Dropout(dropout) if dropout else nn.Identity(),
             )
-            for inputs, outputs in zip(sizes[:-1], sizes[1:])
+            for inputs, outputs in pairwise(sizes)
         )
         self.width = sizes[-1]
 

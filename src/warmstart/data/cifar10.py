@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,8 +47,8 @@ class Cifar10:
         import datasets
 
         datasets.disable_progress_bars()
-        local = os.path.sep in self.root and not self.root.count("/") == 1
-        if (local or Path(self.root).exists()) and not Path(self.root).is_dir():
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        if not Path(self.root).is_dir() and self.root.count("/") != 1:
             raise UserError(f"data.root={self.root}: there is no such folder")
         try:
             table = datasets.load_dataset(self.root, split=split)

@@ -52,14 +52,14 @@ def to_numbers(column: pd.Series, what: str, advice: str = "") -> np.ndarray:
 
 
 def read_numbers(path: str, width: int) -> np.ndarray:
-    """All columns of a file as float32 (N, width); a first line of names is skipped.
+    """All columns of a file as float32 (N, width); a first line of names, or of 0, 1, 2, ..., is skipped.
 
     Raises:
         UserError: a cell is not a finite number, or there are not `width` columns.
     """
     frame = read_frame(path, header=False)
     first = pd.to_numeric(frame.iloc[0], errors="coerce")
-    if first.isna().all():
+    if first.isna().all() or list(first) == list(range(len(first))):
         frame = read_frame(path)
     if frame.shape[1] != width:
         raise UserError(f"{path} has {frame.shape[1]} columns; {width} are expected")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import warmstart.backbone
-import warmstart.loss
 from warmstart.contracts import LossFunction, Source, UserError
 from warmstart.data.augment import Augment
 from warmstart.run.identity import derive_seed
@@ -68,10 +67,10 @@ def check_fit(config: DictConfig) -> None:
     """
     source, objective, backbone = (get_object(config[part]._target_) for part in ("data", "objective", "backbone"))
     names = {part: short_name(config[part]) for part in ("data", "objective", "backbone")}
-    taking = get_object(config.backbone.stem._target_) if "stem" in config.backbone else backbone
-    if source.modality not in taking.modalities:
+    accepted = _modalities(config.backbone)
+    if source.modality not in accepted:
         raise UserError(
-            f"backbone={names['backbone']} takes {' and '.join(sorted(taking.modalities))}, "
+            f"backbone={names['backbone']} takes {' and '.join(sorted(accepted))}, "
             f"but data={names['data']} is {source.modality}: choose {_or(_backbones(source.modality))}"
         )
     if not objective.needs <= backbone.abilities:
@@ -98,26 +97,23 @@ def _or(names: list[str]) -> str:
     return " or ".join(names) if names else "another combination"
 
 
-def _modules(package: Any) -> list[Any]:
-    return [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+def _options(group: str, fits: Callable[[DictConfig], bool]) -> list[str]:
+    """The options of a config group that fit, as they are typed."""
+    loader = GlobalHydra.instance().config_loader()
+    names = loader.get_group_options(group, ObjectType.CONFIG)
+    return [f"{group}={name}" for name in names if fits(compose(f"{group}/{name}")[group])]
 
 
 def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:
-    """Backbone configs by what their classes declare; a class without modalities of its own has a stem that does."""
-    fitting = []
-    for module in _modules(warmstart.backbone):
-        for thing in vars(module).values():
-            if getattr(thing, "__module__", None) == module.__name__ and hasattr(thing, "abilities"):
-                accepts = not thing.modalities or modality in thing.modalities
-                if accepts and needs <= thing.abilities:
-                    fitting.append(f"backbone={module.__name__.split('.')[-1]}")
-    return sorted(fitting)
+    return _options(
+        "backbone", lambda node: modality in _modalities(node) and needs <= get_object(node._target_).abilities
+    )
 
 
 def _losses(kind: str) -> list[str]:
-    return sorted(
-        f"loss={name}"
-        for module in _modules(warmstart.loss)
-        for name, thing in vars(module).items()
-        if kind in getattr(thing, "takes", ()) and thing.__module__ == module.__name__
-    )
+    return _options("loss", lambda node: kind in getattr(get_object(node._target_), "takes", ()))
+
+
+def _modalities(backbone: DictConfig) -> frozenset[str]:
+    """What a backbone accepts; where it has a stem, the stem says."""
+    return get_object((backbone.stem if "stem" in backbone else backbone)._target_).modalities

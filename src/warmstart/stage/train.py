@@ -75,6 +75,9 @@ def training(
             )
             fit(trainer, module, data, last if resumed else None)
             final = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            if best.saved_step != trainer.global_step:
+                trainer.validate(module, datamodule=data, verbose=False)
+                final |= {name: float(value) for name, value in trainer.callback_metrics.items()}
             module.load_state_dict(torch.load(best.best_path, weights_only=True, map_location="cpu")["state_dict"])
             metrics = {**final, **best.best}
             yield trainer, metrics

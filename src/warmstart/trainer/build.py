@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from warmstart.trainer.checkpoint import AtomicCheckpointIO
 from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.memory import keep_freed_memory
 
 
 def silence() -> None:
@@ -23,8 +24,6 @@ def silence() -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    if not logging.getLogger().handlers:
-        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def build_trainer(
@@ -32,11 +31,8 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer from the `trainer` group, writing below the run's folder."""
     silence()
-    return instantiate(
-        config,
-        _partial_=True,
-        _convert_="all",
-    )(
+    keep_freed_memory()
+    return instantiate(config, _partial_=True, _convert_="all")(
         default_root_dir=folder,
         logger=logger or False,
         callbacks=callbacks,

@@ -59,9 +59,7 @@ class BestAndLast(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, and copy when it is the best so far."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
         value, best = metrics[self.name], self.best.get(self.name)
         better = best is None or (value < best if self.mode == "min" else value > best)
         if better:

@@ -20,6 +20,7 @@ class ProgressLines(pl.Callback):
         self.title = title
         self.bar: Progress | None = None
         self.shown = 0.0
+        self.validated = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where there is a terminal to draw it in."""
@@ -45,17 +46,23 @@ class ProgressLines(pl.Callback):
         if self.bar is None or time.monotonic() - self.shown < REFRESH_SECONDS:
             return
         self.shown = time.monotonic()
-        state = f"loss {screen.number(float(outputs['loss']))}  {self._rate(trainer):.0f} steps/s"
+        state = f"loss {screen.number(float(outputs['loss']))}  {self._rate(trainer)} steps/s"
         self.bar.update(self.task, completed=trainer.global_step, state=state)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Something new to show at the end of the epoch."""
+        self.validated = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """One line, where there is no bar."""
-        if self.bar is not None or screen.is_quiet():
+        """One line, where there is no bar and something new was measured on the validation set."""
+        if self.bar is not None or screen.is_quiet() or not self.validated:
             return
+        self.validated = False
         shown = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        shown["train/loss"] = pl_module.train_loss.compute()
         values = "  ".join(f"{name} {screen.number(value)}" for name, value in sorted(shown.items()))
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-        screen.say(f"epoch {trainer.current_epoch + 1}{epochs}  {values}  {self._rate(trainer):.0f} steps/s")
+        screen.say(f"epoch {trainer.current_epoch + 1}{epochs}  {values}  {self._rate(trainer)} steps/s")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the bar away."""
@@ -65,8 +72,9 @@ class ProgressLines(pl.Callback):
         """Take the bar away, so that the error can be read."""
         self._close()
 
-    def _rate(self, trainer: pl.Trainer) -> float:
-        return (trainer.global_step - self.first_step) / max(1e-9, time.monotonic() - self.started)
+    def _rate(self, trainer: pl.Trainer) -> str:
+        rate = (trainer.global_step - self.first_step) / max(1e-9, time.monotonic() - self.started)
+        return f"{rate:.0f}" if rate >= 10 else screen.number(rate, 2)
 
     def _close(self) -> None:
         if self.bar is not None:
