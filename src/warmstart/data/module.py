@@ -44,6 +44,11 @@ class MemoryDataModule(pl.LightningDataModule):
         self.preprocessor = preprocessor
         self.parts: dict[str, tuple[Tensor, Tensor | None]] = {}
 
+    @property
+    def held_out_batch(self) -> int:
+        """Rows per validation or test step."""
+        return EVALUATION_BATCH
+
     @abstractmethod
     def training_rows(self, splits: Splits) -> Rows:
         """The rows to train on."""
@@ -83,11 +88,11 @@ class MemoryDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> GatherLoader:
         """In order."""
-        return GatherLoader(*self.parts["validation"], EVALUATION_BATCH)
+        return GatherLoader(*self.parts["validation"], self.held_out_batch)
 
     def test_dataloader(self) -> GatherLoader:
         """In order."""
-        return GatherLoader(*self.parts["test"], EVALUATION_BATCH)
+        return GatherLoader(*self.parts["test"], self.held_out_batch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Scale the inputs on the device."""
@@ -97,6 +102,11 @@ class MemoryDataModule(pl.LightningDataModule):
 
 class GenericDataModule(MemoryDataModule):
     """All training rows, labelled or not; no target leaves it unless the objective is itself supervised."""
+
+    @property
+    def held_out_batch(self) -> int:
+        """That of training, since a contrastive loss depends on how many examples it tells apart."""
+        return self.batch_size
 
     def training_rows(self, splits: Splits) -> Rows:
         """Labelled and unlabelled rows together when targets do not matter."""

@@ -1,0 +1,70 @@
+"""A command line in this process, so that a test need not wait for torch to be imported again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from warmstart import main
+
+FAST = ("pictures=false", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def error(self) -> str:
+        return "\n".join(line for line in self.err.splitlines() if line.startswith("error:"))
+
+    def runs(self, stage: str) -> list[Path]:
+        return sorted(path.parent for path in (self.folder / stage).glob("*/*/run.json"))
+
+    def run(self, stage: str) -> Path:
+        return self.runs(stage)[-1]
+
+    def record(self, stage: str) -> dict:
+        return json.loads((self.run(stage) / "run.json").read_text())
+
+
+@pytest.fixture
+def composed() -> Callable[..., DictConfig]:
+    """The config that a command line composes to."""
+
+    def call(*words: str) -> DictConfig:
+        with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
+            return compose("train", overrides=list(words))
+
+    return call
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
+    """`python train.py WORDS`, with its outputs in a temporary folder."""
+
+    def call(*words: str, output_dir: Path | None = None) -> Outcome:
+        folder = output_dir or tmp_path / "outputs"
+        with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
+            try:
+                status = main.run(compose("train", overrides=[*words, f"output_dir={folder}"]))
+            except (HydraException, OmegaConfBaseException) as error:
+                main._print_error(main.explain(error))
+                status = main.USER_MISTAKE
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err, folder)
+
+    return call

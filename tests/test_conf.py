@@ -1,0 +1,94 @@
+"""Every shipped yaml composes, names its target on the first line, and binds to that target's signature."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from warmstart.main import CONF
+
+GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "trainer")
+PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml"))]
+RUN_TIME_FACTS = {
+    "data": (),
+    "backbone": ("spec",),
+    "stem": ("spec", "width"),
+    "objective": ("backbone", "spec", "loss"),
+    "loss": ("outputs", "targets"),
+    "optimizer": ("params",),
+    "scheduler": ("step", "total"),
+    "strategy": (),
+    "trainer": (),
+}
+THIRD_PARTY = ("torch.optim.", "pytorch_lightning.", "warmstart.trainer.schedule.")
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+STAGES = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
+NEEDED = {
+    "table": ["data.root=x.csv", "data.target=y"],
+    "images": ["data.root=x"],
+}
+STAGE_NEEDS = {"predict": ["input=x"], "report": ["runs=x"]}
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: str(path.relative_to(CONF)))
+def test_part_names_a_target_of_its_package_and_binds_to_it(path: Path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("_target_: ")
+    target = first.removeprefix("_target_: ")
+    group = path.relative_to(CONF).parts[0]
+    if group in ("trainer", "optimizer", "scheduler"):
+        assert target.startswith(THIRD_PARTY)
+    else:
+        assert target.startswith(f"warmstart.{group}.")
+    node = OmegaConf.to_container(OmegaConf.load(path))
+    settings = {key: value for key, value in node.items() if key not in ("_target_", "_partial_", "defaults")}
+    if any(isinstance(default, dict) and "stem" in default for default in node.get("defaults", [])):
+        settings["stem"] = None
+    facts = dict.fromkeys(RUN_TIME_FACTS["stem" if path.parent.name == "stem" else group])
+    inspect.signature(get_object(target)).bind(**settings, **facts)
+
+
+def experiment_stage_cases() -> list[tuple[str, str]]:
+    return [(experiment, stage) for experiment in EXPERIMENTS for stage in STAGES]
+
+
+@pytest.mark.parametrize(("experiment", "stage"), experiment_stage_cases())
+def test_every_experiment_composes_for_every_stage(experiment: str, stage: str, composed):
+    trains = stage in ("pretrain", "finetune", "transfer")
+    words = [*(NEEDED.get(experiment, []) if trains else []), *STAGE_NEEDS.get(stage, [])]
+    config = composed(f"stage={stage}", f"experiment={experiment}", *words)
+    assert config.stage == stage
+    assert config.experiment == experiment
+    assert not OmegaConf.missing_keys(config)
+    if trains:
+        assert {"data", "backbone", "objective", "optimizer", "scheduler", "trainer"} <= set(config)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "debug").glob("*.yaml")))
+def test_debug_ladder_only_changes_the_trainer(name: str, composed):
+    plain, debug = composed("stage=finetune"), composed("stage=finetune", f"debug={name}")
+    changed = {key for key in debug if debug[key] != plain.get(key)}
+    assert changed == {"trainer"}
+    inspect.signature(get_object(debug.trainer._target_)).bind(
+        **{key: value for key, value in debug.trainer.items() if key != "_target_"}
+    )
+
+
+def test_parts_are_swapped_by_one_word_and_foreign_parts_refused(cli, composed):
+    config = composed("stage=finetune", "optimizer=sgd", "data=vectors", "strategy=linear_probe", "loss=focal")
+    assert config.optimizer._target_ == "torch.optim.SGD"
+    assert config.loss._target_.endswith("focal")
+    refused = cli("stage=pretrain", "strategy=full")
+    assert refused.status == 2
+    assert "strategy" in refused.error
+
+
+def test_transfer_holds_the_pretraining_whole(composed):
+    transfer, pretrain = composed("stage=transfer"), composed("stage=pretrain")
+    whole = OmegaConf.to_container(transfer, resolve=True)["pretrain"]
+    alone = OmegaConf.to_container(pretrain, resolve=True)
+    assert {**whole, "pictures": True, "output_dir": "outputs"} == alone
