@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from warmstart.contracts import Features, Spec
+from warmstart.contracts import Features, Spec, UserError
 
 
 class MLP(nn.Module):
@@ -19,6 +19,8 @@ class MLP(nn.Module):
 
     def __init__(self, spec: Spec, hidden: list[int], norm: bool = False, dropout: float = 0.0):
         super().__init__()
+        if not hidden or min(hidden) < 1:
+            raise UserError(f"backbone.hidden={hidden}: give the width of one or more layers")
         sizes = [math.prod(spec.shape), *hidden]
         self.layers = nn.ModuleList(
             nn.Sequential(

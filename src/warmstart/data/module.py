@@ -74,6 +74,7 @@ class MemoryDataModule(pl.LightningDataModule):
         if self.target == "value":
             y = splits.train.y
             center, spread = tuple(y.mean(0).tolist()), tuple((y.std(0) + 1e-12).tolist())
+        self.train_loader = GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
         self.spec = Spec(self.source.modality, shape, labels, center, spread)
         return self
 
@@ -84,7 +85,15 @@ class MemoryDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> GatherLoader:
         """Shuffled anew every epoch."""
-        return GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
+        return self.train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the training rows, for the checkpoint."""
+        return self.train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from a checkpoint's place in the training rows."""
+        self.train_loader.load_state_dict(state_dict)
 
     def val_dataloader(self) -> GatherLoader:
         """In order."""

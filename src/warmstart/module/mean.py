@@ -23,6 +23,14 @@ class RunningMean:
         self.total = self.total + output.loss.detach() * output.count
         self.count += output.count
 
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint in the middle of an epoch must hold."""
+        return {"total": float(self.total), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on adding up."""
+        self.total, self.count = state["total"], int(state["count"])
+
     def compute(self) -> float:
         """The mean over all values so far; NaN if there were none."""
         return float(self.total) / self.count if self.count else float("nan")

@@ -59,6 +59,14 @@ class PretrainModule(pl.LightningModule):
         self.log("val/loss", self.val_loss.compute())
         self.val_loss.reset()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the loss added up so far in this epoch."""
+        checkpoint["train_loss"] = self.train_loss.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on adding up."""
+        self.train_loss.load_state_dict(checkpoint["train_loss"])
+
     def on_train_epoch_end(self) -> None:
         """Log train/loss."""
         self.log("train/loss", self.train_loss.compute())

@@ -61,8 +61,8 @@ def training(
     last = run.path / "checkpoints" / "last.ckpt"
     resumed = last.is_file()
     started, before = time.monotonic(), run.record.get("cost") or {}
-    step = torch.load(last, weights_only=True, map_location="cpu")["global_step"] if resumed else None
-    logger = RunLogger(run.path, step)
+    state = torch.load(last, weights_only=True, map_location="cpu") if resumed else {}
+    logger = RunLogger(run.path, state.get("global_step"), state.get("metrics_rows", 0))
     best = BestAndLast(run.path / "checkpoints", module.objective.monitor)
     every = max(1, int(config.trainer.log_every_n_steps))
     try:

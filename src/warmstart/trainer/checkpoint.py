@@ -65,11 +65,17 @@ class BestAndLast(Checkpoint):
         if better:
             self.best, self.best_step = metrics, trainer.global_step
         self.saved_step = trainer.global_step
-        trainer.save_checkpoint(self.last_path)
+        trainer.save_checkpoint(self.last_path, weights_only=False)  # with optimizer and loops
         if better:
             temporary = self.best_path.with_name(".best.tmp")
             shutil.copyfile(self.last_path, temporary)
             os.replace(temporary, self.best_path)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note how many rows metrics.csv had."""
+        checkpoint["metrics_rows"] = trainer.logger.count
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""

@@ -12,15 +12,22 @@ from torch.utils.tensorboard.summary import hparams
 
 
 class RunLogger(Logger):
-    """Appends to the run's event file and metrics.csv; a resumed run drops what came after its checkpoint."""
+    """Appends to the run's event file and metrics.csv; a resumed run drops what came after its checkpoint.
 
-    def __init__(self, folder: Path, resumed_step: int | None = None):
+    Args:
+        folder: the run's folder.
+        resumed_step: the step of the checkpoint that a resumed run goes on from.
+        resumed_rows: how many rows metrics.csv had at that checkpoint.
+    """
+
+    def __init__(self, folder: Path, resumed_step: int | None = None, resumed_rows: int = 0):
         super().__init__()
         self.writer = SummaryWriter(str(folder), purge_step=resumed_step, max_queue=1000)
         self.path = folder / "metrics.csv"
+        self.count = resumed_rows
         if resumed_step is not None and self.path.exists():
             with open(self.path, newline="") as stream:
-                kept = [row for row in csv.reader(stream) if row[0] == "step" or int(row[0]) <= resumed_step]
+                kept = list(csv.reader(stream))[: 1 + resumed_rows]
             with open(self.path, "w", newline="") as stream:
                 csv.writer(stream).writerows(kept)
         fresh = not self.path.exists()
@@ -45,6 +52,7 @@ class RunLogger(Logger):
             if name != "epoch":
                 self.writer.add_scalar(name, value, step)
                 self.rows.writerow([step, name, repr(float(value))])
+                self.count += 1
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: they are written once, at the end, by `conclude`."""

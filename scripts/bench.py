@@ -1,0 +1,292 @@
+"""Speed as ratios measured side by side: warmstart, a plain PyTorch loop, and Lightning as it comes.
+
+The arms of a comparison take turns, so that another process on the machine slows all of them; a ratio is the median
+over the turns of the ratio within one turn. Absolute times are printed for orientation only.
+
+Run it with `make bench`. To add a bench, write a function that returns `Result`s and append it to `BENCHES`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from warmstart import main as command_line
+from warmstart import screen
+from warmstart.contracts import Batch
+from warmstart.data.augment import Augment
+from warmstart.data.loader import GatherLoader
+from warmstart.data.module import GenericDataModule, TaskDataModule
+from warmstart.data.preprocess.image import Preprocessor
+from warmstart.module.finetune import FinetuneModule
+from warmstart.module.pretrain import PretrainModule
+from warmstart.run.folder import RunFolder
+from warmstart.stage import parts
+from warmstart.stage.train import training
+from warmstart.trainer.memory import keep_freed_memory
+from warmstart.trainer.schedule import cosine
+
+WARM_UP = 10
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table; the goal is a bound on the ratio, `most` or at least."""
+
+    what: str
+    times: str
+    ratio: float
+    goal: float | None = None
+    most: bool = True
+
+    def cells(self) -> tuple[str, ...]:
+        """As the table shows it."""
+        if self.goal is None:
+            return self.what, self.times, f"{self.ratio:.2f}", "-", "-"
+        met = self.ratio <= self.goal if self.most else self.ratio >= self.goal
+        bound = f"{'at most' if self.most else 'at least'} {self.goal:g}"
+        return self.what, self.times, f"{self.ratio:.2f}", bound, "met" if met else "missed"
+
+
+def take_turns(arms: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
+    """Each arm's measurements, one per turn, after a turn that does not count."""
+    measured: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(turns + 1):
+        for name, arm in arms.items():
+            value = arm()
+            if turn:
+                measured[name].append(value)
+    return measured
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """Median over the turns."""
+    return statistics.median(a / b for a, b in zip(above, below))
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[Path]:
+    """A temporary folder, and nothing printed: bars are drawn, but into memory."""
+    out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with screen.quiet(), out, err, tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+class Stopwatch:
+    """Time per training step, between a backbone's forward passes; what comes before and after does not count."""
+
+    def __init__(self, backbone: nn.Module):
+        self.times: list[float] = []
+        backbone.register_forward_pre_hook(self._stamp)
+
+    def _stamp(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training:
+            self.times.append(time.perf_counter())
+
+    def seconds(self) -> float:
+        """The mean over all steps but the first few."""
+        times = self.times[WARM_UP:]
+        return (times[-1] - times[0]) / (len(times) - 1)
+
+
+class Job:
+    """One epoch of `steps` batches on generic vectors, the same in every arm: model, weights, optimizer, schedule."""
+
+    def __init__(self, stage: str, hidden: list[int], batch: int, steps: int):
+        words = {
+            "stage": stage,
+            "experiment": "vectors",
+            "optimizer": "adamw",
+            "scheduler": "cosine",
+            "backbone.hidden": hidden,
+            "data.rows": round(batch * steps / 0.7),
+            "data.batch_size": batch,
+            "trainer.max_epochs": 1,
+            "trainer.accelerator": "cpu",
+        }
+        words |= {"init": "scratch", "data.labels_per_class": "null"} if stage == "finetune" else {}
+        with initialize_config_dir(version_base="1.3", config_dir=str(command_line.CONF)):
+            self.config = compose("train", overrides=[f"{key}={value}" for key, value in words.items()])
+        kind = TaskDataModule if stage == "finetune" else GenericDataModule
+        target = parts.get_object(self.config.objective._target_).target
+        self.data = kind(parts.build_source(self.config), target, batch, SEED).prepare()
+
+    def model(self, loss: Callable[..., Tensor]) -> tuple[Any, Any, Stopwatch]:
+        """A backbone and its objective with fresh weights, and the watch on them."""
+        facts = {"spec": self.data.spec}
+        facts["backbone"] = backbone = parts.build_seeded(self.config.backbone, SEED, "backbone", **facts)
+        objective = parts.build_seeded(self.config.objective, SEED, "head", **facts, loss=loss)
+        return backbone, objective, Stopwatch(backbone)
+
+    def by_hand(self) -> tuple[Any, Any, Stopwatch]:
+        """The same model with a bare loss function."""
+        return self.model(parts.get_object(self.config.objective._target_).default_loss)
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Inputs, scaled once and for all, and targets."""
+        x, y = self.data.parts["train"]
+        return self.data.preprocessor(x), y
+
+    def optimization(self, parameters: Iterable[nn.Parameter], steps: int) -> tuple[AdamW, LambdaLR]:
+        """Optimizer and schedule as one writes them by hand: all parameters in one group."""
+        settings = self.config.optimizer
+        optimizer = AdamW(parameters, lr=settings.lr, betas=tuple(settings.betas), weight_decay=settings.weight_decay)
+        return optimizer, LambdaLR(optimizer, lambda step: cosine(step, steps))
+
+    def warmstart(self) -> float:
+        """A run as the stages start it, with its record, logs, curves and checkpoints."""
+        config = self.config
+        backbone, objective, watch = self.model(parts.build_loss(config))
+        functions = (parts.build_function(config.optimizer), parts.build_function(config.scheduler))
+        rest = (*functions, parts.build_augment(config), SEED)
+        if config.stage == "pretrain":
+            module = PretrainModule(backbone, objective, *rest)
+        else:
+            module = FinetuneModule(backbone, objective, parts.build(config.strategy), *rest)
+        with unseen() as folder, training(RunFolder.create(config, folder), config, module, self.data, []):
+            pass
+        return watch.seconds()
+
+    def plain(self) -> float:
+        """The loop one writes by hand."""
+        backbone, objective, watch = self.by_hand()
+        x, y = self.tensors()
+        order = torch.randperm(len(x)).split(self.data.batch_size)
+        optimizer, schedule = self.optimization([*backbone.parameters(), *objective.parameters()], len(order))
+        for rows in order:
+            loss = objective.step(backbone, Batch(x[rows], y[rows])).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        return watch.seconds()
+
+    def lightning(self) -> float:
+        """Lightning as it comes: its logger, progress bar and checkpoints, and a DataLoader over a TensorDataset."""
+        backbone, objective, watch = self.by_hand()
+        loader = DataLoader(TensorDataset(*self.tensors()), self.data.batch_size, shuffle=True)
+        module = DefaultModule(backbone, objective, self.optimization)
+        with unseen() as folder:
+            pl.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=folder).fit(module, loader)
+        return watch.seconds()
+
+
+class DefaultModule(pl.LightningModule):
+    """The module one writes after Lightning's own examples."""
+
+    def __init__(self, backbone: nn.Module, objective: nn.Module, optimization: Callable[..., Any]):
+        super().__init__()
+        self.backbone, self.objective, self.optimization = backbone, objective, optimization
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """The loss, logged every step."""
+        loss = self.objective.step(self.backbone, Batch(*batch)).loss
+        self.log("train/loss", loss, on_step=True, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """A schedule per step."""
+        optimizer, schedule = self.optimization(self.parameters(), int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def bench_steps() -> Iterator[Result]:
+    """Time per training step, for a model whose step is long and for one whose step is nearly nothing."""
+    for hidden, batch, steps, goal in (([1024, 1024], 192, 50, 1.05), ([64, 64], 64, 500, 1.8)):
+        for stage in ("pretrain", "finetune"):
+            job = Job(stage, hidden, batch, steps)
+            times = take_turns({"warmstart": job.warmstart, "plain": job.plain, "defaults": job.lightning}, 5)
+            plain = 1e3 * statistics.median(times["plain"])
+            for arm, limit in (("warmstart", goal), ("defaults", None)):
+                pair = f"{1e3 * statistics.median(times[arm]):.3g} : {plain:.3g} ms"
+                name = f"{stage} step, {'warmstart' if arm == 'warmstart' else 'Lightning defaults'} : plain loop"
+                yield Result(name, pair, ratio(times[arm], times["plain"]), limit)
+
+
+class OneByOne(Dataset):
+    """The usual image data set: pad, crop, flip and scale one array at a time."""
+
+    def __init__(self, images: np.ndarray, shift: int):
+        self.images, self.shift = images, shift
+        self.mean = images.mean((0, 2, 3), dtype=np.float64).astype(np.float32)[:, None, None]
+        self.std = images.std((0, 2, 3), dtype=np.float64).astype(np.float32)[:, None, None]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image, (height, width) = self.images[index], self.images.shape[2:]
+        padded = np.pad(image, ((0, 0), (self.shift,) * 2, (self.shift,) * 2))
+        top, left = np.random.randint(0, 2 * self.shift + 1, 2)
+        image = padded[:, top : top + height, left : left + width]
+        if np.random.rand() < 0.5:
+            image = image[:, :, ::-1]
+        return torch.from_numpy((image - self.mean) / self.std)
+
+
+def per_second(batches: Iterable[Tensor]) -> float:
+    """Samples per second, from the second batch on: workers have started by then."""
+    started = count = 0
+    for batch in batches:
+        count += len(batch) if started else 0
+        started = started or time.perf_counter()
+    return count / (time.perf_counter() - started)
+
+
+def bench_input() -> Iterator[Result]:
+    """Samples per second of the input path with shifts and flips, on 8-bit images of 3 x 32 x 32 pixels."""
+    batch, shift = 256, 4
+    images = np.random.default_rng(SEED).integers(0, 256, (40 * batch, 3, 32, 32), dtype=np.uint8)
+    preprocessor = Preprocessor()
+    preprocessor.fit(images)
+    encoded = preprocessor.encode(images)
+    augment = Augment("image", shift=shift, flip=True)
+
+    def ours() -> Iterator[Tensor]:
+        item: Batch
+        for item in GatherLoader(encoded, None, batch, SEED):
+            yield augment(preprocessor(item.x))
+
+    one_by_one = OneByOne(images, shift)
+    arms = {
+        "warmstart": lambda: per_second(ours()),
+        "no workers": lambda: per_second(DataLoader(one_by_one, batch, shuffle=True)),
+        "2 workers": lambda: per_second(DataLoader(one_by_one, batch, shuffle=True, num_workers=2)),
+    }
+    rates = take_turns(arms, 7)
+    fast = rates.pop("warmstart")
+    name, slow = max(rates.items(), key=lambda item: statistics.median(item[1]))
+    pair = f"{statistics.median(fast):,.0f} : {statistics.median(slow):,.0f} /s"
+    yield Result(f"input path, warmstart : DataLoader, {name}", pair, ratio(fast, slow), 20, most=False)
+
+
+BENCHES = (bench_steps, bench_input)
+
+
+def main() -> None:
+    """Run every bench and print one table."""
+    keep_freed_memory()  # build_trainer does this for the process, so every arm has it from the start
+    rows = [result.cells() for bench in BENCHES for result in bench()]
+    title = f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, Lightning {pl.__version__}"
+    screen.table(title, ("what", "times or rates", "ratio", "goal", ""), rows)
+
+
+if __name__ == "__main__":
+    main()

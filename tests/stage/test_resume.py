@@ -1,0 +1,81 @@
+"""A run stopped anywhere and resumed ends with the very weights of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from warmstart.trainer.curves import Curves
+
+STEPWISE = ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "pictures=false")
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = Curves.on_train_batch_end
+
+    def interrupting(self, trainer, *args):
+        original(self, trainer, *args)
+        if trainer.global_step == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Curves, "on_train_batch_end", interrupting)
+
+
+@pytest.mark.parametrize(
+    ("words", "stop"),
+    [
+        (("stage=pretrain", "trainer.max_epochs=3", "backbone.dropout=0.1", "data.augment.shift=1"), 33),
+        (("stage=pretrain", "trainer.max_epochs=3", "objective=contrastive", "data.augment.shift=1"), 20),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=3", "data.augment.shift=1"), 45),
+        (
+            (
+                "stage=finetune",
+                "init=scratch",
+                "trainer.max_steps=60",
+                "trainer.max_epochs=-1",
+                "data.labels_per_class=20",
+            ),
+            31,
+        ),
+    ],
+    ids=["denoise", "contrastive", "finetune", "few labels"],
+)
+def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: pytest.MonkeyPatch):
+    stage = words[0].removeprefix("stage=")
+    undisturbed = cli(*words, *STEPWISE)
+    assert undisturbed.status == 0, undisturbed.err
+    first = undisturbed.run(stage)
+
+    with monkeypatch.context() as patch:
+        stop_at(patch, stop)
+        stopped = cli(*words, *STEPWISE)
+    assert stopped.status == 130
+    run = next(path for path in stopped.runs(stage) if path != first)
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "interrupted"
+    assert not (run / "model").exists()
+
+    resumed = cli(f"stage={stage}", f"resume={run}")
+    assert resumed.status == 0, resumed.err
+    assert len(resumed.runs(stage)) == 2
+    one, two = (json.loads((path / "run.json").read_text()) for path in (first, run))
+    assert two["status"] == "done"
+    assert two["error"] is None
+    assert two["weights_sha256"] == one["weights_sha256"]
+    assert two["metrics"] == pytest.approx(one["metrics"])
+    assert (two["cost"]["steps"], two["cost"]["examples"]) == (one["cost"]["steps"], one["cost"]["examples"])
+    assert (run / "metrics.csv").read_text() == (first / "metrics.csv").read_text()
+
+
+def test_resume_is_refused_where_there_is_nothing_to_go_on_with(cli, tmp_path: Path):
+    done = cli("stage=pretrain", "trainer.max_epochs=1", *STEPWISE).run("pretrain")
+    for words, message in (
+        (("stage=pretrain", f"resume={done}"), "the run is done"),
+        (("stage=finetune", f"resume={done}"), "is a pretrain run"),
+        (("stage=pretrain", f"resume={tmp_path / 'nowhere'}"), "no such folder"),
+    ):
+        outcome = cli(*words)
+        assert outcome.status == 2
+        assert message in outcome.error
