@@ -58,22 +58,17 @@ class Result:
 
     def cells(self) -> tuple[str, ...]:
         """As the table shows it."""
-        if self.goal is None:
-            return self.what, self.times, f"{self.ratio:.2f}", "-", "-"
-        met = self.ratio <= self.goal if self.most else self.ratio >= self.goal
-        bound = f"{'at most' if self.most else 'at least'} {self.goal:g}"
-        return self.what, self.times, f"{self.ratio:.2f}", bound, "met" if met else "missed"
+        verdict = ("-", "-")
+        if self.goal is not None:
+            met = self.ratio <= self.goal if self.most else self.ratio >= self.goal
+            verdict = (f"{'at most' if self.most else 'at least'} {self.goal:g}", "met" if met else "missed")
+        return self.what, self.times, f"{self.ratio:.2f}", *verdict
 
 
 def take_turns(arms: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
     """Each arm's measurements, one per turn, after a turn that does not count."""
-    measured: dict[str, list[float]] = {name: [] for name in arms}
-    for turn in range(turns + 1):
-        for name, arm in arms.items():
-            value = arm()
-            if turn:
-                measured[name].append(value)
-    return measured
+    rounds = [{name: arm() for name, arm in arms.items()} for _ in range(turns + 1)][1:]
+    return {name: [measured[name] for measured in rounds] for name in arms}
 
 
 def ratio(above: list[float], below: list[float]) -> float:
@@ -89,21 +84,11 @@ def unseen() -> Iterator[Path]:
         yield Path(folder)
 
 
-class Stopwatch:
-    """Time per training step, between a backbone's forward passes; what comes before and after does not count."""
-
-    def __init__(self, backbone: nn.Module):
-        self.times: list[float] = []
-        backbone.register_forward_pre_hook(self._stamp)
-
-    def _stamp(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if module.training:
-            self.times.append(time.perf_counter())
-
-    def seconds(self) -> float:
-        """The mean over all steps but the first few."""
-        times = self.times[WARM_UP:]
-        return (times[-1] - times[0]) / (len(times) - 1)
+def watch(backbone: nn.Module) -> Callable[[], float]:
+    """A function to call at the end: seconds per training step, between forward passes, without the first few."""
+    times: list[float] = []
+    backbone.register_forward_pre_hook(lambda module, _: times.append(time.perf_counter()) if module.training else None)
+    return lambda: (times[-1] - times[WARM_UP]) / (len(times) - 1 - WARM_UP)
 
 
 class Job:
@@ -127,22 +112,16 @@ class Job:
         kind = TaskDataModule if stage == "finetune" else GenericDataModule
         target = parts.get_object(self.config.objective._target_).target
         self.data = kind(parts.build_source(self.config), target, batch, SEED).prepare()
+        x, y = self.data.parts["train"]
+        self.tensors = self.data.preprocessor(x), y
 
-    def model(self, loss: Callable[..., Tensor]) -> tuple[Any, Any, Stopwatch]:
-        """A backbone and its objective with fresh weights, and the watch on them."""
+    def model(self, loss: Callable[..., Tensor] | None = None) -> tuple[Any, Any, Callable[[], float]]:
+        """A backbone and its objective with fresh weights, and the watch on them; the bare loss function by default."""
+        loss = loss or parts.get_object(self.config.objective._target_).default_loss
         facts = {"spec": self.data.spec}
         facts["backbone"] = backbone = parts.build_seeded(self.config.backbone, SEED, "backbone", **facts)
         objective = parts.build_seeded(self.config.objective, SEED, "head", **facts, loss=loss)
-        return backbone, objective, Stopwatch(backbone)
-
-    def by_hand(self) -> tuple[Any, Any, Stopwatch]:
-        """The same model with a bare loss function."""
-        return self.model(parts.get_object(self.config.objective._target_).default_loss)
-
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """Inputs, scaled once and for all, and targets."""
-        x, y = self.data.parts["train"]
-        return self.data.preprocessor(x), y
+        return backbone, objective, watch(backbone)
 
     def optimization(self, parameters: Iterable[nn.Parameter], steps: int) -> tuple[AdamW, LambdaLR]:
         """Optimizer and schedule as one writes them by hand: all parameters in one group."""
@@ -153,7 +132,7 @@ class Job:
     def warmstart(self) -> float:
         """A run as the stages start it, with its record, logs, curves and checkpoints."""
         config = self.config
-        backbone, objective, watch = self.model(parts.build_loss(config))
+        backbone, objective, seconds = self.model(parts.build_loss(config))
         functions = (parts.build_function(config.optimizer), parts.build_function(config.scheduler))
         rest = (*functions, parts.build_augment(config), SEED)
         if config.stage == "pretrain":
@@ -162,12 +141,12 @@ class Job:
             module = FinetuneModule(backbone, objective, parts.build(config.strategy), *rest)
         with unseen() as folder, training(RunFolder.create(config, folder), config, module, self.data, []):
             pass
-        return watch.seconds()
+        return seconds()
 
     def plain(self) -> float:
         """The loop one writes by hand."""
-        backbone, objective, watch = self.by_hand()
-        x, y = self.tensors()
+        backbone, objective, seconds = self.model()
+        x, y = self.tensors
         order = torch.randperm(len(x)).split(self.data.batch_size)
         optimizer, schedule = self.optimization([*backbone.parameters(), *objective.parameters()], len(order))
         for rows in order:
@@ -176,16 +155,16 @@ class Job:
             loss.backward()
             optimizer.step()
             schedule.step()
-        return watch.seconds()
+        return seconds()
 
     def lightning(self) -> float:
         """Lightning as it comes: its logger, progress bar and checkpoints, and a DataLoader over a TensorDataset."""
-        backbone, objective, watch = self.by_hand()
-        loader = DataLoader(TensorDataset(*self.tensors()), self.data.batch_size, shuffle=True)
+        backbone, objective, seconds = self.model()
+        loader = DataLoader(TensorDataset(*self.tensors), self.data.batch_size, shuffle=True)
         module = DefaultModule(backbone, objective, self.optimization)
         with unseen() as folder:
             pl.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=folder).fit(module, loader)
-        return watch.seconds()
+        return seconds()
 
 
 class DefaultModule(pl.LightningModule):
@@ -212,12 +191,13 @@ def bench_steps() -> Iterator[Result]:
     for hidden, batch, steps, goal in (([1024, 1024], 192, 50, 1.05), ([64, 64], 64, 500, 1.8)):
         for stage in ("pretrain", "finetune"):
             job = Job(stage, hidden, batch, steps)
-            times = take_turns({"warmstart": job.warmstart, "plain": job.plain, "defaults": job.lightning}, 5)
-            plain = 1e3 * statistics.median(times["plain"])
-            for arm, limit in (("warmstart", goal), ("defaults", None)):
-                pair = f"{1e3 * statistics.median(times[arm]):.3g} : {plain:.3g} ms"
-                name = f"{stage} step, {'warmstart' if arm == 'warmstart' else 'Lightning defaults'} : plain loop"
-                yield Result(name, pair, ratio(times[arm], times["plain"]), limit)
+            arms = {"plain": job.plain, "warmstart": job.warmstart, "Lightning defaults": job.lightning}
+            times = take_turns(arms, 5)
+            plain = times.pop("plain")
+            for arm, own in times.items():
+                pair = f"{1e3 * statistics.median(own):.3g} : {1e3 * statistics.median(plain):.3g} ms"
+                limit = goal if arm == "warmstart" else None
+                yield Result(f"{stage} step, {arm} : plain loop", pair, ratio(own, plain), limit)
 
 
 class OneByOne(Dataset):

@@ -95,6 +95,7 @@ def test_patches_are_rebuilt_in_place():
     backbone, x = make("vit", "image")
     patches = backbone.targets(x)
     p = backbone.stem.patch
+    assert torch.equal(backbone.stem.assemble(patches), x)
     assert torch.equal(patches[0, 1].view(3, p, p), x[0, :, :p, p : 2 * p])
 
 

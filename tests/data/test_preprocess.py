@@ -59,7 +59,7 @@ def test_an_unknown_kind_is_refused():
 def test_other_shapes_than_fitted_are_refused():
     pre = vector.Preprocessor()
     pre.fit(np.ones((3, 4), dtype=np.float32))
-    with pytest.raises(UserError, match="fitted on 4 features; this data has 5"):
+    with pytest.raises(UserError, match="takes 4 features; this data has 5"):
         pre.encode(np.ones((3, 5), dtype=np.float32))
 
 

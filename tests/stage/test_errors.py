@@ -16,7 +16,7 @@ def refused(outcome: Outcome, *parts: str) -> None:
     """The outcome is a clear error that says each of `parts`, and left no run behind."""
     assert outcome.status == 2, outcome.err
     assert "Traceback" not in outcome.err
-    assert outcome.error.count("error:") == 1
+    assert len(outcome.error.splitlines()) == 1
     assert len(outcome.error) < 500
     for part in parts:
         assert part in outcome.error, outcome.error
@@ -86,7 +86,7 @@ CELLS = "a,b,y\n" + "".join(f"{i},{i * 2},{'yes' if i % 2 else 'no'}\n" for i in
         (CELLS + "1,1,rare\n", (), ("class rare has 1 rows",)),
         (CELLS, ("data.missing=zero",), ("data.missing=zero",)),
         (CELLS, ("objective=regression",), ("row 1", "column y", "not a number")),
-        (CELLS, ("objective=multilabel", "data.target=[a,b]", "data.ignore=[y]"), ("0 or 1",)),
+        (CELLS, ("objective=multilabel", "data.target=[b]", "data.ignore=[y]"), ("0 or 1",)),
         (CELLS, ("data.ignore=[a,b]",), ("no feature column",)),
         (CELLS, ("data.labels_per_class=90",), ("fewer than data.labels_per_class=90",)),
         ("a,b,y\n1,2\n1,2,3,4\n", (), ("cannot be read",)),
@@ -143,7 +143,7 @@ def test_saved_weights_that_do_not_fit(cli, tmp_path: Path):
         cli("stage=finetune", "backbone.hidden=[128,256]"),
         "backbone.hidden is [256, 256] there and [128, 256] here",
     )
-    refused(cli("stage=finetune", f"init={base}", "backbone=resnet"), "is not this one")
+    refused(cli("stage=finetune", f"init={base}", "backbone=resnet"), "backbone._target_")
     refused(
         cli("stage=finetune", f"init={base}", "experiment=vectors", "backbone.hidden=[256,256]"),
         str(base),

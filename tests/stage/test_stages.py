@@ -169,7 +169,7 @@ def test_a_folder_of_pictures_of_ones_own(cli, tmp_path: Path):
 
 
 def test_textbook_transfer_helps_and_the_mean_loss_is_that_of_a_hand_computation(cli):
-    pretrain = cli("stage=pretrain", "experiment=vectors", "data.rows=3000", "pictures=false")
+    pretrain = cli("stage=pretrain", "experiment=vectors", "data.rows=3000", "pictures=false", "optimizer.lr=0.05")
     assert pretrain.status == 0, pretrain.err
     words = ("stage=finetune", "experiment=vectors", "data.rows=3000", "data.labels_per_class=50", "pictures=false")
     finetune, scratch = cli(*words), cli(*words, "init=scratch")

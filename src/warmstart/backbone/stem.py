@@ -32,6 +32,10 @@ class FeatureStem(nn.Module):
         """The value of each feature, (B, F) to (B, F, 1)."""
         return x[:, :, None]
 
+    def assemble(self, targets: Tensor) -> Tensor:
+        """The inverse of `targets`."""
+        return targets[:, :, 0]
+
 
 class PatchStem(nn.Module):
     """One token per square patch of an image, as in ViT (Dosovitskiy et al. 2021)."""
@@ -43,8 +47,9 @@ class PatchStem(nn.Module):
         channels, height, columns = spec.shape
         if height % patch or columns % patch:
             raise UserError(f"backbone.stem.patch={patch} does not divide images of {height} x {columns} pixels")
-        self.patch = patch
-        self.positions = (height // patch) * (columns // patch)
+        self.patch, self.channels = patch, channels
+        self.rows, self.columns = height // patch, columns // patch
+        self.positions = self.rows * self.columns
         self.target_size = channels * patch * patch
         self.project = nn.Linear(self.target_size, width)
 
@@ -54,7 +59,11 @@ class PatchStem(nn.Module):
 
     def targets(self, x: Tensor) -> Tensor:
         """The pixels of each patch, (B, C, H, W) to (B, T, C * patch * patch)."""
-        batch, channels, height, columns = x.shape
-        p = self.patch
-        x = x.reshape(batch, channels, height // p, p, columns // p, p)
-        return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, self.positions, self.target_size)
+        x = x.reshape(len(x), self.channels, self.rows, self.patch, self.columns, self.patch)
+        return x.permute(0, 2, 4, 1, 3, 5).reshape(len(x), self.positions, self.target_size)
+
+    def assemble(self, targets: Tensor) -> Tensor:
+        """The inverse of `targets`."""
+        x = targets.reshape(len(targets), self.rows, self.columns, self.channels, self.patch, self.patch)
+        height, width = self.rows * self.patch, self.columns * self.patch
+        return x.permute(0, 3, 1, 4, 2, 5).reshape(len(targets), self.channels, height, width)

@@ -67,15 +67,16 @@ class FinetuneModule(pl.LightningModule):
         self.log("train/loss", self.train_loss.compute())
         self.train_loss.reset()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to loss and metrics."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add a batch to loss and metrics; return the outputs (B, C)."""
         output = self.objective.step(self.backbone, batch)
         self.held_out_loss.update(output)
         self.metrics.update(output.outputs, batch.y)
+        return output.outputs
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to loss and metrics."""
-        self.validation_step(batch, batch_idx)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add a batch to loss and metrics; return the outputs (B, C)."""
+        return self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/<metric>."""

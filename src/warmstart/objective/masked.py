@@ -42,6 +42,14 @@ class Masked(nn.Module):
         ranks = torch.rand(batch, length, device=targets.device).argsort(1).argsort(1)
         return ranks < count
 
+    def pictures(self, backbone: Backbone, x: Tensor) -> list[Tensor]:
+        """Inputs, what was visible, and the inputs with hidden positions rebuilt, each of the shape of x."""
+        targets = backbone.targets(x)
+        hidden = self.choose(targets)[:, :, None]
+        guesses = self.head(backbone(x, None, hidden[:, :, 0]).tokens)
+        parts = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, guesses, targets)]
+        return [backbone.stem.assemble(part) for part in parts]
+
     def metrics(self) -> dict[str, Any]:
         """None: the loss says it all."""
         return {}

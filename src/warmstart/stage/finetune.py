@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import Spec, UserError
+from warmstart.contracts import UserError
 from warmstart.data.module import TaskDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.module.finetune import FinetuneModule
@@ -47,7 +47,6 @@ def run(config: DictConfig, folder: Path | None = None, name: str | None = None)
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer = None
     if start is not None:
-        check_shape(start, data.spec)
         transfer = load_weights(backbone, start.weights, start.name, tuple(config.fresh))
         screen.say(
             f"loaded {transfer['loaded']} of {len(backbone.state_dict())} tensors, "
@@ -112,22 +111,19 @@ def find_start(config: DictConfig, resumed: RunFolder | None) -> tuple[SavedMode
 
 
 def check_backbone(saved: SavedModel, config: DictConfig) -> None:
-    """Refuse a saved backbone that was built from other settings, naming what differs."""
+    """Refuse a saved backbone that was built from other settings or for other data, naming what differs."""
+    modality = parts.get_object(config.data._target_).modality
+    if saved.spec.modality != modality:
+        raise UserError(
+            f"the backbone of {saved.name} was made for {saved.spec.modality} data, "
+            f"but data={parts.short_name(config.data)} is {modality}"
+        )
     here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
     there = _flat(saved.card["backbone"])
     differing = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
     if differing:
         what = "; ".join(f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3])
         raise UserError(f"the backbone of {saved.name} is not this one: {what}")
-
-
-def check_shape(saved: SavedModel, spec: Spec) -> None:
-    """Refuse data of another modality or shape than the backbone was made for."""
-    if saved.spec.modality != spec.modality or tuple(saved.spec.shape) != spec.shape:
-        raise UserError(
-            f"the backbone of {saved.name} takes {saved.spec.modality} {tuple(saved.spec.shape)}, "
-            f"but this data is {spec.modality} {spec.shape}"
-        )
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Preprocessor:
     def encode(self, x: np.ndarray) -> Tensor:
         """The same pixels as a tensor; uint8 stays uint8 until it is on the device."""
         if tuple(x.shape[1:]) != self.shape:
-            raise UserError(f"the preprocessor was fitted on images of {self.shape}; this data has {x.shape[1:]}")
+            raise UserError(f"the saved preprocessor takes images of {self.shape}; this data has {x.shape[1:]}")
         return torch.from_numpy(np.ascontiguousarray(x))
 
     def __call__(self, x: Tensor) -> Tensor:

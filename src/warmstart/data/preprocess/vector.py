@@ -28,7 +28,7 @@ class Preprocessor:
     def encode(self, x: np.ndarray) -> Tensor:
         """Float tensor (N, F)."""
         if x.shape[1] != len(self.mean):
-            raise UserError(f"the preprocessor was fitted on {len(self.mean)} features; this data has {x.shape[1]}")
+            raise UserError(f"the saved preprocessor takes {len(self.mean)} features; this data has {x.shape[1]}")
         return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,0 +1,105 @@
+"""Run folders: exclusive, whole at every moment, and true about how the run ended."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from warmstart.contracts import UserError
+from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.identity import config_sha256, derive_seed, new_id
+from warmstart.run.lineage import latest
+
+CONFIG = OmegaConf.create({"stage": "pretrain", "experiment": "digits", "seed": 3, "half": "${seed}"})
+
+
+def test_runs_started_at_once_do_not_share_a_folder(tmp_path: Path):
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: RunFolder.create(CONFIG, tmp_path), range(40)))
+    assert len({run.path for run in runs}) == 40
+    assert len({new_id() for _ in range(1000)}) == 1000
+    with pytest.raises(UserError, match="is taken"):
+        RunFolder.create(CONFIG, tmp_path, runs[0].path.name)
+
+
+def test_record_has_the_agreed_fields_and_the_resolved_config(tmp_path: Path):
+    run = RunFolder.create(CONFIG, tmp_path)
+    record = json.loads((run.path / "run.json").read_text())
+    assert set(record) == {
+        *("id", "stage", "experiment", "status", "seed", "config_sha256", "parent", "git", "environment"),
+        *("data", "metrics", "transfer", "cost", "error"),
+    }
+    assert record["status"] == "running"
+    assert record["environment"]["torch"]
+    assert run.config().half == 3
+    assert record["config_sha256"] == config_sha256({"half": 3, "seed": 3, "experiment": "digits", "stage": "pretrain"})
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "done"),
+        (ValueError("bad"), "failed"),
+        (UserError("worse"), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_status_is_true_however_the_run_ends(error: BaseException | None, status: str, tmp_path: Path):
+    run = RunFolder.create(CONFIG, tmp_path)
+
+    def work() -> None:
+        with run.recording():
+            assert RunFolder.open(run.path).record["status"] == "running"
+            if error is not None:
+                raise error
+
+    if error is None:
+        work()
+    else:
+        with pytest.raises(type(error)):
+            work()
+    record = RunFolder.open(run.path).record
+    assert record["status"] == status
+    assert (record["error"] is None) == (error is None)
+    assert ("Traceback" in (run.path / "train.log").read_text()) == (status == "failed")
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "file.json"
+    write_atomically(path, "old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new and longer")
+    assert path.read_text() == "old"
+
+
+def test_nan_never_gets_into_a_record(tmp_path: Path):
+    run = RunFolder.create(CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        run.update(metrics={"val/loss": float("nan")})
+    assert RunFolder.open(run.path).record["metrics"] == {}
+
+
+def test_latest_takes_the_newest_finished_run_of_the_same_experiment_only(tmp_path: Path):
+    for experiment, status, run_id in (
+        ("digits", "done", "2026-a"),
+        ("digits", "done", "2026-b"),
+        ("digits", "failed", "2026-c"),
+        ("digits", "running", "2026-d"),
+        ("vectors", "done", "2026-e"),
+    ):
+        run = RunFolder.create(CONFIG, tmp_path / "pretrain" / experiment, run_id)
+        run.update(status=status, id=run_id)
+    assert latest(tmp_path, "pretrain", "digits").path.name == "2026-b"
+    with pytest.raises(UserError, match="stage=pretrain experiment=table"):
+        latest(tmp_path, "pretrain", "table")
+
+
+def test_seeds_are_derived_by_name_and_independent():
+    seeds = {derive_seed(root, name) for root in range(50) for name in ("subset", "backbone", "head", "order", "noise")}
+    assert len(seeds) == 250
+    assert derive_seed(1, "order") == derive_seed(1, "order")

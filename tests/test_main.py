@@ -1,0 +1,104 @@
+"""The command line itself, in a process of its own: what it imports, how it ends, and where it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FAST = ("pictures=false", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
+
+
+def train(*words: str, cwd: Path = ROOT, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    command = [sys.executable, *flags, str(ROOT / "train.py"), *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(("--cfg", "job"), 0), (("--help",), 0), (("stage=nope",), 2), (("optimizer.lr=-1",), 2)],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_torch_is_not_imported_to_show_a_config_or_refuse_one(words: tuple[str, ...], status: int, tmp_path: Path):
+    done = train(*words, cwd=tmp_path, flags=("-X", "importtime"))
+    assert done.returncode == status, done.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
+    assert "hydra" in imported
+    assert not {"torch", "pytorch_lightning", "torchmetrics", "sklearn", "pandas"} & imported
+    assert not list(tmp_path.iterdir())
+
+
+def test_shown_config_is_the_one_that_runs():
+    done = train("stage=finetune", "loss=focal", "--cfg", "job", "--resolve")
+    assert "warmstart.loss.focal.focal" in done.stdout
+
+
+def test_a_sweep_runs_every_combination_in_its_own_folder(tmp_path: Path):
+    words = ("stage=finetune", "init=scratch", f"output_dir={tmp_path}", *FAST)
+    done = train("-m", *words, "loss=cross_entropy,focal", "optimizer.lr=0.01,0.003")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/finetune/digits/*/*/run.json")]
+    assert len(records) == 4
+    assert len({record["id"] for record in records}) == len({record["config_sha256"] for record in records}) == 4
+    assert not (ROOT / "multirun").exists()
+
+
+def test_a_sweep_with_a_failing_job_finishes_the_others_and_ends_with_3(tmp_path: Path):
+    words = ("stage=finetune", "init=scratch", f"output_dir={tmp_path}", *FAST)
+    done = train("-m", *words, "optimizer.lr=-1,0.01")
+    assert done.returncode == 3
+    assert "optimizer.lr=-1" in done.stderr
+    assert "1 of 2 jobs failed" in done.stderr
+    assert len(list(tmp_path.glob("sweep/finetune/digits/*/*/run.json"))) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
+def test_interrupted_it_says_so_ends_with_130_and_can_be_resumed(number: signal.Signals, tmp_path: Path):
+    words = ["stage=pretrain", f"output_dir={tmp_path}", "pictures=false", "trainer.check_val_every_n_epoch=1"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words, "trainer.max_epochs=100000"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("pretrain/digits/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    (path,) = tmp_path.glob("pretrain/digits/*/run.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+
+
+def test_a_config_folder_of_ones_own_is_added(tmp_path: Path):
+    (tmp_path / "mine" / "optimizer").mkdir(parents=True)
+    (tmp_path / "mine" / "optimizer" / "rmsprop.yaml").write_text("_target_: torch.optim.RMSprop\nlr: 0.001\n")
+    words = ("stage=finetune", "init=scratch", "optimizer=rmsprop", f"output_dir={tmp_path / 'out'}", *FAST)
+    done = train("--config-dir", str(tmp_path / "mine"), *words)
+    assert done.returncode == 0, done.stderr
+    assert "torch.optim.RMSprop" in next((tmp_path / "out").glob("finetune/digits/*/config.yaml")).read_text()
+
+
+def test_predictions_alone_go_to_standard_output(tmp_path: Path):
+    out = f"output_dir={tmp_path}"
+    assert train("stage=finetune", "init=scratch", out, *FAST).returncode == 0
+    (tmp_path / "new.csv").write_text("\n".join([",".join(["3"] * 64)] * 2) + "\n")
+    done = train("stage=predict", "run=latest", f"input={tmp_path / 'new.csv'}", out)
+    assert [json.loads(line)["row"] for line in done.stdout.splitlines()] == [1, 2]
+
+
+def test_no_chatter_of_the_libraries_reaches_the_user(tmp_path: Path):
+    done = train("stage=finetune", "init=scratch", f"output_dir={tmp_path}", "trainer.max_epochs=1")
+    for word in ("Warning", "warn", "GPU available", "num_workers", "litlogger", "Tip", "LOCAL_RANK"):
+        assert word not in done.stderr + done.stdout
+    assert "next: python train.py stage=evaluate" in done.stderr
+    assert "run folder: " in done.stderr
