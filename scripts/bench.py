@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import truediv
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,6 @@ def take_turns(arms: dict[str, Callable[[], float]], turns: int) -> dict[str, li
     return {name: [measured[name] for measured in rounds] for name in arms}
 
 
-def ratio(above: list[float], below: list[float]) -> float:
-    """Median over the turns."""
-    return statistics.median(a / b for a, b in zip(above, below))
-
-
 @contextlib.contextmanager
 def unseen() -> Iterator[Path]:
     """A temporary folder, and nothing printed: bars are drawn, but into memory."""
@@ -95,20 +91,11 @@ class Job:
     """One epoch of `steps` batches on generic vectors, the same in every arm: model, weights, optimizer, schedule."""
 
     def __init__(self, stage: str, hidden: list[int], batch: int, steps: int):
-        words = {
-            "stage": stage,
-            "experiment": "vectors",
-            "optimizer": "adamw",
-            "scheduler": "cosine",
-            "backbone.hidden": hidden,
-            "data.rows": round(batch * steps / 0.7),
-            "data.batch_size": batch,
-            "trainer.max_epochs": 1,
-            "trainer.accelerator": "cpu",
-        }
-        words |= {"init": "scratch", "data.labels_per_class": "null"} if stage == "finetune" else {}
+        words = f"stage={stage} experiment=vectors optimizer=adamw scheduler=cosine trainer.accelerator=cpu"
+        words += f" data.batch_size={batch} data.rows={round(batch * steps / 0.7)} trainer.max_epochs=1"
+        words += " init=scratch data.labels_per_class=null" if stage == "finetune" else ""
         with initialize_config_dir(version_base="1.3", config_dir=str(command_line.CONF)):
-            self.config = compose("train", overrides=[f"{key}={value}" for key, value in words.items()])
+            self.config = compose("train", overrides=[f"backbone.hidden={hidden}", *words.split()])
         kind = TaskDataModule if stage == "finetune" else GenericDataModule
         target = parts.get_object(self.config.objective._target_).target
         self.data = kind(parts.build_source(self.config), target, batch, SEED).prepare()
@@ -124,7 +111,7 @@ class Job:
         return backbone, objective, watch(backbone)
 
     def optimization(self, parameters: Iterable[nn.Parameter], steps: int) -> tuple[AdamW, LambdaLR]:
-        """Optimizer and schedule as one writes them by hand: all parameters in one group."""
+        """As one writes it by hand: all parameters in one group."""
         settings = self.config.optimizer
         optimizer = AdamW(parameters, lr=settings.lr, betas=tuple(settings.betas), weight_decay=settings.weight_decay)
         return optimizer, LambdaLR(optimizer, lambda step: cosine(step, steps))
@@ -135,10 +122,8 @@ class Job:
         backbone, objective, seconds = self.model(parts.build_loss(config))
         functions = (parts.build_function(config.optimizer), parts.build_function(config.scheduler))
         rest = (*functions, parts.build_augment(config), SEED)
-        if config.stage == "pretrain":
-            module = PretrainModule(backbone, objective, *rest)
-        else:
-            module = FinetuneModule(backbone, objective, parts.build(config.strategy), *rest)
+        strategy = (parts.build(config.strategy),) if config.stage == "finetune" else ()
+        module = (FinetuneModule if strategy else PretrainModule)(backbone, objective, *strategy, *rest)
         with unseen() as folder, training(RunFolder.create(config, folder), config, module, self.data, []):
             pass
         return seconds()
@@ -188,16 +173,15 @@ class DefaultModule(pl.LightningModule):
 
 def bench_steps() -> Iterator[Result]:
     """Time per training step, for a model whose step is long and for one whose step is nearly nothing."""
-    for hidden, batch, steps, goal in (([1024, 1024], 192, 50, 1.05), ([64, 64], 64, 500, 1.8)):
+    for size, hidden, batch, steps, goal in (("long", [1024] * 2, 192, 50, 1.05), ("short", [64] * 2, 64, 500, 1.8)):
         for stage in ("pretrain", "finetune"):
             job = Job(stage, hidden, batch, steps)
-            arms = {"plain": job.plain, "warmstart": job.warmstart, "Lightning defaults": job.lightning}
-            times = take_turns(arms, 5)
+            times = take_turns({"plain": job.plain, "warmstart": job.warmstart, "Lightning": job.lightning}, 5)
             plain = times.pop("plain")
             for arm, own in times.items():
-                pair = f"{1e3 * statistics.median(own):.3g} : {1e3 * statistics.median(plain):.3g} ms"
+                pair = f"{1e3 * median(own):.3g} : {1e3 * median(plain):.3g} ms"
                 limit = goal if arm == "warmstart" else None
-                yield Result(f"{stage} step, {arm} : plain loop", pair, ratio(own, plain), limit)
+                yield Result(f"{size} {stage} step, {arm} : plain loop", pair, median(map(truediv, own, plain)), limit)
 
 
 class OneByOne(Dataset):
@@ -205,8 +189,7 @@ class OneByOne(Dataset):
 
     def __init__(self, images: np.ndarray, shift: int):
         self.images, self.shift = images, shift
-        self.mean = images.mean((0, 2, 3), dtype=np.float64).astype(np.float32)[:, None, None]
-        self.std = images.std((0, 2, 3), dtype=np.float64).astype(np.float32)[:, None, None]
+        self.mean = self.std = np.full((3, 1, 1), 127.5, np.float32)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -239,22 +222,18 @@ def bench_input() -> Iterator[Result]:
     encoded = preprocessor.encode(images)
     augment = Augment("image", shift=shift, flip=True)
 
-    def ours() -> Iterator[Tensor]:
-        item: Batch
-        for item in GatherLoader(encoded, None, batch, SEED):
-            yield augment(preprocessor(item.x))
-
     one_by_one = OneByOne(images, shift)
+    ours = GatherLoader(encoded, None, batch, SEED)
     arms = {
-        "warmstart": lambda: per_second(ours()),
+        "warmstart": lambda: per_second(augment(preprocessor(item.x)) for item in ours),
         "no workers": lambda: per_second(DataLoader(one_by_one, batch, shuffle=True)),
         "2 workers": lambda: per_second(DataLoader(one_by_one, batch, shuffle=True, num_workers=2)),
     }
     rates = take_turns(arms, 7)
     fast = rates.pop("warmstart")
-    name, slow = max(rates.items(), key=lambda item: statistics.median(item[1]))
-    pair = f"{statistics.median(fast):,.0f} : {statistics.median(slow):,.0f} /s"
-    yield Result(f"input path, warmstart : DataLoader, {name}", pair, ratio(fast, slow), 20, most=False)
+    name, slow = max(rates.items(), key=lambda item: median(item[1]))
+    pair = f"{median(fast):,.0f} : {median(slow):,.0f} /s"
+    yield Result(f"input path, warmstart : DataLoader, {name}", pair, median(map(truediv, fast, slow)), 20, most=False)
 
 
 BENCHES = (bench_steps, bench_input)
@@ -264,8 +243,7 @@ def main() -> None:
     """Run every bench and print one table."""
     keep_freed_memory()  # build_trainer does this for the process, so every arm has it from the start
     rows = [result.cells() for bench in BENCHES for result in bench()]
-    title = f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, Lightning {pl.__version__}"
-    screen.table(title, ("what", "times or rates", "ratio", "goal", ""), rows)
+    screen.table(f"CPU, {torch.get_num_threads()} threads", ("what", "measured", "ratio", "goal", ""), rows)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ NEEDED = {
     "table": ["data.root=x.csv", "data.target=y"],
     "images": ["data.root=x"],
 }
-STAGE_NEEDS = {"predict": ["input=x"], "report": ["runs=x"]}
+STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"]}
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: str(path.relative_to(CONF)))
@@ -66,6 +66,24 @@ def test_every_experiment_composes_for_every_stage(experiment: str, stage: str, 
     assert not OmegaConf.missing_keys(config)
     if trains:
         assert {"data", "backbone", "objective", "optimizer", "scheduler", "trainer"} <= set(config)
+
+
+SWAPPED = ("backbone", "objective", "loss", "optimizer", "scheduler", "strategy")
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_part_swapped_in_any_experiment_gets_no_setting_of_the_part_it_replaces(experiment, stage, composed):
+    base = (f"stage={stage}", f"experiment={experiment}", *NEEDED.get(experiment, []))
+    present = composed(*base)
+    for group in SWAPPED:
+        if group not in present and group != "loss":
+            continue
+        for path in (CONF / group).glob("*.yaml"):
+            node = composed(*base, f"{group}={path.stem}")[group]
+            settings = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+            facts = dict.fromkeys(RUN_TIME_FACTS[group])
+            inspect.signature(get_object(node._target_)).bind(**settings, **facts)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "debug").glob("*.yaml")))

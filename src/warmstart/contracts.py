@@ -65,7 +65,10 @@ class Splits:
 
 @dataclass
 class Batch:
-    """One step's examples: inputs (B, ...), targets (B, ...) or None, and the valid positions (B, T) or None."""
+    """One step's examples: inputs (B, ...), targets (B, ...) or None, and the valid positions (B, T) or None.
+
+    A loader yields inputs as they are stored; a module scales them before an objective sees them.
+    """
 
     x: Tensor
     y: Tensor | None = None
@@ -121,6 +124,15 @@ class Source(Protocol):
         """A preprocessor that is not fitted yet."""
 
 
+class Augment(Protocol):
+    """Raw training batches to scaled, randomly changed ones; `scale` alone is for validation."""
+
+    scale: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scaled and changed, of the same shape."""
+
+
 class Backbone(Protocol):
     """Inputs to features. `abilities` names what an objective may ask of it."""
 
@@ -136,14 +148,13 @@ class Backbone(Protocol):
 
 
 class Objective(Protocol):
-    """A head and a loss on a backbone's features."""
+    """A head and a loss on a backbone's features; a supervised one also names the metric to `monitor`."""
 
     target: ClassVar[str | None]
     predicts: ClassVar[str]
     needs: ClassVar[frozenset[str]]
     default_loss: ClassVar[LossFunction]
     views: ClassVar[int]
-    monitor: ClassVar[tuple[str, str]]
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """The loss of one batch; with `views` above one, that many augmented copies are stacked along B."""

@@ -49,3 +49,10 @@ def test_resumed_at_any_batch_it_goes_on_with_the_next(stop: int):
     while len(seen) < len(everything):
         seen += epoch(resumed)
     assert seen == everything
+
+
+def test_an_epoch_that_was_cut_short_is_followed_by_a_new_one():
+    one, other = loader(), loader()
+    next(iter(one))
+    epoch(other)
+    assert epoch(one) == epoch(other)

@@ -54,9 +54,10 @@ def source(name: str, folder: Path):
 def test_spec_matches_the_batches_and_parts_are_disjoint(name: str, folder: Path):
     kind = "category"
     one = TaskDataModule(source(name, folder), kind, 8, order_seed=0).prepare()
-    batch = one.on_after_batch_transfer(next(iter(one.train_dataloader())), 0)
-    assert batch.x.shape == (8, *one.spec.shape)
-    assert batch.x.dtype == torch.float32
+    batch = next(iter(one.train_dataloader()))
+    scaled = one.preprocessor(batch.x)
+    assert scaled.shape == (8, *one.spec.shape)
+    assert scaled.dtype == torch.float32
     assert batch.y.dtype == torch.int64
     assert 0 <= int(batch.y.min()) <= int(batch.y.max()) < one.spec.outputs
     keys = {part: {row.numpy().tobytes() for row in x} for part, (x, _) in one.parts.items()}
@@ -67,7 +68,7 @@ def test_spec_matches_the_batches_and_parts_are_disjoint(name: str, folder: Path
         again = TaskDataModule(source(name, folder), kind, 8, order_seed=0).prepare()
         assert again.fingerprint == one.fingerprint
         assert torch.equal(again.parts["test"][0], one.parts["test"][0])
-        assert torch.equal(next(iter(again.train_dataloader())).x, next(iter(one.train_dataloader())).x)
+        assert torch.equal(next(iter(again.train_dataloader())).x, batch.x)
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "cifar10"])
@@ -81,7 +82,10 @@ def test_no_label_leaves_generic_data_unless_the_objective_is_supervised(name: s
 def test_inputs_are_scaled_by_the_training_rows(folder: Path):
     for name in ("digits", "vectors", "image_folder"):
         module = GenericDataModule(source(name, folder), None, 10_000, order_seed=0).prepare()
-        x = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0).x
+        stored = next(iter(module.train_dataloader())).x
+        before = stored.clone()
+        x = module.preprocessor(stored)
+        assert torch.equal(stored, before)
         assert abs(float(x.mean())) < 1e-3
         assert float(x.std()) == pytest.approx(1, abs=0.02)
 

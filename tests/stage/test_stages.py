@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tests.conftest import FAST
 
 from warmstart.data.vectors import Vectors
+from warmstart.main import CONF
 
 VECTORS = ("experiment=vectors", "data.rows=400")
 
@@ -211,6 +212,13 @@ def test_train_loss_counts_a_smaller_last_batch_by_its_rows(cli):
     assert pretrain.record("pretrain")["metrics"]["train/loss"] == pytest.approx(per_row.mean().item(), rel=1e-5)
     mean_of_batch_means = torch.stack([part.mean() for part in per_row.split(64)]).mean().item()
     assert abs(mean_of_batch_means - per_row.mean().item()) > 1e-5 * per_row.mean().item()
+
+
+@pytest.mark.parametrize("rung", sorted(path.stem for path in (CONF / "debug").glob("*.yaml")))
+def test_every_rung_of_the_debug_ladder_runs(rung: str, cli):
+    outcome = cli("stage=finetune", "init=scratch", "pictures=false", "data.labels_per_class=20", f"debug={rung}")
+    assert outcome.status == 0, outcome.err
+    assert outcome.record("finetune")["metrics"]["train/loss"] < (0.05 if rung == "overfit" else 3)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(cli):

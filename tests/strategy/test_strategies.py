@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from warmstart.contracts import Spec, UserError
+from warmstart.data.augment import Augment
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.main import CONF
 from warmstart.module.finetune import FinetuneModule
@@ -36,7 +37,7 @@ def make(strategy: str, backbone: str) -> tuple[FinetuneModule, torch.Tensor]:
         build(OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml")),
         build_function(OmegaConf.load(CONF / "optimizer" / "adamw.yaml")),
         constant,
-        lambda x: x,
+        Augment(lambda x: x, spec.modality),
         seed=0,
     )
     return module, torch.randn(8, *spec.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,11 +12,14 @@ from warmstart.contracts import UserError
 
 
 class Augment:
-    """Changes drawn per example; each is off at its default.
+    """Raw batches to scaled ones with random changes, drawn per example; each change is off at its default.
+
+    Pixels are moved before they are scaled, while an image is a quarter of the size.
 
     Args:
+        scale: the preprocessor, which turns a raw batch into a scaled one.
         modality: what the examples are; only images (B, C, H, W) can be moved, cropped, flipped or recoloured.
-        shift: pixels, at most, to move up, down, left and right; zeros come in.
+        shift: pixels, at most, to move up, down, left and right; black comes in.
         crop: smallest share of the area that a random crop keeps before it is resized back (1 is off).
         flip: mirror half of the images left to right.
         colour: strength of random brightness and contrast per example and scale per channel.
@@ -23,6 +28,7 @@ class Augment:
 
     def __init__(
         self,
+        scale: Callable[[Tensor], Tensor],
         modality: str,
         shift: int = 0,
         crop: float = 1.0,
@@ -34,14 +40,16 @@ class Augment:
             raise UserError(f"data.augment: shift, crop, flip and colour are for images; this data is {modality}")
         if not 0 < crop <= 1:
             raise UserError(f"data.augment.crop={crop}: must be above 0 and at most 1")
+        self.scale = scale
         self.shift, self.crop, self.flip, self.colour, self.noise = shift, crop, flip, colour, noise
 
     def __call__(self, x: Tensor) -> Tensor:
-        """A changed copy of x, of the same shape; x itself where every change is off."""
+        """Scaled and changed, of the same shape as the raw x."""
         if self.crop < 1:
-            x = self._resized_crop(x)
+            x = self._resized_crop(x.float())
         elif self.shift or self.flip:
             x = self._shift_and_flip(x)
+        x = self.scale(x)
         if self.colour:
             x = self._recolour(x)
         if self.noise:

@@ -14,15 +14,17 @@ class GatherLoader:
     """Yields `Batch`es of at most `batch_size` rows.
 
     The order of epoch e is a function of (seed, e), and the place in it is part of `state_dict`, so a run that
-    stops in the middle of an epoch goes on with the very next batch. The last batch may be smaller.
+    stops in the middle of an epoch goes on with the very next batch. Without a seed the order is that of the rows.
+    The last batch may be smaller.
     """
 
     def __init__(self, x: Tensor, y: Tensor | None, batch_size: int, seed: int | None = None):
         self.x, self.y = x, y
         self.batch_size = batch_size
         self.seed = seed
-        self.epoch = 0
+        self.epoch = -1
         self.position = 0
+        self.resuming = False
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -34,14 +36,15 @@ class GatherLoader:
                 part = slice(start, start + self.batch_size)
                 yield Batch(self.x[part], None if self.y is None else self.y[part])
             return
-        if self.position >= len(self.x):
+        if not self.resuming or self.position >= len(self.x):
             self.epoch, self.position = self.epoch + 1, 0
+        self.resuming = False
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.x), generator=generator)
         while self.position < len(self.x):
             rows = order[self.position : self.position + self.batch_size]
             self.position += len(rows)
-            yield Batch(self.x[rows], None if self.y is None else self.y[rows])
+            yield Batch(self.x.index_select(0, rows), None if self.y is None else self.y.index_select(0, rows))
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, and rows of it already handed out."""
@@ -50,3 +53,4 @@ class GatherLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from a saved place."""
         self.epoch, self.position = state["epoch"], state["position"]
+        self.resuming = self.position > 0

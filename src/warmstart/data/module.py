@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from warmstart.contracts import Batch, Preprocessor, Rows, Source, Spec, Splits
+from warmstart.contracts import Preprocessor, Rows, Source, Spec, Splits
 from warmstart.data.loader import GatherLoader
 from warmstart.data.splits import labelled_subset
 
@@ -20,7 +20,7 @@ EVALUATION_BATCH = 512
 
 
 class MemoryDataModule(pl.LightningDataModule):
-    """Loads a source, encodes it with the preprocessor (fitted here unless one is given), and serves batches.
+    """Loads a source, encodes it with the preprocessor (fitted here unless one is given), and serves raw batches.
 
     Args:
         source: the data set.
@@ -84,7 +84,9 @@ class MemoryDataModule(pl.LightningDataModule):
         return {name: len(x) for name, (x, _) in self.parts.items()}
 
     def train_dataloader(self) -> GatherLoader:
-        """Shuffled anew every epoch."""
+        """Shuffled anew every epoch; always the same batches when overfitting on purpose."""
+        if self.trainer is not None and self.trainer.overfit_batches:
+            self.train_loader.seed = None
         return self.train_loader
 
     def state_dict(self) -> dict[str, int]:
@@ -102,11 +104,6 @@ class MemoryDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> GatherLoader:
         """In order."""
         return GatherLoader(*self.parts["test"], self.held_out_batch)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Scale the inputs on the device."""
-        batch.x = self.preprocessor(batch.x)
-        return batch
 
 
 class GenericDataModule(MemoryDataModule):

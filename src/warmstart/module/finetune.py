@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from warmstart.contracts import Backbone, Batch, Objective, Strategy
+from warmstart.contracts import Augment, Backbone, Batch, Objective, Strategy
 from warmstart.module.mean import RunningMean
 from warmstart.module.optimization import assign, configure, freeze
 from warmstart.module.randomness import seed_step
@@ -28,7 +28,7 @@ class FinetuneModule(pl.LightningModule):
         strategy: Strategy,
         optimizer: Callable[..., Any],
         scheduler: Callable[..., float],
-        augment: Callable[[Tensor], Tensor],
+        augment: Augment,
         seed: int,
     ):
         super().__init__()
@@ -36,6 +36,7 @@ class FinetuneModule(pl.LightningModule):
         self.optimizer, self.scheduler, self.augment, self.seed = optimizer, scheduler, augment, seed
         self.scales = assign(strategy.claims(backbone.depths()), [name for name, _ in self.named_parameters()])
         self.frozen = freeze(self, self.scales)
+        self.monitor = objective.monitor
         self.train_loss, self.held_out_loss = RunningMean(), RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
 
@@ -69,6 +70,7 @@ class FinetuneModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to loss and metrics; return the outputs (B, C)."""
+        batch.x = self.augment.scale(batch.x)
         output = self.objective.step(self.backbone, batch)
         self.held_out_loss.update(output)
         self.metrics.update(output.outputs, batch.y)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from warmstart.contracts import Backbone, Batch, Objective
+from warmstart.contracts import Augment, Backbone, Batch, Objective
 from warmstart.module.mean import RunningMean
 from warmstart.module.optimization import configure
 from warmstart.module.randomness import seed_step
@@ -21,13 +21,15 @@ class PretrainModule(pl.LightningModule):
     A resumed run therefore draws what an undisturbed one would.
     """
 
+    monitor: ClassVar = ("val/loss", "min")
+
     def __init__(
         self,
         backbone: Backbone,
         objective: Objective,
         optimizer: Callable[..., Any],
         scheduler: Callable[..., float],
-        augment: Callable[[Tensor], Tensor],
+        augment: Augment,
         seed: int,
     ):
         super().__init__()
@@ -37,6 +39,8 @@ class PretrainModule(pl.LightningModule):
 
     def views(self, x: Tensor) -> Tensor:
         """The augmented copies that the objective asks for, stacked along the batch."""
+        if self.objective.views == 1:
+            return self.augment(x)
         return torch.cat([self.augment(x) for _ in range(self.objective.views)])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -50,8 +54,7 @@ class PretrainModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same loss, with the same noise at every epoch."""
         seed_step(self.seed, batch_idx, self.device)
-        if self.objective.views > 1:
-            batch.x = self.views(batch.x)
+        batch.x = self.views(batch.x) if self.objective.views > 1 else self.augment.scale(batch.x)
         self.val_loss.update(self.objective.step(self.backbone, batch))
 
     def on_validation_epoch_end(self) -> None:

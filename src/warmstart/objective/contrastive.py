@@ -20,7 +20,6 @@ class Contrastive(nn.Module):
     needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
     views: ClassVar = 2
-    monitor: ClassVar = ("val/loss", "min")
 
     def __init__(
         self, backbone: Backbone, spec: Spec, loss: LossFunction, temperature: float = 0.2, projection: int = 128

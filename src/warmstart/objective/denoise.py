@@ -20,9 +20,8 @@ class Denoise(nn.Module):
     needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(mse)
     views: ClassVar = 1
-    monitor: ClassVar = ("val/loss", "min")
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: float = 0.5, drop: float = 0.0):
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: float = 1.0, drop: float = 0.0):
         super().__init__()
         self.loss = loss
         self.noise, self.drop = noise, drop

@@ -19,7 +19,6 @@ class Masked(nn.Module):
     needs: ClassVar = frozenset({"hide"})
     default_loss: ClassVar = staticmethod(mse)
     views: ClassVar = 1
-    monitor: ClassVar = ("val/loss", "min")
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, ratio: float = 0.5):
         super().__init__()

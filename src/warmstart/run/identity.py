@@ -15,8 +15,9 @@ from typing import Any
 
 
 def new_id() -> str:
-    """UTC time and a random part, so that runs started in the same second differ."""
-    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    """UTC time to the millisecond, so that names sort by age, and a random part, so that no two are the same."""
+    now = datetime.now(timezone.utc)
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(3)}"
 
 
 def file_sha256(path: Path) -> str:

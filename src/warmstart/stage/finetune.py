@@ -61,7 +61,7 @@ def run(config: DictConfig, folder: Path | None = None, name: str | None = None)
         parts.build(config.strategy),
         parts.build_function(config.optimizer),
         parts.build_function(config.scheduler),
-        parts.build_augment(config),
+        parts.build_augment(config, data.preprocessor),
         derive_seed(config.seed, "noise"),
     )
     run = resumed or RunFolder.create(config, folder or runs_folder(config), name)

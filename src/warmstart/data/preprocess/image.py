@@ -46,7 +46,7 @@ class Preprocessor:
     def __call__(self, x: Tensor) -> Tensor:
         """Scaled pixels, float (B, C, H, W)."""
         shape = (-1, 1, 1)
-        return (x - self.mean.to(x.device).view(shape)) / self.std.to(x.device).view(shape)
+        return (x - self.mean.to(x.device).view(shape)).mul_(1 / self.std.to(x.device).view(shape))
 
     def read(self, path: str) -> np.ndarray:
         """An image file, a folder of them, or a table of pixel values with one row per image."""

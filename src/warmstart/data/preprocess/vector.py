@@ -33,7 +33,7 @@ class Preprocessor:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Scaled features (B, F)."""
-        return (x - self.mean.to(x.device)) / self.std.to(x.device)
+        return (x - self.mean.to(x.device)).mul_(1 / self.std.to(x.device))
 
     def read(self, path: str) -> np.ndarray:
         """A CSV or Parquet file of numbers, one row per example."""

@@ -1,0 +1,34 @@
+"""A rerun gives the same weights, and says what differs when it does not."""
+
+from __future__ import annotations
+
+import json
+
+from tests.conftest import FAST
+
+
+def test_the_same_config_gives_the_same_weights(cli):
+    cli("stage=pretrain", *FAST)
+    first = cli("stage=finetune", *FAST).run("finetune")
+    outcome = cli("stage=rerun", f"run={first}")
+    assert outcome.status == 0, outcome.err
+    again = json.loads((outcome.run("finetune") / "run.json").read_text())
+    record = json.loads((first / "run.json").read_text())
+    assert again["rerun"] == {"of": record["id"], "verdict": "equal"}
+    assert again["weights_sha256"] == record["weights_sha256"]
+    assert again["parent"]["weights_sha256"] == record["parent"]["weights_sha256"]
+    assert "equal" in outcome.out
+
+
+def test_another_number_is_called_different_and_other_versions_named(cli):
+    first = cli("stage=pretrain", *FAST).run("pretrain")
+    record = json.loads((first / "run.json").read_text())
+    record["weights_sha256"] = "0"
+    record["metrics"]["val/loss"] += 0.5
+    record["environment"]["torch"] = "1.0"
+    (first / "run.json").write_text(json.dumps(record))
+    outcome = cli("stage=rerun", f"run={first}")
+    assert json.loads((outcome.run("pretrain") / "run.json").read_text())["rerun"]["verdict"] == "different"
+    assert "torch was 1.0" in outcome.err
+    refused = cli("stage=rerun", "run=nowhere")
+    assert refused.status == 2
