@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from pytorch_lightning.profilers import PassThroughProfiler
 
 from warmstart.trainer.checkpoint import AtomicCheckpointIO
 from warmstart.trainer.logger import RunLogger
@@ -26,13 +28,25 @@ def silence() -> None:
         logger.propagate = True
 
 
+class NoProfiler(PassThroughProfiler):
+    """Lightning's default opens a context of its own around each of some 40 hooks a step; here they share one."""
+
+    nothing = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> contextlib.AbstractContextManager:
+        """Measure nothing."""
+        return self.nothing
+
+
 def build_trainer(
     config: DictConfig, folder: Path, logger: RunLogger | None, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
     """A Trainer from the `trainer` group, writing below the run's folder."""
     silence()
     keep_freed_memory()
+    profiler = {} if config.get("profiler") else {"profiler": NoProfiler()}
     return instantiate(config, _partial_=True, _convert_="all")(
+        **profiler,
         default_root_dir=folder,
         logger=logger or False,
         callbacks=callbacks,
