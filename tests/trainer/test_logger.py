@@ -59,7 +59,7 @@ def test_rebuilt_images_beside_their_inputs_while_pretraining(cli):
     seen = events(outcome.run("pretrain"))
     pictures = seen.Images("input, corrupted, rebuilt")
     assert len(pictures) == 2
-    assert (pictures[0].width, pictures[0].height) == (3 * 8, 8 * 8)
+    assert (pictures[0].width, pictures[0].height) == (8 * 10, 3 * 10)
 
 
 def test_masked_pretraining_of_images_is_pictured_too(cli):

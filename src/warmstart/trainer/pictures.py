@@ -6,10 +6,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from warmstart.contracts import Batch, Spec
 
 PICTURES = 8
+GAP = 1
 POINTS = 500
 
 
@@ -21,16 +23,17 @@ def _first_rows(trainer: pl.Trainer, count: int, device: torch.device) -> Batch:
     return Batch(scaled, None if y is None else y[rows].to(device))
 
 
-def _grid(columns: list[Tensor]) -> Tensor:
-    """Rows of images (3 or 1, H, W), each scaled to 0..1 by its column's first image."""
-    low = columns[0].amin((1, 2, 3), keepdim=True)
-    high = columns[0].amax((1, 2, 3), keepdim=True)
-    scaled = [((column - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) for column in columns]
-    return torch.cat([torch.cat(list(row), dim=2) for row in zip(*scaled)], dim=1)
+def _grid(kinds: list[Tensor]) -> Tensor:
+    """One row per kind and one column per image (3 or 1, H, W), all scaled to the 0..1 of the first row's images."""
+    low = kinds[0].amin((1, 2, 3), keepdim=True)
+    high = kinds[0].amax((1, 2, 3), keepdim=True)
+    scaled = [((kind - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) for kind in kinds]
+    framed = [F.pad(kind, (GAP,) * 4, value=0.5) for kind in scaled]
+    return torch.cat([torch.cat(list(row), dim=2) for row in framed], dim=1)
 
 
 class Reconstructions(pl.Callback):
-    """Inputs, what the network saw, and what it rebuilt, side by side at every validation."""
+    """Inputs, what the network saw, and what it rebuilt, below each other at every validation."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that rebuild images."""
@@ -39,9 +42,9 @@ class Reconstructions(pl.Callback):
         batch = _first_rows(trainer, PICTURES, pl_module.device)
         torch.manual_seed(0)
         with torch.inference_mode():
-            columns = pl_module.objective.pictures(pl_module.backbone, batch.x)
+            kinds = pl_module.objective.pictures(pl_module.backbone, batch.x)
         writer = trainer.logger.writer
-        writer.add_image("input, corrupted, rebuilt", _grid([column.cpu() for column in columns]), trainer.global_step)
+        writer.add_image("input, corrupted, rebuilt", _grid([kind.cpu() for kind in kinds]), trainer.global_step)
 
 
 class Projector(pl.Callback):
