@@ -22,7 +22,7 @@ ALLOWED = {
     "run": GROUND,
     "objective": GROUND | {"loss"},
     "module": GROUND,
-    "trainer": GROUND,
+    "trainer": GROUND | {"run"},
     "report": GROUND | {"run"},
     "stage": GROUND | {"data", "run", "objective", "module", "trainer", "report"},
     "main": GROUND | {"run"},

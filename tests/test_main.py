@@ -23,7 +23,7 @@ def train(*words: str, cwd: Path = ROOT, flags: tuple[str, ...] = ()) -> subproc
 
 @pytest.mark.parametrize(
     ("words", "status"),
-    [(("--cfg", "job"), 0), (("--help",), 0), (("stage=nope",), 2), (("optimizer.lr=-1",), 2)],
+    [(("--cfg", "job"), 0), (("--help",), 0), (("stage=nope",), 2), (("optimizer.lr=-1",), 2), (("loss=null",), 2)],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_torch_is_not_imported_to_show_a_config_or_refuse_one(words: tuple[str, ...], status: int, tmp_path: Path):

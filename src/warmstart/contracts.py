@@ -51,6 +51,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.x)
 
+    def take(self, index: Any) -> Rows:
+        """The rows of these numbers."""
+        x = self.x.iloc[index] if hasattr(self.x, "iloc") else self.x[index]
+        return Rows(x, None if self.y is None else self.y[index])
+
 
 @dataclass
 class Splits:
@@ -134,7 +139,10 @@ class Augment(Protocol):
 
 
 class Backbone(Protocol):
-    """Inputs to features. `abilities` names what an objective may ask of it."""
+    """Inputs to features. `abilities` names what an objective may ask of it.
+
+    One that can `hide` positions also has `target_size`, `targets(x)` (B, T, P) and its inverse `assemble(targets)`.
+    """
 
     modalities: ClassVar[frozenset[str]]
     abilities: ClassVar[frozenset[str]]
@@ -148,7 +156,11 @@ class Backbone(Protocol):
 
 
 class Objective(Protocol):
-    """A head and a loss on a backbone's features; a supervised one also names the metric to `monitor`."""
+    """A head and a loss on a backbone's features; a supervised one also has `monitor`, `predict` and `answer`.
+
+    `monitor` is the metric that chooses the best checkpoint and max or min; `predict(backbone, batch)` gives outputs
+    (B, C), and `answer(outputs, spec)` turns them into one plain record per example.
+    """
 
     target: ClassVar[str | None]
     predicts: ClassVar[str]

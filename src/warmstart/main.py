@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -16,7 +18,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
@@ -27,6 +29,71 @@ PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
 USER_MISTAKE, FAILED, SOME_FAILED, INTERRUPTED = 2, 1, 3, 130
+
+Rule = tuple[type | tuple[type, ...], Callable[[Any], bool], str]
+NUMBER = (int, float)
+COUNT: Rule = (int, lambda value: value > 0, "a whole number above 0")
+AMOUNT: Rule = (NUMBER, lambda value: 0 <= value < math.inf, "a number, 0 or more")
+SHARE: Rule = (NUMBER, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+LIMIT: Rule = (int, lambda value: value > 0 or value == -1, "a whole number above 0, or -1 for no limit")
+WIDTHS: Rule = (
+    ListConfig,
+    lambda value: value and all(type(n) is int and n > 0 for n in value),
+    "widths, as in [64,64]",
+)
+RULES: dict[str, Rule] = {
+    "output_dir": (str, bool, "a folder"),
+    "seed": (int, lambda value: value >= 0, "a whole number, 0 or more"),
+    "data.batch_size": COUNT,
+    "data.labels_per_class": COUNT,
+    "data.label_fraction": SHARE,
+    "data.split_seed": (int, lambda value: value >= 0, "a whole number, 0 or more"),
+    "data.size": COUNT,
+    "data.rows": COUNT,
+    "data.channels": (int, lambda value: value in (1, 3), "1 or 3"),
+    "data.augment": (DictConfig, bool, "settings, such as data.augment.shift=1"),
+    "data.augment.shift": (int, lambda value: value >= 0, "a whole number, 0 or more"),
+    "data.augment.crop": SHARE,
+    "data.augment.colour": AMOUNT,
+    "data.augment.noise": AMOUNT,
+    "backbone.hidden": WIDTHS,
+    "backbone.widths": WIDTHS,
+    "backbone.blocks": WIDTHS,
+    "backbone.width": COUNT,
+    "backbone.depth": COUNT,
+    "backbone.heads": COUNT,
+    "backbone.mlp_ratio": (NUMBER, lambda value: value > 0, "a number above 0"),
+    "backbone.dropout": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
+    "backbone.stem.patch": COUNT,
+    "objective.noise": AMOUNT,
+    "objective.drop": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
+    "objective.ratio": (NUMBER, lambda value: 0 < value < 1, "a number above 0 and below 1"),
+    "objective.temperature": (NUMBER, lambda value: 0 < value < math.inf, "a number above 0"),
+    "objective.projection": COUNT,
+    "loss.gamma": AMOUNT,
+    "loss.delta": (NUMBER, lambda value: 0 < value < math.inf, "a number above 0"),
+    "loss.label_smoothing": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
+    "optimizer.lr": (NUMBER, lambda value: 0 < value < math.inf, "a number above 0"),
+    "optimizer.weight_decay": AMOUNT,
+    "trainer.max_epochs": LIMIT,
+    "trainer.max_steps": LIMIT,
+    "trainer.accumulate_grad_batches": COUNT,
+    "trainer.check_val_every_n_epoch": COUNT,
+    "trainer.log_every_n_steps": COUNT,
+    "trainer.limit_val_batches": (NUMBER, lambda value: value > 0, "above 0: the best checkpoint is chosen by it"),
+    "trainer.limit_train_batches": (NUMBER, lambda value: value > 0, "above 0"),
+    "trainer.devices": (int, lambda value: value == 1, "1: a run uses one device"),
+    "transfer.seeds": COUNT,
+}
+MAY_BE_NULL = frozenset(
+    {
+        "data.labels_per_class",
+        "data.label_fraction",
+        "trainer.check_val_every_n_epoch",
+        "trainer.limit_val_batches",
+        "trainer.limit_train_batches",
+    }
+)
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
 
@@ -49,6 +116,10 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us instead of printing and leaving with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger().addHandler(logging.NullHandler())  # records go to a run's log, not to the screen
+    for word in sys.argv[1:]:
+        if re.fullmatch(r"[a-z_/]+=(null|)", word) and (CONF / word.partition("=")[0]).is_dir():
+            _print_error(f"{word}: give a name, or leave the word out for what the experiment chooses")
+            sys.exit(USER_MISTAKE)
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
@@ -85,28 +156,27 @@ def check(config: DictConfig) -> None:
     if missing:
         needed = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}")
-    positive = (lambda value: value > 0), "must be above 0"
-    rules: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
-        "seed": (int, lambda value: value >= 0, "must be 0 or more"),
-        "data.batch_size": (int, *positive),
-        "data.labels_per_class": (int, *positive),
-        "data.label_fraction": ((int, float), lambda value: 0 < value <= 1, "must be above 0 and at most 1"),
-        "optimizer.lr": ((int, float), *positive),
-        "optimizer.weight_decay": ((int, float), lambda value: value >= 0, "must be 0 or more"),
-        "trainer.max_epochs": (int, lambda value: value > 0 or value == -1, "must be above 0, or -1 for no limit"),
-        "trainer.max_steps": (int, lambda value: value > 0 or value == -1, "must be above 0, or -1 for no limit"),
-        "transfer.seeds": (int, *positive),
-    }
     for prefix in ("", "pretrain."):
-        for key, (kinds, holds, rule) in rules.items():
+        for key, (kinds, holds, rule) in RULES.items():
+            path = (prefix + key).rpartition(".")[0]
+            parent = OmegaConf.select(config, path) if path else config
+            if not isinstance(parent, DictConfig) or key.rpartition(".")[2] not in parent:
+                continue
             value = OmegaConf.select(config, prefix + key)
-            if value is None:
+            if value is None and key in MAY_BE_NULL:
                 continue
             if isinstance(value, bool) or not isinstance(value, kinds) or not holds(value):
-                raise UserError(f"{prefix}{key}={value}: {rule}")
+                raise UserError(f"{prefix}{key}={'null' if value is None else value}: must be {rule}")
         limits = OmegaConf.select(config, f"{prefix}trainer")
         if limits is not None and limits.max_epochs == -1 and limits.max_steps == -1:
             raise UserError(f"{prefix}trainer has no end: give trainer.max_epochs or trainer.max_steps")
+    for part in ("data", "backbone", "objective"):
+        node = config.get(part)
+        if node is not None and (not isinstance(node, DictConfig) or "_target_" not in node):
+            raise UserError(
+                f"experiment={config.experiment} chooses no {part} for stage={config.stage}: "
+                f"does it have a file conf/experiment/{config.experiment}/{config.stage}.yaml?"
+            )
 
 
 def explain(error: Exception) -> str:

@@ -56,3 +56,12 @@ def test_an_epoch_that_was_cut_short_is_followed_by_a_new_one():
     next(iter(one))
     epoch(other)
     assert epoch(one) == epoch(other)
+
+
+def test_a_single_row_left_over_joins_the_batch_before_it():
+    data = GatherLoader(torch.arange(9), None, batch_size=4, seed=0)
+    assert [len(batch.x) for batch in data] == [4, 5]
+    assert len(data) == 2
+    assert [len(batch.x) for batch in GatherLoader(torch.arange(9), None, batch_size=4)] == [4, 4, 1]
+    assert [len(batch.x) for batch in GatherLoader(torch.arange(3), None, batch_size=1, seed=0)] == [1, 1, 1]
+    assert [len(batch.x) for batch in GatherLoader(torch.arange(1), None, batch_size=4, seed=0)] == [1]

@@ -112,3 +112,38 @@ def test_the_two_vector_sets_share_hidden_directions_and_nothing_else(folder: Pa
         return float(np.square(means - means.mean(0)).sum())
 
     assert separation(found) > 3 * separation(chance)
+
+
+@pytest.mark.parametrize("column", ["two floats", "many names", "whole numbers", "values", "flags"])
+def test_no_objective_moves_a_row_to_another_part(column: str, tmp_path: Path):
+    """What one objective tests on, no other trains on: the split of a table does not depend on the objective."""
+    generator = np.random.default_rng(0)
+    y = {
+        "two floats": np.arange(90) % 2 + 1.0,
+        "many names": [f"name {i % 20}" for i in range(90)],
+        "whole numbers": np.arange(90) % 7,
+        "values": generator.normal(size=90),
+        "flags": np.arange(90) % 2,
+    }[column]
+    pd.DataFrame({"a": np.arange(90), "y": y, "z": np.arange(90) % 2}).to_csv(tmp_path / "t.csv", index=False)
+    node = OmegaConf.load(CONF / "data" / "table.yaml")
+    settings = {"root": str(tmp_path / "t.csv"), "target": "y", "ignore": ["z"]}
+    kinds = {
+        "two floats": [None, "category", "value"],
+        "many names": [None, "category"],
+        "whole numbers": [None, "category", "value"],
+        "values": [None, "value"],
+        "flags": [None, "category", "value"],
+    }[column]
+    parts = [build(OmegaConf.merge(node, settings)).load(kind) for kind in kinds]
+    for other in parts[1:]:
+        assert list(other.test.x.a) == list(parts[0].test.x.a)
+        assert list(other.validation.x.a) == list(parts[0].validation.x.a)
+
+
+def test_whole_numbers_are_the_same_names_beside_an_empty_cell(tmp_path: Path):
+    from warmstart.data.numbers import to_names
+
+    assert list(to_names(pd.Series([1, 2, 3]))) == ["1", "2", "3"]
+    assert list(to_names(pd.Series([1, 2, None]))) == ["1", "2", "(missing)"]
+    assert list(to_names(pd.Series([1.5, 2]))) == ["1.5", "2.0"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from warmstart.contracts import Rows, UserError
-from warmstart.data.splits import labelled_subset, split_rows
+from warmstart.data.splits import check_classes, labelled_subset, split_rows
 
 LABELS = ("a", "b", "c")
 Y = np.array([0] * 50 + [1] * 30 + [2] * 20)
@@ -16,15 +16,15 @@ Y = np.array([0] * 50 + [1] * 30 + [2] * 20)
 
 def test_splits_are_disjoint_complete_stratified_and_fixed_by_seed():
     rows = Rows(np.arange(100), Y)
-    splits = split_rows(rows, LABELS, seed=0)
+    splits = split_rows(rows, LABELS, seed=0, strata=Y)
     parts = [splits.train.x, splits.validation.x, splits.test.x]
     assert sorted(np.concatenate(parts)) == list(range(100))
     assert [len(part) for part in parts] == [70, 15, 15]
     for part in (splits.train, splits.validation, splits.test):
         share = np.bincount(part.y, minlength=3) / len(part)
         assert np.abs(share - [0.5, 0.3, 0.2]).max() < 0.06
-    assert np.array_equal(split_rows(rows, LABELS, seed=0).test.x, splits.test.x)
-    assert not np.array_equal(split_rows(rows, LABELS, seed=1).test.x, splits.test.x)
+    assert np.array_equal(split_rows(rows, LABELS, seed=0, strata=Y).test.x, splits.test.x)
+    assert not np.array_equal(split_rows(rows, LABELS, seed=1, strata=Y).test.x, splits.test.x)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -58,7 +58,7 @@ def test_values_take_a_fraction_and_refuse_classes():
 )
 def test_classes_that_cannot_be_split_are_named(y: np.ndarray, message: str):
     with pytest.raises(UserError, match=message):
-        split_rows(Rows(np.arange(len(y)), y), LABELS, seed=0)
+        check_classes(y, LABELS)
 
 
 def test_too_few_rows_in_a_class_are_named():

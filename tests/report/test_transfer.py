@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
             if value is not None:
                 record = {"status": "done", "metrics": {"test/accuracy": value}, "cost": {"seconds": 1, "steps": 10}}
             (tmp_path / "runs" / name).mkdir(parents=True)
-            (tmp_path / "runs" / name / "run.json").write_text(json.dumps(record))
+            (tmp_path / "runs" / name / "run.json").write_text(json.dumps({"id": name, "stage": "finetune", **record}))
     plan = {"metric": "test/accuracy", "mode": "max", "arms": ["pretrained", "scratch"], "runs": runs}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     (tmp_path / "runs" / "pretrain").mkdir()
@@ -72,6 +72,6 @@ def test_nothing_done_or_nothing_there(folder: Path, tmp_path_factory: pytest.Te
     with pytest.raises(UserError, match=r"no plan.json"):
         write_report(tmp_path_factory.mktemp("empty"))
     for path in (folder / "runs").glob("*seed*/run.json"):
-        path.write_text(json.dumps({"status": "failed"}))
+        path.write_text(json.dumps({"id": "x", "stage": "finetune", "status": "planned"}))
     with pytest.raises(UserError, match="no finetuning run is done"):
         write_report(folder)

@@ -81,7 +81,9 @@ def test_nan_never_gets_into_a_record(tmp_path: Path):
     run = RunFolder.create(CONFIG, tmp_path)
     with pytest.raises(ValueError, match="JSON"):
         run.update(metrics={"val/loss": float("nan")})
-    assert RunFolder.open(run.path).record["metrics"] == {}
+    run.update(status="failed")
+    record = RunFolder.open(run.path).record
+    assert (record["metrics"], record["status"]) == ({}, "failed")
 
 
 def test_latest_takes_the_newest_finished_run_of_the_same_experiment_only(tmp_path: Path):

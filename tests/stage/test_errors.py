@@ -39,6 +39,18 @@ def refused(outcome: Outcome, *parts: str) -> None:
         (("stage=pretrain", "trainer.max_epochs=-1"), ("no end",)),
         (("stage=pretrain", "data.batch_size=0"), ("data.batch_size=0",)),
         (("stage=pretrain", "data.batch_size=1.5"), ("data.batch_size=1.5",)),
+        (("stage=pretrain", "data.batch_size=null"), ("data.batch_size=null", "above 0")),
+        (("stage=pretrain", "trainer.max_epochs=null"), ("trainer.max_epochs=null",)),
+        (("stage=pretrain", "trainer.devices=2"), ("trainer.devices=2", "one device")),
+        (("stage=pretrain", "trainer.limit_val_batches=0"), ("trainer.limit_val_batches=0",)),
+        (("stage=pretrain", "optimizer.lr=inf"), ("optimizer.lr=inf",)),
+        (("stage=pretrain", "seed=abc"), ("seed=abc", "whole number")),
+        (("stage=pretrain", "objective.drop=2"), ("objective.drop=2",)),
+        (("stage=pretrain", "backbone=vit", "backbone.stem.patch=0"), ("backbone.stem.patch=0",)),
+        (("stage=pretrain", "backbone=vit", "backbone.stem.patch=3"), ("patch=3", "8 x 8")),
+        (("stage=pretrain", "backbone=resnet", "backbone.widths=8"), ("backbone.widths=8",)),
+        (("stage=pretrain", "data.augment.shift=-1"), ("data.augment.shift=-1",)),
+        (("stage=pretrain", "objective=contrastive"), ("objective=contrastive", "data.augment.shift")),
         (("stage=finetune", "data.label_fraction=2"), ("data.label_fraction=2", "at most 1")),
         (("stage=transfer", "pretrain.optimizer.lr=-1"), ("pretrain.optimizer.lr=-1",)),
         (("stage=pretrain", "objective=masked"), ("objective=masked", "backbone=mlp", "backbone=vit")),
@@ -68,6 +80,7 @@ def test_an_output_folder_that_cannot_be_written(cli, tmp_path: Path):
     refused(cli("stage=pretrain", *FAST, output_dir=tmp_path / "file"), "cannot write", "output_dir=")
 
 
+WIDE = "a,b,c\n" + "".join(f"{i},{i * 2},{i}\n" for i in range(40))
 CELLS = "a,b,y\n" + "".join(f"{i},{i * 2},{'yes' if i % 2 else 'no'}\n" for i in range(40))
 
 
@@ -86,7 +99,9 @@ CELLS = "a,b,y\n" + "".join(f"{i},{i * 2},{'yes' if i % 2 else 'no'}\n" for i in
         (CELLS + "1,1,rare\n", (), ("class rare has 1 rows",)),
         (CELLS, ("data.missing=zero",), ("data.missing=zero",)),
         (CELLS, ("objective=regression",), ("row 1", "column y", "not a number")),
-        (CELLS, ("objective=multilabel", "data.target=[b]", "data.ignore=[y]"), ("0 or 1",)),
+        (CELLS, ("objective=multilabel", "data.target=[b]", "data.ignore=[y]"), ("two or more columns",)),
+        (WIDE, ("objective=multilabel", "data.target=[a,b]"), ("0 or 1",)),
+        (CELLS, ("objective=multilabel", "data.target=[a,c]"), ("no column c", "data.target")),
         (CELLS, ("data.ignore=[a,b]",), ("no feature column",)),
         (CELLS, ("data.labels_per_class=90",), ("fewer than data.labels_per_class=90",)),
         ("a,b,y\n1,2\n1,2,3,4\n", (), ("cannot be read",)),
@@ -182,6 +197,17 @@ def test_a_run_folder_cannot_make_us_run_foreign_code(cli):
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("warmstart.strategy.full.Full", "subprocess.Popen"))
     refused(cli("stage=evaluate", f"run={run}"), "subprocess.Popen", "trust=[subprocess]")
+    for target in (
+        "warmstart.strategy.torch.load",
+        "warmstart.stage.train.torch.load",
+        "warmstart.run.folder.json.loads",
+    ):
+        (run / "config.yaml").write_text(config.replace("warmstart.strategy.full.Full", target))
+        refused(cli("stage=evaluate", f"run={run}"), target)
+    (run / "config.yaml").write_text(config.replace("torch.optim.AdamW", "pytorch_lightning.Trainer"))
+    refused(cli("stage=evaluate", f"run={run}"), "pytorch_lightning.Trainer")
+    (run / "config.yaml").write_text(config)
+    assert cli("stage=evaluate", f"run={run}").status == 0
 
 
 def test_predicting_from_a_file_of_another_shape(cli, tmp_path: Path):
@@ -214,3 +240,35 @@ def test_a_bug_keeps_its_traceback_in_the_log_of_the_run(cli, monkeypatch: pytes
     assert "Traceback" in outcome.err
     assert "RuntimeError: a bug" in (outcome.run("pretrain") / "train.log").read_text()
     assert outcome.record("pretrain")["status"] == "failed"
+
+
+@pytest.mark.parametrize("words", [("trainer.accelerator=gpu",), ("trainer.precision=foo",), ("trainer.profiler=foo",)])
+def test_what_lightning_refuses_is_said_in_a_line(words: tuple[str, ...], cli):
+    refused(cli("stage=pretrain", *FAST, *words), "trainer:")
+
+
+def test_a_settings_file_of_numbers_that_no_float_holds(cli, tmp_path: Path):
+    path = tmp_path / "table.csv"
+    for cell, message in (("1e300", "too large for 32-bit"), ("9" * 400, "b")):
+        path.write_text(CELLS.replace("\n3,6", f"\n3,{cell}"))
+        refused(cli("stage=pretrain", "experiment=table", f"data.root={path}", "data.target=y", *FAST), message)
+    frame = pd.DataFrame({"day": pd.date_range("2020-01-01", periods=40), "y": ["a", "b"] * 20})
+    frame.to_parquet(tmp_path / "dates.parquet")
+    words = ("experiment=table", f"data.root={tmp_path / 'dates.parquet'}", "data.target=y")
+    refused(cli("stage=pretrain", *words, *FAST), "column day", "dates")
+    path.write_text(CELLS.replace(",", ";"))
+    refused(cli("stage=pretrain", "experiment=table", f"data.root={path}", "data.target=y", *FAST), "semicolons")
+    path.write_bytes(CELLS.encode("utf-16"))
+    refused(cli("stage=pretrain", "experiment=table", f"data.root={path}", "data.target=y", *FAST), "UTF-8")
+
+
+def test_a_damaged_plan_or_preprocessor(cli, tmp_path: Path):
+    (tmp_path / "plan.json").write_text("[]")
+    refused(cli("stage=report", f"runs={tmp_path}"), "plan.json", "damaged")
+    (tmp_path / "plan.json").write_text('{"metric": 1, "mode": 1, "arms": [], "runs": [{}]}')
+    refused(cli("stage=report", f"runs={tmp_path}"), "plan.json", "damaged")
+    base = cli("stage=pretrain", *FAST).run("pretrain")
+    (base / "model").rename(tmp_path / "bare")
+    state = json.loads((tmp_path / "bare" / "preprocessor.json").read_text())
+    (tmp_path / "bare" / "preprocessor.json").write_text(json.dumps({**state, "colour": 1}))
+    refused(cli("stage=finetune", f"init={tmp_path / 'bare'}", *FAST), "preprocessor is damaged")

@@ -20,10 +20,20 @@ def test_the_same_config_gives_the_same_weights(cli):
     assert "equal" in outcome.out
 
 
+def test_a_probe_with_another_head_is_not_equal(cli):
+    cli("stage=pretrain", *FAST)
+    first = cli("stage=finetune", "strategy=linear_probe", *FAST).run("finetune")
+    (first / "config.yaml").write_text((first / "config.yaml").read_text().replace("seed: 0\n", "seed: 5\n"))
+    outcome = cli("stage=rerun", f"run={first}")
+    again = json.loads((outcome.run("finetune") / "run.json").read_text())
+    assert again["weights_sha256"] == json.loads((first / "run.json").read_text())["weights_sha256"]
+    assert again["rerun"]["verdict"] != "equal"
+
+
 def test_another_number_is_called_different_and_other_versions_named(cli):
     first = cli("stage=pretrain", *FAST).run("pretrain")
     record = json.loads((first / "run.json").read_text())
-    record["weights_sha256"] = "0"
+    record["model_sha256"] = {}
     record["metrics"]["val/loss"] += 0.5
     record["environment"]["torch"] = "1.0"
     (first / "run.json").write_text(json.dumps(record))

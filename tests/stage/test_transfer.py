@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from warmstart.stage import transfer
 
@@ -21,8 +22,13 @@ SMALL = (
 )
 
 
-def statuses(folder: Path) -> dict[str, str]:
-    return {p.parent.name: json.loads(p.read_text())["id"] for p in sorted((folder / "runs").glob("*/run.json"))}
+def statuses(folder: Path) -> dict[str, tuple[str, str, int]]:
+    """Id, status and time of change of every run."""
+    found = {}
+    for path in sorted((folder / "runs").glob("*/run.json")):
+        record = json.loads(path.read_text())
+        found[path.parent.name] = (record["id"], record["status"], path.stat().st_mtime_ns)
+    return found
 
 
 def test_table_report_and_runs(cli):
@@ -47,14 +53,19 @@ def test_table_report_and_runs(cli):
     assert "random_probe" in (folder / "report.md").read_text()
     assert "random_probe" in outcome.out
 
+    # One run broke off after its last checkpoint, another before its first; a third is untouched.
+    for name in ("probe-2-seed1", "scratch-1-seed0"):
+        path = folder / "runs" / name / "run.json"
+        path.write_text(path.read_text().replace('"done"', '"running"'))
+    (folder / "runs" / "scratch-1-seed0" / "checkpoints" / "last.ckpt").unlink()
     before = statuses(folder)
-    (folder / "runs" / "probe-2-seed1" / "run.json").write_text(
-        (folder / "runs" / "probe-2-seed1" / "run.json").read_text().replace('"done"', '"running"')
-    )
     again = cli("stage=transfer", f"resume={folder}")
     assert again.status == 0, again.err
     after = statuses(folder)
-    assert {name for name in before if before[name] != after[name]} == {"probe-2-seed1"}
+    assert {name for name in before if before[name] != after[name]} == {"probe-2-seed1", "scratch-1-seed0"}
+    assert {status for _, status, _ in after.values()} == {"done"}
+    assert before["probe-2-seed1"][0] == after["probe-2-seed1"][0]
+    assert before["scratch-1-seed0"][0] != after["scratch-1-seed0"][0]
     redone = json.loads((folder / "report.json").read_text())
     assert redone["table"] == report["table"]
 
@@ -80,7 +91,8 @@ def test_arms_of_one_seed_share_subset_order_and_head(composed, monkeypatch: pyt
         raise Stop
 
     config = composed(*SMALL, f"output_dir={tmp_path}")
-    base = pretrain.run(config.pretrain, tmp_path, "base")
+    whole = OmegaConf.create(OmegaConf.to_container(config, resolve=True)["pretrain"])
+    base = pretrain.run(whole, tmp_path, "base")
     monkeypatch.setattr(finetune, "training", spy)
     for arm in config.transfer.arms:
         for seed in (0, 1):
@@ -121,3 +133,38 @@ def test_all_labels_and_unknown_arms(cli):
     unknown = cli(*SMALL, "transfer.arms=[scrach]")
     assert unknown.status == 2
     assert "there is no arm scrach" in unknown.error
+
+
+def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
+    for words, message in (
+        (("transfer.labels=[900]",), "labels_per_class=900"),
+        (("transfer.labels=[0]",), "transfer.labels=0"),
+        (("transfer.labels=[1,1]",), "different values"),
+        (("transfer.labels=3",), "in brackets"),
+        (("transfer.arms=[]",), "in brackets"),
+        (("objective=regression",), "objective=regression"),
+    ):
+        outcome = cli(*SMALL, *words)
+        assert outcome.status == 2
+        assert message in outcome.error
+        assert not outcome.folder.exists()
+
+
+def test_shares_of_the_rows_are_budgets_too(cli):
+    words = ("experiment=vectors", "data.rows=400", "objective=regression", "loss=mse", "transfer.labels=[0.1,all]")
+    outcome = cli(*SMALL, *words, "transfer.arms=[scratch]", "pretrain.data.batch_size=64")
+    assert outcome.status == 0, outcome.err
+    report = json.loads((outcome.run("transfer") / "report.json").read_text())
+    assert [row["labels_per_class"] for row in report["table"]] == [0.1, "all"]
+    assert report["mode"] == "min"
+
+
+@pytest.mark.parametrize("experiment", ["digits", "vectors", "cifar10", "table", "images"])
+def test_pretraining_and_finetuning_split_the_data_alike_whatever_is_overridden(experiment: str, composed):
+    needs = {"table": ["data.root=x", "data.target=y"], "images": ["data.root=x"]}.get(experiment, [])
+    config = composed("stage=transfer", f"experiment={experiment}", *needs)
+    tied = OmegaConf.to_container(config)["pretrain"]
+    own = {"batch_size", "augment", "_target_"}
+    for key, value in tied["data"].items():
+        assert key in own or value == f"${{data.{key}}}", key
+    assert tied["backbone"] == "${backbone}"

@@ -76,6 +76,15 @@ class Transformer(nn.Module):
         weight = mask[:, :, None].to(tokens.dtype)
         return Features(tokens, (tokens * weight).sum(1) / weight.sum(1).clamp(min=1))
 
+    @property
+    def target_size(self) -> int:
+        """How many numbers a hidden position should be rebuilt into."""
+        return self.stem.target_size
+
+    def assemble(self, targets: Tensor) -> Tensor:
+        """Inputs from the targets of all positions: the inverse of `targets`."""
+        return self.stem.assemble(targets)
+
     def targets(self, x: Tensor) -> Tensor:
         """What each position should be rebuilt into, (B, T, P)."""
         return self.stem.targets(x)

@@ -43,6 +43,11 @@ class Augment:
         self.scale = scale
         self.shift, self.crop, self.flip, self.colour, self.noise = shift, crop, flip, colour, noise
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every change is off."""
+        return not (self.shift or self.flip or self.colour or self.noise or self.crop < 1)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Scaled and changed, of the same shape as the raw x."""
         if self.crop < 1:

@@ -27,7 +27,8 @@ class Digits:
         bunch = load_digits()
         images = bunch.images[:, None].astype(np.float32)
         labels = tuple(str(name) for name in bunch.target_names)
-        return split_rows(Rows(images, bunch.target.astype(np.int64)), labels, self.split_seed)
+        y = bunch.target.astype(np.int64)
+        return split_rows(Rows(images, y), labels, self.split_seed, strata=y)
 
     def preprocessor(self) -> Preprocessor:
         """Pixels of 0 to 16."""

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from warmstart.contracts import Rows, Splits, UserError
-from warmstart.data.pictures import image_files, read_images
+from warmstart.data.pictures import image_files, read_images, shown
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.data.splits import split_rows
+from warmstart.data.splits import check_classes, split_rows
 
 
 class ImageFolder:
@@ -33,14 +33,18 @@ class ImageFolder:
         """Images (N, C, size, size), uint8, stratified by class."""
         if not self.root.is_dir():
             raise UserError(f"data.root={self.root}: there is no such folder")
-        classes = sorted(folder for folder in self.root.iterdir() if folder.is_dir() and image_files(folder))
+        classes = sorted(
+            folder for folder in self.root.iterdir() if shown(folder) and folder.is_dir() and image_files(folder)
+        )
         if len(classes) < 2:
             found = f"only {classes[0].name}" if classes else "none"
             raise UserError(f"data.root={self.root} needs a folder of images per class, two or more; found {found}")
         files = [image_files(folder) for folder in classes]
         x = read_images([path for group in files for path in group], (self.channels, self.size, self.size))
         y = np.repeat(np.arange(len(classes)), [len(group) for group in files])
-        return split_rows(Rows(x, y), tuple(folder.name for folder in classes), self.split_seed)
+        labels = tuple(folder.name for folder in classes)
+        check_classes(y, labels)
+        return split_rows(Rows(x, y), labels, self.split_seed, strata=y)
 
     def preprocessor(self) -> Preprocessor:
         """8-bit pixels."""

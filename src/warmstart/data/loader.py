@@ -15,7 +15,8 @@ class GatherLoader:
 
     The order of epoch e is a function of (seed, e), and the place in it is part of `state_dict`, so a run that
     stops in the middle of an epoch goes on with the very next batch. Without a seed the order is that of the rows.
-    The last batch may be smaller.
+    The last batch may be smaller; a single row left over in training joins the batch before it, since batch norm and
+    contrastive losses can make nothing of one row. With `repeat`, every epoch is the first one again.
     """
 
     def __init__(self, x: Tensor, y: Tensor | None, batch_size: int, seed: int | None = None):
@@ -24,11 +25,13 @@ class GatherLoader:
         self.seed = seed
         self.epoch = -1
         self.position = 0
-        self.resuming = False
+        self.resuming = self.repeat = False
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return -(-len(self.x) // self.batch_size)
+        whole, rest = divmod(len(self.x), self.batch_size)
+        joined = self.seed is not None and rest == 1 and whole > 0 and self.batch_size > 1
+        return whole + (rest > 0) - joined
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
@@ -37,12 +40,13 @@ class GatherLoader:
                 yield Batch(self.x[part], None if self.y is None else self.y[part])
             return
         if not self.resuming or self.position >= len(self.x):
-            self.epoch, self.position = self.epoch + 1, 0
+            self.epoch, self.position = 0 if self.repeat else self.epoch + 1, 0
         self.resuming = False
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.x), generator=generator)
         while self.position < len(self.x):
-            rows = order[self.position : self.position + self.batch_size]
+            left = len(self.x) - self.position
+            rows = order[self.position : self.position + (left if left == self.batch_size + 1 > 2 else self.batch_size)]
             self.position += len(rows)
             yield Batch(self.x.index_select(0, rows), None if self.y is None else self.y.index_select(0, rows))
 

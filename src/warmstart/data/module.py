@@ -53,15 +53,20 @@ class MemoryDataModule(pl.LightningDataModule):
     def training_rows(self, splits: Splits) -> Rows:
         """The rows to train on."""
 
+    @abstractmethod
+    def fitting_rows(self, splits: Splits) -> Rows:
+        """The rows to fit a new preprocessor on."""
+
     def prepare(self) -> MemoryDataModule:
         """Read, check, split and encode everything; raise UserError where the data is broken."""
         splits = self.source.load(self.target)
         self.fingerprint = fingerprint(splits)
         if self.preprocessor is None:
             self.preprocessor = self.source.preprocessor()
-            self.preprocessor.fit(splits.train.x)
+            self.preprocessor.fit(self.fitting_rows(splits).x)
+        training = self.training_rows(splits)
         chosen = {
-            "train": self.training_rows(splits),
+            "train": training,
             "validation": splits.validation,
             "test": splits.test,
         }
@@ -72,8 +77,8 @@ class MemoryDataModule(pl.LightningDataModule):
         labels = splits.labels if self.target is not None else ()
         center = spread = ()
         if self.target == "value":
-            y = splits.train.y
-            center, spread = tuple(y.mean(0).tolist()), tuple((y.std(0) + 1e-12).tolist())
+            y = training.y.astype(np.float64)
+            center, spread = tuple(y.mean(0).tolist()), tuple(np.where(y.std(0) > 0, y.std(0), 1.0).tolist())
         self.train_loader = GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
         self.spec = Spec(self.source.modality, shape, labels, center, spread)
         return self
@@ -86,7 +91,7 @@ class MemoryDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> GatherLoader:
         """Shuffled anew every epoch; always the same batches when overfitting on purpose."""
         if self.trainer is not None and self.trainer.overfit_batches:
-            self.train_loader.seed = None
+            self.train_loader.repeat = True
         return self.train_loader
 
     def state_dict(self) -> dict[str, int]:
@@ -118,7 +123,12 @@ class GenericDataModule(MemoryDataModule):
         """Labelled and unlabelled rows together when targets do not matter."""
         if self.target is not None or splits.unlabelled is None or not len(splits.unlabelled):
             return splits.train
-        return Rows(pd.concat([splits.train.x, splits.unlabelled.x]))
+        both = [splits.train.x, splits.unlabelled.x]
+        return Rows(pd.concat(both) if isinstance(both[0], pd.DataFrame) else np.concatenate(both))
+
+    def fitting_rows(self, splits: Splits) -> Rows:
+        """The preprocessor sees all that is trained on."""
+        return self.training_rows(splits)
 
 
 class TaskDataModule(MemoryDataModule):
@@ -143,9 +153,11 @@ class TaskDataModule(MemoryDataModule):
 
     def training_rows(self, splits: Splits) -> Rows:
         """The labelled subset."""
-        rows = splits.train
-        index = labelled_subset(rows.y, splits.labels, *self.budget)
-        return Rows(rows.x.iloc[index] if isinstance(rows.x, pd.DataFrame) else rows.x[index], rows.y[index])
+        return splits.train.take(labelled_subset(splits.train.y, splits.labels, *self.budget))
+
+    def fitting_rows(self, splits: Splits) -> Rows:
+        """A new preprocessor sees the inputs of all training rows, labelled or not."""
+        return splits.train
 
 
 def fingerprint(splits: Splits) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from sklearn.model_selection import train_test_split
 
@@ -15,38 +12,48 @@ def split_rows(
     rows: Rows,
     labels: tuple[str, ...],
     seed: int,
+    strata: np.ndarray | None,
     validation: float = 0.15,
     test: float = 0.15,
-    take: Callable[[Any, np.ndarray], Any] = lambda x, index: x[index],
 ) -> Splits:
-    """Train, validation and test parts by share, stratified where `rows.y` holds class numbers (N,).
+    """Train, validation and test parts by share; the rows of each depend on `strata` and `seed` alone.
+
+    Args:
+        rows: all rows.
+        labels: the names of the classes or targets.
+        seed: fixes the parts.
+        strata: class numbers (N,) whose shares every part keeps, or None.
+        validation: share of the rows.
+        test: share of the rows.
 
     Raises:
-        UserError: there are too few rows, or a class too small to be in every part.
+        UserError: there are too few rows.
     """
     count = len(rows)
-    stratify = None
-    if rows.y is not None and rows.y.dtype.kind == "i":
-        sizes = np.bincount(rows.y, minlength=len(labels))
-        if (sizes > 0).sum() < 2:
-            raise UserError(f"all {count} rows are of one class ({labels[int(sizes.argmax())]}): two are needed")
-        small = int(sizes.argmin())
-        if sizes[small] < 4:
-            raise UserError(f"class {labels[small]} has {sizes[small]} rows: at least 4 are needed to split off a test")
-        stratify = rows.y
-    if count < 8:
-        raise UserError(f"only {count} rows: at least 8 are needed to split off validation and test")
-    classes = 0 if stratify is None else len(np.unique(stratify))
-    held = [max(round(count * share), classes, 1) for share in (validation, test)]
-    kept, test_index = train_test_split(np.arange(count), test_size=held[1], random_state=seed, stratify=stratify)
+    if count < 10:
+        raise UserError(f"only {count} rows: at least 10 are needed to split off validation and test")
+    classes = 0 if strata is None else len(np.unique(strata))
+    held = [max(round(count * share), classes, 2) for share in (validation, test)]
+    kept, test_index = train_test_split(np.arange(count), test_size=held[1], random_state=seed, stratify=strata)
     train_index, validation_index = train_test_split(
-        kept, test_size=held[0], random_state=seed, stratify=None if stratify is None else stratify[kept]
+        kept, test_size=held[0], random_state=seed, stratify=None if strata is None else strata[kept]
     )
-    parts = (
-        Rows(take(rows.x, index), None if rows.y is None else rows.y[index])
-        for index in (np.sort(train_index), np.sort(validation_index), np.sort(test_index))
-    )
+    parts = (rows.take(np.sort(index)) for index in (train_index, validation_index, test_index))
     return Splits(*parts, labels=labels)
+
+
+def check_classes(y: np.ndarray, labels: tuple[str, ...]) -> None:
+    """Refuse classes that cannot be in every part.
+
+    Raises:
+        UserError: there is one class only, or one with fewer than 4 rows.
+    """
+    sizes = np.bincount(y, minlength=len(labels))
+    if (sizes > 0).sum() < 2:
+        raise UserError(f"all {len(y)} rows are of one class ({labels[int(sizes.argmax())]}): two are needed")
+    small = int(sizes.argmin())
+    if sizes[small] < 4:
+        raise UserError(f"class {labels[small]} has {sizes[small]} rows: at least 4 are needed to split off a test")
 
 
 def labelled_subset(

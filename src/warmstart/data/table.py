@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from warmstart.contracts import Rows, Splits, UserError
-from warmstart.data.numbers import read_frame, to_numbers
+from warmstart.data.numbers import read_frame, to_names, to_numbers
 from warmstart.data.preprocess.table import Preprocessor
-from warmstart.data.splits import split_rows
+from warmstart.data.splits import check_classes, split_rows
 
 
 class Table:
@@ -41,8 +41,8 @@ class Table:
         if missing not in ("error", "mean", "median"):
             raise UserError(f"data.missing={missing}: give mean, median or error")
         self.root, self.missing, self.split_seed = root, missing, split_seed
-        self.target = [target] if isinstance(target, str) else list(target)
-        self.categorical, self.ignore = list(categorical or []), list(ignore or [])
+        self.target = list(map(str, target)) if isinstance(target, (list, tuple)) else [str(target)]
+        self.categorical, self.ignore = list(map(str, categorical or [])), list(map(str, ignore or []))
 
     def load(self, target: str | None) -> Splits:
         """A table of features; rows with an empty target serve pretraining alone."""
@@ -51,6 +51,8 @@ class Table:
         for option, names in (("target", self.target), ("categorical", self.categorical), ("ignore", self.ignore)):
             for name in names:
                 if name not in frame:
+                    if len(frame.columns) == 1 and ";" in frame.columns[0]:
+                        raise UserError(f"{self.root} is separated by semicolons; save it with commas")
                     near = difflib.get_close_matches(name, frame.columns, n=3) or list(frame.columns)
                     raise UserError(f"{self.root} has no column {name} (data.{option}); near: {', '.join(near)}")
         features = frame.drop(columns=list(dict.fromkeys([*self.target, *self.ignore])))
@@ -60,10 +62,9 @@ class Table:
         known = frame[self.target].notna().all(axis=1).to_numpy()
         if not known.any():
             raise UserError(f"{self.root}: column {self.target[0]} is empty in every row")
+        y, labels = self._targets(frame[known], target)
         x = features[known].reset_index(drop=True)
-        kind = target or self._natural_kind(frame[known])
-        y, labels = self._targets(frame[known], kind)
-        splits = split_rows(Rows(x, y), labels, self.split_seed, take=lambda table, index: table.iloc[index])
+        splits = split_rows(Rows(x, y), labels, self.split_seed, strata_of(frame.loc[known, self.target[0]]))
         splits.unlabelled = Rows(features[~known])
         return splits
 
@@ -76,23 +77,26 @@ class Table:
         checker = Preprocessor(self.categorical, self.missing)
         checker.fit(features)
 
-    def _natural_kind(self, frame: pd.DataFrame) -> str:
-        """How to split for an objective that ignores the target: by class if the column looks like classes."""
-        column = frame[self.target[0]]
-        if len(self.target) > 1 or (pd.api.types.is_float_dtype(column) or column.nunique() > 50):
-            return "value" if pd.api.types.is_numeric_dtype(column) else "none"
-        return "category"
-
-    def _targets(self, frame: pd.DataFrame, kind: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        if kind == "none":
+    def _targets(self, frame: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if kind is None:
             return None, ()
         if kind == "category":
             if len(self.target) > 1:
                 raise UserError("classification predicts one column: give one data.target, or objective=multilabel")
-            names = frame[self.target[0]].astype(str)
-            labels = tuple(sorted(names.unique()))
-            return np.searchsorted(labels, names.to_numpy(dtype=str)).astype(np.int64), labels
+            names = to_names(frame[self.target[0]])
+            labels = tuple(sorted(set(names)))
+            y = np.searchsorted(labels, names.astype(str)).astype(np.int64)
+            check_classes(y, labels)
+            return y, labels
+        if kind == "categories" and len(self.target) < 2:
+            raise UserError("objective=multilabel needs two or more columns: data.target=[a,b,...]")
         values = np.stack([to_numbers(frame[name], self.root) for name in self.target], axis=1)
         if kind == "categories" and not np.isin(values, (0, 1)).all():
             raise UserError(f"{self.root}: multilabel targets must be 0 or 1 in {', '.join(self.target)}")
         return values.astype(np.float32), tuple(self.target)
+
+
+def strata_of(target: pd.Series) -> np.ndarray | None:
+    """Class numbers to stratify by, whatever the objective makes of the column; None where it has rare values."""
+    _, numbers, counts = np.unique(to_names(target).astype(str), return_inverse=True, return_counts=True)
+    return numbers if len(counts) > 1 and counts.min() >= 4 and len(counts) * 7 <= len(numbers) else None

@@ -24,7 +24,7 @@ class Masked(nn.Module):
         super().__init__()
         self.loss = loss
         self.ratio = ratio
-        self.head = nn.Linear(backbone.width, backbone.stem.target_size)
+        self.head = nn.Linear(backbone.width, backbone.target_size)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """One loss value per hidden position; the head is computed there only."""
@@ -47,7 +47,7 @@ class Masked(nn.Module):
         hidden = self.choose(targets)[:, :, None]
         guesses = self.head(backbone(x, None, hidden[:, :, 0]).tokens)
         parts = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, guesses, targets)]
-        return [backbone.stem.assemble(part) for part in parts]
+        return [backbone.assemble(part) for part in parts]
 
     def metrics(self) -> dict[str, Any]:
         """None: the loss says it all."""

@@ -37,9 +37,9 @@ class Regression(nn.Module):
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Values (B, K) and one loss value per example."""
-        outputs = self.predict(backbone, batch)
-        values = self.loss((outputs - self.center) / self.spread, (batch.y - self.center) / self.spread)
-        return StepOutput(values.mean(), values.numel(), outputs)
+        standard = self.head(backbone(batch.x, batch.mask).pooled)
+        values = self.loss(standard, (batch.y - self.center) / self.spread)
+        return StepOutput(values.mean(), values.numel(), standard * self.spread + self.center)
 
     def metrics(self) -> dict[str, Any]:
         """Mean absolute error and the share of variance explained."""

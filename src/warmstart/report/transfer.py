@@ -11,7 +11,7 @@ from typing import Any
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.report.figure import draw_label_curve
-from warmstart.run.folder import write_atomically
+from warmstart.run.folder import RunFolder, write_atomically
 
 PLAN = "plan.json"
 
@@ -22,14 +22,12 @@ def write_report(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder is not a transfer's, or no run of it is done.
     """
-    try:
-        plan = json.loads((folder / PLAN).read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not the folder of a transfer: it has no {PLAN}") from error
-    except ValueError as error:
-        raise UserError(f"{folder / PLAN} is damaged: {error}") from error
+    plan = read_plan(folder)
     runs = [read_run(folder, slot, plan["metric"]) for slot in plan["runs"]]
     if not any(run["status"] == "done" for run in runs):
+        failed = next((run for run in runs if run["status"] == "failed"), None)
+        if failed is not None:
+            raise UserError(f"{folder}: no finetuning run is done; {failed['name']} failed: {failed['error']}")
         raise UserError(f"{folder}: no finetuning run is done yet; go on with stage=transfer resume={folder}")
     report = {"metric": plan["metric"], "mode": plan["mode"], "table": aggregate(plan, runs), "runs": runs}
     write_atomically(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
@@ -38,10 +36,30 @@ def write_report(folder: Path) -> dict[str, Any]:
     return report
 
 
+def read_plan(folder: Path) -> dict[str, Any]:
+    """What a transfer set out to run.
+
+    Raises:
+        UserError: there is no plan, or it is damaged.
+    """
+    try:
+        plan = json.loads((folder / PLAN).read_text())
+        complete = {"metric", "mode", "arms", "runs"} <= set(plan) and all(
+            {"name", "arm", "labels_per_class", "seed"} <= set(slot) for slot in plan["runs"]
+        )
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{folder} is not the folder of a transfer: it has no {PLAN}") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder / PLAN} is damaged: {error}") from error
+    if not complete:
+        raise UserError(f"{folder / PLAN} is damaged: something is missing from it")
+    return plan
+
+
 def read_run(folder: Path, slot: dict[str, Any], metric: str) -> dict[str, Any]:
     """One finetuning: its slot in the plan, status, score (None unless done and finite) and cost."""
-    path = folder / "runs" / slot["name"] / "run.json"
-    record = json.loads(path.read_text()) if path.exists() else {"status": "planned"}
+    path = folder / "runs" / slot["name"]
+    record = RunFolder.open(path).record if path.exists() else {"status": "planned"}
     value = (record.get("metrics") or {}).get(metric)
     done = record["status"] == "done" and value is not None and math.isfinite(value)
     return {
@@ -120,8 +138,9 @@ def to_markdown(report: dict[str, Any], pretraining: dict[str, Any]) -> str:
         "",
         "![score against labels](report.png)",
         "",
-        f"- `pretrained`: finetuned from {pretraining['id']}; `scratch`: the same from random weights; "
-        "`probe` and `random_probe`: a linear head on those backbones, frozen.",
+        f"- `pretrained` is finetuned from {pretraining['id']}, `scratch` from random weights; `probe` and "
+        "`random_probe` are linear heads on those backbones, frozen. All seeds share this one pretraining, so the "
+        "spread leaves out what another pretraining would change.",
         f"- Pretraining took {cost['seconds']:.1f} s and {cost['steps']:,} steps, "
         f"which the finetuning arms do not pay for here.",
         f"- All arms of one seed share the labelled subset, the batch order and the head's initial weights. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -16,7 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.contracts import UserError
 from warmstart.run.identity import config_sha256, environment, git_state, new_id
 
-TRUSTED = ("warmstart.", "torch.optim.", "pytorch_lightning.")
+# What a saved config may name, by the group it stands in.
+TRUSTED = {
+    **{group: f"warmstart.{group}." for group in ("data", "backbone", "objective", "loss", "strategy")},
+    "scheduler": "warmstart.trainer.schedule.",
+    "optimizer": "torch.optim.",
+    "trainer": "pytorch_lightning.Trainer",
+}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -92,12 +99,13 @@ class RunFolder:
             raise UserError(f"{path / 'run.json'} is damaged: {error}") from error
 
     def update(self, **fields: Any) -> None:
-        """Change fields of run.json and rewrite it."""
-        self.record.update(fields)
-        write_atomically(self.path / "run.json", json.dumps(self.record, indent=2, allow_nan=False) + "\n")
+        """Change fields of run.json and rewrite it; a number that is not finite is refused and changes nothing."""
+        record = {**self.record, **fields}
+        write_atomically(self.path / "run.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+        self.record = record
 
     def config(self, trust: tuple[str, ...] = ()) -> DictConfig:
-        """The run's own resolved config, refused where it names code outside warmstart, torch.optim and Lightning.
+        """The run's own resolved config, refused where it names code that is not a part of its group.
 
         Raises:
             UserError: the file is missing, damaged, or names a class of a package that is not trusted.
@@ -109,10 +117,10 @@ class RunFolder:
             raise UserError(f"{path} is missing") from error
         except Exception as error:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-        for target in _targets(OmegaConf.to_container(config)):
-            if not target.startswith((*TRUSTED, *(f"{name}." for name in trust))):
+        for group, target in _targets(OmegaConf.to_container(config)):
+            if not _trusted(group, target, trust):
                 raise UserError(
-                    f"{path} names {target}, which is not part of warmstart; "
+                    f"{path} names {target}, which is not a part of warmstart; "
                     f"if that code is yours, add trust=[{target.split('.')[0]}]"
                 )
         OmegaConf.set_struct(config, True)
@@ -143,12 +151,26 @@ class RunFolder:
             handler.close()
 
 
-def _targets(node: Any) -> Iterator[str]:
+def _targets(node: Any, group: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(node, dict):
         if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
+            yield group, str(node["_target_"])
+        for key, value in node.items():
+            yield from _targets(value, key if key in TRUSTED else group)
     elif isinstance(node, list):
         for value in node:
-            yield from _targets(value)
+            yield from _targets(value, group)
+
+
+def _trusted(group: str, target: str, trust: tuple[str, ...]) -> bool:
+    """Whether a target is defined in its group's package: not merely reachable through it, as an import would be."""
+    if target.startswith(tuple(f"{name}." for name in trust)):
+        return True
+    if group not in TRUSTED or not target.startswith(TRUSTED[group]):
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        home = getattr(importlib.import_module(module), name).__module__
+    except (ImportError, AttributeError):
+        return False
+    return home.startswith(TRUSTED[group].rpartition(".")[0])

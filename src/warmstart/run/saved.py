@@ -32,8 +32,8 @@ def save_model(
     spec: Spec,
     preprocessor: Preprocessor,
     plain: bool = False,
-) -> str:
-    """Write `model/` whole or not at all; return the SHA-256 of its weights.
+) -> None:
+    """Write `model/` whole or not at all, and its files' SHA-256 into the run's record.
 
     Args:
         run: the run it belongs to.
@@ -68,7 +68,8 @@ def save_model(
             os.fsync(stream.fileno())
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
-    return file_sha256(final / WEIGHTS)
+    hashes = {name: file_sha256(final / name) for name in (WEIGHTS, HEAD, PREPROCESSOR)}
+    run.update(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -93,19 +94,26 @@ class SavedModel:
         return str(self.folder.parent if self.folder.name == "model" else self.folder)
 
     @classmethod
-    def open(cls, path: Path, expected_sha256: str | None = None) -> SavedModel:
-        """Read a `model/` folder.
+    def open(cls, path: Path, run: RunFolder | None = None) -> SavedModel:
+        """Read a `model/` folder; the files of a run must be the ones that it wrote.
 
         Raises:
             UserError: a file is missing, truncated, or not the one that the run wrote.
         """
         card = _read_json(path / CARD)
         weights, head = _read_tensors(path / WEIGHTS), _read_tensors(path / HEAD)
-        digest = file_sha256(path / WEIGHTS)
-        if expected_sha256 is not None and digest != expected_sha256:
-            raise UserError(f"{path / WEIGHTS} was changed after its run wrote it: its SHA-256 is not the recorded one")
-        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in card["spec"].items()}
-        return cls(path, card, Spec(**fields), digest, weights, head, _read_json(path / PREPROCESSOR))
+        preprocessor = _read_json(path / PREPROCESSOR)
+        for name, digest in (run.record.get("model_sha256", {}) if run else {}).items():
+            if file_sha256(path / name) != digest:
+                raise UserError(
+                    f"{path / name} was changed after its run wrote it: its SHA-256 is not the recorded one"
+                )
+        try:
+            spec = Spec(**{name: tuple(v) if isinstance(v, list) else v for name, v in card["spec"].items()})
+            card["backbone"]["_target_"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path / CARD} is damaged: {error}") from error
+        return cls(path, card, spec, file_sha256(path / WEIGHTS), weights, head, preprocessor)
 
 
 def load_weights(
@@ -149,7 +157,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {path.parent} is not a saved backbone") from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
 
 

@@ -14,7 +14,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import find
 from warmstart.stage import parts
 from warmstart.stage.restore import restore
-from warmstart.stage.train import runs_folder
+from warmstart.stage.train import check_data, note_data, runs_folder
 from warmstart.trainer.build import build_trainer
 
 
@@ -34,9 +34,10 @@ def run(config: DictConfig) -> RunFolder:
         label_fraction=theirs.data.label_fraction,
         subset_seed=derive_seed(theirs.seed, "subset"),
     ).prepare()
+    check_data(finetuned, data)
     run = RunFolder.create(config, runs_folder(config))
-    about = {"name": parts.short_name(theirs.data), "fingerprint": data.fingerprint, "rows": data.rows}
-    run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256}, data=about)
+    note_data(run, theirs, data)
+    run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
         trainer = build_trainer(theirs.trainer, run.path, None, [])
         trainer.test(module, datamodule=data, verbose=False)

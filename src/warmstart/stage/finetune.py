@@ -17,7 +17,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import finished, latest
 from warmstart.run.saved import SavedModel, load_weights, save_model
 from warmstart.stage import parts
-from warmstart.stage.train import resumable, runs_folder, show, training
+from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Confusions, Projector
 
 
@@ -65,14 +65,14 @@ def run(config: DictConfig, folder: Path | None = None, name: str | None = None)
         derive_seed(config.seed, "noise"),
     )
     run = resumed or RunFolder.create(config, folder or runs_folder(config), name)
-    about = {"name": parts.short_name(config.data), "fingerprint": data.fingerprint, "rows": data.rows}
-    run.update(data=about, parent=parent, transfer=transfer)
-    screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {about['name']}")
+    note_data(run, config, data)
+    run.update(parent=parent, transfer=transfer)
+    screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
     pictures = [Projector(), Confusions()] if config.pictures else []
     with training(run, config, module, data, pictures) as (trainer, metrics):
         trainer.test(module, datamodule=data, verbose=False)
         metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-        run.update(weights_sha256=save_model(run, config, backbone, objective, data.spec, data.preprocessor))
+        save_model(run, config, backbone, objective, data.spec, data.preprocessor)
     show(run)
     screen.next_command(
         f"python train.py stage=evaluate experiment={config.experiment} run={run.path}",
@@ -99,15 +99,15 @@ def find_start(config: DictConfig, resumed: RunFolder | None) -> tuple[SavedMode
         path = Path(word)
         if not path.is_dir():
             raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
-        found = finished(path) if (path / "run.json").exists() else None
-    if found is None:
-        saved, run_id = SavedModel.open(path), None
-    else:
-        if "weights_sha256" not in found.record:
-            raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
-        saved, run_id = SavedModel.open(found.path / "model", found.record["weights_sha256"]), found.record["id"]
+        home = path.parent if (path.parent / "run.json").exists() else path
+        found = finished(home) if (home / "run.json").exists() else None
+    if found is not None and "model_sha256" not in found.record:
+        raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
+    folder = path if found is None else found.path / "model"
+    saved = SavedModel.open(folder, found)
     check_backbone(saved, config)
-    return saved, {"id": run_id, "weights_sha256": saved.weights_sha256, "path": saved.name}
+    parent = {"id": found.record["id"] if found else None, "weights_sha256": saved.weights_sha256}
+    return saved, {**parent, "path": str(folder.resolve())}
 
 
 def check_backbone(saved: SavedModel, config: DictConfig) -> None:

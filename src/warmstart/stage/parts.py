@@ -88,6 +88,14 @@ def check_fit(config: DictConfig) -> None:
             f"objective={names['objective']} needs targets of kind {objective.target}, "
             f"but data={names['data']} offers {' and '.join(sorted(source.offers))}"
         )
+    changes = OmegaConf.to_container(config.data.augment, resolve=True)
+    if objective.views > 1 and Augment(lambda x: x, source.modality, **changes).changes_nothing:
+        raise UserError(
+            f"objective={names['objective']} compares changed copies, and data.augment changes nothing: "
+            f"set one of data.augment.{', data.augment.'.join(changes)}"
+        )
+    if objective.views > 1 and config.data.batch_size < 2:
+        raise UserError(f"objective={names['objective']} compares examples: data.batch_size must be 2 or more")
     loss = build_loss(config)
     kinds = getattr(loss.func if isinstance(loss, functools.partial) else loss, "takes", frozenset())
     if objective.predicts not in kinds:

@@ -35,7 +35,9 @@ def run(config: DictConfig) -> RunFolder:
             for batch in GatherLoader(x, None, EVALUATION_BATCH):
                 outputs = module.objective.predict(module.backbone, Batch(preprocessor(batch.x)))
                 lines += module.objective.answer(outputs, saved.spec)
-        answers = "".join(json.dumps({"row": row, **line}) + "\n" for row, line in enumerate(lines, start=1))
+        answers = "".join(
+            json.dumps({"row": row, **line}, allow_nan=False) + "\n" for row, line in enumerate(lines, start=1)
+        )
         write_atomically(run.path / "predictions.jsonl", answers)
         sys.stdout.write(answers)
     screen.say(f"{len(lines):,} predictions: {run.path / 'predictions.jsonl'}")

@@ -13,7 +13,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.stage import parts
-from warmstart.stage.train import resumable, runs_folder, show, training
+from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Projector, Reconstructions
 
 
@@ -49,12 +49,14 @@ def run(config: DictConfig, folder: Path | None = None, name: str | None = None)
         derive_seed(config.seed, "noise"),
     )
     run = resumed or RunFolder.create(config, folder or runs_folder(config), name)
-    run.update(data={"name": parts.short_name(config.data), "fingerprint": data.fingerprint, "rows": data.rows})
+    note_data(run, config, data)
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     pictures = [Reconstructions(), Projector()] if config.pictures else []
     with training(run, config, module, data, pictures):
-        digest = save_model(run, config, backbone, objective, data.spec, data.preprocessor, plain=True)
-        run.update(weights_sha256=digest)
+        save_model(run, config, backbone, objective, data.spec, data.preprocessor, plain=True)
     show(run)
-    screen.next_command(f"python train.py stage=finetune experiment={config.experiment} init={run.path}")
+    words = [f"data.{key}={config.data[key]}" for key in ("root", "target") if key in config.data]
+    screen.next_command(
+        f"python train.py stage=finetune experiment={config.experiment} {' '.join(words)} init={run.path}"
+    )
     return run

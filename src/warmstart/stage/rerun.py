@@ -45,11 +45,11 @@ def run(config: DictConfig) -> RunFolder:
 
 
 def compare(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """Equal: the same weights to the bit. Near: every metric within a thousandth of its size. Else different."""
-    if then["weights_sha256"] == now["weights_sha256"]:
+    """Equal: the same weights, head and preprocessor to the bit. Near: each metric within a thousandth of its size."""
+    if then["model_sha256"] == now["model_sha256"]:
         return "equal"
     pairs = [(value, now["metrics"].get(name, math.nan)) for name, value in then["metrics"].items()]
-    return "near" if all(abs(a - b) <= NEAR * max(1.0, abs(a)) for a, b in pairs) else "different"
+    return "near" if all(abs(a - b) <= NEAR * abs(a) for a, b in pairs) else "different"
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedMo
     Raises:
         UserError: a file is missing, damaged or changed, or a tensor does not fit.
     """
-    saved = SavedModel.open(run.path / "model", run.record.get("weights_sha256"))
+    saved = SavedModel.open(run.path / "model", run)
     backbone = parts.build(config.backbone, spec=saved.spec)
     objective = parts.build(config.objective, backbone=backbone, spec=saved.spec, loss=parts.build_loss(config))
     load_weights(backbone, saved.weights, saved.name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import pickle
 import resource
 import time
 from collections.abc import Iterator
@@ -38,8 +40,13 @@ def resumable(path: Path, stage: str) -> RunFolder:
     """The run that `resume=` names: of this stage, not done, with a checkpoint to go on from.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is none of these, or other settings are given, which a resumed run could not follow.
     """
+    if HydraConfig.initialized():
+        kept = ("stage", "experiment", "resume", "trust", "output_dir")
+        given = [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").split("=")[0] not in kept]
+        if given:
+            raise UserError(f"resume= goes on with the run's own config: leave out {' '.join(given)}")
     run = RunFolder.open(path)
     if run.record["stage"] != stage:
         raise UserError(f"resume={path} is a {run.record['stage']} run; this is stage={stage}")
@@ -60,43 +67,74 @@ def training(
     """
     last = run.path / "checkpoints" / "last.ckpt"
     resumed = last.is_file()
-    started, before = time.monotonic(), run.record.get("cost") or {}
-    state = torch.load(last, weights_only=True, map_location="cpu") if resumed else {}
-    logger = RunLogger(run.path, state.get("global_step"), state.get("metrics_rows", 0))
-    best = BestAndLast(run.path / "checkpoints", module.monitor)
+    started, spent = time.monotonic(), (run.record.get("cost") or {}).get("seconds", 0.0)
     every = max(1, int(config.trainer.log_every_n_steps))
-    try:
-        with run.recording():
-            run.update(status="running", error=None)
+    with run.recording():
+        run.update(status="running", error=None)
+        state = read_checkpoint(last) if resumed else {}
+        logger = RunLogger(run.path, state.get("global_step"), state.get("metrics_rows", 0))
+        best = BestAndLast(run.path / "checkpoints", module.monitor)
+        watchers = [best, Curves(every), ProgressLines(f"{config.stage} {config.experiment}"), *callbacks]
+        trainer = build_trainer(config.trainer, run.path, logger, watchers)
+        try:
             logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
-            title = f"{config.stage} {config.experiment}"
-            trainer = build_trainer(
-                config.trainer, run.path, logger, [best, Curves(every), ProgressLines(title), *callbacks]
-            )
             fit(trainer, module, data, last if resumed else None)
             final = {name: float(value) for name, value in trainer.callback_metrics.items()}
             if best.saved_step != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
                 final |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-            module.load_state_dict(torch.load(best.best_path, weights_only=True, map_location="cpu")["state_dict"])
+            module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
             metrics = {**final, **best.best}
             yield trainer, metrics
+            for name, value in metrics.items():
+                if not math.isfinite(value):
+                    raise UserError(f"diverged: {name} is {value}; try a lower optimizer.lr")
+            run.update(metrics=metrics)
+            logger.conclude(settings(config), _results(metrics, final, best.best), trainer.global_step)
+        finally:
             cost = {
-                "seconds": before.get("seconds", 0.0) + time.monotonic() - started,
+                "seconds": spent + time.monotonic() - started,
                 "steps": trainer.global_step,
                 "examples": _examples(trainer, data),
                 "peak_memory_mb": peak_memory_mb(),
             }
-            run.update(metrics=metrics, cost=cost)
-            logger.conclude(settings(config), _results(metrics, final, best.best), trainer.global_step)
-    finally:
-        logger.close()
+            run.update(cost=cost)
+            logger.close()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's tensors and plain values.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} cannot be read, so the run cannot go on; start it anew") from error
+
+
+def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> None:
+    """Put the data's name, fingerprint and sizes into the record.
+
+    Raises:
+        UserError: the run is resumed and its data is no longer what it was.
+    """
+    check_data(run, data)
+    run.update(data={"name": short_name(config.data), "fingerprint": data.fingerprint, "rows": data.rows})
+
+
+def check_data(run: RunFolder, data: MemoryDataModule) -> None:
+    """Refuse data that is not what a run was trained on: its splits, and so its test rows, may be others."""
+    before = run.record["data"]
+    if before is not None and before["fingerprint"] != data.fingerprint:
+        raise UserError(f"the data of {run.path} has changed since that run (another fingerprint): start a new run")
 
 
 def settings(config: DictConfig) -> dict[str, Any]:
     """What a sweep varies, under the same keys in every run."""
     loss = build_loss(config)
-    chosen = {
+    return {
         "experiment": config.experiment,
         "data": short_name(config.data),
         "backbone": short_name(config.backbone),
@@ -114,7 +152,6 @@ def settings(config: DictConfig) -> dict[str, Any]:
         "label_fraction": config.data.get("label_fraction") or 1.0,
         "seed": config.seed,
     }
-    return chosen
 
 
 def peak_memory_mb() -> float:
@@ -126,6 +163,8 @@ def peak_memory_mb() -> float:
 
 def _examples(trainer: pl.Trainer, data: MemoryDataModule) -> int:
     """Training rows seen: whole epochs, and the batches of one that was cut short."""
+    if not math.isfinite(trainer.num_training_batches):
+        return 0
     batches = trainer.fit_loop.total_batch_idx + 1
     per_epoch = max(1, int(trainer.num_training_batches))
     rows = data.rows["train"]

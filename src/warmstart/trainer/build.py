@@ -12,7 +12,9 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from warmstart.contracts import UserError
 from warmstart.trainer.checkpoint import AtomicCheckpointIO
 from warmstart.trainer.logger import RunLogger
 from warmstart.trainer.memory import keep_freed_memory
@@ -41,11 +43,16 @@ class NoProfiler(PassThroughProfiler):
 def build_trainer(
     config: DictConfig, folder: Path, logger: RunLogger | None, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
-    """A Trainer from the `trainer` group, writing below the run's folder."""
+    """A Trainer from the `trainer` group, writing below the run's folder.
+
+    Raises:
+        UserError: Lightning refuses a setting, or the machine has no such accelerator.
+    """
     silence()
     keep_freed_memory()
     profiler = {} if config.get("profiler") else {"profiler": NoProfiler()}
-    return instantiate(config, _partial_=True, _convert_="all")(
+    make = instantiate(config, _partial_=True, _convert_="all")
+    settings = dict(
         **profiler,
         default_root_dir=folder,
         logger=logger or False,
@@ -57,6 +64,10 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+    try:
+        return make(**settings)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from error
 
 
 def fit(

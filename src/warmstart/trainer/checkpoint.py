@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from warmstart.run.folder import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -65,11 +66,11 @@ class BestAndLast(Checkpoint):
         if better:
             self.best, self.best_step = metrics, trainer.global_step
         self.saved_step = trainer.global_step
-        trainer.save_checkpoint(self.last_path, weights_only=False)  # with optimizer and loops
+        # The best is written first: killed in between, the run goes on from the older last, and gets to this one again.
+        path = self.best_path if better else self.last_path
+        trainer.save_checkpoint(path, weights_only=False)  # with optimizer and loops
         if better:
-            temporary = self.best_path.with_name(".best.tmp")
-            shutil.copyfile(self.last_path, temporary)
-            os.replace(temporary, self.best_path)
+            write_atomically(self.last_path, path.read_bytes())
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

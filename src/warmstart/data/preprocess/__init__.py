@@ -16,8 +16,11 @@ def rebuild(state: dict[str, Any]) -> Preprocessor:
         UserError: the kind is not one of ours.
     """
     known = [module.name for module in pkgutil.iter_modules(__path__)]
-    settings = dict(state)
+    settings = dict(state) if isinstance(state, dict) else {}
     kind = settings.pop("kind", None)
     if kind not in known:
         raise UserError(f"a preprocessor of kind {kind} is not known; known kinds: {', '.join(known)}")
-    return importlib.import_module(f"{__name__}.{kind}").Preprocessor(**settings)
+    try:
+        return importlib.import_module(f"{__name__}.{kind}").Preprocessor(**settings)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the saved preprocessor is damaged: {error}") from error

@@ -50,7 +50,7 @@ class Preprocessor:
 
     def read(self, path: str) -> np.ndarray:
         """An image file, a folder of them, or a table of pixel values with one row per image."""
-        if Path(path).suffix in (".csv", ".parquet", ".pq"):
+        if Path(path).suffix.lower() in (".csv", ".parquet", ".pq"):
             return read_numbers(path, int(np.prod(self.shape))).reshape(-1, *self.shape)
         files = image_files(Path(path)) if Path(path).is_dir() else [Path(path)]
         if not files:

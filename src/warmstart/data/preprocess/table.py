@@ -12,9 +12,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor
 
 from warmstart.contracts import UserError
-from warmstart.data.numbers import read_frame, to_numbers
-
-ABSENT = "(missing)"
+from warmstart.data.numbers import read_frame, to_names, to_numbers
 
 
 class Preprocessor:
@@ -97,4 +95,4 @@ class Preprocessor:
         return values[:, None]
 
     def _names(self, cells: pd.Series) -> np.ndarray:
-        return cells.astype(object).where(cells.notna(), ABSENT).astype(str).to_numpy(dtype=object)[:, None]
+        return to_names(cells)[:, None]
