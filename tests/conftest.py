@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import main
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet; a second thread only slows models this small
 
 FAST = ("pictures=false", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
 
