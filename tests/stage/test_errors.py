@@ -272,3 +272,14 @@ def test_a_damaged_plan_or_preprocessor(cli, tmp_path: Path):
     state = json.loads((tmp_path / "bare" / "preprocessor.json").read_text())
     (tmp_path / "bare" / "preprocessor.json").write_text(json.dumps({**state, "colour": 1}))
     refused(cli("stage=finetune", f"init={tmp_path / 'bare'}", *FAST), "preprocessor is damaged")
+
+
+def test_settings_that_a_part_does_not_have_and_runs_of_another_experiment(cli):
+    refused(cli("stage=pretrain", "+loss.alpha=1", "loss=huber", *FAST), "huber", "alpha")
+    refused(cli("stage=pretrain", "+backbone.colour=1", *FAST), "MLP", "colour")
+    cli("stage=pretrain", *FAST)
+    refused(cli("stage=finetune", "fresh=[nothing.*]", *FAST), "nothing.*", "layers.0.0.weight")
+    run = cli("stage=finetune", *FAST).run("finetune")
+    refused(cli("stage=evaluate", "experiment=vectors", f"run={run}"), "add experiment=digits")
+    (run / "config.yaml").write_text("")
+    refused(cli("stage=evaluate", f"run={run}"), "config.yaml", "damaged")

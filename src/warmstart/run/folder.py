@@ -117,6 +117,8 @@ class RunFolder:
             raise UserError(f"{path} is missing") from error
         except Exception as error:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        if not isinstance(config, DictConfig) or "stage" not in config:
+            raise UserError(f"{path} is damaged: it is not the config of a run")
         for group, target in _targets(OmegaConf.to_container(config)):
             if not _trusted(group, target, trust):
                 raise UserError(

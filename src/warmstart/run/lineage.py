@@ -51,7 +51,11 @@ def finished(path: Path, stage: str | None = None) -> RunFolder:
 
 
 def find(word: str, output_dir: Path, stage: str, experiment: str) -> RunFolder:
-    """The finished run that `run=` means: `latest`, or a path."""
+    """The finished run of this stage and experiment that `run=` means: `latest`, or a path."""
     if word == "latest":
         return latest(output_dir, stage, experiment)
-    return finished(Path(word), stage)
+    run = finished(Path(word), stage)
+    theirs = run.record.get("experiment")
+    if theirs != experiment:
+        raise UserError(f"{word} is a run of experiment={theirs}, not of {experiment}: add experiment={theirs}")
+    return run

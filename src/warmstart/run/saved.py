@@ -128,6 +128,11 @@ def load_weights(
         UserError: a tensor is missing, unexpected or of another shape, and not excused.
     """
     own = module.state_dict()
+    for pattern in fresh:
+        if not any(fnmatchcase(name, pattern) for name in {*own, *weights}):
+            raise UserError(
+                f"fresh: {pattern} matches no tensor of the backbone; they are named like {next(iter(own))}"
+            )
     excused = {name for name in own if any(fnmatchcase(name, pattern) for pattern in fresh)}
     missing = sorted(set(own) - set(weights) - excused)
     unexpected = sorted(name for name in set(weights) - set(own) if not any(fnmatchcase(name, p) for p in fresh))

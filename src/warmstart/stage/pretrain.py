@@ -55,8 +55,6 @@ def run(config: DictConfig, folder: Path | None = None, name: str | None = None)
     with training(run, config, module, data, pictures):
         save_model(run, config, backbone, objective, data.spec, data.preprocessor, plain=True)
     show(run)
-    words = [f"data.{key}={config.data[key]}" for key in ("root", "target") if key in config.data]
-    screen.next_command(
-        f"python train.py stage=finetune experiment={config.experiment} {' '.join(words)} init={run.path}"
-    )
+    words = ("stage=finetune", f"experiment={config.experiment}", f"init={run.path}", *parts.choices_to_repeat())
+    screen.next_command(f"python train.py {' '.join(words)}")
     return run
