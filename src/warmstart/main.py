@@ -18,7 +18,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
@@ -36,43 +36,18 @@ COUNT: Rule = (int, lambda value: value > 0, "a whole number above 0")
 AMOUNT: Rule = (NUMBER, lambda value: 0 <= value < math.inf, "a number, 0 or more")
 SHARE: Rule = (NUMBER, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 LIMIT: Rule = (int, lambda value: value > 0 or value == -1, "a whole number above 0, or -1 for no limit")
-WIDTHS: Rule = (
-    ListConfig,
-    lambda value: value and all(type(n) is int and n > 0 for n in value),
-    "widths, as in [64,64]",
-)
+# Settings that every part of a stage shares; those of a single part are checked by its signature and constructor.
 RULES: dict[str, Rule] = {
     "output_dir": (str, bool, "a folder"),
     "seed": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "data.batch_size": COUNT,
     "data.labels_per_class": COUNT,
     "data.label_fraction": SHARE,
-    "data.split_seed": (int, lambda value: value >= 0, "a whole number, 0 or more"),
-    "data.size": COUNT,
-    "data.rows": COUNT,
-    "data.channels": (int, lambda value: value in (1, 3), "1 or 3"),
     "data.augment": (DictConfig, bool, "settings, such as data.augment.shift=1"),
     "data.augment.shift": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "data.augment.crop": SHARE,
     "data.augment.colour": AMOUNT,
     "data.augment.noise": AMOUNT,
-    "backbone.hidden": WIDTHS,
-    "backbone.widths": WIDTHS,
-    "backbone.blocks": WIDTHS,
-    "backbone.width": COUNT,
-    "backbone.depth": COUNT,
-    "backbone.heads": COUNT,
-    "backbone.mlp_ratio": (NUMBER, lambda value: value > 0, "a number above 0"),
-    "backbone.dropout": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
-    "backbone.stem.patch": COUNT,
-    "objective.noise": AMOUNT,
-    "objective.drop": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
-    "objective.ratio": (NUMBER, lambda value: 0 < value < 1, "a number above 0 and below 1"),
-    "objective.temperature": (NUMBER, lambda value: 0 < value < math.inf, "a number above 0"),
-    "objective.projection": COUNT,
-    "loss.gamma": AMOUNT,
-    "loss.delta": (NUMBER, lambda value: 0 < value < math.inf, "a number above 0"),
-    "loss.label_smoothing": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
     "optimizer.lr": (NUMBER, lambda value: 0 < value < math.inf, "a number above 0"),
     "optimizer.weight_decay": AMOUNT,
     "trainer.max_epochs": LIMIT,

@@ -32,24 +32,25 @@ def example(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     return outputs, targets[kind]
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_loss_gives_one_finite_value_per_example_with_the_right_gradient(name: str):
+def examples(name: str) -> list[tuple]:
+    """The loss of a yaml, and outputs and targets of every kind that it takes."""
     node = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
     loss = instantiate(node, _partial_=True)
-    for kind in get_object(node._target_).takes:
-        outputs, targets = example(kind)
+    return [(loss, *example(kind)) for kind in get_object(node._target_).takes]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_gives_one_finite_value_per_example_with_the_right_gradient(name: str):
+    for loss, outputs, targets in examples(name):
         values = loss(outputs, targets)
         assert values.shape == (5,)
         assert torch.isfinite(values).all()
-        torch.autograd.gradcheck(lambda x, t=targets: loss(x, t), outputs.requires_grad_())
+        torch.autograd.gradcheck(lambda x, f=loss, t=targets: f(x, t), outputs.requires_grad_())
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_example_has_no_say_in_the_loss_of_another(name: str):
-    node = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
-    loss = instantiate(node, _partial_=True)
-    for kind in get_object(node._target_).takes:
-        outputs, targets = example(kind)
+    for loss, outputs, targets in examples(name):
         outputs.requires_grad_()
         loss(outputs, targets)[0].backward()
         assert outputs.grad[0].abs().sum() > 0
@@ -58,10 +59,7 @@ def test_an_example_has_no_say_in_the_loss_of_another(name: str):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_stays_finite_on_extreme_outputs(name: str):
-    node = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
-    loss = instantiate(node, _partial_=True)
-    for kind in get_object(node._target_).takes:
-        outputs, targets = example(kind)
+    for loss, outputs, targets in examples(name):
         assert torch.isfinite(loss(outputs.float() * 1e4, targets)).all()
 
 

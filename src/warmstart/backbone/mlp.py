@@ -21,6 +21,8 @@ class MLP(nn.Module):
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise UserError(f"backbone.hidden={hidden}: give the width of one or more layers")
+        if not 0 <= dropout < 1:
+            raise UserError(f"backbone.dropout={dropout}: must be 0 or more and below 1")
         sizes = [math.prod(spec.shape), *hidden]
         self.layers = nn.ModuleList(
             nn.Sequential(

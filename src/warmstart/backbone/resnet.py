@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.contracts import Features, Spec
+from warmstart.contracts import Features, Spec, UserError
 
 
 class BasicBlock(nn.Module):
@@ -38,6 +38,8 @@ class ResNet(nn.Module):
 
     def __init__(self, spec: Spec, widths: list[int], blocks: list[int]):
         super().__init__()
+        if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
+            raise UserError(f"backbone.widths={widths} and blocks={blocks}: give as many of both, all above 0")
         self.stem = nn.Sequential(
             nn.Conv2d(spec.shape[0], widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )

@@ -53,6 +53,8 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        if min(width, depth, heads) < 1 or mlp_ratio <= 0 or not 0 <= dropout < 1:
+            raise UserError("backbone: width, depth, heads, mlp_ratio must be above 0, dropout 0 or more and below 1")
         if width % heads:
             raise UserError(f"backbone.width={width} is not a multiple of backbone.heads={heads}")
         self.width = width

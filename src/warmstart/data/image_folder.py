@@ -27,6 +27,8 @@ class ImageFolder:
     offers: ClassVar = frozenset({"category"})
 
     def __init__(self, root: str, size: int = 32, channels: int = 3, split_seed: int = 0):
+        if size < 1 or channels not in (1, 3):
+            raise UserError(f"data.size={size}, channels={channels}: size must be above 0, channels 1 or 3")
         self.root, self.size, self.channels, self.split_seed = Path(root), size, channels, split_seed
 
     def load(self, target: str | None) -> Splits:

@@ -32,16 +32,16 @@ class Table:
     def __init__(
         self,
         root: str,
-        target: str | list[str],
-        categorical: list[str] | None = None,
-        ignore: list[str] | None = None,
+        target: str | int | list[str | int],
+        categorical: list[str | int] | None = None,
+        ignore: list[str | int] | None = None,
         missing: str = "error",
         split_seed: int = 0,
     ):
         if missing not in ("error", "mean", "median"):
             raise UserError(f"data.missing={missing}: give mean, median or error")
         self.root, self.missing, self.split_seed = root, missing, split_seed
-        self.target = list(map(str, target)) if isinstance(target, (list, tuple)) else [str(target)]
+        self.target = list(map(str, target)) if isinstance(target, list) else [str(target)]
         self.categorical, self.ignore = list(map(str, categorical or [])), list(map(str, ignore or []))
 
     def load(self, target: str | None) -> Splits:
@@ -73,7 +73,7 @@ class Table:
         return Preprocessor(self.categorical, self.missing)
 
     def _check(self, features: pd.DataFrame) -> None:
-        """Every cell is looked at before anything is fitted, so that an error names the row of the file."""
+        """Look at every cell while the rows are still those of the file, so that an error names the right one."""
         checker = Preprocessor(self.categorical, self.missing)
         checker.fit(features)
 
@@ -99,4 +99,4 @@ class Table:
 def strata_of(target: pd.Series) -> np.ndarray | None:
     """Class numbers to stratify by, whatever the objective makes of the column; None where it has rare values."""
     _, numbers, counts = np.unique(to_names(target).astype(str), return_inverse=True, return_counts=True)
-    return numbers if len(counts) > 1 and counts.min() >= 4 and len(counts) * 7 <= len(numbers) else None
+    return numbers if len(counts) > 1 and counts.min() >= 4 else None

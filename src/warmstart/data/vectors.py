@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from warmstart.contracts import Rows, Splits
+from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.preprocess.vector import Preprocessor
 
 
@@ -29,6 +29,8 @@ class Vectors:
         noise: float = 0.1,
         seed: int = 0,
     ):
+        if rows < 20 or classes < 2 or min(features, directions, values) < 1 or seed < 0:
+            raise UserError("data: rows must be 20 or more, classes 2 or more, features, directions, values above 0")
         self.features, self.directions, self.values, self.classes = features, directions, values, classes
         self.rows, self.noise, self.seed = rows, noise, seed
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.cross_entropy import cross_entropy
 
 
@@ -25,6 +25,8 @@ class Contrastive(nn.Module):
         self, backbone: Backbone, spec: Spec, loss: LossFunction, temperature: float = 0.2, projection: int = 128
     ):
         super().__init__()
+        if temperature <= 0 or projection < 1:
+            raise UserError(f"objective.temperature={temperature}, projection={projection}: must be above 0")
         self.loss = loss
         self.temperature = temperature
         self.head = nn.Sequential(

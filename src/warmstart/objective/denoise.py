@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.mse import mse
 
 
@@ -23,6 +23,8 @@ class Denoise(nn.Module):
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: float = 1.0, drop: float = 0.0):
         super().__init__()
+        if noise < 0 or not 0 <= drop < 1:
+            raise UserError(f"objective.noise={noise}, drop={drop}: must be 0 or more, and drop below 1")
         self.loss = loss
         self.noise, self.drop = noise, drop
         self.head = nn.Linear(backbone.width, math.prod(spec.shape))

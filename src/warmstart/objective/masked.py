@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.mse import mse
 
 
@@ -22,6 +22,8 @@ class Masked(nn.Module):
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, ratio: float = 0.5):
         super().__init__()
+        if not 0 < ratio < 1:
+            raise UserError(f"objective.ratio={ratio}: must be above 0 and below 1")
         self.loss = loss
         self.ratio = ratio
         self.head = nn.Linear(backbone.width, backbone.target_size)
