@@ -244,7 +244,7 @@ def bench_input() -> Iterator[Result]:
     one_by_one = OneByOne(images, shift)
     ours = GatherLoader(encoded, None, batch, SEED)
     arms = {
-        "warmstart": lambda: per_second(augment(item.x) for item in ours),
+        "warmstart": lambda: per_second(augment(item.x) for _ in range(8) for item in ours),
         "no workers": lambda: per_second(DataLoader(one_by_one, batch, shuffle=True)),
         "2 workers": lambda: per_second(DataLoader(one_by_one, batch, shuffle=True, num_workers=2)),
     }

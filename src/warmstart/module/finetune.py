@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytorch_lightning as pl
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from warmstart.contracts import Augment, Backbone, Batch, Objective, Strategy
+from warmstart.module.lean import LeanModule
 from warmstart.module.mean import RunningMean
 from warmstart.module.optimization import assign, configure, freeze
 from warmstart.module.randomness import seed_step
 
 
-class FinetuneModule(pl.LightningModule):
+class FinetuneModule(LeanModule):
     """Frozen parts stay in evaluation mode, so that their norm statistics and dropout do not move either.
 
     All randomness of a step is a function of `seed` and the step's number.

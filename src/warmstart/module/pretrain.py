@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from warmstart.contracts import Augment, Backbone, Batch, Objective
+from warmstart.module.lean import LeanModule
 from warmstart.module.mean import RunningMean
 from warmstart.module.optimization import configure
 from warmstart.module.randomness import seed_step
 
 
-class PretrainModule(pl.LightningModule):
+class PretrainModule(LeanModule):
     """All randomness of a step (noise, masks, augmentation, dropout) is a function of `seed` and the step's number.
 
     A resumed run therefore draws what an undisturbed one would.
