@@ -22,6 +22,10 @@ class UserError(Exception):
     """
 
 
+class Pruned(Exception):
+    """A search stops this run early: others do better with what it has been given so far."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """What one preprocessed example and its target look like.

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import UserError
+from warmstart.contracts import Pruned, UserError
 from warmstart.run.identity import config_sha256, environment, git_state, new_id
 
 # What a saved config may name, by the group it stands in.
@@ -43,6 +43,7 @@ class RunFolder:
     def __init__(self, path: Path, record: dict[str, Any]):
         self.path = path
         self.record = record
+        self.is_recording = False
 
     @classmethod
     def create(cls, config: DictConfig, parent: Path, name: str | None = None) -> RunFolder:
@@ -119,18 +120,20 @@ class RunFolder:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
         if not isinstance(config, DictConfig) or "stage" not in config:
             raise UserError(f"{path} is damaged: it is not the config of a run")
-        for group, target in _targets(OmegaConf.to_container(config)):
-            if not _trusted(group, target, trust):
-                raise UserError(
-                    f"{path} names {target}, which is not a part of warmstart; "
-                    f"if that code is yours, add trust=[{target.split('.')[0]}]"
-                )
+        check_targets(OmegaConf.to_container(config), path, trust)
         OmegaConf.set_struct(config, True)
         return config
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[RunFolder]:
-        """Keep status and log true while the block runs: done, failed with its traceback, or interrupted."""
+        """Keep status and log true while the block runs: done, failed with its traceback, pruned or interrupted.
+
+        Inside another `recording` of the same run the outer one does all that.
+        """
+        if self.is_recording:
+            yield self
+            return
+        self.is_recording = True
         handler = logging.FileHandler(self.path / "train.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger()
@@ -143,14 +146,32 @@ class RunFolder:
         except KeyboardInterrupt:
             self.update(status="interrupted", error="interrupted by the user")
             raise
+        except Pruned as reason:
+            self.update(status="pruned", error=str(reason))
+            raise
         except BaseException as error:
             logger.error(traceback.format_exc())
             self.update(status="failed", error=f"{type(error).__name__}: {error}")
             raise
         finally:
+            self.is_recording = False
             logger.removeHandler(handler)
             logger.setLevel(previous_level)
             handler.close()
+
+
+def check_targets(config: dict[str, Any], place: Path, trust: tuple[str, ...] = ()) -> None:
+    """Refuse a config that was read from `place` and names code that is not a part of its group.
+
+    Raises:
+        UserError: names the code, and how to trust it.
+    """
+    for group, target in _targets(config):
+        if not _trusted(group, target, trust):
+            raise UserError(
+                f"{place} names {target}, which is not a part of warmstart; "
+                f"if that code is yours, add trust=[{target.split('.')[0]}]"
+            )
 
 
 def _targets(node: Any, group: str = "") -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from warmstart.stage.train import check_data, note_data, runs_folder
 from warmstart.trainer.build import build_trainer
 
 
-def run(config: DictConfig) -> RunFolder:
+def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Test the run that `run=` names, on the test split of its own data."""
     finetuned = find(config.run, Path(config.output_dir), "finetune", config.experiment)
     screen.say(f"evaluating {finetuned.path}")
@@ -35,7 +35,7 @@ def run(config: DictConfig) -> RunFolder:
         subset_seed=derive_seed(theirs.seed, "subset"),
     ).prepare()
     check_data(finetuned, data)
-    run = RunFolder.create(config, runs_folder(config))
+    run = opened or RunFolder.create(config, runs_folder(config))
     note_data(run, theirs, data)
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():

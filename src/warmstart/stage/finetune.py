@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback
 
 from warmstart import screen
 from warmstart.contracts import UserError
@@ -21,19 +23,41 @@ from warmstart.stage.train import note_data, resumable, runs_folder, show, train
 from warmstart.trainer.pictures import Confusions, Projector
 
 
-def run(config: DictConfig, folder: Path | None = None, name: str | None = None) -> RunFolder:
+def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
     """Finetune as `config` says.
 
     Args:
         config: a composed finetuning config.
-        folder: where to make the run folder, if not in its usual place.
-        name: the run folder's name, if not the run's id.
+        opened: the folder to run in, if not a new one; where it holds a checkpoint, the run goes on from there.
+        watchers: further callbacks for the Trainer.
     """
     resumed = resumable(Path(config.resume), "finetune") if config.get("resume") else None
     if resumed is not None:
         config = resumed.config(tuple(config.trust))
+        if config.init != "scratch":
+            config.init = resumed.record["parent"]["path"]
+    data, module, lineage = assemble(config)
+    run = opened or resumed or RunFolder.create(config, runs_folder(config))
+    note_data(run, config, data)
+    run.update(**lineage)
+    screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
+    pictures = [Projector(), Confusions()] if config.pictures else []
+    with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
+        trainer.test(module, datamodule=data, verbose=False)
+        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+        save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor)
+    show(run)
+    screen.next_command(
+        f"python train.py stage=evaluate experiment={config.experiment} run={run.path}",
+        f"tensorboard --logdir {config.output_dir}",
+    )
+    return run
+
+
+def assemble(config: DictConfig) -> tuple[TaskDataModule, FinetuneModule, dict[str, Any]]:
+    """The data, the module with its initial weights, and the record's `parent` and `transfer`: where they are from."""
     parts.check_fit(config)
-    start, parent = find_start(config, resumed)
+    start, parent = find_start(config)
     data = TaskDataModule(
         parts.build_source(config),
         parts.get_object(config.objective._target_).target,
@@ -64,24 +88,10 @@ def run(config: DictConfig, folder: Path | None = None, name: str | None = None)
         parts.build_augment(config, data.preprocessor),
         derive_seed(config.seed, "noise"),
     )
-    run = resumed or RunFolder.create(config, folder or runs_folder(config), name)
-    note_data(run, config, data)
-    run.update(parent=parent, transfer=transfer)
-    screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
-    pictures = [Projector(), Confusions()] if config.pictures else []
-    with training(run, config, module, data, pictures) as (trainer, metrics):
-        trainer.test(module, datamodule=data, verbose=False)
-        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-        save_model(run, config, backbone, objective, data.spec, data.preprocessor)
-    show(run)
-    screen.next_command(
-        f"python train.py stage=evaluate experiment={config.experiment} run={run.path}",
-        f"tensorboard --logdir {config.output_dir}",
-    )
-    return run
+    return data, module, {"parent": parent, "transfer": transfer}
 
 
-def find_start(config: DictConfig, resumed: RunFolder | None) -> tuple[SavedModel | None, dict[str, Any] | None]:
+def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | None]:
     """The saved backbone that `init` names, and the parent record; both None for init=scratch.
 
     Raises:
@@ -90,8 +100,6 @@ def find_start(config: DictConfig, resumed: RunFolder | None) -> tuple[SavedMode
     word = str(config.init)
     if word == "scratch":
         return None, None
-    if resumed is not None:
-        word = str(resumed.record["parent"]["path"])
     if word == "latest":
         found = latest(Path(config.output_dir), "pretrain", config.experiment)
         screen.say(f"init=latest is {found.path}")

@@ -20,14 +20,14 @@ from warmstart.stage.restore import restore
 from warmstart.stage.train import runs_folder
 
 
-def run(config: DictConfig) -> RunFolder:
+def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Predict for `input=` with the run that `run=` names."""
     finetuned = find(config.run, Path(config.output_dir), "finetune", config.experiment)
     screen.say(f"predicting with {finetuned.path}")
     module, saved = restore(finetuned, finetuned.config(tuple(config.trust)))
     preprocessor = rebuild(saved.preprocessor)
     x = preprocessor.encode(preprocessor.read(str(config.input)))
-    run = RunFolder.create(config, runs_folder(config))
+    run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
         lines = []

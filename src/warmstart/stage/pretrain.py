@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
+from pytorch_lightning import Callback
 
 from warmstart import screen
 from warmstart.data.module import GenericDataModule
@@ -17,17 +19,32 @@ from warmstart.stage.train import note_data, resumable, runs_folder, show, train
 from warmstart.trainer.pictures import Projector, Reconstructions
 
 
-def run(config: DictConfig, folder: Path | None = None, name: str | None = None) -> RunFolder:
+def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
     """Pretrain as `config` says.
 
     Args:
         config: a composed pretraining config.
-        folder: where to make the run folder, if not in its usual place.
-        name: the run folder's name, if not the run's id.
+        opened: the folder to run in, if not a new one; where it holds a checkpoint, the run goes on from there.
+        watchers: further callbacks for the Trainer.
     """
     resumed = resumable(Path(config.resume), "pretrain") if config.get("resume") else None
     if resumed is not None:
         config = resumed.config(tuple(config.trust))
+    data, module = assemble(config)
+    run = opened or resumed or RunFolder.create(config, runs_folder(config))
+    note_data(run, config, data)
+    screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
+    pictures = [Reconstructions(), Projector()] if config.pictures else []
+    with training(run, config, module, data, [*pictures, *watchers]):
+        save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, plain=True)
+    show(run)
+    words = ("stage=finetune", f"experiment={config.experiment}", f"init={run.path}", *parts.choices_to_repeat())
+    screen.next_command(f"python train.py {' '.join(words)}")
+    return run
+
+
+def assemble(config: DictConfig) -> tuple[GenericDataModule, PretrainModule]:
+    """The data and the module, with its initial weights."""
     parts.check_fit(config)
     objective_class = parts.get_object(config.objective._target_)
     data = GenericDataModule(
@@ -48,13 +65,4 @@ def run(config: DictConfig, folder: Path | None = None, name: str | None = None)
         parts.build_augment(config, data.preprocessor),
         derive_seed(config.seed, "noise"),
     )
-    run = resumed or RunFolder.create(config, folder or runs_folder(config), name)
-    note_data(run, config, data)
-    screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
-    pictures = [Reconstructions(), Projector()] if config.pictures else []
-    with training(run, config, module, data, pictures):
-        save_model(run, config, backbone, objective, data.spec, data.preprocessor, plain=True)
-    show(run)
-    words = ("stage=finetune", f"experiment={config.experiment}", f"init={run.path}", *parts.choices_to_repeat())
-    screen.next_command(f"python train.py {' '.join(words)}")
-    return run
+    return data, module

@@ -14,7 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
@@ -30,9 +29,7 @@ from warmstart.trainer.progress import ProgressLines
 
 
 def runs_folder(config: DictConfig) -> Path:
-    """Where a run of this config belongs: under the sweep's folder in a multirun, by stage and experiment else."""
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        return Path(HydraConfig.get().sweep.dir)
+    """Where a run of this config belongs: by stage and experiment."""
     return Path(config.output_dir) / config.stage / config.experiment
 
 

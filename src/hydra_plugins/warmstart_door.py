@@ -1,0 +1,46 @@
+"""Hydra's way in: its sweepers and launchers must live in this namespace; all they do is in `warmstart.sweep`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class Sweeper(HydraSweeper):
+    """Runs `-m`: plans all jobs, then has them run by the launcher."""
+
+    def __init__(self, params: dict[str, str] | None = None):
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what the launchers of other makers need."""
+        self.context = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Plan and run; leave with the exit status where it is not 0."""
+        from warmstart.sweep.engine import multirun
+
+        status = multirun(self.context, self.params, arguments)
+        if status:
+            sys.exit(status)
+
+
+class Pool(Launcher):
+    """Settings of `warmstart.sweep.pool`, which runs jobs in processes of this machine."""
+
+    def __init__(self, workers: int | None, threads: int | None, isolate: bool):
+        self.settings = {"workers": workers, "threads": threads, "isolate": isolate}
+
+    def setup(self, **context: Any) -> None:
+        """Nothing to keep."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Not Hydra's way: its own sweepers know neither states nor resuming."""
+        raise RuntimeError("hydra/launcher=pool needs hydra/sweeper=warmstart, which is the default")

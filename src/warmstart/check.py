@@ -1,0 +1,107 @@
+"""What no run can use is refused before anything heavy is imported, and errors are said in a line or two."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any
+
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from warmstart.contracts import UserError
+
+Rule = tuple[type | tuple[type, ...], Callable[[Any], bool], str]
+NUMBER = (int, float)
+COUNT: Rule = (int, lambda value: value > 0, "a whole number above 0")
+AMOUNT: Rule = (NUMBER, lambda value: 0 <= value < math.inf, "a number, 0 or more")
+SHARE: Rule = (NUMBER, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+LIMIT: Rule = (int, lambda value: value > 0 or value == -1, "a whole number above 0, or -1 for no limit")
+# Settings that every part of a stage shares; those of a single part are checked by its signature and constructor.
+RULES: dict[str, Rule] = {
+    "output_dir": (str, bool, "a folder"),
+    "seed": (int, lambda value: value >= 0, "a whole number, 0 or more"),
+    "data.batch_size": COUNT,
+    "data.labels_per_class": COUNT,
+    "data.label_fraction": SHARE,
+    "data.augment": (DictConfig, bool, "settings, such as data.augment.shift=1"),
+    "data.augment.shift": (int, lambda value: value >= 0, "a whole number, 0 or more"),
+    "data.augment.crop": SHARE,
+    "data.augment.colour": AMOUNT,
+    "data.augment.noise": AMOUNT,
+    "optimizer.lr": (NUMBER, lambda value: 0 < value < math.inf, "a number above 0"),
+    "optimizer.weight_decay": AMOUNT,
+    "trainer.max_epochs": LIMIT,
+    "trainer.max_steps": LIMIT,
+    "trainer.accumulate_grad_batches": COUNT,
+    "trainer.check_val_every_n_epoch": COUNT,
+    "trainer.log_every_n_steps": COUNT,
+    "trainer.limit_val_batches": (NUMBER, lambda value: value > 0, "above 0: the best checkpoint is chosen by it"),
+    "trainer.limit_train_batches": (NUMBER, lambda value: value > 0, "above 0"),
+    "trainer.devices": (int, lambda value: value == 1, "1: a run uses one device"),
+    "transfer.seeds": COUNT,
+}
+MAY_BE_NULL = frozenset(
+    {
+        "data.labels_per_class",
+        "data.label_fraction",
+        "trainer.check_val_every_n_epoch",
+        "trainer.limit_val_batches",
+        "trainer.limit_train_batches",
+    }
+)
+
+
+def check(config: DictConfig) -> None:
+    """Refuse missing values and numbers that no run can use, before anything heavy is imported."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        needed = " ".join(f"{key}=..." for key in missing)
+        raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}")
+    for prefix in ("", "pretrain."):
+        for key, (kinds, holds, rule) in RULES.items():
+            path = (prefix + key).rpartition(".")[0]
+            parent = OmegaConf.select(config, path) if path else config
+            if not isinstance(parent, DictConfig) or key.rpartition(".")[2] not in parent:
+                continue
+            value = OmegaConf.select(config, prefix + key)
+            if value is None and key in MAY_BE_NULL:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kinds) or not holds(value):
+                raise UserError(f"{prefix}{key}={'null' if value is None else value}: must be {rule}")
+        limits = OmegaConf.select(config, f"{prefix}trainer")
+        if limits is not None and limits.max_epochs == -1 and limits.max_steps == -1:
+            raise UserError(f"{prefix}trainer has no end: give trainer.max_epochs or trainer.max_steps")
+    for part in ("data", "backbone", "objective"):
+        node = config.get(part)
+        if node is not None and (not isinstance(node, DictConfig) or "_target_" not in node):
+            raise UserError(
+                f"experiment={config.experiment} chooses no {part} for stage={config.stage}: "
+                f"does it have a file conf/experiment/{config.experiment}/{config.stage}.yaml?"
+            )
+
+
+def explain(error: Exception) -> str:
+    """An error of Hydra or OmegaConf in one or two lines, with the nearest names that do exist."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[0] if lines else type(error).__name__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name} does not exist. {_nearest(name, error.options or [])}"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
+        siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
+        place = str(cause.full_key).rpartition(".")[0] or "the config"
+        return f"{cause.full_key}: there is no such key. {_nearest(str(cause.key), siblings, f'In {place}')}"
+    if "No match in the defaults list" in message:
+        return f"{message.split(' No match')[0]} This stage and experiment have no such part."
+    return message
+
+
+def _nearest(name: str, options: list[str], where: str = "There is") -> str:
+    near = difflib.get_close_matches(name, [str(option) for option in options], n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"{where}: {', '.join(sorted(map(str, options)))}." if options else ""

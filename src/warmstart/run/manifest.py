@@ -1,0 +1,137 @@
+"""What a sweep set out to run, frozen before its first job starts, and how far each job is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from warmstart.contracts import UserError
+from warmstart.run.folder import RunFolder, check_targets, write_atomically
+from warmstart.run.identity import config_sha256
+from warmstart.run.lock import Lock
+
+MANIFEST, RUNS, LOCKS, STUDY = "manifest.json", "runs", "locks", "study.log"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep.
+
+    Args:
+        name: the name of its run folder.
+        values: what it was given of what the sweep varies, by config key.
+        config: the whole config, resolved; its SHA-256 is the job's identity.
+        needs: the job that must be done before this one can start.
+    """
+
+    name: str
+    values: dict[str, Any]
+    config: dict[str, Any]
+    needs: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """The job's identity, which is also its run's `config_sha256`."""
+        return config_sha256(self.config)
+
+
+@dataclass
+class Manifest:
+    """A sweep's folder: manifest.json, runs/<job>/ for each job, locks/<job>.
+
+    Args:
+        folder: the sweep's folder.
+        stage: the stage of its jobs.
+        experiment: their experiment.
+        words: the command line that made it.
+        metric: the name of the metric that ranks configurations, or None where the stage has none.
+        mode: whether more (max) or less (min) of it is better.
+        git: commit of the code that made the plan.
+        jobs: the plan; empty for a search, whose jobs are made as it goes.
+        search: what the search may choose, and how; None for a grid.
+    """
+
+    folder: Path
+    stage: str
+    experiment: str
+    words: list[str]
+    metric: str | None
+    mode: str
+    git: dict[str, Any]
+    jobs: list[Job]
+    search: dict[str, Any] | None = None
+    by_name: dict[str, Job] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        self.by_name = {job.name: job for job in self.jobs}
+
+    def write(self) -> None:
+        """Make the folder and freeze the plan in it.
+
+        Raises:
+            UserError: the folder exists already or cannot be written.
+        """
+        plan = {key: value for key, value in vars(self).items() if key not in ("folder", "jobs", "by_name")}
+        jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
+        try:
+            (self.folder / RUNS).mkdir(parents=True)
+            write_atomically(self.folder / MANIFEST, json.dumps({**plan, "jobs": jobs}) + "\n")
+        except FileExistsError as error:
+            raise UserError(f"{self.folder} is taken: remove it, or give another output_dir=") from error
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror}; give a writable output_dir=") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The plan of an existing sweep.
+
+        Raises:
+            UserError: it is missing, damaged, or a job is no longer what was planned.
+        """
+        path = folder / MANIFEST
+        try:
+            plan = json.loads(path.read_text())
+            digests = [job.pop("sha256") for job in plan["jobs"]]
+            manifest = cls(folder, **{**plan, "jobs": [Job(**job) for job in plan["jobs"]]})
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(f"{folder} is not the folder of a sweep: it has no {MANIFEST}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+        for job, digest in zip(manifest.jobs, digests, strict=True):
+            if job.sha256 != digest:
+                raise UserError(f"{path}: the config of {job.name} was changed after it was planned; start a new sweep")
+        return manifest
+
+    def check(self, trust: tuple[str, ...]) -> None:
+        """Refuse a plan that names code of a package that is not trusted."""
+        for job in self.jobs:
+            check_targets(job.config, self.folder / MANIFEST, trust)
+
+    def path(self, name: str) -> Path:
+        """A job's run folder."""
+        return self.folder / RUNS / name
+
+    def lock(self, name: str) -> Lock:
+        """Held by whoever runs the job."""
+        return Lock(self.folder / LOCKS / name)
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """A job's run.json, or None before it has one."""
+        path = self.path(name)
+        return RunFolder.open(path).record if (path / "run.json").exists() else None
+
+    def state(self, name: str) -> str:
+        """planned, running, done, failed, pruned or interrupted."""
+        record = self.record(name)
+        if record is None:
+            return "planned"
+        if record["status"] != "running":
+            return record["status"]
+        return "running" if self.lock(name).is_held() else "interrupted"
+
+    def names(self) -> list[str]:
+        """All jobs: those planned, and those that a search made so far."""
+        made = {path.parent.name for path in (self.folder / RUNS).glob("*/run.json")}
+        return [*self.by_name, *sorted(made - set(self.by_name))]
