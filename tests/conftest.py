@@ -14,7 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from warmstart import main
+from warmstart import main, screen
+from warmstart.check import explain
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet; a second thread only slows models this small
 
@@ -65,7 +66,7 @@ def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
             try:
                 status = main.run(compose("train", overrides=[*words, f"output_dir={folder}"]))
             except (HydraException, OmegaConfBaseException) as error:
-                main._print_error(main.explain(error))
+                screen.error(explain(error))
                 status = main.USER_MISTAKE
         captured = capfd.readouterr()
         return Outcome(status, captured.out, captured.err, folder)

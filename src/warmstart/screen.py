@@ -45,6 +45,12 @@ def say(line: str, style: str | None = None) -> None:
         console().print(line, style=style, markup=False)
 
 
+def error(message: str) -> None:
+    """Say what went wrong, in red, whatever else is kept quiet."""
+    log.error(message)
+    console().print(f"error: {message}", style="bold red", markup=False)
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A number for a table; what was not measured or is not finite is said in words, never as a number."""
     if value is None:

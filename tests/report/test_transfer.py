@@ -12,6 +12,7 @@ import pytest
 
 from warmstart.contracts import UserError
 from warmstart.report.transfer import write_report
+from warmstart.run.manifest import Job, Manifest
 
 SCORES = {
     ("pretrained", 1): [0.8, 0.9],
@@ -27,17 +28,18 @@ def folder(tmp_path: Path) -> Path:
     for (arm, labels), values in SCORES.items():
         for seed, value in enumerate(values):
             name = f"{arm}-{labels}-seed{seed}"
-            runs.append({"name": name, "arm": arm, "labels_per_class": labels, "seed": seed})
+            runs.append(Job(name, {"arm": arm, "labels_per_class": labels, "seed": seed}, {}))
             record = {"status": "failed", "error": "diverged", "metrics": {}, "cost": None}
             if value is not None:
                 record = {"status": "done", "metrics": {"test/accuracy": value}, "cost": {"seconds": 1, "steps": 10}}
             (tmp_path / "runs" / name).mkdir(parents=True)
             (tmp_path / "runs" / name / "run.json").write_text(json.dumps({"id": name, "stage": "finetune", **record}))
-    plan = {"metric": "test/accuracy", "mode": "max", "arms": ["pretrained", "scratch"], "runs": runs}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
     (tmp_path / "runs" / "pretrain").mkdir()
     pretrain = {"id": "base", "cost": {"seconds": 5.0, "steps": 100}, "data": {"rows": {"validation": 270}}}
     (tmp_path / "runs" / "pretrain" / "run.json").write_text(json.dumps(pretrain))
+    plan = Manifest(tmp_path / "plan", "transfer", "digits", [], "val/accuracy", "max", {"commit": None}, runs)
+    plan.write()
+    (tmp_path / "plan" / "manifest.json").rename(tmp_path / "manifest.json")
     return tmp_path
 
 
@@ -69,7 +71,7 @@ def test_rebuilt_reports_are_equal_and_need_no_torch(folder: Path):
 
 
 def test_nothing_done_or_nothing_there(folder: Path, tmp_path_factory: pytest.TempPathFactory):
-    with pytest.raises(UserError, match=r"no plan.json"):
+    with pytest.raises(UserError, match=r"no manifest.json"):
         write_report(tmp_path_factory.mktemp("empty"))
     for path in (folder / "runs").glob("*seed*/run.json"):
         path.write_text(json.dumps({"id": "x", "stage": "finetune", "status": "planned"}))

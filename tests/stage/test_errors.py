@@ -270,10 +270,10 @@ def test_a_settings_file_of_numbers_that_no_float_holds(cli, tmp_path: Path):
 
 
 def test_a_damaged_plan_or_preprocessor(cli, tmp_path: Path):
-    (tmp_path / "plan.json").write_text("[]")
-    refused(cli("stage=report", f"runs={tmp_path}"), "plan.json", "damaged")
-    (tmp_path / "plan.json").write_text('{"metric": 1, "mode": 1, "arms": [], "runs": [{}]}')
-    refused(cli("stage=report", f"runs={tmp_path}"), "plan.json", "damaged")
+    (tmp_path / "manifest.json").write_text("[]")
+    refused(cli("stage=report", f"runs={tmp_path}"), "manifest.json", "damaged")
+    (tmp_path / "manifest.json").write_text('{"metric": 1, "mode": 1, "arms": [], "runs": [{}]}')
+    refused(cli("stage=report", f"runs={tmp_path}"), "manifest.json", "damaged")
     base = cli("stage=pretrain", *FAST).run("pretrain")
     (base / "model").rename(tmp_path / "bare")
     state = json.loads((tmp_path / "bare" / "preprocessor.json").read_text())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from warmstart.run.folder import RunFolder
 from warmstart.stage import transfer
 
 SMALL = (
@@ -92,13 +93,13 @@ def test_arms_of_one_seed_share_subset_order_and_head(composed, monkeypatch: pyt
 
     config = composed(*SMALL, f"output_dir={tmp_path}")
     whole = OmegaConf.create(OmegaConf.to_container(config, resolve=True)["pretrain"])
-    base = pretrain.run(whole, tmp_path, "base")
+    base = pretrain.run(whole, RunFolder.create(whole, tmp_path, "base"))
     monkeypatch.setattr(finetune, "training", spy)
     for arm in config.transfer.arms:
         for seed in (0, 1):
             name = (arm, seed)
             with pytest.raises(Stop):
-                finetune.run(transfer.arm_config(config, arm, str(base.path), 2, seed), tmp_path, f"{arm}{seed}")
+                finetune.run(transfer.arm_config(config, arm, str(base.path), 2, seed))
     for seed in (0, 1):
         one = seen["pretrained", seed]
         for arm in config.transfer.arms:

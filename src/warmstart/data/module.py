@@ -57,13 +57,24 @@ class MemoryDataModule(pl.LightningDataModule):
     def fitting_rows(self, splits: Splits) -> Rows:
         """The rows to fit a new preprocessor on."""
 
-    def prepare(self) -> MemoryDataModule:
-        """Read, check, split and encode everything; raise UserError where the data is broken."""
-        splits = self.source.load(self.target)
-        self.fingerprint = fingerprint(splits)
+    @property
+    def subset(self) -> Any:
+        """What chooses the training rows; None where all of them are taken."""
+        return None
+
+    def prepare(self, splits: Splits | None = None, like: MemoryDataModule | None = None) -> MemoryDataModule:
+        """Read, check, split and encode everything; raise UserError where the data is broken.
+
+        Args:
+            splits: what the source loads, where it is loaded already.
+            like: a module prepared from these splits; what is the same for both is shared, not made again.
+        """
+        splits = splits or self.source.load(self.target)
+        self.fingerprint = like.fingerprint if like else fingerprint(splits)
         if self.preprocessor is None:
             self.preprocessor = self.source.preprocessor()
             self.preprocessor.fit(self.fitting_rows(splits).x)
+        is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training = self.training_rows(splits)
         chosen = {
             "train": training,
@@ -71,6 +82,9 @@ class MemoryDataModule(pl.LightningDataModule):
             "test": splits.test,
         }
         for name, rows in chosen.items():
+            if is_alike and (name != "train" or like.subset == self.subset):
+                self.parts[name] = like.parts[name]
+                continue
             y = None if self.target is None else torch.from_numpy(rows.y)
             self.parts[name] = (self.preprocessor.encode(rows.x), y)
         shape = tuple(self.parts["train"][0].shape[1:])
@@ -151,8 +165,15 @@ class TaskDataModule(MemoryDataModule):
         super().__init__(*args, **kwargs)
         self.budget = (subset_seed, labels_per_class, label_fraction)
 
+    @property
+    def subset(self) -> Any:
+        """Seed and budget."""
+        return None if self.budget[1:] == (None, None) else self.budget
+
     def training_rows(self, splits: Splits) -> Rows:
         """The labelled subset."""
+        if self.subset is None:
+            return splits.train
         return splits.train.take(labelled_subset(splits.train.y, splits.labels, *self.budget))
 
     def fitting_rows(self, splits: Splits) -> Rows:

@@ -34,3 +34,7 @@ class RunningMean:
     def compute(self) -> float:
         """The mean over all values so far; NaN if there were none."""
         return float(self.total) / self.count if self.count else float("nan")
+
+    def each(self) -> list[float]:
+        """The means of J losses that are added up side by side, as one tensor (J,)."""
+        return [total / self.count for total in self.total.tolist()]

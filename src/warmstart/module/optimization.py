@@ -53,6 +53,23 @@ def freeze(module: nn.Module, scales: dict[str, float]) -> list[nn.Module]:
     return frozen
 
 
+def grouped(module: nn.Module, scales: dict[str, float], optimizer: Callable[..., Optimizer]) -> list[dict[str, Any]]:
+    """One group per learning-rate scale, norms and biases apart without weight decay; `params` are names."""
+    groups: dict[tuple[float, bool], list[str]] = {}
+    for name, parameter in module.named_parameters():
+        if scales[name]:
+            groups.setdefault((scales[name], parameter.ndim > 1), []).append(name)
+    settings = []
+    for (scale, decays), names in groups.items():
+        group: dict[str, Any] = {"params": names, "lr": optimizer.keywords["lr"] * scale}
+        if not decays:
+            group["weight_decay"] = 0.0
+        elif "weight_decay" in optimizer.keywords:
+            group["weight_decay"] = optimizer.keywords["weight_decay"]
+        settings.append(group)
+    return settings
+
+
 def configure(
     module: nn.Module,
     scales: dict[str, float],
@@ -60,18 +77,9 @@ def configure(
     scheduler: Callable[..., float],
     total_steps: int,
 ) -> dict[str, Any]:
-    """One group per learning-rate scale, norms and biases apart without weight decay; a schedule per step."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if scales[name]:
-            groups.setdefault((scales[name], parameter.ndim > 1), []).append(parameter)
-    base = optimizer.keywords["lr"]
-    settings = []
-    for (scale, decays), parameters in groups.items():
-        group: dict[str, Any] = {"params": parameters, "lr": base * scale}
-        if not decays:
-            group["weight_decay"] = 0.0
-        settings.append(group)
-    built = optimizer(settings)
+    """An optimizer over the groups of `grouped`, and a schedule per step."""
+    own = dict(module.named_parameters())
+    groups = grouped(module, scales, optimizer)
+    built = optimizer([{**group, "params": [own[name] for name in group["params"]]} for group in groups])
     schedule = LambdaLR(built, lambda step: scheduler(step, total_steps))
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

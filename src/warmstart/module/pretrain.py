@@ -35,6 +35,7 @@ class PretrainModule(LeanModule):
         super().__init__()
         self.backbone, self.objective = backbone, objective
         self.optimizer, self.scheduler, self.augment, self.seed = optimizer, scheduler, augment, seed
+        self.scales = dict.fromkeys((name for name, _ in self.named_parameters()), 1.0)
         self.train_loss, self.val_loss = RunningMean(), RunningMean()
 
     def views(self, x: Tensor) -> Tensor:
@@ -77,5 +78,6 @@ class PretrainModule(LeanModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Everything trains at the full rate."""
-        scales = dict.fromkeys((name for name, _ in self.named_parameters()), 1.0)
-        return configure(self, scales, self.optimizer, self.scheduler, int(self.trainer.estimated_stepping_batches))
+        return configure(
+            self, self.scales, self.optimizer, self.scheduler, int(self.trainer.estimated_stepping_batches)
+        )

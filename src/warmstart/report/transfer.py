@@ -12,8 +12,7 @@ from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.report.figure import draw_label_curve
 from warmstart.run.folder import RunFolder, write_atomically
-
-PLAN = "plan.json"
+from warmstart.run.manifest import Manifest
 
 
 def write_report(folder: Path) -> dict[str, Any]:
@@ -37,23 +36,21 @@ def write_report(folder: Path) -> dict[str, Any]:
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """What a transfer set out to run.
+    """What a transfer set out to run: the test metric, which way is better, the arms, and each finetuning.
 
     Raises:
-        UserError: there is no plan, or it is damaged.
+        UserError: there is no plan, it is damaged, or it is that of a sweep.
     """
-    try:
-        plan = json.loads((folder / PLAN).read_text())
-        complete = {"metric", "mode", "arms", "runs"} <= set(plan) and all(
-            {"name", "arm", "labels_per_class", "seed"} <= set(slot) for slot in plan["runs"]
-        )
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{folder} is not the folder of a transfer: it has no {PLAN}") from error
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder / PLAN} is damaged: {error}") from error
-    if not complete:
-        raise UserError(f"{folder / PLAN} is damaged: something is missing from it")
-    return plan
+    manifest = Manifest.read(folder)
+    slots = [{"name": job.name, **job.values} for job in manifest.jobs if "arm" in job.values]
+    if not slots:
+        raise UserError(f"{folder} is not the folder of a transfer")
+    return {
+        "metric": manifest.metric.replace("val/", "test/"),
+        "mode": manifest.mode,
+        "arms": list(dict.fromkeys(slot["arm"] for slot in slots)),
+        "runs": slots,
+    }
 
 
 def read_run(folder: Path, slot: dict[str, Any], metric: str) -> dict[str, Any]:

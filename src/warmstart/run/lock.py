@@ -1,4 +1,4 @@
-"""Who is at work on something: a lock that the system frees when its holder dies, and a heartbeat for other machines."""
+"""Who is at work on something: a lock that is free once its holder dies, and a heartbeat for other machines."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from warmstart.run.folder import RunFolder, check_targets, write_atomically
 from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
 
-MANIFEST, RUNS, LOCKS, STUDY = "manifest.json", "runs", "locks", "study.log"
+MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ class Manifest:
     def __post_init__(self):
         self.by_name = {job.name: job for job in self.jobs}
 
-    def write(self) -> None:
+    def write(self, conf: Sequence[Path] = ()) -> None:
         """Make the folder and freeze the plan in it.
+
+        Args:
+            conf: folders of yaml files to keep a copy of, for a search, which composes its jobs as it goes.
 
         Raises:
             UserError: the folder exists already or cannot be written.
@@ -77,6 +82,8 @@ class Manifest:
         jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
         try:
             (self.folder / RUNS).mkdir(parents=True)
+            for folder in reversed(conf):
+                shutil.copytree(folder, self.folder / CONF, dirs_exist_ok=True)
             write_atomically(self.folder / MANIFEST, json.dumps({**plan, "jobs": jobs}) + "\n")
         except FileExistsError as error:
             raise UserError(f"{self.folder} is taken: remove it, or give another output_dir=") from error

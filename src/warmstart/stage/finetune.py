@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 
 from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.contracts import Splits, UserError
 from warmstart.data.module import TaskDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.module.finetune import FinetuneModule
@@ -54,12 +54,18 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     return run
 
 
-def assemble(config: DictConfig) -> tuple[TaskDataModule, FinetuneModule, dict[str, Any]]:
-    """The data, the module with its initial weights, and the record's `parent` and `transfer`: where they are from."""
-    parts.check_fit(config)
+def assemble(
+    config: DictConfig, splits: Splits | None = None, like: TaskDataModule | None = None
+) -> tuple[TaskDataModule, FinetuneModule, dict[str, Any]]:
+    """The data, the module with its initial weights, and the record's `parent` and `transfer`: where they are from.
+
+    `splits` are the data if it is loaded already, and `like` is that of a job that differs in numbers only.
+    """
+    if like is None:
+        parts.check_fit(config)
     start, parent = find_start(config)
     data = TaskDataModule(
-        parts.build_source(config),
+        like.source if like else parts.build_source(config),
         parts.get_object(config.objective._target_).target,
         config.data.batch_size,
         derive_seed(config.seed, "order"),
@@ -67,7 +73,7 @@ def assemble(config: DictConfig) -> tuple[TaskDataModule, FinetuneModule, dict[s
         labels_per_class=config.data.labels_per_class,
         label_fraction=config.data.label_fraction,
         subset_seed=derive_seed(config.seed, "subset"),
-    ).prepare()
+    ).prepare(splits, like)
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer = None
     if start is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
 from warmstart import screen
+from warmstart.contracts import Splits
 from warmstart.data.module import GenericDataModule
 from warmstart.module.pretrain import PretrainModule
 from warmstart.run.folder import RunFolder
@@ -30,7 +32,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     resumed = resumable(Path(config.resume), "pretrain") if config.get("resume") else None
     if resumed is not None:
         config = resumed.config(tuple(config.trust))
-    data, module = assemble(config)
+    data, module, _ = assemble(config)
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
@@ -43,16 +45,22 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     return run
 
 
-def assemble(config: DictConfig) -> tuple[GenericDataModule, PretrainModule]:
-    """The data and the module, with its initial weights."""
-    parts.check_fit(config)
+def assemble(
+    config: DictConfig, splits: Splits | None = None, like: GenericDataModule | None = None
+) -> tuple[GenericDataModule, PretrainModule, dict[str, Any]]:
+    """The data, the module with its initial weights, and nothing more for the record.
+
+    `splits` are the data if it is loaded already, and `like` is that of a job that differs in numbers only.
+    """
+    if like is None:
+        parts.check_fit(config)
     objective_class = parts.get_object(config.objective._target_)
     data = GenericDataModule(
-        parts.build_source(config),
+        like.source if like else parts.build_source(config),
         objective_class.target,
         config.data.batch_size,
         derive_seed(config.seed, "order"),
-    ).prepare()
+    ).prepare(splits, like)
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     objective = parts.build_seeded(
         config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
@@ -65,4 +73,4 @@ def assemble(config: DictConfig) -> tuple[GenericDataModule, PretrainModule]:
         parts.build_augment(config, data.preprocessor),
         derive_seed(config.seed, "noise"),
     )
-    return data, module
+    return data, module, {}

@@ -1,4 +1,4 @@
-"""stage=report: rebuild the tables and the figure of a transfer from its run folders."""
+"""stage=report: rebuild the tables and figures of a transfer or a sweep from its run folders."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from warmstart import screen
-from warmstart.report.transfer import show, write_report
+from warmstart.report import sweep, transfer
+from warmstart.run.manifest import Manifest
 
 
 def run(config: DictConfig) -> None:
-    """Rebuild report.json, report.md and report.png in the folder that `runs=` names."""
+    """Rebuild everything in the folder that `runs=` names; it may still be running."""
     folder = Path(config.runs)
-    show(write_report(folder))
-    screen.say(f"report: {folder / 'report.md'} and report.png, report.json")
+    if any("arm" in job.values for job in Manifest.read(folder).jobs):
+        transfer.show(transfer.write_report(folder))
+        screen.say(f"report: {folder / 'report.md'} and report.png, report.json")
+    else:
+        sweep.show(sweep.write_report(folder))
+        screen.say(f"report: {folder / 'sweep.html'} and leaderboard.csv, jobs.csv")

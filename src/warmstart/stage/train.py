@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.contracts import Pruned, UserError
 from warmstart.data.module import MemoryDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.stage.parts import build_loss, short_name
@@ -88,6 +88,9 @@ def training(
                     raise UserError(f"diverged: {name} is {value}; try a lower optimizer.lr")
             run.update(metrics=metrics)
             logger.conclude(settings(config), _results(metrics, final, best.best), trainer.global_step)
+        except Pruned:
+            run.update(metrics=best.best)
+            raise
         finally:
             cost = {
                 "seconds": spent + time.monotonic() - started,

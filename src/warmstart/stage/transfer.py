@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 import itertools
-import json
-import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.data.splits import labelled_subset
-from warmstart.report.transfer import PLAN, read_plan, show, write_report
-from warmstart.run.folder import RunFolder, write_atomically
-from warmstart.stage import finetune, parts, pretrain
+from warmstart.report.transfer import show, write_report
+from warmstart.run.folder import RunFolder
+from warmstart.run.identity import git_state
+from warmstart.run.manifest import MANIFEST, RUNS, Job, Manifest
+from warmstart.stage import parts
 from warmstart.stage.train import runs_folder
+from warmstart.sweep import launch
+from warmstart.sweep.schedule import Rules
 
 OWN_KEYS = ("pretrain", "transfer", "arm")
+PRETRAINING = "pretrain"  # the name of the job that the finetunings need
 
 
-def run(config: DictConfig) -> RunFolder:
-    """Run what is missing of the plan, then report."""
+def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
+    """Run what is missing of the plan, then report.
+
+    Args:
+        config: a composed transfer config.
+        opened: the folder to run in, if not a new one.
+    """
     if config.resume:
         run = RunFolder.open(Path(config.resume))
         if run.record["stage"] != "transfer":
             raise UserError(f"resume={config.resume} is a {run.record['stage']} run, not a transfer")
-        config = run.config(tuple(config.trust))
     else:
         check_plan(config)
-        plan = make_plan(config)
-        run = RunFolder.create(config, runs_folder(config))
-        write_atomically(run.path / PLAN, json.dumps(plan, indent=2) + "\n")
+        run = opened or RunFolder.create(config, runs_folder(config))
+        if not (run.path / MANIFEST).exists():
+            make_plan(config, run.path).write()
     started = time.monotonic()
     with run.recording():
         run.update(status="running", error=None)
-        base = finish(run.path / "runs" / "pretrain", config.pretrain, pretrain.run)
-        if base.record["status"] != "done":
-            raise UserError(f"the pretraining failed, so nothing can be compared ({base.path}): {base.record['error']}")
-        screen.say(f"pretrained: {base.path} ({base.record['cost']['seconds']:.1f} s)")
-        plan = read_plan(run.path)["runs"]
-        for done, slot in enumerate(plan, start=1):
-            part = arm_config(config, slot["arm"], str(base.path), slot["labels_per_class"], slot["seed"])
-            result = finish(run.path / "runs" / slot["name"], part, finetune.run)
-            if done % max(1, len(plan) // 10) == 0 or result.record["status"] != "done":
-                screen.say(f"{done} of {len(plan)} finetunings, last: {slot['name']} {result.record['status']}")
+        manifest = Manifest.read(run.path)
+        manifest.check(tuple(config.trust))
+        launch.run(manifest, launcher(), Rules())
+        base = manifest.record(PRETRAINING)
+        if base["status"] != "done":
+            raise UserError(f"the pretraining failed, so nothing can be compared: {base['error']}")
         seconds = (run.record["cost"] or {}).get("seconds", 0.0) + time.monotonic() - started
         run.update(cost={"seconds": seconds, "steps": None, "examples": None, "peak_memory_mb": None})
         report = write_report(run.path)
@@ -57,24 +60,27 @@ def run(config: DictConfig) -> RunFolder:
     return run
 
 
-def make_plan(config: DictConfig) -> dict[str, Any]:
-    """Every finetuning of the transfer, named, before the first one starts."""
-    monitor, mode = parts.get_object(config.objective._target_).monitor
-    slots = itertools.product(config.transfer.labels, range(config.transfer.seeds), config.transfer.arms)
-    return {
-        "metric": monitor.replace("val/", "test/"),
-        "mode": mode,
-        "arms": list(config.transfer.arms),
-        "runs": [
-            {
-                "name": f"{arm}-{labels}-seed{config.seed + index}",
-                "arm": arm,
-                "labels_per_class": labels,
-                "seed": config.seed + index,
-            }
-            for labels, index, arm in slots
-        ],
-    }
+def launcher() -> dict[str, Any]:
+    """The launcher of the command line; in this process where there is none, or Hydra's own kind is asked for."""
+    chosen = HydraConfig.get().launcher if HydraConfig.initialized() else {}
+    return OmegaConf.to_container(chosen) if "workers" in chosen else {"workers": 0}
+
+
+def make_plan(config: DictConfig, folder: Path) -> Manifest:
+    """The pretraining and every finetuning of the transfer, frozen before the first one starts."""
+    whole = OmegaConf.to_container(config, resolve=True)
+    jobs = [Job(PRETRAINING, {}, whole["pretrain"])]
+    for labels, index, arm in itertools.product(
+        config.transfer.labels, range(config.transfer.seeds), config.transfer.arms
+    ):
+        seed = config.seed + index
+        own = arm_config(config, arm, str(folder / RUNS / PRETRAINING), labels, seed)
+        needs = PRETRAINING if config.arm[arm].init == "pretrained" else None
+        values = {"arm": arm, "labels_per_class": labels, "seed": seed}
+        jobs.append(Job(f"{arm}-{labels}-seed{seed}", values, OmegaConf.to_container(own, resolve=True), needs))
+    metric, mode = parts.get_object(config.objective._target_).monitor
+    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return Manifest(folder, "transfer", config.experiment, words, metric, mode, git_state(), jobs)
 
 
 def arm_config(config: DictConfig, arm: str, pretrained: str, labels: int | float | str, seed: int) -> DictConfig:
@@ -92,28 +98,6 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: int | floa
     part.data.labels_per_class, part.data.label_fraction = budget["per_class"], budget["fraction"]
     OmegaConf.set_struct(part, True)
     return part
-
-
-def finish(path: Path, config: DictConfig, stage: Callable[..., RunFolder]) -> RunFolder:
-    """The run at `path` if it has ended; else it goes on from its checkpoint, or starts.
-
-    A run that fails is kept with its reason and does not stop the rest.
-    """
-    if (path / "run.json").exists() and RunFolder.open(path).record["status"] in ("done", "failed"):
-        return RunFolder.open(path)
-    resumable = (path / "checkpoints" / "last.ckpt").exists()
-    if path.exists() and not resumable:
-        shutil.rmtree(path)
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    config.resume = str(path) if resumable else None
-    OmegaConf.set_struct(config, True)
-    with screen.quiet():
-        try:
-            return stage(config, path.parent, path.name)
-        except (UserError, RuntimeError):  # RuntimeError is also what running out of memory is
-            if not (path / "run.json").exists():
-                raise
-            return RunFolder.open(path)
 
 
 def check_plan(config: DictConfig) -> None:

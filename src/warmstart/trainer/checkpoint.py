@@ -33,6 +33,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
+def is_better(value: float, best: float | None, mode: str) -> bool:
+    """Whether a metric, of which min or max is wanted, is the best so far; an equal one is not."""
+    return best is None or (value < best if mode == "min" else value > best)
+
+
 class BestAndLast(Checkpoint):
     """last.ckpt after every validation, best.ckpt when the monitored metric is the best so far.
 
@@ -61,8 +66,7 @@ class BestAndLast(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, and copy when it is the best so far."""
         metrics = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
-        value, best = metrics[self.name], self.best.get(self.name)
-        better = best is None or (value < best if self.mode == "min" else value > best)
+        better = is_better(metrics[self.name], self.best.get(self.name), self.mode)
         if better:
             self.best, self.best_step = metrics, trainer.global_step
         self.saved_step = trainer.global_step

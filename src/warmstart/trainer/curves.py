@@ -10,6 +10,21 @@ import pytorch_lightning as pl
 from warmstart.contracts import UserError
 
 
+def check_training(loss: float, rate: float, step: int) -> None:
+    """Raise UserError when the training loss has diverged."""
+    if not math.isfinite(loss):
+        raise UserError(
+            f"diverged: the training loss is {loss} at step {step} (learning rate {rate:.3g}); "
+            f"try a lower optimizer.lr"
+        )
+
+
+def check_validation(loss: float, step: int) -> None:
+    """Raise UserError when the validation loss has diverged."""
+    if not math.isfinite(loss):
+        raise UserError(f"diverged: the validation loss is {loss} at step {step}; try a lower optimizer.lr")
+
+
 class Curves(pl.Callback):
     """train/loss_step and the learning rate, every `every` steps."""
 
@@ -24,17 +39,9 @@ class Curves(pl.Callback):
             return
         loss = float(outputs["loss"])
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        if not math.isfinite(loss):
-            raise UserError(
-                f"diverged: the training loss is {loss} at step {trainer.global_step} (learning rate {rate:.3g}); "
-                f"try a lower optimizer.lr"
-            )
+        check_training(loss, rate, trainer.global_step)
         trainer.logger.log_metrics({"train/loss_step": loss, "learning_rate": rate}, trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise UserError when the validation loss has diverged."""
-        loss = float(trainer.callback_metrics["val/loss"])
-        if not math.isfinite(loss):
-            raise UserError(
-                f"diverged: the validation loss is {loss} at step {trainer.global_step}; try a lower optimizer.lr"
-            )
+        check_validation(float(trainer.callback_metrics["val/loss"]), trainer.global_step)

@@ -1,0 +1,137 @@
+"""What a sweep's scores support: intervals over seeds, the best of n at equal n, and which parameters matter."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+FEW_VALUES = 8
+FEWEST_CONFIGURATIONS = 4
+MOST_JOBS = 200
+
+
+def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """The 95% t interval of the mean; None where one value, or none, says nothing of the spread."""
+    if len(values) < 2:
+        return None, None
+    mean = statistics.fmean(values)
+    reach = t_factor(len(values)) * statistics.stdev(values)
+    return mean - reach, mean + reach
+
+
+def t_factor(n: int) -> float:
+    """Half the width of the 95% t interval of a mean of n values, in standard deviations of the values."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) / math.sqrt(n)
+
+
+def expected_best(values: Sequence[float], draws: int, mode: str) -> float:
+    """The expected best of `draws` configurations drawn with replacement from those observed.
+
+    E[max of k] is the sum over the sorted values v_(i) of v_(i) ((i/n)^k - ((i-1)/n)^k); with mode min they are
+    sorted the other way. More trials find a better best by luck alone: this compares searches at equal budget.
+
+    Source: Dodge et al. (2019), "Show Your Work: Improved Reporting of Experimental Results", EMNLP,
+    https://arxiv.org/abs/1909.03004
+    """
+    ordered = sorted(values, reverse=mode == "min")
+    chances = np.diff((np.arange(len(ordered) + 1) / len(ordered)) ** draws)
+    return float(chances @ np.array(ordered))
+
+
+def best_of_n(
+    configurations: Sequence[dict[str, Any]], parameters: Sequence[dict[str, Any]], mode: str
+) -> dict[str, Any] | None:
+    """Best and expected best over all configurations that have a mean, and per value of each parameter with few values.
+
+    The values of a parameter are compared at the smallest n that any of them has; None where nothing is done.
+    """
+    scored = [row for row in configurations if row["mean"] is not None]
+    if not scored:
+        return None
+    best = max if mode == "max" else min
+    means = [row["mean"] for row in scored]
+    groups = []
+    for parameter in parameters:
+        if len(parameter["values"]) > FEW_VALUES:
+            continue
+        by_value = [
+            (value, [row["mean"] for row in scored if row["values"].get(parameter["key"]) == value])
+            for value in parameter["values"]
+        ]
+        equal = min(len(found) for _, found in by_value if found)
+        groups += [
+            {
+                "parameter": parameter["key"],
+                "value": value,
+                "n": len(found),
+                "best": best(found) if found else None,
+                "equal_n": equal,
+                "expected": expected_best(found, equal, mode) if found else None,
+            }
+            for value, found in by_value
+        ]
+    return {
+        "n": len(means),
+        "best": best(means),
+        "expected": [expected_best(means, draws, mode) for draws in range(1, len(means) + 1)],
+        "groups": groups,
+    }
+
+
+def importance(jobs: Sequence[dict[str, Any]], parameters: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """The share of the score's variance that each parameter explains by itself, scaled to sum to 1 (fANOVA).
+
+    Long sweeps are sampled, since the cost grows with the square of the jobs. None where the scores say nothing:
+    fewer than four configurations are done, or all of them score the same.
+    """
+    done = [job for job in jobs if job["score"] is not None]
+    varied = {
+        parameter["key"]: parameter
+        for parameter in parameters
+        if len({repr(job["values"].get(parameter["key"])) for job in done}) > 1
+    }
+    distinct = {job["configuration"] for job in done}
+    if not varied or len(distinct) < FEWEST_CONFIGURATIONS or len({job["score"] for job in done}) < 2:
+        return None
+    if len(done) > MOST_JOBS:
+        done = random.Random(0).sample(done, MOST_JOBS)
+
+    import optuna
+
+    space = {key: _distribution(parameter, done) for key, parameter in varied.items()}
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study()
+        for job in done:
+            values = {key: _choice(varied[key], job["values"].get(key)) for key in space}
+            study.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=job["score"]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shares = optuna.importance.get_param_importances(
+                study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+            )
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return {key: float(share) for key, share in shares.items() if math.isfinite(share)} or None
+
+
+def _distribution(parameter: dict[str, Any], jobs: Sequence[dict[str, Any]]) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if parameter["kind"] == "category":
+        return CategoricalDistribution([str(value) for value in parameter["values"]])
+    numbers = [job["values"][parameter["key"]] for job in jobs]
+    return FloatDistribution(min(numbers), max(numbers), log=parameter["kind"] == "log")
+
+
+def _choice(parameter: dict[str, Any], value: Any) -> Any:
+    return str(value) if parameter["kind"] == "category" else float(value)

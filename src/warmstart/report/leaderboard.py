@@ -1,0 +1,190 @@
+"""The jobs of a sweep as they stand, and its configurations ranked by their mean over seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from warmstart.report.estimate import interval
+from warmstart.run.manifest import Manifest
+
+STATES = ("done", "failed", "diverged", "interrupted", "pruned", "running", "planned")
+BROKEN = ("failed", "diverged")
+NAME_LENGTH = 80
+
+
+def read_jobs(manifest: Manifest) -> list[dict[str, Any]]:
+    """Every job of a sweep: its state, values, score (None unless done and finite), metrics and cost."""
+    return [read_job(manifest, name) for name in manifest.names()]
+
+
+def read_job(manifest: Manifest, name: str) -> dict[str, Any]:
+    """One job; a run that is done with a score that is no number counts as diverged."""
+    state = manifest.state(name)  # before the record, which is then at least as new
+    record = manifest.record(name) or {}
+    planned = manifest.by_name.get(name)
+    values = planned.values if planned else (record.get("sweep") or {}).get("values", {})
+    metrics = {key: value for key, value in (record.get("metrics") or {}).items() if is_finite(value)}
+    error = record.get("error")
+    score = metrics.get(manifest.metric) if state == "done" else None
+    if state == "done" and manifest.metric is not None and score is None:
+        state, error = "diverged", f"{manifest.metric} is not a finite number"
+    values = {key: value if is_plain(value) else str(value) for key, value in values.items()}
+    cost = record.get("cost") or {}
+    return {
+        "name": name,
+        "state": state,
+        "values": values,
+        "configuration": json.dumps(without_seed(values), sort_keys=True),
+        "score": score,
+        "metrics": metrics,
+        "seconds": cost.get("seconds"),
+        "steps": cost.get("steps"),
+        "error": error,
+    }
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that can be shown."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value can stand in JSON and be compared as it is."""
+    return value is None or isinstance(value, (str, bool)) or is_finite(value)
+
+
+def without_seed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that make a configuration."""
+    return {key: value for key, value in values.items() if key != "seed"}
+
+
+def twin(metric: str | None) -> str | None:
+    """The test metric beside a validation metric: shown, never used to rank."""
+    return metric.replace("val/", "test/", 1) if metric and metric.startswith("val/") else None
+
+
+def rank(jobs: Sequence[dict[str, Any]], metric: str | None, mode: str) -> list[dict[str, Any]]:
+    """Configurations, best mean first and those with nothing done last; a failed seed is counted, not left out.
+
+    Each job's `configuration` is set to the name of the one that it belongs to.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for job in jobs:
+        groups.setdefault(job["configuration"], []).append(job)
+    taken: Counter[str] = Counter()
+    rows = [summarise(group, metric, taken) for group in groups.values()]
+    sign = -1 if mode == "max" else 1
+    rows.sort(key=lambda row: (row["mean"] is None, sign * (row["mean"] or 0.0)))
+    for place, row in enumerate(rows, 1):
+        row["rank"] = place if row["mean"] is not None else None
+    return rows
+
+
+def summarise(group: Sequence[dict[str, Any]], metric: str | None, taken: Counter[str]) -> dict[str, Any]:
+    """One configuration: mean and interval over the seeds that are done, states of all, mean cost of a done run."""
+    values = without_seed(group[0]["values"])
+    name = name_of(values, taken)
+    for job in group:
+        job["configuration"] = name
+    scores = [job["score"] for job in group if job["score"] is not None]
+    done = [job for job in group if job["state"] == "done"]
+    low, high = interval(scores)
+    states = Counter(job["state"] for job in group)
+    return {
+        "name": name,
+        "values": values,
+        "mean": mean(scores),
+        "low": low,
+        "high": high,
+        "n": len(scores) if metric else len(done),
+        "test": mean(job["metrics"][twin(metric)] for job in done if twin(metric) in job["metrics"]),
+        "seconds": mean(job["seconds"] for job in done if job["seconds"] is not None),
+        "states": {state: states[state] for state in STATES if states[state]},
+    }
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean of the values, None where there are none."""
+    values = list(values)
+    return statistics.fmean(values) if values else None
+
+
+def label(value: Any) -> str:
+    """A value as a person writes it on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def name_of(values: dict[str, Any], taken: Counter[str]) -> str:
+    """A folder's name from a configuration's values; a second one that reads the same gets a number."""
+    words = [
+        label(value) if isinstance(value, str) else f"{key.rpartition('.')[2]}_{label(value)}"
+        for key, value in values.items()
+    ]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words)).lstrip(".")[:NAME_LENGTH].rstrip("-_.") or "base"
+    taken[name] += 1
+    return name if taken[name] == 1 else f"{name}~{taken[name]}"
+
+
+def parameters(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What differs between configurations: key, short name, distinct values, and kind: linear, log or category."""
+    keys = dict.fromkeys(key for job in jobs for key in without_seed(job["values"]))
+    found = []
+    for key in keys:
+        values = list(dict.fromkeys(job["values"].get(key) for job in jobs))
+        if len(values) < 2:
+            continue
+        numeric = all(is_finite(value) and not isinstance(value, bool) for value in values)
+        log = numeric and min(values) > 0 and max(values) / min(values) >= 100
+        kind = "log" if log else "linear" if numeric else "category"
+        found.append({"key": key, "values": sorted(values) if numeric else values, "kind": kind})
+    shorts = Counter(parameter["key"].rpartition(".")[2] for parameter in found)
+    for parameter in found:
+        short = parameter["key"].rpartition(".")[2]
+        parameter["short"] = short if shorts[short] == 1 else parameter["key"]
+    return found
+
+
+def leaderboard_csv(rows: Sequence[dict[str, Any]], metric: str | None) -> str:
+    """One row per configuration, in the order of the ranking."""
+    keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
+    head = ["rank", "configuration", *keys, "metric", "mean", "low", "high", "n", "test", "seconds", *STATES]
+    return to_csv(
+        head,
+        (
+            {
+                **{key: row[key] for key in ("rank", "mean", "low", "high", "n", "test", "seconds")},
+                **row["values"],
+                **{state: row["states"].get(state, 0) for state in STATES},
+                "configuration": row["name"],
+                "metric": metric,
+            }
+            for row in rows
+        ),
+    )
+
+
+def jobs_csv(jobs: Sequence[dict[str, Any]]) -> str:
+    """One row per job, with every metric that is a finite number."""
+    keys = dict.fromkeys(key for job in jobs for key in job["values"])
+    metrics = dict.fromkeys(key for job in jobs for key in job["metrics"])
+    columns = ["name", "configuration", "state", *keys, *metrics, "seconds", "steps", "error"]
+    return to_csv(columns, ({**job, **job["values"], **job["metrics"]} for job in jobs))
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as CSV; what is None stays empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()

@@ -1,0 +1,119 @@
+"""One job of a sweep, in the process that calls this: locked, and its run folder always says what happened."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart import screen
+from warmstart.run.folder import RunFolder
+from warmstart.run.manifest import Job, Manifest
+
+PATIENCE = 5.0  # seconds for the process of a sweep that was killed to be gone too
+OVER = ("done", "pruned")
+
+
+class Outcome(NamedTuple):
+    """How a job ended; `running` is one that somebody else is at work on."""
+
+    name: str
+    state: str
+    error: str | None = None
+    score: float | None = None
+
+
+def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outcome:
+    """Run a job, or go on with it from its last checkpoint; what is over stays as it is.
+
+    An exception is recorded, with its traceback in the job's own log, and not raised.
+    """
+    lock = manifest.lock(job.name)
+    if not lock.acquire(PATIENCE):
+        return Outcome(job.name, "running")
+    lock.beat()
+    try:
+        run = open_run(manifest, job)
+        if run.record["status"] in OVER:
+            return outcome_of(manifest, run)
+        config = job_config(job)
+        stage = importlib.import_module(f"warmstart.stage.{config.stage}")
+        more = {"watchers": watchers} if watchers else {}
+        try:
+            with screen.quiet(), run.recording():
+                stage.run(config, run, **more)
+        except Exception:
+            screen.log.info("%s failed", job.name)  # `recording` has written down why
+        return outcome_of(manifest, run)
+    finally:
+        lock.release()
+
+
+def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str:
+    """Train jobs of one kind in one go; where they cannot be, the reason, and no trace of an attempt."""
+    together = importlib.import_module("warmstart.stage.together")
+    locks = [lock for job in jobs if (lock := manifest.lock(job.name)).acquire(PATIENCE)]
+    try:
+        if len(locks) < len(jobs):
+            return "another process is at work on one of them"
+        for lock in locks:
+            lock.beat()
+        runs = [open_run(manifest, job) for job in jobs]
+        try:
+            with screen.quiet():
+                together.run([job_config(job) for job in jobs], runs)
+        except together.CannotBatch as reason:
+            for run in runs:
+                shutil.rmtree(run.path)
+            return str(reason)
+        return [outcome_of(manifest, run) for run in runs]
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def open_run(manifest: Manifest, job: Job) -> RunFolder:
+    """The job's run folder: as it is when over or with a checkpoint to go on from, else made anew."""
+    path = manifest.path(job.name)
+    attempts = 0
+    if (path / "run.json").exists():
+        run = RunFolder.open(path)
+        if run.record["status"] in OVER:
+            return run
+        attempts = run.record["sweep"]["attempts"]
+    if attempts == 0 or not (path / "checkpoints" / "last.ckpt").exists():
+        shutil.rmtree(path, ignore_errors=True)
+        run = RunFolder.create(job_config(job), path.parent, path.name)
+    run.update(status="running", error=None, sweep={"values": job.values, "attempts": attempts + 1})
+    return run
+
+
+def note_death(manifest: Manifest, job: Job, reason: str) -> Outcome:
+    """Record that the process of a job died before it could say so itself."""
+    with_run = manifest.record(job.name) is not None
+    run = RunFolder.open(manifest.path(job.name)) if with_run else open_run(manifest, job)
+    if run.record["status"] not in OVER:
+        run.update(status="failed", error=reason)
+    return outcome_of(manifest, run)
+
+
+def outcome_of(manifest: Manifest, run: RunFolder) -> Outcome:
+    """What a run's record says."""
+    score = run.record["metrics"].get(manifest.metric)
+    return Outcome(run.path.name, run.record["status"], run.record["error"], score)
+
+
+def job_config(job: Job) -> DictConfig:
+    """The config that a stage takes."""
+    config = OmegaConf.create(job.config)
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def without_plan(manifest: Manifest) -> Manifest:
+    """The same sweep without its list of jobs: what a worker needs to know."""
+    return replace(manifest, jobs=[])

@@ -1,0 +1,97 @@
+"""From a plan to running processes: what is left of it, in a pool that the launcher's settings describe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from warmstart import screen
+from warmstart.contracts import UserError
+from warmstart.run.manifest import Job, Manifest
+from warmstart.sweep import search
+from warmstart.sweep.plan import kind
+from warmstart.sweep.pool import Pool, ThisProcess, once
+from warmstart.sweep.schedule import Rules, Schedule, Work, alone, together
+from warmstart.sweep.view import View
+
+
+def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> None:
+    """Run what is missing of a plan.
+
+    Args:
+        manifest: the plan; its jobs' states are read from their run folders.
+        launcher: `hydra.launcher`, whose keys are those of conf/hydra/launcher/pool.yaml or vmap.yaml.
+        rules: about failures and reports.
+    """
+    states = {name: manifest.state(name) for name in manifest.names()}
+    if manifest.search is not None:
+        total = manifest.search["trials"]
+        work = list(search.trials(manifest))
+        over = total - len(work)
+    else:
+        total = len(manifest.jobs)
+        work = jobs_left(manifest, states, rules.retries, launcher.get("together", 1))
+        over = sum(state in ("done", "pruned") for state in states.values())
+    pool = open_pool(launcher)
+    view = View(total, over)
+    try:
+        done = {name for name, state in states.items() if state == "done"}
+        Schedule(manifest, pool, rules, view, done).run(work)
+    finally:
+        view.close()
+        pool.close()
+
+
+def jobs_left(manifest: Manifest, states: Mapping[str, str], retries: int, size: int) -> list[Work]:
+    """What has not ended, and what failed and may be tried again; trained together where that is asked for."""
+    left = []
+    for job in manifest.jobs:
+        state = states[job.name]
+        failed = state == "failed" and manifest.record(job.name)["sweep"]["attempts"] <= retries
+        if failed or state in ("planned", "interrupted"):
+            left.append(job)
+        elif state == "running":
+            screen.say(f"{job.name} is being run by another process, and left to it")
+    return grouped(manifest, left, size) if size > 1 else [alone(manifest, job) for job in left]
+
+
+def grouped(manifest: Manifest, jobs: Sequence[Job], size: int) -> list[Work]:
+    """Jobs of one kind in groups of at most `size`; those with a checkpoint to go on from alone."""
+    work: list[Work] = []
+    groups: dict[tuple[str, str | None], list[Job]] = {}
+    for job in jobs:
+        if (manifest.path(job.name) / "checkpoints" / "last.ckpt").exists():
+            work.append(alone(manifest, job))
+        else:
+            groups.setdefault((kind(job.config), job.needs), []).append(job)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            part = group[start : start + size]
+            work.append(together(manifest, part) if len(part) > 1 else alone(manifest, part[0]))
+    return work
+
+
+def open_pool(launcher: Mapping[str, Any]) -> Pool | ThisProcess:
+    """Workers as the launcher says: by default one per device, and the cores shared out among them.
+
+    Raises:
+        UserError: a number of workers or threads that cannot be.
+    """
+    for key in ("workers", "threads", "together"):
+        value = launcher.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (key != "workers")):
+            raise UserError(f"hydra.launcher.{key}={value}: must be a whole number above 0")
+    if launcher["workers"] == 0:
+        return ThisProcess()
+    devices = once(count_devices)
+    workers = launcher["workers"] or max(1, devices)
+    threads = launcher["threads"] or max(1, (os.cpu_count() or 1) // workers)
+    return Pool(workers, threads, devices, launcher["isolate"])
+
+
+def count_devices() -> int:
+    """CUDA devices of this machine; imports torch."""
+    import torch
+
+    return torch.cuda.device_count()

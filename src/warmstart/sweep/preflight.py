@@ -1,0 +1,109 @@
+"""Before the first job: every job's parts are bound, and one step of each kind of job is tried."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from warmstart import screen
+from warmstart.contracts import UserError
+from warmstart.run.folder import RunFolder
+from warmstart.run.manifest import Job
+from warmstart.sweep.job import job_config
+from warmstart.sweep.plan import kind
+
+# A rate of 0, since it is the shapes that are tried: whether a rate diverges is for the job to find out.
+ONE_STEP = {
+    "pictures": False,
+    "optimizer": {"lr": 0.0},
+    "trainer": {
+        "max_epochs": 1,
+        "max_steps": 1,
+        "limit_train_batches": 1,
+        "limit_val_batches": 1,
+        "limit_test_batches": 1,
+        "check_val_every_n_epoch": 1,
+        "val_check_interval": None,
+    },
+}
+
+
+@dataclass
+class Survey:
+    """What was found out about jobs before they start.
+
+    Args:
+        metric: what ranks configurations; None where the stage has no such thing.
+        mode: whether more (max) or less (min) of it is better.
+        devices: accelerators of this machine.
+        kinds: how many kinds of job there are.
+        problem: why some job cannot run.
+        trace: where in the code, if that was not foreseen.
+    """
+
+    metric: str | None = None
+    mode: str = "max"
+    devices: int = 0
+    kinds: int = 0
+    problem: str | None = None
+    trace: str | None = None
+
+
+def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
+    """Bind the parts of every job, try a step of each kind, and look at the machine; imports torch."""
+    import torch
+
+    found = Survey(devices=torch.cuda.device_count())
+    stages = [job for job in jobs if job.config["stage"] in ("pretrain", "finetune")]
+    if not GlobalHydra.instance().is_initialized():
+        initialize_config_dir(version_base="1.3", config_dir=str(conf))
+    parts = importlib.import_module("warmstart.stage.parts")
+    kinds: dict[str, Job] = {}
+    for job in stages:
+        kinds.setdefault(kind(job.config), job)
+    found.kinds = len(kinds)
+    job = stages[0] if stages else None
+    try:
+        for job in stages:
+            parts.check_fit(job_config(job))
+        if stages:
+            found.metric, found.mode = monitor(stages[-1].config, parts)
+        if one_step:
+            for job in kinds.values():
+                try_step(job)
+    except UserError as error:
+        found.problem = f"{error} (job {job.name})"
+    except Exception as error:
+        found.problem = f"{type(error).__name__}: {error} (job {job.name})"
+        found.trace = traceback.format_exc()
+    return found
+
+
+def monitor(config: dict[str, Any], parts: Any) -> tuple[str, str]:
+    """The validation metric that ranks runs of this config, and which way."""
+    if config["stage"] == "pretrain":
+        return "val/loss", "min"
+    return parts.get_object(config["objective"]["_target_"]).monitor
+
+
+def try_step(job: Job) -> None:
+    """One training, one validation and one test batch, in a folder that is thrown away.
+
+    A job that starts from another one, which has not run yet, starts from scratch here.
+    """
+    changes = {**ONE_STEP, **({"init": "scratch"} if job.needs else {})}
+    config = OmegaConf.merge(copy.deepcopy(job.config), changes)
+    with tempfile.TemporaryDirectory() as folder, screen.quiet():
+        trial = job_config(replace(job, config=OmegaConf.to_container(config)))
+        run = RunFolder.create(trial, Path(folder), "preflight")
+        importlib.import_module(f"warmstart.stage.{trial.stage}").run(trial, run)

@@ -1,0 +1,250 @@
+"""A search by Optuna: each trial asks the study in the sweep's folder what to try, and reports how it goes.
+
+Whichever process runs a trial does the asking, so any number of processes, on any machine, work on one study.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
+from omegaconf import DictConfig
+
+from warmstart.contracts import UserError
+from warmstart.run.folder import RunFolder
+from warmstart.run.identity import derive_seed
+from warmstart.run.lock import Lock
+from warmstart.run.manifest import CONF, Job, Manifest
+from warmstart.sweep.job import Outcome, run_job, without_plan
+from warmstart.sweep.plan import LATEST, Composer, compose, is_swept, plain
+from warmstart.sweep.schedule import Work
+
+STUDY = "study.log"
+SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "grid": "GridSampler", "cmaes": "CmaEsSampler"}
+PRUNERS = {"none": "NopPruner", "asha": "SuccessiveHalvingPruner", "median": "MedianPruner"}
+DECADES = 2  # an interval over more than this many powers of ten is searched logarithmically
+
+
+def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[dict[str, Any], list[Job]]:
+    """What a command line lets a search choose, and jobs that show each choice once, to try them.
+
+    Raises:
+        UserError: a setting of the search is not one, or nothing is left to choose.
+    """
+    from optuna.distributions import distribution_to_json
+
+    own = config.sweep
+    for key, options in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        if own[key] not in options:
+            raise UserError(f"sweep.{key}={own[key]}: must be {', '.join(options)}")
+    for key in ("trials", "seeds"):
+        if not isinstance(own[key], int) or isinstance(own[key], bool) or own[key] < 1:
+            raise UserError(f"sweep.{key}={own[key]}: must be a whole number above 0")
+    overrides = composer.parse(words)
+    fixed = [f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in overrides if not is_swept(o)]
+    space = {o.get_key_element(): distribution(o) for o in overrides if is_swept(o)}
+    if not space:
+        raise UserError("a search needs something to choose, such as 'optimizer.lr=interval(1e-4,1e-1)' loss=mse,huber")
+    if "seed" in space:
+        raise UserError("seed is not searched: sweep.seeds=N runs each trial with N seeds")
+    jobs = examples(composer, fixed, space)
+    fixed += [f"{key}='{jobs[0].config[key]}'" for key in LATEST if key in jobs[0].config and key not in space]
+    settings = {
+        "trials": own.trials,
+        "seeds": own.seeds,
+        "sampler": own.sampler,
+        "pruner": own.pruner,
+        "seed": config.seed,
+        "fixed": fixed,
+        "space": {key: distribution_to_json(value) for key, value in space.items()},
+    }
+    if own.sampler == "grid":
+        settings["trials"] = min(own.trials, math.prod(len(options(key, value)) for key, value in space.items()))
+    return settings, jobs
+
+
+def distribution(override: Override) -> Any:
+    """Hydra's sweep syntax as an Optuna distribution: choices, a range, or an interval.
+
+    An interval over more than two powers of ten is searched on a logarithmic scale, unless it is tagged `linear`; one
+    tagged `log` always is. An interval of whole numbers gives whole numbers.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, Glob) or not isinstance(value, (IntervalSweep, RangeSweep)):
+        return CategoricalDistribution([plain(choice) for choice in override.sweep_iterator()])
+    if isinstance(value, RangeSweep):
+        low, step = value.start, value.step
+        high = low + step * (math.ceil((value.stop - low) / step) - 1)
+        whole = all(isinstance(number, int) for number in (low, step))
+        return (IntDistribution if whole else FloatDistribution)(low, high, step=step)
+    low, high = value.start, value.end
+    wide = low > 0 and high / low >= 10**DECADES
+    log = "log" in value.tags or (wide and "linear" not in value.tags)
+    whole = isinstance(low, int) and isinstance(high, int)
+    return (IntDistribution if whole else FloatDistribution)(low, high, log=log)
+
+
+def options(key: str, distribution: Any) -> list[Any]:
+    """Every value of a distribution, for a grid."""
+    if hasattr(distribution, "choices"):
+        return list(distribution.choices)
+    if distribution.step is None or distribution.log:
+        raise UserError(f"{key}: an interval is no grid; give a list or a range, or another sweep.sampler")
+    count = round((distribution.high - distribution.low) / distribution.step) + 1
+    return [distribution.low + index * distribution.step for index in range(count)]
+
+
+def examples(composer: Composer, fixed: Sequence[str], space: dict[str, Any]) -> list[Job]:
+    """A job for each end of each choice, the others at their first: what a search could come to run."""
+    ends = {key: list(getattr(d, "choices", None) or (d.low, d.high)) for key, d in space.items()}
+    first = {key: values[0] for key, values in ends.items()}
+    chosen = [first, *({**first, key: value} for key, values in ends.items() for value in values[1:])]
+    return [trial_job(composer, fixed, values, None, f"{values}") for values in chosen]
+
+
+def trial_job(composer: Composer, fixed: Sequence[str], values: dict[str, Any], seed: int | None, name: str) -> Job:
+    """The job of one trial and seed."""
+    words = [*fixed, *(f"{key}={'null' if value is None else value}" for key, value in values.items())]
+    if seed is not None:
+        words.append(f"seed={seed}")
+        values = {**values, "seed": seed}
+    return Job(name, {key.lstrip("+"): value for key, value in values.items()}, compose(composer, words, values))
+
+
+def trials(manifest: Manifest) -> Iterator[Work]:
+    """The trials that have not ended, each a task."""
+    import optuna
+
+    ended = {
+        trial.user_attrs["slot"]
+        for trial in open_study(manifest, optuna).get_trials(deepcopy=False)
+        if trial.state.is_finished() and "slot" in trial.user_attrs
+    }
+    lean = without_plan(manifest)
+    for slot in range(manifest.search["trials"]):
+        if slot not in ended:
+            died = functools.partial(note_trial_death, lean, slot)
+            yield Work([], functools.partial(run_trial, lean, slot), trial_name(slot), died)
+
+
+def trial_name(slot: int) -> str:
+    """How the run folders of a trial's seeds begin."""
+    return f"trial{slot:03d}"
+
+
+class StudyLock:
+    """Optuna's kind of lock, by one that the system frees when its holder is killed."""
+
+    def __init__(self, lock: Lock):
+        self.lock = lock
+
+    def acquire(self) -> bool:
+        """Wait for it."""
+        return self.lock.acquire(math.inf)
+
+    def release(self) -> None:
+        """Give it back."""
+        self.lock.release()
+
+
+def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
+    """The study, with a sampler whose draws for a trial depend on the seed, the trial and what is known by then."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    settings = manifest.search
+    backend = importlib.import_module("optuna.storages.journal")
+    journal = backend.JournalFileBackend(str(manifest.folder / STUDY), StudyLock(manifest.lock("journal")))
+    sampler = None
+    if slot is not None:
+        make = getattr(optuna.samplers, SAMPLERS[settings["sampler"]])
+        if settings["sampler"] == "grid":
+            make = functools.partial(make, {key: options(key, value) for key, value in space(manifest, optuna).items()})
+        sampler = make(seed=derive_seed(settings["seed"], f"trial{slot}"))
+    return optuna.create_study(
+        study_name="sweep",
+        storage=backend.JournalStorage(journal),
+        sampler=sampler,
+        pruner=getattr(optuna.pruners, PRUNERS[settings["pruner"]])(),
+        direction="maximize" if manifest.mode == "max" else "minimize",
+        load_if_exists=True,
+    )
+
+
+def space(manifest: Manifest, optuna: Any) -> dict[str, Any]:
+    """What is searched, by config key."""
+    read = optuna.distributions.json_to_distribution
+    return {key: read(text) for key, text in manifest.search["space"].items()}
+
+
+def ask(manifest: Manifest, slot: int) -> Any:
+    """The trial at this place of the sweep: the one that was begun and not ended, or a new one.
+
+    A trial that was asked for by a process that died before it could take it is given up.
+    """
+    import optuna
+
+    lock = manifest.lock("ask")
+    lock.acquire(math.inf)
+    try:
+        study = open_study(manifest, optuna, slot)
+        for trial in study.get_trials(deepcopy=False):
+            if trial.user_attrs.get("slot") == slot:
+                return optuna.trial.Trial(study, trial._trial_id)
+            if trial.state == optuna.trial.TrialState.RUNNING and "slot" not in trial.user_attrs:
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        trial = study.ask(space(manifest, optuna))
+        trial.set_user_attr("slot", slot)
+        return trial
+    finally:
+        lock.release()
+
+
+def tell(manifest: Manifest, number: int, state: str, value: float | None) -> None:
+    """End a trial."""
+    import optuna
+
+    study = open_study(manifest, optuna)
+    outcome = {"done": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[state]
+    study.tell(number, value if state == "done" else None, state=optuna.trial.TrialState[outcome])
+
+
+def run_trial(manifest: Manifest, slot: int) -> Outcome:
+    """Run a trial's seeds one after another, each starting only while the trial is worth going on with."""
+    lock = manifest.lock(trial_name(slot))
+    if not lock.acquire():
+        return Outcome(trial_name(slot), "running")
+    try:
+        trial = ask(manifest, slot)
+        watch = importlib.import_module("warmstart.trainer.pruning").Pruning
+        composer = Composer([(manifest.folder / CONF).resolve()])
+        settings = manifest.search
+        scores: list[float] = []
+        steps = 0
+        for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
+            name = f"{trial_name(slot)}-seed{seed}"
+            job = trial_job(composer, settings["fixed"], trial.params, seed, name)
+            outcome = run_job(manifest, job, [watch(trial, manifest.metric, scores, steps)])
+            if outcome.state != "done":
+                break
+            scores.append(outcome.score)
+            steps += manifest.record(name)["cost"]["steps"]
+        mean = statistics.mean(scores) if scores else None
+        tell(manifest, trial.number, outcome.state, mean)
+        return Outcome(trial_name(slot), outcome.state, outcome.error, mean)
+    finally:
+        lock.release()
+
+
+def note_trial_death(manifest: Manifest, slot: int, reason: str) -> Outcome:
+    """Record that the process of a trial died: the seed it was at has failed, and so has the trial."""
+    for path in sorted(manifest.folder.glob(f"runs/{trial_name(slot)}-seed*")):
+        if manifest.state(path.name) == "interrupted":
+            RunFolder.open(path).update(status="failed", error=reason)
+    tell(manifest, ask(manifest, slot).number, "failed", None)
+    return Outcome(trial_name(slot), "failed", reason)
