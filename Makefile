@@ -27,7 +27,7 @@ check: $(READY)  ## lint, format check and tests
 	$(BIN)/python -m pytest
 
 bench: $(READY)  ## measure the speed against plain PyTorch, as ratios in one run
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench.py && $(BIN)/python scripts/bench_sweep.py
 
 clean:  ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache build dist

@@ -141,6 +141,8 @@ def best_lines(summary: dict[str, Any]) -> list[str]:
         f"(expected best of {best['n']}: {screen.number(best['expected'][-1])})"
     ]
     for group in best["groups"]:
+        if group["n"] == group["equal_n"] == 1:
+            continue
         name = f"{shorts[group['parameter']]}={label(group['value'])}"
         if group["n"]:
             lines.append(

@@ -74,7 +74,7 @@ class RunFolder:
         run = cls(path, record)
         try:
             path.mkdir(parents=True, exist_ok=False)
-            write_atomically(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+            write_atomically(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
             run.update()
         except FileExistsError as error:
             raise UserError(f"{path} is taken: remove it, or give another output_dir=") from error
@@ -99,11 +99,16 @@ class RunFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path / 'run.json'} is damaged: {error}") from error
 
+    def note(self, **fields: Any) -> None:
+        """Change fields of the record, for the next `update` to write; a number that is not finite is refused."""
+        record = {**self.record, **fields}
+        json.dumps(record, allow_nan=False)
+        self.record = record
+
     def update(self, **fields: Any) -> None:
         """Change fields of run.json and rewrite it; a number that is not finite is refused and changes nothing."""
-        record = {**self.record, **fields}
-        write_atomically(self.path / "run.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
-        self.record = record
+        self.note(**fields)
+        write_atomically(self.path / "run.json", json.dumps(self.record, indent=2) + "\n")
 
     def config(self, trust: tuple[str, ...] = ()) -> DictConfig:
         """The run's own resolved config, refused where it names code that is not a part of its group.

@@ -33,7 +33,7 @@ def save_model(
     preprocessor: Preprocessor,
     plain: bool = False,
 ) -> None:
-    """Write `model/` whole or not at all, and its files' SHA-256 into the run's record.
+    """Write `model/` whole or not at all, and note its files' SHA-256 in the run's record.
 
     Args:
         run: the run it belongs to.
@@ -69,7 +69,7 @@ def save_model(
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     hashes = {name: file_sha256(final / name) for name in (WEIGHTS, HEAD, PREPROCESSOR)}
-    run.update(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
+    run.note(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

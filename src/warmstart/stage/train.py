@@ -83,23 +83,44 @@ def training(
             module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
             metrics = {**final, **best.best}
             yield trainer, metrics
-            for name, value in metrics.items():
-                if not math.isfinite(value):
-                    raise UserError(f"diverged: {name} is {value}; try a lower optimizer.lr")
-            run.update(metrics=metrics)
-            logger.conclude(settings(config), _results(metrics, final, best.best), trainer.global_step)
+            conclude(run, config, logger, metrics, final, best.best, trainer.global_step)
         except Pruned:
-            run.update(metrics=best.best)
+            latest = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
+            run.note(metrics={**latest, **best.best})
             raise
         finally:
             cost = {
                 "seconds": spent + time.monotonic() - started,
                 "steps": trainer.global_step,
-                "examples": _examples(trainer, data),
+                "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, data),
                 "peak_memory_mb": peak_memory_mb(),
             }
             run.update(cost=cost)
             logger.close()
+
+
+def conclude(
+    run: RunFolder,
+    config: DictConfig,
+    logger: RunLogger,
+    metrics: dict[str, float],
+    last: dict[str, float],
+    best: dict[str, float],
+    step: int,
+) -> None:
+    """Note a run's metrics in its record, and write its hparams row.
+
+    Raises:
+        UserError: a metric is not finite.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise UserError(f"diverged: {name} is {value}; try a lower optimizer.lr")
+    run.note(metrics=metrics)
+    swept = (run.record.get("sweep") or {}).get("values", {})
+    known = settings(config)
+    own = {key: value for key, value in swept.items() if key.rpartition(".")[2] not in known}
+    logger.conclude({**known, **own}, _results(metrics, last, best), step)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -121,7 +142,7 @@ def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> Non
         UserError: the run is resumed and its data is no longer what it was.
     """
     check_data(run, data)
-    run.update(data={"name": short_name(config.data), "fingerprint": data.fingerprint, "rows": data.rows})
+    run.note(data={"name": short_name(config.data), "fingerprint": data.fingerprint, "rows": data.rows})
 
 
 def check_data(run: RunFolder, data: MemoryDataModule) -> None:
@@ -132,7 +153,7 @@ def check_data(run: RunFolder, data: MemoryDataModule) -> None:
 
 
 def settings(config: DictConfig) -> dict[str, Any]:
-    """What a sweep varies, under the same keys in every run."""
+    """What sweeps mostly vary, under the same keys in every run."""
     loss = build_loss(config)
     return {
         "experiment": config.experiment,
@@ -161,12 +182,11 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def _examples(trainer: pl.Trainer, data: MemoryDataModule) -> int:
+def examples(batches: int, per_epoch: float, data: MemoryDataModule) -> int:
     """Training rows seen: whole epochs, and the batches of one that was cut short."""
-    if not math.isfinite(trainer.num_training_batches):
+    if not math.isfinite(per_epoch):
         return 0
-    batches = trainer.fit_loop.total_batch_idx + 1
-    per_epoch = max(1, int(trainer.num_training_batches))
+    per_epoch = max(1, int(per_epoch))
     rows = data.rows["train"]
     epochs, rest = divmod(batches, per_epoch)
     return epochs * min(rows, per_epoch * data.batch_size) + min(rest * data.batch_size, rows)

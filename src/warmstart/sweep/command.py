@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from warmstart.contracts import UserError
@@ -16,12 +17,19 @@ def run(path: Path, trust: tuple[str, ...]) -> str:
     Raises:
         UserError: the sweep is missing or damaged, or has no such job.
     """
+    logging.getLogger().addHandler(logging.NullHandler())  # as `main` does: records go to a run's log
     manifest = Manifest.read(path.parent.parent)
     manifest.check(trust)
-    if manifest.search is not None:
-        slots = [slot for slot in range(manifest.search["trials"]) if search.trial_name(slot) == path.name]
-        if slots:
-            return search.run_trial(manifest, slots[0]).state
-    elif path.name in manifest.by_name:
-        return run_job(manifest, manifest.by_name[path.name]).state
+    try:
+        if manifest.search is not None:
+            slots = [slot for slot in range(manifest.search["trials"]) if search.trial_name(slot) == path.name]
+            if slots:
+                return search.run_trial(manifest, slots[0]).state
+        elif path.name in manifest.by_name:
+            return run_job(manifest, manifest.by_name[path.name]).state
+    except KeyboardInterrupt as interrupt:
+        stop = interrupt.__cause__
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop from None  # not Ctrl-C but submitit, out of time or preempted, which has queued the job again
+        raise
     raise UserError(f"sweep.job={path}: the sweep has no such job")

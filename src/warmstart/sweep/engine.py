@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from warmstart.check import explain
 from warmstart.contracts import UserError
 from warmstart.report import sweep as report
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import Manifest
+from warmstart.run.manifest import RUNS, Manifest
 from warmstart.sweep import launch, search
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.pool import Crash, Death, once
@@ -50,10 +51,11 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
         else:
             words = [*(f"{key}={value}" for key, value in params.items()), *arguments]
             manifest = plan(config, context["hydra_context"].config_loader, words)
+        rules = rules_of(config, manifest)
         if str(config.hydra.launcher._target_).startswith(OURS):
-            launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules_of(config, manifest))
+            launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules)
         else:
-            hand_over(manifest, context)
+            hand_over(manifest, context, rules)
         return conclude(manifest)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
@@ -144,18 +146,50 @@ def rules_of(config: DictConfig, manifest: Manifest) -> Rules:
     return Rules(sweep.on_failure, sweep.retries, functools.partial(report.write_report, manifest.folder))
 
 
-def hand_over(manifest: Manifest, context: dict[str, Any]) -> None:
-    """Let a launcher of another maker (joblib, submitit, Ray) start what is left, one command per job."""
-    if manifest.search is not None:
-        names = [work.name for work in search.trials(manifest)]
-    else:
-        names = [job.name for job in manifest.jobs if manifest.state(job.name) in ("planned", "interrupted")]
-    config = context["config"]
+def hand_over(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None:
+    """Have a launcher of another maker (joblib, submitit, Ray) run what is left, one command per job.
+
+    It tells nothing before all it was given has ended: what needs other jobs, or is to be tried again, waits for then.
+    """
+    config, folder = context["config"], manifest.folder.absolute()
     with open_dict(config):
-        config.hydra.sweep.dir = str(manifest.folder)
+        config.hydra.sweep.dir = str(folder)  # launchers keep files of their own in it
     launcher = Plugins.instance().instantiate_launcher(**context)
-    trust = f"trust=[{','.join(config.trust)}]"
-    launcher.launch([[f"sweep.job={manifest.path(name)}", trust] for name in names], 0)
+    maker = config.hydra.runtime.choices["hydra/launcher"]
+    trust = sorted(packages([job.config for job in manifest.jobs]).union(config.trust))
+    common = [f"hydra.sweep.dir={quoted(folder)}", f"trust=[{','.join(trust)}]"]
+    if rules.on_failure == "stop":
+        screen.say(f"on_failure=stop comes too late for what {maker} has been given already")
+    started: Counter[str] = Counter()
+    while names := due(manifest, rules, started):
+        started.update(names)
+        screen.say(f"{len(names)} handed to {maker}; to see how far it is: python train.py stage=report runs={folder}")
+        try:
+            launcher.launch([[f"sweep.job={quoted(folder / RUNS / name)}", *common] for name in names], 0)
+        except Exception as error:  # each has its own for a worker that died
+            screen.error(f"{maker}: {type(error).__name__}: {explain(error)}")
+
+
+def due(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[str]:
+    """Jobs, or trials of a search, that can start now and have not been started as often as the rules allow."""
+    states = {name: manifest.state(name) for name in manifest.names()}
+    done = {name for name, state in states.items() if state == "done"}
+    searching = manifest.search is not None
+    work = search.trials(manifest) if searching else launch.jobs_left(manifest, states, rules.retries, 1)
+    return [task.name for task in work if task.needs <= done and started[task.name] <= rules.retries]
+
+
+def packages(node: Any) -> set[str]:
+    """What the code that configs name belongs to: it stood on the command line, so a job need not doubt it."""
+    if isinstance(node, dict):
+        own = {str(node["_target_"]).partition(".")[0]} if "_target_" in node else set()
+        return own.union(*map(packages, node.values()))
+    return set().union(*map(packages, node)) if isinstance(node, list) else set()
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar, whatever is in it."""
+    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 def conclude(manifest: Manifest) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,8 +85,7 @@ def open_pool(launcher: Mapping[str, Any]) -> Pool | ThisProcess:
         return ThisProcess()
     devices = once(count_devices)
     workers = launcher["workers"] or max(1, devices)
-    threads = launcher["threads"] or max(1, (os.cpu_count() or 1) // workers)
-    return Pool(workers, threads, devices, launcher["isolate"])
+    return Pool(workers, launcher["threads"], devices, launcher["isolate"])
 
 
 def count_devices() -> int:

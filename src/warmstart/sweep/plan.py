@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
@@ -22,7 +23,8 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.lineage import latest
 from warmstart.run.manifest import Job
 
-LATEST = {"init": "pretrain", "run": "finetune"}  # what `latest` means, by the key it stands at
+# Where a stage's config may say `latest`, and of which stage the run is that it means.
+LATEST = {"finetune": ("init", "pretrain"), "evaluate": ("run", "finetune"), "predict": ("run", "finetune")}
 NAME_LENGTH = 80
 # Settings that change numbers, not what is computed.
 NUMBERS = ("seed", "init", "optimizer.lr", "optimizer.weight_decay", "loss.label_smoothing")
@@ -37,7 +39,7 @@ class Composer:
     def __init__(self, folders: Sequence[Path]):
         search_path = create_config_search_path(str(folders[0]))
         for folder in folders[1:]:
-            search_path.append("user", f"file://{folder}")
+            search_path.prepend("user", f"file://{folder}", SearchPathQuery(provider="schema", path=None))
         self.loader = ConfigLoaderImpl(search_path)
         self.parser = OverridesParser.create(self.loader)
         self.parsed: dict[str, Override] = {}
@@ -77,9 +79,9 @@ class Composer:
 
 def freeze_latest(config: DictConfig) -> None:
     """Write down which run `latest` is now, so that a run that ends later changes no job."""
-    for key, stage in LATEST.items():
-        if config.get(key) == "latest":
-            config[key] = str(latest(Path(config.output_dir), stage, config.experiment).path)
+    key, stage = LATEST.get(config.stage, ("", ""))
+    if config.get(key) == "latest":
+        config[key] = str(latest(Path(config.output_dir), stage, config.experiment).path)
 
 
 def is_swept(override: Override) -> bool:

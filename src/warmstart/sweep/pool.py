@@ -39,12 +39,12 @@ class Pool:
 
     Args:
         workers: tasks at a time.
-        threads: CPU threads per task.
+        threads: CPU threads per task; None shares out what a process alone would have.
         devices: accelerators to share out; a process sees one of them.
         isolate: end a process after its task.
     """
 
-    def __init__(self, workers: int, threads: int, devices: int = 0, isolate: bool = True):
+    def __init__(self, workers: int, threads: int | None = None, devices: int = 0, isolate: bool = True):
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # the server may ask for devices but not start CUDA
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(PRELOAD)
@@ -62,7 +62,7 @@ class Pool:
         if not self.idle:
             slots = {worker.slot for worker in self.busy}
             slot = next(number for number in range(self.workers) if number not in slots)
-            self.idle.append(Worker(self.context, slot, self.threads, self.devices))
+            self.idle.append(Worker(self.context, slot, self))
         worker = self.idle.pop()
         worker.start(task)
         self.busy.append(worker)
@@ -92,11 +92,12 @@ class Pool:
 class Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, context: Any, slot: int, threads: int, devices: int):
+    def __init__(self, context: Any, slot: int, pool: Pool):
         self.slot = slot
         self.connection, theirs = context.Pipe()
-        device = slot % devices if devices else None
-        self.process: BaseProcess = context.Process(target=serve, args=(theirs, threads, device), daemon=False)
+        device = slot % pool.devices if pool.devices else None
+        arguments = (theirs, pool.workers, pool.threads, device)
+        self.process: BaseProcess = context.Process(target=serve, args=arguments, daemon=False)
         self.process.start()
         theirs.close()
 
@@ -145,7 +146,7 @@ class ThisProcess:
 
 def once(task: Task) -> Any:
     """A task's result, from a process of its own."""
-    pool = Pool(1, os.cpu_count() or 1)
+    pool = Pool(1)
     try:
         pool.start(task)
         while not (ended := pool.finished(1.0)):
@@ -155,7 +156,7 @@ def once(task: Task) -> Any:
         pool.close()
 
 
-def serve(connection: Connection, threads: int, device: int | None) -> None:
+def serve(connection: Connection, workers: int, threads: int | None, device: int | None) -> None:
     """A process's whole life: take a task, send its result, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent tells us by SIGTERM
     signal.signal(signal.SIGTERM, stop_once)
@@ -165,7 +166,7 @@ def serve(connection: Connection, threads: int, device: int | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device] if visible else str(device)
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or max(1, torch.get_num_threads() // workers))
     try:
         while True:
             connection.send(attempt(connection.recv()))

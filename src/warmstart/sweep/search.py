@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig
 
 from warmstart.contracts import UserError
@@ -21,13 +21,13 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import CONF, Job, Manifest
 from warmstart.sweep.job import Outcome, run_job, without_plan
-from warmstart.sweep.plan import LATEST, Composer, compose, is_swept, plain
+from warmstart.sweep.plan import LATEST, Composer, compose, is_swept
 from warmstart.sweep.schedule import Work
+from warmstart.sweep.space import distribution, options
 
 STUDY = "study.log"
-SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "grid": "GridSampler", "cmaes": "CmaEsSampler"}
+SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "cmaes": "CmaEsSampler", "grid": None}
 PRUNERS = {"none": "NopPruner", "asha": "SuccessiveHalvingPruner", "median": "MedianPruner"}
-DECADES = 2  # an interval over more than this many powers of ten is searched logarithmically
 
 
 def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[dict[str, Any], list[Job]]:
@@ -39,9 +39,9 @@ def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[
     from optuna.distributions import distribution_to_json
 
     own = config.sweep
-    for key, options in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-        if own[key] not in options:
-            raise UserError(f"sweep.{key}={own[key]}: must be {', '.join(options)}")
+    for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        if own[key] not in known:
+            raise UserError(f"sweep.{key}={own[key]}: must be {', '.join(known)}")
     for key in ("trials", "seeds"):
         if not isinstance(own[key], int) or isinstance(own[key], bool) or own[key] < 1:
             raise UserError(f"sweep.{key}={own[key]}: must be a whole number above 0")
@@ -53,7 +53,9 @@ def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[
     if "seed" in space:
         raise UserError("seed is not searched: sweep.seeds=N runs each trial with N seeds")
     jobs = examples(composer, fixed, space)
-    fixed += [f"{key}='{jobs[0].config[key]}'" for key in LATEST if key in jobs[0].config and key not in space]
+    key, _ = LATEST.get(jobs[0].config["stage"], ("", ""))
+    if key and key not in space:
+        fixed.append(f"{key}='{jobs[0].config[key]}'")  # what `latest` is now
     settings = {
         "trials": own.trials,
         "seeds": own.seeds,
@@ -66,39 +68,6 @@ def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[
     if own.sampler == "grid":
         settings["trials"] = min(own.trials, math.prod(len(options(key, value)) for key, value in space.items()))
     return settings, jobs
-
-
-def distribution(override: Override) -> Any:
-    """Hydra's sweep syntax as an Optuna distribution: choices, a range, or an interval.
-
-    An interval over more than two powers of ten is searched on a logarithmic scale, unless it is tagged `linear`; one
-    tagged `log` always is. An interval of whole numbers gives whole numbers.
-    """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    value = override.value()
-    if isinstance(value, Glob) or not isinstance(value, (IntervalSweep, RangeSweep)):
-        return CategoricalDistribution([plain(choice) for choice in override.sweep_iterator()])
-    if isinstance(value, RangeSweep):
-        low, step = value.start, value.step
-        high = low + step * (math.ceil((value.stop - low) / step) - 1)
-        whole = all(isinstance(number, int) for number in (low, step))
-        return (IntDistribution if whole else FloatDistribution)(low, high, step=step)
-    low, high = value.start, value.end
-    wide = low > 0 and high / low >= 10**DECADES
-    log = "log" in value.tags or (wide and "linear" not in value.tags)
-    whole = isinstance(low, int) and isinstance(high, int)
-    return (IntDistribution if whole else FloatDistribution)(low, high, log=log)
-
-
-def options(key: str, distribution: Any) -> list[Any]:
-    """Every value of a distribution, for a grid."""
-    if hasattr(distribution, "choices"):
-        return list(distribution.choices)
-    if distribution.step is None or distribution.log:
-        raise UserError(f"{key}: an interval is no grid; give a list or a range, or another sweep.sampler")
-    count = round((distribution.high - distribution.low) / distribution.step) + 1
-    return [distribution.low + index * distribution.step for index in range(count)]
 
 
 def examples(composer: Composer, fixed: Sequence[str], space: dict[str, Any]) -> list[Job]:
@@ -161,10 +130,8 @@ def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
     backend = importlib.import_module("optuna.storages.journal")
     journal = backend.JournalFileBackend(str(manifest.folder / STUDY), StudyLock(manifest.lock("journal")))
     sampler = None
-    if slot is not None:
+    if slot is not None and settings["sampler"] != "grid":
         make = getattr(optuna.samplers, SAMPLERS[settings["sampler"]])
-        if settings["sampler"] == "grid":
-            make = functools.partial(make, {key: options(key, value) for key, value in space(manifest, optuna).items()})
         sampler = make(seed=derive_seed(settings["seed"], f"trial{slot}"))
     return optuna.create_study(
         study_name="sweep",
@@ -198,11 +165,23 @@ def ask(manifest: Manifest, slot: int) -> Any:
                 return optuna.trial.Trial(study, trial._trial_id)
             if trial.state == optuna.trial.TrialState.RUNNING and "slot" not in trial.user_attrs:
                 study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if manifest.search["sampler"] == "grid":
+            study.add_trial(grid_trial(manifest, optuna, slot))
+            return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
         trial = study.ask(space(manifest, optuna))
         trial.set_user_attr("slot", slot)
         return trial
     finally:
         lock.release()
+
+
+def grid_trial(manifest: Manifest, optuna: Any, slot: int) -> Any:
+    """The combination at this place of the grid, as a running trial."""
+    distributions = space(manifest, optuna)
+    values = itertools.product(*(options(key, value) for key, value in distributions.items()))
+    params = dict(zip(distributions, next(itertools.islice(values, slot, None))))
+    state = optuna.trial.TrialState.RUNNING
+    return optuna.trial.create_trial(state=state, params=params, distributions=distributions, user_attrs={"slot": slot})
 
 
 def tell(manifest: Manifest, number: int, state: str, value: float | None) -> None:

@@ -1,0 +1,126 @@
+"""Throughput of sweeps, side by side in one run: warmstart's launchers, and Lightning under Hydra's basic launcher.
+
+The commands take turns. Jobs per minute are counted from the first job's start to the last one's end, so that importing
+torch, which every command does once, is left out of the ratios; the whole command is printed beside.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from operator import truediv
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from warmstart import main as command_line
+from warmstart import screen
+from warmstart.run.manifest import Manifest
+from warmstart.sweep.plan import Composer, grid
+from warmstart.sweep.pool import once
+from warmstart.sweep.preflight import survey
+
+ROOT = Path(__file__).parents[1]
+JOBS, TURNS = 16, 3
+SEEDS = f"seed=range({JOBS})"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # models this small are slower on two
+OURS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=5", SEEDS)
+GOALS = {"pool, 2 workers": 1.6, "vmap": 4.0}
+LAUNCHERS = {
+    "pool, 1 worker": ("hydra/launcher=pool", "hydra.launcher.workers=1"),
+    "pool, 2 workers": ("hydra/launcher=pool", "hydra.launcher.workers=2"),
+    "pool, 2 workers, not isolated": (
+        "hydra/launcher=pool",
+        "hydra.launcher.workers=2",
+        "hydra.launcher.isolate=false",
+    ),
+    "vmap": ("hydra/launcher=vmap",),
+}
+
+
+class Sweep(NamedTuple):
+    """One sweep: seconds of its jobs, seconds of the whole command, and what a job took besides its run."""
+
+    jobs: float
+    whole: float
+    overhead: float = 0.0
+
+
+def plain() -> Sweep:
+    """Lightning's defaults under Hydra's basic sweeper and launcher."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        words = [
+            sys.executable,
+            str(ROOT / "scripts" / "plain.py"),
+            "-m",
+            "+" + SEEDS,
+            f"hydra.sweep.dir={folder}/multirun",
+        ]
+        done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True, text=True)
+        whole = time.monotonic() - started
+    times = [tuple(map(float, line.split()[1:])) for line in done.stdout.splitlines() if line.startswith("job ")]
+    assert len(times) == JOBS
+    return Sweep(times[-1][1] - times[0][0], whole)
+
+
+def ours(launcher: tuple[str, ...]) -> Sweep:
+    """The same jobs by warmstart; from the frozen plan to the last record."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        words = [sys.executable, str(ROOT / "train.py"), "-m", *OURS, *launcher, f"output_dir={folder}"]
+        subprocess.run(words, env=ENVIRONMENT, check=True, capture_output=True)
+        whole = time.monotonic() - started
+        (plan,) = Path(folder).glob("sweep/*/*/*/manifest.json")
+        paths = list(plan.parent.glob("runs/*/run.json"))
+        jobs = max(path.stat().st_mtime for path in paths) - plan.stat().st_mtime
+        records = [json.loads(path.read_text()) for path in paths]
+    assert [record["status"] for record in records] == ["done"] * JOBS
+    return Sweep(jobs, whole, jobs / JOBS - median(record["cost"]["seconds"] for record in records))
+
+
+def planning(jobs: int) -> float:
+    """Seconds to compose, bind, try and freeze that many jobs."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        words = [*OURS[:-1], f"seed=range({jobs // 2})", "loss=cross_entropy,focal"]
+        plan = grid(Composer([command_line.CONF]), words)
+        found = once(functools.partial(survey, plan, command_line.CONF, True))
+        assert (len(plan), found.problem) == (jobs, None)
+        Manifest(Path(folder) / "sweep", "finetune", "digits", words, found.metric, found.mode, {}, plan).write()
+        return time.monotonic() - started
+
+
+def main() -> None:
+    """Run every command `TURNS` times, and plan a thousand jobs."""
+    arms = {name: functools.partial(ours, words) for name, words in LAUNCHERS.items()}
+    sweeps: dict[str, list[Sweep]] = {name: [] for name in ("plain", *arms)}
+    for _ in range(TURNS):
+        for name, run in {"plain": plain, **arms}.items():
+            sweeps[name].append(run())
+    base = sweeps.pop("plain")
+    rows = []
+    for name, own in sweeps.items():
+        goal = GOALS.get(name)
+        for part, bound in (("jobs", goal), ("whole", None)):
+            times = [[getattr(sweep, part) for sweep in arm] for arm in (base, own)]
+            ratio = median(map(truediv, *times))
+            pair = f"{JOBS * 60 / median(times[1]):.0f} : {JOBS * 60 / median(times[0]):.0f} /min"
+            met = "" if bound is None else "met" if ratio >= bound else "missed"
+            what = f"{name} : Lightning under Hydra's basic launcher, {'jobs' if part == 'jobs' else 'whole command'}"
+            rows.append((what, pair, f"{ratio:.2f}", "" if bound is None else f"at least {bound}", met))
+    alone = median(sweep.overhead for sweep in sweeps["pool, 1 worker"])
+    rows.append(("one job in a process of its own, besides its run", f"{alone:.2f} s", "", "", ""))
+    seconds = planning(1000)
+    rows.append(("planning 1,000 jobs", f"{seconds:.1f} s", "", "at most 10 s", "met" if seconds <= 10 else "missed"))
+    columns = ("what", "measured", "ratio", "goal", "")
+    screen.table(f"{JOBS} jobs: MLP on digits, 5 epochs; {os.cpu_count()} cores", columns, rows)
+
+
+if __name__ == "__main__":
+    main()

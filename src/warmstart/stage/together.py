@@ -1,0 +1,145 @@
+"""Small jobs that differ in numbers only, trained at once; each has the run folder that it would have alone."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import json
+import time
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart import screen
+from warmstart.contracts import Batch, CannotBatch, UserError
+from warmstart.module.stacked import numbers
+from warmstart.run.folder import RunFolder
+from warmstart.run.saved import save_model
+from warmstart.stage import parts
+from warmstart.stage.batchable import check_config, check_step
+from warmstart.stage.lockstep import Job, Lockstep
+from warmstart.stage.train import conclude, examples, note_data, peak_memory_mb
+from warmstart.trainer.build import build_trainer
+from warmstart.trainer.logger import RunLogger
+
+
+def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
+    """Finetune or pretrain all `configs`, whose run folders are open; each ends with status done or failed.
+
+    A job that fails does not stop the others, and its error is not raised. There are no checkpoints: a group that is
+    killed starts anew. `cost.seconds` is the group's wall time divided by the number of its jobs.
+
+    Args:
+        configs: composed configs of one stage that differ in the numbers of `sweep.plan.NUMBERS` only.
+        runs: their run folders.
+
+    Raises:
+        CannotBatch: they have to be run one by one; nothing was written.
+    """
+    check_config(configs[0])
+    try:
+        device = build_trainer(configs[0].trainer, runs[0].path, None, []).strategy.root_device
+        groups = [Lockstep(jobs, device) for jobs in alike(assemble(configs, runs))]
+    except UserError as error:
+        raise CannotBatch(str(error)) from error
+    for group in groups:
+        check(group)
+    stop: BaseException | None = None
+    for group in groups:
+        stop = finish(group, stop)
+    if stop is not None:
+        raise stop
+
+
+def assemble(configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> list[Job]:
+    """Every job with its parts; the data is read once, and encoded once where it is encoded alike."""
+    stage = importlib.import_module(f"warmstart.stage.{configs[0].stage}")
+    splits = parts.build_source(configs[0]).load(parts.get_object(configs[0].objective._target_).target)
+    jobs: list[Job] = []
+    for config, run in zip(configs, runs):
+        jobs.append(Job(config, run, *stage.assemble(config, splits, jobs[0].data if jobs else None)))
+    return jobs
+
+
+def alike(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Groups with the same loss and preprocessor, sorted by what the optimizer is told."""
+
+    def key(job: Job) -> str:
+        loss = job.config.get("loss")
+        return json.dumps([OmegaConf.to_container(loss) if loss else None, job.data.preprocessor.state()])
+
+    ordered = sorted(jobs, key=lambda job: (key(job), *numbers(job.module.optimizer)))
+    return [list(group) for _, group in itertools.groupby(ordered, key)]
+
+
+def check(group: Lockstep) -> None:
+    """Refuse a group whose steps cannot be done at once.
+
+    Raises:
+        CannotBatch: says why.
+    """
+    if len({job.data.rows["train"] for job in group.jobs}) > 1:
+        raise CannotBatch("the jobs have different numbers of training rows")
+    interval, epochs = group.settings.val_check_interval or 1, group.settings.check_val_every_n_epoch
+    if epochs is not None and interval > group.per_epoch:
+        raise CannotBatch(f"trainer.val_check_interval={interval} is more than the {group.per_epoch} steps of an epoch")
+    x, y = (part if part is None else part[: group.data.batch_size] for part in group.data.parts["train"])
+    check_step(group.jobs[0].config, group.module, group.stack, Batch(x, y))
+
+
+def finish(group: Lockstep, stop: BaseException | None) -> BaseException | None:
+    """Train a group and close its records; with `stop`, which ended an earlier group, only close them.
+
+    Returns:
+        What ends all groups: an interruption.
+    """
+    started = time.monotonic()
+    failure = stop
+    if failure is None:
+        try:
+            for job in group.jobs:
+                begin(job)
+            group.run()
+        except BaseException as error:
+            failure = error
+    seconds = (time.monotonic() - started) / len(group.jobs)
+    for job in group.jobs:
+        job.error = job.error or failure
+        try:
+            with contextlib.suppress(Exception), job.run.recording():
+                end(job, group, seconds)
+        except BaseException as error:
+            failure = error
+    return None if isinstance(failure, Exception) else failure
+
+
+def begin(job: Job) -> None:
+    """What is known before the first step: data, lineage, config."""
+    note_data(job.run, job.config, job.data)
+    job.run.update(status="running", error=None, **job.lineage)
+    job.logger = RunLogger(job.run.path)
+    job.logger.log_text("config", (job.run.path / "config.yaml").read_text())
+
+
+def end(job: Job, group: Lockstep, seconds: float) -> None:
+    """Save the best weights, write metrics and cost, or raise what the job failed by."""
+    steps = group.step if job.steps is None else job.steps
+    screen.log.info("trained together, as one of %d jobs", len(group.jobs))
+    try:
+        if job.error is not None:
+            raise job.error
+        model = (job.module.backbone, job.module.objective, job.data.spec, job.data.preprocessor)
+        save_model(job.run, job.config, *model, plain=job.config.stage == "pretrain")
+        metrics = {**job.last, **job.best, **job.test}
+        conclude(job.run, job.config, job.logger, metrics, job.last, job.best, steps)
+    finally:
+        cost = {
+            "seconds": seconds,
+            "steps": steps,
+            "examples": examples(steps, group.per_epoch, job.data),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        job.run.note(cost=cost)
+        if job.logger is not None:
+            job.logger.close()

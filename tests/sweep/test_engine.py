@@ -1,0 +1,221 @@
+"""A sweep as a user sees it: in a process of its own, with jobs that fail, and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
+
+LOSSES = """
+import os, signal
+import torch
+from warmstart.loss import takes
+from warmstart.loss.cross_entropy import cross_entropy
+
+def spoil(how):
+    calls = 0
+
+    @takes("category")
+    def loss(outputs, targets):
+        nonlocal calls
+        calls += 1
+        value = cross_entropy(outputs, targets)
+        return how(value) if calls > 5 else value
+    return loss
+
+def explode(value):
+    raise RuntimeError("boom [red]")
+
+def starve(value):
+    raise MemoryError("no memory for this")
+
+def die(value):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+raises, hungry, killed = spoil(explode), spoil(starve), spoil(die)
+diverges = spoil(lambda value: value * torch.nan)
+"""
+
+
+def train(*words: str, output_dir: Path, flags: tuple[str, ...] = ("-m",), **settings) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train.py"), *flags, *words, f"output_dir={output_dir}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=output_dir.parent, **settings)
+
+
+def sweep_of(output_dir: Path) -> Path:
+    (folder,) = output_dir.glob("sweep/*/*/*")
+    return folder
+
+
+def records(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/run.json"))}
+
+
+def numbers(folder: Path) -> pd.DataFrame:
+    table = pd.read_csv(folder / "jobs.csv")
+    return table.drop(columns=["seconds"])
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    out = tmp_path_factory.mktemp("calm") / "outputs"
+    out.mkdir()
+    done = train(*WORDS, "loss=cross_entropy,focal", "seed=0,1", output_dir=out)
+    assert done.returncode == 0, done.stderr
+    return sweep_of(out), done
+
+
+def test_every_job_is_a_run_folder_and_the_tables_say_how_they_did(calm):
+    folder, done = calm
+    runs = records(folder)
+    plan = {job["name"]: job for job in json.loads((folder / "manifest.json").read_text())["jobs"]}
+    assert len(runs) == len({record["id"] for record in runs.values()}) == 4
+    for name, record in runs.items():
+        assert record["status"] == "done"
+        assert record["config_sha256"] == plan[name]["sha256"]
+        assert (folder / "runs" / name / "model" / "model.safetensors").exists()
+    board = pd.read_csv(folder / "leaderboard.csv")
+    for loss in ("cross_entropy", "focal"):
+        scores = [runs[name]["metrics"]["val/accuracy"] for name, job in plan.items() if job["values"]["loss"] == loss]
+        (row,) = board[board["loss"] == loss].to_dict("records")
+        assert row["n"] == 2
+        assert row["mean"] == pytest.approx(sum(scores) / 2)
+    assert "focal" in done.stdout
+    assert "4 of 4" in done.stderr
+    assert (folder / "sweep.html").exists()
+
+
+def test_a_job_alone_gives_the_same_numbers_as_in_a_sweep(calm, tmp_path: Path):
+    folder, _ = calm
+    done = train(*WORDS, "loss=focal", "seed=1", output_dir=tmp_path / "out", flags=())
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "out").glob("finetune/digits/*/run.json")
+    alone = json.loads(path.read_text())
+    (inside,) = [record for name, record in records(folder).items() if "focal" in name and record["seed"] == 1]
+    assert alone["metrics"] == inside["metrics"]
+    assert alone["model_sha256"] == inside["model_sha256"]
+
+
+def test_what_is_missing_is_run_and_nothing_twice(calm, tmp_path: Path):
+    folder = tmp_path / "outputs" / "sweep"
+    shutil.copytree(calm[0], folder)
+    before = {name: record["id"] for name, record in records(folder).items()}
+    names = list(before)
+    shutil.rmtree(folder / "runs" / names[0])
+    path = folder / "runs" / names[1] / "run.json"
+    path.write_text(path.read_text().replace('"done"', '"running"'))
+    again = train(f"sweep.resume={folder}", "hydra.launcher.workers=2", output_dir=tmp_path / "outputs")
+    assert again.returncode == 0, again.stderr
+    after = records(folder)
+    assert {name for name in after if after[name]["id"] != before[name]} == {names[0]}
+    assert [after[name]["sweep"]["attempts"] for name in names] == [1, 2, 1, 1]
+    pd.testing.assert_frame_equal(numbers(folder), numbers(calm[0]))
+
+
+def test_resuming_with_other_words_is_refused(calm, tmp_path: Path):
+    refused = train(f"sweep.resume={calm[0]}", "optimizer.lr=0.5", output_dir=tmp_path / "outputs")
+    assert refused.returncode == 2
+    assert "leave out optimizer.lr=0.5" in refused.stderr
+    nowhere = train(f"sweep.resume={tmp_path}", output_dir=tmp_path / "outputs")
+    assert nowhere.returncode == 2
+    assert "no manifest.json" in nowhere.stderr
+    single = train(f"sweep.resume={calm[0]}", output_dir=tmp_path / "outputs", flags=())
+    assert single.returncode == 2
+    assert "add -m" in single.stderr
+
+
+def test_failing_jobs_leave_the_others_alone_and_are_shown(tmp_path: Path):
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    for name in ("raises", "hungry", "killed", "diverges"):
+        (tmp_path / "conf" / "loss" / f"{name}.yaml").write_text(f"_target_: losses.{name}\n")
+    (tmp_path / "losses.py").write_text(LOSSES)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    words = (*WORDS, "loss=raises,hungry,killed,diverges,cross_entropy", "sweep.retries=1")
+    flags = ("--config-dir", str(tmp_path / "conf"), "-m")
+    done = train(*words, output_dir=tmp_path / "outputs", flags=flags, env=environment)
+    assert done.returncode == 3, done.stderr
+    folder = sweep_of(tmp_path / "outputs")
+    runs = {name.partition("-")[2]: record for name, record in records(folder).items()}
+    assert {name: record["status"] for name, record in runs.items()} == {
+        "raises": "failed",
+        "hungry": "failed",
+        "killed": "failed",
+        "diverges": "failed",
+        "cross_entropy": "done",
+    }
+    reasons = {
+        "raises": "boom [red]",
+        "hungry": "MemoryError",
+        "killed": "SIGKILL",
+        "diverges": "diverged: the training loss",
+    }
+    for name, reason in reasons.items():
+        assert reason in runs[name]["error"]
+        assert runs[name]["sweep"]["attempts"] == 2
+        assert reason in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (log,) = folder.glob("runs/*raises*/train.log")
+    assert "Traceback" in log.read_text()
+    assert "explode" in log.read_text()
+    assert "4 of 5 jobs failed" in done.stderr
+
+
+def test_what_no_job_could_do_is_refused_before_the_first_starts(tmp_path: Path):
+    done = train(*WORDS, "loss=cross_entropy,mse", "seed=0,1", output_dir=tmp_path / "outputs")
+    assert done.returncode == 2
+    assert "loss=mse does not fit objective=classification" in done.stderr
+    assert "nothing was started" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_stopping_at_a_failure_leaves_the_rest_for_a_resumed_sweep(tmp_path: Path):
+    words = (*WORDS, "optimizer=sgd", "optimizer.lr=1e30,0.1,0.2", "sweep.on_failure=stop")
+    done = train(*words, output_dir=tmp_path / "outputs")
+    assert done.returncode == 3, done.stderr
+    folder = sweep_of(tmp_path / "outputs")
+    assert [record["status"] for record in records(folder).values()] == ["failed"]
+    again = train(f"sweep.resume={folder}", output_dir=tmp_path / "outputs")
+    assert again.returncode == 3
+    assert [record["status"] for record in records(folder).values()] == ["failed", "done", "done"]
+    assert [record["sweep"]["attempts"] for record in records(folder).values()] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
+def test_interrupted_it_says_how_to_go_on(number: signal.Signals, tmp_path: Path):
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *WORDS, "seed=0,1", f"output_dir={tmp_path}"]
+    process = subprocess.Popen(
+        [*command, "trainer.max_epochs=100000"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("sweep/*/*/*/runs/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    folder = sweep_of(tmp_path)
+    assert f"sweep.resume={folder}" in err
+    assert [record["status"] for record in records(folder).values()] == ["interrupted"]
+
+
+def test_killed_and_taken_up_again_it_ends_as_if_left_in_peace():
+    words = ("--jobs", "4", "--kills", "2", "--epochs", "20")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "survive.py"), *words], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the tables are equal" in done.stdout

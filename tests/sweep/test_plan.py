@@ -1,0 +1,132 @@
+"""From a command line to frozen jobs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from warmstart import main
+from warmstart.contracts import UserError
+from warmstart.run.identity import config_sha256
+from warmstart.run.manifest import Job, Manifest
+from warmstart.sweep.plan import Composer, grid, kind
+
+WORDS = ["stage=finetune", "init=scratch"]
+
+
+@pytest.fixture
+def composer() -> Composer:
+    return Composer([main.CONF])
+
+
+def test_every_combination_in_hydras_order(composer: Composer):
+    jobs = grid(composer, [*WORDS, "loss=cross_entropy,focal", "optimizer.lr=0.01,0.003", "seed=range(2)"])
+    values = [tuple(job.values.values()) for job in jobs]
+    assert values == [(loss, lr, s) for loss in ("cross_entropy", "focal") for lr in (0.01, 0.003) for s in (0, 1)]
+    assert list(jobs[0].values) == ["loss", "optimizer.lr", "seed"]
+    assert len({job.sha256 for job in jobs}) == len({job.name for job in jobs}) == 8
+    assert jobs[3].config["optimizer"]["lr"] == 0.003
+    assert jobs[3].config["loss"]["_target_"] == "warmstart.loss.cross_entropy.cross_entropy"
+    assert jobs[7].config["loss"]["_target_"] == "warmstart.loss.focal.focal"
+
+
+def test_a_job_is_what_the_same_words_alone_compose_to(composer: Composer, composed):
+    words = [*WORDS, "loss=focal", "optimizer=sgd", "optimizer.lr=0.1", "+trainer.benchmark=true", "data.batch_size=8"]
+    (job,) = grid(composer, words)
+    alone = OmegaConf.to_container(composed(*words), resolve=True)
+    del alone["sweep"]
+    assert job.config == alone
+    assert job.sha256 == config_sha256(alone)
+
+
+def test_equal_jobs_are_one(composer: Composer):
+    assert len(grid(composer, [*WORDS, "seed=0,0,1"])) == 2
+
+
+def test_the_last_word_for_a_key_counts(composer: Composer):
+    jobs = grid(composer, [*WORDS, "seed=0,1,2", "seed=5,6"])
+    assert [job.config["seed"] for job in jobs] == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["optimizer.lr=0.1,-1"], r"optimizer.lr=-1: must be a number above 0 .*\(job optimizer.lr=-1\)"),
+        (["loss=focal,fokal"], r"loss=fokal does not exist. Did you mean focal\? .*\(job loss=fokal\)"),
+        (["optimizer.rate=1,2"], "optimizer.rate: there is no such key"),
+        (["optimizer.lr=interval(0.1,1)"], "an interval is no list of values"),
+    ],
+)
+def test_a_job_that_cannot_be_composed_is_named(composer: Composer, words: list[str], message: str):
+    with pytest.raises(UserError, match=message.replace(" .*", r".*")):
+        grid(composer, [*WORDS, *words])
+
+
+def test_latest_is_written_down_as_the_run_that_it_is_now(composer: Composer, tmp_path: Path):
+    def finish(name: str) -> Path:
+        path = tmp_path / "pretrain" / "digits" / name
+        path.mkdir(parents=True)
+        (path / "run.json").write_text(json.dumps({"id": name, "stage": "pretrain", "status": "done"}))
+        return path
+
+    first = finish("a")
+    (job,) = grid(composer, ["stage=finetune", f"output_dir={tmp_path}"])
+    finish("b")
+    assert job.config["init"] == str(first)
+
+
+def test_kinds_differ_in_more_than_numbers(composer: Composer):
+    words = [*WORDS, "seed=0,1", "optimizer.lr=0.1,0.2", "optimizer.weight_decay=0,0.1"]
+    assert len({kind(job.config) for job in grid(composer, words)}) == 1
+    for word in (
+        "loss=cross_entropy,focal",
+        "backbone.hidden=[8],[16]",
+        "trainer.max_epochs=1,2",
+        "strategy=full,linear_probe",
+    ):
+        assert len({kind(job.config) for job in grid(composer, [*WORDS, word])}) == 2
+
+
+def test_a_yaml_edited_later_changes_no_job(tmp_path: Path):
+    conf = tmp_path / "conf"
+    shutil.copytree(main.CONF, conf)
+    jobs = grid(Composer([conf]), [*WORDS, "seed=0,1"])
+    manifest = Manifest(tmp_path / "sweep", "finetune", "digits", WORDS, "val/accuracy", "max", {"commit": None}, jobs)
+    manifest.write()
+    (conf / "optimizer" / "adamw.yaml").write_text("_target_: torch.optim.AdamW\nlr: 7\n")
+    again = Manifest.read(tmp_path / "sweep")
+    assert [job.config for job in again.jobs] == [job.config for job in jobs]
+    assert again.jobs[0].config["optimizer"]["lr"] != 7
+
+
+def test_a_changed_or_damaged_plan_is_refused(tmp_path: Path, composer: Composer):
+    jobs = grid(composer, [*WORDS, "seed=0,1"])
+    folder = tmp_path / "sweep"
+    Manifest(folder, "finetune", "digits", WORDS, "val/accuracy", "max", {"commit": None}, jobs).write()
+    path = folder / "manifest.json"
+    whole = path.read_text()
+    plan = json.loads(whole)
+    plan["jobs"][1]["config"]["optimizer"]["lr"] = 1.0
+    path.write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=f"the config of {jobs[1].name} was changed"):
+        Manifest.read(folder)
+    path.write_text(whole[:-100])
+    with pytest.raises(UserError, match="damaged"):
+        Manifest.read(folder)
+    with pytest.raises(UserError, match="has no manifest.json"):
+        Manifest.read(tmp_path)
+
+
+def test_a_plan_that_names_foreign_code_is_refused(tmp_path: Path, composer: Composer):
+    (job,) = grid(composer, WORDS)
+    config = copy.deepcopy(job.config)
+    config["loss"] = {"_target_": "os.system", "command": "true"}
+    manifest = Manifest(tmp_path, "finetune", "digits", [], None, "max", {}, [Job("0", {}, config)])
+    with pytest.raises(UserError, match=r"names os.system.*trust=\[os\]"):
+        manifest.check(())
+    manifest.check(("os",))

@@ -1,0 +1,177 @@
+"""A search by Optuna: what it may choose, seeds within a trial, pruning, and going on where it was left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from warmstart import main
+from warmstart.contracts import UserError
+from warmstart.run.manifest import Manifest
+from warmstart.sweep import launch, search, space
+from warmstart.sweep.plan import Composer
+from warmstart.sweep.schedule import Rules
+
+FIXED = ("init=scratch", "pictures=false", "trainer.max_epochs=2", "data.labels_per_class=5")
+HERE = {"workers": 0}
+
+
+@pytest.fixture
+def planned(composed, tmp_path: Path) -> Callable[..., Manifest]:
+    """The frozen plan of a search, in a folder of its own."""
+
+    def call(*words: str, name: str = "sweep") -> Manifest:
+        words = ("sweep=optuna", *FIXED, *words)
+        single = [word for word in words if word.startswith("sweep.")]
+        config = composed("sweep=optuna", *single, *(word for word in words if word == "seed=3"))
+        composer = Composer([main.CONF])
+        settings, _ = search.plan(composer, config, [word for word in words if word not in single])
+        path = tmp_path / name
+        manifest = Manifest(path, "finetune", "digits", list(words), "val/accuracy", "max", {}, [], settings)
+        manifest.write([main.CONF])
+        return manifest
+
+    return call
+
+
+def study_of(manifest: Manifest) -> optuna.Study:
+    return search.open_study(manifest, optuna)
+
+
+def states(manifest: Manifest) -> dict[str, str]:
+    return {name: manifest.state(name) for name in manifest.names()}
+
+
+def scores(manifest: Manifest) -> dict[str, dict[str, float]]:
+    return {name: manifest.record(name)["metrics"] for name in manifest.names()}
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("optimizer.lr=interval(1e-4,1e-1)", FloatDistribution(1e-4, 1e-1, log=True)),
+        ("optimizer.lr=interval(0.1,0.2)", FloatDistribution(0.1, 0.2)),
+        ("optimizer.lr=tag(log,interval(0.1,0.2))", FloatDistribution(0.1, 0.2, log=True)),
+        ("optimizer.lr=tag(linear,interval(1e-4,1e-1))", FloatDistribution(1e-4, 1e-1)),
+        ("data.batch_size=int(interval(8,64))", IntDistribution(8, 64)),
+        ("data.batch_size=range(8,33,8)", IntDistribution(8, 32, step=8)),
+        ("data.batch_size=range(8,32,8)", IntDistribution(8, 24, step=8)),
+        ("loss=cross_entropy,focal", CategoricalDistribution(["cross_entropy", "focal"])),
+        ("optimizer.lr=choice(0.1,0.2)", CategoricalDistribution([0.1, 0.2])),
+    ],
+)
+def test_hydras_words_describe_what_may_be_chosen(word: str, expected):
+    (override,) = Composer([main.CONF]).parse([word])
+    assert space.distribution(override) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "needs something to choose"),
+        (("seed=0,1",), "sweep.seeds=N"),
+        (("loss=cross_entropy,focal", "sweep.sampler=best"), "sweep.sampler=best: must be tpe"),
+        (("loss=cross_entropy,focal", "sweep.pruner=hard"), "sweep.pruner=hard: must be none"),
+        (("loss=cross_entropy,focal", "sweep.trials=0"), "sweep.trials=0"),
+        (("optimizer.lr=interval(1e-3,1e-1)", "sweep.sampler=grid"), "an interval is no grid"),
+        (("optimizer.lr=interval(-1,1e-1)",), "optimizer.lr=-1.0: must be a number above 0"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(planned, words: tuple[str, ...], message: str, tmp_path: Path):
+    with pytest.raises(UserError, match=message):
+        planned(*words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
+def test_the_same_seed_searches_the_same(planned, sampler: str):
+    words = ("optimizer.lr=interval(1e-4,1e-1)", "optimizer.weight_decay=interval(0.0,0.1)", "sweep.trials=4")
+    first, second = (planned(*words, f"sweep.sampler={sampler}", name=name) for name in ("first", "second"))
+    for manifest in (first, second):
+        launch.run(manifest, HERE, Rules())
+    chosen = [[trial.params for trial in study_of(manifest).trials] for manifest in (first, second)]
+    assert len(chosen[0]) == 4
+    assert len({params["optimizer.lr"] for params in chosen[0]}) == 4
+    assert chosen[0] == chosen[1]
+    assert scores(first) == scores(second)
+
+
+def test_a_grid_tries_each_combination_once(planned):
+    manifest = planned("loss=cross_entropy,focal", "data.batch_size=8,16", "sweep.sampler=grid", "sweep.trials=9")
+    launch.run(manifest, HERE, Rules())
+    tried = [tuple(trial.params.values()) for trial in study_of(manifest).trials]
+    assert sorted(tried) == [("cross_entropy", 8), ("cross_entropy", 16), ("focal", 8), ("focal", 16)]
+
+
+def test_a_trial_counts_as_the_mean_of_its_seeds(planned):
+    manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=2", "sweep.seeds=2", "sweep.pruner=none")
+    launch.run(manifest, HERE, Rules())
+    assert states(manifest) == {f"trial00{trial}-seed{seed}": "done" for trial in (0, 1) for seed in (0, 1)}
+    for trial in study_of(manifest).trials:
+        values = [scores(manifest)[f"trial00{trial.number}-seed{seed}"]["val/accuracy"] for seed in (0, 1)]
+        assert trial.value == pytest.approx(sum(values) / 2)
+        assert manifest.record(f"trial00{trial.number}-seed1")["sweep"]["values"] == {**trial.params, "seed": 1}
+
+
+def test_a_bad_trial_is_pruned_and_its_other_seeds_are_not_run(planned):
+    words = ("optimizer.lr=0.02,1e-9", "sweep.sampler=grid", "sweep.seeds=2", "trainer.max_epochs=3", "seed=3")
+    manifest = planned(*words)
+    study = study_of(manifest)
+    for _ in range(5):  # what the median pruner wants to have seen before it prunes
+        good = {"optimizer.lr": CategoricalDistribution([0.02, 1e-9])}
+        steps = {step: 0.9 for step in range(1, 40)}
+        trial = optuna.trial.create_trial(
+            params={"optimizer.lr": 0.02}, distributions=good, value=0.9, intermediate_values=steps
+        )
+        study.add_trial(trial)
+    launch.run(manifest, HERE, Rules())
+    pruned = {name for name, state in states(manifest).items() if state == "pruned"}
+    (bad,) = [trial for trial in study_of(manifest).trials if trial.params["optimizer.lr"] == 1e-9]
+    assert bad.state == optuna.trial.TrialState.PRUNED
+    assert f"trial00{bad.user_attrs['slot']}-seed3" in pruned
+    assert f"trial00{bad.user_attrs['slot']}-seed4" not in states(manifest)
+    record = manifest.record(sorted(pruned)[0])
+    assert "other trials do better" in record["error"]
+    assert "val/accuracy" in record["metrics"]
+
+
+def test_a_trial_that_fails_is_counted_and_the_search_goes_on(planned):
+    manifest = planned("optimizer.lr=0.01,1e30", "sweep.sampler=grid", "optimizer=sgd", "trainer.log_every_n_steps=1")
+    launch.run(manifest, HERE, Rules())
+    assert sorted(states(manifest).values()) == ["done", "failed"]
+    assert sorted(trial.state.name for trial in study_of(manifest).trials) == ["COMPLETE", "FAIL"]
+
+
+def test_a_search_goes_on_where_it_was_left(planned):
+    words = ("optimizer.lr=interval(1e-4,1e-1)", "sweep.trials=4", "sweep.seeds=2", "sweep.pruner=none")
+    calm, torn = planned(*words, name="calm"), planned(*words, name="torn")
+    launch.run(calm, HERE, Rules())
+    search.run_trial(torn, 0)
+    trial = search.ask(torn, 1)  # asked for by a process that died in the middle of its second seed
+    del trial
+    study_of(torn).ask(search.space(torn, optuna))  # and by one that died before it took it
+    again = Manifest.read(torn.folder)
+    before = {name: again.record(name)["id"] for name in again.names()}
+    launch.run(again, HERE, Rules())
+    assert {name: again.record(name)["id"] for name in before} == before
+    assert scores(again) == scores(calm)
+    params = [trial.params for trial in study_of(again).trials if trial.state.name == "COMPLETE"]
+    assert params == [trial.params for trial in study_of(calm).trials]
+
+
+def test_a_yaml_edited_during_a_search_changes_no_trial(planned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    shutil.copytree(main.CONF, tmp_path / "conf")
+    monkeypatch.setattr(main, "CONF", tmp_path / "conf")
+    manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=2", "sweep.sampler=grid")
+    (tmp_path / "conf" / "loss" / "cross_entropy.yaml").write_text("broken")
+    (tmp_path / "conf" / "stage" / "finetune.yaml").write_text("broken: [")
+    launch.run(manifest, HERE, Rules())
+    assert set(states(manifest).values()) == {"done"}
+    plan = json.loads((manifest.folder / "manifest.json").read_text())
+    assert plan["search"]["trials"] == 2
