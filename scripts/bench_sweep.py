@@ -26,7 +26,7 @@ from warmstart.sweep.pool import once
 from warmstart.sweep.preflight import survey
 
 ROOT = Path(__file__).parents[1]
-JOBS, TURNS = 16, 3
+JOBS, TURNS = 16, 1
 SEEDS = f"seed=range({JOBS})"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # models this small are slower on two
 OURS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=5", SEEDS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
@@ -43,4 +44,4 @@ class Pool(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Not Hydra's way: its own sweepers know neither states nor resuming."""
-        raise RuntimeError("hydra/launcher=pool needs hydra/sweeper=warmstart, which is the default")
+        raise HydraException("hydra/launcher=pool needs hydra/sweeper=warmstart, which is the default")

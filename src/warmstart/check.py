@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from warmstart.contracts import UserError
 
@@ -26,7 +27,7 @@ RULES: dict[str, Rule] = {
     "data.batch_size": COUNT,
     "data.labels_per_class": COUNT,
     "data.label_fraction": SHARE,
-    "data.augment": (DictConfig, bool, "settings, such as data.augment.shift=1"),
+    "data.augment": (dict, bool, "settings, such as data.augment.shift=1"),
     "data.augment.shift": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "data.augment.crop": SHARE,
     "data.augment.colour": AMOUNT,
@@ -54,33 +55,41 @@ MAY_BE_NULL = frozenset(
 )
 
 
-def check(config: DictConfig) -> None:
-    """Refuse missing values and numbers that no run can use, before anything heavy is imported."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        needed = " ".join(f"{key}=..." for key in missing)
-        raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}")
-    for prefix in ("", "pretrain."):
-        for key, (kinds, holds, rule) in RULES.items():
-            path = (prefix + key).rpartition(".")[0]
-            parent = OmegaConf.select(config, path) if path else config
-            if not isinstance(parent, DictConfig) or key.rpartition(".")[2] not in parent:
+def check(config: DictConfig) -> dict[str, Any]:
+    """Refuse missing values and numbers that no run can use, before anything heavy is imported.
+
+    Returns:
+        The config, resolved, as plain containers.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        needed = " ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(config)))
+        raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}") from error
+    for prefix, part in (("", plain), ("pretrain.", plain.get("pretrain", {}))):
+        for path, (kinds, holds, rule) in RULES.items():
+            *parents, key = path.split(".")
+            node = functools.reduce(
+                lambda node, name: node.get(name) if isinstance(node, dict) else None, parents, part
+            )
+            if not isinstance(node, dict) or key not in node:
                 continue
-            value = OmegaConf.select(config, prefix + key)
-            if value is None and key in MAY_BE_NULL:
+            value = node[key]
+            if value is None and path in MAY_BE_NULL:
                 continue
             if isinstance(value, bool) or not isinstance(value, kinds) or not holds(value):
-                raise UserError(f"{prefix}{key}={'null' if value is None else value}: must be {rule}")
-        limits = OmegaConf.select(config, f"{prefix}trainer")
-        if limits is not None and limits.max_epochs == -1 and limits.max_steps == -1:
+                raise UserError(f"{prefix}{path}={'null' if value is None else value}: must be {rule}")
+        limits = part.get("trainer")
+        if limits is not None and limits["max_epochs"] == -1 and limits["max_steps"] == -1:
             raise UserError(f"{prefix}trainer has no end: give trainer.max_epochs or trainer.max_steps")
     for part in ("data", "backbone", "objective"):
-        node = config.get(part)
-        if node is not None and (not isinstance(node, DictConfig) or "_target_" not in node):
+        node = plain.get(part)
+        if node is not None and (not isinstance(node, dict) or "_target_" not in node):
             raise UserError(
                 f"experiment={config.experiment} chooses no {part} for stage={config.stage}: "
                 f"does it have a file conf/experiment/{config.experiment}/{config.stage}.yaml?"
             )
+    return plain
 
 
 def explain(error: Exception) -> str:

@@ -118,7 +118,7 @@ def test_a_changed_or_damaged_plan_is_refused(tmp_path: Path, composer: Composer
     path.write_text(whole[:-100])
     with pytest.raises(UserError, match="damaged"):
         Manifest.read(folder)
-    with pytest.raises(UserError, match="has no manifest.json"):
+    with pytest.raises(UserError, match=r"has no manifest.json"):
         Manifest.read(tmp_path)
 
 

@@ -13,9 +13,11 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from warmstart.check import check, explain
 from warmstart.contracts import UserError
@@ -33,7 +35,7 @@ NUMBERS = ("seed", "init", "optimizer.lr", "optimizer.weight_decay", "loss.label
 class Composer:
     """Words to configs, as Hydra composes them from conf folders, of which the first has `train.yaml`.
 
-    A config is composed once per choice of groups; what only sets values is applied to a copy, 30 times as fast.
+    A config is composed once per choice of groups; words that only set values are applied to that.
     """
 
     def __init__(self, folders: Sequence[Path]):
@@ -44,6 +46,7 @@ class Composer:
         self.parser = OverridesParser.create(self.loader)
         self.parsed: dict[str, Override] = {}
         self.bases: dict[tuple[str, ...], DictConfig] = {}
+        self.copies: dict[tuple[tuple[str, ...], tuple[str, ...] | None], DictConfig] = {}
 
     def parse(self, words: Sequence[str]) -> list[Override]:
         """Hydra's reading of each word."""
@@ -63,25 +66,34 @@ class Composer:
             UserError: a word names what is not there, or a value that no run can use.
         """
         overrides = self.parse(words)
-        choices = tuple(word for word, override in zip(words, overrides, strict=True) if self.chooses(override))
+        values = [override for override in overrides if not self.chooses(override)]
+        choices = tuple(word for word in words if self.chooses(self.parsed[word]))
+        # A value that is set again needs no fresh copy; one that is added, deleted or merged does.
+        sets = all(override.type == OverrideType.CHANGE and not isinstance(override.value(), dict) for override in values)
+        keys = tuple(override.key_or_group for override in values) if sets else None
+        config = self.copies.get((choices, keys))
+        if config is None or not sets:
+            config = copy.deepcopy(self.base(choices))
+            self.copies[choices, keys] = config
+        self.loader._apply_overrides_to_config(values, config)
+        return freeze_latest(check(config))
+
+    def base(self, choices: tuple[str, ...]) -> DictConfig:
+        """What the groups alone compose to."""
         if choices not in self.bases:
             base = self.loader.load_configuration("train", list(choices), RunMode.RUN)
             with open_dict(base):
                 del base["hydra"], base["sweep"]
             self.bases[choices] = base
-        config = copy.deepcopy(self.bases[choices])
-        values = [override for override in overrides if not self.chooses(override)]
-        self.loader._apply_overrides_to_config(values, config)
-        check(config)
-        freeze_latest(config)
-        return OmegaConf.to_container(config, resolve=True)
+        return self.bases[choices]
 
 
-def freeze_latest(config: DictConfig) -> None:
+def freeze_latest(config: dict[str, Any]) -> dict[str, Any]:
     """Write down which run `latest` is now, so that a run that ends later changes no job."""
-    key, stage = LATEST.get(config.stage, ("", ""))
+    key, stage = LATEST.get(config["stage"], ("", ""))
     if config.get(key) == "latest":
-        config[key] = str(latest(Path(config.output_dir), stage, config.experiment).path)
+        config[key] = str(latest(Path(config["output_dir"]), stage, config["experiment"]).path)
+    return config
 
 
 def is_swept(override: Override) -> bool:
@@ -122,7 +134,7 @@ def compose(composer: Composer, words: Sequence[str], varied: Sequence[str] = ()
     """One job's config; an error names the job by what is its own."""
     try:
         return composer.config(words)
-    except Exception as error:
+    except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
         own = " ".join(word for word in words if word.partition("=")[0] in varied)
         raise UserError(f"{explain(error)}{f' (job {own})' if own else ''}") from error
 
@@ -142,14 +154,14 @@ def name_of(number: int, width: int, values: dict[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:NAME_LENGTH].rstrip("-_.")
 
 
-def kind(config: dict[str, Any]) -> str:
+def kind(config: dict[str, Any], numbers: Sequence[str] = NUMBERS) -> str:
     """The same for jobs that differ in numbers only, and so have the same parts, shapes and data."""
-    own = copy.deepcopy(config)
-    for path in NUMBERS:
+    own = dict(config)
+    for path in numbers:
         *parents, last = path.split(".")
         node = own
         for part in parents:
-            node = node.get(part) or {}
-        if last in node:
-            node[last] = None
+            node[part] = dict(node.get(part) or {})
+            node = node[part]
+        node[last] = None
     return config_sha256(own)

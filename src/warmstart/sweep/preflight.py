@@ -22,6 +22,7 @@ from warmstart.run.manifest import Job
 from warmstart.sweep.job import job_config
 from warmstart.sweep.plan import kind
 
+SEEDS = ("seed", "init")  # settings that no part is bound with
 # A rate of 0, since it is the shapes that are tried: whether a rate diverges is for the job to find out.
 ONE_STEP = {
     "pictures": False,
@@ -74,7 +75,7 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
     found.kinds = len(kinds)
     job = stages[0] if stages else None
     try:
-        for job in stages:
+        for job in {kind(job.config, SEEDS): job for job in stages}.values():
             parts.check_fit(job_config(job))
         if stages:
             found.metric, found.mode = monitor(stages[-1].config, parts)

@@ -14,8 +14,7 @@ def check_training(loss: float, rate: float, step: int) -> None:
     """Raise UserError when the training loss has diverged."""
     if not math.isfinite(loss):
         raise UserError(
-            f"diverged: the training loss is {loss} at step {step} (learning rate {rate:.3g}); "
-            f"try a lower optimizer.lr"
+            f"diverged: the training loss is {loss} at step {step} (learning rate {rate:.3g}); try a lower optimizer.lr"
         )
 
 

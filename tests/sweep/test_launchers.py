@@ -1,0 +1,189 @@
+"""Launchers of other makers: the same sweep with the same numbers, whoever starts its jobs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
+
+from warmstart.run.manifest import Job, Manifest
+from warmstart.sweep import command
+from warmstart.sweep.engine import hand_over, quoted
+from warmstart.sweep.job import open_run
+from warmstart.sweep.schedule import Rules
+
+ROOT = Path(__file__).parents[2]
+WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+ODD = "it's here, a=b"
+GRID = (*WORDS, "optimizer.lr=0.01,0.003", "sweep.preflight=false", f"output_dir={quoted(Path(ODD))}")
+LAUNCHERS = {
+    "joblib": ("hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
+    "submitit_local": ("hydra_submitit_launcher", ["hydra.launcher.timeout_min=5"]),
+    "ray": ("hydra_ray_launcher", ["+hydra.launcher.ray.init.num_cpus=2"]),
+}
+MINE = """
+from warmstart.loss import takes
+from warmstart.loss.brier import brier
+
+fine = takes("category")(lambda *batch: brier(*batch))
+
+@takes("category")
+def broken(outputs, targets):
+    raise RuntimeError("boom")
+"""
+
+
+def train(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+    """As `warmstart WORDS`, with modules of the working directory to be found."""
+    line = [sys.executable, "-c", "from warmstart.main import main; main()", "-m", *words]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def sweep_of(cwd: Path) -> Manifest:
+    (folder,) = cwd.glob("*/sweep/finetune/digits/*")
+    return Manifest.read(folder)
+
+
+def metrics(manifest: Manifest) -> dict[str, dict[str, float]]:
+    return {job.name: manifest.record(job.name)["metrics"] for job in manifest.jobs}
+
+
+@pytest.fixture(scope="module")
+def by_pool(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
+    """The numbers that the default launcher comes to."""
+    cwd = tmp_path_factory.mktemp("pool")
+    done = train(*GRID, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return metrics(sweep_of(cwd))
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_grid_comes_to_the_same_numbers(launcher: str, by_pool: dict[str, dict[str, float]], tmp_path: Path):
+    package, settings = LAUNCHERS[launcher]
+    pytest.importorskip(f"hydra_plugins.{package}")
+    done = train(f"hydra/launcher={launcher}", *settings, *GRID, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs: 2 done" in done.stderr
+    assert "Traceback" not in done.stderr
+    manifest = sweep_of(tmp_path)
+    assert metrics(manifest) == by_pool
+    for job in manifest.jobs:
+        assert manifest.record(job.name)["config_sha256"] == job.sha256
+    assert len((manifest.folder / "leaderboard.csv").read_text().splitlines()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == [ODD]
+
+
+def test_a_job_that_fails_costs_the_others_nothing_and_own_code_needs_no_word_of_trust(tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (tmp_path / "mine.py").write_text(MINE)
+    losses = ("loss=brier", "loss._target_=mine.broken,mine.fine", "sweep.preflight=false", "output_dir=out")
+    done = train("hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *WORDS, *losses, cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "0-mine.broken: RuntimeError: boom" in done.stderr
+    manifest = sweep_of(tmp_path)
+    assert [manifest.state(job.name) for job in manifest.jobs] == ["failed", "done"]
+
+
+class Other:
+    """A launcher that notes what it is given and has each job end as `ends` says."""
+
+    def __init__(self, manifest: Manifest, ends: Callable[[str], str]):
+        self.manifest, self.ends, self.rounds = manifest, ends, []
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> None:
+        values = [dict(word.split("=", 1) for word in words) for words in job_overrides]
+        self.rounds.append([Path(value["sweep.job"].strip("'")).name for value in values])
+        for name in self.rounds[-1]:
+            end(self.manifest, name, self.ends(name))
+
+
+def end(manifest: Manifest, name: str, status: str) -> None:
+    if status == "lost":
+        raise RuntimeError("a worker died")
+    open_run(manifest, manifest.by_name[name]).update(status=status)
+
+
+@pytest.fixture
+def rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
+    """The jobs that a launcher is given, round by round."""
+
+    def call(needs: dict[str, str | None], ends: Callable[[str], str], retries: int = 0, **ended: str):
+        config = {"stage": "finetune", "experiment": "digits"}
+        jobs = [Job(name, {}, {**config, "name": name}, need) for name, need in needs.items()]
+        manifest = Manifest(tmp_path / "sweep", "finetune", "digits", [], "val/accuracy", "max", {}, jobs)
+        manifest.write()
+        for name, status in ended.items():
+            end(manifest, name, status)
+        other = Other(manifest, ends)
+        monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda **context: other)
+        hydra = {"sweep": {"dir": "."}, "runtime": {"choices": {"hydra/launcher": "other"}}}
+        hand_over(manifest, {"config": OmegaConf.create({"hydra": hydra, "trust": []})}, Rules(retries=retries))
+        return other.rounds
+
+    return call
+
+
+def test_what_is_over_is_not_handed_over_again(rounds):
+    needs = dict.fromkeys("abcd")
+    assert rounds(needs, lambda name: "done", a="done", b="failed", c="running") == [["c", "d"]]
+
+
+def test_nothing_left_is_no_call_of_the_launcher(rounds):
+    assert rounds(dict.fromkeys("ab"), lambda name: "done", a="done", b="done") == []
+
+
+def test_a_job_waits_for_the_one_it_needs(rounds):
+    assert rounds({"a": None, "b": "a", "c": "b"}, lambda name: "done") == [["a"], ["b"], ["c"]]
+
+
+def test_what_needs_a_job_that_failed_never_starts(rounds):
+    assert rounds({"a": None, "b": "a"}, lambda name: "failed") == [["a"]]
+
+
+def test_a_failure_is_tried_again_as_often_as_asked(rounds):
+    assert rounds(dict.fromkeys("ab"), {"a": "done", "b": "failed"}.get, retries=2) == [["a", "b"], ["b"], ["b"]]
+
+
+def test_a_launcher_that_loses_a_worker_is_said_in_a_line_and_not_asked_for_ever(rounds, capfd):
+    assert rounds(dict.fromkeys("a"), lambda name: "lost") == [["a"]]
+    assert capfd.readouterr().err.splitlines()[1:] == ["error: other: RuntimeError: a worker died"]
+
+
+@pytest.mark.parametrize("path", ["/a b/c,d=e", "/it's", "/[x]{y}", "relative/#1"])
+def test_any_path_survives_hydras_grammar(path: str):
+    override = OverridesParser.create().parse_override(f"sweep.job={quoted(Path(path))}")
+    assert override.value() == path
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["submitit", "Ctrl-C"])
+def test_submitit_that_queues_a_job_again_has_its_exit_status(by_hand: bool, tmp_path: Path, monkeypatch):
+    job = Job("a", {}, {"stage": "finetune"})
+    Manifest(tmp_path / "sweep", "finetune", "digits", [], None, "max", {}, [job]).write()
+
+    def interrupted(*_):
+        try:
+            try:
+                if by_hand:
+                    raise KeyboardInterrupt
+                sys.exit(144)
+            except KeyboardInterrupt:
+                sys.exit(1)  # as Lightning does
+        except SystemExit as stop:
+            raise KeyboardInterrupt from stop  # as `trainer.build.fit` does
+
+    monkeypatch.setattr(command, "run_job", interrupted)
+    with pytest.raises(KeyboardInterrupt if by_hand else SystemExit):
+        command.run(tmp_path / "sweep" / "runs" / "a", ())
+
+
+def test_the_default_launcher_refuses_sweepers_of_other_makers(tmp_path: Path):
+    done = train("hydra/sweeper=basic", *GRID, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "error: hydra/launcher=pool needs hydra/sweeper=warmstart, which is the default\n"
