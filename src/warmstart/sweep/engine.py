@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
+import shlex
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
@@ -21,8 +21,9 @@ from warmstart.check import explain
 from warmstart.contracts import UserError
 from warmstart.report import sweep as report
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import RUNS, Manifest
+from warmstart.run.manifest import Manifest
 from warmstart.sweep import launch, search
+from warmstart.sweep.handover import hand_over
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.pool import Crash, Death, once
 from warmstart.sweep.preflight import Survey, survey
@@ -45,6 +46,7 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
         The exit status: 0 all done, 2 a user's mistake, 3 some jobs failed, 130 interrupted.
     """
     config, manifest = context["config"], None
+    chosen = [word for word in config.hydra.overrides.hydra if re.match(r"\+*hydra[/.]launcher", word)]
     try:
         if config.sweep.resume:
             manifest = reopen(Path(config.sweep.resume), arguments, tuple(config.trust))
@@ -56,14 +58,14 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
             launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules)
         else:
             hand_over(manifest, context, rules)
-        return conclude(manifest)
+        return conclude(manifest, chosen)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
         return USER_MISTAKE
     except KeyboardInterrupt:
         screen.error("interrupted")
         if manifest is not None:
-            screen.next_command(f"python train.py -m sweep.resume={manifest.folder}")
+            go_on(manifest, chosen)
         return INTERRUPTED
 
 
@@ -130,6 +132,8 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
             f"sweep.resume={folder} goes on with its own plan ({' '.join(manifest.words)}): leave out {' '.join(asked)}"
         )
     manifest.check(trust)
+    if manifest.search is not None:
+        search.check(manifest, trust)
     now = git_state()["commit"]
     if now != manifest.git["commit"]:
         screen.say(f"the code has changed since the plan was made: commit {manifest.git['commit']}, now {now}")
@@ -146,64 +150,32 @@ def rules_of(config: DictConfig, manifest: Manifest) -> Rules:
     return Rules(sweep.on_failure, sweep.retries, functools.partial(report.write_report, manifest.folder))
 
 
-def hand_over(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None:
-    """Have a launcher of another maker (joblib, submitit, Ray) run what is left, one command per job.
+def conclude(manifest: Manifest, more: Sequence[str]) -> int:
+    """Write and show the tables, say what to type next, and give the exit status.
 
-    It tells nothing before all it was given has ended: what needs other jobs, or is to be tried again, waits for then.
+    Args:
+        manifest: the sweep.
+        more: the words that chose the launcher, for the command that goes on.
     """
-    config, folder = context["config"], manifest.folder.absolute()
-    with open_dict(config):
-        config.hydra.sweep.dir = str(folder)  # launchers keep files of their own in it
-    launcher = Plugins.instance().instantiate_launcher(**context)
-    maker = config.hydra.runtime.choices["hydra/launcher"]
-    trust = sorted(packages([job.config for job in manifest.jobs]).union(config.trust))
-    common = [f"hydra.sweep.dir={quoted(folder)}", f"trust=[{','.join(trust)}]"]
-    if rules.on_failure == "stop":
-        screen.say(f"on_failure=stop comes too late for what {maker} has been given already")
-    started: Counter[str] = Counter()
-    while names := due(manifest, rules, started):
-        started.update(names)
-        screen.say(f"{len(names)} handed to {maker}; to see how far it is: python train.py stage=report runs={folder}")
-        try:
-            launcher.launch([[f"sweep.job={quoted(folder / RUNS / name)}", *common] for name in names], 0)
-        except Exception as error:  # each has its own for a worker that died
-            screen.error(f"{maker}: {type(error).__name__}: {explain(error)}")
-
-
-def due(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[str]:
-    """Jobs, or trials of a search, that can start now and have not been started as often as the rules allow."""
-    states = {name: manifest.state(name) for name in manifest.names()}
-    done = {name for name, state in states.items() if state == "done"}
-    searching = manifest.search is not None
-    work = search.trials(manifest) if searching else launch.jobs_left(manifest, states, rules.retries, 1)
-    return [task.name for task in work if task.needs <= done and started[task.name] <= rules.retries]
-
-
-def packages(node: Any) -> set[str]:
-    """What the code that configs name belongs to: it stood on the command line, so a job need not doubt it."""
-    if isinstance(node, dict):
-        own = {str(node["_target_"]).partition(".")[0]} if "_target_" in node else set()
-        return own.union(*map(packages, node.values()))
-    return set().union(*map(packages, node)) if isinstance(node, list) else set()
-
-
-def quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar, whatever is in it."""
-    return "'" + str(path).replace("'", "\\'") + "'"
-
-
-def conclude(manifest: Manifest) -> int:
-    """Write and show the tables, say what to type next, and give the exit status."""
     summary = report.write_report(manifest.folder)
     report.show(summary)
     screen.say(f"sweep folder: {manifest.folder} with leaderboard.csv and sweep.html")
-    states = [manifest.state(name) for name in manifest.names()]
-    again = f"python train.py -m sweep.resume={manifest.folder}"
-    if "failed" in states:
-        screen.error(f"{states.count('failed')} of {len(states)} jobs failed")
-        screen.next_command(f"{again} sweep.retries=1")
-    elif {"planned", "interrupted"} & set(states):
-        screen.next_command(again)
+    states = {name: manifest.state(name) for name in manifest.names()}
+    failed = [name for name, state in states.items() if state == "failed"]
+    left = set(states.values()) - {"done", "pruned", "failed"} or (manifest.search and list(search.trials(manifest)))
+    if failed:
+        screen.error(f"{len(failed)} of {len(states)} jobs failed")
+    if left:
+        go_on(manifest, more)
+    elif failed and manifest.search is None:
+        attempts = max(manifest.record(name)["sweep"]["attempts"] for name in failed)
+        go_on(manifest, [*more, f"sweep.retries={attempts}"])
     else:
         screen.next_command(f"tensorboard --logdir {manifest.folder}")
-    return 0 if set(states) <= {"done", "pruned"} else SOME_FAILED
+    return SOME_FAILED if failed or left else 0
+
+
+def go_on(manifest: Manifest, more: Sequence[str]) -> None:
+    """Say how to take up a sweep."""
+    words = shlex.join([f"sweep.resume={manifest.folder}", *more])
+    screen.next_command(f"python train.py -m {words}")

@@ -69,7 +69,7 @@ class Composer:
         values = [override for override in overrides if not self.chooses(override)]
         choices = tuple(word for word in words if self.chooses(self.parsed[word]))
         # A value that is set again needs no fresh copy; one that is added, deleted or merged does.
-        sets = all(override.type == OverrideType.CHANGE and not isinstance(override.value(), dict) for override in values)
+        sets = all(o.type == OverrideType.CHANGE and not isinstance(o.value(), dict) for o in values)
         keys = tuple(override.key_or_group for override in values) if sets else None
         config = self.copies.get((choices, keys))
         if config is None or not sets:

@@ -88,6 +88,7 @@ class Schedule:
     done: set[str] = field(default_factory=set)
     waiting: deque[Work] = field(default_factory=deque)
     at_work: list[Work] = field(default_factory=list)
+    reasons: set[str] = field(default_factory=set)
     halted: bool = False
     reported: float = field(default_factory=time.monotonic)
     reporting: float = 0.0
@@ -131,7 +132,9 @@ class Schedule:
 
     def fall_back(self, work: Work, reason: str) -> None:
         """Jobs that could not be trained together are trained one by one."""
-        self.view.say(f"{work.name}: one by one, since {reason}")
+        if reason not in self.reasons:
+            self.reasons.add(reason)
+            self.view.say(f"{work.name} and the like: one by one, since {reason}")
         left = [job for job in work.jobs if self.manifest.state(job.name) not in ("done", "failed")]
         self.waiting.extendleft(alone(self.manifest, job) for job in reversed(left))
 

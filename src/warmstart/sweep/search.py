@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from warmstart.contracts import UserError
-from warmstart.run.folder import RunFolder
+from warmstart.run.folder import RunFolder, check_targets
 from warmstart.run.identity import derive_seed
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import CONF, Job, Manifest
@@ -76,6 +76,15 @@ def examples(composer: Composer, fixed: Sequence[str], space: dict[str, Any]) ->
     first = {key: values[0] for key, values in ends.items()}
     chosen = [first, *({**first, key: value} for key, values in ends.items() for value in values[1:])]
     return [trial_job(composer, fixed, values, None, f"{values}") for values in chosen]
+
+
+def check(manifest: Manifest, trust: tuple[str, ...]) -> None:
+    """Refuse a search whose copy of `conf/` names code of a package that is not trusted."""
+    import optuna
+
+    composer = Composer([(manifest.folder / CONF).resolve()])
+    for job in examples(composer, manifest.search["fixed"], space(manifest, optuna)):
+        check_targets(job.config, manifest.folder / CONF, trust)
 
 
 def trial_job(composer: Composer, fixed: Sequence[str], values: dict[str, Any], seed: int | None, name: str) -> Job:

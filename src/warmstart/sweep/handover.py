@@ -1,0 +1,63 @@
+"""Jobs handed to a launcher of another maker: joblib, submitit, Ray."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from omegaconf import open_dict
+
+from warmstart import screen
+from warmstart.check import explain
+from warmstart.run.manifest import RUNS, Manifest
+from warmstart.sweep import launch, search
+from warmstart.sweep.schedule import Rules
+
+
+def hand_over(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None:
+    """Have a launcher of another maker (joblib, submitit, Ray) run what is left, one command per job.
+
+    It tells nothing before all it was given has ended: what needs other jobs, or is to be tried again, waits for then.
+    """
+    config, folder = context["config"], manifest.folder.absolute()
+    with open_dict(config):
+        config.hydra.sweep.dir = str(folder)  # launchers keep files of their own in it
+    launcher = Plugins.instance().instantiate_launcher(**context)
+    maker = config.hydra.runtime.choices["hydra/launcher"]
+    trust = sorted(packages([job.config for job in manifest.jobs]).union(config.trust))
+    common = [f"hydra.sweep.dir={quoted(folder)}", f"trust=[{','.join(trust)}]"]
+    if rules.on_failure == "stop":
+        screen.say(f"on_failure=stop comes too late for what {maker} has been given already")
+    started: Counter[str] = Counter()
+    while names := due(manifest, rules, started):
+        started.update(names)
+        screen.say(f"{len(names)} handed to {maker}; to see how far it is: python train.py stage=report runs={folder}")
+        try:
+            launcher.launch([[f"sweep.job={quoted(folder / RUNS / name)}", *common] for name in names], 0)
+        except Exception as error:  # each has its own for a worker that died
+            screen.error(f"{maker}: {type(error).__name__}: {explain(error)}")
+
+
+def due(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[str]:
+    """Jobs, or trials of a search, that can start now and have not been started as often as the rules allow."""
+    states = {name: manifest.state(name) for name in manifest.names()}
+    done = {name for name, state in states.items() if state == "done"}
+    searching = manifest.search is not None
+    work = search.trials(manifest) if searching else launch.jobs_left(manifest, states, rules.retries, 1)
+    return [task.name for task in work if task.needs <= done and started[task.name] <= rules.retries]
+
+
+def packages(node: Any) -> set[str]:
+    """What the code that configs name belongs to: it stood on the command line, so a job need not doubt it."""
+    if isinstance(node, dict):
+        own = {str(node["_target_"]).partition(".")[0]} if "_target_" in node else set()
+        return own.union(*map(packages, node.values()))
+    return set().union(*map(packages, node)) if isinstance(node, list) else set()
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar, whatever is in it."""
+    return "'" + str(path).replace("'", "\\'") + "'"
