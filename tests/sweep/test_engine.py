@@ -209,7 +209,9 @@ def test_interrupted_it_says_how_to_go_on(number: signal.Signals, tmp_path: Path
     assert "Traceback" not in err
     folder = sweep_of(tmp_path)
     assert f"sweep.resume={folder}" in err
-    assert [record["status"] for record in records(folder).values()] == ["interrupted"]
+    assert [(record["status"], record["error"]) for record in records(folder).values()] == [
+        ("interrupted", "interrupted by the user")
+    ]
 
 
 def test_killed_and_taken_up_again_it_ends_as_if_left_in_peace():

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep import command
-from warmstart.sweep.engine import hand_over, quoted
+from warmstart.sweep.handover import hand_over, quoted
 from warmstart.sweep.job import open_run
 from warmstart.sweep.schedule import Rules
 

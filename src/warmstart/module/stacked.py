@@ -45,7 +45,10 @@ class Stack:
         self.module = modules[0]
         self.steps = [_Step(module.backbone, module.objective) for module in modules]
         states = [dict([*step.named_parameters(), *step.named_buffers()]) for step in self.steps]
-        self.values = {name: torch.stack([state[name].detach() for state in states]).to(device) for name in states[0]}
+        self.values: dict[str, Tensor] = {}
+        for name in states[0]:
+            stacked = torch.stack([state[name].detach() for state in states]).to(device)
+            self.values[name] = flip(flip(stacked).contiguous())
         self.trained = [name for name, scale in self.module.scales.items() if scale]
         for name in self.trained:
             self.values[name].requires_grad_()
@@ -95,7 +98,7 @@ class StackOptimizer:
         self.stack = stack
         runs = [list(same) for _, same in itertools.groupby(modules, key=lambda module: numbers(module.optimizer))]
         self.sizes = [len(same) for same in runs]
-        self.slices = {name: stack.values[name].detach().split(self.sizes) for name in stack.trained}
+        self.slices = {name: flip(stack.values[name].detach()).split(self.sizes) for name in stack.trained}
         groups: list[dict[str, Any]] = []
         self.leading: list[int] = []
         for index, same in enumerate(runs):
@@ -110,7 +113,7 @@ class StackOptimizer:
         for name, slices in self.slices.items():
             gradient = self.stack.values[name].grad
             if gradient is not None:
-                for part, part_gradient in zip(slices, gradient.split(self.sizes)):
+                for part, part_gradient in zip(slices, flip(gradient).split(self.sizes)):
                     part.grad = part_gradient
             self.stack.values[name].grad = None
         self.optimizer.step()
@@ -119,6 +122,14 @@ class StackOptimizer:
     def rates(self) -> list[float]:
         """The learning rate of each job's first parameter group."""
         return [self.optimizer.param_groups[index]["lr"] for index in self.leading]
+
+
+def flip(stacked: Tensor) -> Tensor:
+    """Matrices (J, out, in) as (J, in, out), and back.
+
+    So they lie in memory, because so their gradients arrive: a copy of those would be a tenth of a step.
+    """
+    return stacked.mT if stacked.ndim == 3 else stacked
 
 
 def numbers(optimizer: functools.partial) -> tuple[float, float]:

@@ -159,7 +159,7 @@ def once(task: Task) -> Any:
 def serve(connection: Connection, workers: int, threads: int | None, device: int | None) -> None:
     """A process's whole life: take a task, send its result, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent tells us by SIGTERM
-    signal.signal(signal.SIGTERM, stop_once)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=die_with_parent, daemon=True).start()
     if device is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -180,12 +180,6 @@ def attempt(task: Task) -> Any:
         return task()
     except Exception:
         return Crash(traceback.format_exc())
-
-
-def stop_once(number: int, frame: Any) -> None:
-    """Raise KeyboardInterrupt at the first signal; later ones must not disturb what it sets off."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def die_with_parent() -> None:

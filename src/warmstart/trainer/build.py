@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import warnings
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from warmstart.contracts import UserError
 from warmstart.trainer.checkpoint import AtomicCheckpointIO
 from warmstart.trainer.logger import RunLogger
 from warmstart.trainer.memory import keep_freed_memory
+from warmstart.trainer.stopping import StopBetweenBatches
 
 
 def silence() -> None:
@@ -74,11 +74,12 @@ def fit(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None = None
 ) -> None:
     """Train; Ctrl-C and a termination signal come out as KeyboardInterrupt, which Lightning turns into an exit."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = StopBetweenBatches()
+    trainer.callbacks.append(stop)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except SystemExit as stop:
-        raise KeyboardInterrupt from stop
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        with stop.listening():
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except SystemExit as exit_:
+        raise KeyboardInterrupt from exit_
+    if stop.asked:
+        raise KeyboardInterrupt
