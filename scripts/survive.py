@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=24)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--longest", type=float, default=20, help="seconds until a kill, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     words = [*FIXED, f"trainer.max_epochs={options.epochs}"]
@@ -46,13 +47,13 @@ def main() -> int:
         if subprocess.run([*TRAIN, *words, f"output_dir={folder}/calm"], stderr=subprocess.DEVNULL).returncode:
             return complain("the undisturbed sweep did not end with 0")
         calm = sweep_folder(Path(folder) / "calm", words)
-        torn = harass(Path(folder) / "torn", words, options.kills, random.Random(options.seed))
+        torn = harass(Path(folder) / "torn", words, options.kills, options.longest, random.Random(options.seed))
         if isinstance(torn, str):
             return complain(torn)
         return compare(calm, torn)
 
 
-def harass(output_dir: Path, words: list[str], kills: int, moments: random.Random) -> Path | str:
+def harass(output_dir: Path, words: list[str], kills: int, longest: float, moments: random.Random) -> Path | str:
     """Start, kill, start again; the sweep's folder, or what went wrong."""
     done: dict[str, tuple[str, int]] = {}
     left = kills
@@ -67,7 +68,7 @@ def harass(output_dir: Path, words: list[str], kills: int, moments: random.Rando
             start_new_session=True,
         )
         try:
-            _, error = process.communicate(timeout=moments.uniform(0.5, 20) if left else None)
+            _, error = process.communicate(timeout=moments.uniform(0.5, longest) if left else None)
         except subprocess.TimeoutExpired:
             everyone = moments.random() < 0.5
             os.killpg(process.pid, signal.SIGKILL) if everyone else process.kill()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import os
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -240,13 +242,21 @@ def test_the_data_is_read_once(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
     assert len(count) == 1
 
 
-def test_ctrl_c_interrupts_every_run_of_all_groups(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Lockstep, "train_epoch", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+def test_a_signal_interrupts_every_run_of_all_groups(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
+    step = Lockstep.train_step
+
+    def killed(self: Lockstep, batches):
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batches)
+
+    monkeypatch.setattr(Lockstep, "train_step", killed)
     configs = jobs((*FINETUNE, "loss=cross_entropy"), "seed=0", "seed=1", "loss.label_smoothing=0.1")
     runs = opened(configs)
     with pytest.raises(KeyboardInterrupt):
         together.run(configs, runs)
-    assert {run.record["status"] for run in runs} == {"interrupted"}
+    assert [run.record["status"] for run in runs] == ["interrupted"] * 3
+    assert [run.record["cost"]["steps"] for run in runs] == [4, 4, 0]
 
 
 def test_a_bug_is_in_every_record_of_its_group_and_is_not_raised(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):

@@ -171,6 +171,36 @@ def test_failing_jobs_leave_the_others_alone_and_are_shown(tmp_path: Path):
     assert "4 of 5 jobs failed" in done.stderr
 
 
+def test_jobs_trained_together_come_out_as_alone(calm, tmp_path: Path):
+    words = (*WORDS, "loss=cross_entropy,focal", "seed=0,1", "hydra/launcher=vmap")
+    done = train(*words, output_dir=tmp_path / "outputs")
+    assert done.returncode == 0, done.stderr
+    folder = sweep_of(tmp_path / "outputs")
+    assert "trained together, as one of 2 jobs" in next(folder.glob("runs/*/train.log")).read_text()
+    alone, together = numbers(calm[0]), numbers(folder)
+    pd.testing.assert_frame_equal(together[alone.columns], alone, rtol=1e-4)
+
+
+def test_what_cannot_be_trained_together_is_run_alone_and_said_why(tmp_path: Path):
+    words = (*WORDS, "backbone.dropout=0.1", "seed=0,1", "hydra/launcher=vmap")
+    done = train(*words, output_dir=tmp_path / "outputs")
+    assert done.returncode == 0, done.stderr
+    assert "one by one, since backbone=mlp draws random numbers" in done.stderr
+    runs = records(sweep_of(tmp_path / "outputs"))
+    assert [(record["status"], record["sweep"]["attempts"]) for record in runs.values()] == [("done", 1)] * 2
+
+
+def test_the_whole_story_is_a_plan_that_the_engine_runs(tmp_path: Path):
+    words = ("transfer.labels=[1]", "transfer.seeds=2", "trainer.max_steps=4", "trainer.val_check_interval=4")
+    done = train(*words, "pretrain.trainer.max_epochs=1", output_dir=tmp_path / "outputs", flags=())
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs").glob("transfer/digits/*")
+    runs = records(folder)
+    assert len(runs) == 9
+    assert {record["status"] for record in runs.values()} == {"done"}
+    assert "random_probe" in done.stdout
+
+
 def test_what_no_job_could_do_is_refused_before_the_first_starts(tmp_path: Path):
     done = train(*WORDS, "loss=cross_entropy,mse", "seed=0,1", output_dir=tmp_path / "outputs")
     assert done.returncode == 2
@@ -215,7 +245,7 @@ def test_interrupted_it_says_how_to_go_on(number: signal.Signals, tmp_path: Path
 
 
 def test_killed_and_taken_up_again_it_ends_as_if_left_in_peace():
-    words = ("--jobs", "4", "--kills", "2", "--epochs", "20")
+    words = ("--jobs", "4", "--kills", "2", "--epochs", "20", "--longest", "10")
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "survive.py"), *words], capture_output=True, text=True
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.contracts import Batch, CannotBatch
@@ -23,8 +24,9 @@ FOLLOWED = frozenset(
     | {"accelerator", "devices"}
 )
 NEUTRAL = {"accumulate_grad_batches": 1, "overfit_batches": 0}
-# Floating-point operations of a forward pass above which, on the CPU, arithmetic is nearly all that a step costs. At 10
-# million, 16 MLPs were 1.4 times as fast together, Lightning's loop left out; at 200 million, transformers 0.85 times.
+# Floating-point operations of a backbone's forward pass above which, on the CPU, arithmetic is nearly all that a step
+# costs. At 10 million, 16 MLPs were 1.4 times as fast together, Lightning's loop left out; at 470 million, transformers
+# were 0.8 times as fast.
 LARGE = 100e6
 
 
@@ -49,30 +51,52 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch(f"optimizer={name.lower()} is not known to work element by element")
 
 
-def check_step(config: DictConfig, module: Any, stack: Stack, raw: Batch) -> None:
-    """Try a step of one job, and of all of them, on the raw batch (B, ...).
+def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.device) -> None:
+    """Try a step of one job on the raw batch (B, ...), before it is multiplied.
 
     Raises:
-        CannotBatch: the step draws random numbers, changes buffers, is not small, or torch.func cannot map it.
+        CannotBatch: the step draws random numbers, changes buffers, or is large.
     """
-    x = torch.cat([module.augment.scale(raw.x)] * module.objective.views)
-    names = {part: f"{part}={short_name(config[part])}" for part in ("backbone", "objective")}
+    x = scaled(module, raw.x)
     module.train()
-    with torch.no_grad():
-        check_pure(names["backbone"], module, lambda: module.backbone(x))
-        check_pure(names["objective"], module, lambda: module.objective.step(module.backbone, Batch(x, raw.y)))
-        with FlopCounterMode(display=False) as counter:
-            alone = module.objective.step(module.backbone, Batch(x, raw.y)).loss
-    device, operations = stack.values[stack.trained[0]].device, counter.get_total_flops()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        check_pure(named(config, "backbone"), module, lambda: module.backbone(x))
+    operations = counter.get_total_flops()
     if device.type == "cpu" and operations > LARGE:
-        raise CannotBatch(f"{names['backbone']} computes {operations / 1e6:.0f} MFLOP a batch: too large to gain by it")
+        what = f"{named(config, 'backbone')} computes {operations / 1e6:.0f} MFLOP a batch"
+        raise CannotBatch(f"{what}: too large to gain by it")
+    with torch.no_grad():
+        step = module.objective.step
+        check_pure(named(config, "objective"), module, lambda: step(module.backbone, Batch(x, raw.y)))
+
+
+def check_stack(config: DictConfig, module: Any, stack: Stack, raw: Batch, device: torch.device) -> None:
+    """Try a step of all jobs on the raw batch (B, ...); the first of them has the weights of `module`.
+
+    Raises:
+        CannotBatch: torch.func cannot map it, or comes to another loss.
+    """
+    x = scaled(module, raw.x)
+    module.train()
     try:
         with torch.no_grad():
+            alone = module.objective.step(module.backbone, Batch(x, raw.y)).loss
             together = stack(*(None if part is None else part.to(device) for part in (x, raw.y)), None, None).loss
     except (RuntimeError, ValueError, TypeError) as error:
-        raise CannotBatch(f"{names['backbone']}, {names['objective']}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise CannotBatch(f"{named(config, 'backbone')}, {named(config, 'objective')}: {reason}") from error
     if not torch.allclose(together[0].cpu(), alone, rtol=1e-3, equal_nan=True):
-        raise CannotBatch(f"{names['objective']}: its loss is another one when it is computed for many models")
+        raise CannotBatch(f"{named(config, 'objective')}: its loss is another one when torch.func computes it")
+
+
+def scaled(module: Any, raw: Tensor) -> Tensor:
+    """As many unchanged copies (views * B, ...) as the objective takes augmented ones."""
+    return torch.cat([module.augment.scale(raw)] * module.objective.views)
+
+
+def named(config: DictConfig, part: str) -> str:
+    """A part as it is chosen on the command line."""
+    return f"{part}={short_name(config[part])}"
 
 
 def check_pure(name: str, module: Any, call: Callable[[], Any]) -> None:

@@ -22,6 +22,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.trainer.checkpoint import is_better
 from warmstart.trainer.curves import check_training, check_validation
 from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.stopping import StopBetweenBatches
 
 
 @dataclass(eq=False)
@@ -65,10 +66,11 @@ class Lockstep:
     Args:
         jobs: the jobs, sorted so that those with the same optimizer settings are neighbours.
         device: where to train.
+        signals: asked after each batch whether to stop.
     """
 
-    def __init__(self, jobs: Sequence[Job], device: torch.device):
-        self.jobs, self.device = jobs, device
+    def __init__(self, jobs: Sequence[Job], device: torch.device, signals: StopBetweenBatches):
+        self.jobs, self.device, self.signals = jobs, device, signals
         self.settings, self.data, self.module = jobs[0].config.trainer, jobs[0].data, jobs[0].module
         self.per_epoch = len(self.data.train_loader)
         epochs, steps = self.settings.max_epochs, self.settings.max_steps
@@ -103,6 +105,7 @@ class Lockstep:
             output = self.train_step(batches)
             mean.update(output)
             self.draw_curves(output.loss)
+            self.signals.heed()
             if self.is_time_to_validate(index):
                 self.validate(self.step - 1)
             if self.step == self.total or not self.active:
@@ -187,6 +190,7 @@ class Lockstep:
             for row, job in self.active:
                 for metric in job.metrics.values():
                     metric.update(output.outputs[row].cpu(), batch.y)
+            self.signals.heed()
         losses = mean.each()
         measured = []
         for row, job in self.active:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
@@ -17,11 +18,12 @@ from warmstart.module.stacked import numbers
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.stage import parts
-from warmstart.stage.batchable import check_config, check_step
+from warmstart.stage.batchable import check_config, check_model, check_stack
 from warmstart.stage.lockstep import Job, Lockstep
 from warmstart.stage.train import conclude, examples, note_data, peak_memory_mb
 from warmstart.trainer.build import build_trainer
 from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.stopping import StopBetweenBatches
 
 
 def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
@@ -36,30 +38,43 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
 
     Raises:
         CannotBatch: they have to be run one by one; nothing was written.
+        KeyboardInterrupt: a signal came, and what was not done is recorded as interrupted.
     """
     check_config(configs[0])
     try:
         device = build_trainer(configs[0].trainer, runs[0].path, None, []).strategy.root_device
-        groups = [Lockstep(jobs, device) for jobs in alike(assemble(configs, runs))]
+        signals = StopBetweenBatches()
+        groups = [Lockstep(jobs, device, signals) for jobs in alike(assemble(configs, runs, device))]
     except UserError as error:
         raise CannotBatch(str(error)) from error
     for group in groups:
         check(group)
-    stop: BaseException | None = None
-    for group in groups:
-        stop = finish(group, stop)
-    if stop is not None:
-        raise stop
+    with signals.listening():
+        for group in groups:
+            finish(group)
+    if signals.asked:
+        raise KeyboardInterrupt
 
 
-def assemble(configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> list[Job]:
-    """Every job with its parts; the data is read once, and encoded once where it is encoded alike."""
+def assemble(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device: torch.device) -> list[Job]:
+    """Every job with its parts; the data is read once, and encoded once where it is encoded alike.
+
+    Raises:
+        CannotBatch: the first of them is not one to be multiplied.
+    """
     stage = importlib.import_module(f"warmstart.stage.{configs[0].stage}")
     splits = parts.build_source(configs[0]).load(parts.get_object(configs[0].objective._target_).target)
     jobs: list[Job] = []
     for config, run in zip(configs, runs):
         jobs.append(Job(config, run, *stage.assemble(config, splits, jobs[0].data if jobs else None)))
+        if len(jobs) == 1:
+            check_model(config, jobs[0].module, first_rows(jobs[0]), device)
     return jobs
+
+
+def first_rows(job: Job) -> Batch:
+    """A raw batch to try steps on."""
+    return Batch(*(part if part is None else part[: job.data.batch_size] for part in job.data.parts["train"]))
 
 
 def alike(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -84,34 +99,26 @@ def check(group: Lockstep) -> None:
     interval, epochs = group.settings.val_check_interval or 1, group.settings.check_val_every_n_epoch
     if epochs is not None and interval > group.per_epoch:
         raise CannotBatch(f"trainer.val_check_interval={interval} is more than the {group.per_epoch} steps of an epoch")
-    x, y = (part if part is None else part[: group.data.batch_size] for part in group.data.parts["train"])
-    check_step(group.jobs[0].config, group.module, group.stack, Batch(x, y))
+    job = group.jobs[0]
+    check_stack(job.config, job.module, group.stack, first_rows(job), group.device)
 
 
-def finish(group: Lockstep, stop: BaseException | None) -> BaseException | None:
-    """Train a group and close its records; with `stop`, which ended an earlier group, only close them.
-
-    Returns:
-        What ends all groups: an interruption.
-    """
-    started = time.monotonic()
-    failure = stop
-    if failure is None:
-        try:
-            for job in group.jobs:
-                begin(job)
-            group.run()
-        except BaseException as error:
-            failure = error
+def finish(group: Lockstep) -> None:
+    """Train a group and close its records; if a signal came before, only close them."""
+    started, failure = time.monotonic(), None
+    try:
+        group.signals.heed()
+        for job in group.jobs:
+            begin(job)
+        group.run()
+    except BaseException as error:
+        failure = error
+        group.signals.asked |= not isinstance(error, Exception)
     seconds = (time.monotonic() - started) / len(group.jobs)
     for job in group.jobs:
         job.error = job.error or failure
-        try:
-            with contextlib.suppress(Exception), job.run.recording():
-                end(job, group, seconds)
-        except BaseException as error:
-            failure = error
-    return None if isinstance(failure, Exception) else failure
+        with contextlib.suppress(BaseException), job.run.recording():
+            end(job, group, seconds)
 
 
 def begin(job: Job) -> None:

@@ -56,11 +56,12 @@ def jobs_left(manifest: Manifest, states: Mapping[str, str], retries: int, size:
 
 
 def grouped(manifest: Manifest, jobs: Sequence[Job], size: int) -> list[Work]:
-    """Jobs of one kind in groups of at most `size`; those with a checkpoint to go on from alone."""
+    """Training jobs of one kind in groups of at most `size`; others, and those with a checkpoint, alone."""
     work: list[Work] = []
     groups: dict[tuple[str, str | None], list[Job]] = {}
     for job in jobs:
-        if (manifest.path(job.name) / "checkpoints" / "last.ckpt").exists():
+        trains = job.config["stage"] in ("pretrain", "finetune")
+        if not trains or (manifest.path(job.name) / "checkpoints" / "last.ckpt").exists():
             work.append(alone(manifest, job))
         else:
             groups.setdefault((kind(job.config), job.needs), []).append(job)
