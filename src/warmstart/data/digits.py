@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from sklearn.datasets import load_digits
 
 from warmstart.contracts import Rows, Splits
 from warmstart.data.preprocess.image import Preprocessor
@@ -22,8 +23,6 @@ class Digits:
 
     def load(self, target: str | None) -> Splits:
         """Images (N, 1, 8, 8) of 0 to 16, stratified by class."""
-        from sklearn.datasets import load_digits
-
         bunch = load_digits()
         images = bunch.images[:, None].astype(np.float32)
         labels = tuple(str(name) for name in bunch.target_names)

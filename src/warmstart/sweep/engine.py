@@ -25,7 +25,7 @@ from warmstart.run.manifest import Manifest
 from warmstart.sweep import launch, search
 from warmstart.sweep.handover import hand_over
 from warmstart.sweep.plan import Composer, grid
-from warmstart.sweep.pool import Crash, Death, once
+from warmstart.sweep.pool import Crash, Death, once, preload
 from warmstart.sweep.preflight import Survey, survey
 from warmstart.sweep.schedule import Rules
 
@@ -87,6 +87,7 @@ def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str]) -> Mani
     stages = {job.config["stage"] for job in jobs}
     if stages & {"report", "rerun"}:
         raise UserError(f"stage={'/'.join(sorted(stages))} makes no runs of its own, so there is nothing to sweep")
+    preload(job.config for job in jobs)
     found = once(functools.partial(survey, jobs, folders[0], config.sweep.preflight))
     complain(found)
     if searching and found.metric is None:
@@ -134,6 +135,7 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
     manifest.check(trust)
     if manifest.search is not None:
         search.check(manifest, trust)
+    preload(job.config for job in manifest.jobs)
     now = git_state()["commit"]
     if now != manifest.git["commit"]:
         screen.say(f"the code has changed since the plan was made: commit {manifest.git['commit']}, now {now}")

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 Task = Callable[[], Any]
 
 GRACE = 10.0  # seconds for a job that is told to stop to write down that it was
-PRELOAD = ["warmstart.stage.pretrain", "warmstart.stage.finetune", "warmstart.stage.together"]
+STAGES = ["warmstart.stage.pretrain", "warmstart.stage.finetune", "warmstart.stage.together"]
 
 
 class Death(NamedTuple):
@@ -47,7 +47,6 @@ class Pool:
     def __init__(self, workers: int, threads: int | None = None, devices: int = 0, isolate: bool = True):
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # the server may ask for devices but not start CUDA
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(PRELOAD)
         self.workers, self.threads, self.devices, self.isolate = workers, threads, devices, isolate
         self.idle: list[Worker] = []
         self.busy: list[Worker] = []
@@ -142,6 +141,14 @@ class ThisProcess:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+def preload(configs: Iterable[dict[str, Any]]) -> None:
+    """Have the server import what these jobs are made of, so that no process need do so; call it before the first."""
+    nodes = [part for config in configs for part in config.values() if isinstance(part, dict)]
+    names = {str(node["_target_"]).rpartition(".")[0] for node in nodes if "_target_" in node}
+    parts = sorted(name for name in names if name.startswith("warmstart."))
+    multiprocessing.set_forkserver_preload([*STAGES, *parts])
 
 
 def once(task: Task) -> Any:
