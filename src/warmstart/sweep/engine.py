@@ -135,7 +135,6 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
     manifest.check(trust)
     if manifest.search is not None:
         search.check(manifest, trust)
-    preload(job.config for job in manifest.jobs)
     now = git_state()["commit"]
     if now != manifest.git["commit"]:
         screen.say(f"the code has changed since the plan was made: commit {manifest.git['commit']}, now {now}")

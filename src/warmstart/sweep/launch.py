@@ -10,7 +10,7 @@ from warmstart.contracts import UserError
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep import search
 from warmstart.sweep.plan import kind
-from warmstart.sweep.pool import Pool, ThisProcess, once
+from warmstart.sweep.pool import Pool, ThisProcess, once, preload
 from warmstart.sweep.schedule import Rules, Schedule, Work, alone, together
 from warmstart.sweep.view import View
 
@@ -32,6 +32,7 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> None:
         total = len(manifest.jobs)
         work = jobs_left(manifest, states, rules.retries, launcher.get("together", 1))
         over = sum(state in ("done", "pruned") for state in states.values())
+    preload(job.config for job in manifest.jobs)
     pool = open_pool(launcher)
     view = View(total, over)
     try:
