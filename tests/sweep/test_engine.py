@@ -135,6 +135,19 @@ def test_resuming_with_other_words_is_refused(calm, tmp_path: Path):
     assert "add -m" in single.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("sweep.retries=x",), ("sweep.retries=0,1",), ("sweep.resume=/tmp/a,/tmp/b",), ("hydra.launcher.workers=1.5",)],
+    ids=lambda words: words[0],
+)
+def test_what_steers_a_sweep_is_checked_before_anything_is_planned(words: tuple[str, ...], tmp_path: Path):
+    done = train(*WORDS, "seed=0,1", *words, output_dir=tmp_path / "outputs")
+    assert done.returncode == 2
+    assert words[0].split("=")[0] in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_failing_jobs_leave_the_others_alone_and_are_shown(tmp_path: Path):
     (tmp_path / "conf" / "loss").mkdir(parents=True)
     for name in ("raises", "hungry", "killed", "diverges"):

@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from warmstart import main
 from warmstart.contracts import UserError
 from warmstart.run.manifest import Manifest
-from warmstart.sweep import launch, search, space
+from warmstart.sweep import launch, search, space, study
 from warmstart.sweep.plan import Composer
 from warmstart.sweep.schedule import Rules
 
@@ -41,7 +41,7 @@ def planned(composed, tmp_path: Path) -> Callable[..., Manifest]:
 
 
 def study_of(manifest: Manifest) -> optuna.Study:
-    return search.open_study(manifest, optuna)
+    return study.open_study(manifest, optuna)
 
 
 def states(manifest: Manifest) -> dict[str, str]:
@@ -80,6 +80,7 @@ def test_hydras_words_describe_what_may_be_chosen(word: str, expected):
         (("loss=cross_entropy,focal", "sweep.pruner=hard"), "sweep.pruner=hard: must be none"),
         (("loss=cross_entropy,focal", "sweep.trials=0"), "sweep.trials=0"),
         (("optimizer.lr=interval(1e-3,1e-1)", "sweep.sampler=grid"), "an interval is no grid"),
+        (("optimizer.lr=interval(1e-1,1e-3)",), "low"),
         (("optimizer.lr=interval(-1,1e-1)",), "optimizer.lr=-1.0: must be a number above 0"),
     ],
 )
@@ -153,9 +154,9 @@ def test_a_search_goes_on_where_it_was_left(planned):
     calm, torn = planned(*words, name="calm"), planned(*words, name="torn")
     launch.run(calm, HERE, Rules())
     search.run_trial(torn, 0)
-    trial = search.ask(torn, 1)  # asked for by a process that died in the middle of its second seed
+    trial = study.ask(torn, 1)  # asked for by a process that died in the middle of its second seed
     del trial
-    study_of(torn).ask(search.space(torn, optuna))  # and by one that died before it took it
+    study_of(torn).ask(study.space(torn, optuna))  # and by one that died before it took it
     again = Manifest.read(torn.folder)
     before = {name: again.record(name)["id"] for name in again.names()}
     launch.run(again, HERE, Rules())
@@ -175,3 +176,55 @@ def test_a_yaml_edited_during_a_search_changes_no_trial(planned, monkeypatch: py
     assert set(states(manifest).values()) == {"done"}
     plan = json.loads((manifest.folder / "manifest.json").read_text())
     assert plan["search"]["trials"] == 2
+
+
+def test_a_trial_that_cannot_be_composed_has_failed(planned):
+    words = ("trainer.max_epochs=1,-1", "trainer.max_steps=5,-1", "sweep.sampler=grid", "sweep.trials=4")
+    manifest = planned(*words)
+    launch.run(manifest, HERE, Rules())
+    assert len(states(manifest)) == 3
+    assert study.failed(manifest) == ["trial003"]
+
+
+def test_a_trial_that_is_over_stays_as_it_is(planned):
+    manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=1", "sweep.sampler=grid")
+    first = search.run_trial(manifest, 0)
+    record = manifest.record("trial000-seed0")
+    assert search.run_trial(manifest, 0) == first
+    assert manifest.record("trial000-seed0") == record
+
+
+def test_a_torn_line_of_the_study_is_dropped_and_a_damaged_study_is_named(planned):
+    manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=2", "sweep.sampler=grid")
+    search.run_trial(manifest, 0)
+    path = manifest.folder / "study.log"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code": 5, "wor')
+    launch.run(manifest, HERE, Rules())
+    assert [trial.state.name for trial in study_of(manifest).trials] == ["COMPLETE", "COMPLETE"]
+    path.write_bytes(b"garbage\n" + whole)
+    with pytest.raises(UserError, match=r"study.log is damaged"):
+        study_of(manifest)
+
+
+def test_a_study_that_names_what_the_plan_does_not_offer_is_refused(planned):
+    manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=1", "sweep.sampler=grid")
+    other = {"+optimizer.eps": CategoricalDistribution(["{_target_:numpy.save,file:/tmp/x,arr:1}"])}
+    trial = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.RUNNING,
+        params={"+optimizer.eps": other["+optimizer.eps"].choices[0]},
+        distributions=other,
+        user_attrs={"slot": 0},
+    )
+    study_of(manifest).add_trial(trial)
+    outcome = search.run_trial(manifest, 0)
+    assert outcome.state == "failed"
+    assert "is not what the plan offers" in outcome.error
+
+
+def test_foreign_code_in_the_copy_of_the_conf_folder_is_refused(planned):
+    manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=1", "sweep.sampler=grid")
+    (manifest.folder / "conf" / "optimizer" / "adamw.yaml").write_text("_target_: numpy.save\nlr: 0.1\n")
+    with pytest.raises(UserError, match=r"numpy.save, which is not a part of warmstart"):
+        search.check(manifest)
+    assert "numpy.save" in search.run_trial(manifest, 0).error

@@ -93,7 +93,11 @@ class RunFolder:
             raise UserError(f"{path}: there is no such folder")
         try:
             record = json.loads((path / "run.json").read_text())
-            return cls(path, {"id": record["id"], "stage": record["stage"], "status": record["status"], **record})
+            run = cls(path, {"id": record["id"], "stage": record["stage"], "status": record["status"], **record})
+            wrong = [name for name in ("metrics", "cost", "sweep") if not isinstance(record.get(name) or {}, dict)]
+            if wrong:
+                raise ValueError(f"{wrong[0]} is no mapping")
+            return run
         except FileNotFoundError as error:
             raise UserError(f"{path} is not a run folder: it has no run.json") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -172,6 +176,8 @@ def check_targets(config: dict[str, Any], place: Path, trust: tuple[str, ...] = 
         UserError: names the code, and how to trust it.
     """
     for group, target in _targets(config):
+        if "${" in target:
+            raise UserError(f"{place} holds {target}, but a saved config has no interpolations: it was changed")
         if not _trusted(group, target, trust):
             raise UserError(
                 f"{place} names {target}, which is not a part of warmstart; "
@@ -188,6 +194,8 @@ def _targets(node: Any, group: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(node, list):
         for value in node:
             yield from _targets(value, group)
+    elif isinstance(node, str) and "${" in node:
+        yield group, node
 
 
 def _trusted(group: str, target: str, trust: tuple[str, ...]) -> bool:

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from warmstart.contracts import UserError
+
 BEAT_SECONDS = 5.0
 POLL_SECONDS = 0.01
 STALE_SECONDS = 60.0
@@ -29,8 +31,11 @@ class Lock:
 
     def acquire(self, patience: float = 0.0) -> bool:
         """Take the lock; False where somebody else still has it after `patience` seconds."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise UserError(f"cannot lock {self.path}: {error.strerror}") from error
         deadline = time.monotonic() + patience
         while not self._try(descriptor):
             if time.monotonic() >= deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
+NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Manifest:
         git: commit of the code that made the plan.
         jobs: the plan; empty for a search, whose jobs are made as it goes.
         search: what the search may choose, and how; None for a grid.
+        trust: packages whose code its configs may name; not written, since it is for the user to say each time.
     """
 
     folder: Path
@@ -64,6 +67,7 @@ class Manifest:
     git: dict[str, Any]
     jobs: list[Job]
     search: dict[str, Any] | None = None
+    trust: tuple[str, ...] = ()
     by_name: dict[str, Job] = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -78,7 +82,7 @@ class Manifest:
         Raises:
             UserError: the folder exists already or cannot be written.
         """
-        plan = {key: value for key, value in vars(self).items() if key not in ("folder", "jobs", "by_name")}
+        plan = {key: value for key, value in vars(self).items() if key not in ("folder", "jobs", "trust", "by_name")}
         jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
         try:
             (self.folder / RUNS).mkdir(parents=True)
@@ -102,19 +106,32 @@ class Manifest:
             plan = json.loads(path.read_text())
             digests = [job.pop("sha256") for job in plan["jobs"]]
             manifest = cls(folder, **{**plan, "jobs": [Job(**job) for job in plan["jobs"]]})
+            manifest._check_shape()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(f"{folder} is not the folder of a sweep: it has no {MANIFEST}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error}") from error
         for job, digest in zip(manifest.jobs, digests, strict=True):
             if job.sha256 != digest:
                 raise UserError(f"{path}: the config of {job.name} was changed after it was planned; start a new sweep")
         return manifest
 
-    def check(self, trust: tuple[str, ...]) -> None:
+    def _check_shape(self) -> None:
+        texts = (self.stage, self.experiment, self.mode, *self.words, *([] if self.metric is None else [self.metric]))
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a name is no text")
+        if len(self.by_name) < len(self.jobs):
+            raise ValueError("two jobs have one name")
+        for job in self.jobs:
+            if not re.fullmatch(NAME, job.name):
+                raise ValueError(f"{job.name} names no run folder")
+            if job.needs is not None and job.needs not in self.by_name:
+                raise ValueError(f"{job.name} needs {job.needs}, which is no job")
+
+    def check(self) -> None:
         """Refuse a plan that names code of a package that is not trusted."""
         for job in self.jobs:
-            check_targets(job.config, self.folder / MANIFEST, trust)
+            check_targets(job.config, self.folder / MANIFEST, self.trust)
 
     def path(self, name: str) -> Path:
         """A job's run folder."""
@@ -127,7 +144,16 @@ class Manifest:
     def record(self, name: str) -> dict[str, Any] | None:
         """A job's run.json, or None before it has one."""
         path = self.path(name)
-        return RunFolder.open(path).record if (path / "run.json").exists() else None
+        if not (path / "run.json").exists():
+            return None
+        try:
+            return RunFolder.open(path).record
+        except UserError as error:
+            raise UserError(f"{error}; remove {path}, and the job is run again") from error
+
+    def attempts(self, name: str) -> int:
+        """How often a job has been started."""
+        return ((self.record(name) or {}).get("sweep") or {}).get("attempts", 0)
 
     def state(self, name: str) -> str:
         """planned, running, done, failed, pruned or interrupted."""

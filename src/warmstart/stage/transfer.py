@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         run = RunFolder.open(Path(config.resume))
         if run.record["stage"] != "transfer":
             raise UserError(f"resume={config.resume} is a {run.record['stage']} run, not a transfer")
+        replace(Manifest.read(run.path), trust=tuple(config.trust)).check()
     else:
         check_plan(config)
         run = opened or RunFolder.create(config, runs_folder(config))
@@ -46,7 +48,6 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     with run.recording():
         run.update(status="running", error=None)
         manifest = Manifest.read(run.path)
-        manifest.check(tuple(config.trust))
         launch.run(manifest, launcher(), Rules())
         base = manifest.record(PRETRAINING)
         if base["status"] != "done":

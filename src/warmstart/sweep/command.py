@@ -19,7 +19,10 @@ def run(path: Path, trust: tuple[str, ...]) -> str:
     """
     logging.getLogger().addHandler(logging.NullHandler())  # as `main` does: records go to a run's log
     manifest = Manifest.read(path.parent.parent)
-    manifest.check(trust)
+    manifest.trust = trust
+    manifest.check()
+    if manifest.search is not None:
+        search.check(manifest)
     try:
         if manifest.search is not None:
             slots = [slot for slot in range(manifest.search["trials"]) if search.trial_name(slot) == path.name]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,9 +23,9 @@ from warmstart.contracts import UserError
 from warmstart.report import sweep as report
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import Manifest
-from warmstart.sweep import launch, search
+from warmstart.sweep import launch, search, study
 from warmstart.sweep.handover import hand_over
-from warmstart.sweep.plan import Composer, grid
+from warmstart.sweep.plan import Composer, grid, packages, quoted
 from warmstart.sweep.pool import Crash, Death, once, preload
 from warmstart.sweep.preflight import Survey, survey
 from warmstart.sweep.schedule import Rules
@@ -48,12 +49,14 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
     config, manifest = context["config"], None
     chosen = [word for word in config.hydra.overrides.hydra if re.match(r"\+*hydra[/.]launcher", word)]
     try:
+        check_settings(config, arguments)
         if config.sweep.resume:
             manifest = reopen(Path(config.sweep.resume), arguments, tuple(config.trust))
         else:
             words = [*(f"{key}={value}" for key, value in params.items()), *arguments]
             manifest = plan(config, context["hydra_context"].config_loader, words)
-        rules = rules_of(config, manifest)
+        write = functools.partial(report.write_report, manifest.folder)
+        rules = Rules(config.sweep.on_failure, config.sweep.retries, write)
         if str(config.hydra.launcher._target_).startswith(OURS):
             launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules)
         else:
@@ -102,6 +105,7 @@ def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str]) -> Mani
         git=git_state(),
         jobs=[] if searching else jobs,
         search=settings,
+        trust=tuple(sorted(packages([job.config for job in jobs]).union(config.trust))),
     )
     manifest.write(folders if searching else [])
     size = f"{settings['trials']} trials of {settings['seeds']} seeds" if settings else f"{len(jobs)} jobs"
@@ -132,23 +136,40 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
         raise UserError(
             f"sweep.resume={folder} goes on with its own plan ({' '.join(manifest.words)}): leave out {' '.join(asked)}"
         )
-    manifest.check(trust)
+    manifest.trust = trust
+    manifest.check()
     if manifest.search is not None:
-        search.check(manifest, trust)
+        search.check(manifest)
     now = git_state()["commit"]
     if now != manifest.git["commit"]:
         screen.say(f"the code has changed since the plan was made: commit {manifest.git['commit']}, now {now}")
     return manifest
 
 
-def rules_of(config: DictConfig, manifest: Manifest) -> Rules:
-    """What the command line says about failures."""
+def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
+    """Refuse what steers the sweep and cannot be meant, before anything is planned.
+
+    Raises:
+        UserError: a setting of the sweep or its launcher is of another type, or has several values.
+    """
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        key = override.key_or_group
+        if override.is_sweep_override() and (key.startswith("sweep") or key in ("output_dir", "trust")):
+            raise UserError(
+                f"{override.input_line}: one value for the whole sweep; a path with a comma needs quotes: '\"a,b\"'"
+            )
     sweep = config.sweep
-    if sweep.on_failure not in ("continue", "stop"):
-        raise UserError(f"sweep.on_failure={sweep.on_failure}: must be continue or stop")
-    if not isinstance(sweep.retries, int) or sweep.retries < 0:
-        raise UserError(f"sweep.retries={sweep.retries}: must be a whole number, 0 or more")
-    return Rules(sweep.on_failure, sweep.retries, functools.partial(report.write_report, manifest.folder))
+    whole = isinstance(sweep.retries, int) and not isinstance(sweep.retries, bool)
+    for holds, key, rule in (
+        (sweep.resume is None or isinstance(sweep.resume, str), "resume", "the folder of a sweep"),
+        (sweep.on_failure in ("continue", "stop"), "on_failure", "continue or stop"),
+        (whole and sweep.retries >= 0, "retries", "a whole number, 0 or more"),
+        (isinstance(sweep.preflight, bool), "preflight", "true or false"),
+    ):
+        if not holds:
+            raise UserError(f"sweep.{key}={sweep[key]}: must be {rule}")
+    if str(config.hydra.launcher._target_).startswith(OURS):
+        launch.check_settings(config.hydra.launcher)
 
 
 def conclude(manifest: Manifest, more: Sequence[str]) -> int:
@@ -163,20 +184,22 @@ def conclude(manifest: Manifest, more: Sequence[str]) -> int:
     screen.say(f"sweep folder: {manifest.folder} with leaderboard.csv and sweep.html")
     states = {name: manifest.state(name) for name in manifest.names()}
     failed = [name for name, state in states.items() if state == "failed"]
+    if manifest.search is not None:
+        failed += [name for name in study.failed(manifest) if not any(name in run for run in failed)]
     left = set(states.values()) - {"done", "pruned", "failed"} or (manifest.search and list(search.trials(manifest)))
     if failed:
         screen.error(f"{len(failed)} of {len(states)} jobs failed")
     if left:
         go_on(manifest, more)
     elif failed and manifest.search is None:
-        attempts = max(manifest.record(name)["sweep"]["attempts"] for name in failed)
+        attempts = max(manifest.attempts(name) for name in failed)
         go_on(manifest, [*more, f"sweep.retries={attempts}"])
     else:
-        screen.next_command(f"tensorboard --logdir {manifest.folder}")
+        screen.next_command(shlex.join(["tensorboard", "--logdir", str(manifest.folder)]))
     return SOME_FAILED if failed or left else 0
 
 
 def go_on(manifest: Manifest, more: Sequence[str]) -> None:
     """Say how to take up a sweep."""
-    words = shlex.join([f"sweep.resume={manifest.folder}", *more])
+    words = shlex.join([f"sweep.resume={quoted(manifest.folder)}", *more])
     screen.next_command(f"python train.py -m {words}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -14,6 +13,7 @@ from warmstart import screen
 from warmstart.check import explain
 from warmstart.run.manifest import RUNS, Manifest
 from warmstart.sweep import launch, search
+from warmstart.sweep.plan import quoted
 from warmstart.sweep.schedule import Rules
 
 
@@ -27,8 +27,7 @@ def hand_over(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None
         config.hydra.sweep.dir = str(folder)  # launchers keep files of their own in it
     launcher = Plugins.instance().instantiate_launcher(**context)
     maker = config.hydra.runtime.choices["hydra/launcher"]
-    trust = sorted(packages([job.config for job in manifest.jobs]).union(config.trust))
-    common = [f"hydra.sweep.dir={quoted(folder)}", f"trust=[{','.join(trust)}]"]
+    common = [f"hydra.sweep.dir={quoted(folder)}", f"trust=[{','.join(manifest.trust)}]"]
     if rules.on_failure == "stop":
         screen.say(f"on_failure=stop comes too late for what {maker} has been given already")
     started: Counter[str] = Counter()
@@ -48,16 +47,3 @@ def due(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[st
     searching = manifest.search is not None
     work = search.trials(manifest) if searching else launch.jobs_left(manifest, states, rules.retries, 1)
     return [task.name for task in work if task.needs <= done and started[task.name] <= rules.retries]
-
-
-def packages(node: Any) -> set[str]:
-    """What the code that configs name belongs to: it stood on the command line, so a job need not doubt it."""
-    if isinstance(node, dict):
-        own = {str(node["_target_"]).partition(".")[0]} if "_target_" in node else set()
-        return own.union(*map(packages, node.values()))
-    return set().union(*map(packages, node)) if isinstance(node, list) else set()
-
-
-def quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar, whatever is in it."""
-    return "'" + str(path).replace("'", "\\'") + "'"

@@ -79,12 +79,11 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
 def open_run(manifest: Manifest, job: Job) -> RunFolder:
     """The job's run folder: as it is when over or with a checkpoint to go on from, else made anew."""
     path = manifest.path(job.name)
-    attempts = 0
+    attempts = manifest.attempts(job.name)
     if (path / "run.json").exists():
         run = RunFolder.open(path)
         if run.record["status"] in OVER:
             return run
-        attempts = run.record["sweep"]["attempts"]
     if attempts == 0 or not (path / "checkpoints" / "last.ckpt").exists():
         shutil.rmtree(path, ignore_errors=True)
         run = RunFolder.create(job_config(job), path.parent, path.name)

@@ -48,7 +48,7 @@ def jobs_left(manifest: Manifest, states: Mapping[str, str], retries: int, size:
     left = []
     for job in manifest.jobs:
         state = states[job.name]
-        failed = state == "failed" and manifest.record(job.name)["sweep"]["attempts"] <= retries
+        failed = state == "failed" and manifest.attempts(job.name) <= retries
         if failed or state in ("planned", "interrupted"):
             left.append(job)
         elif state == "running":
@@ -74,20 +74,26 @@ def grouped(manifest: Manifest, jobs: Sequence[Job], size: int) -> list[Work]:
 
 
 def open_pool(launcher: Mapping[str, Any]) -> Pool | ThisProcess:
-    """Workers as the launcher says: by default one per device, and the cores shared out among them.
-
-    Raises:
-        UserError: a number of workers or threads that cannot be.
-    """
-    for key in ("workers", "threads", "together"):
-        value = launcher.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (key != "workers")):
-            raise UserError(f"hydra.launcher.{key}={value}: must be a whole number above 0")
+    """Workers as the launcher says: by default one per device, and the cores shared out among them."""
     if launcher["workers"] == 0:
         return ThisProcess()
     devices = once(count_devices)
     workers = launcher["workers"] or max(1, devices)
     return Pool(workers, launcher["threads"], devices, launcher["isolate"])
+
+
+def check_settings(launcher: Mapping[str, Any]) -> None:
+    """Refuse settings of a launcher of ours that cannot be.
+
+    Raises:
+        UserError: names the setting and its value.
+    """
+    for key in ("workers", "threads", "together"):
+        value = launcher.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (key != "workers")):
+            raise UserError(f"hydra.launcher.{key}={value}: must be a whole number above 0")
+    if not isinstance(launcher["isolate"], bool):
+        raise UserError(f"hydra.launcher.isolate={launcher['isolate']}: must be true or false")
 
 
 def count_devices() -> int:

@@ -119,7 +119,7 @@ def grid(composer: Composer, words: Sequence[str]) -> list[Job]:
     varied = [key for key, options in lists.items() if len(options) > 1]
     jobs, seen = [], set()
     combinations = list(itertools.product(*lists.values()))
-    width = len(str(len(combinations) - 1))
+    width = len(str(max(0, len(combinations) - 1)))
     for combination in combinations:
         by_key = dict(zip(lists, combination, strict=True))
         values = {key.lstrip("+"): plain(composer.parse([by_key[key]])[0].value()) for key in varied}
@@ -127,6 +127,9 @@ def grid(composer: Composer, words: Sequence[str]) -> list[Job]:
         if job.sha256 not in seen:
             seen.add(job.sha256)
             jobs.append(job)
+    if not jobs:
+        empty = next(key for key, options in lists.items() if not options)
+        raise UserError(f"{empty}: gives no value, so there is no job")
     return jobs
 
 
@@ -165,3 +168,16 @@ def kind(config: dict[str, Any], numbers: Sequence[str] = NUMBERS) -> str:
             node = node[part]
         node[last] = None
     return config_sha256(own)
+
+
+def packages(node: Any) -> set[str]:
+    """What the code that configs name belongs to: it stood on the command line, so a job need not doubt it."""
+    if isinstance(node, dict):
+        own = {str(node["_target_"]).partition(".")[0]} if "_target_" in node else set()
+        return own.union(*map(packages, node.values()))
+    return set().union(*map(packages, node)) if isinstance(node, list) else set()
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar, whatever is in it."""
+    return "'" + str(path).replace("'", "\\'") + "'"

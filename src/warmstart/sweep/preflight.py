@@ -13,9 +13,11 @@ from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from warmstart import screen
+from warmstart.check import explain
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
@@ -82,8 +84,8 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
         if one_step:
             for job in kinds.values():
                 try_step(job)
-    except UserError as error:
-        found.problem = f"{error} (job {job.name})"
+    except (UserError, InstantiationException) as error:
+        found.problem = f"{explain(error)} (job {job.name})"
     except Exception as error:
         found.problem = f"{type(error).__name__}: {error} (job {job.name})"
         found.trace = traceback.format_exc()

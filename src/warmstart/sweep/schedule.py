@@ -144,8 +144,7 @@ class Schedule:
         if outcome.state == "done":
             self.done.add(outcome.name)
         if outcome.state == "failed" and job is not None:
-            attempts = self.manifest.record(job.name)["sweep"]["attempts"]
-            again = attempts <= self.rules.retries
+            again = self.manifest.attempts(job.name) <= self.rules.retries
         self.view.ended(outcome, again)
         if again:
             self.waiting.append(alone(self.manifest, job))

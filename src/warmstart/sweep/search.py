@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -17,17 +16,12 @@ from omegaconf import DictConfig
 
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder, check_targets
-from warmstart.run.identity import derive_seed
-from warmstart.run.lock import Lock
 from warmstart.run.manifest import CONF, Job, Manifest
 from warmstart.sweep.job import Outcome, run_job, without_plan
 from warmstart.sweep.plan import LATEST, Composer, compose, is_swept
 from warmstart.sweep.schedule import Work
 from warmstart.sweep.space import distribution, options
-
-STUDY = "study.log"
-SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "cmaes": "CmaEsSampler", "grid": None}
-PRUNERS = {"none": "NopPruner", "asha": "SuccessiveHalvingPruner", "median": "MedianPruner"}
+from warmstart.sweep.study import PRUNERS, SAMPLERS, ask, check_choice, open_study, space, tell, trial_name
 
 
 def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[dict[str, Any], list[Job]]:
@@ -78,13 +72,15 @@ def examples(composer: Composer, fixed: Sequence[str], space: dict[str, Any]) ->
     return [trial_job(composer, fixed, values, None, f"{values}") for values in chosen]
 
 
-def check(manifest: Manifest, trust: tuple[str, ...]) -> None:
+def check(manifest: Manifest) -> None:
     """Refuse a search whose copy of `conf/` names code of a package that is not trusted."""
     import optuna
 
+    if not (manifest.folder / CONF / "train.yaml").is_file():
+        raise UserError(f"{manifest.folder / CONF} is missing, so the search cannot go on; start a new one")
     composer = Composer([(manifest.folder / CONF).resolve()])
     for job in examples(composer, manifest.search["fixed"], space(manifest, optuna)):
-        check_targets(job.config, manifest.folder / CONF, trust)
+        check_targets(job.config, manifest.folder / CONF, manifest.trust)
 
 
 def trial_job(composer: Composer, fixed: Sequence[str], values: dict[str, Any], seed: int | None, name: str) -> Job:
@@ -112,96 +108,6 @@ def trials(manifest: Manifest) -> Iterator[Work]:
             yield Work([], functools.partial(run_trial, lean, slot), trial_name(slot), died)
 
 
-def trial_name(slot: int) -> str:
-    """How the run folders of a trial's seeds begin."""
-    return f"trial{slot:03d}"
-
-
-class StudyLock:
-    """Optuna's kind of lock, by one that the system frees when its holder is killed."""
-
-    def __init__(self, lock: Lock):
-        self.lock = lock
-
-    def acquire(self) -> bool:
-        """Wait for it."""
-        return self.lock.acquire(math.inf)
-
-    def release(self) -> None:
-        """Give it back."""
-        self.lock.release()
-
-
-def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
-    """The study, with a sampler whose draws for a trial depend on the seed, the trial and what is known by then."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    settings = manifest.search
-    backend = importlib.import_module("optuna.storages.journal")
-    journal = backend.JournalFileBackend(str(manifest.folder / STUDY), StudyLock(manifest.lock("journal")))
-    sampler = None
-    if slot is not None and settings["sampler"] != "grid":
-        make = getattr(optuna.samplers, SAMPLERS[settings["sampler"]])
-        sampler = make(seed=derive_seed(settings["seed"], f"trial{slot}"))
-    return optuna.create_study(
-        study_name="sweep",
-        storage=backend.JournalStorage(journal),
-        sampler=sampler,
-        pruner=getattr(optuna.pruners, PRUNERS[settings["pruner"]])(),
-        direction="maximize" if manifest.mode == "max" else "minimize",
-        load_if_exists=True,
-    )
-
-
-def space(manifest: Manifest, optuna: Any) -> dict[str, Any]:
-    """What is searched, by config key."""
-    read = optuna.distributions.json_to_distribution
-    return {key: read(text) for key, text in manifest.search["space"].items()}
-
-
-def ask(manifest: Manifest, slot: int) -> Any:
-    """The trial at this place of the sweep: the one that was begun and not ended, or a new one.
-
-    A trial that was asked for by a process that died before it could take it is given up.
-    """
-    import optuna
-
-    lock = manifest.lock("ask")
-    lock.acquire(math.inf)
-    try:
-        study = open_study(manifest, optuna, slot)
-        for trial in study.get_trials(deepcopy=False):
-            if trial.user_attrs.get("slot") == slot:
-                return optuna.trial.Trial(study, trial._trial_id)
-            if trial.state == optuna.trial.TrialState.RUNNING and "slot" not in trial.user_attrs:
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        if manifest.search["sampler"] == "grid":
-            study.add_trial(grid_trial(manifest, optuna, slot))
-            return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
-        trial = study.ask(space(manifest, optuna))
-        trial.set_user_attr("slot", slot)
-        return trial
-    finally:
-        lock.release()
-
-
-def grid_trial(manifest: Manifest, optuna: Any, slot: int) -> Any:
-    """The combination at this place of the grid, as a running trial."""
-    distributions = space(manifest, optuna)
-    values = itertools.product(*(options(key, value) for key, value in distributions.items()))
-    params = dict(zip(distributions, next(itertools.islice(values, slot, None))))
-    state = optuna.trial.TrialState.RUNNING
-    return optuna.trial.create_trial(state=state, params=params, distributions=distributions, user_attrs={"slot": slot})
-
-
-def tell(manifest: Manifest, number: int, state: str, value: float | None) -> None:
-    """End a trial."""
-    import optuna
-
-    study = open_study(manifest, optuna)
-    outcome = {"done": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[state]
-    study.tell(number, value if state == "done" else None, state=optuna.trial.TrialState[outcome])
-
-
 def run_trial(manifest: Manifest, slot: int) -> Outcome:
     """Run a trial's seeds one after another, each starting only while the trial is worth going on with."""
     lock = manifest.lock(trial_name(slot))
@@ -209,6 +115,7 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         return Outcome(trial_name(slot), "running")
     try:
         trial = ask(manifest, slot)
+        check_choice(manifest, trial.params)
         watch = importlib.import_module("warmstart.trainer.pruning").Pruning
         composer = Composer([(manifest.folder / CONF).resolve()])
         settings = manifest.search
@@ -217,6 +124,7 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
             name = f"{trial_name(slot)}-seed{seed}"
             job = trial_job(composer, settings["fixed"], trial.params, seed, name)
+            check_targets(job.config, manifest.folder / CONF, manifest.trust)
             outcome = run_job(manifest, job, [watch(trial, manifest.metric, scores, steps)])
             if outcome.state != "done":
                 break
@@ -225,6 +133,9 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         mean = statistics.mean(scores) if scores else None
         tell(manifest, trial.number, outcome.state, mean)
         return Outcome(trial_name(slot), outcome.state, outcome.error, mean)
+    except UserError as error:
+        tell(manifest, ask(manifest, slot).number, "failed", None)
+        return Outcome(trial_name(slot), "failed", str(error))
     finally:
         lock.release()
 

@@ -18,7 +18,17 @@ def distribution(override: Override) -> Any:
 
     An interval over more than two powers of ten is searched on a logarithmic scale, unless it is tagged `linear`; one
     tagged `log` always is. `int(interval(8,64))` gives whole numbers.
+
+    Raises:
+        UserError: it holds nothing to choose.
     """
+    try:
+        return _distribution(override)
+    except ValueError as error:
+        raise UserError(f"{override.input_line}: {error}") from error
+
+
+def _distribution(override: Override) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
