@@ -222,18 +222,6 @@ def test_what_no_job_could_do_is_refused_before_the_first_starts(tmp_path: Path)
     assert not (tmp_path / "outputs").exists()
 
 
-def test_stopping_at_a_failure_leaves_the_rest_for_a_resumed_sweep(tmp_path: Path):
-    words = (*WORDS, "optimizer=sgd", "optimizer.lr=1e30,0.1,0.2", "sweep.on_failure=stop")
-    done = train(*words, output_dir=tmp_path / "outputs")
-    assert done.returncode == 3, done.stderr
-    folder = sweep_of(tmp_path / "outputs")
-    assert [record["status"] for record in records(folder).values()] == ["failed"]
-    again = train(f"sweep.resume={folder}", output_dir=tmp_path / "outputs")
-    assert again.returncode == 3
-    assert [record["status"] for record in records(folder).values()] == ["failed", "done", "done"]
-    assert [record["sweep"]["attempts"] for record in records(folder).values()] == [1, 1, 1]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
 def test_interrupted_it_says_how_to_go_on(number: signal.Signals, tmp_path: Path):
     command = [sys.executable, str(ROOT / "train.py"), "-m", *WORDS, "seed=0,1", f"output_dir={tmp_path}"]
@@ -258,7 +246,7 @@ def test_interrupted_it_says_how_to_go_on(number: signal.Signals, tmp_path: Path
 
 
 def test_killed_and_taken_up_again_it_ends_as_if_left_in_peace():
-    words = ("--jobs", "4", "--kills", "2", "--epochs", "20", "--longest", "10")
+    words = ("--jobs", "4", "--kills", "2", "--epochs", "10", "--longest", "8")
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "survive.py"), *words], capture_output=True, text=True
     )

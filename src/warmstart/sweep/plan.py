@@ -180,4 +180,6 @@ def packages(node: Any) -> set[str]:
 
 def quoted(path: Path) -> str:
     """A path as a value of Hydra's grammar, whatever is in it."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
+        return str(path)
     return "'" + str(path).replace("'", "\\'") + "'"

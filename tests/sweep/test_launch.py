@@ -1,0 +1,86 @@
+"""Which job starts next, and what a failure does to the rest; in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from warmstart import main
+from warmstart.run.manifest import Job, Manifest
+from warmstart.sweep import launch
+from warmstart.sweep.plan import Composer, grid
+from warmstart.sweep.schedule import Rules
+
+WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
+HERE = {"workers": 0}
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Callable[..., Manifest]:
+    """Three jobs of which the first diverges, frozen."""
+
+    def call(change: Callable[[list[Job]], list[Job]] = list) -> Manifest:
+        jobs = grid(Composer([main.CONF]), [*WORDS, "optimizer=sgd", "optimizer.lr=1e30,0.1,0.2"])
+        manifest = Manifest(tmp_path / "sweep", "finetune", "digits", [], "val/accuracy", "max", {}, change(jobs))
+        manifest.write()
+        return manifest
+
+    return call
+
+
+def states(manifest: Manifest) -> list[str]:
+    return [manifest.state(job.name) for job in manifest.jobs]
+
+
+def attempts(manifest: Manifest) -> list[int]:
+    return [manifest.attempts(job.name) for job in manifest.jobs]
+
+
+def test_a_failure_stops_the_rest_if_told_to_and_leaves_it_for_later(planned):
+    manifest = planned()
+    launch.run(manifest, HERE, Rules("stop"))
+    assert states(manifest) == ["failed", "planned", "planned"]
+    launch.run(manifest, HERE, Rules())
+    assert states(manifest) == ["failed", "done", "done"]
+    assert attempts(manifest) == [1, 1, 1]
+
+
+def test_a_failed_job_is_tried_again_as_often_as_told(planned):
+    manifest = planned()
+    launch.run(manifest, HERE, Rules(retries=2))
+    assert states(manifest) == ["failed", "done", "done"]
+    assert attempts(manifest) == [3, 1, 1]
+    launch.run(manifest, HERE, Rules(retries=3))
+    assert attempts(manifest) == [4, 1, 1]
+
+
+def test_a_job_waits_for_what_it_needs_and_does_not_start_without(planned):
+    def chain(jobs: list[Job]) -> list[Job]:
+        bad, good, last = jobs
+        return [replace(bad, needs=last.name), good, replace(last, needs=good.name)]
+
+    manifest = planned(chain)
+    launch.run(manifest, HERE, Rules())
+    assert states(manifest) == ["failed", "done", "done"]
+    ids = [manifest.record(job.name)["id"] for job in manifest.jobs]
+    assert ids[1] < ids[2] < ids[0]
+
+
+def test_what_needs_a_failed_job_stays_planned(planned):
+    manifest = planned(lambda jobs: [jobs[0], jobs[1], replace(jobs[2], needs=jobs[0].name)])
+    launch.run(manifest, HERE, Rules())
+    assert states(manifest) == ["failed", "done", "planned"]
+
+
+def test_a_job_that_another_process_holds_is_left_to_it(planned, capfd):
+    manifest = planned()
+    lock = manifest.lock(manifest.jobs[1].name)
+    assert lock.acquire()
+    launch.run(manifest, HERE, Rules())
+    assert manifest.record(manifest.jobs[1].name) is None
+    lock.release()
+    launch.run(manifest, HERE, Rules())
+    assert states(manifest) == ["failed", "done", "done"]
