@@ -26,6 +26,10 @@ class CannotBatch(Exception):
     """These jobs cannot be trained together; the message says why. One after the other they can."""
 
 
+class GroupFailed(Exception):
+    """Jobs that were trained together failed as a group; each may yet do well alone."""
+
+
 class Pruned(Exception):
     """A search stops this run early: others do better with what it has been given so far."""
 

@@ -82,13 +82,13 @@ def test_configurations_are_ranked_by_their_mean_with_the_interval_that_scipy_gi
     write_report(sweep.folder)
     table = rows_of(sweep.folder / "leaderboard.csv")
     assert [(row["optimizer.lr"], row["loss"]) for row in table] == [
-        ("0.01", "focal"),
         ("0.1", "focal"),
         ("0.1", "mse"),
         ("0.01", "mse"),
+        ("0.01", "focal"),
     ]
-    assert [row["rank"] for row in table] == ["1", "2", "3", "4"]
-    second = table[1]
+    assert [row["rank"] for row in table] == ["1", "2", "3", ""]
+    second = table[0]
     low, high = stats.t.interval(0.95, 1, loc=0.85, scale=stats.sem([0.8, 0.9]))
     assert float(second["mean"]) == pytest.approx(0.85)
     assert (float(second["low"]), float(second["high"])) == pytest.approx((low, high))
@@ -98,8 +98,8 @@ def test_configurations_are_ranked_by_their_mean_with_the_interval_that_scipy_gi
 
 def test_a_failed_run_is_counted_and_its_reason_shown(sweep: Manifest, capfd: pytest.CaptureFixture):
     show(write_report(sweep.folder))
-    first = rows_of(sweep.folder / "leaderboard.csv")[0]
-    assert (first["n"], first["done"], first["failed"], first["low"]) == ("1", "1", "1", "")
+    last = rows_of(sweep.folder / "leaderboard.csv")[-1]
+    assert (last["rank"], last["n"], last["done"], last["failed"], last["low"]) == ("", "1", "1", "1", "")
     shown = capfd.readouterr()
     assert "1 done, 1 failed" in shown.out
     assert "05: UserError: diverged: the loss is nan\n" in shown.err

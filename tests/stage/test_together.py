@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.contracts import GroupFailed, UserError
 from warmstart.data.digits import Digits
 from warmstart.run.folder import RunFolder
 from warmstart.stage import together
@@ -259,7 +259,7 @@ def test_a_signal_interrupts_every_run_of_all_groups(jobs: Jobs, monkeypatch: py
     assert [run.record["cost"]["steps"] for run in runs] == [4, 4, 0]
 
 
-def test_a_bug_is_in_every_record_of_its_group_and_is_not_raised(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
+def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
     step = Lockstep.train_step
 
     def broken(self: Lockstep, batches):
@@ -269,9 +269,11 @@ def test_a_bug_is_in_every_record_of_its_group_and_is_not_raised(jobs: Jobs, mon
 
     monkeypatch.setattr(Lockstep, "train_step", broken)
     shared = (*FINETUNE, "trainer.max_epochs=1", "loss=cross_entropy")
-    runs = run_together(jobs(shared, "seed=0", "seed=1", "loss.label_smoothing=0.1"))
-    assert [run.record["status"] for run in runs] == ["failed", "failed", "done"]
-    assert runs[0].record["error"] == "RuntimeError: out of memory"
+    configs = jobs(shared, "seed=0", "seed=1", "loss.label_smoothing=0.1")
+    with pytest.raises(GroupFailed, match="RuntimeError: out of memory"):
+        run_together(configs)
+    records = [json.loads(path.read_text()) for path in sorted(Path(configs[0].output_dir).rglob("run.json"))]
+    assert sorted(record["status"] for record in records) == ["done", "interrupted", "interrupted"]
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_failing_jobs_leave_the_others_alone_and_are_shown(tmp_path: Path):
     (log,) = folder.glob("runs/*raises*/train.log")
     assert "Traceback" in log.read_text()
     assert "explode" in log.read_text()
-    assert "4 of 5 jobs failed" in done.stderr
+    assert "4 jobs of 5 failed" in done.stderr
 
 
 def test_jobs_trained_together_come_out_as_alone(calm, tmp_path: Path):

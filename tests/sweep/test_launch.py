@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from warmstart import main
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep import launch
+from warmstart.sweep.job import run_job, run_together
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.schedule import Rules
 
@@ -84,3 +86,22 @@ def test_a_job_that_another_process_holds_is_left_to_it(planned, capfd):
     lock.release()
     launch.run(manifest, HERE, Rules())
     assert states(manifest) == ["failed", "done", "done"]
+
+
+def test_a_run_of_another_config_does_not_pass_for_the_job(planned):
+    manifest = planned()
+    launch.run(manifest, HERE, Rules())
+    second, third = (manifest.path(job.name) for job in manifest.jobs[1:])
+    shutil.rmtree(second)
+    shutil.copytree(third, second)
+    outcome = run_job(manifest, manifest.jobs[1])
+    assert outcome.state == "failed"
+    assert "a run of another config" in outcome.error
+
+
+def test_jobs_that_are_over_are_not_trained_together_again(planned):
+    manifest = planned()
+    launch.run(manifest, HERE, Rules())
+    before = [manifest.record(job.name) for job in manifest.jobs]
+    assert "run meanwhile" in run_together(manifest, manifest.jobs[1:])
+    assert [manifest.record(job.name) for job in manifest.jobs] == before

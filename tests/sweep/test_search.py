@@ -228,3 +228,18 @@ def test_foreign_code_in_the_copy_of_the_conf_folder_is_refused(planned):
     with pytest.raises(UserError, match=r"numpy.save, which is not a part of warmstart"):
         search.check(manifest)
     assert "numpy.save" in search.run_trial(manifest, 0).error
+
+
+def test_a_trial_is_given_up_between_seeds_only_where_it_is_worse_than_most(planned):
+    manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=9", "sweep.seeds=3")
+    choices = {"optimizer.lr": CategoricalDistribution([0.01, 0.001])}
+    for rivals, score in enumerate((0.5, 0.6, 0.7, 0.8, 0.9)):
+        assert not study.loses(manifest, [0.0]), f"{rivals} rivals are too few"
+        attrs = {"slot": rivals, "scores": [score, 1.0, 1.0]}
+        params = {"optimizer.lr": 0.01}
+        trial = optuna.trial.create_trial(params=params, distributions=choices, value=score, user_attrs=attrs)
+        study_of(manifest).add_trial(trial)
+    assert study.loses(manifest, [0.69])
+    assert not study.loses(manifest, [0.7])
+    assert study.loses(manifest, [0.8, 0.8])
+    assert not study.loses(manifest, [0.8, 0.95])

@@ -22,7 +22,7 @@ class Regression(nn.Module):
     needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(mse)
     views: ClassVar = 1
-    monitor: ClassVar = ("val/loss", "min")
+    monitor: ClassVar = ("val/mae", "min")
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, standardize: bool = True):
         super().__init__()

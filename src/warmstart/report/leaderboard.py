@@ -71,8 +71,13 @@ def twin(metric: str | None) -> str | None:
     return metric.replace("val/", "test/", 1) if metric and metric.startswith("val/") else None
 
 
-def rank(jobs: Sequence[dict[str, Any]], metric: str | None, mode: str) -> list[dict[str, Any]]:
-    """Configurations, best mean first and those with nothing done last; a failed seed is counted, not left out.
+def rank(
+    jobs: Sequence[dict[str, Any]], metric: str | None, mode: str, seeds: int | None = None
+) -> list[dict[str, Any]]:
+    """Configurations, best mean first; those of which a run failed, was pruned or is not over have no rank.
+
+    A mean over the seeds that survived is not one over all, and would rank what fails above what does not. `seeds` is
+    how many runs a configuration should have, where that is not what it was given.
 
     Each job's `configuration` is set to the name of the one that it belongs to.
     """
@@ -82,9 +87,11 @@ def rank(jobs: Sequence[dict[str, Any]], metric: str | None, mode: str) -> list[
     taken: Counter[str] = Counter()
     rows = [summarise(group, metric, taken) for group in groups.values()]
     sign = -1 if mode == "max" else 1
-    rows.sort(key=lambda row: (row["mean"] is None, sign * (row["mean"] or 0.0)))
+    for row in rows:
+        row["complete"] = row["mean"] is not None and row["n"] >= (seeds or sum(row["states"].values()))
+    rows.sort(key=lambda row: (not row["complete"], row["mean"] is None, sign * (row["mean"] or 0.0)))
     for place, row in enumerate(rows, 1):
-        row["rank"] = place if row["mean"] is not None else None
+        row["rank"] = place if row["complete"] else None
     return rows
 
 

@@ -57,7 +57,10 @@ def write_report(folder: Path) -> dict[str, Any]:
 def summarise(manifest: Manifest) -> dict[str, Any]:
     """What the report shows, as plain JSON."""
     jobs = read_jobs(manifest)
-    configurations = rank(jobs, manifest.metric, manifest.mode)
+    search = manifest.search or {}
+    configurations = rank(jobs, manifest.metric, manifest.mode, search.get("seeds"))
+    complete = [row for row in configurations if row["complete"]]
+    draws = search.get("sampler") not in ("tpe", "cmaes")  # which learn, so that their trials are no random draws
     varied = parameters(jobs)
     states = Counter(job["state"] for job in jobs)
     return {
@@ -75,7 +78,7 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
         "parameters": varied,
         "configurations": configurations,
         "jobs": jobs,
-        "best_of_n": best_of_n(configurations, varied, manifest.mode),
+        "best_of_n": best_of_n(complete, varied, manifest.mode) if draws else None,
         "importance": importance(jobs, varied),
     }
 

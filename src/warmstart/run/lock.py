@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -50,6 +51,8 @@ class Lock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise UserError(f"cannot lock {self.path}: {error.strerror}; use a file system that has locks") from error
         if self._beats_elsewhere():
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             return False
@@ -59,6 +62,7 @@ class Lock:
         """Give the lock back."""
         self.stopped.set()
         if self.descriptor is not None:
+            os.truncate(self.descriptor, 0)  # a signature that is left would count as held on another host
             os.close(self.descriptor)
             self.descriptor = None
 
@@ -69,18 +73,24 @@ class Lock:
 
         def keep_fresh() -> None:
             while not self.stopped.wait(BEAT_SECONDS):
-                os.utime(self.path)
+                with contextlib.suppress(OSError):
+                    os.utime(self.path)
 
         threading.Thread(target=keep_fresh, daemon=True, name="heartbeat").start()
 
     def is_held(self) -> bool:
         """Whether anybody is at work."""
-        if not self.path.exists():
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
             return False
-        probe = Lock(self.path)
-        free = probe.acquire()
-        probe.release()
-        return not free
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return self._beats_elsewhere()
 
     def _beats_elsewhere(self) -> bool:
         try:

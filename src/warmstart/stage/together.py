@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import Batch, CannotBatch, UserError
+from warmstart.contracts import Batch, CannotBatch, GroupFailed, UserError
 from warmstart.module.stacked import numbers
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
@@ -38,6 +38,7 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
 
     Raises:
         CannotBatch: they have to be run one by one; nothing was written.
+        GroupFailed: something stopped all of them, such as too little memory; what was not done is left interrupted.
         KeyboardInterrupt: a signal came, and what was not done is recorded as interrupted.
     """
     check_config(configs[0])
@@ -50,10 +51,11 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
     for group in groups:
         check(group)
     with signals.listening():
-        for group in groups:
-            finish(group)
+        failures = [failure for group in groups if (failure := finish(group)) is not None]
     if signals.asked:
         raise KeyboardInterrupt
+    if failures:
+        raise GroupFailed(f"{type(failures[0]).__name__}: {failures[0]}") from failures[0]
 
 
 def assemble(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device: torch.device) -> list[Job]:
@@ -103,8 +105,12 @@ def check(group: Lockstep) -> None:
     check_stack(job.config, job.module, group.stack, first_rows(job), group.device)
 
 
-def finish(group: Lockstep) -> None:
-    """Train a group and close its records; if a signal came before, only close them."""
+def finish(group: Lockstep) -> Exception | None:
+    """Train a group and close its records; if a signal came before, only close them.
+
+    Returns:
+        What stopped the whole group, if that was not a signal; its jobs are left interrupted then.
+    """
     started, failure = time.monotonic(), None
     try:
         group.signals.heed()
@@ -115,10 +121,17 @@ def finish(group: Lockstep) -> None:
         failure = error
         group.signals.asked |= not isinstance(error, Exception)
     seconds = (time.monotonic() - started) / len(group.jobs)
+    failed = failure if isinstance(failure, Exception) else None
     for job in group.jobs:
+        if failed is not None and job.error is None:
+            if job.logger is not None:
+                job.logger.close()
+            job.run.update(status="interrupted", error=f"{type(failed).__name__}: {failed}")
+            continue
         job.error = job.error or failure
         with contextlib.suppress(BaseException), job.run.recording():
             end(job, group, seconds)
+    return failed
 
 
 def begin(job: Job) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import pickle
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,8 @@ def training(
     """
     last = run.path / "checkpoints" / "last.ckpt"
     resumed = last.is_file()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     started, spent = time.monotonic(), (run.record.get("cost") or {}).get("seconds", 0.0)
     every = max(1, int(config.trainer.log_every_n_steps))
     with run.recording():
@@ -179,7 +182,8 @@ def peak_memory_mb() -> float:
     """Peak memory of the device, or of this process where there is no accelerator, in MB (1e6 bytes)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def examples(batches: int, per_epoch: float, data: MemoryDataModule) -> int:

@@ -50,8 +50,9 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         manifest = Manifest.read(run.path)
         launch.run(manifest, launcher(), Rules())
         base = manifest.record(PRETRAINING)
-        if base["status"] != "done":
-            raise UserError(f"the pretraining failed, so nothing can be compared: {base['error']}")
+        if base is None or base["status"] != "done":
+            why = (base or {}).get("error") or "another process is at work on it"
+            raise UserError(f"the pretraining is not done, so nothing can be compared: {why}")
         seconds = (run.record["cost"] or {}).get("seconds", 0.0) + time.monotonic() - started
         run.update(cost={"seconds": seconds, "steps": None, "examples": None, "peak_memory_mb": None})
         report = write_report(run.path)

@@ -93,8 +93,13 @@ def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str]) -> Mani
     preload(job.config for job in jobs)
     found = once(functools.partial(survey, jobs, folders[0], config.sweep.preflight))
     complain(found)
+    varied = list(settings["space"]) if settings else [key for job in jobs for key in job.values]
+    losses = [key for key in varied if key.partition(".")[0] in ("loss", "objective")]
+    if losses and found.metric == "val/loss":
+        screen.say(f"val/loss is another quantity for each {losses[0]}: the configurations are not ranked")
+        found.metric = None
     if searching and found.metric is None:
-        raise UserError(f"stage={jobs[0].config['stage']} has no validation metric that a search could go by")
+        raise UserError(f"stage={jobs[0].config['stage']} has no validation metric in common that a search could go by")
     manifest = Manifest(
         folder=Path(config.hydra.sweep.dir),
         stage=jobs[0].config["stage"],
@@ -131,8 +136,11 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
         UserError: the folder is no sweep, its plan was changed, or the command line asks for another one.
     """
     manifest = Manifest.read(folder)
-    asked = [word for word in arguments if word.lstrip("+~").partition("=")[0] not in KEPT_ON_RESUME]
-    if asked and asked != manifest.words:
+    asked, planned = (
+        [word for word in words if word.lstrip("+~").partition("=")[0] not in KEPT_ON_RESUME]
+        for words in (arguments, manifest.words)
+    )
+    if asked and asked != planned:
         raise UserError(
             f"sweep.resume={folder} goes on with its own plan ({' '.join(manifest.words)}): leave out {' '.join(asked)}"
         )
@@ -185,10 +193,10 @@ def conclude(manifest: Manifest, more: Sequence[str]) -> int:
     states = {name: manifest.state(name) for name in manifest.names()}
     failed = [name for name, state in states.items() if state == "failed"]
     if manifest.search is not None:
-        failed += [name for name in study.failed(manifest) if not any(name in run for run in failed)]
+        failed += [name for name in study.failed(manifest) if not any(run.startswith(f"{name}-") for run in failed)]
     left = set(states.values()) - {"done", "pruned", "failed"} or (manifest.search and list(search.trials(manifest)))
     if failed:
-        screen.error(f"{len(failed)} of {len(states)} jobs failed")
+        screen.error(f"{len(failed)} {'job' if len(failed) == 1 else 'jobs'} of {len(states)} failed")
     if left:
         go_on(manifest, more)
     elif failed and manifest.search is None:

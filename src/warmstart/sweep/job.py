@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
+from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
-from warmstart.run.manifest import Job, Manifest
+from warmstart.run.manifest import MANIFEST, Job, Manifest
 
 PATIENCE = 5.0  # seconds for the process of a sweep that was killed to be gone too
 OVER = ("done", "pruned")
+RESUMABLE = ("checkpoints/last.ckpt", MANIFEST)  # what a run that was broken off can go on from
 
 
 class Outcome(NamedTuple):
@@ -37,7 +39,10 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
         return Outcome(job.name, "running")
     lock.beat()
     try:
-        run = open_run(manifest, job)
+        try:
+            run = open_run(manifest, job)
+        except UserError as error:
+            return Outcome(job.name, "failed", str(error))
         if run.record["status"] in OVER:
             return outcome_of(manifest, run)
         config = job_config(job)
@@ -62,10 +67,14 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
             return "another process is at work on one of them"
         for lock in locks:
             lock.beat()
+        if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
+            return "some of them have been run meanwhile"
         runs = [open_run(manifest, job) for job in jobs]
         try:
             with screen.quiet():
                 together.run([job_config(job) for job in jobs], runs)
+        except together.GroupFailed as reason:
+            return f"together they failed: {reason}"
         except together.CannotBatch as reason:
             for run in runs:
                 shutil.rmtree(run.path)
@@ -82,9 +91,11 @@ def open_run(manifest: Manifest, job: Job) -> RunFolder:
     attempts = manifest.attempts(job.name)
     if (path / "run.json").exists():
         run = RunFolder.open(path)
+        if run.record.get("config_sha256") != job.sha256:
+            raise UserError(f"{path} is a run of another config: remove it, and the job is run")
         if run.record["status"] in OVER:
             return run
-    if attempts == 0 or not (path / "checkpoints" / "last.ckpt").exists():
+    if attempts == 0 or not any((path / part).exists() for part in RESUMABLE):
         shutil.rmtree(path, ignore_errors=True)
         run = RunFolder.create(job_config(job), path.parent, path.name)
     run.update(status="running", error=None, sweep={"values": job.values, "attempts": attempts + 1})

@@ -90,8 +90,9 @@ def check_settings(launcher: Mapping[str, Any]) -> None:
     """
     for key in ("workers", "threads", "together"):
         value = launcher.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (key != "workers")):
-            raise UserError(f"hydra.launcher.{key}={value}: must be a whole number above 0")
+        least = 0 if key == "workers" else 1
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise UserError(f"hydra.launcher.{key}={value}: must be a whole number, {least} or more")
     if not isinstance(launcher["isolate"], bool):
         raise UserError(f"hydra.launcher.isolate={launcher['isolate']}: must be true or false")
 

@@ -52,7 +52,7 @@ class Composer:
         """Hydra's reading of each word."""
         for word in words:
             if word not in self.parsed:
-                self.parsed[word] = self.parser.parse_override(word)
+                self.parsed[word] = self.parser.parse_overrides([word])[0]
         return [self.parsed[word] for word in words]
 
     def chooses(self, override: Override) -> bool:

@@ -5,6 +5,7 @@ New processes are forked from a server that has imported torch and nothing else,
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -58,6 +59,9 @@ class Pool:
 
     def start(self, task: Task) -> None:
         """Hand a task to a free process, or a new one."""
+        for worker in [worker for worker in self.idle if not worker.process.is_alive()]:
+            self.idle.remove(worker)
+            worker.stop()
         if not self.idle:
             slots = {worker.slot for worker in self.busy}
             slot = next(number for number in range(self.workers) if number not in slots)
@@ -103,13 +107,14 @@ class Worker:
     def start(self, task: Task) -> None:
         """Send the task."""
         self.task = task
-        self.connection.send(task)
+        with contextlib.suppress(OSError):  # it died this very moment, which its result will say
+            self.connection.send(task)
 
     def result(self) -> Any:
         """What the task returned; a `Death` where the process is gone."""
         try:
             return self.connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             self.process.join()
             return Death(how_it_died(self.process.exitcode))
 

@@ -46,9 +46,8 @@ class Survey:
     """What was found out about jobs before they start.
 
     Args:
-        metric: what ranks configurations; None where the stage has no such thing.
+        metric: what ranks configurations; None where the jobs have no such thing in common.
         mode: whether more (max) or less (min) of it is better.
-        devices: accelerators of this machine.
         kinds: how many kinds of job there are.
         problem: why some job cannot run.
         trace: where in the code, if that was not foreseen.
@@ -56,17 +55,14 @@ class Survey:
 
     metric: str | None = None
     mode: str = "max"
-    devices: int = 0
     kinds: int = 0
     problem: str | None = None
     trace: str | None = None
 
 
 def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
-    """Bind the parts of every job, try a step of each kind, and look at the machine; imports torch."""
-    import torch
-
-    found = Survey(devices=torch.cuda.device_count())
+    """Bind the parts of every job, look for what it starts from, and try a step of each kind; imports torch."""
+    found = Survey()
     stages = [job for job in jobs if job.config["stage"] in ("pretrain", "finetune")]
     if not GlobalHydra.instance().is_initialized():
         initialize_config_dir(version_base="1.3", config_dir=str(conf))
@@ -80,7 +76,11 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
         for job in {kind(job.config, SEEDS): job for job in stages}.values():
             parts.check_fit(job_config(job))
         if stages:
-            found.metric, found.mode = monitor(stages[-1].config, parts)
+            metrics = {monitor(job.config, parts) for job in kinds.values()}
+            found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
+            for job in {job.config.get("init"): job for job in stages if job.needs is None}.values():
+                if job.config["stage"] == "finetune":
+                    importlib.import_module("warmstart.stage.finetune").find_start(job_config(job))
         if one_step:
             for job in kinds.values():
                 try_step(job)

@@ -135,7 +135,13 @@ class Schedule:
         if reason not in self.reasons:
             self.reasons.add(reason)
             self.view.say(f"{work.name} and the like: one by one, since {reason}")
-        left = [job for job in work.jobs if self.manifest.state(job.name) not in ("done", "failed")]
+        left = []
+        for job in work.jobs:
+            record = self.manifest.record(job.name) or {}
+            if record.get("status") in ("done", "failed"):
+                self.count(job, Outcome(job.name, record["status"], record.get("error")))
+            else:
+                left.append(job)
         self.waiting.extendleft(alone(self.manifest, job) for job in reversed(left))
 
     def count(self, job: Job | None, outcome: Outcome) -> None:
@@ -160,7 +166,7 @@ class Schedule:
         started = time.monotonic()
         try:
             self.rules.report()
-        except OSError as error:
+        except Exception as error:
             screen.log.warning("the tables could not be written: %s", error)
         self.reported = time.monotonic()
         self.reporting = self.reported - started

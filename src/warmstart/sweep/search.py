@@ -17,11 +17,22 @@ from omegaconf import DictConfig
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder, check_targets
 from warmstart.run.manifest import CONF, Job, Manifest
-from warmstart.sweep.job import Outcome, run_job, without_plan
+from warmstart.sweep.job import PATIENCE, Outcome, run_job, without_plan
 from warmstart.sweep.plan import LATEST, Composer, compose, is_swept
 from warmstart.sweep.schedule import Work
 from warmstart.sweep.space import distribution, options
-from warmstart.sweep.study import PRUNERS, SAMPLERS, ask, check_choice, open_study, space, tell, trial_name
+from warmstart.sweep.study import (
+    PRUNERS,
+    SAMPLERS,
+    ask,
+    check_choice,
+    loses,
+    note_scores,
+    open_study,
+    space,
+    tell,
+    trial_name,
+)
 
 
 def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[dict[str, Any], list[Job]]:
@@ -109,9 +120,13 @@ def trials(manifest: Manifest) -> Iterator[Work]:
 
 
 def run_trial(manifest: Manifest, slot: int) -> Outcome:
-    """Run a trial's seeds one after another, each starting only while the trial is worth going on with."""
+    """Run a trial's seeds one after another.
+
+    The first seed is watched while it trains; each further one starts only if the trial's mean over the seeds so far is
+    not worse than the median of what other trials had over as many.
+    """
     lock = manifest.lock(trial_name(slot))
-    if not lock.acquire():
+    if not lock.acquire(PATIENCE):
         return Outcome(trial_name(slot), "running")
     try:
         trial = ask(manifest, slot)
@@ -120,18 +135,21 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         composer = Composer([(manifest.folder / CONF).resolve()])
         settings = manifest.search
         scores: list[float] = []
-        steps = 0
         for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
             name = f"{trial_name(slot)}-seed{seed}"
             job = trial_job(composer, settings["fixed"], trial.params, seed, name)
             check_targets(job.config, manifest.folder / CONF, manifest.trust)
-            outcome = run_job(manifest, job, [watch(trial, manifest.metric, scores, steps)])
+            outcome = run_job(manifest, job, [] if scores else [watch(trial, manifest.metric)])
             if outcome.state != "done":
                 break
             scores.append(outcome.score)
-            steps += manifest.record(name)["cost"]["steps"]
+            note_scores(manifest, trial.number, scores)
+            if len(scores) < settings["seeds"] and settings["pruner"] != "none" and loses(manifest, scores):
+                outcome = outcome._replace(state="pruned")
+                break
         mean = statistics.mean(scores) if scores else None
-        tell(manifest, trial.number, outcome.state, mean)
+        if outcome.state != "running":
+            tell(manifest, trial.number, outcome.state, mean)
         return Outcome(trial_name(slot), outcome.state, outcome.error, mean)
     except UserError as error:
         tell(manifest, ask(manifest, slot).number, "failed", None)

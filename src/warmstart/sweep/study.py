@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from warmstart.sweep.space import options
 
 STUDY = "study.log"
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "cmaes": "CmaEsSampler", "grid": None}
+RIVALS = 5  # complete trials that must be known before one is given up for its seeds, as for Optuna's median pruner
 PRUNERS = {"none": "NopPruner", "asha": "SuccessiveHalvingPruner", "median": "MedianPruner"}
 
 
@@ -123,6 +125,29 @@ def check_choice(manifest: Manifest, params: dict[str, Any]) -> None:
     for key, value in params.items():
         if key not in offered or not offered[key]._contains(offered[key].to_internal_repr(value)):
             raise UserError(f"{manifest.folder / STUDY}: {key}={value} is not what the plan offers; it was changed")
+
+
+def note_scores(manifest: Manifest, number: int, scores: list[float]) -> None:
+    """Write down what a trial's seeds scored so far, if it has not ended."""
+    import optuna
+
+    study = open_study(manifest, optuna)
+    trial = study.get_trials(deepcopy=False)[number]
+    if not trial.state.is_finished():
+        optuna.trial.Trial(study, trial._trial_id).set_user_attr("scores", scores)
+
+
+def loses(manifest: Manifest, scores: list[float]) -> bool:
+    """Whether a trial's mean is worse than the median of the trials that ended with at least as many seeds."""
+    import optuna
+
+    trials = open_study(manifest, optuna).get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    known = [trial.user_attrs.get("scores", []) for trial in trials]
+    others = [statistics.mean(own[: len(scores)]) for own in known if len(own) >= len(scores)]
+    if len(others) < RIVALS:
+        return False
+    sign = 1 if manifest.mode == "max" else -1
+    return sign * statistics.mean(scores) < sign * statistics.median(others)
 
 
 def failed(manifest: Manifest) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,28 +11,20 @@ from warmstart.contracts import Pruned
 
 
 class Pruning(pl.Callback):
-    """Reports after every validation, at the number of steps that the trial has been given over all its seeds.
-
-    What is reported is the mean of the finished seeds' scores and this run's present one, so that a trial races on
-    with its next seed only while it holds its own.
+    """Reports the metric after every validation, at the number of steps so far.
 
     Args:
         trial: an Optuna trial.
         metric: the name of the validation metric.
-        scores: those of the trial's seeds that are done.
-        steps: the steps that they took.
     """
 
-    def __init__(self, trial: Any, metric: str, scores: Sequence[float], steps: int):
-        self.trial, self.metric, self.scores, self.steps = trial, metric, list(scores), steps
+    def __init__(self, trial: Any, metric: str):
+        self.trial, self.metric = trial, metric
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report; raise Pruned where the study says so."""
-        value = float(trainer.callback_metrics[self.metric])
-        step = self.steps + trainer.global_step
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a resumed run reports its last step twice
-            self.trial.report(statistics.mean([*self.scores, value]), step)
+            self.trial.report(float(trainer.callback_metrics[self.metric]), trainer.global_step)
         if self.trial.should_prune():
-            seed = f", in seed {len(self.scores) + 1}" if self.scores else ""
-            raise Pruned(f"stopped after {trainer.global_step} steps{seed}: other trials do better")
+            raise Pruned(f"stopped after {trainer.global_step} steps: other trials do better")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,10 +20,12 @@ class StopBetweenBatches(pl.Callback):
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Inside, signals are noted, unless they are ignored or somebody else (a cluster's launcher) waits for them."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number, handler in before.items():
-            if handler in (signal.SIG_DFL, signal.default_int_handler):
-                signal.signal(number, self.note)
+        ours = (signal.SIG_DFL, signal.default_int_handler)
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        is_main = threading.current_thread() is threading.main_thread()
+        before = {number: handler for number, handler in found.items() if is_main and handler in ours}
+        for number in before:
+            signal.signal(number, self.note)
         try:
             yield
         finally:

@@ -1,0 +1,79 @@
+"""Who is at work: one holder at a time, free when it is gone, and a heartbeat where locks do not reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from warmstart.contracts import UserError
+from warmstart.run.lock import STALE_SECONDS, Lock
+
+
+def test_one_holder_at_a_time(tmp_path: Path):
+    first, second = Lock(tmp_path / "a"), Lock(tmp_path / "a")
+    assert not first.is_held()
+    assert first.acquire()
+    assert second.is_held()
+    assert not second.acquire()
+    first.release()
+    assert not second.is_held()
+    assert second.acquire(patience=1)
+    second.release()
+
+
+def test_a_killed_holder_frees_it(tmp_path: Path):
+    code = (
+        "import sys, time, pathlib; from warmstart.run.lock import Lock;"
+        "lock = Lock(pathlib.Path(sys.argv[1])); lock.acquire(); lock.beat(); print('held', flush=True); time.sleep(99)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    assert Lock(tmp_path / "a").is_held()
+    assert json.loads((tmp_path / "a").read_text())["pid"] == holder.pid
+    holder.kill()
+    holder.wait()
+    assert not Lock(tmp_path / "a").is_held()
+
+
+def test_looking_does_not_make_it_held(tmp_path: Path):
+    lock = Lock(tmp_path / "a")
+    assert lock.acquire()
+    lock.release()
+    seen: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: seen.extend(Lock(tmp_path / "a").is_held() for _ in range(300))) for _ in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 600
+    assert not any(seen)
+
+
+def test_a_fresh_heartbeat_of_another_host_counts_until_it_is_stale_or_given_back(tmp_path: Path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    lock = Lock(path)
+    assert lock.is_held()
+    assert not lock.acquire()
+    old = time.time() - STALE_SECONDS - 1
+    os.utime(path, (old, old))
+    assert lock.acquire()
+    lock.beat()
+    lock.release()
+    monkeypatch.setattr("socket.gethostname", lambda: "third")
+    assert Lock(path).acquire()
+
+
+def test_a_place_that_cannot_hold_a_lock_is_named(tmp_path: Path):
+    (tmp_path / "locks").write_text("")
+    with pytest.raises(UserError, match="cannot lock"):
+        Lock(tmp_path / "locks" / "a").acquire()
