@@ -176,6 +176,8 @@ def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
     ):
         if not holds:
             raise UserError(f"sweep.{key}={sweep[key]}: must be {rule}")
+    if "trials" in sweep and sweep.retries:
+        raise UserError("sweep.retries: a search gives up a trial that fails, and tries another")
     if str(config.hydra.launcher._target_).startswith(OURS):
         launch.check_settings(config.hydra.launcher)
 
