@@ -17,7 +17,7 @@ from typing import Any
 def new_id() -> str:
     """UTC time to the millisecond, so that names sort by age, and a random part, so that no two are the same."""
     now = datetime.now(timezone.utc)
-    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(3)}"
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
 
 
 def file_sha256(path: Path) -> str:
