@@ -212,6 +212,7 @@ def test_the_whole_story_is_a_plan_that_the_engine_runs(tmp_path: Path):
     assert len(runs) == 9
     assert {record["status"] for record in runs.values()} == {"done"}
     assert "random_probe" in done.stdout
+    assert "trained together, as one of 2 jobs" in (folder / "runs" / "probe-1-seed0" / "train.log").read_text()
 
 
 def test_what_no_job_could_do_is_refused_before_the_first_starts(tmp_path: Path):

@@ -24,6 +24,7 @@ from warmstart.sweep import launch
 from warmstart.sweep.schedule import Rules
 
 OWN_KEYS = ("pretrain", "transfer", "arm")
+TOGETHER = 32  # as conf/hydra/launcher/vmap.yaml
 PRETRAINING = "pretrain"  # the name of the job that the finetunings need
 
 
@@ -63,9 +64,16 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
 
 
 def launcher() -> dict[str, Any]:
-    """The launcher of the command line; in this process where there is none, or Hydra's own kind is asked for."""
+    """The launcher of the command line; where none was asked for, small models of an arm are trained together.
+
+    In this process where there is no command line, or the launcher is of another maker.
+    """
     chosen = HydraConfig.get().launcher if HydraConfig.initialized() else {}
-    return OmegaConf.to_container(chosen) if "workers" in chosen else {"workers": 0}
+    if "workers" not in chosen:
+        return {"workers": 0}
+    asked = any(word.startswith("hydra/launcher=") for word in HydraConfig.get().overrides.hydra)
+    settings = OmegaConf.to_container(chosen)
+    return settings if asked else {"together": TOGETHER, **settings}
 
 
 def make_plan(config: DictConfig, folder: Path) -> Manifest:
