@@ -15,8 +15,7 @@ from typing import Any
 from warmstart.report.estimate import interval
 from warmstart.run.manifest import Manifest
 
-STATES = ("done", "failed", "diverged", "interrupted", "pruned", "running", "planned")
-BROKEN = ("failed", "diverged")
+STATES = ("done", "failed", "interrupted", "pruned", "running", "planned")
 NAME_LENGTH = 80
 
 
@@ -26,16 +25,13 @@ def read_jobs(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def read_job(manifest: Manifest, name: str) -> dict[str, Any]:
-    """One job; a run that is done with a score that is no number counts as diverged."""
+    """One job."""
     state = manifest.state(name)  # before the record, which is then at least as new
     record = manifest.record(name) or {}
     planned = manifest.by_name.get(name)
     values = planned.values if planned else (record.get("sweep") or {}).get("values", {})
     metrics = {key: value for key, value in (record.get("metrics") or {}).items() if is_finite(value)}
-    error = record.get("error")
     score = metrics.get(manifest.metric) if state == "done" else None
-    if state == "done" and manifest.metric is not None and score is None:
-        state, error = "diverged", f"{manifest.metric} is not a finite number"
     values = {key: value if is_plain(value) else str(value) for key, value in values.items()}
     cost = record.get("cost") or {}
     return {
@@ -47,7 +43,7 @@ def read_job(manifest: Manifest, name: str) -> dict[str, Any]:
         "metrics": metrics,
         "seconds": cost.get("seconds"),
         "steps": cost.get("steps"),
-        "error": error,
+        "error": record.get("error"),
     }
 
 

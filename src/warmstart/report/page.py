@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from warmstart import screen
 from warmstart.report.curves import aggregate
-from warmstart.report.leaderboard import BROKEN, label
+from warmstart.report.leaderboard import label
 
 ROWS_DRAWN = 50
 JOBS_DRAWN = 2000
@@ -32,7 +32,7 @@ def render(summary: dict[str, Any], files: dict[str, list[Path]]) -> str:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters.update(label=label, number=screen.number, score=score)
     rows = summary["configurations"][:ROWS_DRAWN]
-    broken = [job for job in summary["jobs"] if job["state"] in BROKEN]
+    broken = [job for job in summary["jobs"] if job["state"] == "failed"]
     return environment.get_template("page.html.j2").render(
         summary=summary,
         rows=[{**row, "bar": bar} for row, bar in zip(rows, bars(rows), strict=True)],

@@ -13,7 +13,6 @@ from warmstart.contracts import UserError
 from warmstart.report.curves import curve_files, write_curves
 from warmstart.report.estimate import best_of_n, importance
 from warmstart.report.leaderboard import (
-    BROKEN,
     STATES,
     jobs_csv,
     label,
@@ -124,7 +123,7 @@ def show(summary: dict[str, Any]) -> None:
     if hidden > 0:
         screen.say(f"and {hidden} more, in leaderboard.csv")
     screen.say(f"{len(summary['jobs'])} jobs: {counts(summary['states'])}")
-    broken = [job for job in summary["jobs"] if job["state"] in BROKEN]
+    broken = [job for job in summary["jobs"] if job["state"] == "failed"]
     for job in broken[:ROWS_SHOWN]:
         screen.say(f"{job['name']}: {(job['error'] or 'no reason was recorded').splitlines()[0]}", style="red")
     if len(broken) > ROWS_SHOWN:

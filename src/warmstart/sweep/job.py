@@ -52,7 +52,8 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
             with screen.quiet(), run.recording():
                 stage.run(config, run, **more)
         except Exception:
-            screen.log.info("%s failed", job.name)  # `recording` has written down why
+            if run.record["status"] == "running":  # else `recording` has written down why
+                raise
         return outcome_of(manifest, run)
     finally:
         lock.release()

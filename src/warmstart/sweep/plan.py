@@ -96,11 +96,6 @@ def freeze_latest(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def is_swept(override: Override) -> bool:
-    """Whether a word gives several values."""
-    return override.is_sweep_override()
-
-
 def grid(composer: Composer, words: Sequence[str]) -> list[Job]:
     """Every combination of the values in `words`, in the order that Hydra's own sweeper has.
 
@@ -110,7 +105,7 @@ def grid(composer: Composer, words: Sequence[str]) -> list[Job]:
     lists: dict[str, list[str]] = {}
     for override in composer.parse(words):
         key = override.get_key_element()
-        if not is_swept(override):
+        if not override.is_sweep_override():
             lists[key] = [f"{key}={override.get_value_element_as_str()}"]
         elif override.is_discrete_sweep():
             lists[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import tempfile
 import traceback
@@ -14,7 +13,7 @@ from typing import Any
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.check import explain
@@ -26,19 +25,7 @@ from warmstart.sweep.plan import kind
 
 SEEDS = ("seed", "init")  # settings that no part is bound with
 # A rate of 0, since it is the shapes that are tried: whether a rate diverges is for the job to find out.
-ONE_STEP = {
-    "pictures": False,
-    "optimizer": {"lr": 0.0},
-    "trainer": {
-        "max_epochs": 1,
-        "max_steps": 1,
-        "limit_train_batches": 1,
-        "limit_val_batches": 1,
-        "limit_test_batches": 1,
-        "check_val_every_n_epoch": 1,
-        "val_check_interval": None,
-    },
-}
+ONE_STEP = {"pictures": False, "optimizer": {"lr": 0.0}}
 
 
 @dataclass
@@ -83,7 +70,7 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
                     importlib.import_module("warmstart.stage.finetune").find_start(job_config(job))
         if one_step:
             for job in kinds.values():
-                try_step(job)
+                try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"))
     except (UserError, InstantiationException) as error:
         found.problem = f"{explain(error)} (job {job.name})"
     except Exception as error:
@@ -99,13 +86,13 @@ def monitor(config: dict[str, Any], parts: Any) -> tuple[str, str]:
     return parts.get_object(config["objective"]["_target_"]).monitor
 
 
-def try_step(job: Job) -> None:
-    """One training, one validation and one test batch, in a folder that is thrown away.
+def try_step(job: Job, one_batch: DictConfig) -> None:
+    """The job under `debug=one_batch`, in a folder that is thrown away.
 
     A job that starts from another one, which has not run yet, starts from scratch here.
     """
     changes = {**ONE_STEP, **({"init": "scratch"} if job.needs else {})}
-    config = OmegaConf.merge(copy.deepcopy(job.config), changes)
+    config = OmegaConf.merge(job.config, one_batch, changes)
     with tempfile.TemporaryDirectory() as folder, screen.quiet():
         trial = job_config(replace(job, config=OmegaConf.to_container(config)))
         run = RunFolder.create(trial, Path(folder), "preflight")

@@ -18,7 +18,7 @@ from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder, check_targets
 from warmstart.run.manifest import CONF, Job, Manifest
 from warmstart.sweep.job import PATIENCE, Outcome, run_job, without_plan
-from warmstart.sweep.plan import LATEST, Composer, compose, is_swept
+from warmstart.sweep.plan import LATEST, Composer, compose
 from warmstart.sweep.schedule import Work
 from warmstart.sweep.space import distribution, options
 from warmstart.sweep.study import (
@@ -51,8 +51,8 @@ def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[
         if not isinstance(own[key], int) or isinstance(own[key], bool) or own[key] < 1:
             raise UserError(f"sweep.{key}={own[key]}: must be a whole number above 0")
     overrides = composer.parse(words)
-    fixed = [f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in overrides if not is_swept(o)]
-    space = {o.get_key_element(): distribution(o) for o in overrides if is_swept(o)}
+    fixed = [f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in overrides if not o.is_sweep_override()]
+    space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
     if not space:
         raise UserError("a search needs something to choose, such as 'optimizer.lr=interval(1e-4,1e-1)' loss=mse,huber")
     if "seed" in space:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,10 @@ def mend(path: Path, lock: Lock) -> None:
     """Drop a last line that a full disk or a power cut left unfinished; writers hold the lock."""
     lock.acquire(math.inf)
     try:
-        if path.exists() and not (whole := path.read_bytes()).endswith(b"\n"):
+        if path.exists() and path.stat().st_size:
             with open(path, "r+b") as stream:
-                stream.truncate(whole.rfind(b"\n") + 1)
+                stream.seek(-1, os.SEEK_END)
+                if stream.read() != b"\n":
+                    stream.truncate(path.read_bytes().rfind(b"\n") + 1)
     finally:
         lock.release()
