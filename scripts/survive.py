@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--search", action="store_true", help="a study of Optuna's instead of a grid")
     parser.add_argument("--jobs", type=int, default=24)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--longest", type=float, default=20, help="seconds until a kill, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
@@ -80,8 +80,8 @@ def harass(output_dir: Path, words: list[str], kills: int, longest: float, momen
                 return f"it ended with {process.returncode}: {error[-2000:]}"
             if not left:
                 return sweep_folder(output_dir, words)
-            left = 0  # done before all kills were used up
-            print(f"done early, after {kills - left} kills")
+            print(f"done early, after {kills - left} kills: give more epochs")
+            left = 0
         now = finished(sweep_folder(output_dir, words))
         changed = [name for name in done if now.get(name) != done[name]]
         if changed:
