@@ -36,6 +36,9 @@ RULES: dict[str, Rule] = {
     "optimizer.weight_decay": AMOUNT,
     "trainer.max_epochs": LIMIT,
     "trainer.max_steps": LIMIT,
+    "trainer.min_steps": COUNT,
+    "patience": COUNT,
+    "snapshots": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.check_val_every_n_epoch": COUNT,
     "trainer.log_every_n_steps": COUNT,
@@ -48,6 +51,8 @@ MAY_BE_NULL = frozenset(
     {
         "data.labels_per_class",
         "data.label_fraction",
+        "patience",
+        "trainer.min_steps",
         "trainer.check_val_every_n_epoch",
         "trainer.limit_val_batches",
         "trainer.limit_train_batches",

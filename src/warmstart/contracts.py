@@ -30,6 +30,10 @@ class GroupFailed(Exception):
     """Jobs that were trained together failed as a group; each may yet do well alone."""
 
 
+class Unmet(Exception):
+    """The result is not the one that the command line requires; all is done and written. The process ends with 4."""
+
+
 class Pruned(Exception):
     """A search stops this run early: others do better with what it has been given so far."""
 
@@ -173,10 +177,11 @@ class Backbone(Protocol):
 
 
 class Objective(Protocol):
-    """A head and a loss on a backbone's features; a supervised one also has `monitor`, `predict` and `answer`.
+    """A head and a loss on a backbone's features; a supervised one also has `monitor`, `predict`, `scores`, `answer`.
 
     `monitor` is the metric that chooses the best checkpoint and max or min; `predict(backbone, batch)` gives outputs
-    (B, C), and `answer(outputs, spec)` turns them into one plain record per example.
+    (B, C), `scores(outputs, y)` one value per example (B,) whose mean is that metric, or None where no mean is, and
+    `answer(outputs, spec)` turns outputs into one plain record per example.
     """
 
     target: ClassVar[str | None]

@@ -39,6 +39,7 @@ class FinetuneModule(LeanModule):
         self.monitor = objective.monitor
         self.train_loss, self.held_out_loss = RunningMean(), RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
+        self.test_scores: list[Tensor | None] = []
 
     def train(self, mode: bool = True) -> FinetuneModule:
         """Training mode for what trains."""
@@ -77,8 +78,10 @@ class FinetuneModule(LeanModule):
         return output.outputs
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Add a batch to loss and metrics; return the outputs (B, C)."""
-        return self.validation_step(batch, batch_idx)
+        """Add a batch to loss, metrics and `test_scores`; return the outputs (B, C)."""
+        outputs = self.validation_step(batch, batch_idx)
+        self.test_scores.append(self.objective.scores(outputs, batch.y))
+        return outputs
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/<metric>."""

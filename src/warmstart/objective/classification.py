@@ -37,13 +37,18 @@ class Classification(nn.Module):
         return StepOutput(values.mean(), values.numel(), outputs)
 
     def metrics(self) -> dict[str, Any]:
-        """Accuracy over examples and the mean of the classes' F1 scores."""
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+        """Accuracy over examples, the mean of the classes' F1 scores, and the expected calibration error (15 bins)."""
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
         return {
             "accuracy": MulticlassAccuracy(self.classes, average="micro"),
             "f1": MulticlassF1Score(self.classes, average="macro"),
+            "calibration_error": MulticlassCalibrationError(self.classes),
         }
+
+    def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """1 for each example that is right, else 0: (B,)."""
+        return (outputs.argmax(-1) == y).float()
 
     def answer(self, outputs: Any, spec: Spec) -> list[dict[str, Any]]:
         """One plain record per example: its most likely label, and how likely."""

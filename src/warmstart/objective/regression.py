@@ -47,6 +47,10 @@ class Regression(nn.Module):
 
         return {"mae": MeanAbsoluteError(), "r2": R2Score()}
 
+    def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The absolute error of each example, over its targets: (B,)."""
+        return (outputs - y).abs().mean(-1)
+
     def answer(self, outputs: Any, spec: Spec) -> list[dict[str, Any]]:
         """One plain record per example: the value of each target."""
         return [dict(zip(spec.labels, row)) for row in outputs.tolist()]

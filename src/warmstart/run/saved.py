@@ -44,9 +44,26 @@ def save_model(
         preprocessor: how raw inputs become examples.
         plain: also write pretrained_model.pth, the state_dict for `torch.load(weights_only=True)`.
     """
-    temporary, final = run.path / ".model.tmp", run.path / "model"
+    final = run.path / "model"
+    write_model(final, run, config, backbone, objective, spec, preprocessor, plain)
+    hashes = {name: file_sha256(final / name) for name in (WEIGHTS, HEAD, PREPROCESSOR)}
+    run.note(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
+
+
+def write_model(
+    final: Path,
+    run: RunFolder,
+    config: DictConfig,
+    backbone: nn.Module,
+    objective: nn.Module,
+    spec: Spec,
+    preprocessor: Preprocessor,
+    plain: bool = False,
+) -> None:
+    """Write a model's folder `final`, whole or not at all; the other arguments are those of `save_model`."""
+    temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary.mkdir(parents=True)
     state = _tensors(backbone)
     save_file(state, temporary / WEIGHTS)
     save_file(_tensors(objective), temporary / HEAD)
@@ -68,8 +85,6 @@ def save_model(
             os.fsync(stream.fileno())
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
-    hashes = {name: file_sha256(final / name) for name in (WEIGHTS, HEAD, PREPROCESSOR)}
-    run.note(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -92,6 +107,15 @@ class SavedModel:
     def name(self) -> str:
         """The run's folder, or the folder itself for a backbone outside a run."""
         return str(self.folder.parent if self.folder.name == "model" else self.folder)
+
+    def shuffled(self, seed: int) -> SavedModel:
+        """The same model with the values of each tensor permuted: their statistics without what they have learned."""
+        generator = torch.Generator().manual_seed(seed)
+        weights = {
+            name: value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value)
+            for name, value in self.weights.items()
+        }
+        return dataclasses.replace(self, weights=weights)
 
     @classmethod
     def open(cls, path: Path, run: RunFolder | None = None) -> SavedModel:

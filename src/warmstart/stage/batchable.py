@@ -20,7 +20,7 @@ ELEMENTWISE = frozenset(
 )
 # Settings of the trainer that training together follows, and what the others must be.
 FOLLOWED = frozenset(
-    {"_target_", "max_epochs", "max_steps", "check_val_every_n_epoch", "val_check_interval", "log_every_n_steps"}
+    {"_target_", "max_epochs", "max_steps", "min_steps", "check_val_every_n_epoch", "val_check_interval", "log_every_n_steps"}
     | {"accelerator", "devices"}
 )
 NEUTRAL = {"accumulate_grad_batches": 1, "overfit_batches": 0}
@@ -40,6 +40,8 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch("pictures=true draws one run at a time; add pictures=false")
     if config.get("resume"):
         raise CannotBatch("resume= goes on with one run")
+    if config.get("snapshots"):
+        raise CannotBatch("snapshots are kept of one run at a time")
     for key, value in config.trainer.items():
         if key not in FOLLOWED and value != NEUTRAL.get(key):
             raise CannotBatch(f"trainer.{key}={value} is for one model at a time")

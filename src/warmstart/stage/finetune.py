@@ -8,19 +8,25 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
+from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import Splits, UserError
 from warmstart.data.module import TaskDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.module.finetune import FinetuneModule
+from warmstart.module.similarity import linear_cka, pooled_features
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import finished, latest
 from warmstart.run.saved import SavedModel, load_weights, save_model
+from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Confusions, Projector
+from warmstart.trainer.snapshots import SNAPSHOTS
+
+SHUFFLED = "shuffled:"  # before an `init`: the same weights, permuted inside each tensor
 
 
 def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
@@ -34,17 +40,22 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     resumed = resumable(Path(config.resume), "finetune") if config.get("resume") else None
     if resumed is not None:
         config = resumed.config(tuple(config.trust))
-        if config.init != "scratch":
-            config.init = resumed.record["parent"]["path"]
+        config.init = same_start(config, resumed.record["parent"])
     data, module, lineage = assemble(config)
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
     run.update(**lineage)
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
     pictures = [Projector(), Confusions()] if config.pictures else []
+    rows = data.parts["validation"][0]
+    start = pooled_features(module, rows)
     with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
-        trainer.test(module, datamodule=data, verbose=False)
-        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+        if config.test:
+            trainer.test(module, datamodule=data, verbose=False)
+            results = trainer.callback_metrics.items()
+            metrics |= {name: float(value) for name, value in results if name.startswith("test/")}
+            save_scores(run, module.test_scores)
+        note_change(run, start, pooled_features(module, rows))
         save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor)
     show(run)
     screen.next_command(
@@ -64,6 +75,8 @@ def assemble(
     if like is None:
         parts.check_fit(config)
     start, parent = find_start(config)
+    if start is not None and str(config.init).startswith(SHUFFLED):
+        start = start.shuffled(derive_seed(config.seed, "shuffle"))
     data = TaskDataModule(
         like.source if like else parts.build_source(config),
         parts.get_object(config.objective._target_).target,
@@ -103,7 +116,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
     Raises:
         UserError: there is none, it is unfinished or damaged, or its backbone is not this config's.
     """
-    word = str(config.init)
+    word = str(config.init).removeprefix(SHUFFLED)
     if word == "scratch":
         return None, None
     if word == "latest":
@@ -113,15 +126,31 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
         path = Path(word)
         if not path.is_dir():
             raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
-        home = path.parent if (path.parent / "run.json").exists() else path
-        found = finished(home) if (home / "run.json").exists() else None
+        home = next((place for place in (path, *path.parents[:2]) if (place / "run.json").exists()), None)
+        found = None if home is None else finished(home)
     if found is not None and "model_sha256" not in found.record:
         raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
-    folder = path if found is None else found.path / "model"
-    saved = SavedModel.open(folder, found)
+    if word != "latest" and path.parent.name == SNAPSHOTS:
+        saved = SavedModel.open(folder := path)
+    else:
+        folder = path if found is None else found.path / "model"
+        saved = SavedModel.open(folder, found)
     check_backbone(saved, config)
     parent = {"id": found.record["id"] if found else None, "weights_sha256": saved.weights_sha256}
     return saved, {**parent, "path": str(folder.resolve())}
+
+
+def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
+    """The `init` that gives a run of this config the very weights it had."""
+    if parent is None:
+        return config.init
+    return (SHUFFLED if config.init.startswith(SHUFFLED) else "") + parent["path"]
+
+
+def note_change(run: RunFolder, before: Tensor, after: Tensor) -> None:
+    """Put the similarity of features (N, D) before and after finetuning into the record, where weights were loaded."""
+    if run.record["transfer"] is not None:
+        run.note(transfer={**run.record["transfer"], "cka": linear_cka(before, after)})
 
 
 def check_backbone(saved: SavedModel, config: DictConfig) -> None:

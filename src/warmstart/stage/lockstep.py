@@ -22,6 +22,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.trainer.checkpoint import is_better
 from warmstart.trainer.curves import check_training, check_validation
 from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.patience import is_over
 from warmstart.trainer.stopping import StopBetweenBatches
 
 
@@ -29,8 +30,9 @@ from warmstart.trainer.stopping import StopBetweenBatches
 class Job:
     """One of the runs that are trained together.
 
-    `last` and `best` hold its metrics at the end and at the best validation, `test` those of the test set. One with an
-    `error` takes no further part; `steps` is how far it came.
+    `last` and `best` hold its metrics at the end and at the best validation, `test` those of the test set, `scores` one
+    value per test example, `start` the features before the first step. One with an `error` takes no further part, one
+    that is `over` no further steps; `steps` is how far it came.
     """
 
     config: DictConfig
@@ -41,9 +43,13 @@ class Job:
     logger: RunLogger | None = None
     last: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    best_step: int = -1
     test: dict[str, float] = field(default_factory=dict)
+    scores: list[Tensor | None] = field(default_factory=list)
+    start: Tensor | None = None
     error: BaseException | None = None
     steps: int | None = None
+    over: bool = False
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -82,6 +88,11 @@ class Lockstep:
 
     @property
     def active(self) -> list[tuple[int, Job]]:
+        """The jobs that are still training, with their places in the stack."""
+        return [(row, job) for row, job in self.sound if not job.over]
+
+    @property
+    def sound(self) -> list[tuple[int, Job]]:
         """The jobs that have not failed, with their places in the stack."""
         return [(row, job) for row, job in enumerate(self.jobs) if job.error is None]
 
@@ -92,8 +103,8 @@ class Lockstep:
         if self.validated != self.step and self.active:
             self.validate(self.step)
         self.stack.restore()
-        if self.jobs[0].config.stage == "finetune":
-            for _, job, values in self.evaluate("test", self.data.test_dataloader()):
+        if self.jobs[0].config.get("test"):
+            for _, job, values in self.evaluate("test", self.data.test_dataloader(), self.sound):
                 job.log(values, self.step)
                 job.test = values
 
@@ -108,14 +119,19 @@ class Lockstep:
             self.signals.heed()
             if self.is_time_to_validate(index):
                 self.validate(self.step - 1)
+                self.close_epoch(mean, [(row, job) for row, job in self.sound if job.steps == self.step])
             if self.step == self.total or not self.active:
                 break
+        self.close_epoch(mean, self.active)
+        self.epoch += 1
+
+    def close_epoch(self, mean: RunningMean, jobs: Sequence[tuple[int, Job]]) -> None:
+        """Log the training loss of these jobs' epoch."""
         losses = mean.each()
-        for row, job in self.active:
+        for row, job in jobs:
             values = {"train/loss": losses[row]}
             job.log(values, self.step - 1)
             job.last |= values
-        self.epoch += 1
 
     def train_step(self, batches: Sequence[Batch]) -> StepOutput:
         """Forward, backward and update of all jobs; losses (J,)."""
@@ -158,11 +174,12 @@ class Lockstep:
         return (self.epoch + 1) % epochs == 0 and (index + 1) % interval == 0
 
     def validate(self, step: int) -> None:
-        """Measure every job, and keep the weights of those that were never better."""
+        """Measure every job, keep the weights of those that were never better, and end those out of patience."""
         self.validated = self.step
         improved = []
         name, mode = self.module.monitor
-        for row, job, values in self.evaluate("val", self.data.val_dataloader()):
+        patience = self.jobs[0].config.get("patience")
+        for row, job, values in self.evaluate("val", self.data.val_dataloader(), self.active):
             job.log(values, step)
             job.last |= values
             try:
@@ -171,13 +188,17 @@ class Lockstep:
                 job.fail(error, self.step)
                 continue
             if is_better(values[name], job.best.get(name), mode):
-                job.best = values
+                job.best, job.best_step = values, self.step
                 improved.append(row)
+            if is_over(self.step, job.best_step, patience, self.settings.min_steps):
+                job.over, job.steps = True, self.step
         self.stack.keep(improved)
 
     @torch.no_grad()
-    def evaluate(self, part: str, loader: GatherLoader) -> list[tuple[int, Job, dict[str, float]]]:
-        """Loss and metrics on a part of the data of each job that has not failed, with its place in the stack."""
+    def evaluate(
+        self, part: str, loader: GatherLoader, jobs: Sequence[tuple[int, Job]]
+    ) -> list[tuple[int, Job, dict[str, float]]]:
+        """Loss and metrics of these jobs on a part of the data, with their places in the stack."""
         self.module.eval()
         mean = RunningMean()
         for index, batch in enumerate(loader):
@@ -187,13 +208,15 @@ class Lockstep:
             else:
                 output = self.stack(self.module.augment.scale(moved.x), moved.y, x_dim=None, y_dim=None)
             mean.update(output)
-            for row, job in self.active:
+            for row, job in jobs:
                 for metric in job.metrics.values():
                     metric.update(output.outputs[row].cpu(), batch.y)
+                if part == "test":
+                    job.scores.append(job.module.objective.scores(output.outputs[row].cpu(), batch.y))
             self.signals.heed()
         losses = mean.each()
         measured = []
-        for row, job in self.active:
+        for row, job in jobs:
             values = {f"{part}/loss": losses[row]}
             for name, metric in job.metrics.items():
                 values[f"{part}/{name}"] = float(metric.compute())

@@ -15,10 +15,11 @@ from warmstart.data.module import GenericDataModule
 from warmstart.module.pretrain import PretrainModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
-from warmstart.run.saved import save_model
+from warmstart.run.saved import save_model, write_model
 from warmstart.stage import parts
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Projector, Reconstructions
+from warmstart.trainer.snapshots import Snapshots
 
 
 def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
@@ -36,9 +37,19 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
-    pictures = [Reconstructions(), Projector()] if config.pictures else []
-    with training(run, config, module, data, [*pictures, *watchers]):
-        save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, plain=True)
+    model = (module.backbone, module.objective, data.spec, data.preprocessor)
+    own = [Reconstructions(), Projector()] if config.pictures else []
+    if config.snapshots:
+        own.append(
+            Snapshots(
+                run.path,
+                config.snapshots,
+                save=lambda folder: write_model(folder, run, config, *model),
+                note=lambda taken: run.update(snapshots=taken),
+            )
+        )
+    with training(run, config, module, data, [*own, *watchers]):
+        save_model(run, config, *model, plain=True)
     show(run)
     words = ("stage=finetune", f"experiment={config.experiment}", f"init={run.path}", *parts.choices_to_repeat())
     screen.next_command(f"python train.py {' '.join(words)}")

@@ -13,6 +13,7 @@ from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import finished
+from warmstart.stage import finetune
 
 NEAR = 1e-3
 
@@ -26,7 +27,7 @@ def run(config: DictConfig) -> RunFolder:
     theirs = original.config(tuple(config.trust))
     parent = original.record["parent"]
     if parent is not None:
-        theirs.init = parent["path"]
+        theirs.init = finetune.same_start(theirs, parent)
     theirs.output_dir = config.output_dir
     screen.say(f"running {original.path} again")
     with screen.quiet():

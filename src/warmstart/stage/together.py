@@ -14,11 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import Batch, CannotBatch, GroupFailed, UserError
+from warmstart.module.similarity import pooled_features
 from warmstart.module.stacked import numbers
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
+from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.batchable import check_config, check_model, check_stack
+from warmstart.stage.finetune import note_change
 from warmstart.stage.lockstep import Job, Lockstep
 from warmstart.stage.train import conclude, examples, note_data, peak_memory_mb
 from warmstart.trainer.build import build_trainer
@@ -138,6 +141,8 @@ def begin(job: Job) -> None:
     """What is known before the first step: data, lineage, config."""
     note_data(job.run, job.config, job.data)
     job.run.update(status="running", error=None, **job.lineage)
+    if job.run.record["transfer"] is not None:
+        job.start = pooled_features(job.module, job.data.parts["validation"][0])
     job.logger = RunLogger(job.run.path)
     job.logger.log_text("config", (job.run.path / "config.yaml").read_text())
 
@@ -149,6 +154,9 @@ def end(job: Job, group: Lockstep, seconds: float) -> None:
     try:
         if job.error is not None:
             raise job.error
+        save_scores(job.run, job.scores)
+        if job.start is not None:
+            note_change(job.run, job.start, pooled_features(job.module, job.data.parts["validation"][0]))
         model = (job.module.backbone, job.module.objective, job.data.spec, job.data.preprocessor)
         save_model(job.run, job.config, *model, plain=job.config.stage == "pretrain")
         metrics = {**job.last, **job.best, **job.test}

@@ -26,6 +26,7 @@ from warmstart.trainer.build import build_trainer, fit
 from warmstart.trainer.checkpoint import BestAndLast
 from warmstart.trainer.curves import Curves
 from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.patience import Patience
 from warmstart.trainer.progress import ProgressLines
 
 
@@ -75,6 +76,8 @@ def training(
         logger = RunLogger(run.path, state.get("global_step"), state.get("metrics_rows", 0))
         best = BestAndLast(run.path / "checkpoints", module.monitor)
         watchers = [best, Curves(every), ProgressLines(f"{config.stage} {config.experiment}"), *callbacks]
+        if config.get("patience") is not None:
+            watchers.append(Patience(best, config.patience, config.trainer.min_steps))
         trainer = build_trainer(config.trainer, run.path, logger, watchers)
         try:
             logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
