@@ -46,6 +46,12 @@ RULES: dict[str, Rule] = {
     "trainer.limit_train_batches": (NUMBER, lambda value: value > 0, "above 0"),
     "trainer.devices": (int, lambda value: value == 1, "1: a run uses one device"),
     "transfer.seeds": COUNT,
+    "transfer.pretrain_seeds": COUNT,
+    "transfer.tune": (int, lambda value: value >= 0, "a whole number, 0 or more"),
+    "transfer.margin": AMOUNT,
+    "transfer.converged.patience": COUNT,
+    "transfer.converged.most": COUNT,
+    "transfer.converged.scratch": COUNT,
 }
 MAY_BE_NULL = frozenset(
     {

@@ -19,13 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
 from warmstart.check import check, explain
-from warmstart.contracts import UserError
+from warmstart.contracts import Unmet, UserError
 from warmstart.run.identity import new_id
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
-USER_MISTAKE, FAILED, INTERRUPTED = 2, 1, 130
+USER_MISTAKE, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
 
@@ -38,7 +38,11 @@ def _job(config: DictConfig) -> None:
 
 
 def main() -> None:
-    """Run the command line; leave with 1 for a bug, 2 for a user's mistake, 3 where jobs failed, 130 for Ctrl-C."""
+    """Run the command line.
+
+    Leave with 1 for a bug, 2 for a user's mistake, 3 where jobs failed, 4 where a required verdict is another, 130 for
+    Ctrl-C.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us instead of printing and leaving with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger().addHandler(logging.NullHandler())  # records go to a run's log, not to the screen
@@ -69,6 +73,9 @@ def run(config: DictConfig) -> int:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
         return USER_MISTAKE
+    except Unmet as result:
+        screen.error(str(result))
+        return UNMET
     except KeyboardInterrupt:
         screen.error("interrupted")
         return INTERRUPTED

@@ -1,152 +1,168 @@
-"""The comparison of a transfer's arms, from its plan and run folders alone."""
+"""The report of a transfer: did pretraining help, by how much, at what cost, and can one believe it."""
 
 from __future__ import annotations
 
-import json
-import math
 import statistics
 from pathlib import Path
 from typing import Any
 
 from warmstart import screen
-from warmstart.contracts import UserError
-from warmstart.report.figure import draw_label_curve
-from warmstart.run.folder import RunFolder, write_atomically
-from warmstart.run.manifest import Manifest
+from warmstart.report import bought, doubts, verdicts
+from warmstart.report.length import length_curve
+from warmstart.report.runs import Labels, Transfer, read_transfer, report_json, runs_csv
+from warmstart.report.transfer_page import write_page
+from warmstart.run.folder import write_atomically
 
 
 def write_report(folder: Path) -> dict[str, Any]:
-    """Write report.json, report.md and report.png into a transfer's folder; return what report.json holds.
+    """Write report.json, runs.csv, report.md, report.html, figures and curves/; return what report.json holds.
 
     Raises:
-        UserError: the folder is not a transfer's, or no run of it is done.
+        UserError: the folder is not a transfer's, or its runs cannot be compared.
     """
-    plan = read_plan(folder)
-    runs = [read_run(folder, slot, plan["metric"]) for slot in plan["runs"]]
-    if not any(run["status"] == "done" for run in runs):
-        failed = next((run for run in runs if run["status"] == "failed"), None)
-        if failed is not None:
-            raise UserError(f"{folder}: no finetuning run is done; {failed['name']} failed: {failed['error']}")
-        raise UserError(f"{folder}: no finetuning run is done yet; go on with stage=transfer resume={folder}")
-    report = {"metric": plan["metric"], "mode": plan["mode"], "table": aggregate(plan, runs), "runs": runs}
-    write_atomically(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    write_atomically(folder / "report.md", to_markdown(report, read_pretraining(folder)))
-    draw_label_curve(report, folder / "report.png")
+    transfer = read_transfer(folder)
+    report = summarise(transfer)
+    write_atomically(folder / "runs.csv", runs_csv(transfer))
+    write_page(folder, transfer, report)
+    write_atomically(folder / "report.json", report_json(report))
     return report
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
-    """What a transfer set out to run: the test metric, which way is better, the arms, and each finetuning.
-
-    Raises:
-        UserError: there is no plan, it is damaged, or it is that of a sweep.
-    """
-    manifest = Manifest.read(folder)
-    slots = [{"name": job.name, **job.values} for job in manifest.jobs if "arm" in job.values]
-    if not slots:
-        raise UserError(f"{folder} is not the folder of a transfer")
-    return {
-        "metric": manifest.metric.replace("val/", "test/"),
-        "mode": manifest.mode,
-        "arms": list(dict.fromkeys(slot["arm"] for slot in slots)),
-        "runs": slots,
+def summarise(transfer: Transfer) -> dict[str, Any]:
+    """What the report says, as plain JSON."""
+    judged = verdicts.judge(transfer)
+    first, *others = transfer.budgets
+    report = {
+        "experiment": transfer.manifest.experiment,
+        "metric": transfer.metric,
+        "mode": transfer.manifest.mode,
+        "headline": verdicts.headline(transfer, judged),
+        "table": table(transfer, first),
+        "tables": {budget: table(transfer, budget) for budget in others},
+        "verdicts": judged,
+        "rules": transfer.rules,
+        "tuning": tuning(transfer),
+        "labels_saved": [],
+        "time_to_target": [],
+        "pretraining_length": length_curve(transfer),
+        "pretraining": [
+            {"id": base["id"], "weights_sha256": base.get("weights_sha256"), "cost": base["cost"]}
+            for base in transfer.bases
+        ],
+        "checks": doubts.checks(transfer),
+        "words": transfer.manifest.words,
+        "git": transfer.manifest.git,
+        "runs": [run_row(run) for run in transfer.runs],
     }
+    if judged and first == "steps":
+        pair = judged[0]["arm"], judged[0]["against"]
+        report["labels_saved"] = bought.label_multipliers(transfer, *pair)
+        report["time_to_target"] = bought.time_to_target(transfer, *pair)
+    return {"warnings": doubts.warnings(transfer, report), **report}
 
 
-def read_run(folder: Path, slot: dict[str, Any], metric: str) -> dict[str, Any]:
-    """One finetuning: its slot in the plan, status, score (None unless done and finite) and cost."""
-    path = folder / "runs" / slot["name"]
-    record = RunFolder.open(path).record if path.exists() else {"status": "planned"}
-    value = (record.get("metrics") or {}).get(metric)
-    done = record["status"] == "done" and value is not None and math.isfinite(value)
-    return {
-        **slot,
-        "status": record["status"],
-        "error": record.get("error"),
-        "value": value if done else None,
-        "seconds": (record.get("cost") or {}).get("seconds"),
-        "steps": (record.get("cost") or {}).get("steps"),
-    }
+def run_row(run: Any) -> dict[str, Any]:
+    """A finetuning in a line."""
+    row = {"name": run.name, "arm": run.arm, "budget": run.budget, "labels_per_class": run.labels, "seed": run.seed}
+    return {**row, "status": run.state, "error": run.record.get("error"), "value": run.test}
 
 
-def read_pretraining(folder: Path) -> dict[str, Any]:
-    """The record of the pretraining run."""
-    return json.loads((folder / "runs" / "pretrain" / "run.json").read_text())
-
-
-def aggregate(plan: dict[str, Any], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation per arm and label budget, over the seeds that are done."""
-    budgets = list(dict.fromkeys(run["labels_per_class"] for run in runs))
-    table = []
-    for arm in plan["arms"]:
-        for budget in budgets:
-            group = [run for run in runs if run["arm"] == arm and run["labels_per_class"] == budget]
-            values = [run["value"] for run in group if run["value"] is not None]
-            table.append(
+def table(transfer: Transfer, budget: str) -> list[dict[str, Any]]:
+    """Mean, sample standard deviation and 95 % interval per arm and label count, over the seeds that are done."""
+    rows = []
+    for arm in transfer.arms:
+        if arm not in transfer.rules["budgets"][budget]:
+            continue
+        for labels in transfer.labels:
+            group = transfer.group(arm, budget, labels)
+            done = [run for run in group if run.test is not None]
+            values = [run.test for run in done]
+            rows.append(
                 {
                     "arm": arm,
-                    "labels_per_class": budget,
-                    "metric": plan["metric"],
+                    "labels_per_class": labels,
+                    "metric": transfer.metric,
                     "mean": statistics.mean(values) if values else None,
                     "std": statistics.stdev(values) if len(values) > 1 else None,
+                    "interval": list(verdicts.interval(transfer, done)),
                     "n": len(values),
-                    "failed": sum(run["status"] == "failed" for run in group),
+                    "failed": sum(run.state == "failed" for run in group),
                 }
             )
-    return table
+    return rows
 
 
-def grid(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the table: arms by label budgets."""
-    cells = {(row["arm"], row["labels_per_class"]): row for row in report["table"]}
-    arms = list(dict.fromkeys(arm for arm, _ in cells))
-    budgets = list(dict.fromkeys(budget for _, budget in cells))
-    rows = []
+def tuning(transfer: Transfer) -> list[dict[str, Any]]:
+    """The learning rate that every trained arm was given, by labels; chosen on validation where transfer.tune says so."""
+    found: dict[tuple[str, Labels], float] = {}
+    for job in transfer.manifest.jobs:
+        if job.values.get("arm") in transfer.arms and "optimizer" in job.config:
+            found.setdefault((job.values["arm"], job.values["labels_per_class"]), job.config["optimizer"]["lr"])
+    return [{"arm": arm, "labels": labels, "lr": rate} for (arm, labels), rate in found.items()]
+
+
+def grid(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table: arms by label counts."""
+    cells = {(row["arm"], row["labels_per_class"]): row for row in rows}
+    arms, counts = (list(dict.fromkeys(values)) for values in zip(*cells))
+    lines = []
     for arm in arms:
         texts = []
-        for budget in budgets:
-            cell = cells[arm, budget]
+        for labels in counts:
+            cell = cells[arm, labels]
             failed = f", {cell['failed']} failed" if cell["failed"] else ""
             texts.append(f"{screen.number(cell['mean'])} ± {screen.number(cell['std'], 2)} (n={cell['n']}{failed})")
-        rows.append([arm, *texts])
-    return ["arm", *(f"{budget} per class" for budget in budgets)], rows
+        lines.append([arm, *texts])
+    return ["arm", *(labels_header(labels) for labels in counts)], lines
 
 
-def title(report: dict[str, Any]) -> str:
-    """What the table shows, in one line."""
+def labels_header(labels: Labels) -> str:
+    """A column's name."""
+    if labels == "all":
+        return "all labels"
+    return f"{labels:.0%} of labels" if isinstance(labels, float) else f"{labels} per class"
+
+
+def verdict_grid(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the verdicts."""
+    columns = ["arm", "against", "budget", "labels", "n", "difference", "95% interval", "p (Holm)", "verdict"]
+    lines = []
+    for row in report["verdicts"]:
+        low, high = row["interval"]
+        word = row["verdict"] or "no verdict"
+        if row["seeds_needed"]:
+            word += f" ({row['seeds_needed']} seeds would)"
+        lines.append(
+            [
+                *(str(row[key]) for key in ("arm", "against", "budget", "labels", "n")),
+                "-" if row["difference"] is None else f"{row['difference']:+.4f}",
+                "-" if low is None else f"{low:+.4f} to {high:+.4f}",
+                "-" if row["p_holm"] is None else f"{row['p_holm']:.2g}",
+                word + (f": {row['flag']}" if row["flag"] else ""),
+            ]
+        )
+    return columns, lines
+
+
+def title(report: dict[str, Any], budget: str) -> str:
+    """What a table shows, in one line."""
     better = "higher" if report["mode"] == "max" else "lower"
-    return f"{report['metric']} by labelled rows, mean ± standard deviation over seeds ({better} is better)"
+    words = verdicts.BUDGET_WORDS[budget]
+    return f"{report['metric']}, {words}: mean ± standard deviation over seeds ({better} is better)"
 
 
 def show(report: dict[str, Any]) -> None:
-    """The table on the screen."""
-    screen.table(title(report), *grid(report))
-
-
-def to_markdown(report: dict[str, Any], pretraining: dict[str, Any]) -> str:
-    """The report as Markdown."""
-    columns, rows = grid(report)
-    lines = ["# What the pretraining bought", "", title(report), ""]
-    lines += [" | ".join(["", *columns, ""]).strip(), "|" + " --- |" * len(columns)]
-    lines += [" | ".join(["", *row, ""]).strip() for row in rows]
-    failed = [run for run in report["runs"] if run["status"] != "done"]
-    cost = pretraining["cost"]
-    lines += [
-        "",
-        "![score against labels](report.png)",
-        "",
-        f"- `pretrained` is finetuned from {pretraining['id']}, `scratch` from random weights; `probe` and "
-        "`random_probe` are linear heads on those backbones, frozen. All seeds share this one pretraining, so the "
-        "spread leaves out what another pretraining would change.",
-        f"- Pretraining took {cost['seconds']:.1f} s and {cost['steps']:,} steps, "
-        f"which the finetuning arms do not pay for here.",
-        f"- All arms of one seed share the labelled subset, the batch order and the head's initial weights. "
-        f"The validation split ({pretraining['data']['rows']['validation']:,} rows) chose the checkpoint of every run; "
-        "the test split was read once per run.",
-        f"- {len(report['runs'])} runs planned, {len(failed)} not done"
-        + (": " + ", ".join(f"{run['name']} ({run['status']})" for run in failed) if failed else "")
-        + ".",
-        "- Means over so few seeds are not a verdict.",
-        "",
-    ]
-    return "\n".join(lines)
+    """Warnings, tables, verdicts and the headline, on the screen."""
+    first, *others = report["rules"]["budgets"]
+    screen.table(title(report, first), *grid(report["table"]))
+    for budget in others:
+        if report["tables"].get(budget):
+            screen.table(title(report, budget), *grid(report["tables"][budget]))
+    if report["verdicts"]:
+        screen.table("Verdicts (differences are paired by seed; positive is better)", *verdict_grid(report))
+    if report["rules"]["tune"]:
+        chosen = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in report["tuning"])
+        screen.say(f"learning rates chosen on validation: {chosen}")
+    for line in report["warnings"]:
+        screen.say(f"warning: {line}", style="yellow")
+    screen.say(report["headline"]["sentence"], style="bold")

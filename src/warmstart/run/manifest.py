@@ -94,6 +94,14 @@ class Manifest:
         except OSError as error:
             raise UserError(f"cannot write {self.folder}: {error.strerror}; give a writable output_dir=") from error
 
+    def extend(self, jobs: Sequence[Job]) -> None:
+        """Add jobs to the plan, those that could not be known before others were done; no job that is there changes."""
+        plan = json.loads((self.folder / MANIFEST).read_text())
+        plan["jobs"] += [{**asdict(job), "sha256": job.sha256} for job in jobs]
+        write_atomically(self.folder / MANIFEST, json.dumps(plan) + "\n")
+        self.jobs = [*self.jobs, *jobs]
+        self.by_name |= {job.name: job for job in jobs}
+
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """The plan of an existing sweep.

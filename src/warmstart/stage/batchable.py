@@ -20,7 +20,15 @@ ELEMENTWISE = frozenset(
 )
 # Settings of the trainer that training together follows, and what the others must be.
 FOLLOWED = frozenset(
-    {"_target_", "max_epochs", "max_steps", "min_steps", "check_val_every_n_epoch", "val_check_interval", "log_every_n_steps"}
+    {
+        "_target_",
+        "max_epochs",
+        "max_steps",
+        "min_steps",
+        "check_val_every_n_epoch",
+        "val_check_interval",
+        "log_every_n_steps",
+    }
     | {"accelerator", "devices"}
 )
 NEUTRAL = {"accumulate_grad_batches": 1, "overfit_batches": 0}

@@ -35,10 +35,11 @@ def short_name(node: DictConfig) -> str:
 
 def build_source(config: DictConfig) -> Source:
     """The source of `data`; the keys that say how it is fed are the data module's."""
-    return build(_source_node(config))
+    return build(source_node(config))
 
 
-def _source_node(config: DictConfig) -> DictConfig:
+def source_node(config: DictConfig) -> DictConfig:
+    """The node of `data` without the keys that are the data module's."""
     own = OmegaConf.to_container(config.data, resolve=True)
     return OmegaConf.create({key: value for key, value in own.items() if key not in FEEDING})
 
@@ -95,7 +96,7 @@ def check_fit(config: DictConfig) -> None:
     Raises:
         UserError: names both parts and what would fit.
     """
-    for node in (_source_node(config), *(config[part] for part in ("backbone", "objective", "optimizer", "scheduler"))):
+    for node in (source_node(config), *(config[part] for part in ("backbone", "objective", "optimizer", "scheduler"))):
         build_function(node)
     source, objective, backbone = (get_object(config[part]._target_) for part in ("data", "objective", "backbone"))
     names = {part: short_name(config[part]) for part in ("data", "objective", "backbone")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +11,23 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.contracts import Splits, Unmet, UserError
+from warmstart.data.duplicates import find_duplicates
+from warmstart.data.module import GenericDataModule
 from warmstart.data.splits import labelled_subset
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import MANIFEST, RUNS, Job, Manifest
-from warmstart.stage import parts
+from warmstart.run.manifest import MANIFEST, Manifest
+from warmstart.run.seal import check_seal, write_seal
+from warmstart.stage import parts, tuning
+from warmstart.stage.arms import BUDGETS, PRETRAINING, Sizes, arm_config, budget_of, finetunings, pretrainings
 from warmstart.stage.train import runs_folder
 from warmstart.sweep import launch
 from warmstart.sweep.schedule import Rules
 
-OWN_KEYS = ("pretrain", "transfer", "arm")
 TOGETHER = 32  # as conf/hydra/launcher/vmap.yaml
-PRETRAINING = "pretrain"  # the name of the job that the finetunings need
+VERDICTS = ("helps", "hurts", "equivalent", "cannot tell")
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
@@ -34,33 +36,62 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     Args:
         config: a composed transfer config.
         opened: the folder to run in, if not a new one.
+
+    Raises:
+        Unmet: the headline verdict is not the one that `transfer.require` asks for.
     """
     if config.resume:
         run = RunFolder.open(Path(config.resume))
         if run.record["stage"] != "transfer":
             raise UserError(f"resume={config.resume} is a {run.record['stage']} run, not a transfer")
-        replace(Manifest.read(run.path), trust=tuple(config.trust)).check()
+        manifest = replace(Manifest.read(run.path), trust=tuple(config.trust))
+        manifest.check()
+        check_seal(manifest, only_done=True)
     else:
-        check_plan(config)
+        facts = check_plan(config)
         run = opened or RunFolder.create(config, runs_folder(config))
         if not (run.path / MANIFEST).exists():
-            make_plan(config, run.path).write()
-    started = time.monotonic()
+            run.update(**facts)
+            make_plan(config, run).write()
+    required, started = config.transfer.require, time.monotonic()
     with run.recording():
         run.update(status="running", error=None)
-        manifest = Manifest.read(run.path)
-        launch.run(manifest, launcher(), Rules())
-        base = manifest.record(PRETRAINING)
-        if base is None or base["status"] != "done":
-            why = (base or {}).get("error") or "another process is at work on it"
-            raise UserError(f"the pretraining is not done, so nothing can be compared: {why}")
+        work(run, tuple(config.trust))
         seconds = (run.record["cost"] or {}).get("seconds", 0.0) + time.monotonic() - started
         run.update(cost={"seconds": seconds, "steps": None, "examples": None, "peak_memory_mb": None})
         report = write_report(run.path)
     show(report)
-    screen.say(f"report: {run.path / 'report.md'} and report.png, report.json")
+    screen.say(f"report: {run.path / 'report.html'} and report.md, report.json, runs.csv")
     screen.next_command(f"tensorboard --logdir {run.path}")
+    if required and report["headline"]["verdict"] != required:
+        raise Unmet(f"transfer.require={required}, but the verdict is: {report['headline']['verdict'] or 'none'}")
     return run
+
+
+def work(run: RunFolder, trust: tuple[str, ...]) -> None:
+    """Run every job of the plan; where learning rates are tuned, the final runs are planned once those are chosen.
+
+    Raises:
+        UserError: a pretraining is not done.
+    """
+    manifest = Manifest.read(run.path)
+    launch.run(manifest, launcher(), Rules())
+    check_pretrainings(manifest)
+    if not any("arm" in job.values for job in manifest.jobs):
+        config = run.config(trust)
+        manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), tuning.choose(manifest)))
+        launch.run(manifest, launcher(), Rules())
+    write_seal(manifest)
+
+
+def check_pretrainings(manifest: Manifest) -> None:
+    """Refuse to go on where a pretraining is not done: nothing could be compared."""
+    for job in manifest.jobs:
+        if job.name.startswith(PRETRAINING) and not job.values:
+            record = manifest.record(job.name)
+            if record is None or record["status"] != "done":
+                why = (record or {}).get("error") or "another process is at work on it"
+                raise UserError(f"the pretraining is not done, so nothing can be compared: {why}")
 
 
 def launcher() -> dict[str, Any]:
@@ -76,70 +107,95 @@ def launcher() -> dict[str, Any]:
     return settings if asked else {"together": TOGETHER, **settings}
 
 
-def make_plan(config: DictConfig, folder: Path) -> Manifest:
-    """The pretraining and every finetuning of the transfer, frozen before the first one starts."""
-    whole = OmegaConf.to_container(config, resolve=True)
-    jobs = [Job(PRETRAINING, {}, whole["pretrain"])]
-    for labels, index, arm in itertools.product(
-        config.transfer.labels, range(config.transfer.seeds), config.transfer.arms
-    ):
-        seed = config.seed + index
-        own = arm_config(config, arm, str(folder / RUNS / PRETRAINING), labels, seed)
-        needs = PRETRAINING if config.arm[arm].init == "pretrained" else None
-        values = {"arm": arm, "labels_per_class": labels, "seed": seed}
-        jobs.append(Job(f"{arm}-{labels}-seed{seed}", values, OmegaConf.to_container(own, resolve=True), needs))
+def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
+    """The pretraining and every finetuning, or the runs that tune them, frozen before the first one starts."""
+    jobs = pretrainings(config)
+    if config.transfer.tune:
+        jobs += tuning.trials(config, run.path)
+    else:
+        jobs += finetunings(config, run.path, sizes_of(run.record["sizes"]))
     metric, mode = parts.get_object(config.objective._target_).monitor
     words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    return Manifest(folder, "transfer", config.experiment, words, metric, mode, git_state(), jobs)
+    return Manifest(run.path, "transfer", config.experiment, words, metric, mode, git_state(), jobs)
 
 
-def arm_config(config: DictConfig, arm: str, pretrained: str, labels: int | float | str, seed: int) -> DictConfig:
-    """The finetuning config of one arm: the shared settings, and what the arm says differently."""
-    if arm not in config.arm:
-        raise UserError(f"transfer.arms: there is no arm {arm}; there are: {', '.join(config.arm)}")
-    shared = OmegaConf.to_container(config, resolve=True)
-    shared = {key: value for key, value in shared.items() if key not in OWN_KEYS}
-    own = OmegaConf.to_container(config.arm[arm], resolve=True)
-    if "strategy" in own:
-        shared.pop("strategy")
-    part = OmegaConf.merge(shared, own, {"stage": "finetune", "seed": seed})
-    part.init = pretrained if own["init"] == "pretrained" else own["init"]
-    budget = budget_of(labels)
-    part.data.labels_per_class, part.data.label_fraction = budget["per_class"], budget["fraction"]
-    OmegaConf.set_struct(part, True)
-    return part
+def sizes_of(record: dict[str, Any]) -> Sizes:
+    """The sizes that a transfer's record keeps."""
+    return Sizes({labels: rows for labels, rows in record["labelled"]}, record["examples"])
 
 
-def check_plan(config: DictConfig) -> None:
+def check_plan(config: DictConfig) -> dict[str, Any]:
     """Refuse what some arm could not do, before the pretraining is paid for.
+
+    Returns:
+        For the record: sizes that budgets are computed from, and rows that the generic data shares with the test split.
 
     Raises:
         UserError: an arm, a budget or a part does not fit.
     """
-    for name in ("arms", "labels"):
-        values = config.transfer[name]
-        if not isinstance(values, ListConfig) or not values or len(set(values)) < len(values):
-            raise UserError(f"transfer.{name}={values}: give a list of different values, in brackets")
+    check_settings(config)
     parts.check_fit(config.pretrain)
     if config.backbone != config.pretrain.backbone:
         raise UserError("backbone and pretrain.backbone differ, so no weights could be transferred")
     for arm in config.transfer.arms:
-        parts.check_fit(arm_config(config, arm, "scratch", "all", 0))
+        own = arm_config(config, arm, "scratch", "all", 0)
+        if own.stage == "finetune":
+            parts.check_fit(own)
+        against = config.arm[arm].get("against")
+        if against is not None and against not in config.arm:
+            raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")
     splits = parts.build_source(config).load(parts.get_object(config.objective._target_).target)
-    for budget in config.transfer.labels:
-        labelled_subset(splits.train.y, splits.labels, 0, **budget_of(budget))
+    labelled = [
+        [budget, len(labelled_subset(splits.train.y, splits.labels, 0, **budget_of(budget)))]
+        for budget in config.transfer.labels
+    ]
+    generic = GenericDataModule(
+        parts.build_source(config.pretrain),
+        parts.get_object(config.pretrain.objective._target_).target,
+        config.pretrain.data.batch_size,
+        0,
+    ).prepare()
+    overlap = {**find_overlap(generic, splits), "generic": parts.short_name(config.pretrain.data)}
+    return {"sizes": {"labelled": labelled, "examples": examples_of(config, generic)}, "overlap": overlap}
 
 
-def budget_of(labels: int | float | str) -> dict[str, int | float | None]:
-    """What an entry of transfer.labels means: a number of rows per class, a share below 1, or all.
+def check_settings(config: DictConfig) -> None:
+    """Refuse settings of `transfer` that cannot be.
 
     Raises:
-        UserError: it is none of these.
+        UserError: names the setting.
     """
-    if labels == "all":
-        return {"per_class": None, "fraction": None}
-    if isinstance(labels, int) and labels > 0:
-        return {"per_class": labels, "fraction": None}
-    if isinstance(labels, float) and 0 < labels < 1:
-        return {"per_class": None, "fraction": labels}
-    raise UserError(f"transfer.labels={labels}: give rows per class (1, 2, ...), a share (0.1), or all")
+    chosen = config.transfer
+    for name in ("arms", "labels"):
+        values = chosen[name]
+        if not isinstance(values, ListConfig) or not values or len(set(values)) < len(values):
+            raise UserError(f"transfer.{name}={values}: give a list of different values, in brackets")
+    for budget in chosen.budgets:
+        if budget not in BUDGETS:
+            raise UserError(f"transfer.budgets.{budget}: there is no such budget; there are: {', '.join(BUDGETS)}")
+    if chosen.seeds % chosen.pretrain_seeds:
+        raise UserError(
+            f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "
+            "the seeds are shared out among the pretrainings"
+        )
+    if chosen.require is not None and chosen.require not in VERDICTS:
+        raise UserError(f"transfer.require={chosen.require}: give {', '.join(VERDICTS)}, or null")
+
+
+def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
+    """Rows of the task's test split that the pretraining sees too, exactly or nearly."""
+    try:
+        rows = generic.preprocessor(generic.preprocessor.encode(splits.test.x))
+    except UserError:
+        return {"exact": [], "near": [], "test_rows": len(splits.test), "comparable": False}
+    seen = generic.preprocessor(generic.parts["train"][0])
+    found = find_duplicates(seen, rows)
+    return {"exact": found.exact, "near": found.near, "test_rows": len(rows), "comparable": True}
+
+
+def examples_of(config: DictConfig, generic: GenericDataModule) -> int:
+    """Rows that a pretraining sees, each counted as often as it is seen."""
+    trainer, rows = config.pretrain.trainer, generic.rows["train"]
+    per_epoch = len(generic.train_loader)
+    epochs = trainer.max_epochs if trainer.max_epochs > 0 else float("inf")
+    return round(min(epochs * rows, trainer.max_steps / per_epoch * rows if trainer.max_steps > 0 else float("inf")))

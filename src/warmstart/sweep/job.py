@@ -59,6 +59,11 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
         lock.release()
 
 
+def run_in_turn(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome]:
+    """Run jobs one after the other."""
+    return [run_job(manifest, job) for job in jobs]
+
+
 def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str:
     """Train jobs of one kind in one go; where they cannot be, the reason, and no trace of an attempt."""
     together = importlib.import_module("warmstart.stage.together")

@@ -11,8 +11,11 @@ from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep import search
 from warmstart.sweep.plan import kind
 from warmstart.sweep.pool import Pool, ThisProcess, once, preload
-from warmstart.sweep.schedule import Rules, Schedule, Work, alone, together
+from warmstart.sweep.schedule import Rules, Schedule, Work, alone, in_turn, together
 from warmstart.sweep.view import View
+
+TRAIN = ("pretrain", "finetune")
+QUICK = ("baseline",)  # stages that take less time than a process of their own
 
 
 def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> None:
@@ -57,19 +60,23 @@ def jobs_left(manifest: Manifest, states: Mapping[str, str], retries: int, size:
 
 
 def grouped(manifest: Manifest, jobs: Sequence[Job], size: int) -> list[Work]:
-    """Training jobs of one kind in groups of at most `size`; others, and those with a checkpoint, alone."""
+    """Training jobs of one kind in groups of at most `size`, quick ones in turn; those with a checkpoint alone."""
     work: list[Work] = []
     groups: dict[tuple[str, str | None], list[Job]] = {}
     for job in jobs:
-        trains = job.config["stage"] in ("pretrain", "finetune")
-        if not trains or (manifest.path(job.name) / "checkpoints" / "last.ckpt").exists():
+        if (manifest.path(job.name) / "checkpoints" / "last.ckpt").exists():
             work.append(alone(manifest, job))
-        else:
+        elif job.config["stage"] in TRAIN:
             groups.setdefault((kind(job.config), job.needs), []).append(job)
+        elif job.config["stage"] in QUICK:
+            groups.setdefault((job.config["stage"], job.needs), []).append(job)
+        else:
+            work.append(alone(manifest, job))
     for group in groups.values():
+        gather = together if group[0].config["stage"] in TRAIN else in_turn
         for start in range(0, len(group), size):
             part = group[start : start + size]
-            work.append(together(manifest, part) if len(part) > 1 else alone(manifest, part[0]))
+            work.append(gather(manifest, part) if len(part) > 1 else alone(manifest, part[0]))
     return work
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from warmstart import screen
 from warmstart.run.manifest import Job, Manifest
-from warmstart.sweep.job import Outcome, note_death, run_job, run_together, without_plan
+from warmstart.sweep.job import Outcome, note_death, run_in_turn, run_job, run_together, without_plan
 from warmstart.sweep.pool import Crash, Death, Pool, ThisProcess
 from warmstart.sweep.view import View
 
@@ -67,6 +67,12 @@ def together(manifest: Manifest, jobs: Sequence[Job]) -> Work:
     """Jobs of one kind, trained in one go."""
     name = f"{jobs[0].name} and {len(jobs) - 1} more"
     return Work(jobs, functools.partial(run_together, without_plan(manifest), jobs), name)
+
+
+def in_turn(manifest: Manifest, jobs: Sequence[Job]) -> Work:
+    """Quick jobs, one after the other in one process."""
+    name = f"{jobs[0].name} and {len(jobs) - 1} more"
+    return Work(jobs, functools.partial(run_in_turn, without_plan(manifest), jobs), name)
 
 
 @dataclass

@@ -1,0 +1,240 @@
+"""What a transfer has run so far, read from its plan and run folders alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from warmstart.contracts import UserError
+from warmstart.report.curves import read_metrics
+from warmstart.run.folder import RunFolder
+from warmstart.run.identity import config_sha256
+from warmstart.run.manifest import Job, Manifest
+from warmstart.run.scores import read_scores
+from warmstart.run.seal import check_seal
+
+Labels = int | float | str
+FEWEST_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finetuning of the plan.
+
+    Args:
+        name: of its folder.
+        arm: of its place in the comparison, as are budget, labels and seed.
+        budget: steps, total or converged.
+        labels: the entry of transfer.labels.
+        seed: the root seed, which pairs it with runs of other arms.
+        state: planned, running, done, failed or interrupted.
+        record: its run.json; empty before there is one.
+        val: the validation metric of its best checkpoint.
+        test: the same metric on the test split; None unless the run is done.
+    """
+
+    name: str
+    arm: str
+    budget: str
+    labels: Labels
+    seed: int
+    state: str
+    record: dict[str, Any] = field(repr=False)
+    val: float | None
+    test: float | None
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """Seconds, steps and examples."""
+        return self.record.get("cost") or {}
+
+    @property
+    def rows(self) -> int:
+        """Labelled rows it was trained on."""
+        return self.record["data"]["rows"]["train"]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A transfer's settings, pretrainings and finetunings.
+
+    Args:
+        manifest: the plan.
+        config: the resolved config, as plain containers.
+        record: the transfer's own run.json.
+        bases: the records of its pretrainings.
+        runs: its finetunings, in the order of the plan.
+    """
+
+    manifest: Manifest
+    config: dict[str, Any]
+    record: dict[str, Any]
+    bases: list[dict[str, Any]]
+    runs: list[Run]
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The settings that were fixed before the first run."""
+        return self.config["transfer"]
+
+    @property
+    def metric(self) -> str:
+        """The test metric."""
+        return self.manifest.metric.replace("val/", "test/")
+
+    @property
+    def sign(self) -> int:
+        """1 where more of the metric is better, -1 for a loss."""
+        return 1 if self.manifest.mode == "max" else -1
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms in the order of the config, without snapshots of the pretraining."""
+        return list(self.rules["arms"])
+
+    @property
+    def labels(self) -> list[Labels]:
+        """The entries of transfer.labels."""
+        return list(self.rules["labels"])
+
+    @property
+    def budgets(self) -> list[str]:
+        """The budgets that have arms, the headline's first."""
+        return [name for name in self.rules["budgets"] if set(self.rules["budgets"][name]) & set(self.arms)]
+
+    def group(self, arm: str, budget: str, labels: Labels) -> list[Run]:
+        """The runs of an arm at a budget and label count, by seed; where a budget changes nothing, those of `steps`."""
+        found = [run for run in self.runs if (run.arm, run.budget, run.labels) == (arm, budget, labels)]
+        if not found and budget != "steps" and arm in self.rules["budgets"].get(budget, ()):
+            return self.group(arm, "steps", labels)
+        return sorted(found, key=lambda run: run.seed)
+
+    def scores(self, run: Run) -> np.ndarray | None:
+        """A run's scores on the test split, more being better (N,)."""
+        scores = read_scores(self.manifest.path(run.name))
+        return None if scores is None else self.sign * scores
+
+    def unit(self, run: Run) -> int:
+        """What is independent: the seed, or the pretraining where there are several."""
+        count = self.rules["pretrain_seeds"]
+        return run.seed if count == 1 else (run.seed - self.config["seed"]) % count
+
+    def curve(self, run: Run) -> pd.DataFrame:
+        """A run's val/* and train/loss by step."""
+        return read_metrics(self.manifest.path(run.name) / "metrics.csv")
+
+
+def read_transfer(folder: Path) -> Transfer:
+    """Read a transfer, and refuse what cannot be compared.
+
+    Raises:
+        UserError: the folder is not a transfer's, was changed, has fewer than two runs that are done, or its runs were
+            not measured on the same data by the same metric.
+    """
+    manifest = Manifest.read(folder)
+    jobs = [job for job in manifest.jobs if "arm" in job.values]
+    if manifest.stage != "transfer":
+        raise UserError(f"{folder} is not the folder of a transfer")
+    check_seal(manifest)
+    record = RunFolder.open(folder).record
+    bases = [manifest.record(job.name) for job in manifest.jobs if not job.values]
+    runs = [read_run(manifest, job) for job in jobs]
+    check_comparable(manifest, runs)
+    return Transfer(manifest, read_config(folder, record), record, [base for base in bases if base], runs)
+
+
+def read_config(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The transfer's config, which holds the rules of its verdicts.
+
+    Raises:
+        UserError: it is missing, damaged, or no longer the one that the transfer was started with.
+    """
+    path = folder / "config.yaml"
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing") from error
+    except Exception as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if config_sha256(config) != record.get("config_sha256"):
+        raise UserError(f"{path} was changed after the transfer was started, and with it the rules of its verdicts")
+    return config
+
+
+def read_run(manifest: Manifest, job: Job) -> Run:
+    """A finetuning as far as it is."""
+    record = manifest.record(job.name) or {}
+    state = manifest.state(job.name)
+    metrics = record.get("metrics") or {}
+    test = metrics.get(manifest.metric.replace("val/", "test/"))
+    if state == "done" and test is None:
+        raise UserError(f"{manifest.path(job.name)} has no {manifest.metric.replace('val/', 'test/')}: mixed metrics")
+    return Run(
+        job.name,
+        job.values["arm"],
+        job.values["budget"],
+        job.values["labels_per_class"],
+        job.values["seed"],
+        state,
+        record,
+        metrics.get(manifest.metric),
+        test if state == "done" and math.isfinite(test) else None,
+    )
+
+
+def check_comparable(manifest: Manifest, runs: Iterable[Run]) -> None:
+    """Refuse runs that say nothing of each other.
+
+    Raises:
+        UserError: fewer than two are done, or two were made on different data.
+    """
+    runs = list(runs)
+    done = [run for run in runs if run.state == "done"]
+    if len(done) < FEWEST_RUNS:
+        failed = next((run for run in runs if run.state == "failed"), None)
+        if failed is not None:
+            reason = f"{failed.name} failed: {failed.record.get('error')}"
+        else:
+            reason = f"go on with stage=transfer resume={manifest.folder}"
+        count = "no finetuning run is" if not done else "only one finetuning run is"
+        raise UserError(f"{manifest.folder}: {count} done, so there is nothing to compare; {reason}")
+    for run in done:
+        if run.record["data"]["fingerprint"] != done[0].record["data"]["fingerprint"]:
+            raise UserError(
+                f"{manifest.folder}: {run.name} and {done[0].name} were made on different data (their fingerprints "
+                "differ), so they cannot be compared"
+            )
+
+
+def runs_csv(transfer: Transfer) -> str:
+    """A row per finetuning: arm, budget, labels, seed, status, val, test, steps, seconds, examples, run."""
+    rows = [
+        {
+            "arm": run.arm,
+            "budget": run.budget,
+            "labels": run.labels,
+            "seed": run.seed,
+            "status": run.state,
+            "val": run.val,
+            "test": run.test,
+            "steps": run.cost.get("steps"),
+            "seconds": run.cost.get("seconds"),
+            "examples": run.cost.get("examples"),
+            "run": f"runs/{run.name}",
+        }
+        for run in transfer.runs
+    ]
+    return pd.DataFrame(rows).astype({"steps": "Int64", "examples": "Int64"}).to_csv(index=False)
+
+
+def report_json(report: dict[str, Any]) -> str:
+    """The report as JSON text, always the same for the same runs."""
+    return json.dumps(report, indent=2, allow_nan=False) + "\n"

@@ -1,0 +1,123 @@
+"""stage=baseline: what needs no backbone at all, on the same rows as an arm: the most frequent class, or a linear model."""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from sklearn.base import BaseEstimator
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
+from torch import Tensor
+
+from warmstart.contracts import Objective, Splits, UserError
+from warmstart.data.module import TaskDataModule
+from warmstart.run.folder import RunFolder
+from warmstart.run.identity import derive_seed
+from warmstart.run.scores import save_scores
+from warmstart.stage import parts
+from warmstart.stage.train import note_data, peak_memory_mb, runs_folder
+from warmstart.trainer.checkpoint import is_better
+
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularization, chosen on validation
+KINDS = ("majority", "linear")
+
+
+def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
+    """Fit on the labelled rows, choose the regularization on validation, measure on the test split once.
+
+    Args:
+        config: data, objective and loss of a finetuning config, and `baseline`: majority or linear.
+        opened: the folder to run in, if not a new one.
+    """
+    started = time.monotonic()
+    target = get_object(config.objective._target_).target
+    data = TaskDataModule(
+        parts.build_source(config),
+        target,
+        config.data.batch_size,
+        derive_seed(config.seed, "order"),
+        labels_per_class=config.data.labels_per_class,
+        label_fraction=config.data.label_fraction,
+        subset_seed=derive_seed(config.seed, "subset"),
+    ).prepare(load(OmegaConf.to_yaml(parts.source_node(config)), target))
+    objective = parts.build(
+        config.objective, backbone=SimpleNamespace(width=1), spec=data.spec, loss=parts.build_loss(config)
+    )
+    run = opened or RunFolder.create(config, runs_folder(config))
+    note_data(run, config, data)
+    with run.recording():
+        model, metrics = choose(config.baseline, target, objective, data)
+        outputs, y = predict(model, *scaled(data, "test"))
+        metrics |= measure(objective, outputs, y, "test")
+        save_scores(run, [objective.scores(outputs, y)])
+        cost = {"seconds": time.monotonic() - started, "steps": 0, "examples": data.rows["train"]}
+        run.update(metrics=metrics, cost={**cost, "peak_memory_mb": peak_memory_mb()})
+    return run
+
+
+@functools.lru_cache(maxsize=1)
+def load(source: str, target: str) -> Splits:
+    """The splits of a source, given as yaml, kept for the next run of this process on the same data."""
+    return parts.build(OmegaConf.create(source)).load(target)
+
+
+def choose(
+    kind: str, target: str, objective: Objective, data: TaskDataModule
+) -> tuple[BaseEstimator, dict[str, float]]:
+    """The fitted model that validates best, and its validation metrics.
+
+    Raises:
+        UserError: there is no such baseline.
+    """
+    if kind not in KINDS:
+        raise UserError(f"baseline={kind}: give {' or '.join(KINDS)}")
+    name, mode = objective.monitor
+    best: tuple[BaseEstimator, dict[str, float]] | None = None
+    for strength in STRENGTHS if kind == "linear" else STRENGTHS[:1]:
+        model = estimator(kind, target, strength)
+        x, y = scaled(data, "train")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", UserWarning)  # a label that no row has
+            model.fit(x, y.ravel() if target == "value" and y.shape[1] == 1 else y)
+        metrics = measure(objective, *predict(model, *scaled(data, "validation")), "val")
+        if best is None or is_better(metrics[name], best[1][name], mode):
+            best = model, metrics
+    return best
+
+
+def estimator(kind: str, target: str, strength: float) -> BaseEstimator:
+    """The scikit-learn model for a kind of target."""
+    if target == "value":
+        return Ridge(alpha=1 / strength) if kind == "linear" else DummyRegressor()
+    model = LogisticRegression(C=strength, max_iter=200) if kind == "linear" else DummyClassifier(strategy="prior")
+    return OneVsRestClassifier(model) if target == "categories" else model
+
+
+def scaled(data: TaskDataModule, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (N, F), scaled as a backbone gets them, and targets."""
+    x, y = data.parts[part]
+    return data.preprocessor(x).flatten(1).numpy(), y.numpy()
+
+
+def predict(model: BaseEstimator, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Outputs as an objective's head gives them, and targets as a tensor."""
+    if not hasattr(model, "predict_proba"):
+        return torch.from_numpy(model.predict(x)).float().reshape(len(x), -1), torch.from_numpy(y)
+    p = torch.from_numpy(model.predict_proba(x)).float().clamp(1e-6, 1 - 1e-6)
+    return (p.logit() if isinstance(model, OneVsRestClassifier) else p.log()), torch.from_numpy(y)
+
+
+def measure(objective: Any, outputs: Tensor, y: Tensor, part: str) -> dict[str, float]:
+    """The objective's metrics by their names."""
+    return {f"{part}/{name}": float(metric(outputs, y)) for name, metric in objective.metrics().items()}
