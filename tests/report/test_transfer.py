@@ -1,79 +1,267 @@
-"""The report, from made run folders whose truth is known."""
+"""The report of a transfer, from made run folders whose truth is known."""
 
 from __future__ import annotations
 
+import csv
 import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from warmstart.contracts import UserError
 from warmstart.report.transfer import write_report
-from warmstart.run.manifest import Job, Manifest
 
-SCORES = {
-    ("pretrained", 1): [0.8, 0.9],
-    ("scratch", 1): [0.6, 0.7],
-    ("pretrained", 5): [0.9, None],
-    ("scratch", 5): [None, None],
-}
+EXAMPLES = 2000
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    runs = []
-    for (arm, labels), values in SCORES.items():
-        for seed, value in enumerate(values):
-            name = f"{arm}-{labels}-seed{seed}"
-            runs.append(Job(name, {"arm": arm, "labels_per_class": labels, "seed": seed}, {}))
-            record = {"status": "failed", "error": "diverged", "metrics": {}, "cost": None}
-            if value is not None:
-                record = {"status": "done", "metrics": {"test/accuracy": value}, "cost": {"seconds": 1, "steps": 10}}
-            (tmp_path / "runs" / name).mkdir(parents=True)
-            (tmp_path / "runs" / name / "run.json").write_text(json.dumps({"id": name, "stage": "finetune", **record}))
-    (tmp_path / "runs" / "pretrain").mkdir()
-    pretrain = {"id": "base", "cost": {"seconds": 5.0, "steps": 100}, "data": {"rows": {"validation": 270}}}
-    (tmp_path / "runs" / "pretrain" / "run.json").write_text(json.dumps(pretrain))
-    plan = Manifest(tmp_path / "plan", "transfer", "digits", [], "val/accuracy", "max", {"commit": None}, runs)
-    plan.write()
-    (tmp_path / "plan" / "manifest.json").rename(tmp_path / "manifest.json")
-    return tmp_path
+def exact(means: list[float], examples: int = EXAMPLES) -> np.ndarray:
+    """Scores (S, N) of 0 and 1 with these means; the same easy examples in every row."""
+    return np.stack([(np.arange(examples) < round(mean * examples)) * 1.0 for mean in means])
 
 
-def test_means_and_spreads_count_failed_runs_instead_of_dropping_them(folder: Path):
-    table = {(row["arm"], row["labels_per_class"]): row for row in write_report(folder)["table"]}
-    assert table["pretrained", 1]["mean"] == pytest.approx(0.85)
-    assert table["pretrained", 1]["std"] == pytest.approx(statistics.stdev([0.8, 0.9]))
-    assert (table["pretrained", 5]["n"], table["pretrained", 5]["failed"], table["pretrained", 5]["std"]) == (
-        1,
-        1,
-        None,
+def drawn(mean: float, seeds: int = 10, seed: int = 0) -> np.ndarray:
+    """Scores (S, N) of 0 and 1: seeds that differ a little, and examples that are independent."""
+    rng = np.random.default_rng(seed)
+    return (rng.random((seeds, EXAMPLES)) < mean + rng.normal(0, 0.01, (seeds, 1))) * 1.0
+
+
+def verdicts(report: dict) -> dict:
+    return {(row["arm"], row["budget"], row["labels"]): row for row in report["verdicts"]}
+
+
+def test_the_four_words_and_the_headline(made):
+    report = write_report(
+        made(
+            {
+                ("pretrained", "steps", 1): drawn(0.80, seed=1),
+                ("scratch", "steps", 1): drawn(0.70, seed=2),
+                ("shuffled", "steps", 1): drawn(0.60, seed=3),
+                ("pretrained", "steps", 5): drawn(0.90, seed=4),
+                ("scratch", "steps", 5): drawn(0.895, seed=5),
+                ("shuffled", "steps", 5): drawn(0.895, seed=5),
+            }
+        )
     )
-    assert (table["scratch", 5]["mean"], table["scratch", 5]["failed"]) == (None, 2)
+    rows = verdicts(report)
+    assert rows["pretrained", "steps", 1]["verdict"] == "helps"
+    assert rows["shuffled", "steps", 1]["verdict"] == "hurts"
+    assert rows["pretrained", "steps", 5]["verdict"] == "cannot tell"
+    assert rows["pretrained", "steps", 5]["seeds_needed"] > 10
+    assert rows["shuffled", "steps", 5]["verdict"] == "equivalent"
+    assert report["headline"]["verdict"] == "helps"
+    assert "helps with 1 label per class" in report["headline"]["sentence"]
+    assert "can tell with 5 labels per class" in report["headline"]["sentence"]
+
+
+def test_a_row_can_be_recomputed_from_runs_csv(made):
+    pretrained, scratch = [0.8, 0.9, 0.85, 0.7, 0.75, 0.9], [0.6, 0.75, 0.7, 0.6, 0.7, 0.75]
+    folder = made({("pretrained", "steps", 1): exact(pretrained), ("scratch", "steps", 1): exact(scratch)})
+    report = write_report(folder)
+    with open(folder / "runs.csv", newline="") as stream:
+        runs = list(csv.DictReader(stream))
+    assert list(runs[0]) == [
+        "arm",
+        "budget",
+        "labels",
+        "seed",
+        "status",
+        "val",
+        "test",
+        "steps",
+        "seconds",
+        "examples",
+        "run",
+    ]
+    values = {arm: [float(run["test"]) for run in runs if run["arm"] == arm] for arm in ("pretrained", "scratch")}
+    (row,) = report["verdicts"]
+    differences = np.subtract(values["pretrained"], values["scratch"])
+    assert row["n"] == 6
+    assert row["difference"] == pytest.approx(differences.mean())
+    assert row["effect"] == pytest.approx(differences.mean() / differences.std(ddof=1))
+    # One test example is worth less than the seeds' spread, so the interval is little wider than that over seeds.
+    plain = stats.ttest_1samp(differences, 0).confidence_interval()
+    assert row["interval"][0] <= plain.low + 1e-9
+    assert row["interval"][1] >= plain.high - 1e-9
+    assert row["interval"][1] - row["interval"][0] < 1.5 * (plain.high - plain.low)
+    table = {row["arm"]: row for row in report["table"]}
+    assert table["pretrained"]["mean"] == pytest.approx(statistics.mean(pretrained))
+    assert table["pretrained"]["std"] == pytest.approx(statistics.stdev(pretrained))
+
+
+def test_holm_counts_every_verdict_of_the_report(made):
+    scores = {}
+    for labels in (1, 2, 5, 20):
+        scores["pretrained", "steps", labels] = drawn(0.72, seed=labels)
+        scores["scratch", "steps", labels] = drawn(0.70, seed=100 + labels)
+    rows = write_report(made(scores))["verdicts"]
+    ordered = sorted(rows, key=lambda row: row["p"])
+    assert ordered[0]["p_holm"] == pytest.approx(min(1, 4 * ordered[0]["p"]))
+    assert all(row["p_holm"] >= row["p"] for row in rows)
+
+
+def test_for_a_loss_less_is_better(made):
+    better, worse = np.full((6, 50), 1.0), np.full((6, 50), 2.0)
+    better += np.linspace(0, 0.1, 6)[:, None]
+    report = write_report(
+        made({("pretrained", "steps", 1): better, ("scratch", "steps", 1): worse}, metric="val/mae", mode="min")
+    )
+    (row,) = report["verdicts"]
+    assert row["difference"] == pytest.approx(0.95)
+    assert row["verdict"] == report["headline"]["verdict"] == "helps"
+    low, high = report["table"][0]["interval"]
+    assert low < report["table"][0]["mean"] < high
+
+
+def test_fewer_than_five_seeds_give_no_verdict_and_say_why(made):
+    report = write_report(
+        made({("pretrained", "steps", 1): drawn(0.9, 4), ("scratch", "steps", 1): drawn(0.5, 4, seed=9)})
+    )
+    assert report["verdicts"][0]["verdict"] is None
+    assert report["headline"] == {
+        "verdict": None,
+        "sentence": "No verdict: 4 paired seeds are too few to tell noise from gain; 5 are needed.",
+        "arm": "pretrained",
+        "against": "scratch",
+        "budget": "steps",
+    }
+
+
+def test_several_pretrainings_are_what_is_independent(made):
+    rng = np.random.default_rng(0)
+    effects = np.tile([0.15, 0.0, 0.1, -0.05, 0.05], 2)[:, None]
+    scratch = (rng.random((10, EXAMPLES)) < 0.7) * 1.0
+    pretrained = (rng.random((10, EXAMPLES)) < 0.7 + effects) * 1.0
+    scores = {("pretrained", "steps", 1): pretrained, ("scratch", "steps", 1): scratch}
+    (row,) = write_report(made(scores, rules={"pretrain_seeds": 5}))["verdicts"]
+    by_pretraining = (pretrained - scratch).mean(1).reshape(2, 5).mean(0)
+    assert row["n"] == 5
+    assert row["difference"] == pytest.approx(by_pretraining.mean())
+    assert row["effect"] == pytest.approx(by_pretraining.mean() / by_pretraining.std(ddof=1))
+
+
+def test_an_arm_with_a_failed_run_is_flagged_and_not_judged(made, rewrite):
+    folder = made({("pretrained", "steps", 1): drawn(0.9), ("scratch", "steps", 1): drawn(0.5, seed=9)})
+    rewrite(folder, "scratch-steps-1-seed3", status="failed", error="diverged: the loss is infinite", metrics={})
+    report = write_report(folder)
+    (row,) = report["verdicts"]
+    assert (row["n"], row["verdict"], row["flag"]) == (9, "cannot tell", "1 of 10 scratch runs failed")
+    assert report["headline"]["verdict"] == "cannot tell"
+    assert "1 of 10 scratch runs failed" in report["warnings"][0]
+    assert report["table"][1]["failed"] == 1
     text = (folder / "report.md").read_text()
-    assert "n=0, 2 failed" in text
-    assert "3 not done" in text
+    assert "1 failed" in text
     assert "nan" not in text.lower()
 
 
-def test_rebuilt_reports_are_equal_and_need_no_torch(folder: Path):
+def test_unfinished_runs_are_named_and_left_out(made, rewrite):
+    folder = made({("pretrained", "steps", 1): drawn(0.9), ("scratch", "steps", 1): drawn(0.5, seed=9)})
+    rewrite(folder, "scratch-steps-1-seed3", status="interrupted")
+    report = write_report(folder)
+    assert report["verdicts"][0]["n"] == 9
+    assert "1 of 20 runs are unfinished and left out (scratch at 1; seeds 3)" in report["warnings"][0]
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_fewer_than_two_runs_are_refused(made, rewrite, kept: int):
+    folder = made({("pretrained", "steps", 1): drawn(0.9, 2), ("scratch", "steps", 1): drawn(0.5, 2)})
+    names = [path.name for path in sorted((folder / "runs").glob("*seed*"))]
+    for name in names[kept:]:
+        rewrite(folder, name, status="failed", error="out of memory")
+    count = "no finetuning run is done" if kept == 0 else "only one finetuning run is done"
+    with pytest.raises(UserError, match=f"{count}.*out of memory"):
+        write_report(folder)
+
+
+def test_what_cannot_be_compared_is_refused(made, rewrite, tmp_path: Path):
+    folder = made({("pretrained", "steps", 1): drawn(0.9), ("scratch", "steps", 1): drawn(0.5)})
+    rewrite(folder, "scratch-steps-1-seed3", data={"fingerprint": "g", "rows": {"train": 10}})
+    with pytest.raises(UserError, match=r"scratch-steps-1-seed3 and .* were made on different data"):
+        write_report(folder)
+    rewrite(folder, "scratch-steps-1-seed3", metrics={"test/f1": 0.5})
+    with pytest.raises(UserError, match=r"scratch-steps-1-seed3 has no test/accuracy: mixed metrics"):
+        write_report(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no manifest.json"):
+        write_report(tmp_path / "empty")
+
+
+def test_rebuilt_reports_are_equal_and_need_no_torch(made):
+    folder = made({("pretrained", "steps", 1): drawn(0.9), ("scratch", "steps", 1): drawn(0.5, seed=9)})
     write_report(folder)
     before = (folder / "report.json").read_bytes()
     code = (
-        "import sys, pathlib; from warmstart.report.transfer import write_report;"
-        f"write_report(pathlib.Path({str(folder)!r})); assert 'torch' not in sys.modules"
+        "import sys; from warmstart import main; main.main.__globals__['sys'].argv[1:] = "
+        f"['stage=report', 'runs={folder}']; main.main(); assert 'torch' not in sys.modules; print('fine')"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.endswith("fine\n"), done.stderr
     assert (folder / "report.json").read_bytes() == before
 
 
-def test_nothing_done_or_nothing_there(folder: Path, tmp_path_factory: pytest.TempPathFactory):
-    with pytest.raises(UserError, match=r"no manifest.json"):
-        write_report(tmp_path_factory.mktemp("empty"))
-    for path in (folder / "runs").glob("*seed*/run.json"):
-        path.write_text(json.dumps({"id": "x", "stage": "finetune", "status": "planned"}))
-    with pytest.raises(UserError, match="no finetuning run is done"):
-        write_report(folder)
+def test_labels_saved_are_read_off_the_controls_curve(made):
+    control = {1: 0.5, 2: 0.6, 4: 0.7, 8: 0.8}
+    scores = {}
+    for labels, mean in control.items():
+        scores["pretrained", "steps", labels] = exact([mean + 0.1] * 6)
+        scores["scratch", "steps", labels] = exact([mean] * 6)
+    saved = write_report(made(scores))["labels_saved"]
+    assert [row["multiplier"] for row in saved] == [pytest.approx(2, rel=0.02)] * 3 + [None]
+    assert saved[0]["interval"] == [pytest.approx(2, rel=0.15)] * 2
+    assert saved[3]["text"].startswith("more than 1 times")
+
+
+def test_time_to_the_controls_best_is_censored_where_it_is_not_reached(made):
+    scores = {("pretrained", "steps", 1): exact([0.9, 0.9, 0.5]), ("scratch", "steps", 1): exact([0.8, 0.8, 0.8])}
+    curves = {"pretrained": [0.6, 0.8, 0.9], "scratch": [0.2, 0.4, 0.6, 0.8]}
+    (row,) = write_report(made(scores, curves=curves))["time_to_target"]
+    assert (row["n"], row["reached"]) == (3, 3)
+    assert (row["steps"], row["steps_against"]) == (20, 40)
+    assert (row["examples"], row["examples_against"]) == (200, 400)
+    assert row["tasks_to_pay_back_examples"] == pytest.approx(6400 / 200)
+
+
+def test_a_target_that_is_never_reached_is_not_a_number_of_steps(made):
+    scores = {("pretrained", "steps", 1): exact([0.5] * 3), ("scratch", "steps", 1): exact([0.8] * 3)}
+    curves = {"pretrained": [0.4, 0.5], "scratch": [0.2, 0.8]}
+    (row,) = write_report(made(scores, curves=curves))["time_to_target"]
+    assert (row["reached"], row["steps"], row["tasks_to_pay_back_steps"]) == (0, None, None)
+
+
+def test_the_point_past_which_pretraining_hurts_is_named_only_if_it_is_shown(made):
+    taken = [{"number": n, "step": 10**n, "val/loss": 1 / n} for n in (1, 2, 3)]
+
+    def length_of(*means: float) -> dict:
+        scores = {("pretrained", "steps", 1): drawn(0.7), ("scratch", "steps", 1): drawn(0.7, seed=1)}
+        for number, mean in enumerate(means, start=1):
+            scores[f"pretrained@{number}", "steps", 1] = drawn(mean, seed=10 + number)
+        return write_report(made(scores, snapshots=taken))["pretraining_length"]
+
+    worse = length_of(0.7, 0.8, 0.6)
+    assert worse["turning_step"] == 100
+    assert "past step 100 lowers the task score" in worse["sentence"]
+    assert length_of(0.7, 0.75, 0.75)["turning_step"] is None
+
+
+def test_warnings_for_overlap_shuffled_weights_and_simple_models(made):
+    folder = made(
+        {
+            ("pretrained", "steps", 1): drawn(0.8, seed=1),
+            ("scratch", "steps", 1): drawn(0.6, seed=2),
+            ("shuffled", "steps", 1): drawn(0.7, seed=3),
+            ("linear", "steps", 1): drawn(0.9, seed=4),
+        }
+    )
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    record["overlap"] |= {"exact": [3, 4], "near": [7]}
+    path.write_text(json.dumps(record))
+    warnings = "\n".join(write_report(folder)["warnings"])
+    assert "2 of 100 test rows are among the rows of digits that the pretraining saw (rows 3, 4)" in warnings
+    assert "1 of 100 test rows nearly are" in warnings
+    assert "shuffled weights help too" in warnings
+    assert "a linear model on the raw inputs scores better than pretrained with 1 label per class" in warnings

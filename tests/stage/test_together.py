@@ -33,6 +33,10 @@ STEPS = (
     *("trainer.max_epochs=-1", "trainer.max_steps=27", "trainer.check_val_every_n_epoch=null"),
     *("trainer.val_check_interval=10", "trainer.log_every_n_steps=4"),
 )
+PATIENT = (
+    *("trainer.max_epochs=-1", "trainer.max_steps=300", "trainer.check_val_every_n_epoch=null"),
+    *("trainer.val_check_interval=10", "trainer.min_steps=60", "patience=30"),
+)
 WITHIN = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2", "trainer.val_check_interval=4")
 SUBSET = ("data.labels_per_class=10", "data.batch_size=16", "data.augment.noise=0.2", "data.augment.shift=1")
 MOMENTUM = ("optimizer=sgd", "optimizer.momentum=0.9", "scheduler=one_cycle")
@@ -99,6 +103,8 @@ def without_chance(record: dict) -> dict:
     kept = {key: value for key, value in record.items() if key not in ("id", "weights_sha256", "model_sha256")}
     kept["metrics"] = list(record["metrics"])
     kept["cost"] = {name: record["cost"][name] for name in ("steps", "examples")}
+    if record["transfer"] is not None:
+        kept["transfer"] = {**record["transfer"], "cka": pytest.approx(record["transfer"]["cka"], abs=NEAR)}
     return kept
 
 
@@ -114,6 +120,8 @@ def assert_same(alone: RunFolder, run: RunFolder) -> None:
     assert sorted(path.name for path in (run.path / "model").glob("*")) == sorted(
         path.name for path in (alone.path / "model").glob("*")
     )
+    for path in alone.path.glob("test_scores.npy"):
+        assert np.abs(np.load(run.path / path.name) - np.load(path)).mean() < NEAR
     for path in (alone.path / "model").glob("*.safetensors"):
         ours = load_file(run.path / "model" / path.name)
         for name, tensor in load_file(path).items():
@@ -139,6 +147,12 @@ CASES = {
         (*FINETUNE, *WITHIN, *SUBSET, *MOMENTUM),
         "seed=0 optimizer.lr=0.1",
         "seed=1 optimizer.lr=0.1",
+    ),
+    "an end to patience": (
+        (*FINETUNE, *PATIENT, *SUBSET),
+        "seed=0 optimizer.lr=0.01",
+        "seed=1 optimizer.lr=0.001",
+        "seed=2 optimizer.lr=0.03",
     ),
     "a run too short to validate": ((*FINETUNE, "trainer.check_val_every_n_epoch=5"), "seed=0", "seed=1"),
     "label smoothing": (
@@ -176,6 +190,13 @@ def test_each_job_comes_out_as_alone(case, jobs: Jobs, table: Path):
     configs = jobs(shared, *own)
     for config, run in zip(configs, run_together(configs)):
         assert_same(run_alone(config), run)
+
+
+def test_patience_ends_each_job_at_a_step_of_its_own(jobs: Jobs):
+    shared, *own = CASES["an end to patience"]
+    steps = [run.record["cost"]["steps"] for run in run_together(jobs(shared, *own))]
+    assert len(set(steps)) > 1
+    assert all(60 <= step < 300 for step in steps)
 
 
 def test_jobs_that_start_from_saved_backbones_and_from_scratch(jobs: Jobs, tmp_path: Path):

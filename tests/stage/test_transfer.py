@@ -1,4 +1,4 @@
-"""The transfer: a table of arms, budgets and seeds; paired; nothing done twice."""
+"""The transfer: arms, budgets and seeds, paired; nothing done twice; nothing chosen on the test split."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from warmstart.data.digits import Digits
 from warmstart.run.folder import RunFolder
-from warmstart.stage import transfer
+from warmstart.stage.arms import Sizes, arm_config, finetunings
 
 SMALL = (
     "stage=transfer",
@@ -21,6 +22,16 @@ SMALL = (
     "trainer.val_check_interval=4",
     "pretrain.trainer.max_epochs=1",
 )
+FOUR = "transfer.arms=[pretrained,scratch,probe,random_probe]"
+ONE = ("transfer.labels=[2]", "transfer.seeds=1", "transfer.arms=[pretrained,scratch]")
+
+
+def reported(outcome) -> dict:
+    return json.loads((outcome.run("transfer") / "report.json").read_text())
+
+
+def record(folder: Path, name: str) -> dict:
+    return json.loads((folder / "runs" / name / "run.json").read_text())
 
 
 def statuses(folder: Path) -> dict[str, tuple[str, str, int]]:
@@ -33,17 +44,18 @@ def statuses(folder: Path) -> dict[str, tuple[str, str, int]]:
 
 
 def test_table_report_and_runs(cli):
-    outcome = cli(*SMALL)
+    outcome = cli(*SMALL, FOUR)
     assert outcome.status == 0, outcome.err
     folder = outcome.run("transfer")
     report = json.loads((folder / "report.json").read_text())
     assert len(report["table"]) == 4 * 2
-    assert len(report["runs"]) == 4 * 2 * 2
+    assert len(report["tables"]["converged"]) == 2 * 2
+    assert len(report["runs"]) == 4 * 2 * 2 + 2 * 2 * 2
     for row in report["table"]:
         values = [
             r["value"]
             for r in report["runs"]
-            if (r["arm"], r["labels_per_class"]) == (row["arm"], row["labels_per_class"])
+            if (r["arm"], r["labels_per_class"], r["budget"]) == (row["arm"], row["labels_per_class"], "steps")
         ]
         assert row["metric"] == "test/accuracy"
         assert row["n"] == 2
@@ -95,14 +107,15 @@ def test_arms_of_one_seed_share_subset_order_and_head(composed, monkeypatch: pyt
     whole = OmegaConf.create(OmegaConf.to_container(config, resolve=True)["pretrain"])
     base = pretrain.run(whole, RunFolder.create(whole, tmp_path, "base"))
     monkeypatch.setattr(finetune, "training", spy)
-    for arm in config.transfer.arms:
+    arms = ("pretrained", "scratch", "probe", "random_probe", "shuffled")
+    for arm in arms:
         for seed in (0, 1):
             name = (arm, seed)
             with pytest.raises(Stop):
-                finetune.run(transfer.arm_config(config, arm, str(base.path), 2, seed))
+                finetune.run(arm_config(config, arm, str(base.path), 2, seed))
     for seed in (0, 1):
         one = seen["pretrained", seed]
-        for arm in config.transfer.arms:
+        for arm in arms:
             other = seen[arm, seed]
             assert torch.equal(one[0], other[0])
             assert one[1] == other[1]
@@ -113,24 +126,39 @@ def test_arms_of_one_seed_share_subset_order_and_head(composed, monkeypatch: pyt
     assert not torch.equal(seen["scratch", 0][3], seen["scratch", 1][3])
     assert not torch.equal(seen["scratch", 0][3], seen["pretrained", 0][3])
     assert not torch.equal(seen["scratch", 0][0], seen["scratch", 1][0])
+    shuffled, pretrained = seen["shuffled", 0][3], seen["pretrained", 0][3]
+    assert not torch.equal(shuffled, pretrained)
+    assert torch.equal(shuffled.sort().values, pretrained.sort().values)
+    name = ("more labels", 0)
+    with pytest.raises(Stop):
+        finetune.run(arm_config(config, "scratch", str(base.path), 5, 0))
+    few, more = ({row.numpy().tobytes() for row in seen[key][0]} for key in (("scratch", 0), name))
+    assert few < more
 
 
 def test_a_diverged_arm_is_counted_and_does_not_stop_the_rest(cli):
-    outcome = cli(*SMALL, "transfer.arms=[scratch,probe]", "+arm.scratch.optimizer.lr=1e30", "transfer.labels=[2]")
+    words = ("transfer.arms=[scratch,probe]", "+arm.scratch.optimizer.lr=1e30", "transfer.labels=[2]")
+    outcome = cli(*SMALL, *words, "transfer.budgets.converged=[]", "arm.probe.against=scratch")
     assert outcome.status == 0, outcome.err
-    report = json.loads((outcome.run("transfer") / "report.json").read_text())
+    report = reported(outcome)
     scratch, probe = report["table"]
     assert (scratch["n"], scratch["failed"], scratch["mean"]) == (0, 2, None)
     assert (probe["n"], probe["failed"]) == (2, 0)
     assert all("diverged" in run["error"] for run in report["runs"] if run["arm"] == "scratch")
     assert "2 failed" in outcome.out
     assert "nan" not in outcome.out.lower()
+    (row,) = report["verdicts"]
+    assert row["flag"] == "2 of 2 scratch runs failed"
+    assert row["difference"] is None
+    assert any("2 of 2 scratch runs failed" in line for line in report["warnings"])
 
 
 def test_all_labels_and_unknown_arms(cli):
-    outcome = cli(*SMALL, "transfer.labels=[all]", "transfer.seeds=1", "transfer.arms=[scratch]")
+    outcome = cli(*SMALL, "transfer.labels=[all]", "transfer.arms=[trivial,linear]")
     assert outcome.status == 0, outcome.err
-    assert json.loads((outcome.run("transfer") / "report.json").read_text())["table"][0]["labels_per_class"] == "all"
+    trivial, linear = reported(outcome)["table"]
+    assert trivial["labels_per_class"] == "all"
+    assert trivial["mean"] < 0.15 < 0.9 < linear["mean"]
     unknown = cli(*SMALL, "transfer.arms=[scrach]")
     assert unknown.status == 2
     assert "there is no arm scrach" in unknown.error
@@ -143,6 +171,10 @@ def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
         (("transfer.labels=[1,1]",), "different values"),
         (("transfer.labels=3",), "in brackets"),
         (("transfer.arms=[]",), "in brackets"),
+        (("+transfer.budgets.forever=[scratch]",), "there is no such budget"),
+        (("transfer.pretrain_seeds=3",), "must divide"),
+        (("transfer.require=help",), "transfer.require=help"),
+        (("arm.probe.against=random",), "there is no such arm"),
         (("objective=regression",), "objective=regression"),
     ):
         outcome = cli(*SMALL, *words)
@@ -153,11 +185,15 @@ def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
 
 def test_shares_of_the_rows_are_budgets_too(cli):
     words = ("experiment=vectors", "data.rows=400", "objective=regression", "loss=mse", "transfer.labels=[0.1,all]")
-    outcome = cli(*SMALL, *words, "transfer.arms=[scratch]", "pretrain.data.batch_size=64")
+    outcome = cli(*SMALL, *words, "transfer.arms=[pretrained,scratch]", "pretrain.data.batch_size=64")
     assert outcome.status == 0, outcome.err
-    report = json.loads((outcome.run("transfer") / "report.json").read_text())
-    assert [row["labels_per_class"] for row in report["table"]] == [0.1, "all"]
+    report = reported(outcome)
+    assert [row["labels_per_class"] for row in report["table"]] == [0.1, "all"] * 2
     assert report["mode"] == "min"
+    means = {(row["arm"], row["labels_per_class"]): row["mean"] for row in report["table"]}
+    for row in report["verdicts"][:2]:
+        oriented = means["scratch", row["labels"]] - means["pretrained", row["labels"]]
+        assert row["difference"] == pytest.approx(oriented)
 
 
 @pytest.mark.parametrize("experiment", ["digits", "vectors", "cifar10", "table", "images"])
@@ -169,3 +205,126 @@ def test_pretraining_and_finetuning_split_the_data_alike_whatever_is_overridden(
     for key, value in tied["data"].items():
         assert key in own or value == f"${{data.{key}}}", key
     assert tied["backbone"] == "${backbone}"
+
+
+def test_budgets_lengthen_the_arms_they_are_about(composed, tmp_path: Path):
+    words = ("trainer.max_steps=200", "trainer.val_check_interval=20", "transfer=full", "transfer.seeds=1")
+    config = composed("stage=transfer", *words, "transfer.labels=[2]", "pretrain.snapshots=0", f"output_dir={tmp_path}")
+    jobs = {job.name: job.config for job in finetunings(config, tmp_path, Sizes({2: 20}, examples=30_000))}
+    assert jobs["scratch-total-2-seed0"]["trainer"]["max_steps"] == 200 + 30_000 // 20
+    assert "pretrained-total-2-seed0" not in jobs  # the run at equal steps counts at both budgets
+    warm, cold = (jobs[f"{arm}-converged-2-seed0"] for arm in ("pretrained", "scratch"))
+    assert warm["trainer"]["max_steps"] == 400
+    assert cold["trainer"]["min_steps"] == cold["trainer"]["max_steps"] == 3 * 400
+    assert warm["patience"] == 10 * warm["trainer"]["val_check_interval"]
+    assert warm["trainer"]["max_steps"] / warm["trainer"]["val_check_interval"] == 400 / 20
+    assert cold["trainer"]["max_steps"] / cold["trainer"]["val_check_interval"] == 400 / 20
+    baselines = [name for name in jobs if name.startswith(("trivial", "linear"))]
+    assert baselines == ["trivial-2-seed0", "linear-2-seed0"]
+
+
+def test_tuning_is_equal_and_never_sees_the_test_split(cli, monkeypatch: pytest.MonkeyPatch):
+    words = (*SMALL, *ONE, "transfer.tune=3", "transfer.budgets.converged=[]")
+    first = cli(*words)
+    assert first.status == 0, first.err
+    folder = first.run("transfer")
+    trials = [path.name for path in folder.glob("runs/tune-*")]
+    assert sorted(name.split("-")[1] for name in trials) == ["pretrained"] * 6 + ["scratch"] * 6
+    for name in trials:
+        assert not any(metric.startswith("test/") for metric in record(folder, name)["metrics"])
+        assert not (folder / "runs" / name / "test_scores.npy").exists()
+    chosen = {one["arm"]: one["lr"] for one in reported(first)["tuning"]}
+    for arm, rate in chosen.items():
+        rates = {}
+        for name in trials:
+            if name.split("-")[1] == arm:
+                config = OmegaConf.load(folder / "runs" / name / "config.yaml")
+                rates.setdefault(config.optimizer.lr, []).append(record(folder, name)["metrics"]["val/accuracy"])
+        assert rate == max(rates, key=lambda rate: np.mean(rates[rate]))
+    assert "learning rates chosen on validation" in first.err
+    before = reported(first)
+
+    load = Digits.load
+
+    def with_another_test_split(self, target):
+        splits = load(self, target)
+        splits.test.y = np.roll(splits.test.y, 1)
+        return splits
+
+    monkeypatch.setattr(Digits, "load", with_another_test_split)
+    second = cli(*words)
+    assert second.run("transfer") != folder
+    assert reported(second)["tuning"] == before["tuning"]
+    assert reported(second)["table"] != before["table"]
+
+
+def test_several_pretrainings_share_the_seeds_out(cli):
+    words = ("transfer.pretrain_seeds=2", "transfer.arms=[pretrained,scratch]", "transfer.labels=[2]")
+    outcome = cli(*SMALL, *words, "transfer.seeds=4", "transfer.budgets.converged=[]")
+    assert outcome.status == 0, outcome.err
+    folder, report = outcome.run("transfer"), reported(outcome)
+    bases = [record(folder, f"pretrain{number}") for number in (0, 1)]
+    assert bases[0]["weights_sha256"] != bases[1]["weights_sha256"]
+    for seed in range(4):
+        parent = record(folder, f"pretrained-2-seed{seed}")["parent"]
+        assert parent["weights_sha256"] == bases[seed % 2]["weights_sha256"]
+    assert [row["n"] for row in report["verdicts"]] == [2]
+    assert "2 paired pretrainings are too few" in report["headline"]["sentence"]
+
+
+def test_snapshots_are_finetuned_too(cli):
+    words = ("pretrain.snapshots=3", "transfer.arms=[pretrained,scratch]", "transfer.labels=[2]")
+    outcome = cli(*SMALL, *words, "transfer.budgets.converged=[]")
+    assert outcome.status == 0, outcome.err
+    folder, length = outcome.run("transfer"), reported(outcome)["pretraining_length"]
+    taken = record(folder, "pretrain")["snapshots"]
+    assert [point["step"] for point in length["points"]] == [one["step"] for one in taken] == [3, 7, 20]
+    for number, point in enumerate(length["points"], start=1):
+        scores = [record(folder, f"snapshot{number}-2-seed{seed}")["metrics"]["test/accuracy"] for seed in (0, 1)]
+        assert point["score"] == pytest.approx(np.mean(scores))
+        assert point["generic_loss"] == taken[number - 1]["val/loss"]
+    assert (
+        record(folder, "snapshot1-2-seed0")["parent"]["weights_sha256"] != record(folder, "pretrain")["weights_sha256"]
+    )
+
+
+def test_a_required_verdict_that_is_not_reached_is_exit_status_4(cli):
+    outcome = cli(*SMALL, *ONE, "transfer.seeds=2", "transfer.require=helps", "transfer.budgets.converged=[]")
+    assert outcome.status == 4
+    assert "transfer.require=helps, but the verdict is: none" in outcome.error
+    assert outcome.record("transfer")["status"] == "done"
+    assert reported(outcome)["headline"]["verdict"] is None
+
+
+def test_a_pretraining_on_the_test_rows_is_noticed(cli):
+    outcome = cli(*SMALL, *ONE, "transfer.seeds=2", "pretrain.data.split_seed=1", "transfer.budgets.converged=[]")
+    assert outcome.status == 0, outcome.err
+    overlap = outcome.record("transfer")["overlap"]
+    ours, theirs = Digits(0).load(None), Digits(1).load(None)
+    seen = {row.tobytes() for row in theirs.train.x}
+    assert overlap["exact"] == [row for row, x in enumerate(ours.test.x) if x.tobytes() in seen]
+    assert f"{len(overlap['exact'])} of 270 test rows are among the rows of digits" in reported(outcome)["warnings"][0]
+    alone = cli("stage=pretrain", "pictures=false", "trainer.max_epochs=1", "data.split_seed=1")
+    warned = cli("stage=finetune", "pictures=false", "trainer.max_epochs=1", f"init={alone.run('pretrain')}")
+    assert "has seen rows that data.split_seed=0 tests on" in warned.err
+
+
+def test_what_was_changed_after_it_was_done_is_refused(cli):
+    outcome = cli(*SMALL, *ONE, "transfer.seeds=2", "transfer.budgets.converged=[]")
+    folder = outcome.run("transfer")
+    for name in ("run.json", "test_scores.npy", "metrics.csv"):
+        path = folder / "runs" / "scratch-2-seed1" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + b" ")
+        changed = cli("stage=report", f"runs={folder}")
+        assert changed.status == 2
+        assert f"{path} was changed" in changed.error
+        path.unlink()
+        assert f"{path} is gone" in cli("stage=report", f"runs={folder}").error
+        path.write_bytes(whole)
+    path = folder / "config.yaml"
+    whole = path.read_text()
+    path.write_text(whole.replace("margin: 0.01", "margin: 0.5"))
+    assert "the rules of its verdicts" in cli("stage=report", f"runs={folder}").error
+    path.write_text(whole)
+    assert cli("stage=report", f"runs={folder}").status == 0

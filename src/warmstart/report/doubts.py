@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from warmstart.report.runs import Run, Transfer
-from warmstart.report.verdicts import comparisons
+from warmstart.report.verdicts import comparisons, labels_text
 
 
 def checks(transfer: Transfer) -> dict[str, Any]:
@@ -73,8 +73,8 @@ def overlap_warnings(transfer: Transfer) -> list[str]:
         if rows:
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             found.append(
-                f"{len(rows)} of {overlap['test_rows']} test rows {word} among the rows of {overlap['generic']} that the "
-                f"pretraining saw (rows {shown}): scores of pretrained arms may be too good"
+                f"{len(rows)} of {overlap['test_rows']} test rows {word} among the rows of {overlap['generic']} that "
+                f"the pretraining saw (rows {shown}): scores of pretrained arms may be too good"
             )
     return found
 
@@ -124,7 +124,7 @@ def control_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
                 and transfer.sign * (means[arm, label] - means[other, label]) > 0
             ]
             if labels:
-                found.append(f"{name} scores better than {other} with {', '.join(map(str, labels))} labels per class")
+                found.append(f"{name} scores better than {other} with {labels_text(labels)}")
     return found
 
 
@@ -136,8 +136,8 @@ def convergence_warnings(transfer: Transfer) -> list[str]:
         improving = [run for run in runs if is_improving(transfer, run)]
         if improving:
             found.append(
-                f"{len(improving)} of {len(runs)} {arm} runs were still improving at the end of budget converged: raise "
-                "transfer.converged.most"
+                f"{len(improving)} of {len(runs)} {arm} runs were still improving at the end of budget converged: "
+                "raise transfer.converged.most"
             )
     return found
 

@@ -44,16 +44,17 @@ def summary(differences: np.ndarray, alpha: float = 0.05) -> Paired:
     """Mean of per-seed, per-example differences (S, N) with its 1 - alpha t interval and two-sided p against 0.
 
     Seeds and examples are crossed random effects. The error is that of a t test over the seeds, plus the variance
-    among the examples' means beyond what the seeds' noise explains, never below 0; degrees of freedom are
-    Satterthwaite's. Given (S,) or N = 1 it is the paired t test over seeds, which cannot count the test set's noise.
-    Scores (S, N) of one arm instead of differences give the interval of its mean. `effect` is Cohen's d_z, None where
-    the seeds do not differ.
+    among the examples' means beyond what the seeds' noise explains, never below 0. The degrees of freedom of both are
+    averaged in 1 / freedom by their shares of the variance, to first order Cochran and Cox's weighted critical value;
+    Satterthwaite's, which squares the shares, are too many for 5 seeds. Given (S,) or N = 1 it is the paired t test
+    over seeds, which cannot count the test set's noise. Scores (S, N) of one arm instead of differences give the
+    interval of its mean. `effect` is Cohen's d_z, None where the seeds do not differ.
 
     Raises:
         ValueError: not one or two dimensions, nothing in it, or values that are not finite.
 
-    Source: Searle, Casella, McCulloch (1992), "Variance Components", ch. 4 (two-way crossed, random); Satterthwaite
-    (1946), "An Approximate Distribution of Estimates of Variance Components", Biometrics Bulletin 2
+    Source: Searle, Casella, McCulloch (1992), "Variance Components" (two-way crossed, random); Cochran, Cox (1950),
+    "Experimental Designs", as in SAS PROC TTEST
     """
     matrix = _matrix(differences)
     n, examples = matrix.shape
@@ -64,7 +65,7 @@ def summary(differences: np.ndarray, alpha: float = 0.05) -> Paired:
     spread = float(rows.std(ddof=1))
     if spread <= ROUNDING * float(np.abs(matrix).max()):
         spread = 0.0
-    example_error = math.sqrt(_example_variance(matrix, rows))
+    example_error = math.sqrt(_example_variance(matrix - difference))
     error, freedom = _error(spread, n, example_error, examples)
     reach = float(special.stdtrit(freedom, 1 - alpha / 2)) * error
     p = 2 * _tail(abs(difference), error, freedom)
@@ -170,15 +171,14 @@ def _matrix(values: np.ndarray) -> np.ndarray:
     return matrix.reshape(len(matrix), -1)
 
 
-def _example_variance(matrix: np.ndarray, rows: np.ndarray) -> float:
+def _example_variance(centred: np.ndarray) -> float:
     """Variance of the mean that is the examples': of their means, less the interaction's share, at least 0."""
-    n, examples = matrix.shape
+    n, examples = centred.shape
     if examples < 2:
         return 0.0
-    columns = matrix.mean(axis=0)
-    rest = matrix - rows[:, None]
-    rest -= columns - rows.mean()
-    interaction = np.vdot(rest, rest) / ((n - 1) * (examples - 1))
+    rows, columns = centred.mean(axis=1), centred.mean(axis=0)
+    squares = np.vdot(centred, centred) - examples * np.vdot(rows, rows) - n * np.vdot(columns, columns)
+    interaction = squares / ((n - 1) * (examples - 1))
     return max(0.0, float(columns.var(ddof=1) - interaction / n) / examples)
 
 
@@ -187,7 +187,7 @@ def _error(spread: float, n: int, example_error: float, examples: int) -> tuple[
     seeds, test = spread**2 / n, example_error**2
     if seeds + test == 0:
         return 0.0, n - 1.0
-    return math.sqrt(seeds + test), (seeds + test) ** 2 / (seeds**2 / (n - 1) + test**2 / max(examples - 1, 1))
+    return math.sqrt(seeds + test), (seeds + test) / (seeds / (n - 1) + test / max(examples - 1, 1))
 
 
 def _tail(distance: float, error: float, freedom: float) -> float:

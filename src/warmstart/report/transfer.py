@@ -93,7 +93,7 @@ def table(transfer: Transfer, budget: str) -> list[dict[str, Any]]:
 
 
 def tuning(transfer: Transfer) -> list[dict[str, Any]]:
-    """The learning rate that every trained arm was given, by labels; chosen on validation where transfer.tune says so."""
+    """The learning rate that each trained arm was given, by labels; chosen on validation if transfer.tune says so."""
     found: dict[tuple[str, Labels], float] = {}
     for job in transfer.manifest.jobs:
         if job.values.get("arm") in transfer.arms and "optimizer" in job.config:
@@ -130,8 +130,8 @@ def verdict_grid(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     for row in report["verdicts"]:
         low, high = row["interval"]
         word = row["verdict"] or "no verdict"
-        if row["seeds_needed"]:
-            word += f" ({row['seeds_needed']} seeds would)"
+        if word == "cannot tell" and not row["flag"]:
+            word += f" ({row['seeds_needed'] or 'no number of'} seeds would)"
         lines.append(
             [
                 *(str(row[key]) for key in ("arm", "against", "budget", "labels", "n")),

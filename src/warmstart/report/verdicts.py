@@ -156,8 +156,9 @@ def change(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
     row = max(rows, key=lambda row: abs(row["difference"]))
     low, high = row["interval"]
     where = f" at {row['labels']}" if len(rows) > 1 else ""
+    better = "" if transfer.sign == 1 else ", less being better and counted as more"
     name = transfer.metric.removeprefix("test/")
-    return f"{row['difference']:+.3g} {name}{where}, 95 % interval {low:+.3g} to {high:+.3g}"
+    return f"{row['difference']:+.3g} {name}{where}, 95 % interval {low:+.3g} to {high:+.3g}{better}"
 
 
 def labels_text(labels: list[Labels]) -> str:

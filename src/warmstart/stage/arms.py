@@ -1,4 +1,4 @@
-"""The runs of a transfer: every arm at every budget and label count, paired by seed, as jobs that are frozen at once."""
+"""The runs of a transfer: every arm at every budget and label count, paired by seed, as frozen jobs."""
 
 from __future__ import annotations
 

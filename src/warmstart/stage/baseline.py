@@ -1,4 +1,4 @@
-"""stage=baseline: what needs no backbone at all, on the same rows as an arm: the most frequent class, or a linear model."""
+"""stage=baseline: what needs no backbone, on the same rows as an arm: the most frequent class, or a linear model."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from warmstart.run.lineage import finished, latest
 from warmstart.run.saved import SavedModel, load_weights, save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
+from warmstart.stage.leakage import warn_of_other_splits
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Confusions, Projector
 from warmstart.trainer.snapshots import SNAPSHOTS
@@ -128,6 +129,8 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
             raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
         home = next((place for place in (path, *path.parents[:2]) if (place / "run.json").exists()), None)
         found = None if home is None else finished(home)
+    if found is not None and found.record["stage"] == "pretrain":
+        warn_of_other_splits(config, found)
     if found is not None and "model_sha256" not in found.record:
         raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
     if word != "latest" and path.parent.name == SNAPSHOTS:

@@ -105,7 +105,7 @@ class Lockstep:
         self.stack.restore()
         if self.jobs[0].config.get("test"):
             for _, job, values in self.evaluate("test", self.data.test_dataloader(), self.sound):
-                job.log(values, self.step)
+                job.log(values, self.step if job.steps is None else job.steps)
                 job.test = values
 
     def train_epoch(self) -> None:

@@ -11,8 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import Splits, Unmet, UserError
-from warmstart.data.duplicates import find_duplicates
+from warmstart.contracts import Unmet, UserError
 from warmstart.data.module import GenericDataModule
 from warmstart.data.splits import labelled_subset
 from warmstart.report.transfer import show, write_report
@@ -22,6 +21,7 @@ from warmstart.run.manifest import MANIFEST, Manifest
 from warmstart.run.seal import check_seal, write_seal
 from warmstart.stage import parts, tuning
 from warmstart.stage.arms import BUDGETS, PRETRAINING, Sizes, arm_config, budget_of, finetunings, pretrainings
+from warmstart.stage.leakage import find_overlap
 from warmstart.stage.train import runs_folder
 from warmstart.sweep import launch
 from warmstart.sweep.schedule import Rules
@@ -180,17 +180,6 @@ def check_settings(config: DictConfig) -> None:
         )
     if chosen.require is not None and chosen.require not in VERDICTS:
         raise UserError(f"transfer.require={chosen.require}: give {', '.join(VERDICTS)}, or null")
-
-
-def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
-    """Rows of the task's test split that the pretraining sees too, exactly or nearly."""
-    try:
-        rows = generic.preprocessor(generic.preprocessor.encode(splits.test.x))
-    except UserError:
-        return {"exact": [], "near": [], "test_rows": len(splits.test), "comparable": False}
-    seen = generic.preprocessor(generic.parts["train"][0])
-    found = find_duplicates(seen, rows)
-    return {"exact": found.exact, "near": found.near, "test_rows": len(rows), "comparable": True}
 
 
 def examples_of(config: DictConfig, generic: GenericDataModule) -> int:

@@ -26,7 +26,7 @@ def trial_rates(rate: float, count: int) -> list[float]:
 
 
 def trials(config: DictConfig, folder: Path) -> Iterator[Job]:
-    """The runs that choose learning rates: as long as those of the budget `steps`, and without a look at the test split.
+    """The runs that choose learning rates: as long as those of the budget `steps`, without a look at the test split.
 
     Args:
         config: a composed transfer config.

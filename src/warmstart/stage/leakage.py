@@ -1,0 +1,46 @@
+"""Whether a pretraining has seen rows that a task is tested on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart import screen
+from warmstart.contracts import Splits, UserError
+from warmstart.data.duplicates import find_duplicates
+from warmstart.data.module import GenericDataModule
+from warmstart.run.folder import RunFolder
+
+FEWEST_FEATURES = 30  # rows of fewer are near each other by chance
+
+
+def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
+    """Rows of the task's test split that the generic training rows hold too, exactly or nearly.
+
+    `comparable` is False where the two hold different kinds of rows.
+    """
+    nothing = {"exact": [], "near": [], "test_rows": len(splits.test), "comparable": False}
+    try:
+        rows = generic.preprocessor(generic.preprocessor.encode(splits.test.x))
+    except UserError:
+        return nothing
+    seen = generic.preprocessor(generic.parts["train"][0])
+    if seen.shape[1:] != rows.shape[1:]:
+        return nothing
+    found = find_duplicates(seen, rows)
+    near = found.near if rows[0].numel() >= FEWEST_FEATURES else []
+    return {"exact": found.exact, "near": near, "test_rows": len(rows), "comparable": True}
+
+
+def warn_of_other_splits(config: DictConfig, pretraining: RunFolder) -> None:
+    """Say so where a pretraining cut the same data set into other parts."""
+    theirs, ours = OmegaConf.load(pretraining.path / "config.yaml").data, config.data
+    place = ("_target_", "root", "seed")
+    before, now = theirs.get("split_seed"), ours.get("split_seed")
+    if all(theirs.get(key) == ours.get(key) for key in place) and before != now:
+        screen.say(
+            f"warning: {pretraining.path} was pretrained with data.split_seed={before}, so it has seen rows that "
+            f"data.split_seed={now} tests on: pretrain with the same data.split_seed",
+            style="yellow",
+        )

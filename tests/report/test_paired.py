@@ -1,0 +1,218 @@
+"""The paired comparison, against scipy, worked examples and simulated truths."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from scripts.calibrate import TRUTHS, measure
+
+from warmstart.report import paired
+from warmstart.report.paired import (
+    Paired,
+    bootstrap_means,
+    bootstrap_weights,
+    equivalence,
+    holm,
+    seeds_needed,
+    summary,
+    verdict,
+    weighted_means,
+)
+
+ARM = np.array([0.81, 0.84, 0.79, 0.88, 0.83])
+CONTROL = np.array([0.78, 0.80, 0.80, 0.82, 0.79])
+
+
+def crossed(seeds: int, examples: int, rng: np.random.Generator, spreads: tuple[float, float, float]) -> np.ndarray:
+    """Seed, example and interaction effects of these standard deviations around 0."""
+    parts = rng.standard_normal((seeds, 1)), rng.standard_normal((1, examples)), rng.standard_normal((seeds, examples))
+    return sum(spread * part for spread, part in zip(spreads, parts))
+
+
+def scaled(effect: float, n: int) -> np.ndarray:
+    """Per-seed differences whose mean is `effect` of their standard deviations exactly."""
+    values = np.arange(n, dtype=float)
+    return (values - values.mean()) / values.std(ddof=1) + effect
+
+
+@pytest.mark.parametrize("examples", [None, 1, 50])
+def test_without_noise_of_the_test_set_it_is_the_paired_t_test(examples: int | None):
+    differences = ARM - CONTROL
+    if examples:
+        ripple = np.random.default_rng(0).standard_normal((5, examples))
+        ripple -= ripple.mean(axis=0)
+        ripple -= ripple.mean(axis=1, keepdims=True)
+        differences = differences[:, None] + ripple
+    found = summary(differences)
+    scipys = stats.ttest_rel(ARM, CONTROL)
+    interval = scipys.confidence_interval()
+    assert (found.n, found.freedom) == (5, pytest.approx(4))
+    assert found.difference == pytest.approx(np.mean(ARM - CONTROL))
+    assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, scipys.pvalue))
+    assert found.effect == pytest.approx(np.mean(ARM - CONTROL) / np.std(ARM - CONTROL, ddof=1))
+
+
+def test_where_seeds_do_not_matter_it_is_the_t_test_over_examples():
+    examples = np.random.default_rng(0).exponential(size=30)
+    found = summary(np.tile(examples, (6, 1)))
+    scipys = stats.ttest_1samp(examples, 0)
+    interval = scipys.confidence_interval()
+    assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, scipys.pvalue))
+    assert found.effect is None
+
+
+def test_the_error_counts_seeds_examples_and_their_interaction_once():
+    rng = np.random.default_rng(0)
+    seeds, examples, spreads = 8, 40, (0.5, 2.0, 3.0)
+    found = [summary(crossed(seeds, examples, rng, spreads)).standard_error ** 2 for _ in range(2000)]
+    true = spreads[0] ** 2 / seeds + spreads[1] ** 2 / examples + spreads[2] ** 2 / (seeds * examples)
+    assert np.mean(found) == pytest.approx(true, abs=4 * np.std(found) / math.sqrt(2000))
+
+
+def test_the_interval_and_p_agree_at_every_level():
+    matrix = crossed(6, 30, np.random.default_rng(1), (1.0, 2.0, 1.0))
+    found = summary(matrix)
+    at_p = summary(matrix, alpha=found.p)
+    assert 0 in (pytest.approx(at_p.low, abs=1e-9), pytest.approx(at_p.high, abs=1e-9))
+
+
+def test_no_difference_at_all():
+    found = summary(np.zeros((5, 10)))
+    assert (found.difference, found.low, found.high, found.p, found.effect) == (0, 0, 0, 1, None)
+    assert equivalence(found, 0.01) == 0
+    assert equivalence(found, 0) == 0.5
+    assert seeds_needed(found) is None
+
+
+def test_one_seed_tells_nothing():
+    found = summary(np.array([[0.1, 0.2]]))
+    assert (found.n, found.difference, found.low, found.high, found.p) == (1, pytest.approx(0.15), None, None, 1)
+    assert equivalence(found, 1.0) == 1
+    assert seeds_needed(found) is None
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.zeros((5, 10)),
+        np.full((5, 10), 0.1),
+        np.full(5, 0.1),
+        np.ones((1, 1)),
+        np.ones((2, 1)),
+        np.eye(3),
+        np.tile([0.0, 1.0], (4, 1)),
+        np.array([0.9, 0.8, 0.7]) - np.array([0.8, 0.7, 0.6]),
+        1e300 * np.array([1.0, -1.0, 2.0]) / 1e300,
+        np.full((5, 3), 1e-300),
+    ],
+)
+def test_nothing_is_ever_nan(matrix: np.ndarray):
+    found = summary(matrix)
+    numbers = [value for value in dataclasses.astuple(found) if value is not None]
+    numbers += [equivalence(found, margin) for margin in (0, 0.1, 1)]
+    assert all(math.isfinite(number) for number in numbers)
+    assert 0 <= found.p <= 1
+    assert seeds_needed(found) is None or seeds_needed(found) >= 2
+
+
+def test_equal_differences_up_to_rounding_have_no_effect_size():
+    assert summary(np.array([0.9, 0.8, 0.7]) - np.array([0.8, 0.7, 0.6])).effect is None
+
+
+@pytest.mark.parametrize("matrix", [[], [[]], [0.1, np.nan], [[np.inf, 1.0]], 1.0, np.zeros((2, 2, 2))])
+def test_what_is_no_matrix_of_numbers_is_refused(matrix: object):
+    with pytest.raises(ValueError, match="finite values"):
+        summary(np.array(matrix))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, -0.05, -0.2])
+def test_equivalence_is_the_larger_of_two_one_sided_tests(shift: float):
+    differences, margin = ARM - CONTROL + shift, 0.05
+    sides = [
+        stats.ttest_1samp(differences, -margin, alternative="greater").pvalue,
+        stats.ttest_1samp(differences, margin, alternative="less").pvalue,
+    ]
+    assert equivalence(summary(differences), margin) == pytest.approx(max(sides))
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1, 1]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("p_holm", "p_equivalent", "difference", "n", "says"),
+    [
+        (0.01, 0.9, 0.1, 5, "helps"),
+        (0.01, 0.01, -0.1, 5, "hurts"),
+        (0.05, 0.01, 0.1, 5, "equivalent"),
+        (0.2, 0.05, 0.1, 5, "cannot tell"),
+        (0.01, 0.01, 0.1, 4, None),
+    ],
+)
+def test_the_verdict(p_holm: float, p_equivalent: float, difference: float, n: int, says: str | None):
+    assert verdict(p_holm, p_equivalent, difference, n) == says
+
+
+@pytest.mark.parametrize(("effect", "needed"), [(0.5, 34), (-0.8, 15), (0.2, 199)])
+def test_seeds_needed_by_cohens_tables(effect: float, needed: int):
+    assert seeds_needed(summary(scaled(effect, 10))) == needed
+
+
+def test_seeds_needed_are_found_that_often():
+    truth = Paired(10, 400, 0.5, 0.0, 1.0, 0.1, 0.5, 1.0, 0.1, 0.0, 0.0)
+    needed = seeds_needed(truth)
+    assert needed > 34
+    rng = np.random.default_rng(0)
+    found = [summary(0.5 + crossed(needed, 400, rng, (math.sqrt(1 - 1 / 400), 2.0, 1.0))).p < 0.05 for _ in range(1500)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+
+
+def test_no_number_of_seeds_makes_up_for_a_small_test_set():
+    seen = summary(scaled(0.5, 10))
+    assert seeds_needed(dataclasses.replace(seen, examples=50, example_error=0.4)) is None
+    assert seeds_needed(summary(scaled(0.001, 10))) is None
+
+
+def test_the_bootstraps_mean_and_variance():
+    matrix = 1 + crossed(6, 25, np.random.default_rng(2), (0.5, 2.0, 3.0))
+    means = bootstrap_means(matrix, seed=3, draws=20_000)
+    rows, columns = matrix.mean(axis=1), matrix.mean(axis=0)
+    rest = matrix - rows[:, None] - columns + matrix.mean()
+    variance = rows.var() / 6 + columns.var() / 25 + (rest**2).sum() / matrix.size**2
+    assert means.mean() == pytest.approx(matrix.mean(), abs=4 * math.sqrt(variance / 20_000))
+    assert means.var() == pytest.approx(variance, rel=0.05)
+    assert bootstrap_means(matrix[:, 0], draws=20_000).var() == pytest.approx(matrix[:, 0].var() / 6, rel=0.05)
+
+
+def test_shared_weights_keep_the_pairing(monkeypatch: pytest.MonkeyPatch):
+    arm, control = np.random.default_rng(4).standard_normal((2, 7, 30))
+    weights = bootstrap_weights(7, 30, draws=50, seed=5)
+    assert [part.shape for part in weights] == [(50, 7), (50, 30)]
+    assert (weights[0].sum(axis=1) == 7).all()
+    assert (weights[1].sum(axis=1) == 30).all()
+    expected = np.einsum("ds,dn,sn->d", *(part.astype(float) for part in weights), arm) / arm.size
+    assert weighted_means(arm, weights) == pytest.approx(expected)
+    difference = weighted_means(arm, weights) - weighted_means(control, weights)
+    assert difference == pytest.approx(weighted_means(arm - control, weights))
+    monkeypatch.setattr(paired, "CHUNK", 100)
+    assert weighted_means(arm, weights) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_it_is_rarely_wrong_where_the_truth_is_known(seeds: int):
+    rates = measure(TRUTHS[0], seeds, 200, reports=300)["rates"]
+    false, error = rates["false"]
+    assert false <= 0.05 + 2 * error
+    covered, error = rates["covered"]
+    assert 0.93 - 2 * error <= covered <= 0.97 + 2 * error
+    wrong, error = rates["tost"]
+    assert wrong <= 0.05 + 2 * error
+    assert rates["false, seeds only"][0] > 0.05 + 2 * rates["false, seeds only"][1]
+    assert rates["covered, seeds only"][0] < 0.93 - 2 * rates["covered, seeds only"][1]
