@@ -77,7 +77,7 @@ def training(
         best = BestAndLast(run.path / "checkpoints", module.monitor)
         watchers = [best, Curves(every), ProgressLines(f"{config.stage} {config.experiment}"), *callbacks]
         if config.get("patience") is not None:
-            watchers.append(Patience(best, config.patience, config.trainer.min_steps))
+            watchers.append(Patience(module.monitor, config.patience, config.trainer.min_steps))
         trainer = build_trainer(config.trainer, run.path, logger, watchers)
         try:
             logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 
-from warmstart.trainer.checkpoint import BestAndLast
+from warmstart.trainer.checkpoint import is_better
 
 
 def is_over(step: int, best_step: int, patience: int | None, min_steps: int | None) -> bool:
@@ -13,18 +15,34 @@ def is_over(step: int, best_step: int, patience: int | None, min_steps: int | No
 
 
 class Patience(pl.Callback):
-    """Asks the trainer to stop; comes after the callback that knows the best step.
+    """Asks the trainer to stop.
+
+    Lightning calls those that keep checkpoints last, so this one compares with the best by itself.
 
     Args:
-        best: keeps the best checkpoint.
+        monitor: the metric's name, and min or max.
         patience: steps without a better validation.
         min_steps: never before this step.
     """
 
-    def __init__(self, best: BestAndLast, patience: int, min_steps: int | None):
-        self.best, self.patience, self.min_steps = best, patience, min_steps
+    def __init__(self, monitor: tuple[str, str], patience: int, min_steps: int | None):
+        self.name, self.mode = monitor
+        self.patience, self.min_steps = patience, min_steps
+        self.best: float | None = None
+        self.best_step = -1
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look how long ago the best was."""
-        if is_over(trainer.global_step, self.best.best_step, self.patience, self.min_steps):
+        value = float(trainer.callback_metrics[self.name])
+        if is_better(value, self.best, self.mode):
+            self.best, self.best_step = value, trainer.global_step
+        if is_over(trainer.global_step, self.best_step, self.patience, self.min_steps):
             trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on comparing with the best so far."""
+        self.best, self.best_step = state_dict["best"], state_dict["best_step"]
