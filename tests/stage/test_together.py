@@ -150,9 +150,9 @@ CASES = {
     ),
     "an end to patience": (
         (*FINETUNE, *PATIENT, *SUBSET),
-        "seed=0 optimizer.lr=0.01",
+        "seed=0 optimizer.lr=0.0003",
         "seed=1 optimizer.lr=0.001",
-        "seed=2 optimizer.lr=0.03",
+        "seed=2 optimizer.lr=0.002",
     ),
     "a run too short to validate": ((*FINETUNE, "trainer.check_val_every_n_epoch=5"), "seed=0", "seed=1"),
     "label smoothing": (
