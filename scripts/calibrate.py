@@ -34,6 +34,7 @@ RATES = {
     "covered": "95% interval covers",
     "found": "2 sd found",
     "tost": "TOST p < 0.05 at margin",
+    "inside": "95% interval inside margin",
     "equivalent": "`equivalent` at margin",
     "own": "arm's own covers",
     "false, seeds only": "false: (a) seeds only",
@@ -140,6 +141,7 @@ def judge(truth: Truth, nulls: Sequence[Paired], better: Paired, own: Sequence[P
         "covered": np.mean([one.low <= 0 <= one.high for one in nulls]),
         "found": said == "helps",
         "tost": equivalence(better, margin) < ALPHA,
+        "inside": -margin < better.low and better.high < margin,
         "equivalent": said == "equivalent",
         "own": np.mean([one.low <= level <= one.high for one, level in zip(own, truth.levels)]),
     }
@@ -175,7 +177,7 @@ def _satterthwaite(paired: Paired) -> float:
 
 def measure(truth: Truth, seeds: int, examples: int, reports: int, seed: int = 0) -> dict[str, Any]:
     """The rate of each of RATES over simulated reports with its standard error, and the test set's share."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, seeds, examples, *truth.name.encode()])
     spread, example_error = true_spread(truth, examples, rng)
     weights = bootstrap_weights(seeds, examples, 1000, seed) if examples < SLOW_EXAMPLES else None
     seen = {name: [] for name in RATES}

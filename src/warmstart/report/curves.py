@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from warmstart.report.estimate import t_factor
 from warmstart.run.manifest import Manifest
+
+if TYPE_CHECKING:
+    from warmstart.report.runs import Run
 
 CURVES = "curves"
 COLUMNS = ("mean", "low", "high")
@@ -64,6 +68,15 @@ def curve_files(manifest: Manifest, jobs: Sequence[dict[str, Any]]) -> dict[str,
         if job["state"] in ("done", "running"):
             files.setdefault(job["configuration"], []).append(manifest.path(job["name"]) / "metrics.csv")
     return files
+
+
+def curve_groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The finetunings of a transfer by <arm>-<budget>-<labels>, as names of folders."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{run.labels}")
+        groups.setdefault(name, []).append(run)
+    return groups
 
 
 def write_curves(

@@ -61,6 +61,7 @@ def warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
         *state_warnings(transfer),
         *control_warnings(transfer, report),
         *convergence_warnings(transfer),
+        *noise_warnings(transfer),
     ]
 
 
@@ -140,6 +141,15 @@ def convergence_warnings(transfer: Transfer) -> list[str]:
                 "raise transfer.converged.most"
             )
     return found
+
+
+def noise_warnings(transfer: Transfer) -> list[str]:
+    """What the intervals leave out."""
+    done = next(run for run in transfer.runs if run.state == "done")
+    if transfer.scores(done) is not None:
+        return []
+    name = transfer.metric.removeprefix("test/")
+    return [f"{name} is no mean over examples: intervals count the noise of seeds only, and not that of the test split"]
 
 
 def is_improving(transfer: Transfer, run: Run) -> bool:
