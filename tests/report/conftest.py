@@ -87,7 +87,8 @@ def made_transfer(
                     "fingerprint": "f",
                     "rows": {"train": 10 * labels if labels != "all" else 500},
                 },
-                "transfer": {"fraction": 1.0, "cka": 0.9} if ARM.get(arm, {}).get("init") == "pretrained" else None,
+                "cka": 0.9,
+                "transfer": {"fraction": 1.0} if ARM.get(arm, {}).get("init") == "pretrained" else None,
             }
     manifest = Manifest(folder, "transfer", "digits", ["stage=transfer"], metric, mode, {"commit": None}, jobs)
     manifest.write()

@@ -34,7 +34,7 @@ def fit(transfer: Transfer, arm: str, budget: str) -> dict[str, Any]:
         "arm": arm,
         "budget": budget,
         "n": len(runs),
-        "cka": mean([(run.record.get("transfer") or {}).get("cka") for run in runs]),
+        "cka": mean([run.record.get("cka") for run in runs]),
         "loss_gap": mean([loss_gap(transfer, run) for run in runs]),
         "calibration_error": mean([run.record["metrics"].get("test/calibration_error") for run in runs]),
         "steps": mean([run.cost.get("steps") for run in runs]),

@@ -153,7 +153,7 @@ def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
 def note_change(run: RunFolder, before: Tensor, after: Tensor) -> None:
     """Put the similarity of features (N, D) before and after finetuning into the record, where weights were loaded."""
     if run.record["transfer"] is not None:
-        run.note(transfer={**run.record["transfer"], "cka": linear_cka(before, after)})
+        run.note(cka=linear_cka(before, after))
 
 
 def check_backbone(saved: SavedModel, config: DictConfig) -> None:
