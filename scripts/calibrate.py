@@ -131,16 +131,16 @@ def true_spread(truth: Truth, examples: int, rng: np.random.Generator) -> tuple[
 def judge(truth: Truth, nulls: Sequence[Paired], better: Paired, own: Sequence[Paired], margin: float) -> dict:
     """What the rules that ship get wrong in one report, and what they find."""
 
-    def says(family: Sequence[Paired]) -> list[str | None]:
+    def says(family: Sequence[Paired], at_margin: float) -> list[str | None]:
         adjusted = holm([one.p for one in family])
-        return [verdict(p, equivalence(one, margin), one.difference, one.n) for p, one in zip(adjusted, family)]
+        return [verdict(p, at_margin, one.difference, one.n) for p, one in zip(adjusted, family)]
 
-    said = says([*nulls[:-1], better])[-1]
+    said = says([*nulls[:-1], better], at_margin := equivalence(better, margin))[-1]
     return {
-        "false": any(word in ("helps", "hurts") for word in says(nulls)),
+        "false": any(word in ("helps", "hurts") for word in says(nulls, 1.0)),
         "covered": np.mean([one.low <= 0 <= one.high for one in nulls]),
         "found": said == "helps",
-        "tost": equivalence(better, margin) < ALPHA,
+        "tost": at_margin < ALPHA,
         "inside": -margin < better.low and better.high < margin,
         "equivalent": said == "equivalent",
         "own": np.mean([one.low <= level <= one.high for one, level in zip(own, truth.levels)]),
@@ -204,9 +204,10 @@ def calibrate(
             yield [measure(truth, n, size, reports // (1 + (size >= SLOW_EXAMPLES)), seed) for size in examples]
 
 
-def cells(row: Sequence[dict[str, Any]], name: str, part: int = 0) -> str:
-    """Rates, or with part 1 their standard errors, in percent, in the order of the numbers of examples."""
-    return " / ".join(f"{100 * one['rates'][name][part]:.1f}" if name in one["rates"] else "-" for one in row)
+def cells(row: Sequence[dict[str, Any]], name: str) -> str:
+    """Rates with their standard errors, in percent, in the order of the numbers of examples."""
+    found = [one["rates"].get(name) for one in row]
+    return " / ".join("-" if one is None else f"{100 * one[0]:.1f}±{100 * one[1]:.1f}" for one in found)
 
 
 def misses(one: dict[str, Any]) -> list[str]:
@@ -230,7 +231,7 @@ def main() -> None:
     examples = (200, 1000) if options.small else (200, 1000, 10_000)
     grid = (TRUTHS[:2], (5, 10), examples, 100) if options.small else (TRUTHS, (5, 10, 20), examples, options.reports)
     start = time.monotonic()
-    print(f"Percent, at N = {' / '.join(map(str, examples))} test examples.\n")
+    print(f"Percent ± its standard error, at N = {' / '.join(map(str, examples))} test examples.\n")
     print("| truth | S | test set's share | " + " | ".join(RATES.values()) + " |")
     print("| --- " * (3 + len(RATES)) + "|")
     measured = []
@@ -239,8 +240,8 @@ def main() -> None:
         words = [row[0]["truth"], str(row[0]["seeds"]), share, *(cells(row, name) for name in RATES)]
         print("| " + " | ".join(words) + " |", flush=True)
         measured += row
-    print("\nMissed by more than two standard errors:")
-    print("\n".join(f"- {miss}" for one in measured for miss in misses(one)))
+    missed = [f"- {miss}" for one in measured for miss in misses(one)]
+    print("\nMissed by more than two standard errors:", *missed, sep="\n")
     print(f"\n{time.monotonic() - start:.0f} s")
 
 

@@ -71,9 +71,9 @@ def curve_files(manifest: Manifest, jobs: Sequence[dict[str, Any]]) -> dict[str,
 
 
 def curve_groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The finetunings of a transfer by <arm>-<budget>-<labels>, as names of folders."""
+    """The finetunings that are done by <arm>-<budget>-<labels>, as names of folders."""
     groups: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in (run for run in runs if run.state == "done"):
         name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{run.labels}")
         groups.setdefault(name, []).append(run)
     return groups

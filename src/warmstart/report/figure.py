@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import starmap
 from typing import Any
 
-import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from warmstart.report.runs import Labels
+from warmstart.report.verdicts import BUDGET_WORDS
 
 # Okabe and Ito's colours, told apart by people with any kind of colour vision.
 BLUE, RED, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -24,8 +27,8 @@ COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, INK)
 MARKERS = "osD^vPX<"
 LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 VERDICT_LOOKS = {"helps": (BLUE, "^"), "hurts": (RED, "v"), "equivalent": (GREEN, "s"), "cannot tell": (INK, "o")}
-INCHES = 4.6
-NAME_LENGTH = 40
+WIDTH = 4.2
+NAME_LENGTH, TITLE_LENGTH = 40, 44
 STYLE = {
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
@@ -44,12 +47,15 @@ STYLE = {
 }
 Paint = Callable[[Figure], None]
 Look = dict[str, Any]
+Row = dict[str, Any]
+Interval = Sequence[float | None]
+Lines = dict[str, list[tuple[str, float, Interval]]]
 
 
-def draw(paint: Paint, height: float, name: str = "", **options: Any) -> bytes:
+def draw(paint: Paint, name: str = "", **options: Any) -> bytes:
     """What `paint` puts on an empty figure, as the bytes of a file."""
     with rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(INCHES, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         FigureCanvasAgg(figure)
         paint(figure)
         buffer = io.BytesIO()
@@ -57,26 +63,32 @@ def draw(paint: Paint, height: float, name: str = "", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def png(paint: Paint, height: float) -> bytes:
+def png(paint: Paint) -> bytes:
     """A figure as PNG, on white."""
-    return draw(paint, height, format="png", dpi=200, metadata={"Software": None})
+    return draw(paint, format="png", dpi=200, metadata={"Software": None})
 
 
-def svg(name: str, alt: str, paint: Paint, height: float) -> str:
+def svg(name: str, paint: Paint, title: str, lines: Lines) -> str:
     """A figure as an element of an HTML page.
 
     Args:
         name: starts each of its ids, so that two figures on a page do not share one.
-        alt: what it shows, in words and numbers.
         paint: draws it.
-        height: in inches.
+        title: what it shows.
+        lines: its numbers, for those who do not see it.
     """
+    alt = "; ".join(f"{line}: {', '.join(starmap(words, points))}" for line, points in lines.items())
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    text = draw(paint, height, name, format="svg", transparent=True, metadata=metadata).decode()
+    text = draw(paint, name, format="svg", transparent=True, metadata=metadata).decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"| (width|height)="[\d.]+pt"', "", text).replace("xlink:href", "href")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text).replace(INK, "currentColor")
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}: {html.escape(alt)}"', 1)
+
+
+def words(place: str, value: float, interval: Interval) -> str:
+    """A point of a figure."""
+    return f"{value:.3g} {place}" + ("" if interval[0] is None else f" ({interval[0]:.3g} to {interval[1]:.3g})")
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
@@ -86,6 +98,7 @@ def looks(arms: Iterable[str]) -> dict[str, Look]:
             "color": COLOURS[index % len(COLOURS)],
             "marker": MARKERS[index % len(MARKERS)],
             "linestyle": LINES[index % len(LINES)],
+            "zorder": 3 - index / 100,
         }
         for index, arm in enumerate(arms)
     }
@@ -93,55 +106,65 @@ def looks(arms: Iterable[str]) -> dict[str, Look]:
 
 def tick(labels: Labels) -> str:
     """A label count on an axis: 5, 10%, all."""
-    return f"{labels:.3g}%" if isinstance(labels, float) and (labels := 100 * labels) else str(labels)
+    return f"{100 * labels:.3g}%" if isinstance(labels, float) else str(labels)
 
 
-def label_curve(figure: Figure, rows: list[dict[str, Any]], metric: str, looks: dict[str, Look]) -> None:
+def arms_of(report: dict[str, Any]) -> dict[str, list[Row]]:
+    """The rows of the first budget's table that have a mean, by arm."""
+    rows: dict[str, list[Row]] = {}
+    for row in report["table"]:
+        if row["mean"] is not None:
+            rows.setdefault(row["arm"], []).append(row)
+    return rows
+
+
+def label_curve(figure: Figure, report: dict[str, Any], looks: dict[str, Look]) -> None:
     """Score against labels: mean and 95 % band of each arm."""
     axes = figure.subplots()
-    counts = list(dict.fromkeys(row["labels_per_class"] for row in rows))
-    for arm, look in looks.items():
-        known = [row for row in rows if row["arm"] == arm and row["mean"] is not None]
-        places, means = [counts.index(row["labels_per_class"]) for row in known], [row["mean"] for row in known]
-        if known:
-            axes.plot(places, means, label=shortened(arm), **look)
-            band(axes, places, means, [row["interval"] for row in known], look["color"])
+    counts = list(dict.fromkeys(row["labels_per_class"] for row in report["table"]))
+    for arm, rows in arms_of(report).items():
+        places, means = [counts.index(row["labels_per_class"]) for row in rows], [row["mean"] for row in rows]
+        axes.plot(places, means, label=shortened(arm), **looks[arm])
+        band(axes, places, means, [row["interval"] for row in rows], looks[arm]["color"])
     axes.set_xticks(range(len(counts)), map(tick, counts))
     axes.set_xlabel("labelled rows per class" if isinstance(counts[0], int) else "labels")
-    axes.set_ylabel(metric)
+    axes.set_ylabel(report["metric"])
     legend(figure, axes)
 
 
-def band(axes: Axes, places: list[float], means: list[float], intervals: list[list[float | None]], colour: str) -> None:
+def band(axes: Axes, places: list[float], means: list[float], intervals: list[Interval], colour: str) -> None:
     """The intervals that are known: as a band, or as a bar where there is only one place."""
-    ends = [(mean if low is None else low, mean if high is None else high) for mean, (low, high) in zip(means, intervals)]
-    if len(places) > 1:
-        axes.fill_between(places, *zip(*ends), color=colour, alpha=0.15, linewidth=0)
+    known = [
+        (place, *(mean if end is None else end for end in found))
+        for place, mean, found in zip(places, means, intervals)
+    ]
+    if len(known) > 1:
+        axes.fill_between(*zip(*known), color=colour, alpha=0.15, linewidth=0)
     else:
-        axes.vlines(places, *zip(*ends), color=colour)
+        axes.vlines(*zip(*known), color=colour)
 
 
-def forest(figure: Figure, groups: dict[str, list[dict[str, Any]]], margin: float, metric: str) -> None:
+def comparisons(report: dict[str, Any]) -> dict[str, list[Row]]:
+    """The verdicts by what they compare."""
+    groups: dict[str, list[Row]] = {}
+    for row in report["verdicts"]:
+        groups.setdefault(f"{row['arm']} against {row['against']}, {BUDGET_WORDS[row['budget']]}", []).append(row)
+    return groups
+
+
+def forest(figure: Figure, report: dict[str, Any]) -> None:
     """Paired differences with their intervals and verdicts, by comparison, beside 0 and the margin."""
-    axes = figure.subplots()
+    axes, margin = figure.subplots(), report["rules"]["margin"]
     place, ticks = 0.0, {}
-    for title, rows in groups.items():
-        lines = textwrap.wrap(title, 50)
+    for title, rows in comparisons(report).items():
+        lines = textwrap.wrap(title, TITLE_LENGTH)
         axes.text(0, place, "\n".join(lines), va="top", weight="bold", transform=axes.get_yaxis_transform())
-        place += 0.8 * len(lines) + 0.5
-        ends = place - 0.5, place + len(rows) - 0.5
-        axes.fill_betweenx(ends, -margin, margin, color=INK, alpha=0.1, linewidth=0)
-        axes.vlines(0, *ends, color=INK, linewidth=0.8)
+        place += 0.8 * len(lines) + 0.6
+        reach = place - 0.5, place + len(rows) - 0.5
+        axes.fill_betweenx(reach, -margin, margin, color=INK, alpha=0.1, linewidth=0)
+        axes.vlines(0, *reach, color=INK, linewidth=0.8)
         for row in rows:
-            colour, marker = VERDICT_LOOKS.get(row["verdict"], (INK, "x"))
-            if row["interval"][0] is not None:
-                axes.hlines(place, *row["interval"], color=colour)
-            if row["difference"] is not None:
-                is_open = row["verdict"] == "cannot tell"
-                fill = {"markerfacecolor": "none"} if is_open else {}
-                axes.plot(row["difference"], place, color=colour, marker=marker, markersize=6, **fill)
-            word = row["verdict"] or "no verdict"
-            axes.text(1.02, place, word, va="center", transform=axes.get_yaxis_transform())
+            difference(axes, place, row)
             ticks[place] = f"{tick(row['labels'])} label{'' if row['labels'] == 1 else 's'}"
             place += 1
     axes.set_ylim(place - 0.4, -0.2)
@@ -149,44 +172,42 @@ def forest(figure: Figure, groups: dict[str, list[dict[str, Any]]], margin: floa
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"difference in {metric}, right of 0 is better")
+    axes.set_xlabel(f"difference in {report['metric']}, right of 0 is better")
+    figure.set_figheight(0.8 + 0.2 * place)
 
 
-def forest_height(groups: dict[str, list[dict[str, Any]]]) -> float:
-    """Inches that a forest needs."""
-    return 0.7 + 0.2 * sum(len(rows) + 0.5 + 0.8 * len(textwrap.wrap(title, 50)) for title, rows in groups.items())
+def difference(axes: Axes, place: float, row: dict[str, Any]) -> None:
+    """A line of a forest: difference, interval and verdict."""
+    colour, marker = VERDICT_LOOKS.get(row["verdict"], (INK, "x"))
+    if row["interval"][0] is not None:
+        axes.hlines(place, *row["interval"], color=colour)
+    if row["difference"] is not None:
+        axes.plot(row["difference"], place, color=colour, marker=marker, markersize=6)
+    axes.text(1.02, place, row["verdict"] or "no verdict", va="center", transform=axes.get_yaxis_transform())
 
 
-def against_time(
-    figure: Figure,
-    curves: dict[str, pd.DataFrame],
-    seconds: dict[str, float],
-    metric: str,
-    looks: dict[str, Look],
-    goal: dict[str, Any] | None,
-) -> None:
+def against_time(figure: Figure, lines: dict[str, dict[str, Any]], goal: dict[str, Any] | None, metric: str) -> None:
     """Validation score against steps and against seconds: mean and 95 % band of each arm.
 
     Args:
         figure: to draw on.
-        curves: mean, low and high by step.
-        seconds: of a step, by arm.
+        lines: by arm its curve (mean, low and high by step), pace (steps and seconds of a step) and look.
+        goal: the level of `against` at its best, and the median steps and seconds at which `arm` gets there.
         metric: the name of the score.
-        looks: of the arms.
-        goal: the control's best (level, against) and the median steps and seconds at which `arm` gets there.
     """
+    figure.set_figheight(4.4)
     panels = figure.subplots(2, 1, sharey=True)
     for axes, unit in zip(panels, ("steps", "seconds")):
-        for arm, curve in curves.items():
-            x = (curve.index.to_numpy() + 1) * (1 if unit == "steps" else seconds[arm])
-            axes.plot(x, curve["mean"], label=shortened(arm), markevery=max(1, len(x) // 8), **looks[arm])
-            axes.fill_between(x, curve["low"], curve["high"], color=looks[arm]["color"], alpha=0.15, linewidth=0)
+        for arm, line in lines.items():
+            curve, colour = line["curve"], line["look"]["color"]
+            x = (curve.index.to_numpy() + 1) * line["pace"][unit]
+            axes.plot(x, curve["mean"], label=shortened(arm), markevery=max(1, len(x) // 8), **line["look"])
+            axes.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
         if goal:
-            axes.axhline(goal["level"], color=INK, linestyle=":", linewidth=1, label=f"{goal['against']}'s best")
+            axes.axhline(goal["level"], color=INK, linestyle=":", label=shortened(f"best of {goal['against']}"))
             if goal[unit] is not None:
-                axes.plot(
-                    goal[unit], goal["level"], "*", color=INK, markersize=11, zorder=9, label=f"{goal['arm']} is there"
-                )
+                star = {"color": INK, "marker": "*", "markersize": 11, "linestyle": "none", "zorder": 9}
+                axes.plot(goal[unit], goal["level"], label=shortened(f"{goal['arm']} is there"), **star)
         axes.set_xlabel(unit)
         axes.set_ylabel(metric)
     legend(figure, panels[0])
@@ -194,9 +215,10 @@ def against_time(
 
 def length_curve(figure: Figure, found: dict[str, Any], metric: str) -> None:
     """Generic validation loss, and below it the task score, against the length of the pretraining."""
+    figure.set_figheight(4.2)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    steps, scores = ([point[name] for point in found["points"]] for name in ("step", "score"))
-    upper.plot(steps, [point["generic_loss"] for point in found["points"]], color=ORANGE, marker="s")
+    steps, losses, scores = ([point[name] for point in found["points"]] for name in ("step", "generic_loss", "score"))
+    upper.plot(steps, losses, color=ORANGE, marker="s")
     upper.set_ylabel("generic val/loss")
     lower.plot(steps, scores, color=BLUE, marker="o", label="pretrained")
     band(lower, steps, scores, [point["interval"] for point in found["points"]], BLUE)
@@ -204,8 +226,11 @@ def length_curve(figure: Figure, found: dict[str, Any], metric: str) -> None:
         lower.axhline(found["scratch"], color=RED, linestyle="--", label="scratch")
     if found["turning_step"] is not None:
         for axes in (upper, lower):
-            axes.axvline(found["turning_step"], color=INK, linestyle=":", label="past here, more is worse")
-    lower.set_xscale("log" if min(steps) > 0 else "symlog")
+            axes.axvline(found["turning_step"], color=INK, linestyle=":", label="longer is worse past here")
+    lower.set_xscale("log")
+    lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    lower.xaxis.set_major_formatter("{x:,.0f}")
+    lower.xaxis.set_minor_locator(NullLocator())
     lower.set_xlabel("steps of pretraining")
     lower.set_ylabel(metric)
     legend(figure, lower)
@@ -214,7 +239,8 @@ def length_curve(figure: Figure, found: dict[str, Any], metric: str) -> None:
 def legend(figure: Figure, axes: Axes) -> None:
     """Below the figure, in as many columns as its names leave room for."""
     handles, names = axes.get_legend_handles_labels()
-    columns = max(1, min(3, int(60 // (max(map(len, names), default=0) + 7))))
+    columns = max(1, min(3, 55 // (max(map(len, names), default=0) + 7)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(names) / columns))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
 
 

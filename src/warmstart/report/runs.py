@@ -79,6 +79,7 @@ class Transfer:
     record: dict[str, Any]
     bases: list[dict[str, Any]]
     runs: list[Run]
+    curves: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -128,8 +129,10 @@ class Transfer:
         return run.seed if count == 1 else (run.seed - self.config["seed"]) % count
 
     def curve(self, run: Run) -> pd.DataFrame:
-        """A run's val/* and train/loss by step."""
-        return read_metrics(self.manifest.path(run.name) / "metrics.csv")
+        """A run's val/* and train/loss by step, read once."""
+        if run.name not in self.curves:
+            self.curves[run.name] = read_metrics(self.manifest.path(run.name) / "metrics.csv")
+        return self.curves[run.name]
 
 
 def read_transfer(folder: Path) -> Transfer:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from warmstart.report import figure
 from warmstart.report.bought import per_step
 from warmstart.report.curves import aggregate, curve_groups, write_curves
+from warmstart.report.paired import FEWEST_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.verdicts import BUDGET_WORDS, labels_text, pairs
 from warmstart.run.folder import write_atomically
@@ -30,15 +31,26 @@ Table = dict[str, Any]
 
 def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     """Write report.html, report.md, report.png and curves/ into a transfer's folder."""
+    budget = transfer.budgets[0]
     curve = partial(figure.label_curve, report=report, looks=figure.looks(transfer.arms))
-    sections = [gain(report, curve), noise(report), sooner(transfer, report), multiplied(report), long_enough(report)]
+    sections = [
+        gain(report, budget, curve),
+        noise(report),
+        sooner(transfer, report),
+        multiplied(report),
+        long_enough(report),
+    ]
     commands = ["python", "train.py", *report["words"]], ["python", "train.py", "stage=report", f"runs={folder}"]
     content = {
         "report": report,
         "word": report["headline"]["verdict"] or "no verdict",
         "sections": [section for section in sections if section],
-        "verdicts": verdicts(report),
-        "tables": [*means(report), verdicts(report), *checks(report), rates(report)],
+        "means": means(report, budget),
+        "checks": checks(report),
+        "rates": rates(report),
+        "fewest": FEWEST_UNITS,
+        "unit": "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings",
+        "budgets": {name: BUDGET_WORDS[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
         "settings": (folder / "config.yaml").read_text(),
         "commands": [shlex.join(command) for command in commands],
@@ -50,9 +62,10 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["plain"] = plain
+    environment.filters.update(plain=plain, number=number, span=span, tick=figure.tick)
     text = environment.get_template("transfer.md.j2").make_module(content)
-    page = environment.get_template("transfer.html.j2").render({**content, "text": text})
+    said = {"text": lambda name, *values: getattr(text, name)(*values)}  # called by a template, a macro gives HTML
+    page = environment.get_template("transfer.html.j2").render({**content, **said})
     write_atomically(folder / "report.png", figure.png(curve))
     write_atomically(folder / "report.md", str(text))
     write_atomically(folder / "report.html", page)
@@ -64,85 +77,171 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def span(ends: list[float | None], form: str = ".3g") -> str:
+def span(ends: list[float | None], sign: str = "") -> str:
     """An interval in words."""
-    return "-" if ends[0] is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
+    return "-" if ends[0] is None else " to ".join(f"{end:{sign}#.3g}".rstrip(".") for end in ends)
 
 
-def gain(report: Report, curve: figure.Paint) -> Section:
+def gain(report: Report, budget: str, curve: figure.Paint) -> Section:
     """Score by labels."""
-    arms = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else report["rules"]["arms"]
+    table = figure.arms_of(report)
+    chosen = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
     parts = []
-    for arm in arms[:2]:
-        known = [row for row in report["table"] if row["arm"] == arm and row["mean"] is not None]
-        ends = [known[0], known[-1]] if len(known) > 1 else known
-        texts = [f"{number(row['mean'], 3)} with {labels_text([row['labels_per_class']])}" for row in ends]
-        parts.append(f"{arm} has {' and '.join(texts) or 'no run that is done'}")
-    words = BUDGET_WORDS[next(iter(report["rules"]["budgets"]))]
+    for arm in chosen:
+        rows = table.get(arm, [])
+        shown = [f"{row['mean']:.3g} with {labels_text([row['labels_per_class']])}" for row in rows[:1] + rows[1:][-1:]]
+        parts.append(f"{arm} has {' and '.join(shown) or 'no run that is done'}")
+    lines = {
+        arm: [(f"at {figure.tick(row['labels_per_class'])}", row["mean"], row["interval"]) for row in rows]
+        for arm, rows in table.items()
+    }
     return {
+        "name": "labels",
         "question": "How much does it help, by labels?",
-        "answer": f"Mean {report['metric']}, {words}: {'; '.join(parts)}.",
-        "figure": figure.svg("labels", figure.label_curve_words(report), curve),
-        "note": "Means over seeds; the bands are 95 % intervals over seeds and test examples.",
+        "answer": f"Mean {report['metric']}, {BUDGET_WORDS[budget]}: {'; '.join(parts)}.",
+        "figure": figure.svg("labels", curve, f"{report['metric']} by labels", lines),
+        "table": None,
     }
 
 
 def noise(report: Report) -> Section | None:
     """Paired differences with their intervals."""
-    rows, margin = report["verdicts"], report["rules"]["margin"]
+    rows = report["verdicts"]
     if not rows:
         return None
     words = Counter(row["verdict"] or "no verdict" for row in rows).most_common()
+    lines = {
+        title: [
+            (f"at {figure.tick(row['labels'])}: {row['verdict'] or 'no verdict'}", row["difference"], row["interval"])
+            for row in found
+            if row["difference"] is not None
+        ]
+        for title, found in figure.comparisons(report).items()
+    }
     return {
+        "name": "noise",
         "question": "Is the difference more than noise?",
-        "answer": f"Of {len(rows)} comparisons, {', '.join(f'{count} say {word}' for word, count in words)}.",
-        "figure": figure.svg("noise", figure.forest_words(rows), partial(figure.forest, report=report)),
-        "note": f"Differences paired by seed, with 95 % intervals. Inside the grey margin of ±{margin:g} a difference "
-        "does not matter. The words are corrected for the number of comparisons; the intervals are not.",
+        "answer": f"{len(rows)} comparisons: {', '.join(f'{count} {word}' for word, count in words)}.",
+        "figure": figure.svg("noise", partial(figure.forest, report=report), "paired differences", lines),
+        "table": None,
     }
 
 
 def sooner(transfer: Transfer, report: Report) -> Section | None:
     """Validation score against steps and seconds, and the time to the control's best."""
     budget, labels, metric = transfer.budgets[0], transfer.labels[0], transfer.manifest.metric
-    lines = {}
+    drawn, lines = {}, {}
     for arm, look in figure.looks(transfer.arms).items():
         runs = [run for run in transfer.group(arm, budget, labels) if run.state == "done"]
         if metric in (curve := aggregate(runs, transfer.curve)).index:
-            pace = {"steps": 1.0, "seconds": statistics.median(per_step(run, "seconds") for run in runs)}
-            lines[arm] = {"curve": curve.loc[metric], "pace": pace, "look": look}
-    if not lines:
+            curve, pace = curve.loc[metric], statistics.median(per_step(run, "seconds") for run in runs)
+            drawn[arm] = {"curve": curve, "pace": {"steps": 1.0, "seconds": pace}, "look": look}
+            lines[arm] = [(f"after {step + 1} steps", curve["mean"][step], (None,)) for step in curve.index[[0, -1]]]
+    if not drawn:
         return None
-    goal, answer = None, "No arm was timed against another."
+    goal, answer = None, f"With {labels_text([labels])}; no arm was timed against another."
     if report["time_to_target"]:
         goal = {**report["time_to_target"][0]}
         both = pairs(*(transfer.group(goal[key], "steps", goal["labels"]) for key in ("arm", "against")))
         goal["level"] = statistics.fmean(control.val for _, control in both)
-        after = f"at step {goal['steps']:g} in the median" if goal["steps"] is not None else "never in the median"
         answer = (
-            f"With {labels_text([labels])}, {goal['reached']} of {goal['n']} {goal['arm']} runs validate as well as the "
-            f"best of {goal['against']}, {after} ({goal['against']} itself: at step {goal['steps_against']:g})."
+            f"With {labels_text([goal['labels']])}, {goal['reached']} of {goal['n']} {goal['arm']} runs validate as "
+            f"well as the best of {goal['against']}. Median steps to get there: {never(goal['steps'])} for "
+            f"{goal['arm']}, {never(goal['steps_against'])} for {goal['against']}."
         )
+    paint = partial(figure.against_time, lines=drawn, goal=goal, metric=metric)
     return {
+        "name": "time",
         "question": "Does it get there sooner?",
         "answer": answer,
-        "figure": figure.svg("time", figure.time_words(lines), partial(figure.against_time, lines, goal, metric)),
-        "note": f"Validation at {labels_text([labels])}, {BUDGET_WORDS[budget]}: means over seeds with 95 % bands.",
-        "table": time_table(report),
+        "figure": figure.svg("time", paint, f"{metric}, {BUDGET_WORDS[budget]}", lines),
+        "table": time_table(report["time_to_target"]),
     }
 
 
-def time_table(report: Report) -> Table | None:
-    """What it takes to validate as well as the control's best, and after how many tasks pretraining is paid back."""
-    found = report["time_to_target"]
+def time_table(found: list[dict[str, Any]]) -> Table | None:
+    """What it takes to validate as well as the control's best, and how many tasks pay back the pretraining."""
+    if not found:
+        return None
+    rows = [["runs that get there", *(f"{one['reached']} of {one['n']}" for one in found)]]
+    rows += [[unit, *(f"{never(one[unit])} / {never(one[f'{unit}_against'])}" for one in found)] for unit in UNITS]
+    for unit in UNITS:
+        tasks = (one[f"tasks_to_pay_back_{unit}"] for one in found)
+        rows.append([f"tasks, by {unit}", *(never(count and math.ceil(count)) for count in tasks)])
+    return {"columns": ["labels", *(figure.tick(one["labels"]) for one in found)], "rows": rows}
+
+
+def never(value: float | None) -> str:
+    """A number of steps, seconds, examples or tasks."""
+    return "never" if value is None else f"{value:,.0f}" if value >= 100 else number(value, 2)
+
+
+def multiplied(report: Report) -> Section | None:
+    """How many times as many labels the control needs."""
+    found = report["labels_saved"]
     if not found:
         return None
     arm, against = found[0]["arm"], found[0]["against"]
-    rows = [["runs that get there", *(f"{one['reached']} of {one['n']}" for one in found)]]
-    for unit in UNITS:
-        pairs_of = [[one[unit], one[f"{unit}_against"]] for one in found]
-        rows.append([f"{unit}: {arm} / {against}", *(" / ".join(map(never, pair)) for pair in pairs_of)])
-    for unit in UNITS:
-        tasks = [one[f"tasks_to_pay_back_{unit}"] for one in found]
-        rows.append([f"tasks that pay back its {unit}", *(never(None if n is None else math.ceil(n)) for n in tasks)])
-    return {"columns": ["median over seeds", *(labels_text([one["labels"]]) for one in found)], "rows": rows}
+    rows = [[figure.tick(one["labels"]), one["text"]] for one in found]
+    first = labels_text([found[0]["labels"]])
+    return {
+        "name": "multiplier",
+        "question": "How many labels is it worth?",
+        "answer": f"To do as well as {arm} with {first}, {against} needs {rows[0][1]} as many.",
+        "figure": None,
+        "table": {"columns": ["labels", f"{against} needs as many"], "rows": rows},
+    }
+
+
+def long_enough(report: Report) -> Section | None:
+    """Generic validation loss and task score along the pretraining."""
+    found = report["pretraining_length"]
+    if not found:
+        return None
+    points = [(f"after {one['step']} steps", one) for one in found["points"]]
+    lines = {
+        "task score": [(place, one["score"], one["interval"]) for place, one in points],
+        "generic validation loss": [(place, one["generic_loss"], (None,)) for place, one in points],
+    }
+    paint = partial(figure.length_curve, found=found, metric=report["metric"])
+    return {
+        "name": "length",
+        "question": "How long to pretrain?",
+        "answer": found["sentence"],
+        "figure": figure.svg("length", paint, "task score and generic loss by length of pretraining", lines),
+        "table": None,
+    }
+
+
+def means(report: Report, first: str) -> list[Table]:
+    """A table of means per budget, arms by labels."""
+    tables = []
+    for budget, rows in {first: report["table"], **report["tables"]}.items():
+        cells: dict[str, list[str]] = {}
+        for row in rows:
+            failed = f", {row['failed']} failed" if row["failed"] else ""
+            text = f"{number(row['mean'])} ± {number(row['std'], 2)}\n{span(row['interval'])}, n={row['n']}{failed}"
+            cells.setdefault(row["arm"], []).append(text)
+        labels = dict.fromkeys(labels_text([row["labels_per_class"]]) for row in rows)
+        lines = [[arm, *texts] for arm, texts in cells.items()]
+        tables.append({"title": f"Means {BUDGET_WORDS[budget]}", "columns": ["arm", *labels], "rows": lines})
+    return tables
+
+
+def checks(report: Report) -> Table:
+    """Feature change, overfitting and calibration by arm."""
+    names = ("cka", "loss_gap", "calibration_error")
+    rows = [
+        [one["arm"], one["budget"], str(one["n"]), *(number(one[name], 3) for name in names)]
+        for one in report["checks"]["arms"]
+    ]
+    columns = ["arm", "budget", "n", "CKA", "loss gap", "calibration error"]
+    return {"columns": columns, "rows": rows}
+
+
+def rates(report: Report) -> Table:
+    """The learning rate of each arm, by labels."""
+    found = {(one["arm"], one["labels"]): f"{one['lr']:.3g}" for one in report["tuning"]}
+    arms, labels = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
+    rows = [[arm, *(found.get((arm, count), "-") for count in labels)] for arm in arms]
+    return {"columns": ["arm", *(labels_text([count]) for count in labels)], "rows": rows}

@@ -16,7 +16,7 @@ def run(config: DictConfig) -> None:
     folder = Path(config.runs)
     if any("arm" in job.values for job in Manifest.read(folder).jobs):
         transfer.show(transfer.write_report(folder))
-        screen.say(f"report: {folder / 'report.md'} and report.png, report.json")
+        screen.say(f"report: {folder / 'report.html'} and report.md, report.json, runs.csv")
     else:
         sweep.show(sweep.write_report(folder))
         screen.say(f"report: {folder / 'sweep.html'} and leaderboard.csv, jobs.csv")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -27,6 +29,7 @@ from warmstart.sweep import launch
 from warmstart.sweep.schedule import Rules
 
 TOGETHER = 32  # as conf/hydra/launcher/vmap.yaml
+MOST_WORKERS = 4  # processes on a CPU: small models gain more from a process of their own than from a second thread
 VERDICTS = ("helps", "hurts", "equivalent", "cannot tell")
 
 
@@ -104,7 +107,11 @@ def launcher() -> dict[str, Any]:
         return {"workers": 0}
     asked = any(word.startswith("hydra/launcher=") for word in HydraConfig.get().overrides.hydra)
     settings = OmegaConf.to_container(chosen)
-    return settings if asked else {"together": TOGETHER, **settings}
+    if asked:
+        return settings
+    if settings["workers"] is None and not torch.cuda.is_available():
+        settings["workers"] = min(MOST_WORKERS, os.cpu_count() or 1)
+    return {"together": TOGETHER, **settings}
 
 
 def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
