@@ -146,6 +146,8 @@ def read_transfer(folder: Path) -> Transfer:
     jobs = [job for job in manifest.jobs if "arm" in job.values]
     if manifest.stage != "transfer":
         raise UserError(f"{folder} is not the folder of a transfer")
+    if any("budget" not in job.values for job in jobs):
+        raise UserError(f"{folder} was planned by an older version of warmstart: run the transfer again")
     check_seal(manifest)
     record = RunFolder.open(folder).record
     bases = [manifest.record(job.name) for job in manifest.jobs if not job.values]

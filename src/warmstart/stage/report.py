@@ -14,7 +14,7 @@ from warmstart.run.manifest import Manifest
 def run(config: DictConfig) -> None:
     """Rebuild everything in the folder that `runs=` names; it may still be running."""
     folder = Path(config.runs)
-    if any("arm" in job.values for job in Manifest.read(folder).jobs):
+    if any({"arm", "tunes"} & set(job.values) for job in Manifest.read(folder).jobs):
         transfer.show(transfer.write_report(folder))
         screen.say(f"report: {folder / 'report.html'} and report.md, report.json, runs.csv")
     else:
