@@ -209,7 +209,7 @@ def test_the_whole_story_is_a_plan_that_the_engine_runs(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs").glob("transfer/digits/*")
     runs = records(folder)
-    assert len(runs) == 9
+    assert len(runs) == 1 + 7 * 2 + 2 * 2
     assert {record["status"] for record in runs.values()} == {"done"}
     assert "random_probe" in done.stdout
     assert "trained together, as one of 2 jobs" in (folder / "runs" / "probe-1-seed0" / "train.log").read_text()
