@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,9 +20,6 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from warmstart.report.estimate import t_factor
 from warmstart.run.manifest import Manifest
-
-if TYPE_CHECKING:
-    from warmstart.report.runs import Run
 
 CURVES = "curves"
 COLUMNS = ("mean", "low", "high")
@@ -68,15 +64,6 @@ def curve_files(manifest: Manifest, jobs: Sequence[dict[str, Any]]) -> dict[str,
         if job["state"] in ("done", "running"):
             files.setdefault(job["configuration"], []).append(manifest.path(job["name"]) / "metrics.csv")
     return files
-
-
-def curve_groups(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The finetunings that are done by <arm>-<budget>-<labels>, as names of folders."""
-    groups: dict[str, list[Run]] = {}
-    for run in (run for run in runs if run.state == "done"):
-        name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{run.labels}")
-        groups.setdefault(name, []).append(run)
-    return groups
 
 
 def write_curves(

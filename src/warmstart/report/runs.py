@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,14 @@ class Transfer:
         if not found and budget != "steps" and arm in self.rules["budgets"].get(budget, ()):
             return self.group(arm, "steps", labels)
         return sorted(found, key=lambda run: run.seed)
+
+    def done(self) -> dict[str, list[Run]]:
+        """The finetunings that are done, by <arm>-<budget>-<labels> as the name of a folder."""
+        groups: dict[str, list[Run]] = {}
+        for run in (run for run in self.runs if run.state == "done"):
+            name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{run.labels}")
+            groups.setdefault(name, []).append(run)
+        return groups
 
     def scores(self, run: Run) -> np.ndarray | None:
         """A run's scores on the test split, more being better (N,)."""
@@ -238,8 +246,3 @@ def runs_csv(transfer: Transfer) -> str:
         for run in transfer.runs
     ]
     return pd.DataFrame(rows).astype({"steps": "Int64", "examples": "Int64"}).to_csv(index=False)
-
-
-def report_json(report: dict[str, Any]) -> str:
-    """The report as JSON text, always the same for the same runs."""
-    return json.dumps(report, indent=2, allow_nan=False) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from warmstart import screen
 from warmstart.report import bought, doubts, verdicts
 from warmstart.report.length import length_curve
-from warmstart.report.runs import Labels, Transfer, read_transfer, report_json, runs_csv
+from warmstart.report.runs import Labels, Transfer, read_transfer, runs_csv
 from warmstart.report.transfer_page import write_page
 from warmstart.run.folder import write_atomically
 
@@ -24,7 +25,7 @@ def write_report(folder: Path) -> dict[str, Any]:
     report = summarise(transfer)
     write_atomically(folder / "runs.csv", runs_csv(transfer))
     write_page(folder, transfer, report)
-    write_atomically(folder / "report.json", report_json(report))
+    write_atomically(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
 
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from warmstart.report import figure
 from warmstart.report.bought import per_step
-from warmstart.report.curves import aggregate, curve_groups, write_curves
+from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.paired import FEWEST_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.verdicts import BUDGET_WORDS, labels_text, pairs
@@ -69,7 +69,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     write_atomically(folder / "report.png", figure.png(curve))
     write_atomically(folder / "report.md", str(text))
     write_atomically(folder / "report.html", page)
-    write_curves(folder, curve_groups(transfer.runs), transfer.curve, {"verdict": text.summary()})
+    write_curves(folder, transfer.done(), transfer.curve, {"verdict": text.summary()})
 
 
 def plain(text: str) -> str:
