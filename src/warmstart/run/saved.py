@@ -32,6 +32,7 @@ def save_model(
     spec: Spec,
     preprocessor: Preprocessor,
     plain: bool = False,
+    snapshot: Path | None = None,
 ) -> None:
     """Write `model/` whole or not at all, and note its files' SHA-256 in the run's record.
 
@@ -43,24 +44,9 @@ def save_model(
         spec: what an example looks like.
         preprocessor: how raw inputs become examples.
         plain: also write pretrained_model.pth, the state_dict for `torch.load(weights_only=True)`.
+        snapshot: a folder to write instead of `model/`, without a note in the record.
     """
-    final = run.path / "model"
-    write_model(final, run, config, backbone, objective, spec, preprocessor, plain)
-    hashes = {name: file_sha256(final / name) for name in (WEIGHTS, HEAD, PREPROCESSOR)}
-    run.note(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
-
-
-def write_model(
-    final: Path,
-    run: RunFolder,
-    config: DictConfig,
-    backbone: nn.Module,
-    objective: nn.Module,
-    spec: Spec,
-    preprocessor: Preprocessor,
-    plain: bool = False,
-) -> None:
-    """Write a model's folder `final`, whole or not at all; the other arguments are those of `save_model`."""
+    final = snapshot or run.path / "model"
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -85,6 +71,9 @@ def write_model(
             os.fsync(stream.fileno())
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
+    if snapshot is None:
+        hashes = {name: file_sha256(final / name) for name in (WEIGHTS, HEAD, PREPROCESSOR)}
+        run.note(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from warmstart.data.module import GenericDataModule
 from warmstart.module.pretrain import PretrainModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
-from warmstart.run.saved import save_model, write_model
+from warmstart.run.saved import save_model
 from warmstart.stage import parts
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Projector, Reconstructions
@@ -44,7 +44,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
             Snapshots(
                 run.path,
                 config.snapshots,
-                save=lambda folder: write_model(folder, run, config, *model),
+                save=lambda folder: save_model(run, config, *model, snapshot=folder),
                 note=lambda taken: run.update(snapshots=taken),
             )
         )
