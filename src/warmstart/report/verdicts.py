@@ -116,10 +116,10 @@ def headline(transfer: Transfer, rows: list[dict[str, Any]]) -> dict[str, Any]:
     words = [row["verdict"] for row in same]
     if None in words:
         n = min(row["n"] for row in same)
-        unit = "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings"
+        unit = "seed" if transfer.rules["pretrain_seeds"] == 1 else "pretraining"
         word = None
         sentence = (
-            f"No verdict: {n} paired {unit} {'is' if n == 1 else 'are'} too few to tell noise from gain; "
+            f"No verdict: {n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few to tell noise from gain; "
             f"{paired.FEWEST_UNITS} are needed."
         )
     else:

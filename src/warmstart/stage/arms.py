@@ -126,6 +126,10 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     else:
         shared = {key: value for key, value in shared.items() if key not in OWN_KEYS}
         own["stage"] = "finetune"
+        if not own.get("init"):
+            raise UserError(
+                f"arm.{arm} does not say where it starts: give arm.{arm}.init=pretrained, scratch or a path"
+            )
         starts = {"pretrained": pretrained, "shuffled": f"shuffled:{pretrained}"}
         own["init"] = starts.get(own["init"], own["init"])
     if "strategy" in own:

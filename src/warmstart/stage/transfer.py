@@ -180,6 +180,9 @@ def check_settings(config: DictConfig) -> None:
     for budget in chosen.budgets:
         if budget not in BUDGETS:
             raise UserError(f"transfer.budgets.{budget}: there is no such budget; there are: {', '.join(BUDGETS)}")
+        arms = chosen.budgets[budget]
+        if not isinstance(arms, ListConfig) or not set(arms) <= {*config.arm, *chosen.arms}:
+            raise UserError(f"transfer.budgets.{budget}={arms}: give a list of arms: {', '.join(config.arm)}")
     if chosen.seeds % chosen.pretrain_seeds:
         raise UserError(
             f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "
