@@ -8,7 +8,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
-from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import Splits, UserError
@@ -49,14 +48,15 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
     pictures = [Projector(), Confusions()] if config.pictures else []
     rows = data.parts["validation"][0]
-    start = pooled_features(module, rows)
+    start = pooled_features(module, rows) if lineage["transfer"] else None
     with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
         if config.test:
             trainer.test(module, datamodule=data, verbose=False)
             results = trainer.callback_metrics.items()
             metrics |= {name: float(value) for name, value in results if name.startswith("test/")}
             save_scores(run, module.test_scores)
-        note_change(run, start, pooled_features(module, rows))
+        if start is not None:
+            run.note(cka=linear_cka(start, pooled_features(module, rows)))
         save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor)
     show(run)
     screen.next_command(
@@ -148,12 +148,6 @@ def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
     if parent is None:
         return config.init
     return (SHUFFLED if config.init.startswith(SHUFFLED) else "") + parent["path"]
-
-
-def note_change(run: RunFolder, before: Tensor, after: Tensor) -> None:
-    """Put the similarity of features (N, D) before and after finetuning into the record, where weights were loaded."""
-    if run.record["transfer"] is not None:
-        run.note(cka=linear_cka(before, after))
 
 
 def check_backbone(saved: SavedModel, config: DictConfig) -> None:

@@ -14,14 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import Batch, CannotBatch, GroupFailed, UserError
-from warmstart.module.similarity import pooled_features
+from warmstart.module.similarity import linear_cka, pooled_features
 from warmstart.module.stacked import numbers
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.batchable import check_config, check_model, check_stack
-from warmstart.stage.finetune import note_change
 from warmstart.stage.lockstep import Job, Lockstep
 from warmstart.stage.train import conclude, examples, note_data, peak_memory_mb
 from warmstart.trainer.build import build_trainer
@@ -156,7 +155,8 @@ def end(job: Job, group: Lockstep, seconds: float) -> None:
             raise job.error
         save_scores(job.run, job.scores)
         if job.start is not None:
-            note_change(job.run, job.start, pooled_features(job.module, job.data.parts["validation"][0]))
+            after = pooled_features(job.module, job.data.parts["validation"][0])
+            job.run.note(cka=linear_cka(job.start, after))
         model = (job.module.backbone, job.module.objective, job.data.spec, job.data.preprocessor)
         save_model(job.run, job.config, *model, plain=job.config.stage == "pretrain")
         metrics = {**job.last, **job.best, **job.test}
