@@ -1,6 +1,6 @@
 """Verdicts against known truth, by real runs: A/A comparisons, sabotaged backbones, made data that helps or hurts.
 
-python scripts/calibrate_real.py            # all of it, about half an hour on 2 cores
+python scripts/calibrate_real.py            # all of it, about 12 minutes on 2 cores
 python scripts/calibrate_real.py aa         # one part: aa, sabotage or made
 """
 
