@@ -5,29 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from tests.report.conftest import BROWSER, FLAGS, needs_browser
 
 from warmstart.report.sweep import write_report
 from warmstart.run.manifest import Job, Manifest
-
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=2000",
-    "--dump-dom",
-]
-
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: apt-get install chromium")
 
 
 def make_sweep(folder: Path, metric: str | None = "val/accuracy", started: int = 7) -> Path:

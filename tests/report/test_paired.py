@@ -13,7 +13,6 @@ from scripts.calibrate import TRUTHS, measure
 from warmstart.report import paired
 from warmstart.report.paired import (
     Paired,
-    bootstrap_means,
     bootstrap_weights,
     equivalence,
     holm,
@@ -183,13 +182,15 @@ def test_no_number_of_seeds_makes_up_for_a_small_test_set():
 
 def test_the_bootstraps_mean_and_variance():
     matrix = 1 + crossed(6, 25, np.random.default_rng(2), (0.5, 2.0, 3.0))
-    means = bootstrap_means(matrix, seed=3, draws=20_000)
+    means = weighted_means(matrix, bootstrap_weights(*matrix.shape, 20_000, seed=3))
     rows, columns = matrix.mean(axis=1), matrix.mean(axis=0)
     rest = matrix - rows[:, None] - columns + matrix.mean()
     variance = rows.var() / 6 + columns.var() / 25 + (rest**2).sum() / matrix.size**2
     assert means.mean() == pytest.approx(matrix.mean(), abs=4 * math.sqrt(variance / 20_000))
     assert means.var() == pytest.approx(variance, rel=0.05)
-    assert bootstrap_means(matrix[:, 0], draws=20_000).var() == pytest.approx(matrix[:, 0].var() / 6, rel=0.05)
+    assert weighted_means(matrix[:, 0], bootstrap_weights(len(matrix), 1, 20_000)).var() == pytest.approx(
+        matrix[:, 0].var() / 6, rel=0.05
+    )
 
 
 def test_shared_weights_keep_the_pairing(monkeypatch: pytest.MonkeyPatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -13,24 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.report.conftest import made_transfer
+from tests.report.conftest import BROWSER, FLAGS, made_transfer, needs_browser
 
 from warmstart.report.figure import INK
 from warmstart.report.transfer import write_report
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=2000",
-    "--dump-dom",
-]
 MEASURE = """
 const outside = [...document.querySelectorAll("svg")].flatMap(svg => {
   const box = svg.getBoundingClientRect();
@@ -57,8 +43,6 @@ QUESTIONS = {
     "multiplier": "How many labels is it worth?",
     "length": "How long to pretrain?",
 }
-
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: apt-get install chromium")
 
 
 class Elements(HTMLParser):

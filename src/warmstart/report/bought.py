@@ -34,7 +34,8 @@ def label_multipliers(transfer: Transfer, arm: str, against: str) -> list[dict[s
     rows = [groups[arm, labels][0].rows for labels in transfer.labels]
     order = np.argsort(rows)
     matrices = {key: matrix(transfer, [(run,) for run in group]) for key, group in groups.items()}
-    weights = paired.bootstrap_weights(*np.atleast_2d(next(iter(matrices.values())).T).T.shape, DRAWS)
+    first = next(iter(matrices.values()))
+    weights = paired.bootstrap_weights(len(first), first.size // len(first), DRAWS)
     means = {key: np.append(paired.weighted_means(m, weights), m.mean()) for key, m in matrices.items()}
     control = np.maximum.accumulate(np.stack([means[against, transfer.labels[i]] for i in order]), axis=0)
     places = np.log([rows[i] for i in order])
@@ -111,10 +112,9 @@ def time_to_target(transfer: Transfer, arm: str, against: str) -> list[dict[str,
 
 def first_step(transfer: Transfer, run: Run, target: float) -> float:
     """The first step at which a run validates at least as well as `target`; inf where it never does."""
-    curve = transfer.curve(run)
-    curve = curve[curve["name"] == transfer.manifest.metric].sort_values("step")
-    reached = curve[transfer.sign * curve["value"] >= transfer.sign * target - 1e-9]
-    return float(reached["step"].iloc[0] + 1) if len(reached) else math.inf
+    values = transfer.series(run, transfer.manifest.metric)
+    reached = values[transfer.sign * values >= transfer.sign * target - 1e-9]
+    return float(reached.index[0] + 1) if len(reached) else math.inf
 
 
 def per_step(run: Run, unit: str) -> float:

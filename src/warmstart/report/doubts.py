@@ -49,9 +49,8 @@ def mean(values: list[float | None]) -> float | None:
 
 def loss_gap(transfer: Transfer, run: Run) -> float | None:
     """Validation loss minus training loss, both at the end of a run."""
-    curve = transfer.curve(run).sort_values("step")
-    ends = [curve.loc[curve["name"] == name, "value"] for name in ("val/loss", "train/loss")]
-    return float(ends[0].iloc[-1] - ends[1].iloc[-1]) if all(map(len, ends)) else None
+    held_out, training = (transfer.series(run, name) for name in ("val/loss", "train/loss"))
+    return float(held_out.iloc[-1] - training.iloc[-1]) if len(held_out) and len(training) else None
 
 
 def warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
@@ -154,6 +153,5 @@ def noise_warnings(transfer: Transfer) -> list[str]:
 
 def is_improving(transfer: Transfer, run: Run) -> bool:
     """Whether the best validation of a run came in its last tenth."""
-    curve = transfer.curve(run)
-    values = transfer.sign * curve[curve["name"] == transfer.manifest.metric].sort_values("step")["value"].to_numpy()
+    values = transfer.sign * transfer.series(run, transfer.manifest.metric).to_numpy()
     return len(values) > 0 and int(values.argmax()) >= 0.9 * len(values)

@@ -203,11 +203,6 @@ def weighted_means(matrix: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -
     return (by_seed * np.concatenate(rows)).sum(axis=1) / matrix.size
 
 
-def bootstrap_means(matrix: np.ndarray, seed: int = 0, draws: int = 2000) -> np.ndarray:
-    """Two-level bootstrap of the mean of an (S, N) or (S,) matrix, over seeds and examples: (draws,)."""
-    return weighted_means(matrix, bootstrap_weights(*_matrix(matrix).shape, draws, seed))
-
-
 def _matrix(values: np.ndarray) -> np.ndarray:
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.ndim not in (1, 2) or not matrix.size or not np.isfinite(matrix).all():

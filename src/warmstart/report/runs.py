@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ class Transfer:
     def done(self) -> dict[str, list[Run]]:
         """The finetunings that are done, by <arm>-<budget>-<labels> as the name of a folder."""
         groups: dict[str, list[Run]] = {}
-        for run in (run for run in self.runs if run.state == "done"):
+        for run in filter(lambda run: run.state == "done", self.runs):
             name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{run.labels}")
             groups.setdefault(name, []).append(run)
         return groups
@@ -133,14 +133,19 @@ class Transfer:
 
     def unit(self, run: Run) -> int:
         """What is independent: the seed, or the pretraining where there are several."""
-        count = self.rules["pretrain_seeds"]
-        return run.seed if count == 1 else (run.seed - self.config["seed"]) % count
+        number = run.seed - self.config["seed"]
+        return number if self.rules["pretrain_seeds"] == 1 else number % self.rules["pretrain_seeds"]
 
     def curve(self, run: Run) -> pd.DataFrame:
         """A run's val/* and train/loss by step, read once."""
         if run.name not in self.curves:
             self.curves[run.name] = read_metrics(self.manifest.path(run.name) / "metrics.csv")
         return self.curves[run.name]
+
+    def series(self, run: Run, name: str) -> pd.Series:
+        """The values of one of them, by step."""
+        curve = self.curve(run)
+        return curve[curve["name"] == name].set_index("step")["value"].sort_index()
 
 
 def read_transfer(folder: Path) -> Transfer:
@@ -187,9 +192,10 @@ def read_run(manifest: Manifest, job: Job) -> Run:
     record = manifest.record(job.name) or {}
     state = manifest.state(job.name)
     metrics = record.get("metrics") or {}
-    test = metrics.get(manifest.metric.replace("val/", "test/"))
+    metric = manifest.metric.replace("val/", "test/")
+    test = metrics.get(metric)
     if state == "done" and test is None:
-        raise UserError(f"{manifest.path(job.name)} has no {manifest.metric.replace('val/', 'test/')}: mixed metrics")
+        raise UserError(f"{manifest.path(job.name)} has no {metric}: mixed metrics")
     return Run(
         job.name,
         job.values["arm"],
@@ -203,20 +209,18 @@ def read_run(manifest: Manifest, job: Job) -> Run:
     )
 
 
-def check_comparable(manifest: Manifest, runs: Iterable[Run]) -> None:
+def check_comparable(manifest: Manifest, runs: Sequence[Run]) -> None:
     """Refuse runs that say nothing of each other.
 
     Raises:
         UserError: fewer than two are done, or two were made on different data.
     """
-    runs = list(runs)
     done = [run for run in runs if run.state == "done"]
     if len(done) < FEWEST_RUNS:
         failed = next((run for run in runs if run.state == "failed"), None)
+        reason = f"go on with stage=transfer resume={manifest.folder}"
         if failed is not None:
             reason = f"{failed.name} failed: {failed.record.get('error')}"
-        else:
-            reason = f"go on with stage=transfer resume={manifest.folder}"
         count = "no finetuning run is" if not done else "only one finetuning run is"
         raise UserError(f"{manifest.folder}: {count} done, so there is nothing to compare; {reason}")
     for run in done:
@@ -238,9 +242,7 @@ def runs_csv(transfer: Transfer) -> str:
             "status": run.state,
             "val": run.val,
             "test": run.test,
-            "steps": run.cost.get("steps"),
-            "seconds": run.cost.get("seconds"),
-            "examples": run.cost.get("examples"),
+            **{unit: run.cost.get(unit) for unit in ("steps", "seconds", "examples")},
             "run": f"runs/{run.name}",
         }
         for run in transfer.runs

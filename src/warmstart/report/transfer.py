@@ -10,8 +10,9 @@ from typing import Any
 from warmstart import screen
 from warmstart.report import bought, doubts, verdicts
 from warmstart.report.length import length_curve
-from warmstart.report.runs import Labels, Transfer, read_transfer, runs_csv
+from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.transfer_page import write_page
+from warmstart.report.verdicts import labels_text
 from warmstart.run.folder import write_atomically
 
 
@@ -62,7 +63,7 @@ def summarise(transfer: Transfer) -> dict[str, Any]:
     return {"warnings": doubts.warnings(transfer, report), **report}
 
 
-def run_row(run: Any) -> dict[str, Any]:
+def run_row(run: Run) -> dict[str, Any]:
     """A finetuning in a line."""
     row = {"name": run.name, "arm": run.arm, "budget": run.budget, "labels_per_class": run.labels, "seed": run.seed}
     return {**row, "status": run.state, "error": run.record.get("error"), "value": run.test}
@@ -114,14 +115,7 @@ def grid(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
             failed = f", {cell['failed']} failed" if cell["failed"] else ""
             texts.append(f"{screen.number(cell['mean'])} ± {screen.number(cell['std'], 2)} (n={cell['n']}{failed})")
         lines.append([arm, *texts])
-    return ["arm", *(labels_header(labels) for labels in counts)], lines
-
-
-def labels_header(labels: Labels) -> str:
-    """A column's name."""
-    if labels == "all":
-        return "all labels"
-    return f"{labels:.0%} of labels" if isinstance(labels, float) else f"{labels} per class"
+    return ["arm", *(labels_text([labels]) for labels in counts)], lines
 
 
 def verdict_grid(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

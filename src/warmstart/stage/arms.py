@@ -68,7 +68,7 @@ def finetunings(
         rate = (rates or {}).get((values["arm"].partition("@")[0], values["labels_per_class"]))
         if rate is not None:
             own.optimizer.lr = rate
-        job = Job(name, values, OmegaConf.to_container(own, resolve=True), needs(config, own, values["seed"]))
+        job = Job(name, values, OmegaConf.to_container(own, resolve=True), needs(config, values["arm"], values["seed"]))
         if job.sha256 not in seen:
             seen.add(job.sha256)
             jobs.append(job)
@@ -96,10 +96,10 @@ def planned(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[tuple[st
                 yield f"snapshot{number}-{labels}-seed{seed}", values, own
 
 
-def needs(config: DictConfig, own: DictConfig, seed: int) -> str | None:
+def needs(config: DictConfig, arm: str, seed: int) -> str | None:
     """The pretraining that a finetuning waits for."""
-    name = pretraining_name(config, seed - config.seed)
-    return name if f"/{RUNS}/{name}" in str(own.get("init")) else None
+    warm = config.arm[arm.partition("@")[0]].get("init") in ("pretrained", "shuffled")
+    return pretraining_name(config, seed - config.seed) if warm else None
 
 
 def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, seed: int) -> DictConfig:
@@ -157,7 +157,9 @@ def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, label
     limits.append(trainer.max_steps if trainer.max_steps > 0 else math.inf)
     steps = min(limits)
     every = trainer.check_val_every_n_epoch
-    interval = trainer.val_check_interval if every is None else every * per_epoch
+    interval = (every or 1) * per_epoch
+    if every is None and isinstance(trainer.val_check_interval, int):
+        interval = trainer.val_check_interval
     if budget == "total":
         times = 1 + (math.ceil(sizes.examples / (rows / per_epoch)) / steps if own.init == "scratch" else 0)
     else:

@@ -22,7 +22,6 @@ from torch import Tensor
 from warmstart.contracts import Objective, Splits, UserError
 from warmstart.data.module import TaskDataModule
 from warmstart.run.folder import RunFolder
-from warmstart.run.identity import derive_seed
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.train import note_data, peak_memory_mb, runs_folder
@@ -41,15 +40,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """
     started = time.monotonic()
     target = get_object(config.objective._target_).target
-    data = TaskDataModule(
-        parts.build_source(config),
-        target,
-        config.data.batch_size,
-        derive_seed(config.seed, "order"),
-        labels_per_class=config.data.labels_per_class,
-        label_fraction=config.data.label_fraction,
-        subset_seed=derive_seed(config.seed, "subset"),
-    ).prepare(load(OmegaConf.to_yaml(parts.source_node(config)), target))
+    data = parts.task_data(config).prepare(load(OmegaConf.to_yaml(parts.source_node(config)), target))
     objective = parts.build(
         config.objective, backbone=SimpleNamespace(width=1), spec=data.spec, loss=parts.build_loss(config)
     )
@@ -83,14 +74,14 @@ def choose(
         raise UserError(f"baseline={kind}: give {' or '.join(KINDS)}")
     name, mode = objective.monitor
     best: tuple[BaseEstimator, dict[str, float]] | None = None
+    (x, y), held_out = scaled(data, "train"), scaled(data, "validation")
     for strength in STRENGTHS if kind == "linear" else STRENGTHS[:1]:
         model = estimator(kind, target, strength)
-        x, y = scaled(data, "train")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", UserWarning)  # a label that no row has
             model.fit(x, y.ravel() if target == "value" and y.shape[1] == 1 else y)
-        metrics = measure(objective, *predict(model, *scaled(data, "validation")), "val")
+        metrics = measure(objective, *predict(model, *held_out), "val")
         if best is None or is_better(metrics[name], best[1][name], mode):
             best = model, metrics
     return best

@@ -7,10 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from warmstart import screen
-from warmstart.data.module import TaskDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
-from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import find
 from warmstart.stage import parts
 from warmstart.stage.restore import restore
@@ -24,16 +22,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.say(f"evaluating {finetuned.path}")
     theirs = finetuned.config(tuple(config.trust))
     module, saved = restore(finetuned, theirs)
-    data = TaskDataModule(
-        parts.build_source(theirs),
-        module.objective.target,
-        theirs.data.batch_size,
-        derive_seed(theirs.seed, "order"),
-        rebuild(saved.preprocessor),
-        labels_per_class=theirs.data.labels_per_class,
-        label_fraction=theirs.data.label_fraction,
-        subset_seed=derive_seed(theirs.seed, "subset"),
-    ).prepare()
+    data = parts.task_data(theirs, rebuild(saved.preprocessor)).prepare()
     check_data(finetuned, data)
     run = opened or RunFolder.create(config, runs_folder(config))
     note_data(run, theirs, data)

@@ -78,16 +78,8 @@ def assemble(
     start, parent = find_start(config)
     if start is not None and str(config.init).startswith(SHUFFLED):
         start = start.shuffled(derive_seed(config.seed, "shuffle"))
-    data = TaskDataModule(
-        like.source if like else parts.build_source(config),
-        parts.get_object(config.objective._target_).target,
-        config.data.batch_size,
-        derive_seed(config.seed, "order"),
-        rebuild(start.preprocessor) if start else None,
-        labels_per_class=config.data.labels_per_class,
-        label_fraction=config.data.label_fraction,
-        subset_seed=derive_seed(config.seed, "subset"),
-    ).prepare(splits, like)
+    preprocessor = rebuild(start.preprocessor) if start else None
+    data = parts.task_data(config, preprocessor, like.source if like else None).prepare(splits, like)
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer = None
     if start is not None:
@@ -127,8 +119,9 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
         path = Path(word)
         if not path.is_dir():
             raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
-        home = next((place for place in (path, *path.parents[:2]) if (place / "run.json").exists()), None)
-        found = None if home is None else finished(home)
+        above = path.parents[1] if path.parent.name == SNAPSHOTS else path.parent
+        home = above if (above / "run.json").exists() else path
+        found = finished(home) if (home / "run.json").exists() else None
     if found is not None and found.record["stage"] == "pretrain":
         warn_of_other_splits(config, found)
     if found is not None and "model_sha256" not in found.record:

@@ -34,8 +34,11 @@ def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
 
 
 def warn_of_other_splits(config: DictConfig, pretraining: RunFolder) -> None:
-    """Say so where a pretraining cut the same data set into other parts."""
-    theirs, ours = OmegaConf.load(pretraining.path / "config.yaml").data, config.data
+    """Say so where a pretraining cut the same data set into other parts; nothing where its config cannot be read."""
+    try:
+        theirs, ours = OmegaConf.load(pretraining.path / "config.yaml").data, config.data
+    except Exception:
+        return
     place = ("_target_", "root", "seed")
     before, now = theirs.get("split_seed"), ours.get("split_seed")
     if all(theirs.get(key) == ours.get(key) for key in place) and before != now:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import LossFunction, Preprocessor, Source, UserError
 from warmstart.data.augment import Augment
+from warmstart.data.module import TaskDataModule
 from warmstart.run.identity import derive_seed
 from warmstart.stage.signature import check_settings
 
@@ -42,6 +43,28 @@ def source_node(config: DictConfig) -> DictConfig:
     """The node of `data` without the keys that are the data module's."""
     own = OmegaConf.to_container(config.data, resolve=True)
     return OmegaConf.create({key: value for key, value in own.items() if key not in FEEDING})
+
+
+def task_data(
+    config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
+) -> TaskDataModule:
+    """The labelled rows of a finetuning config, to be prepared.
+
+    Args:
+        config: with data, objective and the root seed, from which those of subset and order are derived.
+        preprocessor: the one that the pretraining used, if there was one.
+        source: the data set, if it is built already.
+    """
+    return TaskDataModule(
+        source or build_source(config),
+        get_object(config.objective._target_).target,
+        config.data.batch_size,
+        derive_seed(config.seed, "order"),
+        preprocessor,
+        labels_per_class=config.data.labels_per_class,
+        label_fraction=config.data.label_fraction,
+        subset_seed=derive_seed(config.seed, "subset"),
+    )
 
 
 def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:

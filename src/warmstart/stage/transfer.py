@@ -53,12 +53,12 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     else:
         facts = check_plan(config)
         run = opened or RunFolder.create(config, runs_folder(config))
-        if not (run.path / MANIFEST).exists():
-            run.update(**facts)
-            make_plan(config, run).write()
     required, started = config.transfer.require, time.monotonic()
     with run.recording():
         run.update(status="running", error=None)
+        if not (run.path / MANIFEST).exists():
+            run.update(**facts)
+            make_plan(config, run).write()
         work(run, tuple(config.trust))
         seconds = (run.record["cost"] or {}).get("seconds", 0.0) + time.monotonic() - started
         run.update(cost={"seconds": seconds, "steps": None, "examples": None, "peak_memory_mb": None})

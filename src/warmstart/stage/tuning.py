@@ -40,7 +40,7 @@ def trials(config: DictConfig, folder: Path) -> Iterator[Job]:
             own = arm_config(config, arm, base, labels, config.seed + APART + run)
             own.optimizer.lr, own.test = rate, False
             values = {"tunes": arm, "labels_per_class": labels, "optimizer.lr": rate, "seed": own.seed}
-            needed = needs(config, own, config.seed)
+            needed = needs(config, arm, config.seed)
             whole = OmegaConf.to_container(own, resolve=True)
             yield Job(f"tune-{arm}-{labels}-rate{number}-seed{own.seed}", values, whole, needed)
 
