@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from warmstart import screen
 from warmstart.contracts import Splits, UserError
@@ -37,7 +39,7 @@ def warn_of_other_splits(config: DictConfig, pretraining: RunFolder) -> None:
     """Say so where a pretraining cut the same data set into other parts; nothing where its config cannot be read."""
     try:
         theirs, ours = OmegaConf.load(pretraining.path / "config.yaml").data, config.data
-    except Exception:
+    except (OSError, YAMLError, OmegaConfBaseException):
         return
     place = ("_target_", "root", "seed")
     before, now = theirs.get("split_seed"), ours.get("split_seed")
