@@ -6,7 +6,7 @@ Shapes: B batch, T positions, D width, F input features, C channels or classes, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -39,10 +39,28 @@ class Pruned(Exception):
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """The tokens that examples are made of, by number; None where the tokenizer has no such token.
+
+    `special` are all tokens that stand for no piece of the data; `joined` are those that go on with the word before.
+    """
+
+    size: int
+    padding: int
+    unknown: int | None = None
+    begin: int | None = None
+    end: int | None = None
+    mask: int | None = None
+    special: tuple[int, ...] = ()
+    joined: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Spec:
     """What one preprocessed example and its target look like.
 
     `labels` names the outputs; `center` and `spread` are the mean and standard deviation of real-valued targets.
+    Examples made of tokens have a `vocabulary`, and `bytes_per_token` of their raw form.
     """
 
     modality: str
@@ -50,6 +68,18 @@ class Spec:
     labels: tuple[str, ...] = ()
     center: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
+    vocabulary: Vocabulary | None = None
+    bytes_per_token: float = 0.0
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Spec:
+        """From what `dataclasses.asdict` made of one, by way of JSON."""
+
+        def frozen(values: dict[str, Any]) -> dict[str, Any]:
+            return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+        vocabulary = record.get("vocabulary")
+        return cls(**frozen({**record, "vocabulary": vocabulary and Vocabulary(**frozen(vocabulary))}))
 
     @property
     def outputs(self) -> int:
@@ -86,9 +116,11 @@ class Splits:
 
 @dataclass
 class Batch:
-    """One step's examples: inputs (B, ...), targets (B, ...) or None, and the valid positions (B, T) or None.
+    """One step's examples: inputs (B, ...), targets (B, ...) or None, and a mask (B, T), None where all is valid.
 
-    A loader yields inputs as they are stored; a module scales them before an objective sees them.
+    The mask tells valid positions from padding; where it holds whole numbers, they tell a row's documents apart, with 0
+    for padding, and no document sees another. A loader yields inputs as they are stored; a module scales them before an
+    objective sees them.
     """
 
     x: Tensor
@@ -111,11 +143,15 @@ class Features:
 
 @dataclass
 class StepOutput:
-    """A step's mean loss (scalar), the number of loss values it is the mean of, and the raw outputs (B, C)."""
+    """A step's mean loss (scalar), the number of values it is the mean of, and the raw outputs (B, C).
+
+    `measures` are further means over those values, by name.
+    """
 
     loss: Tensor
     count: int
     outputs: Tensor | None = None
+    measures: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Preprocessor(Protocol):
@@ -124,8 +160,8 @@ class Preprocessor(Protocol):
     def fit(self, x: Any) -> None:
         """Learn the settings from raw training inputs."""
 
-    def encode(self, x: Any) -> Tensor:
-        """Turn raw inputs into one tensor (N, ...), once, when the data is set up."""
+    def encode(self, x: Any) -> Any:
+        """Turn raw inputs into one tensor (N, ...), or rows of different lengths, once, when the data is set up."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Scale a batch of encoded inputs, on the device."""
@@ -138,7 +174,7 @@ class Preprocessor(Protocol):
 
 
 class Source(Protocol):
-    """One data set. `offers` names the kinds of target it has: category, categories, value."""
+    """One data set. `offers` names the kinds of target it has: category, categories, value, span, tags."""
 
     modality: ClassVar[str]
     offers: ClassVar[frozenset[str]]
@@ -160,13 +196,18 @@ class Augment(Protocol):
 
 
 class Backbone(Protocol):
-    """Inputs to features. `abilities` names what an objective may ask of it.
+    """Inputs to features. `abilities` names what an objective may ask of it: a set, or a function of its settings.
 
-    One that can `hide` positions also has `target_size`, `targets(x)` (B, T, P) and its inverse `assemble(targets)`.
+    One that can `hide` positions also has `targets(x)`, with its inverse `assemble(targets)`: for each position
+    `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`. `maskable(x)`
+    (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together.
+
+    One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
+    has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.
     """
 
     modalities: ClassVar[frozenset[str]]
-    abilities: ClassVar[frozenset[str]]
+    abilities: ClassVar[frozenset[str] | Callable[..., frozenset[str]]]
     width: int
 
     def __call__(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
@@ -181,7 +222,8 @@ class Objective(Protocol):
 
     `monitor` is the metric that chooses the best checkpoint and max or min; `predict(backbone, batch)` gives outputs
     (B, C), `scores(outputs, y)` one value per example (B,) whose mean is that metric, or None where no mean is, and
-    `answer(outputs, spec)` turns outputs into one plain record per example.
+    `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head.
+    A self-supervised one may have `summary(loss, spec)`: what else the held-out loss says, by name.
     """
 
     target: ClassVar[str | None]
