@@ -24,14 +24,16 @@ RUN_TIME_FACTS = {
     "strategy": (),
     "trainer": (),
 }
-THIRD_PARTY = ("torch.optim.", "pytorch_lightning.", "warmstart.trainer.schedule.")
+THIRD_PARTY = ("torch.optim.", "pytorch_lightning.", "warmstart.trainer.schedule.", "warmstart.trainer.muon.")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 STAGES = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
 NEEDED = {
     "table": ["data.root=x.csv", "data.target=y"],
     "images": ["data.root=x"],
+    "text": ["data.root=x", "data.text=x", "data.target=y"],
 }
 STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"]}
+TRAINING = ("pretrain", "finetune", "transfer")
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: str(path.relative_to(CONF)))
@@ -46,20 +48,28 @@ def test_part_names_a_target_of_its_package_and_binds_to_it(path: Path):
         assert target.startswith(f"warmstart.{group}.")
     node = OmegaConf.to_container(OmegaConf.load(path))
     settings = {key: value for key, value in node.items() if key not in ("_target_", "_partial_", "defaults")}
-    if any(isinstance(default, dict) and "stem" in default for default in node.get("defaults", [])):
-        settings["stem"] = None
+    nested = [name for default in node.get("defaults", []) if isinstance(default, dict) for name in default]
+    settings |= dict.fromkeys(nested)
     facts = dict.fromkeys(RUN_TIME_FACTS["stem" if path.parent.name == "stem" else group])
     inspect.signature(get_object(target)).bind(**settings, **facts)
 
 
+def has(experiment: str, stage: str) -> bool:
+    return stage not in TRAINING or (CONF / "experiment" / experiment / f"{stage}.yaml").exists()
+
+
 def experiment_stage_cases() -> list[tuple[str, str]]:
-    return [(experiment, stage) for experiment in EXPERIMENTS for stage in STAGES]
+    return [(experiment, stage) for experiment in EXPERIMENTS for stage in STAGES if has(experiment, stage)]
+
+
+def needed(experiment: str, stage: str) -> list[str]:
+    return NEEDED.get(experiment, []) if stage in TRAINING else []
 
 
 @pytest.mark.parametrize(("experiment", "stage"), experiment_stage_cases())
 def test_every_experiment_composes_for_every_stage(experiment: str, stage: str, composed):
-    trains = stage in ("pretrain", "finetune", "transfer")
-    words = [*(NEEDED.get(experiment, []) if trains else []), *STAGE_NEEDS.get(stage, [])]
+    trains = stage in TRAINING
+    words = [*needed(experiment, stage), *STAGE_NEEDS.get(stage, [])]
     config = composed(f"stage={stage}", f"experiment={experiment}", *words)
     assert config.stage == stage
     assert config.experiment == experiment
@@ -71,10 +81,12 @@ def test_every_experiment_composes_for_every_stage(experiment: str, stage: str, 
 SWAPPED = ("backbone", "objective", "loss", "optimizer", "scheduler", "strategy")
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    ("experiment", "stage"),
+    [(experiment, stage) for experiment, stage in experiment_stage_cases() if stage in ("pretrain", "finetune")],
+)
 def test_a_part_swapped_in_any_experiment_gets_no_setting_of_the_part_it_replaces(experiment, stage, composed):
-    base = (f"stage={stage}", f"experiment={experiment}", *NEEDED.get(experiment, []))
+    base = (f"stage={stage}", f"experiment={experiment}", *needed(experiment, stage))
     present = composed(*base)
     for group in SWAPPED:
         if group not in present and group != "loss":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,15 @@ NUMBER = (int, float)
 COUNT: Rule = (int, lambda value: value > 0, "a whole number above 0")
 AMOUNT: Rule = (NUMBER, lambda value: 0 <= value < math.inf, "a number, 0 or more")
 SHARE: Rule = (NUMBER, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+POSITIVE: Rule = (NUMBER, lambda value: 0 < value < math.inf, "a number above 0")
 LIMIT: Rule = (int, lambda value: value > 0 or value == -1, "a whole number above 0, or -1 for no limit")
+TIME = re.compile(r"(?!0*:00:00$)\d+:[0-5]\d:[0-5]\d")
+DURATION: Rule = (
+    (*NUMBER, str),
+    lambda value: bool(TIME.fullmatch(value)) if isinstance(value, str) else 0 < value < math.inf,
+    "a time above 0, in seconds or as hours:minutes:seconds, such as 00:10:00",
+)
+LIMITS = ("max_epochs", "max_steps", "max_time", "max_tokens")
 # Settings that every part of a stage shares; those of a single part are checked by its signature and constructor.
 RULES: dict[str, Rule] = {
     "output_dir": (str, bool, "a folder"),
@@ -32,11 +41,17 @@ RULES: dict[str, Rule] = {
     "data.augment.crop": SHARE,
     "data.augment.colour": AMOUNT,
     "data.augment.noise": AMOUNT,
-    "optimizer.lr": (NUMBER, lambda value: 0 < value < math.inf, "a number above 0"),
+    "data.pack": (int, lambda value: value >= 8, "a whole number, 8 or more"),
+    "optimizer.lr": POSITIVE,
     "optimizer.weight_decay": AMOUNT,
+    "optimizer.momentum": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
+    "optimizer.adam_scale": POSITIVE,
     "trainer.max_epochs": LIMIT,
     "trainer.max_steps": LIMIT,
+    "trainer.max_time": DURATION,
+    "trainer.max_tokens": POSITIVE,
     "trainer.min_steps": COUNT,
+    "trainer.gradient_clip_val": AMOUNT,
     "patience": COUNT,
     "snapshots": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "trainer.accumulate_grad_batches": COUNT,
@@ -57,8 +72,12 @@ MAY_BE_NULL = frozenset(
     {
         "data.labels_per_class",
         "data.label_fraction",
+        "data.pack",
         "patience",
+        "trainer.max_time",
+        "trainer.max_tokens",
         "trainer.min_steps",
+        "trainer.gradient_clip_val",
         "trainer.check_val_every_n_epoch",
         "trainer.limit_val_batches",
         "trainer.limit_train_batches",
@@ -91,8 +110,12 @@ def check(config: DictConfig) -> dict[str, Any]:
             if isinstance(value, bool) or not isinstance(value, kinds) or not holds(value):
                 raise UserError(f"{prefix}{path}={'null' if value is None else value}: must be {rule}")
         limits = part.get("trainer")
-        if limits is not None and limits["max_epochs"] == -1 and limits["max_steps"] == -1:
-            raise UserError(f"{prefix}trainer has no end: give trainer.max_epochs or trainer.max_steps")
+        if limits is not None and all(limits.get(name) in (-1, None) for name in LIMITS):
+            raise UserError(f"{prefix}trainer has no end: give trainer.{' or trainer.'.join(LIMITS)}")
+        if part.get("snapshots") and limits.get("max_time") is not None:
+            raise UserError(
+                f"{prefix}snapshots are taken at steps that must be known before: leave out trainer.max_time"
+            )
     for part in ("data", "backbone", "objective"):
         node = plain.get(part)
         if node is not None and (not isinstance(node, dict) or "_target_" not in node):

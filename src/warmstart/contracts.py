@@ -5,7 +5,7 @@ Shapes: B batch, T positions, D width, F input features, C channels or classes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -70,16 +70,6 @@ class Spec:
     spread: tuple[float, ...] = ()
     vocabulary: Vocabulary | None = None
     bytes_per_token: float = 0.0
-
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> Spec:
-        """From what `dataclasses.asdict` made of one, by way of JSON."""
-
-        def frozen(values: dict[str, Any]) -> dict[str, Any]:
-            return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-        vocabulary = record.get("vocabulary")
-        return cls(**frozen({**record, "vocabulary": vocabulary and Vocabulary(**frozen(vocabulary))}))
 
     @property
     def outputs(self) -> int:
@@ -223,13 +213,16 @@ class Objective(Protocol):
     `monitor` is the metric that chooses the best checkpoint and max or min; `predict(backbone, batch)` gives outputs
     (B, C), `scores(outputs, y)` one value per example (B,) whose mean is that metric, or None where no mean is, and
     `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head.
-    A self-supervised one may have `summary(loss, spec)`: what else the held-out loss says, by name.
+
+    `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
+    has one for each. A self-supervised one may have `summary(loss, spec)`: what else the held-out loss says, by name.
     """
 
     target: ClassVar[str | None]
-    predicts: ClassVar[str]
+    predicts: ClassVar[str | None]
     needs: ClassVar[frozenset[str]]
-    default_loss: ClassVar[LossFunction]
+    default_loss: ClassVar[LossFunction | Mapping[str, LossFunction]]
+    task: ClassVar[str | None]
     views: ClassVar[int]
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:

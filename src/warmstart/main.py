@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from warmstart import screen
 from warmstart.check import check, explain
 from warmstart.contracts import Unmet, UserError
+from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
 
 PACKAGE = Path(__file__).parent
@@ -69,6 +70,7 @@ def run(config: DictConfig) -> int:
             raise UserError(f"sweep.resume={config.sweep.resume} takes up a sweep: add -m")
         config = OmegaConf.masked_copy(config, [key for key in config if key != "sweep"])
         check(config)
+        config = adopt(config)
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))

@@ -113,7 +113,7 @@ def test_just_enough_features_leave_room_for_directions_that_share_nothing():
 def test_the_conflict_experiment_shares_nothing_and_ties_its_pretraining_to_the_task(composed):
     for words, shared in (((), False), (("data.shared=true", "data.seed=3", "backbone.hidden=[64]"), True)):
         whole = OmegaConf.to_container(composed("stage=transfer", "experiment=transfer_conflict", *words), resolve=True)
-        pretrain, own = whole["pretrain"], {"batch_size", "augment"}
+        pretrain, own = whole["pretrain"], {"batch_size", "augment", "pack", "separate"}
         assert pretrain["data"]["shared"] is shared
         assert pretrain["backbone"] == whole["backbone"]
         assert all(value == whole["data"][key] for key, value in pretrain["data"].items() if key not in own)

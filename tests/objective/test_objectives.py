@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import Batch, Spec
+from warmstart.contracts import Batch, Spec, Vocabulary
 from warmstart.main import CONF
 from warmstart.stage.parts import build
 
-OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+PLACES = ("span", "tags")  # targets that need real texts: tests of their own
+
+
+def class_of(name: str) -> type:
+    return get_object(OmegaConf.load(CONF / "objective" / f"{name}.yaml")._target_)
+
+
+ALL = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+OBJECTIVES = [name for name in ALL if class_of(name).target not in PLACES]
+TOKENS = {"causal": "gpt_small", "masked_tokens": "tiny"}  # objectives on token numbers, and a backbone for each
+
+
+def compose_backbone(name: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose(f"backbone/{name}").backbone
 
 
 def set_up(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Batch]:
     torch.manual_seed(0)
     node = OmegaConf.load(CONF / "objective" / f"{name}.yaml")
-    cls = get_object(node._target_)
+    cls = class_of(name)
     labels = () if cls.target is None else ("a", "b", "c")
     spec = Spec("image", (1, 8, 8), labels, (1.0, 2.0, 3.0), (1.0, 1.0, 2.0))
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        backbone_node = compose("backbone/vit" if "hide" in cls.needs else "backbone/mlp").backbone
-    backbone = build(backbone_node, spec=spec)
-    objective = build(node, backbone=backbone, spec=spec, loss=cls.default_loss)
+    backbone = "vit" if "hide" in cls.needs else "mlp"
     x = torch.randn(8 * cls.views, 1, 8, 8)
+    if name in TOKENS:
+        backbone, x = TOKENS[name], torch.randint(5, 30, (8, 16))
+        spec = Spec("text", (16,), vocabulary=Vocabulary(30, padding=0, mask=4, special=(0, 1, 2, 3, 4)))
+    backbone = build(compose_backbone(backbone), spec=spec)
+    loss = cls.default_loss
+    loss = loss[backbone.target_kind] if isinstance(loss, Mapping) else loss
+    objective = build(node, backbone=backbone, spec=spec, loss=loss)
     y = {
         None: None,
         "category": torch.arange(8) % 3,
@@ -58,7 +79,7 @@ def test_supervised_ones_answer_in_plain_records_and_the_others_have_no_metrics(
         assert objective.metrics() == {}
         return
     spec = Spec("image", (1, 8, 8), ("a", "b", "c"))
-    answers = objective.answer(objective.predict(backbone, batch), spec)
+    answers = objective.answer(objective.predict(backbone, batch), batch, spec)
     assert len(answers) == 8
     for metric in objective.metrics().values():
         metric.update(objective.predict(backbone, batch), batch.y)
@@ -67,11 +88,62 @@ def test_supervised_ones_answer_in_plain_records_and_the_others_have_no_metrics(
 
 def test_masked_hides_the_share_it_says_and_only_counts_those():
     backbone, objective, batch = set_up("masked")
-    hidden = objective.choose(torch.zeros(5, 10, 3))
-    assert hidden.sum(1).tolist() == [5] * 5
+    chosen = objective.choose(backbone, batch)
+    assert chosen.sum(1).tolist() == [2] * 8
     objective.ratio = 0.25
     output = objective.step(backbone, batch)
     assert output.count == 8 * round(4 * 0.25)
+
+
+def test_masked_tokens_are_hidden_swapped_or_kept_and_never_special_or_padding():
+    backbone, objective, _ = set_up("masked_tokens")
+    x = torch.randint(5, 30, (200, 40))
+    x[:, 0] = 2
+    mask = torch.arange(40) < torch.randint(10, 41, (200, 1))
+    x[~mask] = 0
+    batch = Batch(x, mask=mask)
+    chosen = objective.choose(backbone, batch)
+    assert not (chosen & ((x < 5) | ~mask)).any()
+    assert chosen.sum(1).tolist() == ((mask.sum(1) - 1) * 0.15).round().clamp(min=1).long().tolist()
+    shown, hidden = objective.corrupt(backbone, x, backbone.targets(x), chosen)
+    assert torch.equal(shown[~chosen], x[~chosen])
+    assert hidden.sum() / chosen.sum() == pytest.approx(0.8, abs=0.05)
+    swapped = (shown != x).sum() / chosen.sum()
+    assert swapped == pytest.approx(0.1, abs=0.04)
+    assert (shown[shown != x] >= 5).all()
+
+
+def test_whole_words_are_chosen_or_not_at_all():
+    _, objective, _ = set_up("masked_tokens")
+    spec = Spec("text", (16,), vocabulary=Vocabulary(30, padding=0, mask=4, joined=tuple(range(20, 30))))
+    backbone = build(compose_backbone("tiny"), spec=spec)
+    objective.whole = True
+    x = torch.randint(5, 30, (100, 40))
+    chosen = objective.choose(backbone, Batch(x))
+    goes_on = x[:, 1:] >= 20
+    assert (chosen[:, 1:] == chosen[:, :-1])[goes_on].all()
+    assert chosen.any(1).all()
+
+
+def test_causal_loss_is_the_same_in_chunks_and_by_hand_and_stays_inside_documents():
+    backbone, objective, batch = set_up("causal")
+    whole = objective.step(backbone, batch)
+    logits = objective.head(backbone(batch.x).tokens[:, :-1])
+    by_hand = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.x[:, 1:].flatten())
+    assert whole.loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    objective.chunk = 7
+    chunks = objective.step(backbone, batch)
+    assert chunks.loss.item() == pytest.approx(whole.loss.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(output.loss, next(iter(backbone.parameters())))[0] for output in (whole, chunks)]
+    assert torch.allclose(*gradients, atol=1e-6)
+    documents = torch.cat([torch.ones(8, 10), torch.full((8, 4), 2), torch.zeros(8, 2)], 1).long()
+    assert objective.step(backbone, Batch(batch.x, mask=documents)).count == 8 * (9 + 3)
+
+
+def test_perplexity_and_bits_per_byte_follow_from_the_loss():
+    _, objective, _ = set_up("causal")
+    spec = Spec("text", (16,), bytes_per_token=4.0)
+    assert objective.summary(math.log(256), spec) == pytest.approx({"perplexity": 256, "bits_per_byte": 2.0})
 
 
 def test_contrastive_loss_by_hand():

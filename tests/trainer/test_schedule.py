@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from warmstart.main import CONF
 from warmstart.stage.parts import build_function
-from warmstart.trainer.schedule import constant, cosine, one_cycle
+from warmstart.trainer.schedule import constant, cosine, one_cycle, wsd
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "scheduler").glob("*.yaml")), ids=lambda path: path.stem)
@@ -30,3 +30,12 @@ def test_ends():
     assert one_cycle(100, 100) == pytest.approx(1e-4)
     assert [constant(step, 10) for step in range(3)] == [1, 1, 1]
     assert constant(0, 10, warmup=0.5) == pytest.approx(1 / 6)
+
+
+def test_warm_up_stable_decay():
+    factors = [wsd(step, 100, warmup=0.1, decay=0.2, final=0.1) for step in range(101)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert factors[10:81] == [1] * 71
+    assert factors[90] == pytest.approx(0.55)
+    assert factors[100] == pytest.approx(0.1)
+    assert wsd(100, 100) == pytest.approx(0)

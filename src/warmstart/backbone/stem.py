@@ -10,7 +10,22 @@ from torch import Tensor, nn
 from warmstart.contracts import Spec, UserError
 
 
-class FeatureStem(nn.Module):
+class ValueStem(nn.Module):
+    """A stem whose positions hold values: all may be hidden, and each is a word of its own."""
+
+    target_kind: ClassVar = "value"
+    positions: int
+
+    def maskable(self, x: Tensor) -> Tensor:
+        """All positions, (B, T)."""
+        return torch.ones(len(x), self.positions, dtype=torch.bool, device=x.device)
+
+    def words(self, x: Tensor) -> Tensor:
+        """The number of each position, (B, T)."""
+        return torch.arange(self.positions, device=x.device).expand(len(x), -1)
+
+
+class FeatureStem(ValueStem):
     """One token per feature of a vector: its value times a learned direction, plus a learned offset.
 
     The numerical tokenizer of Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data".
@@ -37,7 +52,7 @@ class FeatureStem(nn.Module):
         return targets[:, :, 0]
 
 
-class PatchStem(nn.Module):
+class PatchStem(ValueStem):
     """One token per square patch of an image, as in ViT (Dosovitskiy et al. 2021)."""
 
     modalities: ClassVar = frozenset({"image"})
@@ -67,3 +82,56 @@ class PatchStem(nn.Module):
         x = targets.reshape(len(targets), self.rows, self.columns, self.channels, self.patch, self.patch)
         height, width = self.rows * self.patch, self.columns * self.patch
         return x.permute(0, 3, 1, 4, 2, 5).reshape(len(targets), self.channels, height, width)
+
+
+class TextStem(nn.Module):
+    """One token per token of a text: its embedding. A hidden one is shown as the vocabulary's mask."""
+
+    modalities: ClassVar = frozenset({"text"})
+    target_kind: ClassVar = "category"
+
+    def __init__(self, spec: Spec, width: int):
+        super().__init__()
+        (self.positions,) = spec.shape
+        self.target_size, self.mask = spec.vocabulary.size, spec.vocabulary.mask
+        self.embedding = nn.Embedding(self.target_size, width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.register_buffer("special", self._among(spec.vocabulary.special), persistent=False)
+        self.register_buffer("joined", self._among(spec.vocabulary.joined), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T) to (B, T, D)."""
+        return self.embedding(x)
+
+    def hide(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Token numbers (B, T) with the mask's number at `hidden` (B, T).
+
+        Raises:
+            UserError: the tokenizer has no mask token.
+        """
+        if self.mask is None:
+            raise UserError("the tokenizer has no mask token, so nothing can be hidden: use objective=causal")
+        return x.masked_fill(hidden, self.mask)
+
+    def targets(self, x: Tensor) -> Tensor:
+        """The tokens themselves, (B, T)."""
+        return x
+
+    def assemble(self, targets: Tensor) -> Tensor:
+        """The inverse of `targets`."""
+        return targets
+
+    def maskable(self, x: Tensor) -> Tensor:
+        """All but special tokens, (B, T)."""
+        return ~self.special[x]
+
+    def words(self, x: Tensor) -> Tensor:
+        """The number of each token's word within its row, (B, T); a row's first token starts one."""
+        starts = ~self.joined[x]
+        return starts.cumsum(1) - starts[:, :1].long()
+
+    def _among(self, numbers: tuple[int, ...]) -> Tensor:
+        """Which tokens of the vocabulary are among these, (V,)."""
+        table = torch.zeros(self.target_size, dtype=torch.bool)
+        table[list(numbers)] = True
+        return table

@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from warmstart.backbone.block import LAYER_EPS, Architecture, Block, Rotary, initialise, make_norm, sight
+from warmstart.backbone.exchange import to_transformers
+from warmstart.backbone.heads import token_head
 from warmstart.contracts import Features, Spec, UserError
 
-
-class Block(nn.Module):
-    """Pre-norm attention and MLP (Xiong et al. 2020)."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float):
-        super().__init__()
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        inner = int(width * mlp_ratio)
-        self.mlp = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x_btd: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D); positions where mask (B, T) is False are not attended to."""
-        batch, length, width = x_btd.shape
-        qkv = self.qkv(self.norm1(x_btd)).view(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
-        x_btd = x_btd + self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
-        return x_btd + self.dropout(self.mlp(self.norm2(x_btd)))
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Transformer(nn.Module):
-    """Stem, learned positions, blocks, final norm; pooled by the mean over valid positions."""
+    """Stem, positions, pre-norm blocks, final norm, pooling.
+
+    On token numbers it has the form of ModernBERT (Warner et al. 2024), whose embedding norm stands in for the first
+    block's norm, or, if causal, that of Llama (Touvron et al. 2023): which classes of transformers can then load it is
+    said by `exported`.
+
+    Args:
+        spec: what an example looks like.
+        stem: makes tokens of it.
+        width: of a token.
+        depth: blocks.
+        heads: of attention.
+        kv_heads: of keys and values, shared by groups of `heads` (Ainslie et al. 2023); None for as many.
+        mlp_ratio: inner width of the MLP in widths.
+        mlp: gelu, or gated: geglu or swiglu.
+        norm: layer or rms.
+        bias: whether linear layers and layer norms have one.
+        position: learned, or rotary.
+        window: how many positions are seen on each side; None for all.
+        global_every: with a window, the first of every so many blocks sees all positions.
+        causal: see earlier positions only.
+        tied: heads that name tokens share the embedding.
+        pooling: cls (the first), mean or last of the valid positions; None for mean, or last if causal.
+        dropout: after attention and MLP.
+    """
 
     modalities: ClassVar = frozenset()  # the stem says
-    abilities: ClassVar = frozenset({"hide"})
 
     def __init__(
         self,
@@ -49,49 +54,153 @@ class Transformer(nn.Module):
         width: int = 128,
         depth: int = 4,
         heads: int = 4,
+        kv_heads: int | None = None,
         mlp_ratio: float = 4.0,
+        mlp: str = "gelu",
+        norm: str = "layer",
+        bias: bool = True,
+        position: str = "learned",
+        window: int | None = None,
+        global_every: int = 3,
+        causal: bool = False,
+        tied: bool = True,
+        pooling: str | None = None,
         dropout: float = 0.0,
     ):
         super().__init__()
-        if min(width, depth, heads) < 1 or mlp_ratio <= 0 or not 0 <= dropout < 1:
-            raise UserError("backbone: width, depth, heads, mlp_ratio must be above 0, dropout 0 or more and below 1")
-        if width % heads:
-            raise UserError(f"backbone.width={width} is not a multiple of backbone.heads={heads}")
+        self.architecture = Architecture(
+            width=width,
+            depth=depth,
+            heads=heads,
+            kv_heads=heads if kv_heads is None else kv_heads,
+            mlp_ratio=mlp_ratio,
+            mlp=mlp,
+            norm=norm,
+            bias=bias,
+            position=position,
+            window=window,
+            global_every=global_every,
+            causal=causal,
+            tied=tied,
+            pooling=pooling or ("last" if causal else "mean"),
+            dropout=dropout,
+        )
         self.width = width
         self.stem = stem(spec=spec, width=width)
-        self.position = nn.Parameter(torch.randn(self.stem.positions, width) * 0.02)
-        self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
+        named = self.stem.target_kind == "category"  # its tokens are numbers with an embedding
+        self.like_modernbert = named and not causal
+        self.position, self.mask_token, self.rotary, self.embedding_norm = None, None, None, None
+        if position == "rotary":
+            self.rotary = Rotary(self.architecture.head_width, self.stem.positions)
+        else:
+            self.position = nn.Parameter(torch.randn(self.stem.positions, width) * 0.02)
+        if not hasattr(self.stem, "hide"):
+            self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
+        if self.like_modernbert:
+            self.embedding_norm = make_norm(self.architecture)
+        self.blocks = nn.ModuleList(
+            Block(self.architecture, normed=index > 0 or not self.like_modernbert) for index in range(depth)
+        )
+        self.norm = make_norm(self.architecture)
+        if named:
+            initialise(self.blocks)
+
+    @staticmethod
+    def abilities(causal: bool = False, **settings: Any) -> frozenset[str]:
+        """What an objective may ask of a trunk with these settings."""
+        return frozenset({"causal"}) if causal else frozenset({"hide"})
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """(B, ...) to tokens (B, T, D) and pooled (B, D)."""
-        tokens = self.stem(x)
-        if hidden is not None:
-            tokens = torch.where(hidden[:, :, None], self.mask_token, tokens)
-        tokens = tokens + self.position
-        for block in self.blocks:
-            tokens = block(tokens, mask)
+        """(B, ...) to tokens (B, T, D) and pooled (B, D).
+
+        Raises:
+            UserError: a sequence is longer than the learned positions.
+        """
+        tokens = self.embed(x, hidden)
+        length, device, causal = tokens.shape[1], tokens.device, self.architecture.causal
+        everywhere = sight(mask, length, device, causal)
+        near = everywhere
+        if self.architecture.window is not None:
+            near = sight(mask, length, device, causal, self.architecture.window)
+        turns = None if self.rotary is None else self.rotary(length)
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens, near if self.architecture.is_local(index) else everywhere, turns)
         tokens = self.norm(tokens)
-        if mask is None:
-            return Features(tokens, tokens.mean(1))
-        weight = mask[:, :, None].to(tokens.dtype)
-        return Features(tokens, (tokens * weight).sum(1) / weight.sum(1).clamp(min=1))
+        return Features(tokens, self.pool(tokens, mask))
+
+    def embed(self, x: Tensor, hidden: Tensor | None) -> Tensor:
+        """(B, ...) to the tokens (B, T, D) that the first block sees."""
+        if hidden is not None and self.mask_token is None:
+            x = self.stem.hide(x, hidden)
+        tokens = self.stem(x)
+        if hidden is not None and self.mask_token is not None:
+            tokens = torch.where(hidden[:, :, None], self.mask_token, tokens)
+        if self.position is not None:
+            if tokens.shape[1] > len(self.position):
+                raise UserError(
+                    f"a row has {tokens.shape[1]} positions and backbone.position=learned has {len(self.position)}: "
+                    "make rows shorter or use backbone.position=rotary"
+                )
+            tokens = tokens + self.position[: tokens.shape[1]]
+        return tokens if self.embedding_norm is None else self.embedding_norm(tokens)
+
+    def pool(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, D); like ModernBERT's classifiers, it norms the result."""
+        valid = None if mask is None else mask > 0
+        if self.architecture.pooling == "cls":
+            pooled = tokens[:, 0]
+        elif self.architecture.pooling == "last":
+            if valid is None:
+                pooled = tokens[:, -1]
+            else:
+                last = (valid.sum(1) - 1).clamp(min=0)
+                pooled = tokens.take_along_dim(last[:, None, None], 1)[:, 0]
+        elif valid is None:
+            pooled = tokens.mean(1)
+        else:
+            weight = valid[:, :, None].to(tokens.dtype)
+            pooled = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return F.layer_norm(pooled, (self.width,), eps=LAYER_EPS) if self.like_modernbert else pooled
+
+    @property
+    def target_kind(self) -> str:
+        """Whether a hidden position is rebuilt into values or a category."""
+        return self.stem.target_kind
 
     @property
     def target_size(self) -> int:
-        """How many numbers a hidden position should be rebuilt into."""
+        """How many values a hidden position should be rebuilt into, or one of how many categories."""
         return self.stem.target_size
+
+    def targets(self, x: Tensor) -> Tensor:
+        """What each position should be rebuilt into, (B, T, P) or (B, T)."""
+        return self.stem.targets(x)
 
     def assemble(self, targets: Tensor) -> Tensor:
         """Inputs from the targets of all positions: the inverse of `targets`."""
         return self.stem.assemble(targets)
 
-    def targets(self, x: Tensor) -> Tensor:
-        """What each position should be rebuilt into, (B, T, P)."""
-        return self.stem.targets(x)
+    def maskable(self, x: Tensor) -> Tensor:
+        """Which positions may be hidden, (B, T)."""
+        return self.stem.maskable(x)
+
+    def words(self, x: Tensor) -> Tensor:
+        """Numbers (B, T) that are equal for the positions of one word."""
+        return self.stem.words(x)
+
+    def head(self, task: str, outputs: int) -> nn.Module:
+        """From features (..., D) to (..., outputs); on token numbers in the form of transformers' heads."""
+        if self.stem.target_kind != "category":
+            return nn.Linear(self.width, outputs)
+        return token_head(task, outputs, self.architecture, self.stem.embedding)
+
+    def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
+        """The same model as one of transformers; see `exchange.to_transformers`."""
+        return to_transformers(self, task, head, spec)
 
     def depths(self) -> dict[str, int]:
-        """Stem, positions and mask token at 0, then one depth per block, then the final norm."""
+        """What makes the first tokens at 0, then one depth per block, then the final norm."""
+        first = {"stem": 0}
+        first |= {name: 0 for name in ("position", "mask_token", "embedding_norm") if getattr(self, name) is not None}
         blocks = {f"blocks.{index}": index + 1 for index in range(len(self.blocks))}
-        return {"stem": 0, "position": 0, "mask_token": 0, **blocks, "norm": len(self.blocks) + 1}
+        return {**first, **blocks, "norm": len(self.blocks) + 1}

@@ -1,13 +1,16 @@
-"""Batches gathered whole from tensors in memory: no Python per sample, and an order that can be resumed."""
+"""Batches gathered whole from arrays in memory: no Python per sample, and an order that can be resumed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from warmstart.contracts import Batch
+
+POOL = 50  # batches whose rows are sorted by length together
 
 
 class GatherLoader:
@@ -17,9 +20,17 @@ class GatherLoader:
     stops in the middle of an epoch goes on with the very next batch. Without a seed the order is that of the rows.
     The last batch may be smaller; a single row left over in training joins the batch before it, since batch norm and
     contrastive losses can make nothing of one row. With `repeat`, every epoch is the first one again.
+
+    Rows of different lengths are put into batches of like length, and padded to the longest of the batch.
+
+    Args:
+        x: a tensor (N, ...), or rows that come `padded`.
+        y: targets that `index_select` works on, or None.
+        batch_size: rows of a batch.
+        seed: of the order.
     """
 
-    def __init__(self, x: Tensor, y: Tensor | None, batch_size: int, seed: int | None = None):
+    def __init__(self, x: Any, y: Any, batch_size: int, seed: int | None = None):
         self.x, self.y = x, y
         self.batch_size = batch_size
         self.seed = seed
@@ -36,19 +47,31 @@ class GatherLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
             for start in range(0, len(self.x), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                yield Batch(self.x[part], None if self.y is None else self.y[part])
+                yield take(self.x, self.y, slice(start, min(start + self.batch_size, len(self.x))))
             return
         if not self.resuming or self.position >= len(self.x):
             self.epoch, self.position = 0 if self.repeat else self.epoch + 1, 0
         self.resuming = False
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self.x), generator=generator)
+        order = self.order(torch.Generator().manual_seed(self.seed + self.epoch))
         while self.position < len(self.x):
             left = len(self.x) - self.position
             rows = order[self.position : self.position + (left if left == self.batch_size + 1 > 2 else self.batch_size)]
             self.position += len(rows)
-            yield Batch(self.x.index_select(0, rows), None if self.y is None else self.y.index_select(0, rows))
+            yield take(self.x, self.y, rows)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """The row numbers of an epoch (N,); blocks are cut anew, and rows of different lengths sorted within pools."""
+        order = torch.randperm(len(self.x), generator=generator)
+        if hasattr(self.x, "offset"):
+            self.x.offset = int(torch.randint(self.x.block, (), generator=generator))
+        if not hasattr(self.x, "lengths"):
+            return order
+        lengths = torch.from_numpy(self.x.lengths)
+        pools = [pool[lengths[pool].argsort()] for pool in order.split(POOL * self.batch_size)]
+        batches = list(torch.cat(pools).split(self.batch_size))
+        last = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        shuffled = torch.randperm(len(batches), generator=generator).tolist()
+        return torch.cat([*(batches[number] for number in shuffled), *last])
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, and rows of it already handed out."""
@@ -58,3 +81,14 @@ class GatherLoader:
         """Go on from a saved place."""
         self.epoch, self.position = state["epoch"], state["position"]
         self.resuming = self.position > 0
+
+
+def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:
+    """The raw batch of some rows."""
+    if hasattr(x, "padded"):
+        inputs, mask = x.padded(rows)
+        rows = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        return Batch(inputs, None if y is None else y.index_select(0, rows), mask)
+    if isinstance(rows, slice):
+        return Batch(x[rows], None if y is None else y[rows])
+    return Batch(x.index_select(0, rows), None if y is None else y.index_select(0, rows))

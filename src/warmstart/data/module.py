@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from typing import Any
 
@@ -12,11 +11,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from warmstart.contracts import Preprocessor, Rows, Source, Spec, Splits
-from warmstart.data.loader import GatherLoader
+from warmstart.contracts import Batch, Preprocessor, Rows, Source, Spec, Splits, UserError
+from warmstart.data.fingerprint import fingerprint
+from warmstart.data.loader import GatherLoader, take
+from warmstart.data.ragged import Packed
 from warmstart.data.splits import labelled_subset
 
 EVALUATION_BATCH = 512
+PLACES = ("span", "tags")  # targets that are places in the input, so that both are encoded together
 
 
 class MemoryDataModule(pl.LightningDataModule):
@@ -71,11 +73,15 @@ class MemoryDataModule(pl.LightningDataModule):
         """
         splits = splits or self.source.load(self.target)
         self.fingerprint = like.fingerprint if like else fingerprint(splits)
+        own = self.source.preprocessor()
         if self.preprocessor is None:
-            self.preprocessor = self.source.preprocessor()
+            self.preprocessor = own
             self.preprocessor.fit(self.fitting_rows(splits).x)
+        elif hasattr(self.preprocessor, "adapted"):
+            self.preprocessor = self.preprocessor.adapted(own)
         is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training = self.training_rows(splits)
+        self.raw = training.x
         chosen = {
             "train": training,
             "validation": splits.validation,
@@ -85,17 +91,39 @@ class MemoryDataModule(pl.LightningDataModule):
             if is_alike and (name != "train" or like.subset == self.subset):
                 self.parts[name] = like.parts[name]
                 continue
-            y = None if self.target is None else torch.from_numpy(rows.y)
-            self.parts[name] = (self.preprocessor.encode(rows.x), y)
-        shape = tuple(self.parts["train"][0].shape[1:])
+            self.parts[name] = self.encode(rows)
+        train, held_out = self.parts["train"][0], self.parts["validation"][0]
         labels = splits.labels if self.target is not None else ()
         center = spread = ()
         if self.target == "value":
             y = training.y.astype(np.float64)
             center, spread = tuple(y.mean(0).tolist()), tuple(np.where(y.std(0) > 0, y.std(0), 1.0).tolist())
         self.train_loader = GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
-        self.spec = Spec(self.source.modality, shape, labels, center, spread)
+        self.spec = Spec(
+            self.source.modality,
+            tuple(train.shape[1:]),
+            labels,
+            center,
+            spread,
+            getattr(self.preprocessor, "vocabulary", None),
+            getattr(held_out, "bytes_per_token", 0.0),
+        )
         return self
+
+    def encode(self, rows: Rows) -> tuple[Any, Any]:
+        """Inputs and targets as a loader takes them."""
+        return encode(self.preprocessor, rows.x, self.target, rows.y)
+
+    def sample(self, part: str, count: int) -> Batch:
+        """Raw rows of a part, spread evenly over it."""
+        x, y = self.parts[part]
+        return take(x, y, torch.linspace(0, len(x) - 1, min(count, len(x))).long())
+
+    @property
+    def batch_tokens(self) -> float | None:
+        """Positions of a training batch, on average; None where examples are not made of tokens."""
+        x = self.parts["train"][0]
+        return self.batch_size * x.tokens / len(x) if hasattr(x, "tokens") else None
 
     @property
     def rows(self) -> dict[str, int]:
@@ -126,7 +154,28 @@ class MemoryDataModule(pl.LightningDataModule):
 
 
 class GenericDataModule(MemoryDataModule):
-    """All training rows, labelled or not; no target leaves it unless the objective is itself supervised."""
+    """All training rows, labelled or not; no target leaves it unless the objective is itself supervised.
+
+    Args:
+        pack: positions of a block that rows of different lengths are packed into; None pads them instead.
+        separate: keep attention inside each row of a block.
+    """
+
+    def __init__(self, *args: Any, pack: int | None = None, separate: bool = False, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.pack, self.separate = pack, separate
+
+    def encode(self, rows: Rows) -> tuple[Any, Any]:
+        """Inputs, packed into blocks where asked, and targets.
+
+        Raises:
+            UserError: rows that cannot be packed.
+        """
+        if self.pack is None:
+            return super().encode(rows)
+        if not hasattr(self.preprocessor, "whole") or self.target is not None:
+            raise UserError("data.pack puts rows end to end, which these cannot be: set data.pack=null")
+        return Packed(self.preprocessor.whole(rows.x), self.pack, self.separate), None
 
     @property
     def held_out_batch(self) -> int:
@@ -181,13 +230,8 @@ class TaskDataModule(MemoryDataModule):
         return splits.train
 
 
-def fingerprint(splits: Splits) -> str:
-    """SHA-256 over every value of every part, so that two runs can be told to have seen the same data."""
-    digest = hashlib.sha256()
-    for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
-        for values in () if rows is None else (rows.x, rows.y):
-            if isinstance(values, pd.DataFrame):
-                values = pd.util.hash_pandas_object(values, index=False).to_numpy()
-            if values is not None:
-                digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()
+def encode(preprocessor: Preprocessor, x: Any, target: str | None, y: Any = None) -> tuple[Any, Any]:
+    """Raw inputs, and targets of a kind where there are any, as a loader takes them."""
+    if target in PLACES:
+        return preprocessor.align(x, y, target)
+    return preprocessor.encode(x), None if y is None or target is None else torch.from_numpy(y)

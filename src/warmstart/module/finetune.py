@@ -94,7 +94,7 @@ class FinetuneModule(LeanModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Rates as the strategy says."""
         return configure(
-            self, self.scales, self.optimizer, self.scheduler, int(self.trainer.estimated_stepping_batches)
+            self, self.scales, self.optimizer, self.scheduler, float(self.trainer.estimated_stepping_batches)
         )
 
     def _log_held_out(self, part: str) -> None:

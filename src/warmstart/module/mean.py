@@ -17,11 +17,18 @@ class RunningMean:
         """Forget everything."""
         self.total: Tensor | float = 0.0
         self.count = 0
+        self.measures: dict[str, Tensor | float] = {}
 
     def update(self, output: StepOutput) -> None:
         """Count a batch's mean loss as often as it has values."""
         self.total = self.total + output.loss.detach() * output.count
         self.count += output.count
+        for name, value in output.measures.items():
+            self.measures[name] = self.measures.get(name, 0.0) + value.detach() * output.count
+
+    def measured(self) -> dict[str, float]:
+        """The means of the steps' measures, by name."""
+        return {name: float(total) / self.count for name, total in self.measures.items()} if self.count else {}
 
     def state_dict(self) -> dict[str, float]:
         """What a checkpoint in the middle of an epoch must hold."""

@@ -53,20 +53,41 @@ def freeze(module: nn.Module, scales: dict[str, float]) -> list[nn.Module]:
     return frozen
 
 
+def hidden_matrices(module: nn.Module) -> set[str]:
+    """Names of the matrices that take features to features: in the backbone, past its depth 0, no embedding."""
+    depths = module.backbone.depths()
+    tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+
+    def depth(name: str) -> int:
+        prefixes = [prefix for prefix in depths if f"{name}.".startswith(f"{prefix}.")]
+        return depths[max(prefixes, key=len)] if prefixes else 0
+
+    return {
+        f"backbone.{name}"
+        for name, parameter in module.backbone.named_parameters()
+        if parameter.ndim == 2 and id(parameter) not in tables and depth(name) > 0
+    }
+
+
 def grouped(module: nn.Module, scales: dict[str, float], optimizer: Callable[..., Optimizer]) -> list[dict[str, Any]]:
-    """One group per learning-rate scale, norms and biases apart without weight decay; `params` are names."""
-    groups: dict[tuple[float, bool], list[str]] = {}
+    """One group per learning-rate scale, norms and biases apart without weight decay; `params` are names.
+
+    For an optimizer with `separates_hidden`, matrices inside the backbone are apart too, and groups flagged `hidden`.
+    """
+    separates = getattr(optimizer.func, "separates_hidden", False)
+    hidden = hidden_matrices(module) if separates else set()
+    groups: dict[tuple[float, bool, bool], list[str]] = {}
     for name, parameter in module.named_parameters():
         if scales[name]:
-            groups.setdefault((scales[name], parameter.ndim > 1), []).append(name)
+            groups.setdefault((scales[name], parameter.ndim > 1, name in hidden), []).append(name)
     settings = []
-    for (scale, decays), names in groups.items():
+    for (scale, decays, is_hidden), names in groups.items():
         group: dict[str, Any] = {"params": names, "lr": optimizer.keywords["lr"] * scale}
         if not decays:
             group["weight_decay"] = 0.0
         elif "weight_decay" in optimizer.keywords:
             group["weight_decay"] = optimizer.keywords["weight_decay"]
-        settings.append(group)
+        settings.append({**group, "hidden": is_hidden} if separates else group)
     return settings
 
 
@@ -75,9 +96,9 @@ def configure(
     scales: dict[str, float],
     optimizer: Callable[..., Optimizer],
     scheduler: Callable[..., float],
-    total_steps: int,
+    total_steps: float,
 ) -> dict[str, Any]:
-    """An optimizer over the groups of `grouped`, and a schedule per step."""
+    """An optimizer over the groups of `grouped`, and a schedule per step; `total_steps` may be infinite."""
     own = dict(module.named_parameters())
     groups = grouped(module, scales, optimizer)
     built = optimizer([{**group, "params": [own[name] for name in group["params"]]} for group in groups])

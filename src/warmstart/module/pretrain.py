@@ -38,29 +38,37 @@ class PretrainModule(LeanModule):
         self.scales = dict.fromkeys((name for name, _ in self.named_parameters()), 1.0)
         self.train_loss, self.val_loss = RunningMean(), RunningMean()
 
-    def views(self, x: Tensor) -> Tensor:
+    def views(self, batch: Batch) -> Batch:
         """The augmented copies that the objective asks for, stacked along the batch."""
-        if self.objective.views == 1:
-            return self.augment(x)
-        return torch.cat([self.augment(x) for _ in range(self.objective.views)])
+        count = self.objective.views
+        if count == 1:
+            return Batch(self.augment(batch.x), batch.y, batch.mask)
+        mask = None if batch.mask is None else torch.cat([batch.mask] * count)
+        return Batch(torch.cat([self.augment(batch.x) for _ in range(count)]), batch.y, mask)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective's mean loss."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        batch.x = self.views(batch.x)
-        output = self.objective.step(self.backbone, batch)
+        output = self.objective.step(self.backbone, self.views(batch))
         self.train_loss.update(output)
         return output.loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same loss, with the same noise at every epoch."""
         seed_step(self.seed, batch_idx, self.device)
-        batch.x = self.views(batch.x) if self.objective.views > 1 else self.augment.scale(batch.x)
+        if self.objective.views > 1:
+            batch = self.views(batch)
+        else:
+            batch.x = self.augment.scale(batch.x)
         self.val_loss.update(self.objective.step(self.backbone, batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log val/loss."""
-        self.log("val/loss", self.val_loss.compute())
+        """Log val/loss, the objective's measures, and what it has to say of the loss."""
+        loss = self.val_loss.compute()
+        found = self.val_loss.measured()
+        if hasattr(self.objective, "summary"):
+            found |= self.objective.summary(loss, self.trainer.datamodule.spec)
+        self.log_dict({"val/loss": loss, **{f"val/{name}": value for name, value in found.items()}})
         self.val_loss.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -79,5 +87,5 @@ class PretrainModule(LeanModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Everything trains at the full rate."""
         return configure(
-            self, self.scales, self.optimizer, self.scheduler, int(self.trainer.estimated_stepping_batches)
+            self, self.scales, self.optimizer, self.scheduler, float(self.trainer.estimated_stepping_batches)
         )

@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 512
+from warmstart.contracts import Batch
+
+ROWS = 512  # as many examples are enough to compare features by
 
 
 @torch.no_grad()
-def pooled_features(module: Any, rows: Tensor) -> Tensor:
-    """Pooled features (N, D) of the first rows, raw as a loader hands them out."""
-    device = next(module.parameters()).device
+def pooled_features(module: Any, batch: Batch) -> Tensor:
+    """Pooled features (N, D) of a batch, raw as a loader hands it out."""
+    batch = batch.to(next(module.parameters()).device)
     was_training = module.training
     module.eval()
-    features = module.backbone(module.augment.scale(rows[:ROWS].to(device))).pooled.float().cpu()
+    features = module.backbone(module.augment.scale(batch.x), batch.mask).pooled.float().cpu()
     module.train(was_training)
     return features
 

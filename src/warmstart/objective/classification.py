@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
 from warmstart.loss.cross_entropy import cross_entropy
+from warmstart.objective.head import make_head
 
 
 class Classification(nn.Module):
@@ -17,6 +18,7 @@ class Classification(nn.Module):
     predicts: ClassVar = "category"
     needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
+    task: ClassVar = "sequence_classification"
     views: ClassVar = 1
     monitor: ClassVar = ("val/accuracy", "max")
 
@@ -24,7 +26,7 @@ class Classification(nn.Module):
         super().__init__()
         self.loss = loss
         self.classes = spec.outputs
-        self.head = nn.Linear(backbone.width, spec.outputs)
+        self.head = make_head(backbone, self.task, spec.outputs)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Logits (B, C)."""
@@ -50,7 +52,7 @@ class Classification(nn.Module):
         """1 for each example that is right, else 0: (B,)."""
         return (outputs.argmax(-1) == y).float()
 
-    def answer(self, outputs: Any, spec: Spec) -> list[dict[str, Any]]:
+    def answer(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """One plain record per example: its most likely label, and how likely."""
         probabilities = outputs.softmax(-1)
         best = probabilities.argmax(-1).tolist()

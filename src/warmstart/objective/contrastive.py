@@ -19,6 +19,7 @@ class Contrastive(nn.Module):
     predicts: ClassVar = "category"
     needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
+    task: ClassVar = None
     views: ClassVar = 2
 
     def __init__(

@@ -19,6 +19,7 @@ class Denoise(nn.Module):
     predicts: ClassVar = "value"
     needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(mse)
+    task: ClassVar = None
     views: ClassVar = 1
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: float = 1.0, drop: float = 0.0):

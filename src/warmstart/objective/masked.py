@@ -2,54 +2,129 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.loss.mse import mse
+from warmstart.objective.head import make_head
 
 
 class Masked(nn.Module):
-    """A share `ratio` of each example's positions is hidden; the loss is over the hidden positions alone."""
+    """A share `ratio` of each example's positions is chosen anew every step; the loss is over the chosen ones alone.
+
+    Of the chosen positions a share `swap` shows what stands at some other position of the batch, and a share `keep` is
+    shown as it is; the others are hidden.
+
+    Args:
+        backbone: one that can hide positions.
+        spec: what an example looks like.
+        loss: of the outputs at chosen positions.
+        ratio: share of the positions that may be hidden; at least one of each example.
+        swap: share of the chosen ones.
+        keep: share of the chosen ones.
+        whole: choose all positions of a word, or none.
+    """
 
     target: ClassVar = None
-    predicts: ClassVar = "value"
     needs: ClassVar = frozenset({"hide"})
-    default_loss: ClassVar = staticmethod(mse)
+    predicts: ClassVar = None  # what the backbone's targets are
+    default_loss: ClassVar = MappingProxyType({"value": mse, "category": cross_entropy})
+    task: ClassVar = "masked_lm"
     views: ClassVar = 1
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, ratio: float = 0.5):
+    def __init__(
+        self,
+        backbone: Backbone,
+        spec: Spec,
+        loss: LossFunction,
+        ratio: float = 0.5,
+        swap: float = 0.0,
+        keep: float = 0.0,
+        whole: bool = False,
+    ):
         super().__init__()
         if not 0 < ratio < 1:
             raise UserError(f"objective.ratio={ratio}: must be above 0 and below 1")
+        if min(swap, keep) < 0 or swap + keep >= 1:
+            raise UserError(f"objective.swap={swap}, keep={keep}: must be 0 or more, and together below 1")
         self.loss = loss
-        self.ratio = ratio
-        self.head = nn.Linear(backbone.width, backbone.target_size)
+        self.ratio, self.swap, self.keep, self.whole = ratio, swap, keep, whole
+        self.is_category = backbone.target_kind == "category"
+        self.head = make_head(backbone, self.task, backbone.target_size)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """One loss value per hidden position; the head is computed there only."""
+        """One loss value per chosen position; the head is computed there only."""
         targets = backbone.targets(batch.x)
-        hidden = self.choose(targets)
-        tokens = backbone(batch.x, batch.mask, hidden).tokens
-        values = self.loss(self.head(tokens[hidden]), targets[hidden])
-        return StepOutput(values.mean(), values.numel())
+        chosen = self.choose(backbone, batch)
+        x, hidden = self.corrupt(backbone, batch.x, targets, chosen)
+        outputs, wanted = self.head(backbone(x, batch.mask, hidden).tokens[chosen]), targets[chosen]
+        values = self.loss(outputs, wanted)
+        measures = {"masked_accuracy": (outputs.argmax(-1) == wanted).float().mean()} if self.is_category else {}
+        return StepOutput(values.mean(), values.numel(), measures=measures)
 
-    def choose(self, targets: Tensor) -> Tensor:
-        """Hidden positions (B, T), the same number in every example and at least one."""
-        batch, length = targets.shape[:2]
-        count = min(length, max(1, round(length * self.ratio)))
-        ranks = torch.rand(batch, length, device=targets.device).argsort(1).argsort(1)
-        return ranks < count
+    def choose(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """Chosen positions (B, T): the share `ratio` of those of each example that may be hidden, rounded."""
+        able = backbone.maskable(batch.x)
+        if batch.mask is not None:
+            able = able & (batch.mask > 0)
+        draws = torch.rand(able.shape, device=able.device)
+        if self.whole:
+            draws = draws.gather(1, backbone.words(batch.x))
+        draws = draws.masked_fill(~able, 2)
+        count = (able.sum(1) * self.ratio).round().clamp(min=1).long()
+        limit = draws.sort(1).values.gather(1, count[:, None] - 1)
+        return (draws <= limit) & able
+
+    def corrupt(self, backbone: Backbone, x: Tensor, targets: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs with some of the chosen positions swapped, and which positions (B, T) are to be hidden."""
+        if not self.swap and not self.keep:
+            return x, chosen
+        lot = torch.rand(chosen.shape, device=chosen.device)
+        if self.swap:
+            swapped = chosen & (lot < self.swap)
+            able = targets[backbone.maskable(x)]
+            targets = targets.clone()
+            targets[swapped] = able[torch.randint(len(able), (int(swapped.sum()),), device=able.device)]
+            x = backbone.assemble(targets)
+        return x, chosen & (lot >= self.swap + self.keep)
 
     def pictures(self, backbone: Backbone, x: Tensor) -> list[Tensor]:
         """Inputs, what was visible, and the inputs with hidden positions rebuilt, each of the shape of x."""
         targets = backbone.targets(x)
-        hidden = self.choose(targets)[:, :, None]
+        hidden = self.choose(backbone, Batch(x))[:, :, None]
         guesses = self.head(backbone(x, None, hidden[:, :, 0]).tokens)
         parts = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, guesses, targets)]
         return [backbone.assemble(part) for part in parts]
+
+    def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str]) -> list[str]:
+        """Each example as text, with its hidden places as [true -> guess]."""
+        if not self.is_category:
+            return []
+        hidden = self.choose(backbone, batch)
+        guesses = self.head(backbone(batch.x, batch.mask, hidden).tokens[hidden]).argmax(-1).tolist()
+        lines, guess = [], iter(guesses)
+        for row, places in zip(batch.x.tolist(), hidden.tolist()):
+            words: list[str] = []
+            run: list[int] = []
+            for number, is_hidden in zip(row, places):
+                if is_hidden:
+                    words += [decode(run), f"**[{decode([number])} → {decode([next(guess)])}]**"]
+                    run = []
+                else:
+                    run.append(number)
+            lines.append(" ".join([*words, decode(run)]))
+        return lines
+
+    def summary(self, loss: float, spec: Spec) -> dict[str, float]:
+        """Perplexity of the hidden tokens."""
+        return {"perplexity": math.exp(min(loss, 700))} if self.is_category else {}
 
     def metrics(self) -> dict[str, Any]:
         """None: the loss says it all."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
 from warmstart.loss.bce import bce
+from warmstart.objective.head import make_head
 
 
 class MultiLabel(nn.Module):
@@ -17,6 +18,7 @@ class MultiLabel(nn.Module):
     predicts: ClassVar = "categories"
     needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(bce)
+    task: ClassVar = "sequence_classification"
     views: ClassVar = 1
     monitor: ClassVar = ("val/f1", "max")
 
@@ -24,7 +26,7 @@ class MultiLabel(nn.Module):
         super().__init__()
         self.loss = loss
         self.labels = spec.outputs
-        self.head = nn.Linear(backbone.width, spec.outputs)
+        self.head = make_head(backbone, self.task, spec.outputs)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Logits (B, C)."""
@@ -48,7 +50,7 @@ class MultiLabel(nn.Module):
     def scores(self, outputs: Tensor, y: Tensor) -> None:
         """None: F1 is no mean over examples."""
 
-    def answer(self, outputs: Any, spec: Spec) -> list[dict[str, Any]]:
+    def answer(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """One plain record per example: the labels at least as likely as not, and every label's probability."""
         return [
             {

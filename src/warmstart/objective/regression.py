@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
 from warmstart.loss.mse import mse
+from warmstart.objective.head import make_head
 
 
 class Regression(nn.Module):
@@ -21,6 +22,7 @@ class Regression(nn.Module):
     predicts: ClassVar = "value"
     needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(mse)
+    task: ClassVar = "sequence_classification"
     views: ClassVar = 1
     monitor: ClassVar = ("val/mae", "min")
 
@@ -29,7 +31,7 @@ class Regression(nn.Module):
         self.loss = loss
         self.register_buffer("center", torch.tensor(spec.center if standardize else [0.0] * spec.outputs))
         self.register_buffer("spread", torch.tensor(spec.spread if standardize else [1.0] * spec.outputs))
-        self.head = nn.Linear(backbone.width, spec.outputs)
+        self.head = make_head(backbone, self.task, spec.outputs)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Values (B, K) in the units of the data."""
@@ -51,6 +53,6 @@ class Regression(nn.Module):
         """The absolute error of each example, over its targets: (B,)."""
         return (outputs - y).abs().mean(-1)
 
-    def answer(self, outputs: Any, spec: Spec) -> list[dict[str, Any]]:
+    def answer(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """One plain record per example: the value of each target."""
         return [dict(zip(spec.labels, row)) for row in outputs.tolist()]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from warmstart.contracts import Preprocessor, Spec, UserError
+from warmstart.contracts import Preprocessor, Spec, UserError, Vocabulary
 from warmstart.run.folder import RunFolder, write_atomically
 from warmstart.run.identity import file_sha256
 
@@ -62,7 +62,7 @@ def save_model(
         "stage": run.record["stage"],
         "experiment": run.record["experiment"],
         **parts,
-        "spec": dataclasses.asdict(spec),
+        "spec": spec_record(spec),
     }
     write_atomically(temporary / CARD, json.dumps(card, indent=2) + "\n")
     write_atomically(temporary / PREPROCESSOR, json.dumps(preprocessor.state()) + "\n")
@@ -74,6 +74,24 @@ def save_model(
     if snapshot is None:
         hashes = {name: file_sha256(final / name) for name in (WEIGHTS, HEAD, PREPROCESSOR)}
         run.note(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
+
+
+def spec_record(spec: Spec) -> dict[str, Any]:
+    """Plain JSON; which tokens go on with a word is left out, as only training asks for it."""
+    record = dataclasses.asdict(spec)
+    if spec.vocabulary is not None:
+        record["vocabulary"]["joined"] = ()
+    return record
+
+
+def spec_of(record: dict[str, Any]) -> Spec:
+    """The inverse of `spec_record`, by way of JSON."""
+
+    def frozen(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    vocabulary = record.get("vocabulary")
+    return Spec(**frozen({**record, "vocabulary": vocabulary and Vocabulary(**frozen(vocabulary))}))
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -122,7 +140,7 @@ class SavedModel:
                     f"{path / name} was changed after its run wrote it: its SHA-256 is not the recorded one"
                 )
         try:
-            spec = Spec(**{name: tuple(v) if isinstance(v, list) else v for name, v in card["spec"].items()})
+            spec = spec_of(card["spec"])
             card["backbone"]["_target_"]
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path / CARD} is damaged: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import UserError
+from warmstart.run.hub import adopt
 from warmstart.run.manifest import RUNS, Job
 from warmstart.trainer.snapshots import SNAPSHOTS
 
@@ -98,8 +99,9 @@ def planned(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[tuple[st
 
 def needs(config: DictConfig, arm: str, seed: int) -> str | None:
     """The pretraining that a finetuning waits for."""
-    warm = config.arm[arm.partition("@")[0]].get("init") in ("pretrained", "shuffled")
-    return pretraining_name(config, seed - config.seed) if warm else None
+    own = config.arm[arm.partition("@")[0]]
+    is_waiting = own.get("init") in ("pretrained", "shuffled") or own.get("preprocessor") == "pretrained"
+    return pretraining_name(config, seed - config.seed) if is_waiting else None
 
 
 def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, seed: int) -> DictConfig:
@@ -132,9 +134,11 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
             )
         starts = {"pretrained": pretrained, "shuffled": f"shuffled:{pretrained}"}
         own["init"] = starts.get(own["init"], own["init"])
+        if own.get("preprocessor") == "pretrained":
+            own["preprocessor"] = None if pretrained == "scratch" else pretrained
     if "strategy" in own:
         shared.pop("strategy")
-    part = OmegaConf.merge(shared, own, {"seed": seed})
+    part = adopt(OmegaConf.merge(shared, own, {"seed": seed}))
     budget = budget_of(labels)
     part.data.labels_per_class, part.data.label_fraction = budget["per_class"], budget["fraction"]
     OmegaConf.set_struct(part, True)

@@ -95,16 +95,17 @@ def estimator(kind: str, target: str, strength: float) -> BaseEstimator:
     return OneVsRestClassifier(model) if target == "categories" else model
 
 
-def scaled(data: TaskDataModule, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (N, F), scaled as a backbone gets them, and targets."""
+def scaled(data: TaskDataModule, part: str) -> tuple[Any, np.ndarray]:
+    """Inputs (N, F), scaled as a backbone gets them or as the preprocessor flattens them, and targets."""
     x, y = data.parts[part]
-    return data.preprocessor(x).flatten(1).numpy(), y.numpy()
+    flat = data.preprocessor.flat(x) if hasattr(data.preprocessor, "flat") else data.preprocessor(x).flatten(1).numpy()
+    return flat, y.numpy()
 
 
-def predict(model: BaseEstimator, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+def predict(model: BaseEstimator, x: Any, y: np.ndarray) -> tuple[Tensor, Tensor]:
     """Outputs as an objective's head gives them, and targets as a tensor."""
     if not hasattr(model, "predict_proba"):
-        return torch.from_numpy(model.predict(x)).float().reshape(len(x), -1), torch.from_numpy(y)
+        return torch.from_numpy(model.predict(x)).float().reshape(len(y), -1), torch.from_numpy(y)
     p = torch.from_numpy(model.predict_proba(x)).float().clamp(1e-6, 1 - 1e-6)
     return (p.logit() if isinstance(model, OneVsRestClassifier) else p.log()), torch.from_numpy(y)
 

@@ -6,27 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
 from warmstart import screen
-from warmstart.contracts import Splits, UserError
+from warmstart.contracts import Splits
 from warmstart.data.module import TaskDataModule
-from warmstart.data.preprocess import rebuild
 from warmstart.module.finetune import FinetuneModule
-from warmstart.module.similarity import linear_cka, pooled_features
+from warmstart.module.similarity import ROWS, linear_cka, pooled_features
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
-from warmstart.run.lineage import finished, latest
-from warmstart.run.saved import SavedModel, load_weights, save_model
+from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
-from warmstart.stage.leakage import warn_of_other_splits
+from warmstart.stage.start import SHUFFLED, find_start, given_preprocessor, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Confusions, Projector
-from warmstart.trainer.snapshots import SNAPSHOTS
-
-SHUFFLED = "shuffled:"  # before an `init`: the same weights, permuted inside each tensor
+from warmstart.trainer.texts import Examples
 
 
 def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
@@ -46,8 +42,8 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     note_data(run, config, data)
     run.update(**lineage)
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
-    pictures = [Projector(), Confusions()] if config.pictures else []
-    rows = data.parts["validation"][0]
+    pictures = [Projector(), Confusions(), Examples()] if config.pictures else []
+    rows = data.sample("validation", ROWS)
     start = pooled_features(module, rows) if lineage["transfer"] else None
     with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
         if config.test:
@@ -78,16 +74,13 @@ def assemble(
     start, parent = find_start(config)
     if start is not None and str(config.init).startswith(SHUFFLED):
         start = start.shuffled(derive_seed(config.seed, "shuffle"))
-    preprocessor = rebuild(start.preprocessor) if start else None
-    data = parts.task_data(config, preprocessor, like.source if like else None).prepare(splits, like)
+    data = parts.task_data(config, given_preprocessor(config, start), like.source if like else None).prepare(
+        splits, like
+    )
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer = None
     if start is not None:
-        transfer = load_weights(backbone, start.weights, start.name, tuple(config.fresh))
-        screen.say(
-            f"loaded {transfer['loaded']} of {len(backbone.state_dict())} tensors, "
-            f"{transfer['fraction']:.0%} of parameters, from {start.name}"
-        )
+        transfer = load_start(backbone, start, tuple(config.fresh))
     objective = parts.build_seeded(
         config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
     )
@@ -101,66 +94,3 @@ def assemble(
         derive_seed(config.seed, "noise"),
     )
     return data, module, {"parent": parent, "transfer": transfer}
-
-
-def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | None]:
-    """The saved backbone that `init` names, and the parent record; both None for init=scratch.
-
-    Raises:
-        UserError: there is none, it is unfinished or damaged, or its backbone is not this config's.
-    """
-    word = str(config.init).removeprefix(SHUFFLED)
-    if word == "scratch":
-        return None, None
-    if word == "latest":
-        found = latest(Path(config.output_dir), "pretrain", config.experiment)
-        screen.say(f"init=latest is {found.path}")
-    else:
-        path = Path(word)
-        if not path.is_dir():
-            raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
-        above = path.parents[1] if path.parent.name == SNAPSHOTS else path.parent
-        home = above if (above / "run.json").exists() else path
-        found = finished(home) if (home / "run.json").exists() else None
-    if found is not None and found.record["stage"] == "pretrain":
-        warn_of_other_splits(config, found)
-    if found is not None and "model_sha256" not in found.record:
-        raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
-    if word != "latest" and path.parent.name == SNAPSHOTS:
-        saved = SavedModel.open(folder := path)
-    else:
-        folder = path if found is None else found.path / "model"
-        saved = SavedModel.open(folder, found)
-    check_backbone(saved, config)
-    parent = {"id": found.record["id"] if found else None, "weights_sha256": saved.weights_sha256}
-    return saved, {**parent, "path": str(folder.resolve())}
-
-
-def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
-    """The `init` that gives a run of this config the very weights it had."""
-    if parent is None:
-        return config.init
-    return (SHUFFLED if config.init.startswith(SHUFFLED) else "") + parent["path"]
-
-
-def check_backbone(saved: SavedModel, config: DictConfig) -> None:
-    """Refuse a saved backbone that was built from other settings or for other data, naming what differs."""
-    modality = parts.get_object(config.data._target_).modality
-    if saved.spec.modality != modality:
-        raise UserError(
-            f"the backbone of {saved.name} was made for {saved.spec.modality} data, "
-            f"but data={parts.short_name(config.data)} is {modality}"
-        )
-    here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
-    there = _flat(saved.card["backbone"])
-    differing = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
-    if differing:
-        what = "; ".join(f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3])
-        raise UserError(f"the backbone of {saved.name} is not this one: {what}")
-
-
-def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,12 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import LossFunction, Preprocessor, Source, UserError
 from warmstart.data.augment import Augment
-from warmstart.data.module import TaskDataModule
+from warmstart.data.module import GenericDataModule, TaskDataModule
 from warmstart.run.identity import derive_seed
 from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
-FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction")
+FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "pack", "separate")
+ABLE = {"hide": "can hide positions", "causal": "sees earlier positions only"}
 
 
 def build(node: DictConfig, **facts: Any) -> Any:
@@ -67,6 +68,21 @@ def task_data(
     )
 
 
+def generic_data(
+    config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
+) -> GenericDataModule:
+    """The rows of a pretraining config, to be prepared; see `task_data`."""
+    return GenericDataModule(
+        source or build_source(config),
+        get_object(config.objective._target_).target,
+        config.data.batch_size,
+        derive_seed(config.seed, "order"),
+        preprocessor,
+        pack=config.data.pack,
+        separate=config.data.separate,
+    )
+
+
 def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:
     """The preprocessor's scaling, and the augmentation that `data.augment` describes."""
     modality = get_object(config.data._target_).modality
@@ -76,7 +92,8 @@ def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:
 def build_loss(config: DictConfig) -> LossFunction:
     """The chosen loss, or the objective's own."""
     if config.get("loss") is None:
-        return get_object(config.objective._target_).default_loss
+        default = get_object(config.objective._target_).default_loss
+        return default[_shape(config.backbone).target_kind] if isinstance(default, Mapping) else default
     return build_function(config.loss)
 
 
@@ -121,19 +138,18 @@ def check_fit(config: DictConfig) -> None:
     """
     for node in (source_node(config), *(config[part] for part in ("backbone", "objective", "optimizer", "scheduler"))):
         build_function(node)
-    source, objective, backbone = (get_object(config[part]._target_) for part in ("data", "objective", "backbone"))
+    source, objective = (get_object(config[part]._target_) for part in ("data", "objective"))
     names = {part: short_name(config[part]) for part in ("data", "objective", "backbone")}
-    accepted = _modalities(config.backbone)
+    accepted = _shape(config.backbone).modalities
     if source.modality not in accepted:
         raise UserError(
             f"backbone={names['backbone']} takes {' and '.join(sorted(accepted))}, "
             f"but data={names['data']} is {source.modality}: choose {_or(_backbones(source.modality))}"
         )
-    if not objective.needs <= backbone.abilities:
+    if not objective.needs <= _abilities(config.backbone):
         raise UserError(
-            f"objective={names['objective']} needs a backbone that can {' and '.join(sorted(objective.needs))} "
-            f"positions, which backbone={names['backbone']} cannot: choose "
-            f"{_or(_backbones(source.modality, objective.needs))}"
+            f"objective={names['objective']} needs a backbone that {' and '.join(ABLE[n] for n in objective.needs)}, "
+            f"which this {names['backbone']} does not: choose {_or(_backbones(source.modality, objective.needs))}"
         )
     if objective.target is not None and objective.target not in source.offers:
         raise UserError(
@@ -150,10 +166,11 @@ def check_fit(config: DictConfig) -> None:
         raise UserError(f"objective={names['objective']} compares examples: data.batch_size must be 2 or more")
     loss = build_loss(config)
     kinds = getattr(loss.func if isinstance(loss, functools.partial) else loss, "takes", frozenset())
-    if objective.predicts not in kinds:
+    predicts = objective.predicts or _shape(config.backbone).target_kind
+    if predicts not in kinds:
         raise UserError(
             f"loss={short_name(config.loss)} does not fit objective={names['objective']}: "
-            f"choose {_or(_losses(objective.predicts))}"
+            f"choose {_or(_losses(predicts))}"
         )
 
 
@@ -169,15 +186,19 @@ def _options(group: str, fits: Callable[[DictConfig], bool]) -> list[str]:
 
 
 def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:
-    return _options(
-        "backbone", lambda node: modality in _modalities(node) and needs <= get_object(node._target_).abilities
-    )
+    return _options("backbone", lambda node: modality in _shape(node).modalities and needs <= _abilities(node))
 
 
 def _losses(kind: str) -> list[str]:
     return _options("loss", lambda node: kind in getattr(get_object(node._target_), "takes", ()))
 
 
-def _modalities(backbone: DictConfig) -> frozenset[str]:
-    """What a backbone accepts; where it has a stem, the stem says."""
-    return get_object((backbone.stem if "stem" in backbone else backbone)._target_).modalities
+def _shape(backbone: DictConfig) -> type:
+    """The class that says what a backbone takes and rebuilds: that of its stem, where it has one."""
+    return get_object((backbone.stem if "stem" in backbone else backbone)._target_)
+
+
+def _abilities(backbone: DictConfig) -> frozenset[str]:
+    """What an objective may ask of a backbone with these settings."""
+    found = get_object(backbone._target_).abilities
+    return found(**OmegaConf.to_container(backbone)) if callable(found) else found

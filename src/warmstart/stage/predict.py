@@ -10,9 +10,8 @@ import torch
 from omegaconf import DictConfig
 
 from warmstart import screen
-from warmstart.contracts import Batch
 from warmstart.data.loader import GatherLoader
-from warmstart.data.module import EVALUATION_BATCH
+from warmstart.data.module import EVALUATION_BATCH, encode
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder, write_atomically
 from warmstart.run.lineage import find
@@ -26,15 +25,16 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.say(f"predicting with {finetuned.path}")
     module, saved = restore(finetuned, finetuned.config(tuple(config.trust)))
     preprocessor = rebuild(saved.preprocessor)
-    x = preprocessor.encode(preprocessor.read(str(config.input)))
+    x, y = encode(preprocessor, preprocessor.read(str(config.input)), module.objective.target)
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
         lines = []
         with torch.inference_mode():
-            for batch in GatherLoader(x, None, EVALUATION_BATCH):
-                outputs = module.objective.predict(module.backbone, Batch(preprocessor(batch.x)))
-                lines += module.objective.answer(outputs, saved.spec)
+            for batch in GatherLoader(x, y, EVALUATION_BATCH):
+                batch.x = preprocessor(batch.x)
+                outputs = module.objective.predict(module.backbone, batch)
+                lines += module.objective.answer(outputs, batch, saved.spec)
         answers = "".join(
             json.dumps({"row": row, **line}, allow_nan=False) + "\n" for row, line in enumerate(lines, start=1)
         )

@@ -17,9 +17,11 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.stage import parts
+from warmstart.stage.start import find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Projector, Reconstructions
 from warmstart.trainer.snapshots import Snapshots
+from warmstart.trainer.texts import Examples
 
 
 def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
@@ -33,12 +35,14 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     resumed = resumable(Path(config.resume), "pretrain") if config.get("resume") else None
     if resumed is not None:
         config = resumed.config(tuple(config.trust))
-    data, module, _ = assemble(config)
+        config.init = same_start(config, resumed.record["parent"])
+    data, module, lineage = assemble(config)
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
+    run.update(**lineage)
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     model = (module.backbone, module.objective, data.spec, data.preprocessor)
-    own = [Reconstructions(), Projector()] if config.pictures else []
+    own = [Reconstructions(), Projector(), Examples()] if config.pictures else []
     if config.snapshots:
         own.append(
             Snapshots(
@@ -51,31 +55,35 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     with training(run, config, module, data, [*own, *watchers]):
         save_model(run, config, *model, plain=True)
     show(run)
-    words = ("stage=finetune", f"experiment={config.experiment}", f"init={run.path}", *parts.choices_to_repeat())
-    screen.next_command(f"python train.py {' '.join(words)}")
+    where = (f"experiment={config.experiment}", f"run={run.path}")
+    if module.objective.task == "causal_lm":
+        screen.next_command(f"python train.py stage=generate {' '.join(where)} prompt=WORDS")
+    else:
+        words = ("stage=finetune", where[0], f"init={run.path}", *parts.choices_to_repeat())
+        screen.next_command(f"python train.py {' '.join(words)}")
     return run
 
 
 def assemble(
     config: DictConfig, splits: Splits | None = None, like: GenericDataModule | None = None
 ) -> tuple[GenericDataModule, PretrainModule, dict[str, Any]]:
-    """The data, the module with its initial weights, and nothing more for the record.
+    """The data, the module with its initial weights, and for the record where these are from, if from somewhere.
 
     `splits` are the data if it is loaded already, and `like` is that of a job that differs in numbers only.
     """
     if like is None:
         parts.check_fit(config)
-    objective_class = parts.get_object(config.objective._target_)
-    data = GenericDataModule(
-        like.source if like else parts.build_source(config),
-        objective_class.target,
-        config.data.batch_size,
-        derive_seed(config.seed, "order"),
-    ).prepare(splits, like)
+    start, parent = find_start(config)
+    data = parts.generic_data(config, given_preprocessor(config, start), like.source if like else None)
+    data.prepare(splits, like)
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     objective = parts.build_seeded(
         config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
     )
+    lineage = {}
+    if start is not None:
+        lineage = {"parent": parent, "transfer": load_start(backbone, start)}
+        load_head(objective, start)
     module = PretrainModule(
         backbone,
         objective,
@@ -84,4 +92,4 @@ def assemble(
         parts.build_augment(config, data.preprocessor),
         derive_seed(config.seed, "noise"),
     )
-    return data, module, {}
+    return data, module, lineage

@@ -1,9 +1,12 @@
-"""A finetuned model, back from its run folder exactly as it was saved."""
+"""A trained model, back from its run folder exactly as it was saved."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from omegaconf import DictConfig
 
+from warmstart.contracts import Backbone, UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.module.finetune import FinetuneModule
 from warmstart.run.folder import RunFolder
@@ -11,8 +14,8 @@ from warmstart.run.saved import SavedModel, load_weights
 from warmstart.stage import parts
 
 
-def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedModel]:
-    """The module with backbone and head loaded, in evaluation mode, and what was read.
+def restore_parts(run: RunFolder, config: DictConfig) -> tuple[Backbone, Any, SavedModel]:
+    """Backbone and objective with their weights loaded, and what was read.
 
     Raises:
         UserError: a file is missing, damaged or changed, or a tensor does not fit.
@@ -22,6 +25,12 @@ def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedMo
     objective = parts.build(config.objective, backbone=backbone, spec=saved.spec, loss=parts.build_loss(config))
     load_weights(backbone, saved.weights, saved.name)
     load_weights(objective, saved.head, f"{saved.name} (head)")
+    return backbone.eval(), objective.eval(), saved
+
+
+def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedModel]:
+    """A finetuned module in evaluation mode, and what was read; errors are those of `restore_parts`."""
+    backbone, objective, saved = restore_parts(run, config)
     module = FinetuneModule(
         backbone,
         objective,
@@ -32,3 +41,16 @@ def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedMo
         seed=0,
     )
     return module.eval(), saved
+
+
+def exported(run: RunFolder, config: DictConfig) -> tuple[Any, SavedModel]:
+    """The same model as one of transformers, head included, in memory.
+
+    Raises:
+        UserError: the backbone is of no architecture that transformers has.
+    """
+    backbone, objective, saved = restore_parts(run, config)
+    if not hasattr(backbone, "exported"):
+        name = parts.short_name(config.backbone)
+        raise UserError(f"{run.path}: backbone={name} is of no architecture that transformers has a class for")
+    return backbone.exported(objective.task, objective.head, saved.spec), saved

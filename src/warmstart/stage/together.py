@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import Batch, CannotBatch, GroupFailed, UserError
-from warmstart.module.similarity import linear_cka, pooled_features
+from warmstart.module.similarity import ROWS, linear_cka, pooled_features
 from warmstart.module.stacked import numbers
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
@@ -77,7 +77,13 @@ def assemble(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device: t
 
 
 def first_rows(job: Job) -> Batch:
-    """A raw batch to try steps on."""
+    """A raw batch to try steps on.
+
+    Raises:
+        CannotBatch: the rows are not alike in shape.
+    """
+    if hasattr(job.data.parts["train"][0], "padded"):
+        raise CannotBatch("rows of different lengths are padded batch by batch")
     return Batch(*(part if part is None else part[: job.data.batch_size] for part in job.data.parts["train"]))
 
 
@@ -141,7 +147,7 @@ def begin(job: Job) -> None:
     note_data(job.run, job.config, job.data)
     job.run.update(status="running", error=None, **job.lineage)
     if job.run.record["transfer"] is not None:
-        job.start = pooled_features(job.module, job.data.parts["validation"][0])
+        job.start = pooled_features(job.module, job.data.sample("validation", ROWS))
     job.logger = RunLogger(job.run.path)
     job.logger.log_text("config", (job.run.path / "config.yaml").read_text())
 
@@ -155,7 +161,7 @@ def end(job: Job, group: Lockstep, seconds: float) -> None:
             raise job.error
         save_scores(job.run, job.scores)
         if job.start is not None:
-            after = pooled_features(job.module, job.data.parts["validation"][0])
+            after = pooled_features(job.module, job.data.sample("validation", ROWS))
             job.run.note(cka=linear_cka(job.start, after))
         model = (job.module.backbone, job.module.objective, job.data.spec, job.data.preprocessor)
         save_model(job.run, job.config, *model, plain=job.config.stage == "pretrain")

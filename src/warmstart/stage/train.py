@@ -28,6 +28,7 @@ from warmstart.trainer.curves import Curves
 from warmstart.trainer.logger import RunLogger
 from warmstart.trainer.patience import Patience
 from warmstart.trainer.progress import ProgressLines
+from warmstart.trainer.throughput import Throughput
 
 
 def runs_folder(config: DictConfig) -> Path:
@@ -75,7 +76,8 @@ def training(
         state = read_checkpoint(last) if resumed else {}
         logger = RunLogger(run.path, state.get("global_step"), state.get("metrics_rows", 0))
         best = BestAndLast(run.path / "checkpoints", module.monitor)
-        watchers = [best, Curves(every), ProgressLines(f"{config.stage} {config.experiment}"), *callbacks]
+        watchers = [best, Curves(every), Throughput(every), *callbacks]
+        watchers.append(ProgressLines(f"{config.stage} {config.experiment}"))
         if config.get("patience") is not None:
             watchers.append(Patience(module.monitor, config.patience, config.trainer.min_steps))
         trainer = build_trainer(config.trainer, run.path, logger, watchers)

@@ -156,12 +156,7 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         [budget, len(labelled_subset(splits.train.y, splits.labels, 0, **budget_of(budget)))]
         for budget in config.transfer.labels
     ]
-    generic = GenericDataModule(
-        parts.build_source(config.pretrain),
-        parts.get_object(config.pretrain.objective._target_).target,
-        config.pretrain.data.batch_size,
-        0,
-    ).prepare()
+    generic = parts.generic_data(config.pretrain).prepare()
     overlap = {**find_overlap(generic, splits), "generic": parts.short_name(config.pretrain.data)}
     return {"sizes": {"labelled": labelled, "examples": examples_of(config, generic)}, "overlap": overlap}
 

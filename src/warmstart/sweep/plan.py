@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from warmstart.check import check, explain
 from warmstart.contracts import UserError
+from warmstart.run.hub import adopt
 from warmstart.run.identity import config_sha256
 from warmstart.run.lineage import latest
 from warmstart.run.manifest import Job
@@ -76,7 +77,7 @@ class Composer:
             config = copy.deepcopy(self.base(choices))
             self.copies[choices, keys] = config
         self.loader._apply_overrides_to_config(values, config)
-        return freeze_latest(check(config))
+        return freeze_latest(check(adopt(config)))
 
     def base(self, choices: tuple[str, ...]) -> DictConfig:
         """What the groups alone compose to."""

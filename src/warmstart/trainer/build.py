@@ -8,12 +8,14 @@ import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from warmstart.contracts import UserError
+from warmstart.trainer.budget import Budget
 from warmstart.trainer.checkpoint import AtomicCheckpointIO
 from warmstart.trainer.logger import RunLogger
 from warmstart.trainer.memory import keep_freed_memory
@@ -40,18 +42,43 @@ class NoProfiler(PassThroughProfiler):
         return self.nothing
 
 
+def native_precision(accelerator: str, processor: Path = Path("/proc/cpuinfo")) -> str | None:
+    """bf16-mixed where the device that Lightning will choose has bfloat16 arithmetic, else None: no mixing.
+
+    Args:
+        accelerator: as `trainer.accelerator` says.
+        processor: what Linux knows of the CPU; elsewhere none is known to have it.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        has_bfloat16 = False
+    else:
+        flags = set(processor.read_text().split()) if processor.is_file() else set()
+        has_bfloat16 = bool(flags & {"avx512_bf16", "amx_bf16"})
+    return "bf16-mixed" if has_bfloat16 else None
+
+
 def build_trainer(
     config: DictConfig, folder: Path, logger: RunLogger | None, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
     """A Trainer from the `trainer` group, writing below the run's folder.
+
+    `max_time`, `max_tokens` and a `precision` of auto are ours, not Lightning's.
 
     Raises:
         UserError: Lightning refuses a setting, or the machine has no such accelerator.
     """
     silence()
     keep_freed_memory()
-    profiler = {} if config.get("profiler") else {"profiler": NoProfiler()}
-    make = instantiate(config, _partial_=True, _convert_="all")
+    own = OmegaConf.to_container(config, resolve=True)
+    limits = {name: own.pop(name, None) for name in ("max_time", "max_tokens")}
+    if any(limit is not None for limit in limits.values()):
+        callbacks = [*callbacks, Budget(**limits)]
+    if own.get("precision") == "auto":
+        own["precision"] = native_precision(own.get("accelerator", "auto"))
+    profiler = {} if own.get("profiler") else {"profiler": NoProfiler()}
+    make = instantiate(own, _partial_=True, _convert_="all")
     settings = dict(
         **profiler,
         default_root_dir=folder,

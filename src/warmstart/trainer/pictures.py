@@ -17,10 +17,9 @@ POINTS = 500
 
 def _first_rows(trainer: pl.Trainer, count: int, device: torch.device) -> Batch:
     """Scaled validation rows, spread evenly over the set."""
-    x, y = trainer.datamodule.parts["validation"]
-    rows = torch.linspace(0, len(x) - 1, min(count, len(x))).long()
-    scaled = trainer.datamodule.preprocessor(x[rows].to(device))
-    return Batch(scaled, None if y is None else y[rows].to(device))
+    batch = trainer.datamodule.sample("validation", count).to(device)
+    batch.x = trainer.datamodule.preprocessor(batch.x)
+    return batch
 
 
 def _grid(kinds: list[Tensor]) -> Tensor:
@@ -66,7 +65,7 @@ class Projector(pl.Callback):
             pooled = module.backbone(batch.x, batch.mask).pooled.float().cpu()
         module.train(training)
         labels = trainer.datamodule.spec.labels
-        names = [labels[int(row)] for row in batch.y] if batch.y is not None and batch.y.ndim == 1 else None
+        names = [labels[int(row)] for row in batch.y] if isinstance(batch.y, Tensor) and batch.y.ndim == 1 else None
         trainer.logger.writer.add_embedding(pooled, metadata=names, tag=tag, global_step=trainer.global_step)
 
 
@@ -81,7 +80,7 @@ class Confusions(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Batch, batch_idx: int
     ) -> None:
         """Count one batch."""
-        if batch.y.ndim != 1:
+        if not isinstance(batch.y, Tensor) or batch.y.ndim != 1:
             return
         classes = trainer.datamodule.spec.outputs
         pairs = batch.y * classes + outputs.argmax(-1)

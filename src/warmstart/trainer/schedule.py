@@ -28,5 +28,16 @@ def one_cycle(step: int, total: int, peak: float = 0.3, start: float = 0.04, fin
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def wsd(step: int, total: int, warmup: float = 0.05, decay: float = 0.2, final: float = 0.0) -> float:
+    """Warm-up, a stable 1, then straight down to `final` over the last share `decay` of the steps.
+
+    Sources: Hu et al. (2024), "MiniCPM", https://arxiv.org/abs/2404.06395; Haegele et al. (2024), "Scaling Laws and
+    Compute-Optimal Training Beyond Fixed Training Durations", https://arxiv.org/abs/2405.18392.
+    """
+    falling = max(1, round(total * decay))
+    progress = min(1.0, max(0.0, (step - (total - falling)) / falling))
+    return min(_ramp(step, round(total * warmup)), 1 - (1 - final) * progress)
+
+
 def _ramp(step: int, rising: int) -> float:
     return min(1.0, (step + 1) / (rising + 1))

@@ -1,0 +1,53 @@
+"""What is made once from data and reused by every run: arrays and files in folders named by what they are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def folder() -> Path:
+    """The environment variable WARMSTART_CACHE, or a folder in the user's cache."""
+    return Path(os.environ.get("WARMSTART_CACHE") or Path.home() / ".cache" / "warmstart")
+
+
+def key(*parts: bytes | str) -> str:
+    """SHA-256 of the parts, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def texts_digest(texts: Iterable[str]) -> bytes:
+    """SHA-256 over every text and its length."""
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.digest()
+
+
+def entry(kind: str, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `kind/name` of the cache; where it is not there yet, `make` fills a folder that then becomes it.
+
+    Two processes may make the same one at a time; the first to finish wins, and nobody sees it half done.
+    """
+    final = folder() / kind / name
+    if not final.is_dir():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name[:16]}-", dir=final.parent))
+        try:
+            make(temporary)
+            temporary.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return final

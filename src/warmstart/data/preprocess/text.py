@@ -1,0 +1,227 @@
+"""Texts: cut into tokens once, by a tokenizer that is trained on the generic data or taken from a model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+from sklearn.preprocessing import normalize
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from warmstart import screen
+from warmstart.contracts import UserError, Vocabulary
+from warmstart.data import cache, spans, tagging, tokenizing
+from warmstart.data.duplicates import Overlap
+from warmstart.data.ragged import Ragged
+from warmstart.data.text_duplicates import find_shared_text
+from warmstart.data.texts import read_lines, read_table
+
+CHUNK = 2_000  # rows tokenised at a time
+TOO_LONG = ("truncate", "error")
+
+
+class Preprocessor:
+    """Raw inputs are tables with a column `text`, and `pair` where a second text belongs to it.
+
+    Args:
+        model: wordpiece, bpe, unigram or characters.
+        vocabulary: most tokens.
+        context: most tokens of an example.
+        stride: tokens that neighbouring windows of a long context share; None is a quarter of `context`.
+        too_long: what is done about an example that is longer: truncate or error.
+        columns: what `text` and `pair` are called in the user's files.
+        tokenizer: the fitted state, as the JSON of the `tokenizers` library.
+        roles: the tokens that stand for padding, unknown, begin, end and mask.
+    """
+
+    def __init__(
+        self,
+        model: str = "wordpiece",
+        vocabulary: int = 8192,
+        context: int = 128,
+        stride: int | None = None,
+        too_long: str = "truncate",
+        columns: Sequence[str] = ("text",),
+        tokenizer: str | None = None,
+        roles: dict[str, str | None] | None = None,
+    ):
+        if too_long not in TOO_LONG:
+            raise UserError(f"data.tokenizer.too_long={too_long}: give {' or '.join(TOO_LONG)}")
+        if vocabulary < 16 or context < 8:
+            raise UserError(f"data.tokenizer: vocabulary={vocabulary} must be 16 or more, context={context} 8 or more")
+        stride = context // 4 if stride is None else stride
+        if not 0 <= stride <= context // 2:
+            raise UserError(f"data.tokenizer.stride={stride}: must be from 0 to half of context={context}")
+        self.model, self.size = model, vocabulary
+        self.context, self.stride, self.too_long = context, stride, too_long
+        self.columns = list(columns)
+        self.tokenizer, self.roles = tokenizer, roles or tokenizing.ROLES
+
+    def fit(self, x: pd.DataFrame) -> None:
+        """Train the tokenizer."""
+        self.tokenizer = tokenizing.trained(self.model, self.size, lambda: self._texts(x))
+        self.__dict__.pop("cutter", None)
+
+    def adapted(self, own: Preprocessor) -> Preprocessor:
+        """This tokenizer under the settings that say how another one's examples are cut."""
+        settings = {name: getattr(own, name) for name in ("context", "stride", "too_long", "columns")}
+        return Preprocessor(self.model, self.size, tokenizer=self.tokenizer, roles=self.roles, **settings)
+
+    @functools.cached_property
+    def cutter(self) -> Tokenizer:
+        """The library's tokenizer, without padding or truncation."""
+        cutter = Tokenizer.from_str(self.tokenizer)
+        cutter.no_padding()
+        cutter.no_truncation()
+        return cutter
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What a model must know of the tokens."""
+        return tokenizing.vocabulary(self.cutter, self.roles)
+
+    @functools.cached_property
+    def suffix(self) -> tuple[int, ...]:
+        """The special tokens that end an example."""
+        found = self.cutter.encode("a")
+        count = next((n for n, special in enumerate(reversed(found.special_tokens_mask)) if not special), 0)
+        return tuple(found.ids[len(found.ids) - count :])
+
+    def encode(self, x: pd.DataFrame) -> Ragged:
+        """Rows of token numbers, cut off at the context, which is said.
+
+        Raises:
+            UserError: a row is longer than the context, and `too_long` is error.
+        """
+        rows = self.whole(x)
+        longer = np.flatnonzero(rows.whole > self.context)
+        if len(longer) and self.too_long == "error":
+            raise UserError(
+                f"row {longer[0] + 1} of {len(x):,} and {len(longer) - 1:,} others are longer than "
+                f"data.tokenizer.context={self.context} tokens: raise it, or set data.tokenizer.too_long=truncate"
+            )
+        if len(longer):
+            screen.say(
+                f"{len(longer):,} of {len(x):,} rows are cut off at data.tokenizer.context={self.context} tokens"
+            )
+        return rows
+
+    def align(self, x: pd.DataFrame, y: Sequence[Any] | None, target: str) -> tuple[Any, Any]:
+        """Inputs, and targets that are places in them: answers in windows of contexts (`span`), or words (`tags`)."""
+        return (spans.align if target == "span" else tagging.align)(self, x, y)
+
+    def whole(self, x: pd.DataFrame) -> Ragged:
+        """Rows of all their token numbers, from the cache where the same tokenizer cut the same texts before."""
+        digests = [cache.texts_digest(self._texts(x[[name]])) for name in x if name in ("text", "pair")]
+        name = cache.key(self.tokenizer, str(self.context) if "pair" in x else "", *digests)
+        folder = cache.entry("tokens", name, lambda folder: self._cut(x, folder))
+        values, starts, whole = (
+            np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("values", "starts", "whole")
+        )
+        size = int(np.load(folder / "bytes.npy"))
+        return Ragged(values, starts, whole, self.vocabulary.padding, self.context, self.suffix, size)
+
+    def _cut(self, x: pd.DataFrame, folder: Path) -> None:
+        """Write all rows' tokens, in the smallest type that holds the vocabulary."""
+        kind = np.uint16 if self.vocabulary.size <= 2**16 else np.uint32
+        cutter = Tokenizer.from_str(self.tokenizer)
+        cutter.no_padding()
+        cutter.no_truncation()
+        if "pair" in x:
+            cutter.enable_truncation(self.context, strategy="longest_first")
+        words = len(x) > 0 and not isinstance(x["text"].iloc[0], str)
+        rows = list(zip(x["text"], x["pair"])) if "pair" in x else list(x["text"])
+        parts, lengths, whole = [], [], []
+        for start in range(0, len(rows), CHUNK):
+            found = cutter.encode_batch_fast(rows[start : start + CHUNK], is_pretokenized=words)
+            parts += [np.array(row.ids, dtype=kind) for row in found]
+            lengths += [len(row.ids) for row in found]
+            whole += [sum(len(piece.ids) for piece in (row, *row.overflowing)) for row in found]
+        np.save(folder / "values.npy", np.concatenate(parts) if parts else np.zeros(0, kind))
+        np.save(folder / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
+        np.save(folder / "whole.npy", np.array(whole, dtype=np.int64))
+        np.save(folder / "bytes.npy", sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts(x)))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Unchanged: a backbone takes token numbers."""
+        return x
+
+    def flat(self, x: Ragged) -> csr_matrix:
+        """What a linear model gets: log counts of the tokens, rows of length 1 (N, vocabulary)."""
+        rows = np.repeat(np.arange(len(x)), np.diff(x.starts))
+        counts = csr_matrix((np.ones(len(rows)), (rows, x.values)), shape=(len(x), self.vocabulary.size))
+        return normalize(counts.log1p())
+
+    def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap | None:
+        """Test rows whose text the generic rows hold too; None where one of them holds no texts."""
+        if "text" not in generic or "text" not in test:
+            return None
+        return find_shared_text(self._texts(generic), self._texts(test[["text"]]))
+
+    def decode(self, numbers: Sequence[int]) -> str:
+        """Text, special tokens left out."""
+        return self.cutter.decode(list(numbers), skip_special_tokens=True)
+
+    def prompt(self, text: str) -> list[int]:
+        """The tokens of a text that is to be gone on with; without any text, the token that begins one.
+
+        Raises:
+            UserError: it has characters that the tokenizer does not know.
+        """
+        found = self.cutter.encode(text, add_special_tokens=False)
+        unknown = [text[slice(*place)] for number, place in zip(found.ids, found.offsets) if self._is_unknown(number)]
+        if unknown:
+            raise UserError(f"prompt: the model's tokenizer does not know {unknown[0]!r}: leave it out")
+        start = self.vocabulary.begin if self.vocabulary.begin is not None else self.vocabulary.end
+        return found.ids or [start or 0]
+
+    def read(self, path: str) -> pd.DataFrame:
+        """A text file with an example per line, or a table that has the columns of the training data.
+
+        Raises:
+            UserError: the file is missing, empty or broken, or has no such column.
+        """
+        names = ("text", "pair")[: len(self.columns)]
+        if Path(path).suffix.lower() in (".txt", ".text", "") and len(self.columns) == 1:
+            return pd.DataFrame({"text": read_lines(Path(path))})
+        return read_table(path, dict(zip(names, self.columns)))
+
+    def export(self, folder: Path) -> None:
+        """Write the tokenizer as transformers reads it."""
+        from transformers import PreTrainedTokenizerFast
+
+        names = {"padding": "pad", "unknown": "unk", "begin": "cls", "end": "sep", "mask": "mask"}
+        special = {f"{names[role]}_token": token for role, token in self.roles.items() if token is not None}
+        PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(self.tokenizer), model_max_length=self.context, **special
+        ).save_pretrained(folder)
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "kind": "text",
+            "model": self.model,
+            "vocabulary": self.size,
+            "context": self.context,
+            "stride": self.stride,
+            "too_long": self.too_long,
+            "columns": self.columns,
+            "tokenizer": self.tokenizer,
+            "roles": self.roles,
+        }
+
+    def _is_unknown(self, number: int) -> bool:
+        return number == self.vocabulary.unknown
+
+    @staticmethod
+    def _texts(x: pd.DataFrame) -> Iterator[str]:
+        """Every text of every column; the words of one that comes in words are joined."""
+        for name in x:
+            for cell in x[name]:
+                yield cell if isinstance(cell, str) else " ".join(cell)

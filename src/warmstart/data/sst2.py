@@ -1,0 +1,69 @@
+"""SST-2: sentences from film reviews, negative or positive (Socher et al. 2013)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from warmstart.contracts import Preprocessor, Rows, Splits, UserError
+from warmstart.data.texts import pick, place, read_splits, to_texts
+
+LABELS = ("negative", "positive")
+NUMBERS = {0: 0, 1: 1, **{label: number for number, label in enumerate(LABELS)}}
+PARTS = ("train", "validation", "test")
+
+
+class SST2:
+    """The official parts: 6,920 sentences to train on, 872 to validate, 1,821 to test.
+
+    Args:
+        tokenizer: makes the preprocessor.
+        root: a hub name, or a local folder in the hub's layout, with columns `text` or `sentence`, and `label`.
+    """
+
+    modality: ClassVar = "text"
+    offers: ClassVar = frozenset({"category"})
+
+    def __init__(self, tokenizer: Callable[..., Preprocessor], root: str = "SetFit/sst2"):
+        self.tokenizer, self.root = tokenizer, root
+
+    def load(self, target: str | None) -> Splits:
+        """Sentences and class numbers (N,).
+
+        Raises:
+            UserError: a part or a column is missing, or a sentence has no label.
+        """
+        return Splits(*(self._rows(name, target) for name in PARTS), labels=LABELS)
+
+    def preprocessor(self) -> Preprocessor:
+        """As the tokenizer is configured."""
+        return self.tokenizer(columns=[self.column])
+
+    @functools.cached_property
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """The parts as they are stored."""
+        frames = read_splits(self.root)
+        missing = [name for name in PARTS if name not in frames]
+        if missing:
+            raise UserError(f"data.root={self.root} has no split {missing[0]}: it has {', '.join(frames)}")
+        return frames
+
+    @property
+    def column(self) -> str:
+        """What the sentences are called."""
+        return "sentence" if "sentence" in self.frames["train"] else "text"
+
+    def _rows(self, split: str, target: str | None) -> Rows:
+        frame, where = self.frames[split], place(self.root, split, self.frames)
+        x = pd.DataFrame({"text": to_texts(pick(frame, self.column, where), where)})
+        if target is None:
+            return Rows(x)
+        y = pick(frame, "label", where).map(NUMBERS)
+        if y.isna().any():
+            row = int(np.flatnonzero(y.isna())[0])
+            raise UserError(f"{where}, row {row + 1}: label {frame.label.iloc[row]}, where 0 or 1 is expected")
+        return Rows(x, y.to_numpy(dtype=np.int64))

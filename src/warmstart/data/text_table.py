@@ -1,0 +1,147 @@
+"""The user's own texts in a table: one row per example, one column to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from warmstart import screen
+from warmstart.contracts import Preprocessor, Rows, Splits, UserError
+from warmstart.data.numbers import to_names, to_numbers
+from warmstart.data.splits import check_classes, split_rows
+from warmstart.data.table import strata_of
+from warmstart.data.texts import is_listed, pick, place, read_splits, renumbered, to_texts
+
+HELD_OUT = ("validation", "test")
+
+
+class TextTable:
+    """Classes, real values, or tags of words, as the objective asks.
+
+    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
+    15 % of these each. Rows without a target serve pretraining alone.
+
+    Args:
+        tokenizer: makes the preprocessor.
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder that `datasets` reads or has saved, or a hub name.
+        text: the column of texts; for tags, of lists of words.
+        target: the column to predict; for tags, of lists of names, one for each word. Pretraining needs none.
+        pair: the column of second texts, if any.
+        config: of a hub name that has several.
+        split_seed: fixes which rows train, validate and test.
+    """
+
+    modality: ClassVar = "text"
+    offers: ClassVar = frozenset({"category", "value", "tags"})
+
+    def __init__(
+        self,
+        tokenizer: Callable[..., Preprocessor],
+        root: str,
+        text: str,
+        target: str | None = None,
+        pair: str | None = None,
+        config: str | None = None,
+        split_seed: int = 0,
+    ):
+        self.tokenizer, self.root, self.target, self.config = tokenizer, root, target, config
+        self.columns = {"text": str(text)} if pair is None else {"text": str(text), "pair": str(pair)}
+        self.split_seed = split_seed
+
+    def load(self, target: str | None) -> Splits:
+        """Texts, or lists of words; which part a row is in does not depend on the kind of target.
+
+        Raises:
+            UserError: a column is missing, a text is empty, or the targets do not suit the objective.
+        """
+        if target is not None and self.target is None:
+            raise UserError("data.target=null: name the column to predict")
+        frames = read_splits(self.root, self.config)
+        if len(frames) > 1 and "train" not in frames:
+            raise UserError(f"data.root={self.root} has no split train: it has {', '.join(frames)}")
+        if len(frames) == 1:
+            frames = {"train": next(iter(frames.values()))}
+        frames = {name: frames[name] for name in ("train", *HELD_OUT) if name in frames}
+        tables = {name: self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()}
+        table = pd.concat(tables.values(), ignore_index=True)
+        known = table.target.notna().to_numpy()
+        split = np.repeat(list(tables), [len(part) for part in tables.values()])
+        if not known[split == "train"].any():
+            raise UserError(f"data.root={self.root}: column {self.target} is empty in every row to train on")
+        spare = table[~known & (split == "train")]
+        table, split = table[known], split[known]
+        y, labels = self._targets(table.target, target)
+        if target == "category":
+            check_classes(y[split == "train"], labels)
+        rows = Rows(table[list(self.columns)], y)
+        parts = self._parts(table.target, split, frames)
+        splits = Splits(*(rows.take(index) for index in parts), labels=labels, unlabelled=Rows(spare[rows.x.columns]))
+        return renumbered(splits)
+
+    def preprocessor(self) -> Preprocessor:
+        """As the tokenizer is configured."""
+        return self.tokenizer(columns=list(self.columns.values()))
+
+    def _table(self, frame: pd.DataFrame, where: str, kind: str | None) -> pd.DataFrame:
+        """One split's texts and raw targets, None where there is none, checked while the rows are those of the user."""
+        texts = {to: to_texts(pick(frame, name, where, f"data.{to}"), where) for to, name in self.columns.items()}
+        table = pd.DataFrame(texts)
+        if self.target is None:
+            return table.assign(target="")
+        column = pick(frame, str(self.target), where, "data.target").reset_index(drop=True).astype(object)
+        if not is_listed(column):
+            column = column.where(column.notna() & column.astype(str).str.strip().ne(""), None)
+        if kind == "tags":
+            self._check_tags(table.text, column, where)
+        elif kind is not None and is_listed(column):
+            raise UserError(f"{where}, column {self.target}: these are lists of tags, not one target for each text")
+        elif kind == "value":
+            to_numbers(column, where)
+        return table.assign(target=column)
+
+    def _check_tags(self, words: pd.Series, tags: pd.Series, where: str) -> None:
+        for column, name in ((words, self.columns["text"]), (tags, self.target)):
+            if not is_listed(column):
+                raise UserError(
+                    f"{where}, column {name}: tags need lists, of words and of tags (JSON lines or Parquet)"
+                )
+        uneven = np.flatnonzero(tags.notna() & (words.str.len() != tags.str.len()))
+        if len(uneven):
+            row = uneven[0]
+            raise UserError(
+                f"{where}, row {row + 1}: {len(words[row])} words but {len(tags[row])} tags ({len(uneven):,} such rows)"
+            )
+
+    def _targets(self, column: pd.Series, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if kind is None:
+            return None, ()
+        if kind == "value":
+            return to_numbers(column, self.root).astype(np.float32)[:, None], (str(self.target),)
+        if kind == "category":
+            names = to_names(column.infer_objects())
+            labels = tuple(sorted(set(names)))
+            return np.searchsorted(labels, names.astype(str)).astype(np.int64), labels
+        labels = tuple(sorted({str(tag) for tags in column for tag in tags}))
+        if len(labels) < 2:
+            raise UserError(f"data.root={self.root}: every word has the tag {labels[0]}: two are needed")
+        numbers = {label: number for number, label in enumerate(labels)}
+        rows = pd.Series([[numbers[str(tag)] for tag in tags] for tags in column], dtype=object)
+        return rows.to_numpy(), labels
+
+    def _parts(self, column: pd.Series, split: np.ndarray, given: dict[str, pd.DataFrame]) -> list[np.ndarray]:
+        """The row numbers that train, validate and test."""
+        train, *held_out = (np.flatnonzero(split == name) for name in ("train", *HELD_OUT))
+        if all(map(len, held_out)):
+            return [train, *held_out]
+        for name, index in zip(HELD_OUT, held_out):
+            if name in given and not len(index):
+                screen.say(f"data.root={self.root}: the split {name} has no targets; it is cut from the training rows")
+        column = column.iloc[train]
+        strata = None if self.target is None or is_listed(column) else strata_of(column.infer_objects())
+        cut = split_rows(Rows(train), (), self.split_seed, strata)
+        spare = [part.x for part, index in zip((cut.validation, cut.test), held_out) if len(index)]
+        held_out = [index if len(index) else part.x for part, index in zip((cut.validation, cut.test), held_out)]
+        return [np.sort(np.concatenate([cut.train.x, *spare])), *held_out]

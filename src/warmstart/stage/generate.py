@@ -1,0 +1,82 @@
+"""stage=generate: go on with a prompt, token by token, with transformers' own generation and its key-value cache."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from warmstart import screen
+from warmstart.contracts import UserError
+from warmstart.data.preprocess import rebuild
+from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.identity import derive_seed
+from warmstart.run.lineage import find
+from warmstart.stage.restore import exported
+from warmstart.stage.train import runs_folder
+
+
+def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
+    """Write `samples` continuations of `prompt`, by the pretraining run that `run=` names.
+
+    Raises:
+        UserError: the run does not predict the next token, or a setting cannot be.
+    """
+    settings = sampling(config)
+    pretrained = find(config.run, Path(config.output_dir), "pretrain", config.experiment)
+    theirs = pretrained.config(tuple(config.trust))
+    screen.say(f"generating with {pretrained.path}")
+    model, saved = exported(pretrained, theirs)
+    if not model.can_generate():
+        raise UserError(f"{pretrained.path} was not pretrained to predict what comes next: use objective=causal")
+    preprocessor = rebuild(saved.preprocessor)
+    start = preprocessor.prompt(str(config.prompt))
+    if len(start) + config.length > (most := saved.spec.shape[0]):
+        screen.say(
+            f"warning: prompt and length come to {len(start) + config.length}, and the model has seen {most} at most",
+            style="yellow",
+        )
+    run = opened or RunFolder.create(config, runs_folder(config))
+    run.update(parent={"id": pretrained.record["id"], "weights_sha256": saved.weights_sha256})
+    with run.recording():
+        torch.manual_seed(derive_seed(config.seed, "generate"))
+        ids = torch.tensor([start] * config.samples)
+        found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=config.length, **settings)
+        answers = [preprocessor.decode(row[len(start) :]) for row in found.tolist()]
+        prompt = str(config.prompt)
+        lines = (json.dumps({"prompt": prompt, "continuation": answer}, ensure_ascii=False) for answer in answers)
+        write_atomically(run.path / "generated.jsonl", "".join(f"{line}\n" for line in lines))
+        for answer in answers:
+            sys.stdout.write(f"{prompt}{answer}\n")
+    screen.say(f"generated: {run.path / 'generated.jsonl'}")
+    return run
+
+
+def sampling(config: DictConfig) -> dict[str, Any]:
+    """What `generate` of transformers is told about drawing.
+
+    Raises:
+        UserError: a setting cannot be.
+    """
+    rules = {
+        "length": (config.length, lambda v: isinstance(v, int) and v > 0, "a whole number above 0"),
+        "samples": (config.samples, lambda v: isinstance(v, int) and v > 0, "a whole number above 0"),
+        "temperature": (config.temperature, lambda v: isinstance(v, (int, float)) and v >= 0, "a number, 0 or more"),
+        "top_k": (config.top_k, lambda v: v is None or (isinstance(v, int) and v > 0), "a whole number above 0"),
+        "top_p": (config.top_p, lambda v: v is None or (isinstance(v, (int, float)) and 0 < v <= 1), "in (0, 1]"),
+    }
+    for name, (value, holds, rule) in rules.items():
+        if not holds(value) or isinstance(value, bool):
+            raise UserError(f"{name}={value}: must be {rule}")
+    if config.temperature == 0:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": float(config.temperature),
+        "top_k": config.top_k or 0,
+        "top_p": 1.0 if config.top_p is None else float(config.top_p),
+    }

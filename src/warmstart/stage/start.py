@@ -1,0 +1,115 @@
+"""Where a training starts: the weights and the preprocessor that `init` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from warmstart import screen
+from warmstart.contracts import Preprocessor, UserError
+from warmstart.data.preprocess import rebuild
+from warmstart.run.hub import HUB, open_hub
+from warmstart.run.lineage import finished, latest
+from warmstart.run.saved import SavedModel, load_weights
+from warmstart.stage import parts
+from warmstart.stage.leakage import warn_of_other_splits
+from warmstart.trainer.snapshots import SNAPSHOTS
+
+SHUFFLED = "shuffled:"  # before an `init`: the same weights, permuted inside each tensor
+
+
+def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | None]:
+    """The saved backbone that `init` names, and the parent record; both None for init=scratch.
+
+    Raises:
+        UserError: there is none, it is unfinished or damaged, or its backbone is not this config's.
+    """
+    word = str(config.init).removeprefix(SHUFFLED)
+    if word == "scratch":
+        return None, None
+    if word.startswith(HUB):
+        saved = open_hub(word)
+        check_backbone(saved, config)
+        return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": word}
+    if word == "latest":
+        found = latest(Path(config.output_dir), "pretrain", config.experiment)
+        screen.say(f"init=latest is {found.path}")
+    else:
+        path = Path(word)
+        if not path.is_dir():
+            raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
+        above = path.parents[1] if path.parent.name == SNAPSHOTS else path.parent
+        home = above if (above / "run.json").exists() else path
+        found = finished(home) if (home / "run.json").exists() else None
+    if found is not None and found.record["stage"] == "pretrain":
+        warn_of_other_splits(config, found)
+    if found is not None and "model_sha256" not in found.record:
+        raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
+    if word != "latest" and path.parent.name == SNAPSHOTS:
+        saved = SavedModel.open(folder := path)
+    else:
+        folder = path if found is None else found.path / "model"
+        saved = SavedModel.open(folder, found)
+    check_backbone(saved, config)
+    parent = {"id": found.record["id"] if found else None, "weights_sha256": saved.weights_sha256}
+    return saved, {**parent, "path": str(folder.resolve())}
+
+
+def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preprocessor | None:
+    """The preprocessor of the start point, or else of the run that `preprocessor` names; None to fit a new one."""
+    if start is not None:
+        return rebuild(start.preprocessor)
+    if config.get("preprocessor") is None:
+        return None
+    run = finished(Path(config.preprocessor))
+    return rebuild(SavedModel.open(run.path / "model", run).preprocessor)
+
+
+def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Copy the start's weights, say how many, and return the transfer record."""
+    transfer = load_weights(backbone, start.weights, start.name, fresh)
+    screen.say(
+        f"loaded {transfer['loaded']} of {len(backbone.state_dict())} tensors, "
+        f"{transfer['fraction']:.0%} of parameters, from {start.name}"
+    )
+    return transfer
+
+
+def load_head(objective: nn.Module, start: SavedModel) -> None:
+    """Go on with the start's head where it is of the same form as the objective's."""
+    own = {name: value.shape for name, value in objective.state_dict().items()}
+    if own and own == {name: value.shape for name, value in start.head.items()}:
+        load_weights(objective, start.head, f"{start.name} (head)")
+
+
+def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
+    """The `init` that gives a run of this config the very weights it had."""
+    if parent is None:
+        return config.init
+    return (SHUFFLED if config.init.startswith(SHUFFLED) else "") + parent["path"]
+
+
+def check_backbone(saved: SavedModel, config: DictConfig) -> None:
+    """Refuse a saved backbone that was built from other settings or for other data, naming what differs."""
+    modality = parts.get_object(config.data._target_).modality
+    if saved.spec.modality != modality:
+        raise UserError(
+            f"the backbone of {saved.name} was made for {saved.spec.modality} data, "
+            f"but data={parts.short_name(config.data)} is {modality}"
+        )
+    here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
+    there = _flat(saved.card["backbone"])
+    differing = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
+    if differing:
+        what = "; ".join(f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3])
+        raise UserError(f"the backbone of {saved.name} is not this one: {what}")
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,149 @@
+"""Texts to tokens and back: every tokenizer, the cache, what is too long, and a linear model's view."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from warmstart.contracts import UserError
+from warmstart.data import cache
+from warmstart.data.preprocess import rebuild
+from warmstart.data.preprocess.text import Preprocessor
+from warmstart.data.tokenizing import MODELS
+
+TEXTS = ["the cat sat on the mat.", "a dog ran to the cat, barking", "no animals here at all", "unbelievably good"] * 5
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def frame(texts: list[str] = TEXTS) -> pd.DataFrame:
+    return pd.DataFrame({"text": texts})
+
+
+def fitted(model: str = "wordpiece", **settings) -> Preprocessor:
+    preprocessor = Preprocessor(model=model, vocabulary=300 if model == "bpe" else 60, **settings)
+    preprocessor.fit(frame())
+    return preprocessor
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_text_comes_back_and_a_rebuilt_tokenizer_does_the_same(model: str):
+    preprocessor = fitted(model)
+    x, mask = preprocessor.encode(frame(TEXTS[:4])).padded(slice(0, 4))
+    vocabulary = preprocessor.vocabulary
+    assert (x[:, 0] == vocabulary.begin).all()
+    assert ((x == vocabulary.end).sum(1) == 1).all()
+    assert torch_equal(mask, x != vocabulary.padding)
+    assert int(x.max()) < vocabulary.size
+    written = [preprocessor.decode(row).replace(" ", "") for row in x.tolist()]
+    assert written == [text.replace(" ", "") for text in TEXTS[:4]]
+    again = rebuild(json.loads(json.dumps(preprocessor.state())))
+    assert torch_equal(again.encode(frame(TEXTS[:4])).padded(slice(0, 4))[0], x)
+    assert again.state() == preprocessor.state()
+
+
+def torch_equal(a, b) -> bool:
+    return np.array_equal(a.numpy(), b.numpy())
+
+
+def test_pieces_of_a_word_are_known_as_such():
+    preprocessor = fitted()
+    joined = set(preprocessor.vocabulary.joined)
+    (row,) = preprocessor.encode(frame(["unbelievably good"])).padded(slice(0, 1))[0].tolist()
+    starts = [number not in joined for number in row]
+    assert sum(starts) == 4  # begin, two words, end
+
+
+def test_texts_are_cut_once_and_read_from_the_cache_after_that(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    first = fitted().encode(frame())
+    assert first.values.dtype == np.uint16
+    assert isinstance(first.values, np.memmap)
+    made = sorted(path.name for path in own_cache.rglob("*") if path.is_dir())
+    monkeypatch.setattr(Preprocessor, "_cut", None)
+    again = fitted().encode(frame())
+    assert np.array_equal(again.values, first.values)
+    assert sorted(path.name for path in own_cache.rglob("*") if path.is_dir()) == made
+
+
+def test_a_cache_entry_is_whole_or_not_there(own_cache: Path):
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.entry("tokens", "name", fail)
+    assert list((own_cache / "tokens").iterdir()) == []
+
+
+def test_what_is_too_long_is_counted_or_refused(capfd: pytest.CaptureFixture):
+    long = frame([*TEXTS[:2], " ".join(TEXTS)])
+    rows = fitted(context=30).encode(long)
+    assert rows.padded(slice(0, 3))[0].shape == (3, 30)
+    assert "1 of 3 rows are cut" in " ".join(capfd.readouterr().err.split())
+    with pytest.raises(UserError, match=r"row 3 of 3.*context=30.*too_long=truncate"):
+        fitted(context=30, too_long="error").encode(long)
+    assert len(fitted(context=30, too_long="error").whole(long)) == 3
+
+
+def test_pairs_are_cut_so_that_both_are_seen():
+    pairs = pd.DataFrame({"text": ["the cat"], "pair": [" ".join(TEXTS)]})
+    preprocessor = fitted(context=30)
+    (row,) = preprocessor.encode(pairs).padded(slice(0, 1))[0].tolist()
+    assert len(row) == 30
+    assert row.count(preprocessor.vocabulary.end) == 2
+    assert row[-1] == preprocessor.vocabulary.end
+
+
+def test_the_settings_of_a_task_go_with_the_tokenizer_of_the_pretraining():
+    adapted = fitted().adapted(Preprocessor(model="bpe", context=32, columns=["sentence"]))
+    assert adapted.tokenizer == fitted().tokenizer
+    assert (adapted.context, adapted.columns) == (32, ["sentence"])
+
+
+def test_a_prompt_with_characters_that_are_not_known_is_refused():
+    preprocessor = fitted("characters")
+    assert preprocessor.decode(preprocessor.prompt("the cat")) == "the cat"
+    with pytest.raises(UserError, match="'é'"):
+        preprocessor.prompt("caté")
+    assert preprocessor.prompt("") == [preprocessor.vocabulary.begin]
+
+
+def test_a_linear_model_sees_counts_of_length_one():
+    flat = fitted().flat(fitted().encode(frame()))
+    assert flat.shape == (20, fitted().vocabulary.size)
+    assert np.allclose(flat.multiply(flat).sum(1), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"too_long": "cut"}, "data.tokenizer.too_long=cut"),
+        ({"model": "words"}, "data.tokenizer.model=words"),
+        ({"context": 4}, "context=4"),
+        ({"stride": 100}, "data.tokenizer.stride=100"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        Preprocessor(**settings).fit(frame())
+
+
+def test_files_are_read_by_the_names_of_the_training_columns(tmp_path: Path):
+    (tmp_path / "lines.txt").write_text("one\ntwo\n")
+    (tmp_path / "table.csv").write_text("sentence,other\none,1\ntwo,2\n")
+    preprocessor = Preprocessor(columns=["sentence"])
+    for name in ("lines.txt", "table.csv"):
+        assert preprocessor.read(str(tmp_path / name))["text"].tolist() == ["one", "two"]
+    (tmp_path / "pairs.jsonl").write_text('{"question": "q", "context": "c"}\n')
+    pairs = Preprocessor(columns=["question", "context"]).read(str(tmp_path / "pairs.jsonl"))
+    assert pairs.iloc[0].tolist() == ["q", "c"]
+    with pytest.raises(UserError, match="no column question"):
+        Preprocessor(columns=["question", "context"]).read(str(tmp_path / "table.csv"))
