@@ -34,6 +34,7 @@ NEEDED = {
 }
 STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"]}
 TRAINING = ("pretrain", "finetune", "transfer")
+OURS = ("_target_", "_partial_", "defaults", "max_tokens")  # keys that the target never gets
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: str(path.relative_to(CONF)))
@@ -47,7 +48,7 @@ def test_part_names_a_target_of_its_package_and_binds_to_it(path: Path):
     else:
         assert target.startswith(f"warmstart.{group}.")
     node = OmegaConf.to_container(OmegaConf.load(path))
-    settings = {key: value for key, value in node.items() if key not in ("_target_", "_partial_", "defaults")}
+    settings = {key: value for key, value in node.items() if key not in OURS}
     nested = [name for default in node.get("defaults", []) if isinstance(default, dict) for name in default]
     settings |= dict.fromkeys(nested)
     facts = dict.fromkeys(RUN_TIME_FACTS["stem" if path.parent.name == "stem" else group])
@@ -104,7 +105,7 @@ def test_debug_ladder_only_changes_the_trainer(name: str, composed):
     changed = {key for key in debug if debug[key] != plain.get(key)}
     assert changed == {"trainer"}
     inspect.signature(get_object(debug.trainer._target_)).bind(
-        **{key: value for key, value in debug.trainer.items() if key != "_target_"}
+        **{key: value for key, value in debug.trainer.items() if key not in OURS}
     )
 
 

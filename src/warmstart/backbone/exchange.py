@@ -124,7 +124,7 @@ def check(trunk: Transformer, family: str, task: str | None, spec: Spec) -> None
     shared = (tokens.unknown, tokens.begin, tokens.end, tokens.mask)
     if task == "sequence_classification" and family == "Llama" and tokens.padding in shared:
         raise UserError(
-            "transformers' Llama finds a text's last token by the padding after it, and this tokenizer has no token for "
+            "transformers' Llama finds the last token by the padding after it, and this tokenizer has no token for "
             "padding alone: pretrain with one that has"
         )
 

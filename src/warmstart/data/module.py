@@ -234,4 +234,4 @@ def encode(preprocessor: Preprocessor, x: Any, target: str | None, y: Any = None
     """Raw inputs, and targets of a kind where there are any, as a loader takes them."""
     if target in PLACES:
         return preprocessor.align(x, y, target)
-    return preprocessor.encode(x), None if y is None or target is None else torch.from_numpy(y)
+    return preprocessor.encode(x), None if y is None or target is None else torch.from_numpy(np.array(y))

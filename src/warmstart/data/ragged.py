@@ -60,6 +60,7 @@ class Ragged:
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Rows (B, T), T being the longest of them, and where they are valid (B, T); None where they are everywhere."""
+        rows = plain(rows)
         starts, stored = self.starts[:-1][rows], np.diff(self.starts)[rows]
         lengths = np.minimum(stored, self.context)
         longest = max(1, int(lengths.max(initial=0)))
@@ -113,7 +114,7 @@ class Packed:
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Blocks (B, T), and the number of each position's row (B, T), from 1 on, where they are to be told apart."""
-        numbers = np.arange(len(self))[rows]
+        numbers = np.arange(len(self))[plain(rows)]
         index = numbers[:, None] * self.block + self.offset + np.arange(self.block)
         index %= max(1, len(self.rows.values))
         x = torch.from_numpy(self.rows.values[index].astype(np.int64))
@@ -122,3 +123,8 @@ class Packed:
         document = np.searchsorted(self.rows.starts, index, side="right")
         changes = np.diff(document, axis=1, prepend=document[:, :1]) != 0
         return x, torch.from_numpy(1 + changes.cumsum(1))
+
+
+def plain(rows: Rows) -> slice | np.ndarray:
+    """Row numbers as NumPy indexes by them; it would take a tensor of one number for a number."""
+    return rows if isinstance(rows, slice) else np.asarray(rows)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from warmstart.contracts import UserError
 from warmstart.data import cache
-from warmstart.data.ragged import Ragged, Rows
+from warmstart.data.ragged import Ragged, Rows, plain
 
 if TYPE_CHECKING:
     from warmstart.data.preprocess.text import Preprocessor
@@ -120,7 +120,7 @@ class Windows:
 
     def _of(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """The windows of some questions (W,), and which of these questions each belongs to (W,)."""
-        rows = rows if isinstance(rows, slice) else np.asarray(rows)  # a tensor of one number would count as a number
+        rows = plain(rows)
         first, count = self.first[:-1][rows], np.diff(self.first)[rows]
         question = np.repeat(np.arange(len(count)), count)
         return first[question] + np.arange(len(question)) - (count.cumsum() - count)[question], question

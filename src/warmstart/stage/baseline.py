@@ -20,7 +20,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
 from warmstart.contracts import Objective, Splits, UserError
-from warmstart.data.module import TaskDataModule
+from warmstart.data.module import PLACES, TaskDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
@@ -40,6 +40,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """
     started = time.monotonic()
     target = get_object(config.objective._target_).target
+    if target in PLACES:
+        raise UserError(f"baseline={config.baseline} predicts one target per example, not places in it: leave it out")
     data = parts.task_data(config).prepare(load(OmegaConf.to_yaml(parts.source_node(config)), target))
     objective = parts.build(
         config.objective, backbone=SimpleNamespace(width=1), spec=data.spec, loss=parts.build_loss(config)

@@ -121,13 +121,18 @@ def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
     return build(node, **facts)
 
 
-def choices_to_repeat() -> list[str]:
-    """The words of this command line that choose data and backbone, for the command to type next."""
+def choices_to_repeat(config: DictConfig) -> list[str]:
+    """The words of this command line that choose backbone and data, for the finetuning to type next.
+
+    Those about data are left out where the experiment finetunes on another data set.
+    """
     if not HydraConfig.initialized():
         return []
     feeding = tuple(f"data.{key}" for key in FEEDING)
     words = HydraConfig.get().overrides.task
-    return [word for word in words if word.startswith(("data", "backbone")) and not word.startswith(feeding)]
+    is_same = compose(f"experiment/{config.experiment}/finetune").data._target_ == config.data._target_
+    kept = ("data", "backbone") if is_same or any(word.startswith("data=") for word in words) else ("backbone",)
+    return [word for word in words if word.startswith(kept) and not word.startswith(feeding)]
 
 
 def check_fit(config: DictConfig) -> None:

@@ -59,7 +59,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     if module.objective.task == "causal_lm":
         screen.next_command(f"python train.py stage=generate {' '.join(where)} prompt=WORDS")
     else:
-        words = ("stage=finetune", where[0], f"init={run.path}", *parts.choices_to_repeat())
+        words = ("stage=finetune", where[0], f"init={run.path}", *parts.choices_to_repeat(config))
         screen.next_command(f"python train.py {' '.join(words)}")
     return run
 

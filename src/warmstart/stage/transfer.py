@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import Unmet, UserError
-from warmstart.data.module import GenericDataModule
+from warmstart.data.module import PLACES, GenericDataModule
 from warmstart.data.splits import labelled_subset
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
@@ -148,6 +148,8 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
             parts.check_fit(own)
+        elif parts.get_object(config.objective._target_).target in PLACES:
+            raise UserError(f"arm.{arm} predicts no places in examples: leave it out of transfer.arms")
         against = config.arm[arm].get("against")
         if against is not None and against not in config.arm:
             raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")

@@ -118,7 +118,7 @@ class Preprocessor:
 
     def whole(self, x: pd.DataFrame) -> Ragged:
         """Rows of all their token numbers, from the cache where the same tokenizer cut the same texts before."""
-        digests = [cache.texts_digest(self._texts(x[[name]])) for name in x if name in ("text", "pair")]
+        digests = [cache.texts_digest(self._texts(x[[name]], "\x1f")) for name in x if name in ("text", "pair")]
         name = cache.key(self.tokenizer, str(self.context) if "pair" in x else "", *digests)
         folder = cache.entry("tokens", name, lambda folder: self._cut(x, folder))
         values, starts, whole = (
@@ -220,8 +220,8 @@ class Preprocessor:
         return number == self.vocabulary.unknown
 
     @staticmethod
-    def _texts(x: pd.DataFrame) -> Iterator[str]:
+    def _texts(x: pd.DataFrame, between: str = " ") -> Iterator[str]:
         """Every text of every column; the words of one that comes in words are joined."""
         for name in x:
             for cell in x[name]:
-                yield cell if isinstance(cell, str) else " ".join(cell)
+                yield cell if isinstance(cell, str) else between.join(["", *cell])

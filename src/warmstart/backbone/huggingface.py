@@ -1,0 +1,212 @@
+"""Encoders and decoders of texts from the transformers library, by their config.json."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.backbone.huggingface_documents import keeps_apart, sight
+from warmstart.backbone.huggingface_heads import LANGUAGE, Head, assembled, described, has_class, is_causal, whole
+from warmstart.contracts import Features, Spec, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+POOLINGS = ("cls", "mean", "last")
+
+
+class HuggingFace(nn.Module):
+    """A trunk of transformers, on token numbers.
+
+    Args:
+        spec: with a vocabulary.
+        architecture: the model's config.json.
+        pooling: cls (the first), mean or last of the valid tokens; None for last if causal, else cls.
+        pooler: the trunk keeps the dense layer that BERT's classifiers put on the first token; else a head that has one
+            trains its own.
+    """
+
+    modalities: ClassVar = frozenset({"text"})
+    target_kind: ClassVar = "category"
+
+    def __init__(
+        self,
+        spec: Spec,
+        architecture: dict[str, Any] | None,
+        pooling: str | None = None,
+        pooler: bool = False,
+    ):
+        super().__init__()
+        if architecture is None:
+            raise UserError("backbone=huggingface has no architecture: name a model with init=hf:NAME_OR_DIR")
+        if pooling not in (*POOLINGS, None):
+            raise UserError(f"backbone.pooling={pooling}: give {', '.join(POOLINGS)}")
+        self.architecture, self.vocabulary = architecture, spec.vocabulary
+        self.causal = is_causal(architecture)
+        self.pooling = pooling or ("last" if self.causal else "cls")
+        config = described(architecture)
+        if config.is_encoder_decoder or config.get_text_config() is not config:
+            raise UserError(f"backbone: a {config.model_type} is not an encoder or decoder of texts alone")
+        config.use_cache = False
+        self.model = whole(None, config)
+        if getattr(self.model, "pooler", None) is not None and not pooler:
+            self.model.pooler = None
+        self.width, self.target_size = config.hidden_size, config.vocab_size
+        if self.vocabulary.size > self.target_size:
+            raise UserError(
+                f"the tokenizer has {self.vocabulary.size:,} tokens and the embedding of this {config.model_type} "
+                f"{self.target_size:,} rows: use the model's own tokenizer (init=hf:...)"
+            )
+        self.positions = _positions(self.model)
+        self._check_length(spec.shape[0])
+        takes = inspect.signature(self.model.forward).parameters
+        self.has_parts = "token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1
+        self.register_buffer("special", self._among(self.vocabulary.special), persistent=False)
+        self.register_buffer("joined", self._among(self.vocabulary.joined), persistent=False)
+
+    @staticmethod
+    def abilities(architecture: dict[str, Any] | None = None, **settings: Any) -> frozenset[str]:
+        """What an objective may ask of a model of this architecture."""
+        if architecture is None:
+            return frozenset()
+        return frozenset({"causal"}) if is_causal(architecture) else frozenset({"hide"})
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
+        """Token numbers (B, T) to tokens (B, T, D) and pooled (B, D).
+
+        Raises:
+            UserError: a row has more tokens than the model has positions, or documents that it cannot keep apart.
+        """
+        self._check_length(x.shape[1])
+        if hidden is not None:
+            x = x.masked_fill(hidden, self.vocabulary.mask)
+        settings = {}
+        if mask is not None and mask.dtype == torch.bool:
+            settings["attention_mask"] = mask.long()
+        elif mask is not None:
+            if not self.keeps_documents_apart:
+                raise UserError(f"a {self.model.config.model_type} cannot keep packed texts apart: data.separate=false")
+            settings["attention_mask"] = sight(mask, self.model.config, self.causal)
+        if self.has_parts:
+            settings["token_type_ids"] = self._parts(x)
+        tokens = self.model(input_ids=x, **settings).last_hidden_state
+        return Features(tokens, self._pool(tokens, None if mask is None else mask > 0))
+
+    def targets(self, x: Tensor) -> Tensor:
+        """The tokens themselves, (B, T)."""
+        return x
+
+    def assemble(self, targets: Tensor) -> Tensor:
+        """The inverse of `targets`."""
+        return targets
+
+    def maskable(self, x: Tensor) -> Tensor:
+        """All but special tokens, (B, T)."""
+        return ~self.special[x]
+
+    def words(self, x: Tensor) -> Tensor:
+        """The number of each token's word within its row, (B, T); a row's first token starts one."""
+        starts = ~self.joined[x]
+        return (starts.cumsum(1) - starts[:, :1].long()).clamp(min=0)
+
+    def head(self, task: str, outputs: int) -> nn.Module:
+        """The architecture's own head; one linear layer where there is none that fits the pooling.
+
+        Raises:
+            UserError: the model cannot do the task.
+        """
+        config = described(self.architecture)
+        if task in LANGUAGE and not has_class(task, config):
+            raise UserError(f"transformers has no {config.model_type} for {task}")
+        if task == "masked_lm" and self.vocabulary.mask is None:
+            raise UserError("the tokenizer has no mask token, so nothing can be hidden: use objective=causal")
+        if not has_class(task, config):
+            return nn.Linear(self.width, outputs)
+        head = Head(task, outputs, config, self.model)
+        if task == "sequence_classification" and not head.pools_like(self._pool, self.width):
+            return nn.Linear(self.width, outputs)
+        return head
+
+    def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
+        """The same model as one of transformers, of its class for a task; see `assembled`."""
+        return assembled(task, head, self.architecture, self.model, spec)
+
+    def depths(self) -> dict[str, int]:
+        """Embeddings and what else stands before the layers at 0, one depth per layer, then the rest."""
+        lists = {name: module for name, module in self.named_modules() if isinstance(module, nn.ModuleList)}
+        outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+        layers = max(outer, key=lambda name: len(lists[name]), default="")
+        depths: dict[str, int] = {}
+        depth = 0
+        for name, _ in self.named_parameters():
+            if layers and name.startswith(f"{layers}."):
+                index = int(name.removeprefix(f"{layers}.").split(".")[0])
+                depths[f"{layers}.{index}"] = index + 1
+                depth = len(lists[layers]) + 1
+            else:
+                place = _outside(name, layers)
+                inner = self.get_submodule(place).modules() if place != name else ()
+                depths[place] = 0 if any(isinstance(module, nn.Embedding) for module in inner) else depth
+        return depths
+
+    @functools.cached_property
+    def keeps_documents_apart(self) -> bool:
+        """Whether the model heeds a mask of documents; tried once, at the first such mask."""
+        return keeps_apart(self.model, self.causal)
+
+    def _check_length(self, length: int) -> None:
+        if self.positions is not None and length > self.positions:
+            raise UserError(
+                f"a text has {length} tokens and the {self.model.config.model_type} {self.positions} positions: "
+                f"use data.tokenizer.context={self.positions} or less (and data.pack, where it is set)"
+            )
+
+    def _parts(self, x: Tensor) -> Tensor:
+        """0 up to the first token that ends a text, 1 after it (B, T); a token that begins a text starts anew."""
+        if self.vocabulary.end is None:
+            return torch.zeros_like(x)
+        ends = (x == self.vocabulary.end).long()
+        before = ends.cumsum(1) - ends
+        if self.vocabulary.begin is not None:
+            before = before - before.masked_fill(x != self.vocabulary.begin, 0).cummax(1).values
+        return (before > 0).long()
+
+    def _pool(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, D)."""
+        if self.pooling == "cls":
+            return tokens[:, 0]
+        if self.pooling == "last":
+            if valid is None:
+                return tokens[:, -1]
+            last = (valid.sum(1) - 1).clamp(min=0)
+            return tokens.take_along_dim(last[:, None, None], 1)[:, 0]
+        if valid is None:
+            return tokens.mean(1)
+        weight = valid[:, :, None].to(tokens.dtype)
+        return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+    def _among(self, numbers: tuple[int, ...]) -> Tensor:
+        """Which tokens are among these, (V,)."""
+        table = torch.zeros(self.target_size, dtype=torch.bool)
+        table[list(numbers)] = True
+        return table
+
+
+def _positions(model: PreTrainedModel) -> int | None:
+    """The longest text, in tokens; None for a model that has no such limit. RoBERTa's first positions are padding's."""
+    most = getattr(model.config, "max_position_embeddings", None) or 0
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            most -= module.padding_idx + 1
+    return most if most > 0 else None
+
+
+def _outside(name: str, layers: str) -> str:
+    """The outermost module that holds the parameter and not the layers; its own name where there is none."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return next((prefix for prefix in prefixes if not f"{layers}.".startswith(f"{prefix}.")), name)

@@ -1,0 +1,217 @@
+"""The heads that transformers has for an architecture, on features from elsewhere, and whole models made of both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from warmstart.contracts import Spec, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+CLASSES = {
+    "sequence_classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+    "question_answering": "AutoModelForQuestionAnswering",
+    "masked_lm": "AutoModelForMaskedLM",
+    "causal_lm": "AutoModelForCausalLM",
+}
+LANGUAGE = ("masked_lm", "causal_lm")
+LINEAR = ("weight", "bias")
+CHOSEN_ELSEWHERE = ("attn_implementation", "_attn_implementation", "_experts_implementation", "dtype", "torch_dtype")
+
+
+def described(architecture: dict[str, Any]) -> PreTrainedConfig:
+    """The configuration that a config.json holds, in float32 and with the library's own choice of attention."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    plain = {key: value for key, value in copy.deepcopy(architecture).items() if key not in CHOSEN_ELSEWHERE}
+    kind = plain.get("model_type")
+    try:
+        config = transformers.CONFIG_MAPPING[kind].from_dict(plain)
+    except KeyError as error:
+        raise UserError(f"backbone.architecture: transformers knows no model_type={kind}") from error
+    except Exception as error:  # of every kind, by architecture
+        raise UserError(f"backbone.architecture is no {kind}: {error}") from error
+    config.dtype = torch.float32
+    return config
+
+
+def is_causal(architecture: dict[str, Any]) -> bool:
+    """Whether positions see earlier ones only."""
+    from transformers.models.auto import modeling_auto
+
+    kind = architecture.get("model_type")
+    is_decoder = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return bool(architecture.get("is_decoder")) or (
+        is_decoder and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
+
+
+def has_class(task: str, config: PreTrainedConfig) -> bool:
+    """Whether transformers has a model of this architecture for a task."""
+    import transformers
+
+    return type(config) in getattr(transformers, f"MODEL_FOR_{task.upper()}_MAPPING")
+
+
+def whole(task: str | None, config: PreTrainedConfig) -> PreTrainedModel:
+    """The model with random weights, of the class for a task, or of the trunk's."""
+    import transformers
+
+    auto = getattr(transformers, "AutoModel" if task is None else CLASSES[task])
+    return auto.from_config(config, trust_remote_code=False)
+
+
+class Shared(nn.Module):
+    """A linear layer whose parameters `owners`, by name, are those of other modules: looked up, never held."""
+
+    def __init__(self, linear: nn.Linear, owners: dict[str, tuple[nn.Module, str]]):
+        super().__init__()
+        self.__dict__["owners"] = owners
+        for name in LINEAR:
+            if name not in owners:
+                self.register_parameter(name, getattr(linear, name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., outputs)."""
+        found = {name: getattr(*self.owners[name]) if name in self.owners else getattr(self, name) for name in LINEAR}
+        return F.linear(x, **found)
+
+
+class Trunkless(nn.Module):
+    """Stands in a whole model where its trunk was: the features come in as `inputs_embeds`.
+
+    A pooler that the trunk keeps is the trunk's; one that it does not have belongs to the head.
+    """
+
+    def __init__(self, trunk: PreTrainedModel, own: nn.Module):
+        super().__init__()
+        self.__dict__["trunk"] = trunk
+        pooler = getattr(own, "pooler", None)
+        self.has_pooler = pooler is not None
+        if self.has_pooler and getattr(trunk, "pooler", None) is None:
+            self.pooler = pooler
+        self.activation = getattr(own, "pooler_activation", None)
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
+        """Features (B, T, D) as a trunk would return them."""
+        from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
+        pooled = self.pool(inputs_embeds) if self.has_pooler else None
+        return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) to (B, D); in ALBERT a pooler is a bare linear layer."""
+        pooler = self.pooler if "pooler" in self._modules else self.trunk.pooler
+        if isinstance(pooler, nn.Linear):
+            return self.activation(pooler(tokens[:, 0]))
+        return pooler(tokens)
+
+
+class Head(nn.Module):
+    """What a model of transformers has for a task on top of its trunk, from features (..., D) to (..., outputs)."""
+
+    def __init__(self, task: str, outputs: int, config: PreTrainedConfig, trunk: PreTrainedModel):
+        super().__init__()
+        self.task, self.outputs = task, outputs
+        if task not in LANGUAGE:
+            config.num_labels = outputs
+        if config.pad_token_id is None:
+            config.pad_token_id = 0  # else heads that look for the last token refuse a batch
+        with torch.device("meta"):
+            self.model = whole(task, config)
+        prefix = self.model.base_model_prefix
+        setattr(self.model, prefix, Trunkless(trunk, getattr(self.model, prefix)))
+        self._share(prefix, trunk)
+        self._initialise()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Each feature is shown as a text of one token."""
+        found = self.model(inputs_embeds=features.reshape(-1, 1, features.shape[-1]))
+        if self.task == "question_answering":
+            logits = torch.stack([found.start_logits, found.end_logits], -1)
+        else:
+            logits = found.logits
+        return logits.reshape(*features.shape[:-1], self.outputs)
+
+    @torch.no_grad()
+    def pools_like(self, pool: Callable[[Tensor], Tensor], width: int) -> bool:
+        """Whether it makes the same of three tokens as of what `pool`, (B, T, D) to (B, D), makes of them."""
+        tokens = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0))
+        self.eval()
+        own, given = self.model(inputs_embeds=tokens).logits, self(pool(tokens))
+        self.train()
+        return torch.allclose(own, given, rtol=1e-4, atol=1e-6)
+
+    def _share(self, prefix: str, trunk: PreTrainedModel) -> None:
+        """Tied parameters are those of the trunk, or of the head itself, and not held a second time."""
+        shared: dict[str, dict[str, tuple[nn.Module, str]]] = {}
+        for target, source in self.model.all_tied_weights_keys.items():
+            (place, _, name), (owner, _, there) = target.rpartition("."), source.rpartition(".")
+            inner = owner.removeprefix(f"{prefix}.")
+            module = trunk.get_submodule(inner) if inner != owner else self.model.get_submodule(owner)
+            shared.setdefault(place, {})[name] = (module, there)
+        for place, owners in shared.items():
+            parent, _, name = place.rpartition(".")
+            setattr(self.model.get_submodule(parent), name, Shared(self.model.get_submodule(place), owners))
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Random weights as the library draws them; it leaves some biases to be zero."""
+        self.model.to_empty(device="cpu")
+        for parameter in self.model.parameters():
+            parameter.zero_()
+        for module in self.model.modules():
+            self.model._init_weights(module)
+
+
+def assembled(
+    task: str | None,
+    head: nn.Module | None,
+    architecture: dict[str, Any],
+    trunk: PreTrainedModel,
+    spec: Spec,
+) -> PreTrainedModel:
+    """A whole model of transformers with a trunk's and a head's weights, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: transformers has no such head.
+    """
+    config = described(architecture)
+    if task is None:
+        model = whole(None, config)
+        if getattr(trunk, "pooler", None) is None and getattr(model, "pooler", None) is not None:
+            model.pooler = None
+        model.load_state_dict(trunk.state_dict())
+        return model.cpu().eval()
+    if not isinstance(head, Head):
+        raise UserError(
+            f"backbone=huggingface: transformers has no {config.model_type} for {task} that pools as this one does: "
+            "finetune with backbone.pooling=cls (encoders) or last (decoders), or export the pretrained backbone"
+        )
+    if task not in LANGUAGE:
+        config.num_labels = head.outputs
+    if task in ("sequence_classification", "token_classification") and len(spec.labels) == head.outputs:
+        config.id2label = dict(enumerate(spec.labels))
+        config.label2id = {label: number for number, label in enumerate(spec.labels)}
+    if is_causal(architecture) and spec.vocabulary is not None:
+        config.pad_token_id = spec.vocabulary.padding  # by which it finds a text's last token
+    model = whole(task, config)
+    own = {f"{model.base_model_prefix}.{name}": value for name, value in trunk.state_dict().items()}
+    kept = set(model.state_dict())
+    state = {name: value for name, value in {**own, **head.model.state_dict()}.items() if name in kept}
+    missing = kept - set(state) - set(model.all_tied_weights_keys)
+    if missing:
+        raise RuntimeError(f"no weights for {sorted(missing)}")
+    model.load_state_dict(state, strict=False)
+    model.tie_weights()
+    return model.cpu().eval()
