@@ -89,18 +89,17 @@ class Rotary(nn.Module):
 
     def __init__(self, width: int, length: int):
         super().__init__()
-        self.rates = ROTARY_BASE ** (-torch.arange(0, width, 2) / width)
-        self.register_buffer("table", self._made(length), persistent=False)
+        self.width = width
+        self.register_buffer("table", self._made(length, torch.device("cpu")), persistent=False)
 
     def forward(self, length: int) -> Tensor:
-        """Unit complex numbers (T, 1, W/2); the table grows to the longest sequence."""
-        if length > len(self.table):
-            with torch.inference_mode(False):
-                self.table = self._made(length).to(self.table.device)
-        return torch.view_as_complex(self.table[:length, None].float())
+        """Unit complex numbers (T, 1, W/2), from the table as far as it goes."""
+        table = self.table[:length] if length <= len(self.table) else self._made(length, self.table.device)
+        return torch.view_as_complex(table[:, None].float())
 
-    def _made(self, length: int) -> Tensor:
-        angles = torch.arange(length)[:, None] * self.rates
+    def _made(self, length: int, device: torch.device) -> Tensor:
+        rates = ROTARY_BASE ** (-torch.arange(0, self.width, 2, device=device) / self.width)
+        angles = torch.arange(length, device=device)[:, None] * rates
         return torch.stack([angles.cos(), angles.sin()], -1)
 
 
@@ -114,7 +113,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: dict[str, Any]) -> Tensor:
 
     A CPU computes in float32, which takes it a third of the time of bfloat16, backwards.
     """
-    kind = torch.float32 if v.device.type == "cpu" else v.dtype
+    kind = torch.promote_types(v.dtype, torch.float32) if v.device.type == "cpu" else v.dtype
     with torch.autocast(v.device.type, enabled=False):
         parts = (part.to(kind) for part in (q, k, v))
         return F.scaled_dot_product_attention(*parts, **seen, enable_gqa=q.shape[1] != k.shape[1]).to(v.dtype)

@@ -64,7 +64,8 @@ class HuggingFace(nn.Module):
         self.positions = _positions(self.model)
         self._check_length(spec.shape[0])
         takes = inspect.signature(self.model.forward).parameters
-        self.has_parts = "token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1
+        like_bert = self.positions == getattr(config, "max_position_embeddings", None)  # and not like RoBERTa
+        self.has_parts = like_bert and "token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1
         self.register_buffer("special", self._among(self.vocabulary.special), persistent=False)
         self.register_buffer("joined", self._among(self.vocabulary.joined), persistent=False)
 
@@ -119,17 +120,18 @@ class HuggingFace(nn.Module):
         Raises:
             UserError: the model cannot do the task.
         """
-        config = described(self.architecture)
-        if task in LANGUAGE and not has_class(task, config):
-            raise UserError(f"transformers has no {config.model_type} for {task}")
         if task == "masked_lm" and self.vocabulary.mask is None:
             raise UserError("the tokenizer has no mask token, so nothing can be hidden: use objective=causal")
-        if not has_class(task, config):
-            return nn.Linear(self.width, outputs)
-        head = Head(task, outputs, config, self.model)
-        if task == "sequence_classification" and not head.pools_like(self._pool, self.width):
-            return nn.Linear(self.width, outputs)
-        return head
+        config = described(self.architecture)
+        head = Head(task, outputs, config, self.model) if has_class(task, config) else None
+        if head is not None and head.fits(self.width, self._pool):
+            return head
+        if task in LANGUAGE:
+            raise UserError(
+                f"a {config.model_type} of transformers has no head for {task} that needs its features alone: "
+                "choose another model or objective"
+            )
+        return nn.Linear(self.width, outputs)
 
     def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
         """The same model as one of transformers, of its class for a task; see `assembled`."""
@@ -173,7 +175,7 @@ class HuggingFace(nn.Module):
         before = ends.cumsum(1) - ends
         if self.vocabulary.begin is not None:
             before = before - before.masked_fill(x != self.vocabulary.begin, 0).cummax(1).values
-        return (before > 0).long()
+        return ((before > 0) & (x != self.vocabulary.padding)).long()
 
     def _pool(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, D)."""

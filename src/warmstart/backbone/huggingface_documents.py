@@ -61,7 +61,7 @@ def keeps_apart(model: PreTrainedModel, causal: bool) -> bool:
             except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such mask
                 return False
     first, second = (
-        torch.isclose(found[0][:2], found[1][:2], atol=1e-4),
-        torch.isclose(found[0][2:], found[2][2:], atol=1e-4),
+        torch.isclose(found[0][:2], found[1][:2], atol=1e-5),
+        torch.isclose(found[0][2:], found[2][2:], atol=1e-5),
     )
     return bool(first.all() and second.all())

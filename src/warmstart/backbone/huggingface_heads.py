@@ -23,7 +23,6 @@ CLASSES = {
     "causal_lm": "AutoModelForCausalLM",
 }
 LANGUAGE = ("masked_lm", "causal_lm")
-LINEAR = ("weight", "bias")
 CHOSEN_ELSEWHERE = ("attn_implementation", "_attn_implementation", "_experts_implementation", "dtype", "torch_dtype")
 
 
@@ -72,19 +71,22 @@ def whole(task: str | None, config: PreTrainedConfig) -> PreTrainedModel:
 
 
 class Shared(nn.Module):
-    """A linear layer whose parameters `owners`, by name, are those of other modules: looked up, never held."""
+    """A linear layer of which `owners`, by name, are parameters of other modules: looked up, never held."""
 
     def __init__(self, linear: nn.Linear, owners: dict[str, tuple[nn.Module, str]]):
         super().__init__()
         self.__dict__["owners"] = owners
-        for name in LINEAR:
+        for name, parameter in linear._parameters.items():
             if name not in owners:
-                self.register_parameter(name, getattr(linear, name))
+                self.register_parameter(name, parameter)
+
+    def __getattr__(self, name: str) -> Any:
+        owners = self.__dict__.get("owners", {})
+        return getattr(*owners[name]) if name in owners else super().__getattr__(name)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., outputs)."""
-        found = {name: getattr(*self.owners[name]) if name in self.owners else getattr(self, name) for name in LINEAR}
-        return F.linear(x, **found)
+        return F.linear(x, self.weight, self.bias)
 
 
 class Trunkless(nn.Module):
@@ -109,6 +111,11 @@ class Trunkless(nn.Module):
         pooled = self.pool(inputs_embeds) if self.has_pooler else None
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
+    @property
+    def decoder(self) -> Trunkless:
+        """What OPT's heads ask in place of the trunk."""
+        return self
+
     def pool(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, D); in ALBERT a pooler is a bare linear layer."""
         pooler = self.pooler if "pooler" in self._modules else self.trunk.pooler
@@ -131,8 +138,8 @@ class Head(nn.Module):
             self.model = whole(task, config)
         prefix = self.model.base_model_prefix
         setattr(self.model, prefix, Trunkless(trunk, getattr(self.model, prefix)))
-        self._share(prefix, trunk)
         self._initialise()
+        self._share(prefix, trunk)
 
     def forward(self, features: Tensor) -> Tensor:
         """Each feature is shown as a text of one token."""
@@ -144,11 +151,15 @@ class Head(nn.Module):
         return logits.reshape(*features.shape[:-1], self.outputs)
 
     @torch.no_grad()
-    def pools_like(self, pool: Callable[[Tensor], Tensor], width: int) -> bool:
-        """Whether it makes the same of three tokens as of what `pool`, (B, T, D) to (B, D), makes of them."""
+    def fits(self, width: int, pool: Callable[[Tensor], Tensor]) -> bool:
+        """Whether it can do without its trunk, and a classifier of texts pools as `pool`, (B, T, D) to (B, D), does."""
         tokens = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0))
         self.eval()
-        own, given = self.model(inputs_embeds=tokens).logits, self(pool(tokens))
+        try:
+            given = self(pool(tokens))
+            own = self.model(inputs_embeds=tokens).logits if self.task == "sequence_classification" else given
+        except (AttributeError, TypeError):  # it asks more of its trunk than features
+            return False
         self.train()
         return torch.allclose(own, given, rtol=1e-4, atol=1e-6)
 
@@ -166,7 +177,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Random weights as the library draws them; it leaves some biases to be zero."""
+        """Random weights as the library draws them, and zero where it does not say."""
         self.model.to_empty(device="cpu")
         for parameter in self.model.parameters():
             parameter.zero_()
@@ -194,9 +205,10 @@ def assembled(
         model.load_state_dict(trunk.state_dict())
         return model.cpu().eval()
     if not isinstance(head, Head):
+        hint = "finetune with backbone.pooling=cls (encoders) or last (decoders)"
         raise UserError(
-            f"backbone=huggingface: transformers has no {config.model_type} for {task} that pools as this one does: "
-            "finetune with backbone.pooling=cls (encoders) or last (decoders), or export the pretrained backbone"
+            f"transformers has no {config.model_type} for {task} with a linear head on these features: "
+            + (hint if task == "sequence_classification" else "choose another model")
         )
     if task not in LANGUAGE:
         config.num_labels = head.outputs

@@ -19,10 +19,10 @@ from warmstart.run.identity import config_sha256, environment, git_state, new_id
 
 # What a saved config may name, by the group it stands in.
 TRUSTED = {
-    **{group: f"warmstart.{group}." for group in ("data", "backbone", "objective", "loss", "strategy")},
-    "scheduler": "warmstart.trainer.schedule.",
-    "optimizer": "torch.optim.",
-    "trainer": "pytorch_lightning.Trainer",
+    **{group: (f"warmstart.{group}.",) for group in ("data", "backbone", "objective", "loss", "strategy")},
+    "scheduler": ("warmstart.trainer.schedule.",),
+    "optimizer": ("torch.optim.", "warmstart.trainer.muon."),
+    "trainer": ("pytorch_lightning.Trainer",),
 }
 
 
@@ -209,4 +209,4 @@ def _trusted(group: str, target: str, trust: tuple[str, ...]) -> bool:
         home = getattr(importlib.import_module(module), name).__module__
     except (ImportError, AttributeError):
         return False
-    return home.startswith(TRUSTED[group].rpartition(".")[0])
+    return home.startswith(tuple(place.rpartition(".")[0] for place in TRUSTED[group]))

@@ -22,7 +22,7 @@ from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
 FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "pack", "separate")
-ABLE = {"hide": "can hide positions", "causal": "sees earlier positions only"}
+ABLE = {"hide": "can hide positions", "causal": "sees earlier positions only (backbone.causal=true)"}
 
 
 def build(node: DictConfig, **facts: Any) -> Any:

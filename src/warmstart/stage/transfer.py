@@ -180,6 +180,8 @@ def check_settings(config: DictConfig) -> None:
         arms = chosen.budgets[budget]
         if not isinstance(arms, ListConfig) or not set(arms) <= {*config.arm, *chosen.arms}:
             raise UserError(f"transfer.budgets.{budget}={arms}: give a list of arms: {', '.join(config.arm)}")
+    if any(config.trainer[name] is not None for name in ("max_time", "max_tokens")) and set(chosen.budgets) - {"steps"}:
+        raise UserError("transfer.budgets beyond steps are multiples of steps: give trainer.max_steps or max_epochs")
     if chosen.seeds % chosen.pretrain_seeds:
         raise UserError(
             f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "
@@ -190,8 +192,16 @@ def check_settings(config: DictConfig) -> None:
 
 
 def examples_of(config: DictConfig, generic: GenericDataModule) -> int:
-    """Rows that a pretraining sees, each counted as often as it is seen."""
+    """Rows that a pretraining sees, each counted as often as it is seen.
+
+    Raises:
+        UserError: that is not known before it ends.
+    """
     trainer, rows = config.pretrain.trainer, generic.rows["train"]
-    per_epoch = len(generic.train_loader)
-    epochs = trainer.max_epochs if trainer.max_epochs > 0 else float("inf")
-    return round(min(epochs * rows, trainer.max_steps / per_epoch * rows if trainer.max_steps > 0 else float("inf")))
+    if trainer.max_time is not None:
+        raise UserError("a transfer counts examples, which pretrain.trainer.max_time leaves open: give max_tokens")
+    per_epoch, unlimited = len(generic.train_loader), float("inf")
+    epochs = trainer.max_epochs if trainer.max_epochs > 0 else unlimited
+    steps = trainer.max_steps if trainer.max_steps > 0 else unlimited
+    batches = (trainer.max_tokens or unlimited) / (generic.batch_tokens or generic.batch_size)
+    return round(min(epochs * rows, steps / per_epoch * rows, batches / per_epoch * rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -36,7 +37,8 @@ class ProgressLines(pl.Callback):
             )
             self.bar = Progress(*columns, console=console, transient=True)
             self.bar.start()
-            total = int(trainer.estimated_stepping_batches)
+            steps = trainer.estimated_stepping_batches
+            total = int(steps) if math.isfinite(steps) else None
             self.task = self.bar.add_task(self.title, total=total, completed=trainer.global_step, state="")
 
     def on_train_batch_end(
