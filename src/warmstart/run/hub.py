@@ -13,13 +13,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from warmstart.contracts import Spec, UserError, Vocabulary
 from warmstart.run.identity import file_sha256
+from warmstart.run.lineage import latest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from warmstart.run.saved import SavedModel
 
-HUB, SHUFFLED = "hf:", "shuffled:"
+HUB = "hf:"
+SHUFFLED, RANDOM = "shuffled:", "random:"  # before an `init`: its weights permuted inside each tensor, or drawn anew
 TARGET = "warmstart.backbone.huggingface.HuggingFace"
 CARD, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -30,19 +32,43 @@ POOLINGS = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "me
 def adopt(config: DictConfig) -> DictConfig:
     """The config with the backbone of the model that `init=hf:` names, its architecture written out.
 
-    A config with any other `init` is returned as it is. `backbone.pooling` is kept where it is set; else it is what the
-    folder says (sentence-transformers), else the last token for a decoder and the first for an encoder.
+    So is that of a run that was itself pretrained from such a model. A config with any other `init` is returned as it
+    is. `backbone.pooling` is kept where it is set; else it is what the folder says (sentence-transformers), else the
+    last token for a decoder and the first for an encoder.
 
     Raises:
         UserError: there is no such model, or it is none that can be used without running code of its own.
     """
-    word = str(config.get("init") or "").removeprefix(SHUFFLED)
-    if not word.startswith(HUB):
-        return config
+    if "pretrain" in config:
+        node = adopt(config.pretrain).backbone
+        return config if node is config.pretrain.backbone else _with(config, backbone=node, pretrain={"backbone": node})
+    word = str(config.get("init") or "").removeprefix(SHUFFLED).removeprefix(RANDOM)
+    if word.startswith(HUB):
+        return _with(config, backbone=_node(word, _folder(word), OmegaConf.select(config, "backbone.pooling")))
+    node = _saved_node(config, word)
+    return config if node is None else _with(config, backbone=node)
+
+
+def _with(config: DictConfig, **parts: Any) -> DictConfig:
     adopted = copy.deepcopy(config)
     with open_dict(adopted):
-        adopted.backbone = _node(word, _folder(word), OmegaConf.select(config, "backbone.pooling"))
+        adopted.backbone = parts["backbone"]
+        if "pretrain" in parts:
+            adopted.pretrain.backbone = parts["backbone"]
     return adopted
+
+
+def _saved_node(config: DictConfig, word: str) -> dict[str, Any] | None:
+    """The node of a Hugging Face backbone that a run of ours was pretrained from; None for any other start."""
+    if config.get("stage") not in ("pretrain", "finetune") or word in ("", "scratch"):
+        return None
+    try:
+        path = latest(Path(config.output_dir), "pretrain", config.experiment).path if word == "latest" else Path(word)
+        card = next(place for place in (path / "model" / CARD, path / CARD) if place.is_file())
+        node = json.loads(card.read_text())["backbone"]
+        return node if node["_target_"] == TARGET else None
+    except (UserError, StopIteration, OSError, ValueError, KeyError, TypeError):
+        return None  # whoever opens it says what is wrong
 
 
 def open_hub(word: str, pooling: str | None = None) -> SavedModel:

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import UserError
-from warmstart.run.hub import adopt
+from warmstart.run.hub import RANDOM, adopt
 from warmstart.run.manifest import RUNS, Job
 from warmstart.trainer.snapshots import SNAPSHOTS
 
@@ -154,6 +154,7 @@ def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, label
     """
     if own.stage == "baseline" or budget == "steps":
         return
+    is_cold = own.init == "scratch" or own.init.startswith(RANDOM)
     rows, batch = sizes.labelled[labels], own.data.batch_size
     per_epoch = math.ceil(rows / batch)
     trainer = own.trainer
@@ -165,15 +166,15 @@ def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, label
     if every is None and isinstance(trainer.val_check_interval, int):
         interval = trainer.val_check_interval
     if budget == "total":
-        times = 1 + (math.ceil(sizes.examples / (rows / per_epoch)) / steps if own.init == "scratch" else 0)
+        times = 1 + (math.ceil(sizes.examples / (rows / per_epoch)) / steps if is_cold else 0)
     else:
-        times = config.transfer.converged.most * (config.transfer.converged.scratch if own.init == "scratch" else 1)
+        times = config.transfer.converged.most * (config.transfer.converged.scratch if is_cold else 1)
     if times == 1:
         return
     trainer.max_epochs, trainer.max_steps = -1, round(steps * times)
     if budget == "converged":
-        scale = config.transfer.converged.scratch if own.init == "scratch" else 1
-        trainer.min_steps = trainer.max_steps if own.init == "scratch" else None
+        scale = config.transfer.converged.scratch if is_cold else 1
+        trainer.min_steps = trainer.max_steps if is_cold else None
         own.patience = config.transfer.converged.patience * interval * scale
     else:
         scale = times

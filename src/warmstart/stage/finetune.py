@@ -15,11 +15,12 @@ from warmstart.data.module import TaskDataModule
 from warmstart.module.finetune import FinetuneModule
 from warmstart.module.similarity import ROWS, linear_cka, pooled_features
 from warmstart.run.folder import RunFolder
+from warmstart.run.hub import SHUFFLED
 from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
-from warmstart.stage.start import SHUFFLED, find_start, given_preprocessor, load_start, same_start
+from warmstart.stage.start import find_start, given_preprocessor, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.pictures import Confusions, Projector
 from warmstart.trainer.texts import Examples

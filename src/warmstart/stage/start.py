@@ -11,14 +11,12 @@ from torch import nn
 from warmstart import screen
 from warmstart.contracts import Preprocessor, UserError
 from warmstart.data.preprocess import rebuild
-from warmstart.run.hub import HUB, open_hub
+from warmstart.run.hub import HUB, RANDOM, SHUFFLED, open_hub
 from warmstart.run.lineage import finished, latest
 from warmstart.run.saved import SavedModel, load_weights
 from warmstart.stage import parts
 from warmstart.stage.leakage import warn_of_other_splits
 from warmstart.trainer.snapshots import SNAPSHOTS
-
-SHUFFLED = "shuffled:"  # before an `init`: the same weights, permuted inside each tensor
 
 
 def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | None]:
@@ -28,10 +26,10 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
         UserError: there is none, it is unfinished or damaged, or its backbone is not this config's.
     """
     word = str(config.init).removeprefix(SHUFFLED)
-    if word == "scratch":
+    if word == "scratch" or word.startswith(RANDOM):
         return None, None
     if word.startswith(HUB):
-        saved = open_hub(word)
+        saved = open_hub(word, config.backbone.pooling)
         check_backbone(saved, config)
         return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": word}
     if word == "latest":
@@ -62,6 +60,8 @@ def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preproce
     """The preprocessor of the start point, or else of the run that `preprocessor` names; None to fit a new one."""
     if start is not None:
         return rebuild(start.preprocessor)
+    if config.init.startswith(RANDOM):
+        return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.pooling).preprocessor)
     if config.get("preprocessor") is None:
         return None
     run = finished(Path(config.preprocessor))
