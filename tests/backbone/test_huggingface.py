@@ -18,7 +18,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, 
 from warmstart.backbone.huggingface import HuggingFace
 from warmstart.contracts import Spec, UserError
 from warmstart.data.preprocess import rebuild
-from warmstart.run.hub import adopt, open_hub
+from warmstart.run.hub import adopt
+from warmstart.run.hub_model import open_hub
 from warmstart.run.saved import SavedModel, load_weights, spec_of
 
 transformers.logging.disable_progress_bar()

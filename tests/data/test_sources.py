@@ -1,4 +1,4 @@
-"""Every source in conf/data: what it declares is what a batch holds, and its parts never overlap; texts have more tests."""
+"""Every source in conf/data but texts: what it declares is what a batch holds, and its parts never overlap."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from warmstart.main import CONF
 from warmstart.stage.parts import build
 
 SOURCES = sorted(
-    path.stem
-    for path in (CONF / "data").glob("*.yaml")
-    if get_object(OmegaConf.load(path)._target_).modality != "text"
+    path.stem for path in (CONF / "data").glob("*.yaml") if get_object(OmegaConf.load(path)._target_).modality != "text"
 )
 
 

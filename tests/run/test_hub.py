@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from tests.backbone.test_huggingface import TOKENIZER, saved_folder
 
 from warmstart.contracts import UserError
-from warmstart.run.hub import adopt, open_hub
+from warmstart.run.hub import adopt
+from warmstart.run.hub_model import open_hub
 
 
 @pytest.fixture(scope="module")

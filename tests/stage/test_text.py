@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from tests.conftest import FAST
 
 WORDS = {"good": ["fine", "lovely", "bright", "warm", "clever"], "bad": ["dull", "grim", "awful", "cold", "stale"]}
@@ -54,7 +53,10 @@ def test_masked_pretraining_then_finetuning_on_the_same_tokens(cli, reviews: Pat
     (tmp_path / "lines.txt").write_text("a lovely warm film\nthe plot was dull and stale\n")
     (tmp_path / "table.csv").write_text("review\na lovely warm film\nthe plot was dull and stale\n")
     answers = [
-        [json.loads(line) for line in cli("stage=predict", "experiment=text", f"input={tmp_path / name}").out.splitlines()]
+        [
+            json.loads(line)
+            for line in cli("stage=predict", "experiment=text", f"input={tmp_path / name}").out.splitlines()
+        ]
         for name in ("lines.txt", "table.csv")
     ]
     assert answers[0] == answers[1]
@@ -81,7 +83,9 @@ def test_a_character_model_goes_on_with_a_prompt_and_the_same_seed_says_the_same
     (tmp_path / "plays.txt").write_text("ROMEO:\nAy me!\n\nJULIET:\nO Romeo, Romeo!\n\n" * 60)
     words = ("experiment=shakespeare", "data=text_files", f"data.root={tmp_path / 'plays.txt'}")
     words = (*words, "data/tokenizer=characters", "backbone.depth=1", "backbone.width=32")
-    pretrained = cli("stage=pretrain", *words, "pictures=false", *PACKED, "trainer.max_steps=60", "trainer.val_check_interval=30")
+    pretrained = cli(
+        "stage=pretrain", *words, "pictures=false", *PACKED, "trainer.max_steps=60", "trainer.val_check_interval=30"
+    )
     assert pretrained.status == 0, pretrained.err
     metrics = pretrained.record("pretrain")["metrics"]
     assert metrics["val/bits_per_byte"] == pytest.approx(metrics["val/loss"] / np.log(2), rel=0.05)

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from warmstart.contracts import Spec, UserError
+from warmstart.contracts import Spec, UserError, Vocabulary
 from warmstart.data.augment import Augment
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.main import CONF
@@ -29,7 +29,23 @@ def make(strategy: str, backbone: str) -> tuple[FinetuneModule, torch.Tensor]:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         node = compose(f"backbone/{backbone}").backbone
     modalities = get_object((node.stem if "stem" in node else node)._target_).modalities
-    spec = Spec("image", (3, 16, 16), ("a", "b")) if "image" in modalities else Spec("vector", (6,), ("a", "b"))
+    labels = ("a", "b")
+    x = {
+        "image": torch.randn(8, 3, 16, 16),
+        "vector": torch.randn(8, 6),
+        "text": torch.randint(5, 30, (8, 6)),
+    }[next(kind for kind in ("image", "vector", "text") if kind in modalities)]
+    vocabulary = Vocabulary(30, padding=0, mask=4) if "text" in modalities else None
+    spec = Spec(next(iter(modalities)), tuple(x.shape[1:]), labels, vocabulary=vocabulary)
+    if "depth" in node:
+        node.depth = min(node.depth, 2)
+        node.width, node.heads = node.width // node.heads * 2, 2
+    if backbone == "huggingface":
+        node.pooling = "mean"
+        node.architecture = {
+            **{"model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 30, "hidden_size": 16},
+            **{"num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32},
+        }
     part = build(node, spec=spec)
     module = FinetuneModule(
         part,
@@ -40,7 +56,7 @@ def make(strategy: str, backbone: str) -> tuple[FinetuneModule, torch.Tensor]:
         Augment(lambda x: x, spec.modality),
         seed=0,
     )
-    return module, torch.randn(8, *spec.shape)
+    return module, x
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -1,24 +1,17 @@
-"""Hugging Face models as a start: `init=hf:NAME_OR_DIR`. Nothing that comes with a model is executed."""
+"""A Hugging Face model as a start, `init=hf:NAME_OR_DIR`: what the config must know. None of its code is executed."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from warmstart.contracts import Spec, UserError, Vocabulary
-from warmstart.run.identity import file_sha256
+from warmstart.contracts import UserError
 from warmstart.run.lineage import latest
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from warmstart.run.saved import SavedModel
 
 HUB = "hf:"
 SHUFFLED, RANDOM = "shuffled:", "random:"  # before an `init`: its weights permuted inside each tensor, or drawn anew
@@ -44,7 +37,7 @@ def adopt(config: DictConfig) -> DictConfig:
         return config if node is config.pretrain.backbone else _with(config, backbone=node, pretrain={"backbone": node})
     word = str(config.get("init") or "").removeprefix(SHUFFLED).removeprefix(RANDOM)
     if word.startswith(HUB):
-        return _with(config, backbone=_node(word, _folder(word), OmegaConf.select(config, "backbone.pooling")))
+        return _with(config, backbone=node_of(word, folder_of(word), OmegaConf.select(config, "backbone.pooling")))
     node = _saved_node(config, word)
     return config if node is None else _with(config, backbone=node)
 
@@ -71,34 +64,7 @@ def _saved_node(config: DictConfig, word: str) -> dict[str, Any] | None:
         return None  # whoever opens it says what is wrong
 
 
-def open_hub(word: str, pooling: str | None = None) -> SavedModel:
-    """A Hugging Face model as a saved backbone: weights in float32, its head for tokens if trained, its tokenizer.
-
-    Args:
-        word: hf:NAME_OR_DIR.
-        pooling: that of the config, where it is not what `adopt` chooses.
-
-    Raises:
-        UserError: it is none that can be used, is damaged, or its tokenizer is another model's.
-    """
-    from warmstart.run.saved import SavedModel, spec_record
-
-    folder = _folder(word)
-    node = _node(word, folder, pooling)
-    model, found = _load(word, folder, "AutoModel")
-    weights = {
-        f"model.{name}": value
-        for name, value in model.state_dict().items()
-        if name not in found["missing_keys"] and (node["pooler"] or not name.startswith("pooler."))
-    }
-    head = _language_head(word, folder, node["architecture"]) if found["unexpected_keys"] else {}
-    most = getattr(model.config, "max_position_embeddings", None) or 0
-    preprocessor, spec = _tokenizer(word, folder, len(model.get_input_embeddings().weight), most)
-    card = {"stage": "hf", "backbone": node, "spec": spec_record(spec)}
-    return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
-
-
-def _folder(word: str) -> Path:
+def folder_of(word: str) -> Path:
     """The folder that the word names, or that of the hub's model in the local cache, downloaded if need be."""
     name = word.removeprefix(HUB)
     folder = Path(name).expanduser()
@@ -118,7 +84,7 @@ def _folder(word: str) -> Path:
         ) from error
 
 
-def _node(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
+def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
     """The backbone's config node; whatever cannot be used is refused here, what needs torch last."""
     architecture = _read(word, folder / CARD)
     tokenizer = folder / "tokenizer_config.json"
@@ -129,7 +95,7 @@ def _node(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
     names = _tensor_names(word, folder)
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZERS):
         raise UserError(f"init={word}: {folder} has no tokenizer: put the model's tokenizer.json there")
-    is_decoder = _is_decoder(word, architecture)
+    is_decoder = decodes(word, architecture)
     pooling = pooling or _pooling(word, folder) or ("last" if is_decoder else "cls")
     pooler = pooling == "cls" and any(".pooler." in f".{name}" for name in names)
     return {"_target_": TARGET, "pooling": pooling, "pooler": pooler, "architecture": architecture}
@@ -161,28 +127,26 @@ def _tensor_names(word: str, folder: Path) -> list[str]:
             f"init={word}: {folder} has no {WEIGHTS}, and weights in pickle files are not read, as they can run code: "
             "save the model again with save_pretrained"
         )
-    lacking = [name for name in _shards(word, folder) if not (folder / name).exists()]
+    lacking = [name for name in shard_names(word, folder) if not (folder / name).exists()]
     if lacking:
         raise UserError(f"init={word}: {folder} lacks {lacking[0]}, which its {SHARDS} names")
     return list(_read(word, folder / SHARDS)["weight_map"])
 
 
-def _shards(word: str, folder: Path) -> list[str]:
+def shard_names(word: str, folder: Path) -> list[str]:
+    """The files that the weights are spread over."""
     places = _read(word, folder / SHARDS).get("weight_map")
     if not isinstance(places, dict):
         raise UserError(f"init={word}: {folder / SHARDS} is damaged: it has no weight_map")
     return sorted(set(places.values()))
 
 
-def _sha256(folder: Path) -> str:
-    """Of the weights' file, or of the digests of its shards, in order."""
-    if (folder / WEIGHTS).exists():
-        return file_sha256(folder / WEIGHTS)
-    digests = [file_sha256(folder / name) for name in _shards("", folder)]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+def decodes(word: str, architecture: dict[str, Any]) -> bool:
+    """Whether the model predicts what comes next, rather than what is hidden.
 
-
-def _is_decoder(word: str, architecture: dict[str, Any]) -> bool:
+    Raises:
+        UserError: it is no text model that does one of these.
+    """
     from transformers.models.auto import modeling_auto
 
     kind = architecture.get("model_type")
@@ -199,76 +163,3 @@ def _pooling(word: str, folder: Path) -> str | None:
     settings = _read(word, path) if path.exists() else {}
     modes = [key.removeprefix("pooling_mode_") for key, value in settings.items() if value is True]
     return next((POOLINGS[mode] for mode in [settings.get("pooling_mode"), *modes] if mode in POOLINGS), None)
-
-
-def _load(word: str, folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
-    """A model by an auto class of transformers, and what was missing from its file or unexpected in it."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    settings = {"trust_remote_code": False, "local_files_only": True}
-    if name != "AutoTokenizer":
-        settings |= {"use_safetensors": True, "dtype": "float32", "attn_implementation": "eager"}
-        settings["output_loading_info"] = True
-    try:
-        return getattr(transformers, name).from_pretrained(folder, **settings)
-    except Exception as error:  # of every kind, by architecture
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"init={word}: {folder} cannot be loaded as {name}: {reason}") from error
-
-
-def _language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict[str, Tensor]:
-    """The trained head that predicts tokens, as an objective names it; empty if the file has not all of it."""
-    name = "AutoModelForCausalLM" if _is_decoder(word, architecture) else "AutoModelForMaskedLM"
-    model, found = _load(word, folder, name)
-    shared = set(model.all_tied_weights_keys)
-    if set(found["missing_keys"]) - shared:
-        return {}
-    trunk = f"{model.base_model_prefix}."
-    state = model.state_dict().items()
-    return {f"head.model.{n}": value for n, value in state if not n.startswith(trunk) and n not in shared}
-
-
-def _tokenizer(word: str, folder: Path, rows: int, most: int) -> tuple[dict[str, Any], Spec]:
-    """The state of a preprocessor with the model's tokenizer, and what its examples look like.
-
-    Args:
-        word: hf:NAME_OR_DIR.
-        folder: the model's.
-        rows: of the embedding.
-        most: positions that the model has, 0 or less if it does not say.
-    """
-    tokenizer = _load(word, folder, "AutoTokenizer")
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        raise UserError(f"init={word}: no tokenizer.json can be made of the files in {folder}: put one there")
-    numbers = tokenizer.get_vocab()
-    size = 1 + max(numbers.values())
-    if size > rows:
-        raise UserError(
-            f"init={word}: the tokenizer has {size:,} tokens and the model's embedding {rows:,} rows: "
-            "the tokenizer is another model's"
-        )
-    named = tokenizer.special_tokens_map
-    first, last = ("cls_token", "bos_token"), ("sep_token", "eos_token")
-    roles = {
-        "padding": named.get("pad_token"),
-        "unknown": named.get("unk_token"),
-        "begin": next((named[key] for key in first if key in named), None),
-        "end": next((named[key] for key in last if key in named), None),
-        "mask": named.get("mask_token"),
-    }
-    known = {role: numbers.get(token) for role, token in roles.items()}
-    known["padding"] = next((known[role] for role in ("padding", "end") if known[role] is not None), 0)
-    vocabulary = Vocabulary(size=size, special=tuple(sorted(tokenizer.all_special_ids)), **known)
-    context = min(tokenizer.model_max_length, most if most > 0 else 512)
-    serial = tokenizer.backend_tokenizer.to_str()
-    state = {
-        "kind": "text",
-        "model": json.loads(serial)["model"]["type"].lower(),
-        "vocabulary": size,
-        "context": context,
-        "tokenizer": serial,
-        "roles": roles,
-    }
-    return state, Spec("text", (context,), vocabulary=vocabulary)

@@ -156,6 +156,9 @@ def check_fit(config: DictConfig) -> None:
             f"objective={names['objective']} needs a backbone that {' and '.join(ABLE[n] for n in objective.needs)}, "
             f"which this {names['backbone']} does not: choose {_or(_backbones(source.modality, objective.needs))}"
         )
+    predicts = objective.predicts or _shape(config.backbone).target_kind
+    if objective.needs and predicts != _shape(config.backbone).target_kind:
+        raise UserError(f"objective={names['objective']} predicts names, and data={names['data']} is made of values")
     if objective.target is not None and objective.target not in source.offers:
         raise UserError(
             f"objective={names['objective']} needs targets of kind {objective.target}, "
@@ -171,7 +174,6 @@ def check_fit(config: DictConfig) -> None:
         raise UserError(f"objective={names['objective']} compares examples: data.batch_size must be 2 or more")
     loss = build_loss(config)
     kinds = getattr(loss.func if isinstance(loss, functools.partial) else loss, "takes", frozenset())
-    predicts = objective.predicts or _shape(config.backbone).target_kind
     if predicts not in kinds:
         raise UserError(
             f"loss={short_name(config.loss)} does not fit objective={names['objective']}: "

@@ -11,7 +11,7 @@ from torch import nn
 from warmstart import screen
 from warmstart.contracts import Preprocessor, UserError
 from warmstart.data.preprocess import rebuild
-from warmstart.run.hub import HUB, RANDOM, SHUFFLED, open_hub
+from warmstart.run.hub import HUB, RANDOM, SHUFFLED
 from warmstart.run.lineage import finished, latest
 from warmstart.run.saved import SavedModel, load_weights
 from warmstart.stage import parts
@@ -29,6 +29,8 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
     if word == "scratch" or word.startswith(RANDOM):
         return None, None
     if word.startswith(HUB):
+        from warmstart.run.hub_model import open_hub  # imports transformers
+
         saved = open_hub(word, config.backbone.pooling)
         check_backbone(saved, config)
         return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": word}
@@ -61,6 +63,8 @@ def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preproce
     if start is not None:
         return rebuild(start.preprocessor)
     if config.init.startswith(RANDOM):
+        from warmstart.run.hub_model import open_hub
+
         return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.pooling).preprocessor)
     if config.get("preprocessor") is None:
         return None

@@ -1,0 +1,120 @@
+"""The weights, the head and the tokenizer of a Hugging Face model, as those of a saved backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import Tensor
+
+from warmstart.contracts import Spec, UserError, Vocabulary
+from warmstart.run.hub import WEIGHTS, decodes, folder_of, node_of, shard_names
+from warmstart.run.identity import file_sha256
+from warmstart.run.saved import SavedModel, spec_record
+
+
+def open_hub(word: str, pooling: str | None = None) -> SavedModel:
+    """A Hugging Face model as a saved backbone: weights in float32, its head for tokens if trained, its tokenizer.
+
+    Args:
+        word: hf:NAME_OR_DIR.
+        pooling: that of the config, where it is not what `adopt` chooses.
+
+    Raises:
+        UserError: it is none that can be used, is damaged, or its tokenizer is another model's.
+    """
+    folder = folder_of(word)
+    node = node_of(word, folder, pooling)
+    model, found = _load(word, folder, "AutoModel")
+    weights = {
+        f"model.{name}": value
+        for name, value in model.state_dict().items()
+        if name not in found["missing_keys"] and (node["pooler"] or not name.startswith("pooler."))
+    }
+    head = _language_head(word, folder, node["architecture"]) if found["unexpected_keys"] else {}
+    most = getattr(model.config, "max_position_embeddings", None) or 0
+    preprocessor, spec = _tokenizer(word, folder, len(model.get_input_embeddings().weight), most)
+    card = {"stage": "hf", "backbone": node, "spec": spec_record(spec)}
+    return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
+
+
+def _load(word: str, folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
+    """A model by an auto class of transformers, and what was missing from its file or unexpected in it."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    settings = {"trust_remote_code": False, "local_files_only": True}
+    if name != "AutoTokenizer":
+        settings |= {"use_safetensors": True, "dtype": "float32", "attn_implementation": "eager"}
+        settings["output_loading_info"] = True
+    try:
+        return getattr(transformers, name).from_pretrained(folder, **settings)
+    except Exception as error:  # of every kind, by architecture
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"init={word}: {folder} cannot be loaded as {name}: {reason}") from error
+
+
+def _language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict[str, Tensor]:
+    """The trained head that predicts tokens, as an objective names it; empty if the file has not all of it."""
+    name = "AutoModelForCausalLM" if decodes(word, architecture) else "AutoModelForMaskedLM"
+    model, found = _load(word, folder, name)
+    shared = set(model.all_tied_weights_keys)
+    if set(found["missing_keys"]) - shared:
+        return {}
+    trunk = f"{model.base_model_prefix}."
+    state = model.state_dict().items()
+    return {f"head.model.{n}": value for n, value in state if not n.startswith(trunk) and n not in shared}
+
+
+def _tokenizer(word: str, folder: Path, rows: int, most: int) -> tuple[dict[str, Any], Spec]:
+    """The state of a preprocessor with the model's tokenizer, and what its examples look like.
+
+    Args:
+        word: hf:NAME_OR_DIR.
+        folder: the model's.
+        rows: of the embedding.
+        most: positions that the model has, 0 or less if it does not say.
+    """
+    tokenizer = _load(word, folder, "AutoTokenizer")
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise UserError(f"init={word}: no tokenizer.json can be made of the files in {folder}: put one there")
+    numbers = tokenizer.get_vocab()
+    size = 1 + max(numbers.values())
+    if size > rows:
+        raise UserError(
+            f"init={word}: the tokenizer has {size:,} tokens and the model's embedding {rows:,} rows: "
+            "the tokenizer is another model's"
+        )
+    named = tokenizer.special_tokens_map
+    first, last = ("cls_token", "bos_token"), ("sep_token", "eos_token")
+    roles = {
+        "padding": named.get("pad_token"),
+        "unknown": named.get("unk_token"),
+        "begin": next((named[key] for key in first if key in named), None),
+        "end": next((named[key] for key in last if key in named), None),
+        "mask": named.get("mask_token"),
+    }
+    known = {role: numbers.get(token) for role, token in roles.items()}
+    known["padding"] = next((known[role] for role in ("padding", "end") if known[role] is not None), 0)
+    vocabulary = Vocabulary(size=size, special=tuple(sorted(tokenizer.all_special_ids)), **known)
+    context = min(tokenizer.model_max_length, most if most > 0 else 512)
+    serial = tokenizer.backend_tokenizer.to_str()
+    state = {
+        "kind": "text",
+        "model": json.loads(serial)["model"]["type"].lower(),
+        "vocabulary": size,
+        "context": context,
+        "tokenizer": serial,
+        "roles": roles,
+    }
+    return state, Spec("text", (context,), vocabulary=vocabulary)
+
+
+def _sha256(folder: Path) -> str:
+    """Of the weights' file, or of the digests of its shards, in order."""
+    if (folder / WEIGHTS).exists():
+        return file_sha256(folder / WEIGHTS)
+    digests = [file_sha256(folder / name) for name in shard_names("", folder)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
