@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.backbone.test_huggingface import saved_folder
 from tests.conftest import FAST
 
 WORDS = {"good": ["fine", "lovely", "bright", "warm", "clever"], "bad": ["dull", "grim", "awful", "cold", "stale"]}
@@ -152,3 +153,22 @@ def test_a_model_of_another_vocabulary_is_refused(cli, reviews: Path):
     refused = cli("stage=finetune", *on(reviews), *FAST, *SMALL)
     assert refused.status == 2
     assert "preprocessor.json" in refused.error
+
+
+def test_a_hugging_face_model_is_pretrained_further_then_finetuned_and_written_out(cli, reviews: Path, tmp_path: Path):
+    folder = saved_folder(tmp_path, "bert")
+    own = (f"init=hf:{folder}", "data.tokenizer.context=32", *FAST)
+    pretrained = cli("stage=pretrain", *on(reviews), *own, "data.batch_size=8", "data.pack=16")
+    assert pretrained.status == 0, pretrained.err
+    assert pretrained.record("pretrain")["parent"]["path"] == f"hf:{folder}"
+    tuned = cli("stage=finetune", *on(reviews), *FAST, "data.tokenizer.context=32")
+    assert tuned.status == 0, tuned.err
+    assert tuned.record("finetune")["transfer"]["fraction"] == 1
+    assert tuned.record("finetune")["parent"]["id"] == pretrained.record("pretrain")["id"]
+    exported = cli("stage=export", "experiment=text", f"folder={tmp_path / 'out'}")
+    assert exported.status == 0, exported.err
+    again = cli("stage=finetune", *on(reviews), f"init=hf:{tmp_path / 'out'}", *FAST, "data.tokenizer.context=32")
+    assert again.status == 0, again.err
+    cold = cli("stage=finetune", *on(reviews), f"init=random:hf:{folder}", *FAST, "data.tokenizer.context=32")
+    assert cold.status == 0, cold.err
+    assert cold.record("finetune")["transfer"] is None
