@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -21,6 +21,7 @@ COUNT: Rule = (int, lambda value: value > 0, "a whole number above 0")
 AMOUNT: Rule = (NUMBER, lambda value: 0 <= value < math.inf, "a number, 0 or more")
 SHARE: Rule = (NUMBER, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 POSITIVE: Rule = (NUMBER, lambda value: 0 < value < math.inf, "a number above 0")
+PART: Rule = (NUMBER, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 LIMIT: Rule = (int, lambda value: value > 0 or value == -1, "a whole number above 0, or -1 for no limit")
 TIME = re.compile(r"(?!0*:00:00$)\d+:[0-5]\d:[0-5]\d")
 DURATION: Rule = (
@@ -28,6 +29,7 @@ DURATION: Rule = (
     lambda value: bool(TIME.fullmatch(value)) if isinstance(value, str) else 0 < value < math.inf,
     "a time above 0, in seconds or as hours:minutes:seconds, such as 00:10:00",
 )
+PARTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy")
 LIMITS = ("max_epochs", "max_steps", "max_time", "max_tokens")
 # Settings that every part of a stage shares; those of a single part are checked by its signature and constructor.
 RULES: dict[str, Rule] = {
@@ -42,10 +44,18 @@ RULES: dict[str, Rule] = {
     "data.augment.colour": AMOUNT,
     "data.augment.noise": AMOUNT,
     "data.pack": (int, lambda value: value >= 8, "a whole number, 8 or more"),
+    "data.separate": (bool, lambda value: True, "true or false"),
+    "data.tokenizer": (dict, bool, "a tokenizer: choose it by data/tokenizer=NAME"),
     "optimizer.lr": POSITIVE,
     "optimizer.weight_decay": AMOUNT,
     "optimizer.momentum": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
     "optimizer.adam_scale": POSITIVE,
+    "optimizer.betas": (
+        list,
+        lambda value: len(value) == 2 and all(isinstance(beta, NUMBER) and 0 <= beta < 1 for beta in value),
+        "two numbers, 0 or more and below 1, such as [0.9,0.95]",
+    ),
+    **{f"scheduler.{name}": PART for name in ("warmup", "decay", "peak", "start", "final")},
     "trainer.max_epochs": LIMIT,
     "trainer.max_steps": LIMIT,
     "trainer.max_time": DURATION,
@@ -56,6 +66,11 @@ RULES: dict[str, Rule] = {
     "snapshots": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.check_val_every_n_epoch": COUNT,
+    "trainer.val_check_interval": (
+        (*NUMBER, str),
+        lambda value: isinstance(value, str) or 0 < value <= (1 if isinstance(value, float) else math.inf),
+        "a number of batches above 0, or a share of an epoch",
+    ),
     "trainer.log_every_n_steps": COUNT,
     "trainer.limit_val_batches": (NUMBER, lambda value: value > 0, "above 0: the best checkpoint is chosen by it"),
     "trainer.limit_train_batches": (NUMBER, lambda value: value > 0, "above 0"),
@@ -79,6 +94,7 @@ MAY_BE_NULL = frozenset(
         "trainer.min_steps",
         "trainer.gradient_clip_val",
         "trainer.check_val_every_n_epoch",
+        "trainer.val_check_interval",
         "trainer.limit_val_batches",
         "trainer.limit_train_batches",
     }
@@ -96,7 +112,9 @@ def check(config: DictConfig) -> dict[str, Any]:
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         needed = " ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(config)))
         raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}") from error
-    for prefix, part in (("", plain), ("pretrain.", plain.get("pretrain", {}))):
+    sections = {"": plain, "pretrain.": plain.get("pretrain", {})}
+    for prefix, part in sections.items():
+        _check_parts(config, prefix, part)
         for path, (kinds, holds, rule) in RULES.items():
             *parents, key = path.split(".")
             node = functools.reduce(
@@ -107,7 +125,7 @@ def check(config: DictConfig) -> dict[str, Any]:
             value = node[key]
             if value is None and path in MAY_BE_NULL:
                 continue
-            if isinstance(value, bool) or not isinstance(value, kinds) or not holds(value):
+            if isinstance(value, bool) != (kinds is bool) or not isinstance(value, kinds) or not holds(value):
                 raise UserError(f"{prefix}{path}={'null' if value is None else value}: must be {rule}")
         limits = part.get("trainer")
         if limits is not None and all(limits.get(name) in (-1, None) for name in LIMITS):
@@ -116,14 +134,23 @@ def check(config: DictConfig) -> dict[str, Any]:
             raise UserError(
                 f"{prefix}snapshots are taken at steps that must be known before: leave out trainer.max_time"
             )
-    for part in ("data", "backbone", "objective"):
-        node = plain.get(part)
-        if node is not None and (not isinstance(node, dict) or "_target_" not in node):
-            raise UserError(
-                f"experiment={config.experiment} chooses no {part} for stage={config.stage}: "
-                f"does it have a file conf/experiment/{config.experiment}/{config.stage}.yaml?"
-            )
     return plain
+
+
+def _check_parts(config: DictConfig, prefix: str, section: Any) -> None:
+    """Refuse a section of the config, found at `prefix`, in which a part is not one."""
+    if not isinstance(section, dict):
+        raise UserError(f"{prefix[:-1]}={section}: give its settings one by one, such as {prefix}seed=1")
+    for part in PARTS:
+        node = section.get(part)
+        if node is None or (isinstance(node, dict) and "_target_" in node):
+            continue
+        if not isinstance(node, dict):
+            raise UserError(f"{prefix}{part}={node}: a part is chosen by {part}@{prefix}{part}={node}")
+        raise UserError(
+            f"experiment={config.experiment} chooses no {prefix}{part} for stage={config.stage}: "
+            f"does it have a file conf/experiment/{config.experiment}/{config.stage}.yaml?"
+        )
 
 
 def explain(error: Exception) -> str:
@@ -133,6 +160,10 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name} does not exist. {_nearest(name, error.options or [])}"
+    if isinstance(error, OverrideParseException) or message.startswith("Ambiguous value"):
+        word = message.partition("'")[2] if message.startswith("Ambiguous") else error.override
+        key = word.partition("=")[0]
+        return f"{key}: a value with commas, quotes or other signs must be quoted twice: {key}=\"'...'\""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
         siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []

@@ -162,7 +162,7 @@ def test_at_prediction_there_are_windows_but_no_answers():
 def test_a_question_that_fills_the_window_is_refused_and_one_that_nearly_does_gets_windows_that_share_less():
     rows = [*QUESTIONS, ("boats " * 80, ENGLISH, [])]
     preprocessor = fitted("wordpiece", 40, 12, rows)
-    with pytest.raises(UserError, match="row 8: the question alone takes 80 tokens"):
+    with pytest.raises(UserError, match=r"the question alone takes 80 tokens.*begins 'boats boats"):
         preprocessor.align(frame(rows), targets(rows), "span")
     rows[-1] = ("boats " * 29, ENGLISH, ["1844"])
     y = spans(preprocessor.align(frame(rows), targets(rows), "span")[0])

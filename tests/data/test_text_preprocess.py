@@ -54,6 +54,18 @@ def torch_equal(a, b) -> bool:
     return np.array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_trained_again_on_the_same_texts_it_is_the_same_tokenizer(model: str, tmp_path: Path, monkeypatch):
+    words = np.random.default_rng(0).choice([a + b + c for a in "abcdefgh" for b in "ijklmno" for c in "pqrst"], 4000)
+    states = []
+    for number in range(3):
+        monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / str(number)))
+        preprocessor = Preprocessor(model=model, vocabulary=400)
+        preprocessor.fit(frame([" ".join(row) for row in words.reshape(400, 10)]))
+        states.append(preprocessor.state())
+    assert states[0] == states[1] == states[2]
+
+
 def test_pieces_of_a_word_are_known_as_such():
     preprocessor = fitted()
     joined = set(preprocessor.vocabulary.joined)
@@ -79,8 +91,17 @@ def test_a_cache_entry_is_whole_or_not_there(own_cache: Path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.entry("tokens", "name", fail)
+        cache.entry("tokens", "name", fail, Path.exists)
     assert list((own_cache / "tokens").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["tokens/*/starts.npy", "tokens/*/bytes.npy", "tokenizers/*/tokenizer.json"])
+def test_a_truncated_cache_entry_is_made_again(name: str, own_cache: Path):
+    first = fitted().encode(frame())
+    (path,) = own_cache.glob(name)
+    path.write_bytes(path.read_bytes()[:-5])
+    again = fitted().encode(frame())
+    assert (len(again), again.size) == (len(first), first.size)
 
 
 def test_what_is_too_long_is_counted_or_refused(capfd: pytest.CaptureFixture):
@@ -88,7 +109,7 @@ def test_what_is_too_long_is_counted_or_refused(capfd: pytest.CaptureFixture):
     rows = fitted(context=30).encode(long)
     assert rows.padded(slice(0, 3))[0].shape == (3, 30)
     assert "1 of 3 rows are cut" in " ".join(capfd.readouterr().err.split())
-    with pytest.raises(UserError, match=r"row 3 of 3.*context=30.*too_long=truncate"):
+    with pytest.raises(UserError, match=r"1 of 3 rows.*context=30.*the first begins.*too_long=truncate"):
         fitted(context=30, too_long="error").encode(long)
     assert len(fitted(context=30, too_long="error").whole(long)) == 3
 
@@ -134,6 +155,22 @@ def test_a_linear_model_sees_counts_of_length_one():
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         Preprocessor(**settings).fit(frame())
+
+
+@pytest.mark.parametrize(("model", "count"), [("bpe", 261), ("wordpiece", 43)])
+def test_a_vocabulary_smaller_than_the_alphabet_is_refused(model: str, count: int):
+    with pytest.raises(UserError, match=f"vocabulary=17 is too small: the single characters alone need {count}"):
+        Preprocessor(model, 17).fit(frame())
+
+
+@pytest.mark.parametrize("change", [{"tokenizer": "junk"}, {"tokenizer": None}, {"roles": [1]}, {"context": None}])
+def test_a_damaged_state_is_refused(change: dict):
+    state = fitted().state()
+    rebuild(state)
+    with pytest.raises(UserError, match="the saved preprocessor is damaged"):
+        rebuild({**state, **change})
+    with pytest.raises(UserError, match="the saved preprocessor is damaged"):
+        rebuild({key: value for key, value in state.items() if key != "tokenizer"})
 
 
 def test_files_are_read_by_the_names_of_the_training_columns(tmp_path: Path):

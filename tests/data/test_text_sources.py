@@ -314,6 +314,22 @@ def test_uneven_tags_are_refused_by_row(tmp_path: Path):
         TextTable(dict, path, "words", "tags").load("tags")
     with pytest.raises(UserError, match="lists of tags"):
         TextTable(dict, path, "words", "tags").load("category")
+    rows[6]["tags"] = ["X", None]
+    with pytest.raises(UserError, match="row 7, column tags: a tag is empty"):
+        TextTable(dict, write_lines(tmp_path / "tags.jsonl", rows), "words", "tags").load("tags")
+
+
+def test_a_class_that_is_only_tested_is_refused(tmp_path: Path):
+    for name, labels in (("train", "ab"), ("test", "abc")):
+        write_lines(tmp_path / f"{name}.jsonl", [{"text": f"{name} {n}", "y": y} for n in range(9) for y in labels])
+    with pytest.raises(UserError, match="split test: class c is in no row of the split train"):
+        TextTable(dict, str(tmp_path), "text", "y").load("category")
+
+
+def test_commas_without_quotes_are_refused_in_a_folder_too(tmp_path: Path):
+    (tmp_path / "train.csv").write_text("text,y\na nice, warm film,1\na grim, cold film,0\n")
+    with pytest.raises(UserError, match=r"train.csv, row 1: 3 cells, the header has 2"):
+        TextTable(dict, str(tmp_path), "text", "y").load("category")
 
 
 @pytest.mark.parametrize(
@@ -474,6 +490,9 @@ def test_an_answer_at_another_place_is_found_or_refused(tmp_path: Path, capfd: A
 def test_broken_question_files_are_refused(tmp_path: Path):
     (tmp_path / "q.json").write_text(json.dumps({"data": [{"title": "a"}]}))
     with pytest.raises(UserError, match="not laid out as SQuAD: 'paragraphs' is missing"):
+        XQuAD(dict, str(tmp_path / "q.json")).load("span")
+    (tmp_path / "q.json").write_text(json.dumps({"data": []}))
+    with pytest.raises(UserError, match="has no questions"):
         XQuAD(dict, str(tmp_path / "q.json")).load("span")
     with pytest.raises(UserError, match="no column question; near: questions"):
         XQuAD(dict, write_lines(tmp_path / "q.jsonl", [{"questions": "a", "context": "b"}])).load("span")

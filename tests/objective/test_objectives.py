@@ -95,6 +95,14 @@ def test_masked_hides_the_share_it_says_and_only_counts_those():
     assert output.count == 8 * round(4 * 0.25)
 
 
+def test_masked_tokens_of_a_batch_without_any_that_can_be_hidden_cost_nothing():
+    backbone, objective, _ = set_up("masked_tokens")
+    for mode in (True, False):
+        result = objective.train(mode).step(backbone, Batch(torch.full((4, 6), 2)))
+        assert (result.loss.item(), result.count, result.measures) == (0.0, 0, {})
+    result.loss.backward()
+
+
 def test_masked_tokens_are_hidden_swapped_or_kept_and_never_special_or_padding():
     backbone, objective, _ = set_up("masked_tokens")
     x = torch.randint(5, 30, (200, 40))

@@ -23,7 +23,12 @@ CLASSES = {
     "causal_lm": "AutoModelForCausalLM",
 }
 LANGUAGE = ("masked_lm", "causal_lm")
-CHOSEN_ELSEWHERE = ("attn_implementation", "_attn_implementation", "_experts_implementation", "dtype", "torch_dtype")
+# Settings of a config.json that say how a model is run, not what it is.
+CHOSEN_ELSEWHERE = (
+    *("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"),
+    *("dtype", "torch_dtype", "use_kernels", "return_dict", "output_attentions", "output_hidden_states"),
+    "chunk_size_feed_forward",
+)
 
 
 def described(architecture: dict[str, Any]) -> PreTrainedConfig:

@@ -38,6 +38,8 @@ class Augment:
     ):
         if modality != "image" and (shift or crop < 1 or flip or colour):
             raise UserError(f"data.augment: shift, crop, flip and colour are for images; this data is {modality}")
+        if modality == "text" and noise:
+            raise UserError(f"data.augment.noise={noise} is added to values; this data is {modality}")
         if not 0 < crop <= 1:
             raise UserError(f"data.augment.crop={crop}: must be above 0 and at most 1")
         self.scale = scale

@@ -8,6 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from warmstart.contracts import UserError
+
+Read = TypeVar("Read")
 
 
 def folder() -> Path:
@@ -33,8 +40,32 @@ def texts_digest(texts: Iterable[str]) -> bytes:
     return digest.digest()
 
 
-def entry(kind: str, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder `kind/name` of the cache; where it is not there yet, `make` fills a folder that then becomes it.
+def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Path], Read]) -> Read:
+    """What `read` finds in the folder `kind/name` of the cache, which `make` fills where it is missing or damaged.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    try:
+        final = _made(kind, name, make)
+        try:
+            return read(final)
+        except Exception:  # of whatever library reads it
+            shutil.rmtree(final)
+            return read(_made(kind, name, make))
+    except OSError as error:
+        raise UserError(
+            f"WARMSTART_CACHE={folder()} cannot be written ({error.strerror or error}): give a folder that can"
+        ) from error
+
+
+def arrays(folder: Path, names: Iterable[str]) -> list[np.ndarray]:
+    """Arrays of an entry, left on the disk."""
+    return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+
+
+def _made(kind: str, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of an entry; where it is not there yet, `make` fills a folder that then becomes it.
 
     Two processes may make the same one at a time; the first to finish wins, and nobody sees it half done.
     """

@@ -163,6 +163,8 @@ class GenericDataModule(MemoryDataModule):
 
     def __init__(self, *args: Any, pack: int | None = None, separate: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if separate and pack is None:
+            raise UserError("data.separate=true keeps packed rows apart: set data.pack too")
         self.pack, self.separate = pack, separate
 
     def encode(self, rows: Rows) -> tuple[Any, Any]:

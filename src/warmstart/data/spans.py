@@ -140,9 +140,9 @@ def align(preprocessor: Preprocessor, x: pd.DataFrame, y: Sequence[list[Answer]]
     """
     digests = [cache.texts_digest(x[name]) for name in ("text", "pair")]
     name = cache.key(preprocessor.tokenizer, f"{preprocessor.context} {preprocessor.stride}", *digests)
-    folder = cache.entry("windows", name, lambda folder: _cut(preprocessor, x, folder))
-    parts = [np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS]
-    values, starts, offsets, context, first = parts
+    values, starts, offsets, context, first = cache.entry(
+        "windows", name, lambda folder: _cut(preprocessor, x, folder), lambda folder: cache.arrays(folder, PARTS)
+    )
     tokens = Ragged(values, starts, np.diff(starts), preprocessor.vocabulary.padding, preprocessor.context)
     answers = [[]] * len(x) if y is None else y
     places = np.zeros((len(context), 2), dtype=np.int64)
@@ -185,7 +185,7 @@ def _cut(preprocessor: Preprocessor, x: pd.DataFrame, folder: Path) -> None:
     kind = np.uint16 if preprocessor.vocabulary.size <= 2**16 else np.uint32
     values, offsets, context, counts = [np.zeros(0, kind)], [np.zeros((0, 2), np.int32)], [], []
     for start in range(0, len(x), CHUNK):
-        for row in _encoded(preprocessor, x.iloc[start : start + CHUNK], start):
+        for row in _encoded(preprocessor, x.iloc[start : start + CHUNK]):
             windows = [row, *row.overflowing]
             counts.append(len(windows))
             for window in windows:
@@ -201,8 +201,8 @@ def _cut(preprocessor: Preprocessor, x: pd.DataFrame, folder: Path) -> None:
     np.save(folder / "first.npy", np.cumsum([0, *counts], dtype=np.int64))
 
 
-def _encoded(preprocessor: Preprocessor, x: pd.DataFrame, before: int) -> list[Encoding]:
-    """The first window of each question, with the others as its `overflowing`; `before` rows came before these."""
+def _encoded(preprocessor: Preprocessor, x: pd.DataFrame) -> list[Encoding]:
+    """The first window of each question, with the others as its `overflowing`."""
     cutter = Tokenizer.from_str(preprocessor.tokenizer)
     cutter.no_padding()
     cutter.no_truncation()
@@ -211,8 +211,9 @@ def _encoded(preprocessor: Preprocessor, x: pd.DataFrame, before: int) -> list[E
     if room.min() < 1:
         row = int(room.argmin())
         raise UserError(
-            f"row {before + row + 1}: the question alone takes {lengths[row]} tokens, which leaves no room for its "
-            f"context in windows of data.tokenizer.context={preprocessor.context}: raise it, or shorten the question"
+            f"the question alone takes {lengths[row]} tokens, which leaves no room for its context in windows of "
+            f"data.tokenizer.context={preprocessor.context}: raise it, or shorten the question, "
+            f"which begins {x['text'].iloc[row][:40]!r}"
         )
     shared = np.minimum(preprocessor.stride, room // 2)
     pairs = list(zip(x["text"], x["pair"]))

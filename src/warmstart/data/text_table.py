@@ -75,6 +75,10 @@ class TextTable:
         table, split = table[known], split[known]
         y, labels = self._targets(table.target, target)
         if target == "category":
+            unseen = ~np.isin(y, y[split == "train"])
+            if unseen.any():
+                where = place(self.root, split[unseen][0], frames)
+                raise UserError(f"{where}: class {labels[y[unseen][0]]} is in no row of the split train")
             check_classes(y[split == "train"], labels)
         rows = Rows(table[list(self.columns)], y)
         parts = self._parts(table.target, split, frames)
@@ -108,6 +112,11 @@ class TextTable:
                 raise UserError(
                     f"{where}, column {name}: tags need lists, of words and of tags (JSON lines or Parquet)"
                 )
+        gaps = np.flatnonzero(tags.map(lambda row: pd.isna(list(row)).any(), na_action="ignore").eq(True))
+        if len(gaps):
+            raise UserError(
+                f"{where}, row {gaps[0] + 1}, column {self.target}: a tag is empty ({len(gaps):,} such rows)"
+            )
         uneven = np.flatnonzero(tags.notna() & (words.str.len() != tags.str.len()))
         if len(uneven):
             row = uneven[0]

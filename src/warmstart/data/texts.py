@@ -6,6 +6,7 @@ import difflib
 import io
 import json
 import logging
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -51,17 +52,18 @@ def read_lines(path: str | Path) -> list[str]:
     return [line for line in read_text(path).split("\n") if line.strip()]
 
 
-def read_table(path: str | Path, columns: dict[str, str]) -> pd.DataFrame:
+def read_table(path: str | Path, columns: dict[str, str], frame: pd.DataFrame | None = None) -> pd.DataFrame:
     """The texts of a CSV, TSV, Parquet, JSON or JSON lines file.
 
     Args:
         path: the file.
         columns: what the result's columns are called in the file.
+        frame: the file's table, where it is read already.
 
     Raises:
         UserError: the file is missing or broken, lacks a column, or a text is empty.
     """
-    frame = read_file(Path(path))
+    frame = read_file(Path(path)) if frame is None else frame
     return pd.DataFrame({name: to_texts(pick(frame, column, str(path)), str(path)) for name, column in columns.items()})
 
 
@@ -80,15 +82,30 @@ def read_file(path: Path) -> pd.DataFrame:
         if kind in (".parquet", ".pq"):
             frame = pd.read_parquet(path)
         elif kind in (".json", ".jsonl"):
-            frame = pd.DataFrame(_records(read_text(path)))
+            frame = to_frame(_records(read_text(path)), path)
         else:
             separator = "\t" if kind == ".tsv" else ","
             frame = pd.read_csv(io.StringIO(read_text(path)), sep=separator, dtype=str, **EMPTY_IS_MISSING)
+            if not isinstance(frame.index, pd.RangeIndex):  # what pandas makes of cells beyond the header
+                count = len(frame.columns)
+                cells = f"{frame.index.nlevels + count} cells, the header has {count}"
+                raise UserError(f"{path}, row 1: {cells}: put texts with commas in quotes")
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read: {str(error).strip().splitlines()[-1]}") from error
     if frame.empty:
         raise UserError(f"{path} has no rows")
     return frame.rename(columns=str)
+
+
+def to_frame(rows: list[dict[str, Any]], path: Path) -> pd.DataFrame:
+    """Records as a table; raise UserError with the row, from 1 on, where a text cannot be encoded."""
+    try:
+        return pd.DataFrame(rows)
+    except UnicodeEncodeError as error:
+        for number, row in enumerate(rows, 1):
+            if re.search("[\ud800-\udfff]", json.dumps(row, ensure_ascii=False)):
+                raise UserError(f"{path}, row {number}: a lone surrogate, half of a character: remove it") from error
+        raise
 
 
 def _records(text: str) -> list[dict[str, Any]]:
@@ -131,14 +148,19 @@ def read_splits(root: str, config: str | None = None) -> dict[str, pd.DataFrame]
 
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    options = EMPTY_IS_MISSING if path.is_dir() and any(path.rglob("*.csv")) else {}
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             found = datasets.load_from_disk(root)
         else:
-            options = EMPTY_IS_MISSING if path.is_dir() and any(path.rglob("*.csv")) else {}
             found = datasets.load_dataset(root, None if path.is_dir() else config, **options)
+            if options and any("__index_level_0__" in columns for columns in found.column_names.values()):
+                raise ValueError("a row has more cells than the header")
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        for file in sorted(path.rglob("*.csv")) if path.is_dir() else ():
+            read_file(file)
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        reason = " ".join(str(cause).split())[:200]
         raise UserError(f"data.root={root} cannot be loaded ({reason}); give a local copy's folder") from error
     splits = found if isinstance(found, dict) else {"all": found}
     frames = {str(name): _named(part) for name, part in splits.items() if len(part)}
@@ -156,7 +178,8 @@ def _named(part: Any) -> pd.DataFrame:
             names = np.array([*feature.names, None], dtype=object)
             frame[name] = names[frame[name].fillna(-1).astype(int)]
         elif hasattr(inner, "names"):
-            frame[name] = [None if row is None else [inner.names[number] for number in row] for row in frame[name]]
+            names = [*inner.names, None]
+            frame[name] = [None if row is None else [names[number] for number in row] for row in frame[name]]
     return frame.rename(columns=str)
 
 
@@ -192,6 +215,8 @@ def to_texts(column: pd.Series, where: str) -> pd.Series:
     Raises:
         UserError: a text is empty or missing, with its row counted from 1, or the column holds something else.
     """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
     kind = pd.api.types.infer_dtype(column, skipna=True)
     if kind == "string":
         empty = column.str.strip().eq("") | column.isna()

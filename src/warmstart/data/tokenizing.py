@@ -83,16 +83,40 @@ def trained(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
             raise UserError(
                 f"data.tokenizer.vocabulary={size}: no {model} can be trained on this text: {error}"
             ) from error
+        tokenizer = settled(tokenizer)
+        count = tokenizer.get_vocab_size()
+        if count > size:
+            raise UserError(
+                f"data.tokenizer.vocabulary={size} is too small: the single characters alone need {count} ({model})"
+            )
         begin, end = ROLES["begin"], ROLES["end"]
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{begin} $A {end}",
             pair=f"{begin} $A {end} $B:1 {end}:1",
             special_tokens=[(token, tokenizer.token_to_id(token)) for token in (begin, end)],
         )
-        tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+        (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
 
     name = cache.key(model, str(size), cache.texts_digest(texts()))
-    return (cache.entry("tokenizers", name, make) / "tokenizer.json").read_text()
+    return cache.entry("tokenizers", name, make, _read)
+
+
+def settled(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer without what the library leaves to chance: WordPiece's numbers, Unigram's last digits."""
+    state = json.loads(tokenizer.to_str())
+    model = state["model"]
+    if model["type"] == "WordPiece":
+        special = list(ROLES.values())
+        model["vocab"] = {token: n for n, token in enumerate([*special, *sorted(set(model["vocab"]) - set(special))])}
+    elif model["type"] == "Unigram":
+        model["vocab"] = [[piece, round(score, 6)] for piece, score in model["vocab"]]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _read(folder: cache.Path) -> str:
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    Tokenizer.from_str(text)
+    return text
 
 
 def pieces(texts: Iterable[str], most: int = 100_000) -> Iterator[str]:

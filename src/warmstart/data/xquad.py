@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from warmstart import screen
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
-from warmstart.data.texts import pick, place, read_splits, read_text, to_texts
+from warmstart.data.texts import pick, place, read_splits, read_text, to_frame, to_texts
 
 SHARE = 0.15
 
@@ -100,7 +100,7 @@ def read_squad(path: Path) -> pd.DataFrame | None:
     """A JSON file as SQuAD publishes them; None where it is something else.
 
     Raises:
-        UserError: it has no questions in its paragraphs.
+        UserError: it has no questions in its paragraphs, or a text cannot be encoded.
     """
     if not (path.is_file() and path.suffix.lower() == ".json"):
         return None
@@ -110,26 +110,36 @@ def read_squad(path: Path) -> pd.DataFrame | None:
     except (ValueError, TypeError, KeyError):
         return None
     try:
-        return pd.DataFrame(
+        rows = [
             {"title": article.get("title", number), "context": paragraph["context"], **question}
             for number, article in enumerate(articles)
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
-        )
+        ]
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not laid out as SQuAD: {error} is missing") from error
+    if not rows:
+        raise UserError(f"{path} has no questions")
+    return to_frame(rows, path)
 
 
 def found_answers(contexts: pd.Series, answers: pd.Series, where: str) -> pd.Series:
     """Answers as lists of (text, start); one that is not where it should be is taken from where it is, if there is one.
 
     Raises:
-        UserError: it is nowhere, or in several places; the first such row is named, and all are counted.
+        UserError: it is nowhere, or in several places; the first such row is named, and all are counted. Or it is not
+            laid out as an answer.
     """
     rows, wrong, moved = [], [], 0
     for number, (context, cell) in enumerate(zip(contexts, answers), 1):
         pairs = []
-        for text, start in as_pairs(cell):
+        try:
+            found = as_pairs(cell)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{where}, row {number}: every answer needs a text and an answer_start, a whole number ({error!r})"
+            ) from error
+        for text, start in found:
             if not text or context[start : start + len(text)] != text:
                 if not text or context.count(text) != 1:
                     wrong.append((number, text, start))

@@ -60,12 +60,14 @@ class Masked(nn.Module):
         self.head = make_head(backbone, self.task, backbone.target_size)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """One loss value per chosen position; the head is computed there only."""
+        """One loss value per chosen position; the head is computed there only. Where none can be, the loss is 0."""
         targets = backbone.targets(batch.x)
         chosen = self.choose(backbone, batch)
         x, hidden = self.corrupt(backbone, batch.x, targets, chosen)
         outputs, wanted = self.head(backbone(x, batch.mask, hidden).tokens[chosen]), targets[chosen]
         values = self.loss(outputs, wanted)
+        if not values.numel():
+            return StepOutput(values.sum(), 0)
         says_more = self.is_category and not self.training
         measures = {"masked_accuracy": (outputs.argmax(-1) == wanted).float().mean()} if says_more else {}
         return StepOutput(values.mean(), values.numel(), measures=measures)
@@ -92,7 +94,7 @@ class Masked(nn.Module):
             swapped = chosen & (lot < self.swap)
             able = targets[backbone.maskable(x)]
             targets = targets.clone()
-            targets[swapped] = able[torch.randint(len(able), (int(swapped.sum()),), device=able.device)]
+            targets[swapped] = able[torch.randint(max(1, len(able)), (int(swapped.sum()),), device=able.device)]
             x = backbone.assemble(targets)
         return x, chosen & (lot >= self.swap + self.keep)
 

@@ -19,6 +19,7 @@ TARGET = "warmstart.backbone.huggingface.HuggingFace"
 CARD, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 WANTED = ("*.json", WEIGHTS, "model-*-of-*.safetensors", "*.txt", "*.model")  # of a model on the hub
+OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")  # what is not fetched from the hub
 POOLINGS = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "lasttoken": "last"}
 
 
@@ -32,12 +33,20 @@ def adopt(config: DictConfig) -> DictConfig:
     Raises:
         UserError: there is no such model, or it is none that can be used without running code of its own.
     """
+    init = str(config.get("init") or "")
     if "pretrain" in config:
+        if HUB in init:
+            raise UserError(f"init={init}: say it of an arm, arm.NAME.init={init}, or of pretrain.init")
         node = adopt(config.pretrain).backbone
         return config if node is config.pretrain.backbone else _with(config, backbone=node, pretrain={"backbone": node})
-    word = str(config.get("init") or "").removeprefix(SHUFFLED).removeprefix(RANDOM)
+    word = init.removeprefix(SHUFFLED).removeprefix(RANDOM)
+    if init.startswith(RANDOM) and not word.startswith(HUB):
+        raise UserError(f"init={init}: {RANDOM} goes before {HUB}NAME_OR_DIR")
     if word.startswith(HUB):
         return _with(config, backbone=node_of(word, folder_of(word), OmegaConf.select(config, "backbone.pooling")))
+    backbone = config.get("backbone") or {}
+    if word in ("", "scratch") and backbone.get("_target_") == TARGET and backbone.get("architecture") is None:
+        raise UserError(f"backbone=huggingface needs init={HUB}NAME_OR_DIR")
     node = _saved_node(config, word)
     return config if node is None else _with(config, backbone=node)
 
@@ -87,6 +96,13 @@ def folder_of(word: str) -> Path:
 def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
     """The backbone's config node; whatever cannot be used is refused here, what needs torch last."""
     architecture = _read(word, folder / CARD)
+    if "warmstart" in architecture:
+        raise UserError(f"init={word}: this is a saved backbone of ours: give init={folder}, without {HUB}")
+    if _needs_kernel(architecture):
+        raise UserError(
+            f"init={word}: the model asks for a kernel from the hub (attn_implementation or use_kernels in its {CARD}), "
+            "which is code and so not allowed: take that out"
+        )
     tokenizer = folder / "tokenizer_config.json"
     if "auto_map" in {**architecture, **(_read(word, tokenizer) if tokenizer.exists() else {})}:
         raise UserError(f"init={word}: the model runs code of its own (auto_map in its config), which is not allowed")
@@ -99,6 +115,15 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
     pooling = pooling or _pooling(word, folder) or ("last" if is_decoder else "cls")
     pooler = pooling == "cls" and any(".pooler." in f".{name}" for name in names)
     return {"_target_": TARGET, "pooling": pooling, "pooler": pooler, "architecture": architecture}
+
+
+def _needs_kernel(node: Any) -> bool:
+    """Whether a configuration, or one inside it, names an implementation that is fetched as code."""
+    if not isinstance(node, dict):
+        return False
+    chosen = [node.get(f"{start}{kind}_implementation") for start in ("", "_") for kind in ("attn", "experts")]
+    is_asked = node.get("use_kernels") or any(name not in OWN for name in chosen)
+    return bool(is_asked) or any(_needs_kernel(value) for value in node.values())
 
 
 def _read(word: str, path: Path) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from warmstart import screen
 from warmstart.contracts import Spec, UserError, Vocabulary
-from warmstart.run.hub import WEIGHTS, decodes, folder_of, node_of, shard_names
+from warmstart.run.hub import CARD, WEIGHTS, decodes, folder_of, node_of, shard_names
 from warmstart.run.identity import file_sha256
 from warmstart.run.saved import SavedModel, spec_record
 
@@ -24,7 +26,7 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
         pooling: that of the config, where it is not what `adopt` chooses.
 
     Raises:
-        UserError: it is none that can be used, is damaged, or its tokenizer is another model's.
+        UserError: it is none that can be used, is damaged, or its tokenizer is larger than the model.
     """
     folder = folder_of(word)
     node = node_of(word, folder, pooling)
@@ -36,7 +38,8 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
     }
     head = _language_head(word, folder, node["architecture"]) if found["unexpected_keys"] else {}
     most = getattr(model.config, "max_position_embeddings", None) or 0
-    preprocessor, spec = _tokenizer(word, folder, len(model.get_input_embeddings().weight), most)
+    rows = len(model.get_input_embeddings().weight)
+    preprocessor, spec = _tokenizer(word, folder, node["architecture"], rows, most)
     card = {"stage": "hf", "backbone": node, "spec": spec_record(spec)}
     return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
 
@@ -48,12 +51,24 @@ def _load(word: str, folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
     settings = {"trust_remote_code": False, "local_files_only": True}
     if name != "AutoTokenizer":
         settings |= {"use_safetensors": True, "dtype": "float32", "attn_implementation": "eager"}
-        settings["output_loading_info"] = True
+        settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        return getattr(transformers, name).from_pretrained(folder, **settings)
+        found = getattr(transformers, name).from_pretrained(folder, **settings)
     except Exception as error:  # of every kind, by architecture
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"init={word}: {folder} cannot be loaded as {name}: {reason}") from error
+    if name != "AutoTokenizer":
+        _check_values(word, *found)
+    return found
+
+
+def _check_values(word: str, model: Any, found: dict[str, Any]) -> None:
+    """Refuse weights of another shape than the architecture's, and values that are not finite."""
+    for tensor, there, here in sorted(found["mismatched_keys"]):
+        raise UserError(f"init={word}: {tensor} is {tuple(there)} in its weights and {tuple(here)} by its {CARD}")
+    for tensor, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise UserError(f"init={word}: its weights hold values that are no numbers: {tensor}")
 
 
 def _language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict[str, Tensor]:
@@ -68,15 +83,23 @@ def _language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dic
     return {f"head.model.{n}": value for n, value in state if not n.startswith(trunk) and n not in shared}
 
 
-def _tokenizer(word: str, folder: Path, rows: int, most: int) -> tuple[dict[str, Any], Spec]:
+def _tokenizer(
+    word: str, folder: Path, architecture: dict[str, Any], rows: int, most: int
+) -> tuple[dict[str, Any], Spec]:
     """The state of a preprocessor with the model's tokenizer, and what its examples look like.
 
     Args:
         word: hf:NAME_OR_DIR.
         folder: the model's.
+        architecture: its config.json.
         rows: of the embedding.
         most: positions that the model has, 0 or less if it does not say.
     """
+    if (path := folder / "tokenizer.json").exists():
+        try:
+            Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers knows no other
+            raise UserError(f"init={word}: {path} is damaged: {error}") from error
     tokenizer = _load(word, folder, "AutoTokenizer")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise UserError(f"init={word}: no tokenizer.json can be made of the files in {folder}: put one there")
@@ -88,6 +111,14 @@ def _tokenizer(word: str, folder: Path, rows: int, most: int) -> tuple[dict[str,
             "the tokenizer is another model's"
         )
     named = tokenizer.special_tokens_map
+    doubts = [f"{size:,} tokens for {rows:,} rows of the embedding"] if 2 * size < rows else []
+    for role in ("pad", "bos", "eos", "cls", "sep", "mask"):
+        here, there = numbers.get(named.get(f"{role}_token")), architecture.get(f"{role}_token_id")
+        if None not in (here, there) and here not in (there if isinstance(there, list) else [there]):
+            doubts.append(f"{role}_token_id={here} where {CARD} says {there}")
+    if doubts:
+        doubt = f"warning: init={word}: the tokenizer may be another model's: it has {', '.join(doubts)}"
+        screen.say(doubt, style="yellow")
     first, last = ("cls_token", "bos_token"), ("sep_token", "eos_token")
     roles = {
         "padding": named.get("pad_token"),

@@ -55,6 +55,7 @@ def save_model(
     save_file(_tensors(objective), temporary / HEAD)
     if plain:
         torch.save(state, temporary / "pretrained_model.pth")
+    write_atomically(temporary / PREPROCESSOR, json.dumps(preprocessor.state()) + "\n")
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
     card = {
         "warmstart": run.record["environment"]["warmstart"],
@@ -63,9 +64,9 @@ def save_model(
         "experiment": run.record["experiment"],
         **parts,
         "spec": spec_record(spec),
+        "preprocessor_sha256": file_sha256(temporary / PREPROCESSOR),
     }
     write_atomically(temporary / CARD, json.dumps(card, indent=2) + "\n")
-    write_atomically(temporary / PREPROCESSOR, json.dumps(preprocessor.state()) + "\n")
     for name in (WEIGHTS, HEAD):
         with open(temporary / name, "rb") as stream:
             os.fsync(stream.fileno())
@@ -144,6 +145,11 @@ class SavedModel:
             card["backbone"]["_target_"]
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path / CARD} is damaged: {error}") from error
+        if card.get("preprocessor_sha256") not in (None, file_sha256(path / PREPROCESSOR)):
+            raise UserError(
+                f"{path / PREPROCESSOR} is not the one that was saved with the model: "
+                "the preprocessor is damaged, or another model's"
+            )
         return cls(path, card, spec, file_sha256(path / WEIGHTS), weights, head, preprocessor)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from pathlib import Path
 
+import transformers
 from omegaconf import DictConfig
 
 from warmstart import screen
@@ -26,25 +27,36 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """
     if config.format not in FORMATS:
         raise UserError(f"format={config.format}: give {' or '.join(FORMATS)}")
-    if config.folder is not None and Path(config.folder).exists():
-        raise UserError(f"folder={config.folder} is there already: name another one")
+    if config.folder is not None:
+        check_free(Path(config.folder))
     trained = chosen(config)
     screen.say(f"exporting {trained.path}")
     model, saved = exported(trained, trained.config(tuple(config.trust)))
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
     folder = Path(config.folder) if config.folder is not None else run.path / "model"
-    with run.recording():
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        model.save_pretrained(temporary)
-        rebuild(saved.preprocessor).export(temporary)
-        temporary.rename(folder)
+    transformers.logging.disable_progress_bar()
+    with run.recording(), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+        whole = Path(temporary) / folder.name
+        whole.mkdir()
+        model.save_pretrained(whole)
+        rebuild(saved.preprocessor).export(whole)
+        whole.rename(folder)
     name = type(model).__name__
     screen.say(f"{name}: {folder}")
     screen.next_command(f'python -c "from transformers import {name}; {name}.from_pretrained({str(folder)!r})"')
     return run
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that is there already, or cannot be made."""
+    try:
+        if folder.exists():
+            raise UserError(f"folder={folder} is there already: name another one")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".").cleanup()
+    except OSError as error:
+        raise UserError(f"folder={folder} cannot be made: {error.strerror}") from error
 
 
 def chosen(config: DictConfig) -> RunFolder:

@@ -22,6 +22,7 @@ from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.start import find_start, given_preprocessor, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
+from warmstart.trainer.build import check_interval
 from warmstart.trainer.pictures import Confusions, Projector
 from warmstart.trainer.texts import Examples
 
@@ -39,13 +40,13 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         config = resumed.config(tuple(config.trust))
         config.init = same_start(config, resumed.record["parent"])
     data, module, lineage = assemble(config)
+    rows = data.sample("validation", ROWS)
+    start = pooled_features(module, rows) if lineage["transfer"] else None
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
     run.update(**lineage)
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
     pictures = [Projector(), Confusions(), Examples()] if config.pictures else []
-    rows = data.sample("validation", ROWS)
-    start = pooled_features(module, rows) if lineage["transfer"] else None
     with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
         if config.test:
             trainer.test(module, datamodule=data, verbose=False)
@@ -78,6 +79,7 @@ def assemble(
     data = parts.task_data(config, given_preprocessor(config, start), like.source if like else None).prepare(
         splits, like
     )
+    check_interval(config.trainer, len(data.train_loader))
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer = None
     if start is not None:

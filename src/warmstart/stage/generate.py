@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from warmstart.run.lineage import find
 from warmstart.stage.restore import exported
 from warmstart.stage.train import runs_folder
 
+LEARNED = ("wpe", "position_embeddings", "embed_positions")  # what transformers calls embeddings of positions
+
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Write `samples` continuations of `prompt`, by the pretraining run that `run=` names.
@@ -34,11 +37,14 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     if not model.can_generate():
         raise UserError(f"{pretrained.path} was not pretrained to predict what comes next: use objective=causal")
     preprocessor = rebuild(saved.preprocessor)
-    start = preprocessor.prompt(str(config.prompt))
-    if len(start) + config.length > (most := saved.spec.shape[0]):
+    prompt = "" if config.prompt is None else str(config.prompt)
+    start = preprocessor.prompt(prompt)
+    longest = len(start) + config.length
+    if longest > (most := positions(model)):
+        raise UserError(f"prompt and length come to {longest}, and the model has {most} positions: ask for less")
+    if longest > (most := saved.spec.shape[0]):
         screen.say(
-            f"warning: prompt and length come to {len(start) + config.length}, and the model has seen {most} at most",
-            style="yellow",
+            f"warning: prompt and length come to {longest}, and the model has seen {most} at most", style="yellow"
         )
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": pretrained.record["id"], "weights_sha256": saved.weights_sha256})
@@ -47,13 +53,18 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         ids = torch.tensor([start] * config.samples)
         found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=config.length, **settings)
         answers = [preprocessor.decode(row[len(start) :]) for row in found.tolist()]
-        prompt = str(config.prompt)
         lines = (json.dumps({"prompt": prompt, "continuation": answer}, ensure_ascii=False) for answer in answers)
         write_atomically(run.path / "generated.jsonl", "".join(f"{line}\n" for line in lines))
         for answer in answers:
             sys.stdout.write(f"{prompt}{answer}\n")
     screen.say(f"generated: {run.path / 'generated.jsonl'}")
     return run
+
+
+def positions(model: Any) -> float:
+    """How long a row can get: without end for a model of transformers that has no embedding of positions."""
+    tables = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding))
+    return model.config.max_position_embeddings if any(name.endswith(LEARNED) for name in tables) else math.inf
 
 
 def sampling(config: DictConfig) -> dict[str, Any]:

@@ -154,15 +154,20 @@ def check_fit(config: DictConfig) -> None:
     if not objective.needs <= _abilities(config.backbone):
         raise UserError(
             f"objective={names['objective']} needs a backbone that {' and '.join(ABLE[n] for n in objective.needs)}, "
-            f"which this {names['backbone']} does not: choose {_or(_backbones(source.modality, objective.needs))}"
+            f"which this {names['backbone']} does not: choose {_or(_able(config, objective.needs))}"
         )
     predicts = objective.predicts or _shape(config.backbone).target_kind
-    if objective.needs and predicts != _shape(config.backbone).target_kind:
-        raise UserError(f"objective={names['objective']} predicts names, and data={names['data']} is made of values")
+    made_of = getattr(_shape(config.backbone), "target_kind", "value")
+    if predicts != made_of and (objective.needs or (objective.target is None and predicts == "value")):
+        words = {"value": "values", "category": "names"}
+        raise UserError(
+            f"objective={names['objective']} predicts {words[predicts]}, and data={names['data']}, which is "
+            f"{source.modality}, is made of {words[made_of]}"
+        )
     if objective.target is not None and objective.target not in source.offers:
         raise UserError(
             f"objective={names['objective']} needs targets of kind {objective.target}, "
-            f"but data={names['data']} offers {' and '.join(sorted(source.offers))}"
+            f"but data={names['data']} offers {' and '.join(sorted(source.offers)) or 'none'}"
         )
     changes = OmegaConf.to_container(config.data.augment, resolve=True)
     if objective.views > 1 and Augment(lambda x: x, source.modality, **changes).changes_nothing:
@@ -194,6 +199,14 @@ def _options(group: str, fits: Callable[[DictConfig], bool]) -> list[str]:
 
 def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:
     return _options("backbone", lambda node: modality in _shape(node).modalities and needs <= _abilities(node))
+
+
+def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
+    """Backbones that can do what an objective needs, or where the backbone is given, objectives that it can serve."""
+    if "architecture" not in config.backbone:
+        return _backbones(get_object(config.data._target_).modality, needs)
+    able = _abilities(config.backbone)
+    return _options("objective", lambda node: frozenset() < get_object(node._target_).needs <= able)
 
 
 def _losses(kind: str) -> list[str]:

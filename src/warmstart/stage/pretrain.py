@@ -19,6 +19,7 @@ from warmstart.run.saved import save_model
 from warmstart.stage import parts
 from warmstart.stage.start import find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
+from warmstart.trainer.build import check_interval
 from warmstart.trainer.pictures import Projector, Reconstructions
 from warmstart.trainer.snapshots import Snapshots
 from warmstart.trainer.texts import Examples
@@ -76,6 +77,7 @@ def assemble(
     start, parent = find_start(config)
     data = parts.generic_data(config, given_preprocessor(config, start), like.source if like else None)
     data.prepare(splits, like)
+    check_interval(config.trainer, len(data.train_loader))
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     objective = parts.build_seeded(
         config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)

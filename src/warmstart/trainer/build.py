@@ -97,6 +97,27 @@ def build_trainer(
         raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from error
 
 
+def check_interval(config: DictConfig, batches: int) -> None:
+    """Refuse a validation that no epoch reaches.
+
+    Args:
+        config: the `trainer` group.
+        batches: those of all training rows.
+
+    Raises:
+        UserError: `val_check_interval` is more than the batches that an epoch is limited to.
+    """
+    limit = config.get("overfit_batches") or config.get("limit_train_batches")
+    limit = 1.0 if limit is None else limit
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    interval = config.get("val_check_interval")
+    if isinstance(interval, int) and interval > batches and config.get("check_val_every_n_epoch") is not None:
+        raise UserError(
+            f"trainer.val_check_interval={interval} is more than the {batches} batches of an epoch: "
+            "set trainer.check_val_every_n_epoch=null, or less"
+        )
+
+
 def fit(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None = None
 ) -> None:

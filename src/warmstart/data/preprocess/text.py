@@ -21,9 +21,11 @@ from warmstart.data.duplicates import Overlap
 from warmstart.data.ragged import Ragged
 from warmstart.data.text_duplicates import find_shared_text
 from warmstart.data.texts import read_lines, read_table
+from warmstart.data.xquad import read_squad
 
 CHUNK = 2_000  # rows tokenised at a time
 TOO_LONG = ("truncate", "error")
+PARTS = ("values", "starts", "whole", "bytes")
 
 
 class Preprocessor:
@@ -61,7 +63,7 @@ class Preprocessor:
         self.model, self.size = model, vocabulary
         self.context, self.stride, self.too_long = context, stride, too_long
         self.columns = list(columns)
-        self.tokenizer, self.roles = tokenizer, roles or tokenizing.ROLES
+        self.tokenizer, self.roles = tokenizer, dict(roles or tokenizing.ROLES)
 
     def fit(self, x: pd.DataFrame) -> None:
         """Train the tokenizer."""
@@ -102,9 +104,10 @@ class Preprocessor:
         rows = self.whole(x)
         longer = np.flatnonzero(rows.whole > self.context)
         if len(longer) and self.too_long == "error":
+            start = " ".join(self._texts(x.iloc[longer[:1]])).strip()[:40]
             raise UserError(
-                f"row {longer[0] + 1} of {len(x):,} and {len(longer) - 1:,} others are longer than "
-                f"data.tokenizer.context={self.context} tokens: raise it, or set data.tokenizer.too_long=truncate"
+                f"{len(longer):,} of {len(x):,} rows are longer than data.tokenizer.context={self.context} tokens, "
+                f"the first begins {start!r}: raise it, or set data.tokenizer.too_long=truncate"
             )
         if len(longer):
             screen.say(
@@ -120,12 +123,10 @@ class Preprocessor:
         """Rows of all their token numbers, from the cache where the same tokenizer cut the same texts before."""
         digests = [cache.texts_digest(self._texts(x[[name]], "\x1f")) for name in x if name in ("text", "pair")]
         name = cache.key(self.tokenizer, str(self.context) if "pair" in x else "", *digests)
-        folder = cache.entry("tokens", name, lambda folder: self._cut(x, folder))
-        values, starts, whole = (
-            np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("values", "starts", "whole")
+        values, starts, whole, size = cache.entry(
+            "tokens", name, lambda folder: self._cut(x, folder), lambda folder: cache.arrays(folder, PARTS)
         )
-        size = int(np.load(folder / "bytes.npy"))
-        return Ragged(values, starts, whole, self.vocabulary.padding, self.context, self.suffix, size)
+        return Ragged(values, starts, whole, self.vocabulary.padding, self.context, self.suffix, int(size))
 
     def _cut(self, x: pd.DataFrame, folder: Path) -> None:
         """Write all rows' tokens, in the smallest type that holds the vocabulary."""
@@ -190,7 +191,8 @@ class Preprocessor:
         names = ("text", "pair")[: len(self.columns)]
         if Path(path).suffix.lower() in (".txt", ".text", "") and len(self.columns) == 1:
             return pd.DataFrame({"text": read_lines(Path(path))})
-        return read_table(path, dict(zip(names, self.columns)))
+        squad = read_squad(Path(path)) if self.columns == ["question", "context"] else None
+        return read_table(path, dict(zip(names, self.columns)), squad)
 
     def export(self, folder: Path) -> None:
         """Write the tokenizer as transformers reads it."""
