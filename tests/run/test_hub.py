@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tests.backbone.test_huggingface import TOKENIZER, saved_folder
 
+from warmstart.backbone.huggingface import HuggingFace
 from warmstart.contracts import UserError
-from warmstart.run.hub import adopt
+from warmstart.run.hub import TARGET, adopt
 from warmstart.run.hub_model import open_hub
 
 
@@ -143,6 +144,11 @@ def cut_weights(folder: Path) -> None:
         (lambda f: change(f / "config.json", model_type="nonesuch"), "model_type=nonesuch"),
         (lambda f: change(f / "config.json", model_type="vit"), "no encoder or decoder of texts"),
         (lambda f: change(f / "config.json", quantization_config={}), "full precision"),
+        (lambda f: change(f / "config.json", _attn_implementation="a/kernel"), "a kernel from the hub"),
+        (lambda f: change(f / "config.json", attn_implementation={"": "flash_attention_3"}), "a kernel from the hub"),
+        (lambda f: change(f / "config.json", use_kernels=True), "a kernel from the hub"),
+        (lambda f: change(f / "config.json", inner={"attn_implementation": "a/kernel"}), "a kernel from the hub"),
+        (lambda f: change(f / "config.json", warmstart="1.0"), "saved backbone of ours.*without hf:"),
         (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter"),
         (replace_weights, r"no model\.safetensors.*pickle"),
         (cut_weights, "truncated or damaged"),
@@ -156,6 +162,58 @@ def test_what_cannot_be_used_is_refused_at_once(spoil: Callable[[Path], None], m
             refused()
         assert str(error.value).startswith(f"init=hf:{folder}: ")
         assert len(str(error.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "message"), [((3, 3), 0.0, r"is \(3, 3\) in"), (None, torch.nan, "no numbers")]
+)
+def test_weights_of_another_shape_or_that_are_no_numbers_are_named(
+    shape: tuple[int, ...] | None, value: float, message: str, folder: Path
+):
+    tensors = load_file(path := folder / "model.safetensors")
+    name = min(name for name in tensors if name.endswith("query.weight"))
+    save_file({**tensors, name: torch.full(shape or tensors[name].shape, value)}, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=message) as error:
+        open_hub(f"hf:{folder}")
+    assert name.removeprefix("bert.") in str(error.value)
+
+
+def test_a_damaged_tokenizer_is_said_to_be(folder: Path):
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json is damaged"):
+        open_hub(f"hf:{folder}")
+
+
+def test_a_tokenizer_that_may_be_another_models_is_warned_of(folder: Path, capfd: pytest.CaptureFixture):
+    open_hub(f"hf:{folder}")
+    assert "warning" not in capfd.readouterr().err
+    change(folder / "config.json", pad_token_id=7)
+    open_hub(f"hf:{folder}")
+    assert f"pad_token_id={TOKENIZER.pad_token_id} where config.json says 7" in capfd.readouterr().err
+
+
+def test_how_a_config_says_to_run_the_model_is_not_followed(folder: Path):
+    whole = open_hub(f"hf:{folder}")
+    odd = {"_attn_implementation": "flash_attention_2", "return_dict": False, "chunk_size_feed_forward": 7}
+    change(folder / "config.json", **odd)
+    again = open_hub(f"hf:{folder}")
+    assert all(torch.equal(again.weights[name], value) for name, value in whole.weights.items())
+    backbone = HuggingFace(again.spec, again.card["backbone"]["architecture"])
+    assert backbone(torch.tensor([[1, 2, 3]])).tokens.shape == (1, 3, backbone.width)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"init": "random:latest"}, "random: goes before hf:NAME_OR_DIR"),
+        ({"init": "random:scratch"}, "random: goes before hf:NAME_OR_DIR"),
+        ({"init": "scratch", "backbone": {"_target_": TARGET}}, "backbone=huggingface needs init=hf:NAME_OR_DIR"),
+        ({"init": "hf:x", "pretrain": {"init": "scratch"}}, r"say it of an arm, arm\.NAME\.init=hf:x, or of pretrain"),
+    ],
+)
+def test_an_init_that_says_nothing_is_refused(settings: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        adopt(OmegaConf.create({"backbone": {}, **settings}))
 
 
 def test_another_models_tokenizer_is_refused(folder: Path):

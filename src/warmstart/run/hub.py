@@ -100,8 +100,8 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
         raise UserError(f"init={word}: this is a saved backbone of ours: give init={folder}, without {HUB}")
     if _needs_kernel(architecture):
         raise UserError(
-            f"init={word}: the model asks for a kernel from the hub (attn_implementation or use_kernels in its {CARD}), "
-            "which is code and so not allowed: take that out"
+            f"init={word}: the model asks for a kernel from the hub, which is code and so not allowed: "
+            f"take attn_implementation and use_kernels out of its {CARD}"
         )
     tokenizer = folder / "tokenizer_config.json"
     if "auto_map" in {**architecture, **(_read(word, tokenizer) if tokenizer.exists() else {})}:

@@ -48,11 +48,13 @@ def _load(word: str, folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
     """A model by an auto class of transformers, and what was missing from its file or unexpected in it."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    settings = {"trust_remote_code": False, "local_files_only": True}
-    if name != "AutoTokenizer":
-        settings |= {"use_safetensors": True, "dtype": "float32", "attn_implementation": "eager"}
-        settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
+        if name != "AutoTokenizer":
+            config = transformers.AutoConfig.from_pretrained(folder, **settings)
+            config._attn_implementation = "eager"  # which an argument does not bring about where config.json says other
+            settings |= {"config": config, "use_safetensors": True, "dtype": "float32"}
+            settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         found = getattr(transformers, name).from_pretrained(folder, **settings)
     except Exception as error:  # of every kind, by architecture
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

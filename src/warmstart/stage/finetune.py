@@ -40,6 +40,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         config = resumed.config(tuple(config.trust))
         config.init = same_start(config, resumed.record["parent"])
     data, module, lineage = assemble(config)
+    check_interval(config.trainer, len(data.train_loader))
     rows = data.sample("validation", ROWS)
     start = pooled_features(module, rows) if lineage["transfer"] else None
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
@@ -79,7 +80,6 @@ def assemble(
     data = parts.task_data(config, given_preprocessor(config, start), like.source if like else None).prepare(
         splits, like
     )
-    check_interval(config.trainer, len(data.train_loader))
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer = None
     if start is not None:

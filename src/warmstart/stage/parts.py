@@ -154,7 +154,7 @@ def check_fit(config: DictConfig) -> None:
     if not objective.needs <= _abilities(config.backbone):
         raise UserError(
             f"objective={names['objective']} needs a backbone that {' and '.join(ABLE[n] for n in objective.needs)}, "
-            f"which this {names['backbone']} does not: choose {_or(_able(config, objective.needs))}"
+            f"which this backbone={names['backbone']} does not: choose {_or(_able(config, objective.needs))}"
         )
     predicts = objective.predicts or _shape(config.backbone).target_kind
     made_of = getattr(_shape(config.backbone), "target_kind", "value")

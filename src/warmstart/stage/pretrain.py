@@ -38,6 +38,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         config = resumed.config(tuple(config.trust))
         config.init = same_start(config, resumed.record["parent"])
     data, module, lineage = assemble(config)
+    check_interval(config.trainer, len(data.train_loader))
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
     run.update(**lineage)
@@ -77,7 +78,6 @@ def assemble(
     start, parent = find_start(config)
     data = parts.generic_data(config, given_preprocessor(config, start), like.source if like else None)
     data.prepare(splits, like)
-    check_interval(config.trainer, len(data.train_loader))
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     objective = parts.build_seeded(
         config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
