@@ -150,8 +150,9 @@ def masked(words: list[str]) -> None:
     transformers.logging.set_verbosity_error()
     root = f"{os.environ['WARMSTART_DATA']}/movie_reviews"
     config = config_of(
-        *("stage=pretrain", "experiment=sst2", f"data.root={root}", "pictures=false", "data.pack=128"),
-        *("trainer.max_steps=20", "trainer.val_check_interval=20", "trainer.limit_val_batches=1", *words),
+        *("stage=pretrain", "experiment=sst2", f"data.root={root}", "pictures=false", "objective.ratio=0.15"),
+        *(f"data.batch_size={BATCH}", f"data.pack={BLOCK}", f"trainer.max_steps={STEPS}"),
+        *(f"trainer.val_check_interval={STEPS}", "trainer.limit_val_batches=1", *words),
     )
     data, *_ = pretrain.assemble(config)
     blocks = data.parts["train"][0].padded(slice(0, BATCH * STEPS))[0]

@@ -123,6 +123,14 @@ def test_pairs_are_cut_so_that_both_are_seen():
     assert row[-1] == preprocessor.vocabulary.end
 
 
+def test_packing_takes_both_texts_of_a_pair_whole():
+    pairs = pd.DataFrame({"text": ["the cat"], "pair": [" ".join(TEXTS)]})
+    rows = fitted(context=30).whole(pairs)
+    assert len(rows) == 2
+    assert len(rows.values) > 30
+    assert rows.size == sum(len(text) for text in pairs.iloc[0])
+
+
 def test_the_settings_of_a_task_go_with_the_tokenizer_of_the_pretraining():
     adapted = fitted().adapted(Preprocessor(model="bpe", context=32, columns=["sentence"]))
     assert adapted.tokenizer == fitted().tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import tokenizers
 
 from warmstart.contracts import UserError
 
 Read = TypeVar("Read")
+
+FORMAT = 1  # to be raised when entries are made in another way
 
 
 def folder() -> Path:
@@ -23,8 +27,8 @@ def folder() -> Path:
 
 
 def key(*parts: bytes | str) -> str:
-    """SHA-256 of the parts, in order."""
-    digest = hashlib.sha256()
+    """SHA-256 of the parts, in order, and of what else the entries depend on."""
+    digest = hashlib.sha256(f"{FORMAT} {tokenizers.__version__}".encode())
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little") + data)
@@ -51,7 +55,10 @@ def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Pa
         try:
             return read(final)
         except Exception:  # of whatever library reads it
-            shutil.rmtree(final)
+            aside = final.with_name(f".{name[:16]}-{os.getpid()}-damaged")
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                final.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
             return read(_made(kind, name, make))
     except OSError as error:
         raise UserError(

@@ -1,9 +1,17 @@
 """Cross-entropy."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.loss import takes
+
+
+def is_likelihood(loss: Callable[..., Tensor]) -> bool:
+    """Whether a loss is the negative log-likelihood, so that perplexity follows from it."""
+    settings = getattr(loss, "keywords", {})
+    return getattr(loss, "func", loss) is cross_entropy and not settings.get("label_smoothing")
 
 
 @takes("category")

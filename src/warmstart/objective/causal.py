@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
-from warmstart.loss.cross_entropy import cross_entropy
+from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.objective.head import make_head
 
 PROMPT = 16  # tokens of an example that TensorBoard shows the continuation of
@@ -75,7 +75,12 @@ class Causal(nn.Module):
         return [f"**{decode(row[:PROMPT])}**{decode(row[PROMPT:])}" for row in x.tolist()]
 
     def summary(self, loss: float, spec: Spec) -> dict[str, float]:
-        """Perplexity per token, and bits per byte of raw text, by which tokenizers can be compared."""
+        """Perplexity per token, and bits per byte of raw text, where the loss is the tokens' likelihood.
+
+        Bits per byte compare tokenizers, as long as these keep the whole text: none that lower-cases or knows not all.
+        """
+        if not is_likelihood(self.loss):
+            return {}
         found = {"perplexity": math.exp(min(loss, 700))}
         if spec.bytes_per_token:
             found["bits_per_byte"] = loss / math.log(2) / spec.bytes_per_token

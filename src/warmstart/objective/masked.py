@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
-from warmstart.loss.cross_entropy import cross_entropy
+from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_head
 
@@ -126,8 +126,8 @@ class Masked(nn.Module):
         return lines
 
     def summary(self, loss: float, spec: Spec) -> dict[str, float]:
-        """Perplexity of the hidden tokens."""
-        return {"perplexity": math.exp(min(loss, 700))} if self.is_category else {}
+        """Perplexity of the chosen tokens, where the loss is their likelihood."""
+        return {"perplexity": math.exp(min(loss, 700))} if is_likelihood(self.loss) else {}
 
     def metrics(self) -> dict[str, Any]:
         """None: the loss says it all."""

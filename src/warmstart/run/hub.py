@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from warmstart.contracts import UserError
+from warmstart.run.folder import check_targets
 from warmstart.run.lineage import latest
 
 HUB = "hf:"
@@ -68,9 +69,12 @@ def _saved_node(config: DictConfig, word: str) -> dict[str, Any] | None:
         path = latest(Path(config.output_dir), "pretrain", config.experiment).path if word == "latest" else Path(word)
         card = next(place for place in (path / "model" / CARD, path / CARD) if place.is_file())
         node = json.loads(card.read_text())["backbone"]
-        return node if node["_target_"] == TARGET else None
+        if node["_target_"] != TARGET:
+            return None
     except (UserError, StopIteration, OSError, ValueError, KeyError, TypeError):
         return None  # whoever opens it says what is wrong
+    check_targets({"backbone": node}, card)
+    return node
 
 
 def folder_of(word: str) -> Path:
@@ -114,7 +118,9 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
     is_decoder = decodes(word, architecture)
     pooling = pooling or _pooling(word, folder) or ("last" if is_decoder else "cls")
     pooler = pooling == "cls" and any(".pooler." in f".{name}" for name in names)
-    return {"_target_": TARGET, "pooling": pooling, "pooler": pooler, "architecture": architecture}
+    node = {"_target_": TARGET, "pooling": pooling, "pooler": pooler, "architecture": architecture}
+    check_targets({"backbone": node}, folder / CARD)
+    return node
 
 
 def _needs_kernel(node: Any) -> bool:

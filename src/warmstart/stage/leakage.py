@@ -44,11 +44,13 @@ def warn_of_other_splits(config: DictConfig, pretraining: RunFolder) -> None:
         theirs, ours = OmegaConf.load(pretraining.path / "config.yaml").data, config.data
     except (OSError, YAMLError, OmegaConfBaseException):
         return
-    place = ("_target_", "root", "seed")
-    before, now = theirs.get("split_seed"), ours.get("split_seed")
-    if all(theirs.get(key) == ours.get(key) for key in place) and before != now:
-        screen.say(
-            f"warning: {pretraining.path} was pretrained with data.split_seed={before}, so it has seen rows that "
-            f"data.split_seed={now} tests on: pretrain with the same data.split_seed",
-            style="yellow",
-        )
+    if any(theirs.get(key) != ours.get(key) for key in ("_target_", "root", "seed")):
+        return
+    for key in ("split_seed", "target", "config"):
+        before, now = theirs.get(key), ours.get(key)
+        if before != now:
+            screen.say(
+                f"warning: {pretraining.path} was pretrained with data.{key}={before}, so it has seen rows that "
+                f"data.{key}={now} tests on: pretrain with the same data.{key}",
+                style="yellow",
+            )

@@ -84,8 +84,8 @@ def assemble(
     )
     lineage = {}
     if start is not None:
-        lineage = {"parent": parent, "transfer": load_start(backbone, start)}
-        load_head(objective, start)
+        transfer = load_start(backbone, start)
+        lineage = {"parent": parent, "transfer": {**transfer, "head": load_head(objective, start)}}
     module = PretrainModule(
         backbone,
         objective,

@@ -82,11 +82,14 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
     return transfer
 
 
-def load_head(objective: nn.Module, start: SavedModel) -> None:
-    """Go on with the start's head where it is of the same form as the objective's."""
+def load_head(objective: nn.Module, start: SavedModel) -> str:
+    """Go on with the start's head where it is of the same form as the objective's; say and return loaded or fresh."""
     own = {name: value.shape for name, value in objective.state_dict().items()}
     if own and own == {name: value.shape for name, value in start.head.items()}:
         load_weights(objective, start.head, f"{start.name} (head)")
+        return "loaded"
+    screen.say(f"the head is a new one: {start.name} has none of this form", style="yellow")
+    return "fresh"
 
 
 def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:

@@ -24,6 +24,7 @@ from warmstart.run.seal import check_seal, write_seal
 from warmstart.stage import parts, tuning
 from warmstart.stage.arms import BUDGETS, PRETRAINING, Sizes, arm_config, budget_of, finetunings, pretrainings
 from warmstart.stage.leakage import find_overlap
+from warmstart.stage.start import find_start, given_preprocessor
 from warmstart.stage.train import runs_folder
 from warmstart.sweep import launch
 from warmstart.sweep.schedule import Rules
@@ -158,7 +159,8 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         [budget, len(labelled_subset(splits.train.y, splits.labels, 0, **budget_of(budget)))]
         for budget in config.transfer.labels
     ]
-    generic = parts.generic_data(config.pretrain).prepare()
+    start, _ = find_start(config.pretrain)
+    generic = parts.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     overlap = {**find_overlap(generic, splits), "generic": parts.short_name(config.pretrain.data)}
     return {"sizes": {"labelled": labelled, "examples": examples_of(config, generic)}, "overlap": overlap}
 
@@ -180,8 +182,12 @@ def check_settings(config: DictConfig) -> None:
         arms = chosen.budgets[budget]
         if not isinstance(arms, ListConfig) or not set(arms) <= {*config.arm, *chosen.arms}:
             raise UserError(f"transfer.budgets.{budget}={arms}: give a list of arms: {', '.join(config.arm)}")
-    if any(config.trainer[name] is not None for name in ("max_time", "max_tokens")) and set(chosen.budgets) - {"steps"}:
+    if any(config.trainer[name] is not None for name in ("max_time", "max_tokens")) and any(
+        arms for budget, arms in chosen.budgets.items() if budget != "steps"
+    ):
         raise UserError("transfer.budgets beyond steps are multiples of steps: give trainer.max_steps or max_epochs")
+    if config.pretrain.data.pack is not None and chosen.budgets.get("total"):
+        raise UserError("transfer.budgets.total counts rows, which blocks of pretrain.data.pack are not: leave it out")
     if chosen.seeds % chosen.pretrain_seeds:
         raise UserError(
             f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "

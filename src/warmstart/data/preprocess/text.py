@@ -101,7 +101,7 @@ class Preprocessor:
         Raises:
             UserError: a row is longer than the context, and `too_long` is error.
         """
-        rows = self.whole(x)
+        rows = self._rows(x)
         longer = np.flatnonzero(rows.whole > self.context)
         if len(longer) and self.too_long == "error":
             start = " ".join(self._texts(x.iloc[longer[:1]])).strip()[:40]
@@ -120,7 +120,11 @@ class Preprocessor:
         return (spans.align if target == "span" else tagging.align)(self, x, y)
 
     def whole(self, x: pd.DataFrame) -> Ragged:
-        """Rows of all their token numbers, from the cache where the same tokenizer cut the same texts before."""
+        """A row for every text with all its token numbers; second texts are rows of their own, after the first ones."""
+        return self._rows(pd.concat([x[name] for name in x], ignore_index=True).to_frame("text"))
+
+    def _rows(self, x: pd.DataFrame) -> Ragged:
+        """Rows of token numbers, from the cache where the same tokenizer cut the same texts before."""
         digests = [cache.texts_digest(self._texts(x[[name]], "\x1f")) for name in x if name in ("text", "pair")]
         name = cache.key(self.tokenizer, str(self.context) if "pair" in x else "", *digests)
         values, starts, whole, size = cache.entry(
@@ -160,10 +164,12 @@ class Preprocessor:
         return normalize(counts.log1p())
 
     def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap | None:
-        """Test rows whose text the generic rows hold too; None where one of them holds no texts."""
+        """Test rows of which a text is in the generic rows too; None where one of them holds no texts."""
         if "text" not in generic or "text" not in test:
             return None
-        return find_shared_text(self._texts(generic), self._texts(test[["text"]]))
+        found = [find_shared_text(self._texts(generic), self._texts(test[[name]])) for name in test]
+        exact = set().union(*(part.exact for part in found))
+        return Overlap(sorted(exact), sorted(set().union(*(part.near for part in found)) - exact))
 
     def decode(self, numbers: Sequence[int]) -> str:
         """Text, special tokens left out."""
