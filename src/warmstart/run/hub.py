@@ -119,7 +119,10 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
     pooling = pooling or _pooling(word, folder) or ("last" if is_decoder else "cls")
     pooler = pooling == "cls" and any(".pooler." in f".{name}" for name in names)
     node = {"_target_": TARGET, "pooling": pooling, "pooler": pooler, "architecture": architecture}
-    check_targets({"backbone": node}, folder / CARD)
+    try:
+        check_targets({"backbone": node}, folder / CARD)
+    except UserError as error:
+        raise UserError(f"init={word}: {error}") from error
     return node
 
 
