@@ -199,7 +199,9 @@ def test_shares_of_the_rows_are_budgets_too(cli):
         assert row["difference"] == pytest.approx(oriented)
 
 
-@pytest.mark.parametrize("experiment", ["digits", "vectors", "transfer_conflict", "cifar10", "table", "images", "sst2", "text"])
+@pytest.mark.parametrize(
+    "experiment", ["digits", "vectors", "transfer_conflict", "cifar10", "table", "images", "sst2", "text"]
+)
 def test_pretraining_and_finetuning_split_the_data_alike_whatever_is_overridden(experiment: str, composed):
     needs = {"table": ["data.root=x", "data.target=y"], "images": ["data.root=x"]}
     needs["text"] = ["data.root=x", "data.text=x", "data.target=y"]
