@@ -168,6 +168,8 @@ def explain(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
         siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
         place = str(cause.full_key).rpartition(".")[0] or "the config"
+        if place.startswith("pretrain.") and not siblings:
+            return f"{place} is the same for both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
         return f"{cause.full_key}: there is no such key. {_nearest(str(cause.key), siblings, f'In {place}')}"
     if "No match in the defaults list" in message:
         return f"{message.split(' No match')[0]} This stage and experiment have no such part."

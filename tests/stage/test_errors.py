@@ -30,6 +30,7 @@ def refused(outcome: Outcome, *parts: str) -> None:
         (("stage=pretrain", "backbone=resnet50"), ("backbone=resnet50 does not exist", "resnet18")),
         (("experiment=digit",), ("experiment=digit does not exist", "digits")),
         (("stage=pretrain", "optimizer.lrate=1"), ("optimizer.lrate", "no such key", "lr")),
+        (("experiment=sst2", "pretrain.backbone.width=8"), ("pretrain.backbone is the same", "set backbone.width")),
         (("stage=pretrain", "trainer.max_epoch=1"), ("trainer.max_epoch", "max_epochs")),
         (("stage=pretrain", "strategy=full"), ("strategy",)),
         (("stage=evaluate", "loss=mse"), ("loss",)),
