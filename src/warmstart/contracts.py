@@ -60,7 +60,8 @@ class Spec:
     """What one preprocessed example and its target look like.
 
     `labels` names the outputs; `center` and `spread` are the mean and standard deviation of real-valued targets.
-    Examples made of tokens have a `vocabulary`, and `bytes_per_token` of their raw form.
+    Examples made of tokens have a `vocabulary`, and `bytes_per_token` of their raw form; those that last have `seconds`
+    from one position to the next.
     """
 
     modality: str
@@ -70,6 +71,7 @@ class Spec:
     spread: tuple[float, ...] = ()
     vocabulary: Vocabulary | None = None
     bytes_per_token: float = 0.0
+    seconds: float = 0.0
 
     @property
     def outputs(self) -> int:
@@ -164,7 +166,7 @@ class Preprocessor(Protocol):
 
 
 class Source(Protocol):
-    """One data set. `offers` names the kinds of target it has: category, categories, value, span, tags."""
+    """One data set. `offers` names the kinds of target it has: category, categories, value, span, tags, text."""
 
     modality: ClassVar[str]
     offers: ClassVar[frozenset[str]]

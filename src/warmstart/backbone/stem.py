@@ -39,7 +39,7 @@ class FeatureStem(ValueStem):
         self.target_size = 1
         self.direction = nn.Parameter(torch.randn(self.positions, width) * 0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, F) to (B, F, D)."""
         return x[:, :, None] * self.direction
 
@@ -68,7 +68,7 @@ class PatchStem(ValueStem):
         self.target_size = channels * patch * patch
         self.project = nn.Linear(self.target_size, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C, H, W) to (B, T, D)."""
         return self.project(self.targets(x))
 
@@ -99,7 +99,7 @@ class TextStem(nn.Module):
         self.register_buffer("special", self._among(spec.vocabulary.special), persistent=False)
         self.register_buffer("joined", self._among(spec.vocabulary.joined), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T) to (B, T, D)."""
         return self.embedding(x)
 

@@ -116,7 +116,7 @@ class Transformer(nn.Module):
         Raises:
             UserError: a sequence is longer than the learned positions.
         """
-        tokens = self.embed(x, hidden)
+        tokens = self.embed(x, mask, hidden)
         length, device, causal = tokens.shape[1], tokens.device, self.architecture.causal
         everywhere = sight(mask, length, device, causal)
         near = everywhere
@@ -128,11 +128,11 @@ class Transformer(nn.Module):
         tokens = self.norm(tokens)
         return Features(tokens, self.pool(tokens, mask))
 
-    def embed(self, x: Tensor, hidden: Tensor | None) -> Tensor:
+    def embed(self, x: Tensor, mask: Tensor | None, hidden: Tensor | None) -> Tensor:
         """(B, ...) to the tokens (B, T, D) that the first block sees."""
         if hidden is not None and self.mask_token is None:
             x = self.stem.hide(x, hidden)
-        tokens = self.stem(x)
+        tokens = self.stem(x, mask)
         if hidden is not None and self.mask_token is not None:
             tokens = torch.where(hidden[:, :, None], self.mask_token, tokens)
         if self.position is not None:

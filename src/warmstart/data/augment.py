@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.contracts import UserError
+from warmstart.data.augment_frames import hide_bands, hide_gaps, warp_and_stretch
 
 
 class Augment:
@@ -24,6 +25,10 @@ class Augment:
         flip: mirror half of the images left to right.
         colour: strength of random brightness and contrast per example and scale per channel.
         noise: standard deviation of Gaussian noise, in standard deviations of the data.
+        warp: of the bands of speech, at most this share up or down.
+        stretch: speech is at most this share faster.
+        bands: most neighbouring bands of speech to hide, twice.
+        gaps: most neighbouring positions of speech to hide, twice.
     """
 
     def __init__(
@@ -35,20 +40,30 @@ class Augment:
         flip: bool = False,
         colour: float = 0.0,
         noise: float = 0.0,
+        warp: float = 0.0,
+        stretch: float = 0.0,
+        bands: int = 0,
+        gaps: int = 0,
     ):
         if modality != "image" and (shift or crop < 1 or flip or colour):
             raise UserError(f"data.augment: shift, crop, flip and colour are for images; this data is {modality}")
+        if modality != "speech" and (warp or stretch or bands or gaps):
+            raise UserError(f"data.augment: warp, stretch, bands and gaps are for speech; this data is {modality}")
+        if min(warp, stretch, bands, gaps) < 0 or max(warp, stretch) >= 1:
+            raise UserError("data.augment: warp and stretch must be 0 or more and below 1, bands and gaps 0 or more")
         if modality == "text" and noise:
             raise UserError(f"data.augment.noise={noise} is added to values; this data is {modality}")
         if not 0 < crop <= 1:
             raise UserError(f"data.augment.crop={crop}: must be above 0 and at most 1")
         self.scale = scale
         self.shift, self.crop, self.flip, self.colour, self.noise = shift, crop, flip, colour, noise
+        self.warp, self.stretch, self.bands, self.gaps = warp, stretch, bands, gaps
 
     @property
     def changes_nothing(self) -> bool:
         """Whether every change is off."""
-        return not (self.shift or self.flip or self.colour or self.noise or self.crop < 1)
+        images = self.shift or self.flip or self.colour or self.crop < 1
+        return not (images or self.noise or self.warp or self.stretch or self.bands or self.gaps)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Scaled and changed, of the same shape as the raw x."""
@@ -59,6 +74,12 @@ class Augment:
         x = self.scale(x)
         if self.colour:
             x = self._recolour(x)
+        if self.warp or self.stretch:
+            x = warp_and_stretch(x, self.warp, self.stretch)
+        if self.bands:
+            x = hide_bands(x, self.bands)
+        if self.gaps:
+            x = hide_gaps(x, self.gaps)
         if self.noise:
             x = x + self.noise * torch.randn_like(x)
         return x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,17 @@ def fingerprint(splits: Splits) -> str:
     for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
         for values in () if rows is None else (rows.x, rows.y):
             if isinstance(values, pd.DataFrame):
-                plain = values.map(lambda cell: " ".join(cell) if isinstance(cell, list) else cell)
+                plain = values.map(_hashable)
                 values = pd.util.hash_pandas_object(plain, index=False).to_numpy()
             if values is not None and values.dtype == object:
                 digest.update(json.dumps(values.tolist()).encode())
             elif values is not None:
                 digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
+
+
+def _hashable(cell: Any) -> Any:
+    """A cell as pandas can hash it."""
+    if isinstance(cell, np.ndarray):
+        return cell.tobytes()
+    return " ".join(cell) if isinstance(cell, list) else cell

@@ -18,7 +18,7 @@ from warmstart.data.ragged import Packed
 from warmstart.data.splits import labelled_subset
 
 EVALUATION_BATCH = 512
-PLACES = ("span", "tags")  # targets that are places in the input, so that both are encoded together
+PLACES = ("span", "tags", "text")  # targets that are places in the input, or must fit it: both are encoded together
 
 
 class MemoryDataModule(pl.LightningDataModule):
@@ -107,6 +107,7 @@ class MemoryDataModule(pl.LightningDataModule):
             spread,
             getattr(self.preprocessor, "vocabulary", None),
             getattr(held_out, "bytes_per_token", 0.0),
+            getattr(self.preprocessor, "seconds", 0.0),
         )
         return self
 

@@ -1,0 +1,48 @@
+"""Manifests: tables that name sound files, as speech toolkits use them, or hold them, as `datasets` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from warmstart.contracts import UserError
+from warmstart.data.sounds import inside, read_sounds
+from warmstart.data.texts import pick, read_file
+
+COLUMNS = ("audio", "audio_filepath", "path", "file")  # where sounds are looked for, in this order
+SHOWN = 5
+
+
+def read_manifest(path: Path, column: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The sounds that a CSV, TSV, Parquet, JSON or JSON lines file names, and its table.
+
+    Args:
+        path: the manifest; the files that it names are in its folder, or below it.
+        column: which names them; None for the first of audio, audio_filepath, path and file that there is.
+
+    Raises:
+        UserError: the manifest or a sound is missing or broken, or a name leads out of its folder.
+    """
+    frame = read_file(path)
+    return sounds_of(frame, str(path), path.parent, column), frame
+
+
+def sounds_of(frame: pd.DataFrame, where: str, root: Path, column: str | None = None) -> pd.DataFrame:
+    """The sounds of a table: paths below `root`, or the content of files; see `read_manifest`."""
+    column = column or next((name for name in COLUMNS if name in frame), COLUMNS[0])
+    cells = pick(frame, column, where, "data.audio")
+    if cells.map(lambda cell: isinstance(cell, dict)).all():
+        names = [f"{where}, row {row}" for row in range(1, len(cells) + 1)]
+        if all(cell.get("bytes") for cell in cells):
+            return read_sounds([cell["bytes"] for cell in cells], names)
+        cells = cells.map(lambda cell: cell.get("path"))
+    empty = cells.isna() | cells.astype(str).str.strip().eq("")
+    if empty.any():
+        raise UserError(f"{where}, row {int(empty.to_numpy().argmax()) + 1}: column {column} names no file")
+    paths = [inside(root, str(name)) for name in cells]
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        raise UserError(f"{where} names {len(missing):,} of {len(paths):,} files that are not there: {shown}")
+    return read_sounds(paths, [str(path) for path in paths])

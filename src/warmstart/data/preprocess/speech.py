@@ -1,0 +1,204 @@
+"""Speech: waveforms become log-mel frames once, a few of them to a position."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from warmstart.contracts import UserError
+from warmstart.data import cache
+from warmstart.data.duplicates import Overlap
+from warmstart.data.frames import Frames
+from warmstart.data.manifest import read_manifest
+from warmstart.data.ragged import Ragged
+from warmstart.data.sounds import read_sounds, resampled, sound_files
+
+CHUNK = 256  # waveforms transformed at a time
+FLOOR = 1e-6  # of the power, before the logarithm
+NORMS = ("utterance", "global")
+
+
+class Preprocessor:
+    """Raw inputs are tables with the columns audio (waveforms), rate (Hz) and file.
+
+    Args:
+        rate: of the waveforms, in Hz; others are resampled.
+        mels: bands, evenly spaced on the mel scale from 0 Hz to half the rate.
+        window: of a frame, in seconds.
+        hop: from frame to frame, in seconds.
+        stack: frames that make up one position.
+        normalise: each band to mean 0 and standard deviation 1 over each utterance, or by global statistics.
+        longest: of an utterance, in seconds.
+        mean: the fitted state of normalise=global, one number per band.
+        std: likewise.
+    """
+
+    def __init__(
+        self,
+        rate: int = 16_000,
+        mels: int = 40,
+        window: float = 0.025,
+        hop: float = 0.01,
+        stack: int = 2,
+        normalise: str = "utterance",
+        longest: float = 20.0,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ):
+        if normalise not in NORMS:
+            raise UserError(f"data.frames.normalise={normalise}: give {' or '.join(NORMS)}")
+        if min(rate, mels, window, hop, stack, longest) <= 0 or window < hop:
+            raise UserError(
+                "data.frames: rate, mels, window, hop, stack and longest must be above 0, and window at least hop"
+            )
+        self.rate, self.mels, self.window, self.hop = rate, mels, window, hop
+        self.stack, self.normalise, self.longest = stack, normalise, longest
+        self.mean, self.std = mean, std
+
+    @property
+    def seconds(self) -> float:
+        """From one position to the next."""
+        return self.stack * self.hop
+
+    def fit(self, x: pd.DataFrame) -> None:
+        """Mean and standard deviation of each band over all frames, where these are to be used."""
+        if self.normalise == "global":
+            values = torch.cat(self._frames(x))
+            self.mean, self.std = values.mean(0).tolist(), values.std(0).clamp(min=1e-3).tolist()
+
+    def encode(self, x: pd.DataFrame) -> Frames:
+        """Normalised frames (V, stack, mels) of all utterances, float16; made once, then found in the cache.
+
+        Raises:
+            UserError: an utterance is shorter than a frame or longer than the limit.
+        """
+        context = math.ceil(self.longest / self.seconds)
+        seconds = np.array([len(values) for values in x["audio"]]) / x["rate"].to_numpy()
+        if (wrong := np.flatnonzero(seconds < self.window)).size:
+            raise UserError(f"{x['file'].iloc[wrong[0]]} is shorter than a frame of data.frames.window={self.window} s")
+        if (wrong := np.flatnonzero(seconds > self.longest)).size:
+            row = wrong[0]
+            raise UserError(
+                f"{x['file'].iloc[row]} is {seconds[row]:.1f} s long, as are {len(wrong) - 1:,} others longer than "
+                f"data.frames.longest={self.longest}: cut it into shorter pieces or raise the limit"
+            )
+
+        def make(folder: Path) -> None:
+            rows = [self._stacked(frames) for frames in self._frames(x)]
+            starts = np.cumsum([0, *map(len, rows)])
+            values = torch.cat(rows).numpy() if rows else np.zeros((0, self.stack, self.mels), np.float16)
+            np.save(folder / "values.npy", values)
+            np.save(folder / "starts.npy", starts)
+
+        digest = [values.tobytes() for values in x["audio"]]
+        name = cache.key(repr(self.state()), repr(x["rate"].tolist()), *digest)
+        values, starts = cache.entry("frames", name, make, lambda found: cache.arrays(found, ("values", "starts")))
+        return Frames(values, np.asarray(starts), context)
+
+    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Frames, Ragged | None]:
+        """Frames, and the label numbers of each transcript.
+
+        Raises:
+            UserError: a transcript has more labels than its frames can hold.
+        """
+        frames = self.encode(x)
+        if y is None:
+            return frames, None
+        needed = np.array([len(row) + sum(a == b for a, b in itertools.pairwise(row)) for row in y])
+        if (wrong := np.flatnonzero(needed > frames.lengths)).size:
+            row = wrong[0]
+            raise UserError(
+                f"{x['file'].iloc[row]}: its text of {len(y[row])} labels cannot fit its {frames.lengths[row]} "
+                f"positions of {self.seconds:g} s; {len(wrong):,} of {len(x):,} utterances are like this: "
+                "remove them, or lower data.frames.stack or data.frames.hop"
+            )
+        lengths = np.array([len(row) for row in y])
+        flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in y])
+        return frames, Ragged(flat, np.cumsum([0, *lengths]), lengths, -1, int(lengths.max()))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Float32; encoding has scaled everything."""
+        return x.float()
+
+    def flat(self, x: Frames) -> np.ndarray:
+        """Mean and standard deviation of each band over each half of an utterance (N, 4 mels)."""
+        rows = []
+        for start, stop in zip(x.starts, x.starts[1:]):
+            frames = x.values[start:stop].astype(np.float32).reshape(-1, self.mels)
+            rows.append(np.concatenate([s for half in np.array_split(frames, 2) for s in (half.mean(0), half.std(0))]))
+        return np.stack(rows)
+
+    def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap | None:
+        """Test rows whose waveform is that of a generic row, sample by sample."""
+        known = {values.tobytes() for values in generic["audio"]}
+        return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])
+
+    def read(self, path: str) -> pd.DataFrame:
+        """A sound file, a folder of them, or a manifest."""
+        place = Path(path)
+        if place.is_dir():
+            files = sound_files(place)
+            if not files:
+                raise UserError(f"{path} holds no sound files")
+            return read_sounds(files, [str(file) for file in files])
+        if place.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
+            return read_manifest(place)[0]
+        if not place.is_file():
+            raise UserError(f"{path}: there is no such file")
+        return read_sounds([place], [path])
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON."""
+        names = ("rate", "mels", "window", "hop", "stack", "normalise", "longest", "mean", "std")
+        return {"kind": "speech", **{name: getattr(self, name) for name in names}}
+
+    def _stacked(self, frames: Tensor) -> Tensor:
+        """Normalised frames (T, mels) as positions (ceil(T / stack), stack, mels), zeros at the end."""
+        if self.normalise == "global":
+            frames = (frames - torch.tensor(self.mean)) / torch.tensor(self.std)
+        else:
+            frames = (frames - frames.mean(0)) / frames.std(0, correction=0).clamp(min=0.1)
+        frames = F.pad(frames, (0, 0, 0, -len(frames) % self.stack))
+        return frames.view(-1, self.stack, self.mels).half()
+
+    def _frames(self, x: pd.DataFrame) -> list[Tensor]:
+        """The logarithm of the mel power spectrum of each waveform, (T, mels)."""
+        from transformers.audio_utils import mel_filter_bank
+
+        size, hop = round(self.window * self.rate), round(self.hop * self.rate)
+        points = 2 ** math.ceil(math.log2(size))
+        filters = mel_filter_bank(
+            points // 2 + 1,
+            self.mels,
+            0.0,
+            self.rate / 2,
+            self.rate,
+            norm=None,
+            mel_scale="htk",
+            triangularize_in_mel_space=True,
+        )
+        filters, window = torch.from_numpy(filters).float(), torch.hann_window(size, periodic=False)
+        with ThreadPoolExecutor() as pool:
+            waves = list(pool.map(lambda values, rate: resampled(values, rate, self.rate), x["audio"], x["rate"]))
+        lengths = np.array([max(1, 1 + (len(wave) - size) // hop) for wave in waves])
+        frames: list[Tensor] = [torch.empty(0)] * len(waves)
+        order = np.argsort(lengths)
+        for start in range(0, len(order), CHUNK):
+            rows = order[start : start + CHUNK]
+            batch = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(waves[row]) for row in rows], batch_first=True)
+            batch = F.pad(batch, (0, max(0, size - batch.shape[1])))
+            batch = batch.unfold(1, size, hop) * window
+            power = torch.fft.rfft(batch, points).abs().square()
+            logs = (power @ filters).clamp(min=FLOOR).log()
+            for place, row in enumerate(rows):
+                frames[row] = logs[place, : lengths[row]].clone()
+        return frames

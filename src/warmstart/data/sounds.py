@@ -1,0 +1,77 @@
+"""Sound files to waveforms: one channel, as they were recorded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+import soxr
+
+from warmstart.contracts import UserError
+
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif"})
+LONGEST = 3600.0  # seconds that are read at all
+
+
+def sound_files(folder: Path) -> list[Path]:
+    """The sound files below a folder, sorted; hidden ones are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def read_sounds(sounds: Sequence[Path | bytes], names: Sequence[str]) -> pd.DataFrame:
+    """A table with the columns audio (a waveform (S,), float32 from -1 to 1), rate (Hz) and file, read in parallel.
+
+    Args:
+        sounds: paths, or the content of files.
+        names: what a message calls each.
+
+    Raises:
+        UserError: one is not a readable sound, is empty, silent or too long, or holds values that are no numbers.
+    """
+    with ThreadPoolExecutor() as pool:
+        read = list(pool.map(read_sound, sounds, names))
+    audio = np.empty(len(read), dtype=object)
+    audio[:] = [values for values, _ in read]
+    return pd.DataFrame({"audio": audio, "rate": [rate for _, rate in read], "file": list(names)})
+
+
+def read_sound(sound: Path | bytes, name: str) -> tuple[np.ndarray, int]:
+    """The waveform (S,), channels averaged, and its rate; see `read_sounds`."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(sound) if isinstance(sound, bytes) else str(sound)) as file:
+            if file.frames > LONGEST * file.samplerate:
+                raise UserError(f"{name} is {file.frames / file.samplerate:,.0f} s long: cut it into shorter pieces")
+            values, rate = file.read(dtype="float32", always_2d=True).mean(1), file.samplerate
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].removeprefix(f"Error opening {str(sound)!r}: ")
+        raise UserError(f"{name} is not a readable sound: {reason}") from error
+    if not len(values):
+        raise UserError(f"{name} holds no sound: it has no samples")
+    if not np.isfinite(values).all():
+        raise UserError(f"{name} holds samples that are no numbers: save it again")
+    if not values.any():
+        raise UserError(f"{name} is silent: every sample is zero")
+    return values, rate
+
+
+def resampled(values: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """A waveform at another rate, band-limited, by soxr."""
+    return values if rate == wanted else soxr.resample(values, rate, wanted)
+
+
+def inside(root: Path, name: str) -> Path:
+    """The file of this name below a folder.
+
+    Raises:
+        UserError: it is elsewhere, by `..`, an absolute path or a link.
+    """
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{name} is not below {root}: a manifest names files in its own folder")
+    return path
