@@ -66,7 +66,8 @@ def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
         folder = output_dir or tmp_path / "outputs"
         with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
             try:
-                status = main.run(compose("train", overrides=[*words, f"output_dir={folder}"]))
+                typed = any(word.startswith("experiment=") for word in words)
+                status = main.run(compose("train", overrides=[*words, f"output_dir={folder}"]), typed)
             except (HydraException, OmegaConfBaseException) as error:
                 screen.error(explain(error))
                 status = main.USER_MISTAKE

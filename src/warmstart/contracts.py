@@ -217,7 +217,8 @@ class Objective(Protocol):
     `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head.
 
     `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
-    has one for each. A self-supervised one may have `summary(loss, spec)`: what else the held-out loss says, by name.
+    has one for each. One that makes the former of the latter says by `made_of` which targets it needs. A
+    self-supervised one may have `summary(loss, spec)`: what else the held-out loss says, by name.
     """
 
     target: ClassVar[str | None]

@@ -22,6 +22,7 @@ from warmstart.check import check, explain
 from warmstart.contracts import Unmet, UserError
 from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
+from warmstart.run.lineage import follow
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
@@ -33,7 +34,8 @@ OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def _job(config: DictConfig) -> None:
-    status = run(config)
+    typed = any(word.startswith("experiment=") for word in HydraConfig.get().overrides.task)
+    status = run(config, typed)
     if HydraConfig.get().mode == hydra.types.RunMode.RUN and status:
         sys.exit(status)
 
@@ -60,8 +62,13 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
-def run(config: DictConfig) -> int:
-    """Check a composed config and run its stage, or the job of a sweep that it names; return the exit status."""
+def run(config: DictConfig, typed: bool = True) -> int:
+    """Check a composed config and run its stage, or the job of a sweep that it names; return the exit status.
+
+    Args:
+        config: as Hydra composed it.
+        typed: whether its experiment was asked for; else a stage that starts from a run takes that of the run.
+    """
     try:
         if config.sweep.job:
             command = importlib.import_module("warmstart.sweep.command")
@@ -70,7 +77,7 @@ def run(config: DictConfig) -> int:
             raise UserError(f"sweep.resume={config.sweep.resume} takes up a sweep: add -m")
         config = OmegaConf.masked_copy(config, [key for key in config if key != "sweep"])
         check(config)
-        config = adopt(config)
+        config = adopt(config if typed else follow(config))
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))

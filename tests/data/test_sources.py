@@ -1,4 +1,4 @@
-"""Every source in conf/data but texts: what it declares is what a batch holds, and its parts never overlap."""
+"""Sources but of texts and recordings: what one declares is what a batch holds, and its parts never overlap."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from warmstart.data.module import GenericDataModule, TaskDataModule
 from warmstart.main import CONF
 from warmstart.stage.parts import build
 
+ELSEWHERE = ("text", "speech")
 SOURCES = sorted(
-    path.stem for path in (CONF / "data").glob("*.yaml") if get_object(OmegaConf.load(path)._target_).modality != "text"
+    path.stem
+    for path in (CONF / "data").glob("*.yaml")
+    if get_object(OmegaConf.load(path)._target_).modality not in ELSEWHERE
 )
 
 

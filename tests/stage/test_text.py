@@ -54,10 +54,7 @@ def test_masked_pretraining_then_finetuning_on_the_same_tokens(cli, reviews: Pat
     (tmp_path / "lines.txt").write_text("a lovely warm film\nthe plot was dull and stale\n")
     (tmp_path / "table.csv").write_text("review\na lovely warm film\nthe plot was dull and stale\n")
     answers = [
-        [
-            json.loads(line)
-            for line in cli("stage=predict", "experiment=text", f"input={tmp_path / name}").out.splitlines()
-        ]
+        [json.loads(line) for line in cli("stage=predict", f"input={tmp_path / name}").out.splitlines()]
         for name in ("lines.txt", "table.csv")
     ]
     assert answers[0] == answers[1]

@@ -28,14 +28,16 @@ def read_manifest(path: Path, column: str | None = None) -> tuple[pd.DataFrame, 
     return sounds_of(frame, str(path), path.parent, column), frame
 
 
-def sounds_of(frame: pd.DataFrame, where: str, root: Path, column: str | None = None) -> pd.DataFrame:
-    """The sounds of a table: paths below `root`, or the content of files; see `read_manifest`."""
+def sounds_of(
+    frame: pd.DataFrame, where: str, root: Path, column: str | None = None, on_error: str = "raise"
+) -> pd.DataFrame:
+    """The sounds of a table: paths below `root`, or the content of files; see `read_manifest` and `read_sounds`."""
     column = column or next((name for name in COLUMNS if name in frame), COLUMNS[0])
     cells = pick(frame, column, where, "data.audio")
     if cells.map(lambda cell: isinstance(cell, dict)).all():
         names = [f"{where}, row {row}" for row in range(1, len(cells) + 1)]
         if all(cell.get("bytes") for cell in cells):
-            return read_sounds([cell["bytes"] for cell in cells], names)
+            return read_sounds([cell["bytes"] for cell in cells], names, on_error)
         cells = cells.map(lambda cell: cell.get("path"))
     empty = cells.isna() | cells.astype(str).str.strip().eq("")
     if empty.any():
@@ -45,4 +47,4 @@ def sounds_of(frame: pd.DataFrame, where: str, root: Path, column: str | None = 
     if missing:
         shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         raise UserError(f"{where} names {len(missing):,} of {len(paths):,} files that are not there: {shown}")
-    return read_sounds(paths, [str(path) for path in paths])
+    return read_sounds(paths, [str(path) for path in paths], on_error)

@@ -18,6 +18,7 @@ from warmstart.data.ragged import Packed
 from warmstart.data.splits import labelled_subset
 
 EVALUATION_BATCH = 512
+SHOWN = 4  # raw validation rows that are kept to be looked at
 PLACES = ("span", "tags", "text")  # targets that are places in the input, or must fit it: both are encoded together
 
 
@@ -82,6 +83,8 @@ class MemoryDataModule(pl.LightningDataModule):
         is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training = self.training_rows(splits)
         self.raw = training.x
+        held_out = splits.validation
+        self.shown = held_out.take(evenly(len(held_out), SHOWN)).x
         chosen = {
             "train": training,
             "validation": splits.validation,
@@ -118,7 +121,7 @@ class MemoryDataModule(pl.LightningDataModule):
     def sample(self, part: str, count: int) -> Batch:
         """Raw rows of a part, spread evenly over it."""
         x, y = self.parts[part]
-        return take(x, y, torch.linspace(0, len(x) - 1, min(count, len(x))).long())
+        return take(x, y, torch.from_numpy(evenly(len(x), count)))
 
     @property
     def batch_tokens(self) -> float | None:
@@ -231,6 +234,11 @@ class TaskDataModule(MemoryDataModule):
     def fitting_rows(self, splits: Splits) -> Rows:
         """A new preprocessor sees the inputs of all training rows, labelled or not."""
         return splits.train
+
+
+def evenly(rows: int, count: int) -> np.ndarray:
+    """Numbers of at most `count` rows, evenly over all."""
+    return np.linspace(0, rows - 1, min(count, rows)).astype(np.int64)
 
 
 def encode(preprocessor: Preprocessor, x: Any, target: str | None, y: Any = None) -> tuple[Any, Any]:

@@ -12,9 +12,11 @@ import pandas as pd
 import soundfile
 import soxr
 
+from warmstart import screen
 from warmstart.contracts import UserError
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif"})
+ON_ERROR = ("raise", "skip")
 LONGEST = 3600.0  # seconds that are read at all
 
 
@@ -24,21 +26,38 @@ def sound_files(folder: Path) -> list[Path]:
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def read_sounds(sounds: Sequence[Path | bytes], names: Sequence[str]) -> pd.DataFrame:
+def read_sounds(sounds: Sequence[Path | bytes], names: Sequence[str], on_error: str = "raise") -> pd.DataFrame:
     """A table with the columns audio (a waveform (S,), float32 from -1 to 1), rate (Hz) and file, read in parallel.
 
     Args:
         sounds: paths, or the content of files.
         names: what a message calls each.
+        on_error: raise, or skip, which leaves broken sounds out and lists them; the table's index says which are left.
 
     Raises:
         UserError: one is not a readable sound, is empty, silent or too long, or holds values that are no numbers.
     """
+    if on_error not in ON_ERROR:
+        raise UserError(f"data.on_error={on_error}: give {' or '.join(ON_ERROR)}")
+
+    def read(sound: Path | bytes, name: str) -> tuple[np.ndarray, int] | UserError:
+        try:
+            return read_sound(sound, name)
+        except UserError as error:
+            return error
+
     with ThreadPoolExecutor() as pool:
-        read = list(pool.map(read_sound, sounds, names))
-    audio = np.empty(len(read), dtype=object)
-    audio[:] = [values for values, _ in read]
-    return pd.DataFrame({"audio": audio, "rate": [rate for _, rate in read], "file": list(names)})
+        found = list(pool.map(read, sounds, names))
+    broken = [error for error in found if isinstance(error, UserError)]
+    if broken and (on_error == "raise" or len(broken) == len(found)):
+        raise broken[0]
+    if broken:
+        screen.say(f"left out {len(broken):,} of {len(found):,} sounds:", style="yellow")
+        for error in broken:
+            screen.say(f"  {error}", style="yellow")
+    kept = [row for row, one in enumerate(found) if not isinstance(one, UserError)]
+    audio = pd.Series([found[row][0] for row in kept], dtype=object, index=kept)
+    return pd.DataFrame({"audio": audio, "rate": [found[row][1] for row in kept], "file": [names[row] for row in kept]})
 
 
 def read_sound(sound: Path | bytes, name: str) -> tuple[np.ndarray, int]:

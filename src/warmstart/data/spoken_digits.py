@@ -30,8 +30,7 @@ REPEATS = 2  # how often each recording is used, when strings of digits train
 class SpokenDigits:
     """1,200 recordings that come with the package, or all 3,000 by `root`.
 
-    Validation is by recordings 0 to 4 of the speakers that train, or by the last 5 where the official split tests on the
-    first.
+    Validation is by recordings 0 to 4 of the speakers that train; where the official split tests on these, the last 5.
 
     Args:
         frames: makes the preprocessor.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.loss.mse import mse
+from warmstart.objective.choice import choose
 from warmstart.objective.head import make_head
 
 
@@ -74,16 +75,7 @@ class Masked(nn.Module):
 
     def choose(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Chosen positions (B, T): the share `ratio` of those of each example that may be hidden, rounded."""
-        able = backbone.maskable(batch.x)
-        if batch.mask is not None:
-            able = able & (batch.mask > 0)
-        draws = torch.rand(able.shape, device=able.device)
-        if self.whole:
-            draws = draws.gather(1, backbone.words(batch.x))
-        draws = draws.masked_fill(~able, 2)
-        count = (able.sum(1) * self.ratio).round().clamp(min=1).long()
-        limit = draws.sort(1).values.gather(1, count[:, None] - 1)
-        return (draws <= limit) & able
+        return choose(backbone, batch, self.ratio, self.whole)
 
     def corrupt(self, backbone: Backbone, x: Tensor, targets: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs with some of the chosen positions swapped, and which positions (B, T) are to be hidden."""

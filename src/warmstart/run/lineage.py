@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
+
+# The stages whose runs a stage starts from, where its `run` names one.
+NAMED = {
+    "evaluate": ("finetune",),
+    "predict": ("finetune",),
+    "export": ("finetune", "pretrain"),
+    "generate": ("pretrain",),
+}
 
 
 def runs_of(output_dir: Path, stage: str, experiment: str) -> list[RunFolder]:
@@ -48,6 +58,24 @@ def finished(path: Path, stage: str | None = None) -> RunFolder:
     if stage is not None and run.record["stage"] != stage:
         raise UserError(f"{path} is a {run.record['stage']} run; a {stage} run is needed here")
     return run
+
+
+def follow(config: DictConfig) -> DictConfig:
+    """The config with the experiment of the run that `run` names: the newest of all, or the one at a path."""
+    stages = NAMED.get(config.stage)
+    if stages is None:
+        return config
+    found = Path(config.run)
+    if config.run == "latest":
+        output = Path(config.output_dir)
+        names = [(stage, path.name) for stage in stages for path in (output / stage).glob("*")]
+        runs = [run for name in names for run in runs_of(output, *name) if run.record["status"] == "done"]
+        if not runs:
+            return config
+        found = max(runs, key=lambda run: run.record["id"]).path
+    followed = config.copy()
+    followed.experiment = finished(found).record.get("experiment", config.experiment)
+    return followed
 
 
 def find(word: str, output_dir: Path, stage: str, experiment: str) -> RunFolder:

@@ -158,7 +158,9 @@ def check_fit(config: DictConfig) -> None:
         )
     predicts = objective.predicts or _shape(config.backbone).target_kind
     made_of = getattr(_shape(config.backbone), "target_kind", "value")
-    if predicts != made_of and (objective.needs or (objective.target is None and predicts == "value")):
+    if getattr(objective, "made_of", predicts) != made_of and (
+        objective.needs or (objective.target is None and predicts == "value")
+    ):
         words = {"value": "values", "category": "names"}
         raise UserError(
             f"objective={names['objective']} predicts {words[predicts]}, and data={names['data']}, which is "

@@ -21,6 +21,7 @@ from warmstart.stage.start import find_start, given_preprocessor, load_head, loa
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
 from warmstart.trainer.pictures import Projector, Reconstructions
+from warmstart.trainer.recordings import Players
 from warmstart.trainer.snapshots import Snapshots
 from warmstart.trainer.texts import Examples
 
@@ -44,7 +45,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     run.update(**lineage)
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     model = (module.backbone, module.objective, data.spec, data.preprocessor)
-    own = [Reconstructions(), Projector(), Examples()] if config.pictures else []
+    own = [Reconstructions(), Projector(), Examples(), Players()] if config.pictures else []
     if config.snapshots:
         own.append(
             Snapshots(

@@ -35,15 +35,17 @@ class Reconstructions(pl.Callback):
     """Inputs, what the network saw, and what it rebuilt, below each other at every validation."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, for objectives that rebuild images."""
-        if trainer.datamodule.spec.modality != "image" or not hasattr(pl_module.objective, "pictures"):
+        """Draw, for objectives that rebuild what can be drawn."""
+        drawn = getattr(trainer.datamodule.preprocessor, "drawn", None)
+        if drawn is None or not hasattr(pl_module.objective, "pictures"):
             return
         batch = _first_rows(trainer, PICTURES, pl_module.device)
         torch.manual_seed(0)
         with torch.inference_mode():
             kinds = pl_module.objective.pictures(pl_module.backbone, batch.x)
         writer = trainer.logger.writer
-        writer.add_image("input, corrupted, rebuilt", _grid([kind.cpu() for kind in kinds]), trainer.global_step)
+        grid = _grid([drawn(kind).cpu() for kind in kinds])
+        writer.add_image("input, corrupted, rebuilt", grid, trainer.global_step)
 
 
 class Projector(pl.Callback):

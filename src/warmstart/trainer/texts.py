@@ -20,7 +20,7 @@ class Examples(pl.Callback):
         positions, must still serve training.
         """
         decode = getattr(trainer.datamodule.preprocessor, "decode", None)
-        if decode is None or not hasattr(pl_module.objective, "examples"):
+        if not hasattr(pl_module.objective, "examples"):
             return
         device, training = pl_module.device, pl_module.training
         raw = trainer.datamodule.sample("validation", EXAMPLES).to(device)

@@ -48,6 +48,10 @@ class Preprocessor:
         shape = (-1, 1, 1)
         return (x - self.mean.to(x.device).view(shape)).mul_(1 / self.std.to(x.device).view(shape))
 
+    def drawn(self, x: Tensor) -> Tensor:
+        """A scaled batch as pictures (B, C, H, W)."""
+        return x
+
     def read(self, path: str) -> np.ndarray:
         """An image file, a folder of them, or a table of pixel values with one row per image."""
         if Path(path).suffix.lower() in (".csv", ".parquet", ".pq"):

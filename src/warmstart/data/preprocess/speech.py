@@ -129,6 +129,10 @@ class Preprocessor:
         """Float32; encoding has scaled everything."""
         return x.float()
 
+    def drawn(self, x: Tensor) -> Tensor:
+        """A batch (B, T, stack, mels) as pictures of spectrograms (B, 1, mels, T * stack), low bands below."""
+        return x.flatten(1, 2).transpose(1, 2).flip(1)[:, None]
+
     def flat(self, x: Frames) -> np.ndarray:
         """Mean and standard deviation of each band over each half of an utterance (N, 4 mels)."""
         rows = []

@@ -1,0 +1,78 @@
+"""Name hidden positions by a fixed random quantiser: BEST-RQ (Chiu et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.loss.cross_entropy import cross_entropy
+from warmstart.objective.choice import choose
+
+
+class Quantised(nn.Module):
+    """A share `ratio` of the positions is hidden; each is to be told from the other codes of a codebook, not rebuilt.
+
+    A position's class is the nearest code, by cosine, to a random projection of its values; neither is ever trained.
+
+    Args:
+        backbone: one that can hide positions, whose targets are values.
+        spec: what an example looks like.
+        loss: of the outputs at chosen positions.
+        ratio: share of the positions that may be hidden.
+        whole: choose all positions of a word, or none.
+        codes: of the codebook.
+        dimensions: of the projection.
+    """
+
+    target: ClassVar = None
+    needs: ClassVar = frozenset({"hide"})
+    predicts: ClassVar = "category"
+    made_of: ClassVar = "value"
+    default_loss: ClassVar = staticmethod(cross_entropy)
+    task: ClassVar = None
+    views: ClassVar = 1
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        spec: Spec,
+        loss: LossFunction,
+        ratio: float = 0.5,
+        whole: bool = True,
+        codes: int = 512,
+        dimensions: int = 16,
+    ):
+        super().__init__()
+        if not 0 < ratio < 1:
+            raise UserError(f"objective.ratio={ratio}: must be above 0 and below 1")
+        if codes < 2 or dimensions < 1:
+            raise UserError(f"objective.codes={codes}, dimensions={dimensions}: must be 2 or more, and above 0")
+        self.loss, self.ratio, self.whole = loss, ratio, whole
+        self.head = nn.Linear(backbone.width, codes)
+        generator = torch.Generator().manual_seed(0)
+        size = backbone.target_size
+        self.register_buffer("projection", torch.randn(size, dimensions, generator=generator) / size**0.5)
+        codebook = torch.randn(codes, dimensions, generator=generator)
+        self.register_buffer("codebook", F.normalize(codebook, dim=1))
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """One loss value per chosen position, and in validation the share of the classes that are right."""
+        chosen = choose(backbone, batch, self.ratio, self.whole)
+        wanted = self.classes(backbone.targets(batch.x)[chosen])
+        outputs = self.head(backbone(batch.x, batch.mask, chosen).tokens[chosen])
+        values = self.loss(outputs, wanted)
+        measures = {} if self.training else {"masked_accuracy": (outputs.argmax(-1) == wanted).float().mean()}
+        return StepOutput(values.mean(), values.numel(), measures=measures)
+
+    def classes(self, targets: Tensor) -> Tensor:
+        """The nearest code of each position's values (N, P), (N,)."""
+        projected = targets.to(self.projection.dtype) @ self.projection
+        return (projected @ self.codebook.T).argmax(1)
+
+    def metrics(self) -> dict[str, Any]:
+        """None: the loss says it all."""
+        return {}
