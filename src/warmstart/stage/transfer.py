@@ -52,6 +52,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         manifest.check()
         check_seal(manifest, only_done=True)
     else:
+        config = without_baselines(config)
         facts = check_plan(config)
         run = opened or RunFolder.create(config, runs_folder(config))
     required, started = config.transfer.require, time.monotonic()
@@ -70,6 +71,18 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     if required and report["headline"]["verdict"] != required:
         raise Unmet(f"transfer.require={required}, but the verdict is: {report['headline']['verdict'] or 'none'}")
     return run
+
+
+def without_baselines(config: DictConfig) -> DictConfig:
+    """The config without the arms that predict one target per example, where the objective asks for something else."""
+    if parts.get_object(config.objective._target_).target not in PLACES:
+        return config
+    dropped = [arm for arm in config.transfer.arms if "baseline" in config.arm.get(arm, {})]
+    if dropped:
+        screen.say(f"left out {' and '.join(dropped)}: a baseline predicts one target per example, and no sequence")
+    kept = config.copy()
+    kept.transfer.arms = [arm for arm in config.transfer.arms if arm not in dropped]
+    return kept
 
 
 def work(run: RunFolder, trust: tuple[str, ...]) -> None:
@@ -149,8 +162,6 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
             parts.check_fit(own)
-        elif parts.get_object(config.objective._target_).target in PLACES:
-            raise UserError(f"arm.{arm} predicts no places in examples: leave it out of transfer.arms")
         against = config.arm[arm].get("against")
         if against is not None and against not in config.arm:
             raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")
