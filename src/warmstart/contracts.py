@@ -87,6 +87,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def classes(self) -> Any:
+        """Class numbers (N,), where these are the targets, or None."""
+        is_class = self.y is not None and self.y.ndim == 1 and self.y.dtype.kind == "i"
+        return self.y if is_class else None
+
     def take(self, index: Any) -> Rows:
         """The rows of these numbers."""
         x = self.x.iloc[index] if hasattr(self.x, "iloc") else self.x[index]
