@@ -196,7 +196,8 @@ class Backbone(Protocol):
 
     One that can `hide` positions also has `targets(x)`, with its inverse `assemble(targets)`: for each position
     `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`. `maskable(x)`
-    (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together.
+    (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
+    positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
 
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
     has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.

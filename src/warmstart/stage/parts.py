@@ -22,7 +22,11 @@ from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
 FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "pack", "separate")
-ABLE = {"hide": "can hide positions", "causal": "sees earlier positions only (backbone.causal=true)"}
+ABLE = {
+    "hide": "can hide positions",
+    "skip": "can leave positions out",
+    "causal": "sees earlier positions only (backbone.causal=true)",
+}
 
 
 def build(node: DictConfig, **facts: Any) -> Any:
