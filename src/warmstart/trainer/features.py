@@ -29,26 +29,35 @@ class FeatureQuality(pl.Callback):
         self.rows = rows
         self.warned = False
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the start point's, which those of trained features are to be compared with."""
+        if trainer.global_step == 0:
+            trainer.logger.log_metrics(self._judge(trainer, pl_module), 0)
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log, and say once when features have collapsed; of features that are no numbers others will speak."""
-        data = trainer.datamodule
-        train, held_out = data.classed("train", self.rows), data.classed("validation", self.rows)
-        features = self._features(pl_module, held_out or data.sample("validation", self.rows), data.batch_size)
-        if not features.isfinite().all():
-            return
-        found = {"val/feature_rank": effective_rank(features), "val/feature_std": spread(features)}
-        if train is not None and held_out is not None:
-            known = self._features(pl_module, train, data.batch_size)
-            guesses = vote(known, train.y, features)
-            found["val/knn_accuracy"] = float((guesses == held_out.y).float().mean())
+        """Log, and say once when features have collapsed."""
+        found = self._judge(trainer, pl_module)
         self.log_dict(found)
-        if found["val/feature_std"] < COLLAPSED and len(features) > 1 and not self.warned:
+        if found.get("val/feature_std", 1.0) < COLLAPSED and not self.warned:
             self.warned = True
             screen.say(
                 f"warning: features have collapsed at step {trainer.global_step}: examples are all alike "
                 f"(val/feature_std {found['val/feature_std']:.2g}); try a lower optimizer.lr or another objective",
                 style="yellow",
             )
+
+    def _judge(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
+        """The measures by name; none of a single row, or of features that are no numbers: the loss will speak of these."""
+        data = trainer.datamodule
+        train, held_out = data.classed("train", self.rows), data.classed("validation", self.rows)
+        features = self._features(module, held_out or data.sample("validation", self.rows), data.batch_size)
+        if len(features) < 2 or not features.isfinite().all():
+            return {}
+        found = {"val/feature_rank": effective_rank(features), "val/feature_std": spread(features)}
+        if train is not None and held_out is not None:
+            guesses = vote(self._features(module, train, data.batch_size), train.y, features)
+            found["val/knn_accuracy"] = float((guesses == held_out.y).float().mean())
+        return found
 
     def _features(self, module: pl.LightningModule, raw: Batch, size: int) -> Tensor:
         """Pooled features (N, D) on the CPU, of `size` rows at a time."""
