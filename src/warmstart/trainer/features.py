@@ -47,7 +47,7 @@ class FeatureQuality(pl.Callback):
             )
 
     def _judge(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
-        """The measures by name; none of a single row, or of features that are no numbers: the loss will speak of these."""
+        """The measures by name; none of a single row, or of features that are no numbers, which the loss tells."""
         data = trainer.datamodule
         train, held_out = data.classed("train", self.rows), data.classed("validation", self.rows)
         features = self._features(module, held_out or data.sample("validation", self.rows), data.batch_size)
