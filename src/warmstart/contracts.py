@@ -89,6 +89,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def classes(self) -> Any:
+        """Class numbers (N,), where these are the targets, or None."""
+        is_class = self.y is not None and self.y.ndim == 1 and self.y.dtype.kind == "i"
+        return self.y if is_class else None
+
     def take(self, index: Any) -> Rows:
         """The rows of these numbers."""
         x = self.x.iloc[index] if hasattr(self.x, "iloc") else self.x[index]
@@ -192,7 +198,8 @@ class Backbone(Protocol):
 
     One that can `hide` positions also has `targets(x)`, with its inverse `assemble(targets)`: for each position
     `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`. `maskable(x)`
-    (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together.
+    (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
+    positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
 
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
     has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.

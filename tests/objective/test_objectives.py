@@ -17,6 +17,8 @@ from warmstart.stage.parts import build
 
 PLACES = ("span", "tags")  # targets that need real texts: tests of their own
 
+FEWER = {"vicreg": {"projection": 8}}  # of 8 examples, more features than that cannot all be uncorrelated
+
 
 def class_of(name: str) -> type:
     return get_object(OmegaConf.load(CONF / "objective" / f"{name}.yaml")._target_)
@@ -38,15 +40,16 @@ def set_up(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Batch]:
     cls = class_of(name)
     labels = () if cls.target is None else ("a", "b", "c")
     spec = Spec("image", (1, 8, 8), labels, (1.0, 2.0, 3.0), (1.0, 1.0, 2.0))
-    backbone = "vit" if "hide" in cls.needs else "mlp"
-    x = torch.randn(8 * cls.views, 1, 8, 8)
+    backbone = "vit" if cls.needs else "mlp"
+    x = torch.randn(8, 1, 8, 8).repeat(cls.views, 1, 1, 1)
+    x = x + 0.1 * torch.randn_like(x)
     if name in TOKENS:
         backbone, x = TOKENS[name], torch.randint(5, 30, (8, 16))
         spec = Spec("text", (16,), vocabulary=Vocabulary(30, padding=0, mask=4, special=(0, 1, 2, 3, 4)))
     backbone = build(compose_backbone(backbone), spec=spec)
     loss = cls.default_loss
     loss = loss[backbone.target_kind] if isinstance(loss, Mapping) else loss
-    objective = build(node, backbone=backbone, spec=spec, loss=loss)
+    objective = build(node, backbone=backbone, spec=spec, loss=loss, **FEWER.get(name, {}))
     y = {
         None: None,
         "category": torch.arange(8) % 3,
@@ -73,9 +76,9 @@ def test_loss_falls_on_one_batch(name: str):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_supervised_ones_answer_in_plain_records_and_the_others_have_no_metrics(name: str):
+def test_those_of_tasks_answer_in_plain_records_and_the_others_have_no_metrics(name: str):
     backbone, objective, batch = set_up(name)
-    if objective.target is None:
+    if not hasattr(objective, "predict"):
         assert objective.metrics() == {}
         return
     spec = Spec("image", (1, 8, 8), ("a", "b", "c"))

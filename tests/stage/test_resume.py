@@ -28,6 +28,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     [
         (("stage=pretrain", "trainer.max_epochs=3", "backbone.dropout=0.1", "data.augment.shift=1"), 33),
         (("stage=pretrain", "trainer.max_epochs=3", "objective=contrastive", "data.augment.shift=1"), 20),
+        (("stage=pretrain", "trainer.max_epochs=3", "objective=byol", "data.augment.shift=1"), 20),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=3", "data.augment.shift=1"), 45),
         (
             (
@@ -40,7 +41,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             31,
         ),
     ],
-    ids=["denoise", "contrastive", "finetune", "few labels"],
+    ids=["denoise", "contrastive", "byol", "finetune", "few labels"],
 )
 def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: pytest.MonkeyPatch):
     stage = words[0].removeprefix("stage=")

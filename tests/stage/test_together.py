@@ -27,7 +27,10 @@ from warmstart.stage.lockstep import Lockstep
 from warmstart.stage.together import CannotBatch
 
 FINETUNE = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=2")
-PRETRAIN = ("stage=pretrain", "pictures=false", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1")
+PRETRAIN = (
+    *("stage=pretrain", "pictures=false", "feature_rows=0"),
+    *("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1"),
+)
 TABLE = ("experiment=table", "data.root={folder}/table.csv")
 STEPS = (
     *("trainer.max_epochs=-1", "trainer.max_steps=27", "trainer.check_val_every_n_epoch=null"),

@@ -104,7 +104,7 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Queries or keys (B, T, H, W) turned by (T, 1, W/2), in float32 whatever their type."""
+    """Queries or keys (B, T, H, W) turned by (T, 1, W/2) or (B, T, 1, W/2), in float32 whatever their type."""
     return torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * turns).flatten(-2)
 
 

@@ -106,23 +106,33 @@ class Transformer(nn.Module):
             initialise(self.blocks)
 
     @staticmethod
-    def abilities(causal: bool = False, **settings: Any) -> frozenset[str]:
-        """What an objective may ask of a trunk with these settings."""
-        return frozenset({"causal"}) if causal else frozenset({"hide"})
+    def abilities(causal: bool = False, window: int | None = None, **settings: Any) -> frozenset[str]:
+        """What an objective may ask of a trunk with these settings; a window counts positions, so none is left out."""
+        if causal:
+            return frozenset({"causal"})
+        return frozenset({"hide"}) if window is not None else frozenset({"hide", "skip"})
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """(B, ...) to tokens (B, T, D) and pooled (B, D).
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None, visible: Tensor | None = None
+    ) -> Features:
+        """(B, ...) to tokens (B, T, D) and pooled (B, D); with `visible` (B, V), to tokens (B, V, D) of these alone.
 
         Raises:
             UserError: a sequence is longer than the learned positions.
         """
+        if visible is not None and hasattr(self.stem, "hide"):  # before its convolutions can show one to another
+            hidden = torch.ones_like(self.maskable(x)).scatter(1, visible, False)
         tokens = self.embed(x, mask, hidden)
+        turns = None if self.rotary is None else self.rotary(tokens.shape[1])
+        if visible is not None:
+            tokens = tokens.take_along_dim(visible[:, :, None], 1)
+            mask = None if mask is None else mask.take_along_dim(visible, 1)
+            turns = None if turns is None else turns[visible]
         length, device, causal = tokens.shape[1], tokens.device, self.architecture.causal
         everywhere = sight(mask, length, device, causal)
         near = everywhere
         if self.architecture.window is not None:
             near = sight(mask, length, device, causal, self.architecture.window)
-        turns = None if self.rotary is None else self.rotary(length)
         for index, block in enumerate(self.blocks):
             tokens = block(tokens, near if self.architecture.is_local(index) else everywhere, turns)
         tokens = self.norm(tokens)

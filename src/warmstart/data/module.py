@@ -85,11 +85,7 @@ class MemoryDataModule(pl.LightningDataModule):
         self.raw = training.x
         held_out = splits.validation
         self.shown = held_out.take(evenly(len(held_out), SHOWN)).x
-        chosen = {
-            "train": training,
-            "validation": splits.validation,
-            "test": splits.test,
-        }
+        chosen = {"train": training, "validation": splits.validation, "test": splits.test}
         for name, rows in chosen.items():
             if is_alike and (name != "train" or like.subset == self.subset):
                 self.parts[name] = like.parts[name]
@@ -158,7 +154,7 @@ class MemoryDataModule(pl.LightningDataModule):
 
 
 class GenericDataModule(MemoryDataModule):
-    """All training rows, labelled or not; no target leaves it unless the objective is itself supervised.
+    """All training rows, labelled or not; no target is trained on unless the objective is itself supervised.
 
     Args:
         pack: positions of a block that rows of different lengths are packed into; None pads them instead.
@@ -170,6 +166,20 @@ class GenericDataModule(MemoryDataModule):
         if separate and pack is None:
             raise UserError("data.separate=true keeps packed rows apart: set data.pack too")
         self.pack, self.separate = pack, separate
+
+    def prepare(self, splits: Splits | None = None, like: MemoryDataModule | None = None) -> MemoryDataModule:
+        """As above; classes that the source gives unasked are kept aside, to judge features by."""
+        splits = splits or self.source.load(self.target)
+        self.classes = {name: getattr(splits, name).classes for name in ("train", "validation")}
+        return super().prepare(splits, like)
+
+    def classed(self, part: str, count: int) -> Batch | None:
+        """Raw rows of training or validation that have a class, with it, spread evenly; None where none has."""
+        y = self.classes[part]
+        if y is None or self.pack is not None:
+            return None
+        rows = torch.linspace(0, len(y) - 1, min(count, len(y))).long()
+        return take(self.parts[part][0], torch.from_numpy(y), rows)
 
     def encode(self, rows: Rows) -> tuple[Any, Any]:
         """Inputs, packed into blocks where asked, and targets.

@@ -9,7 +9,7 @@ F = TypeVar("F", bound=Callable)
 
 
 def takes(*kinds: str) -> Callable[[F], F]:
-    """Declare the kinds of target a loss is for: value, category or categories."""
+    """Declare the kinds of target a loss is for: value, category (class numbers or shares of classes) or categories."""
 
     def mark(function: F) -> F:
         function.takes = frozenset(kinds)

@@ -8,5 +8,6 @@ from warmstart.loss import takes
 
 @takes("category")
 def brier(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Squared distance of the softmax from the one-hot target (Brier 1950): (N, C) and (N,) to (N,)."""
-    return (outputs.softmax(-1) - F.one_hot(targets, outputs.shape[-1])).square().sum(-1)
+    """Squared distance of softmax and target (Brier 1950): logits (N, C) and numbers (N,) or shares (N, C) to (N,)."""
+    shares = targets if targets.is_floating_point() else F.one_hot(targets, outputs.shape[-1])
+    return (outputs.softmax(-1) - shares).square().sum(-1)

@@ -16,5 +16,5 @@ def is_likelihood(loss: Callable[..., Tensor]) -> bool:
 
 @takes("category")
 def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Logits (N, C) and class numbers (N,) to (N,); label smoothing as in Szegedy et al. 2016."""
+    """Logits (N, C) and class numbers (N,) or shares (N, C) to (N,); label smoothing as in Szegedy et al. 2016."""
     return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)

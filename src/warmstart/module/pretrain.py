@@ -1,4 +1,4 @@
-"""Pretraining: an objective on a backbone's features, all parameters training."""
+"""Pretraining: an objective on a backbone's features, training all but what it keeps still."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PretrainModule(LeanModule):
         super().__init__()
         self.backbone, self.objective = backbone, objective
         self.optimizer, self.scheduler, self.augment, self.seed = optimizer, scheduler, augment, seed
-        self.scales = dict.fromkeys((name for name, _ in self.named_parameters()), 1.0)
+        self.scales = {name: float(parameter.requires_grad) for name, parameter in self.named_parameters()}
         self.train_loss, self.val_loss = RunningMean(), RunningMean()
 
     def views(self, batch: Batch) -> Batch:
@@ -85,7 +85,7 @@ class PretrainModule(LeanModule):
         self.train_loss.reset()
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Everything trains at the full rate."""
+        """What trains does so at the full rate."""
         return configure(
             self, self.scales, self.optimizer, self.scheduler, float(self.trainer.estimated_stepping_batches)
         )

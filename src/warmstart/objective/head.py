@@ -1,6 +1,8 @@
-"""Heads: the backbone's own form for a task, or one linear layer."""
+"""Heads: the backbone's own form for a task, one linear layer, or a projection that only pretraining uses."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from torch import nn
 
@@ -16,3 +18,11 @@ def make_head(backbone: Backbone, task: str, outputs: int) -> nn.Module:
         outputs: how many.
     """
     return backbone.head(task, outputs) if hasattr(backbone, "head") else nn.Linear(backbone.width, outputs)
+
+
+def make_projection(*widths: int) -> nn.Sequential:
+    """Linear layers between these widths, with batch norm and ReLU after all but the last: (B, first) to (B, last)."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-2])

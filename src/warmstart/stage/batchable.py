@@ -46,6 +46,8 @@ def check_config(config: DictConfig) -> None:
     """
     if config.pictures:
         raise CannotBatch("pictures=true draws one run at a time; add pictures=false")
+    if config.get("feature_rows"):
+        raise CannotBatch(f"feature_rows={config.feature_rows} are looked at one run at a time; add feature_rows=0")
     if config.get("resume"):
         raise CannotBatch("resume= goes on with one run")
     if config.get("snapshots"):

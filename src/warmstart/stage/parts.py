@@ -22,7 +22,11 @@ from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
 FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "pack", "separate")
-ABLE = {"hide": "can hide positions", "causal": "sees earlier positions only (backbone.causal=true)"}
+ABLE = {
+    "hide": "can hide positions",
+    "skip": "can leave positions out",
+    "causal": "sees earlier positions only (backbone.causal=true)",
+}
 
 
 def build(node: DictConfig, **facts: Any) -> Any:
@@ -156,11 +160,15 @@ def check_fit(config: DictConfig) -> None:
             f"objective={names['objective']} needs a backbone that {' and '.join(ABLE[n] for n in objective.needs)}, "
             f"which this backbone={names['backbone']} does not: choose {_or(_able(config, objective.needs))}"
         )
+    if "strategy" in config and not hasattr(objective, "predict"):
+        raise UserError(
+            f"objective={names['objective']} is for pretraining, it predicts no target of a task: "
+            f"choose {_or(_options('objective', _is_supervised))}"
+        )
     predicts = objective.predicts or _shape(config.backbone).target_kind
     made_of = getattr(_shape(config.backbone), "target_kind", "value")
-    if getattr(objective, "made_of", predicts) != made_of and (
-        objective.needs or (objective.target is None and predicts == "value")
-    ):
+    rebuilds = objective.needs or (objective.target is None and predicts == "value" and objective.views == 1)
+    if getattr(objective, "made_of", predicts) != made_of and rebuilds:
         words = {"value": "values", "category": "names"}
         raise UserError(
             f"objective={names['objective']} predicts {words[predicts]}, and data={names['data']}, which is "
@@ -209,6 +217,10 @@ def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
         return _backbones(get_object(config.data._target_).modality, needs)
     able = _abilities(config.backbone)
     return _options("objective", lambda node: frozenset() < get_object(node._target_).needs <= able)
+
+
+def _is_supervised(node: DictConfig) -> bool:
+    return hasattr(get_object(node._target_), "predict")
 
 
 def _losses(kind: str) -> list[str]:

@@ -20,6 +20,7 @@ from warmstart.stage import parts
 from warmstart.stage.start import find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
+from warmstart.trainer.features import FeatureQuality
 from warmstart.trainer.pictures import Projector, Reconstructions
 from warmstart.trainer.recordings import Players
 from warmstart.trainer.snapshots import Snapshots
@@ -46,6 +47,8 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     model = (module.backbone, module.objective, data.spec, data.preprocessor)
     own = [Reconstructions(), Projector(), Examples(), Players()] if config.pictures else []
+    if config.get("feature_rows"):
+        own.append(FeatureQuality(config.feature_rows))
     if config.snapshots:
         own.append(
             Snapshots(

@@ -1,0 +1,88 @@
+"""VICReg: two views of one example agree, and no feature of them is constant or copies another (Bardes et al. 2022)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.loss.mse import mse
+from warmstart.objective.head import make_projection
+
+EPSILON = 1e-4
+
+
+class VICReg(nn.Module):
+    """Invariance by the chosen loss, a hinge on each feature's standard deviation, and squared covariances.
+
+    Source: Bardes, Ponce and LeCun (2022), "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
+    Learning", https://arxiv.org/abs/2105.04906.
+
+    Args:
+        backbone: any.
+        spec: what an example looks like.
+        loss: between the projections of the two views.
+        invariance: weight of that loss.
+        variance: weight of how far standard deviations fall short of 1.
+        covariance: weight of the squared covariances between features.
+        projection: width of the three layers that the terms are computed after.
+
+    Raises:
+        UserError: a weight is below 0, or the projection has no features.
+    """
+
+    target: ClassVar = None
+    predicts: ClassVar = "value"
+    needs: ClassVar = frozenset()
+    default_loss: ClassVar = staticmethod(mse)
+    task: ClassVar = None
+    views: ClassVar = 2
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        spec: Spec,
+        loss: LossFunction,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        projection: int = 512,
+    ):
+        super().__init__()
+        if min(invariance, variance, covariance) < 0 or projection < 1:
+            raise UserError(
+                f"objective.invariance={invariance}, variance={variance}, covariance={covariance}: must be 0 or more, "
+                f"and projection={projection} above 0"
+            )
+        self.loss = loss
+        self.invariance, self.variance, self.covariance = invariance, variance, covariance
+        self.head = make_projection(backbone.width, projection, projection, projection)
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """Inputs (2B, ...) hold both views, one after the other; the three terms are measures."""
+        views = self.head(backbone(batch.x, batch.mask).pooled).float().chunk(2)
+        invariance = self.loss(*views).mean()
+        (variance, covariance), other = (spread(z) for z in views)
+        variance, covariance = (variance + other[0]) / 2, covariance + other[1]
+        loss = self.invariance * invariance + self.variance * variance + self.covariance * covariance
+        measures = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        return StepOutput(loss, len(batch.x), measures=measures)
+
+    def metrics(self) -> dict[str, Any]:
+        """None: the loss says it all."""
+        return {}
+
+
+def spread(z: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the standard deviations of features (B, D) fall short of 1, and their squared covariances, per feature.
+
+    Both are estimated without bias, and 0 degrees of freedom count as 1.
+    """
+    z = z - z.mean(0)
+    degrees = max(1, len(z) - 1)
+    deviations = (z.square().sum(0) / degrees + EPSILON).sqrt()
+    covariances = z.T @ z / degrees
+    between = covariances.square().sum() - covariances.diagonal().square().sum()
+    return F.relu(1 - deviations).mean(), between / z.shape[1]
