@@ -104,12 +104,13 @@ def recoloured(x: Tensor, strength: float, grey: float) -> Tensor:
     contrast, scale, brightness = 1 + draw(1), 1 + draw(channels), draw(1)
     matrix = torch.diag_embed((contrast * scale).squeeze(2))
     offset = (1 - contrast) * scale * x.mean((1, 2, 3))[:, None, None] + brightness
-    if grey:
-        drawn = torch.rand(batch, 1, 1, device=x.device) < grey
-        weights = torch.tensor(LUMA, device=x.device).expand(channels, channels)
-        keep = torch.where(drawn, weights, torch.eye(channels, device=x.device))
-        matrix, offset = keep @ matrix, keep @ offset
-    return torch.baddbmm(offset, matrix, x.flatten(2)).view(x.shape).float()
+    with torch.autocast(x.device.type, enabled=False):  # which takes longer to round than these products take
+        if grey:
+            drawn = torch.rand(batch, 1, 1, device=x.device) < grey
+            weights = torch.tensor(LUMA, device=x.device).expand(channels, channels)
+            keep = torch.where(drawn, weights, torch.eye(channels, device=x.device))
+            matrix, offset = keep @ matrix, keep @ offset
+        return torch.baddbmm(offset, matrix, x.flatten(2)).view(x.shape)
 
 
 def erased(x: Tensor, most: float) -> Tensor:
