@@ -42,6 +42,7 @@ RULES: dict[str, Rule] = {
     "data.augment.shift": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "data.augment.crop": SHARE,
     "data.augment.colour": AMOUNT,
+    **{f"data.augment.{name}": PART for name in ("grey", "blur", "solarise", "erase")},
     "data.augment.noise": AMOUNT,
     "data.pack": (int, lambda value: value >= 8, "a whole number, 8 or more"),
     "data.separate": (bool, lambda value: True, "true or false"),

@@ -153,7 +153,10 @@ class StepOutput:
 
 
 class Preprocessor(Protocol):
-    """Fitted on the generic data, saved with the weights, reused by finetuning and prediction."""
+    """Fitted on the generic data, saved with the weights, reused by finetuning and prediction.
+
+    Where examples are files, `files(path)` lists those that `read(path)` makes an example each of, or is None.
+    """
 
     def fit(self, x: Any) -> None:
         """Learn the settings from raw training inputs."""

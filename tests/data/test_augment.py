@@ -20,6 +20,11 @@ SETTINGS = [
     {"crop": 0.3},
     {"crop": 0.3, "flip": True},
     {"colour": 0.4},
+    {"grey": 0.5},
+    {"blur": 0.5},
+    {"solarise": 0.5},
+    {"erase": 0.3},
+    {"crop": 0.3, "flip": True, "colour": 0.4, "grey": 0.2, "blur": 0.5, "solarise": 0.2, "erase": 0.3, "noise": 0.1},
     {"noise": 0.1},
 ]
 
@@ -65,8 +70,9 @@ def test_full_crop_is_the_image_itself_up_to_aspect():
 
 
 def test_pictures_only_for_pictures():
-    with pytest.raises(UserError, match="are for images"):
-        Augment(as_is, "vector", flip=True)
+    for settings in SETTINGS[:-2]:
+        with pytest.raises(UserError, match="are for images"):
+            Augment(as_is, "vector", **settings)
     assert Augment(as_is, "vector", noise=0.5)(torch.zeros(3, 4)).shape == (3, 4)
 
 
@@ -77,3 +83,72 @@ def test_stored_bytes_are_moved_and_then_scaled():
     assert one.dtype == torch.float32
     assert 0 <= float(one.min()) <= float(one.max()) <= 1
     assert torch.equal(augment.scale(x), x.float() / 255)
+
+
+def test_a_crop_is_what_bilinear_sampling_of_a_part_of_the_image_gives():
+    """A ramp stays one: of least 0, most 1, and as steep as the part kept is small."""
+    ramp = torch.linspace(0, 1, 16).expand(64, 3, 16, 16).contiguous()
+    rows = Augment(as_is, "image", crop=0.2)(ramp)[:, 0]
+    assert torch.allclose(rows, rows[:, :1].expand_as(rows), atol=1e-5)
+    steps = rows[:, 0, 2:-2].diff(dim=1)
+    assert torch.allclose(steps, steps.mean(1, keepdim=True).expand_as(steps), atol=1e-5)
+    assert float(rows.min()) >= 0
+    assert float(rows.max()) <= 1 + 1e-5
+    assert float(steps.min()) > 0.3 / 16
+    assert float(steps.max()) < 1.2 / 16
+
+
+def test_grey_leaves_brightness_and_takes_colour_from_as_many_images_as_asked():
+    x = torch.rand(1000, 3, 2, 2)
+    one = Augment(as_is, "image", grey=0.3)(x)
+    luma = (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True).expand_as(x)
+    changed = (one != x).flatten(1).any(1)
+    assert torch.allclose(one[changed], luma[changed], atol=1e-5)
+    assert 0.25 < changed.float().mean() < 0.35
+    with pytest.raises(UserError, match="is for colour"):
+        Augment(as_is, "image", grey=0.3)(x[:, :1])
+
+
+def test_blur_spreads_a_point_and_keeps_an_even_image():
+    x = torch.zeros(200, 1, 9, 9)
+    x[:, :, 4, 4] = 1
+    blur = Augment(as_is, "image", blur=1.0)
+    one = blur(x)
+    assert torch.allclose(one, one.flip(2), atol=1e-5)
+    assert torch.allclose(one, one.mT, atol=1e-5)
+    assert (one[:, 0, 4, 4] >= one.flatten(1).amax(1) - 1e-6).all()
+    assert float(one[:, 0, 4, 4].min()) < 0.1
+    assert torch.allclose(blur(torch.ones(8, 3, 9, 7)), torch.ones(8, 3, 9, 7), atol=1e-5)
+
+
+def test_solarise_inverts_the_brighter_half_between_black_and_white():
+    class Scale:
+        white = 16.0
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    x = torch.arange(17.0).view(1, 1, 1, 17).expand(100, -1, -1, -1)
+    one = Augment(Scale(), "image", solarise=0.5)(x)
+    drawn = one[:, 0, 0, 16] == 0
+    assert 20 < int(drawn.sum()) < 80
+    assert torch.equal(one[~drawn], x[~drawn])
+    assert torch.equal(one[drawn], torch.minimum(x, 16 - x)[drawn])
+
+
+def test_erase_sets_one_rectangle_of_at_most_its_share_to_the_mean():
+    one = Augment(as_is, "image", erase=0.25)(torch.ones(300, 3, 20, 20))
+    gone = one == 0
+    assert torch.equal(gone, gone[:, :1].expand_as(gone))
+    rows, columns = gone[:, 0].any(2), gone[:, 0].any(1)
+    assert torch.equal(gone[:, 0], rows[:, :, None] & columns[:, None, :])
+    shares = gone[:, 0].float().mean((1, 2))
+    assert 0.2 < float(shares.max()) < 0.3
+    assert float(shares.min()) < 0.05
+
+
+def test_images_beyond_the_cache_are_each_changed_too():
+    x = torch.rand(1, 3, 64, 64).expand(100, -1, -1, -1).contiguous()
+    one = Augment(as_is, "image", crop=0.5)(x)
+    assert one.shape == x.shape
+    assert len(torch.unique(one.flatten(1), dim=0)) == 100

@@ -38,6 +38,9 @@ def folder(tmp_path: Path) -> Path:
         for index in range(12):
             pixels = generator.integers(0, 255, (10, 14, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / label / f"{index}.png")
+    names = [f"{label}/{index}.png" for label in ("cat", "dog") for index in range(12)]
+    named = pd.DataFrame({"img": names, "label": [name[:3] for name in names]})
+    named.to_csv(tmp_path / "images" / "names.csv", index=False)
     return tmp_path
 
 
@@ -45,6 +48,7 @@ def source(name: str, folder: Path):
     settings = {
         "table": {"root": str(folder / "table.csv"), "target": "y", "categorical": ["b"]},
         "image_folder": {"root": str(folder / "images"), "size": 8},
+        "image_table": {"root": str(folder / "images" / "names.csv"), "image": "img", "target": "label", "size": 8},
         "vectors": {"rows": 400},
     }
     if name == "cifar10":

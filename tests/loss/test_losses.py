@@ -23,11 +23,12 @@ LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 
 def example(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    outputs = torch.randn(5, 3, dtype=torch.float64)
+    outputs = torch.randn(5, *([4, 3] if kind == "sequence" else [3]), dtype=torch.float64)
     targets = {
         "category": torch.tensor([0, 1, 2, 1, 0]),
         "categories": torch.randint(0, 2, (5, 3)).double(),
         "value": torch.randn(5, 3, dtype=torch.float64),
+        "sequence": torch.tensor([[0, 1], [1, -1], [0, 0], [1, 0], [-1, -1]]),
     }
     return outputs, targets[kind]
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 MASKS = 2  # of each kind, per example
 
 
-def warp_and_stretch(x: Tensor, warp: float, stretch: float) -> Tensor:
+def warped(x: Tensor, warp: float, stretch: float) -> Tensor:
     """Bands moved by a factor from 1 - warp to 1 + warp, and time run faster by a factor from 1 to 1 + stretch.
 
     The former is vocal tract length perturbation (Jaitly and Hinton 2013) on the mel scale, the latter the speed
@@ -25,12 +25,12 @@ def warp_and_stretch(x: Tensor, warp: float, stretch: float) -> Tensor:
     return F.grid_sample(flat, grid, align_corners=True).view(x.shape)
 
 
-def hide_bands(x: Tensor, most: int) -> Tensor:
+def without_bands(x: Tensor, most: int) -> Tensor:
     """Up to `most` neighbouring bands set to 0, twice: SpecAugment (Park et al. 2019)."""
     return x.masked_fill(_runs(len(x), x.shape[3], most, x.device)[:, None, None, :], 0)
 
 
-def hide_gaps(x: Tensor, most: int) -> Tensor:
+def without_gaps(x: Tensor, most: int) -> Tensor:
     """Up to `most` neighbouring positions set to 0, twice, but no more than a fifth of all: SpecAugment."""
     return x.masked_fill(_runs(len(x), x.shape[1], min(most, x.shape[1] // 5), x.device)[:, :, None, None], 0)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 
 from warmstart.contracts import Rows, Splits, UserError
-from warmstart.data.pictures import to_array
+from warmstart.data.image_cells import to_pictures
+from warmstart.data.pictures import read_images
 from warmstart.data.preprocess.image import Preprocessor
+from warmstart.data.texts import pick, place, read_splits
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -32,7 +34,10 @@ class Cifar10:
 
     def load(self, target: str | None) -> Splits:
         """Images (N, 3, 32, 32), uint8."""
-        train, test = self._read("train"), self._read("test")
+        frames = read_splits(self.root)
+        if not {"train", "test"} <= set(frames):
+            raise UserError(f"data.root={self.root} has the splits {', '.join(frames)}; train and test are expected")
+        train, test = (self._rows(frames[name], place(self.root, name, frames)) for name in ("train", "test"))
         cut = len(train) - self.validation
         if cut < 1:
             raise UserError(f"data.validation={self.validation} leaves no training image of {len(train)}")
@@ -43,19 +48,7 @@ class Cifar10:
         """8-bit pixels."""
         return Preprocessor()
 
-    def _read(self, split: str) -> Rows:
-        import datasets
-
-        datasets.disable_progress_bars()
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        if not Path(self.root).is_dir() and self.root.count("/") != 1:
-            raise UserError(f"data.root={self.root}: there is no such folder")
-        try:
-            table = datasets.load_dataset(self.root, split=split)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"data.root={self.root} cannot be loaded ({reason}); give a local copy's folder") from error
-        if not {"img", "label"} <= set(table.column_names):
-            raise UserError(f"data.root={self.root} has columns {table.column_names}; img and label are expected")
-        images = np.stack([to_array(image, (3, 32, 32)) for image in table["img"]])
-        return Rows(images, np.array(table["label"], dtype=np.int64))
+    def _rows(self, frame: pd.DataFrame, where: str) -> Rows:
+        pictures = to_pictures(pick(frame, "img", where), where, Path(self.root), must_exist=True)
+        numbers = pick(frame, "label", where).replace({name: number for number, name in enumerate(LABELS)})
+        return Rows(read_images(pictures, (3, 32, 32)), numbers.to_numpy(dtype=np.int64))

@@ -8,14 +8,12 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from warmstart import screen
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.numbers import to_names, to_numbers
-from warmstart.data.splits import check_classes, split_rows
+from warmstart.data.own_splits import parts_of, read_own_splits
+from warmstart.data.splits import check_classes
 from warmstart.data.table import strata_of
-from warmstart.data.texts import is_listed, pick, place, read_splits, renumbered, to_texts
-
-HELD_OUT = ("validation", "test")
+from warmstart.data.texts import is_listed, pick, place, renumbered, to_texts
 
 
 class TextTable:
@@ -59,12 +57,7 @@ class TextTable:
         """
         if target is not None and self.target is None:
             raise UserError("data.target=null: name the column to predict")
-        frames = read_splits(self.root, self.config)
-        if len(frames) > 1 and "train" not in frames:
-            raise UserError(f"data.root={self.root} has no split train: it has {', '.join(frames)}")
-        if len(frames) == 1:
-            frames = {"train": next(iter(frames.values()))}
-        frames = {name: frames[name] for name in ("train", *HELD_OUT) if name in frames}
+        frames = read_own_splits(self.root, self.config)
         tables = {name: self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()}
         table = pd.concat(tables.values(), ignore_index=True)
         known = table.target.notna().to_numpy()
@@ -81,7 +74,9 @@ class TextTable:
                 raise UserError(f"{where}: class {labels[y[unseen][0]]} is in no row of the split train")
             check_classes(y[split == "train"], labels)
         rows = Rows(table[list(self.columns)], y)
-        parts = self._parts(table.target, split, frames)
+        parts = parts_of(
+            split, frames, self.root, self.split_seed, lambda train: self._strata(table.target.iloc[train])
+        )
         splits = Splits(*(rows.take(index) for index in parts), labels=labels, unlabelled=Rows(spare[rows.x.columns]))
         return renumbered(splits)
 
@@ -140,17 +135,5 @@ class TextTable:
         rows = pd.Series([[numbers[str(tag)] for tag in tags] for tags in column], dtype=object)
         return rows.to_numpy(), labels
 
-    def _parts(self, column: pd.Series, split: np.ndarray, given: dict[str, pd.DataFrame]) -> list[np.ndarray]:
-        """The row numbers that train, validate and test."""
-        train, *held_out = (np.flatnonzero(split == name) for name in ("train", *HELD_OUT))
-        if all(map(len, held_out)):
-            return [train, *held_out]
-        for name, index in zip(HELD_OUT, held_out):
-            if name in given and not len(index):
-                screen.say(f"data.root={self.root}: the split {name} has no targets; it is cut from the training rows")
-        column = column.iloc[train]
-        strata = None if self.target is None or is_listed(column) else strata_of(column.infer_objects())
-        cut = split_rows(Rows(train), (), self.split_seed, strata)
-        spare = [part.x for part, index in zip((cut.validation, cut.test), held_out) if len(index)]
-        held_out = [index if len(index) else part.x for part, index in zip((cut.validation, cut.test), held_out)]
-        return [np.sort(np.concatenate([cut.train.x, *spare])), *held_out]
+    def _strata(self, column: pd.Series) -> np.ndarray | None:
+        return None if self.target is None or is_listed(column) else strata_of(column.infer_objects())

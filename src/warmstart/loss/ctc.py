@@ -11,7 +11,7 @@ from warmstart.loss import takes
 
 @takes("sequence")
 def ctc(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities (B, T, C + 1), the blank last, and labels (B, L), -1 beyond the end, to (B,).
+    """Logits (B, T, C + 1), the blank last, and labels (B, L), -1 beyond the end, to (B,).
 
     The negative log-likelihood of the labels (Graves et al. 2006), divided by their number. Where padding has the blank
     for certain, it changes nothing.
@@ -19,6 +19,7 @@ def ctc(outputs: Tensor, targets: Tensor) -> Tensor:
     lengths = (targets >= 0).sum(1)
     positions = torch.full_like(lengths, outputs.shape[1])
     blank = outputs.shape[2] - 1
-    rows = outputs.float().transpose(0, 1)
+    rows = outputs.transpose(0, 1)
+    rows = rows.log_softmax(-1, dtype=torch.promote_types(rows.dtype, torch.float32))
     values = F.ctc_loss(rows, targets.clamp(min=0), positions, lengths, blank=blank, reduction="none")
     return values / lengths.clamp(min=1)

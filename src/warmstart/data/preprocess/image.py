@@ -11,7 +11,9 @@ from torch import Tensor
 
 from warmstart.contracts import UserError
 from warmstart.data.numbers import read_numbers
-from warmstart.data.pictures import image_files, read_images
+from warmstart.data.pictures import image_files, read_images, to_pictures
+
+PIECE = 1000  # images at a time, since they may be too many for the memory
 
 
 class Preprocessor:
@@ -31,11 +33,13 @@ class Preprocessor:
 
     def fit(self, x: np.ndarray) -> None:
         """Mean and standard deviation per channel, over all pixels."""
-        channels = x.shape[1]
-        pixels = [x[:, channel].astype(np.float32) for channel in range(channels)]
         self.shape = tuple(x.shape[1:])
-        self.mean = torch.tensor([float(channel.mean()) for channel in pixels])
-        self.std = torch.tensor([float(channel.std()) or 1.0 for channel in pixels])
+        pieces = [slice(start, start + PIECE) for start in range(0, len(x), PIECE)]
+        mean = sum(x[piece].sum((0, 2, 3), dtype=np.float64) for piece in pieces) / (x.size / x.shape[1])
+        apart = [np.square(x[piece] - mean.reshape(-1, 1, 1)).sum((0, 2, 3)) for piece in pieces]
+        std = np.sqrt(sum(apart) / (x.size / x.shape[1]))
+        self.mean = torch.tensor(mean, dtype=torch.float32)
+        self.std = torch.tensor(np.where(std > 0, std, 1), dtype=torch.float32)
 
     def encode(self, x: np.ndarray) -> Tensor:
         """The same pixels as a tensor; uint8 stays uint8 until it is on the device."""
@@ -54,13 +58,19 @@ class Preprocessor:
 
     def read(self, path: str) -> np.ndarray:
         """An image file, a folder of them, or a table of pixel values with one row per image."""
-        if Path(path).suffix.lower() in (".csv", ".parquet", ".pq"):
+        files = self.files(path)
+        if files is None:
             return read_numbers(path, int(np.prod(self.shape))).reshape(-1, *self.shape)
-        files = image_files(Path(path)) if Path(path).is_dir() else [Path(path)]
         if not files:
             raise UserError(f"{path} holds no image files")
-        images = read_images(files, self.shape)
+        images = read_images(to_pictures(files), self.shape)
         return images if self.white == 255 else (images * (self.white / 255)).astype(np.float32)
+
+    def files(self, path: str) -> list[Path] | None:
+        """The files that `read` makes an example each of; None where it is a table."""
+        if Path(path).is_dir():
+            return image_files(Path(path))
+        return None if Path(path).suffix.lower() in (".csv", ".parquet", ".pq") else [Path(path)]
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

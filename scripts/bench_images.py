@@ -1,0 +1,116 @@
+"""Images a second of augmentation, beside a DataLoader that changes one image at a time, as a ratio within one run.
+
+    python scripts/bench_images.py [TURNS]
+
+The list is that of contrastive recipes: crop and resize, flip, colour, grey, blur, solarise, erase. The other side is
+common practice: Pillow per image in two workers, each transform as torchvision writes it for Pillow images (which is
+not installed here), saturation standing for our scale per channel. Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Iterable
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from warmstart import screen
+from warmstart.data.augment import Augment
+from warmstart.data.loader import GatherLoader
+from warmstart.data.preprocess.image import Preprocessor
+from warmstart.trainer.build import native_precision
+
+BATCH, BATCHES, SIDE, GOAL = 256, 20, 32, 20
+MEAN, STD = 120.0, 60.0
+SETTINGS = {"crop": 0.2, "flip": True, "colour": 0.4, "grey": 0.2, "blur": 0.5, "solarise": 0.2, "erase": 0.3}
+
+
+class OneByOne(Dataset):
+    """Pictures (N, H, W, 3), each changed by itself when it is asked for."""
+
+    def __init__(self, pictures: np.ndarray):
+        self.pictures = pictures
+        self.mean, self.std = torch.full((3, 1, 1), MEAN / 255), torch.full((3, 1, 1), STD / 255)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Scaled pixels (3, H, W)."""
+        image = self.crop(Image.fromarray(self.pictures[index]))
+        if random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
+        for enhancer in random.sample(enhancers, 3):
+            image = enhancer(image).enhance(random.uniform(1 - SETTINGS["colour"], 1 + SETTINGS["colour"]))
+        if random.random() < SETTINGS["grey"]:
+            image = Image.merge("RGB", [image.convert("L")] * 3)
+        if random.random() < SETTINGS["blur"]:
+            image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+        if random.random() < SETTINGS["solarise"]:
+            image = ImageOps.solarize(image, 128)
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+        return self.erase(x.sub_(self.mean).div_(self.std))
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """A random part of it, resized back."""
+        for _ in range(10):
+            area = SIDE * SIDE * random.uniform(SETTINGS["crop"], 1)
+            ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+            width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if width <= SIDE and height <= SIDE:
+                left, top = random.randint(0, SIDE - width), random.randint(0, SIDE - height)
+                box = (left, top, left + width, top + height)
+                return image.crop(box).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        return image
+
+    def erase(self, x: Tensor) -> Tensor:
+        """A random rectangle becomes the mean."""
+        area = SIDE * SIDE * random.uniform(0, SETTINGS["erase"])
+        ratio = math.exp(random.uniform(math.log(0.3), math.log(1 / 0.3)))
+        height = min(round(math.sqrt(area * ratio)), SIDE)
+        width = min(round(math.sqrt(area / ratio)), SIDE)
+        top, left = random.randint(0, SIDE - height), random.randint(0, SIDE - width)
+        x[:, top : top + height, left : left + width] = 0
+        return x
+
+
+def rate(batches: Iterable) -> float:
+    """Images a second, the first batches left out, by which workers fill their queues."""
+    count, started = 0, time.perf_counter()
+    for number, batch in enumerate(batches):
+        if number == 4:
+            count, started = 0, time.perf_counter()
+        count += len(batch)
+    return count / (time.perf_counter() - started)
+
+
+def main(turns: int) -> None:
+    """Take turns; the ratio is the median over them."""
+    pictures = np.random.default_rng(0).integers(0, 256, (BATCH * BATCHES, SIDE, SIDE, 3), dtype=np.uint8)
+    stored = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+    augment = Augment(Preprocessor(255.0, [3, SIDE, SIDE], [MEAN] * 3, [STD] * 3), "image", **SETTINGS)
+    one_by_one = DataLoader(OneByOne(pictures), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+    whole = GatherLoader(stored, None, BATCH, seed=0)
+    pairs = []
+    for _ in range(turns + 1):
+        theirs = rate(one_by_one)
+        with torch.autocast("cpu", enabled=native_precision("cpu") is not None):  # as experiment=images has it
+            pairs.append((rate(augment(batch.x) for batch in whole), theirs))
+    ratio = median(ours / theirs for ours, theirs in pairs[1:])
+    ours, theirs = (median(rates) for rates in zip(*pairs[1:]))
+    screen.say(f"augmentation: {ours:,.0f} against {theirs:,.0f} images a second, {ratio:.1f} times (goal {GOAL})")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

@@ -1,0 +1,131 @@
+"""Random changes to batches of images (B, C, H, W), drawn for each image; every result is float, but for `moved`.
+
+What moves or mixes pixels along a side is a matrix per image and side, so that a crop, a mirror image and a blur become
+one product; what changes colours is a matrix per image over its channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from warmstart.contracts import UserError
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+SIGMA = (0.1, 2.0)
+SHARP = 1e-3  # the standard deviation of a blur that changes nothing
+RATIO = 0.288  # the logarithm of 4/3
+LONGEST = 1.204  # the logarithm of 1/0.3
+
+
+def moved(x: Tensor, shift: int, flip: bool) -> Tensor:
+    """Up to `shift` pixels up, down, left and right, black coming in; half of them mirrored, where asked."""
+    batch, channels, height, width = x.shape
+    rows = torch.arange(height, device=x.device).expand(batch, height)
+    columns = torch.arange(width, device=x.device).expand(batch, width)
+    if flip:
+        mirrored = torch.rand(batch, 1, device=x.device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    if shift:
+        x = F.pad(x, (shift,) * 4)
+        offsets = torch.randint(0, 2 * shift + 1, (2, batch, 1), device=x.device)
+        rows, columns = rows + offsets[0], columns + offsets[1]
+    flat = rows[:, :, None] * x.shape[-1] + columns[:, None, :]
+    index = flat.reshape(batch, 1, -1).expand(-1, channels, -1)
+    return x.flatten(2).gather(2, index).view(batch, channels, height, width)
+
+
+def crops(x: Tensor, least: float, flip: bool) -> tuple[Tensor, Tensor]:
+    """Matrices of crops that are resized back: of the rows (B, H, H), of the columns (B, W, W), bilinear.
+
+    They keep a random share of the area, `least` or more, at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
+    """
+    batch = len(x)
+    area = torch.empty(batch, device=x.device).uniform_(least, 1)
+    ratio = torch.empty(batch, device=x.device).uniform_(-RATIO, RATIO).exp()
+    size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)
+    center = (torch.rand(batch, 2, device=x.device) * 2 - 1) * (1 - size)
+    if flip:
+        size[:, 0] *= torch.randint(0, 2, (batch,), device=x.device) * 2 - 1
+
+    def along(length: int, side: int) -> Tensor:
+        places = torch.arange(length, device=x.device)
+        sought = size[:, side, None] * ((2 * places + 1) / length - 1) + center[:, side, None]  # from -1 to 1
+        pixels = (((sought + 1) * length - 1) / 2).clamp(0, length - 1)
+        return (1 - (pixels[:, :, None] - places).abs_()).clamp_(min=0)
+
+    return along(x.shape[2], 1), along(x.shape[3], 0)
+
+
+def blurs(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
+    """Matrices of Gaussian blurs of 0.1 to 2 pixels (Chen et al. 2020), as `crops`; of those not drawn, ones."""
+    batch = len(x)
+    drawn = torch.rand(batch, 1, device=x.device) < probability
+    sigma = torch.where(drawn, torch.empty(batch, 1, device=x.device).uniform_(*SIGMA), SHARP)
+
+    def along(length: int) -> Tensor:
+        distance = torch.arange(1 - length, length, device=x.device)
+        bell = torch.exp(distance.square() / (-2 * sigma.square()))
+        rows = bell.unfold(1, length, 1).flip(1)
+        return rows / rows.sum(2, keepdim=True)
+
+    rows = along(x.shape[2])
+    return rows, rows if x.shape[2] == x.shape[3] else along(x.shape[3])
+
+
+def resampled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Each image between its two matrices, multiplied in the run's own precision."""
+    batch, channels, height, width = x.shape
+    across = (columns @ x.float().flatten(1, 2).mT).view(batch, width * channels, height)
+    return (across @ rows.mT).view(batch, width, channels, height).permute(0, 2, 3, 1).float()
+
+
+def solarised(x: Tensor, probability: float, white: float) -> Tensor:
+    """Pixels in the brighter half are inverted, in images drawn with this probability (Grill et al. 2020)."""
+    drawn = torch.rand(len(x), 1, 1, 1, device=x.device) < probability
+    fold = torch.where(drawn, white / 2, white)
+    return (x.float() - fold).abs_().neg_().add_(fold)
+
+
+def recoloured(x: Tensor, strength: float, grey: float) -> Tensor:
+    """Contrast, each channel's scale and brightness change by up to `strength`; with probability `grey` colour goes.
+
+    Raises:
+        UserError: the images have no colour that could go.
+    """
+    batch, channels = x.shape[:2]
+    if grey and channels != len(LUMA):
+        raise UserError(f"data.augment.grey={grey} is for colour; these images have one channel: set it to 0")
+
+    def draw(count: int) -> Tensor:
+        return torch.empty(batch, count, 1, device=x.device).uniform_(-strength, strength)
+
+    contrast, scale, brightness = 1 + draw(1), 1 + draw(channels), draw(1)
+    matrix = torch.diag_embed((contrast * scale).squeeze(2))
+    offset = (1 - contrast) * scale * x.mean((1, 2, 3))[:, None, None] + brightness
+    with torch.autocast(x.device.type, enabled=False):  # which takes longer to round than these products take
+        if grey:
+            drawn = torch.rand(batch, 1, 1, device=x.device) < grey
+            weights = torch.tensor(LUMA, device=x.device).expand(channels, channels)
+            keep = torch.where(drawn, weights, torch.eye(channels, device=x.device))
+            matrix, offset = keep @ matrix, keep @ offset
+        return torch.baddbmm(offset, matrix, x.flatten(2)).view(x.shape)
+
+
+def erased(x: Tensor, most: float) -> Tensor:
+    """A random rectangle of each image, up to `most` of its area, becomes 0, the mean (Zhong et al. 2020).
+
+    Its aspect ratio is 0.3 to 1/0.3, as far as the image leaves it.
+    """
+    area = torch.empty(len(x), 1, device=x.device).uniform_(0, most)
+    ratio = torch.empty(len(x), 1, device=x.device).uniform_(-LONGEST, LONGEST).exp()
+
+    def along(length: int, share: Tensor) -> Tensor:
+        size = (share.clamp(max=1) * length).round()
+        start = (torch.rand_like(size) * (length - size + 1)).floor()
+        places = torch.arange(length, device=x.device)
+        return (places >= start) & (places < start + size)
+
+    rows, columns = along(x.shape[2], (area * ratio).sqrt()), along(x.shape[3], (area / ratio).sqrt())
+    return x * (1 - rows[:, None, :, None].float() * columns[:, None, None, :])

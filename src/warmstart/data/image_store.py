@@ -1,0 +1,113 @@
+"""Decoded images, in memory, or in the cache and left on the disk where they need more of it than they may have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from warmstart import screen
+from warmstart.contracts import Splits, UserError
+from warmstart.data import cache
+from warmstart.data.pictures import Picture, read_images
+
+LISTED = 20
+
+
+class ImageStore:
+    """How a source's images are decoded and kept.
+
+    Args:
+        size: height and width in pixels.
+        channels: 3 for colour, 1 for grey.
+        memory_mb: decoded images that need more are kept in the cache and read from the disk, batch by batch.
+        on_error: what to do about images that cannot be read: raise, or skip, which lists them.
+    """
+
+    def __init__(self, size: int, channels: int, memory_mb: float, on_error: str):
+        if size < 1 or channels not in (1, 3):
+            raise UserError(f"data.size={size}, channels={channels}: size must be above 0, channels 1 or 3")
+        if memory_mb < 0:
+            raise UserError(f"data.memory_mb={memory_mb}: must be 0 or more")
+        if on_error not in ("raise", "skip"):
+            raise UserError(f"data.on_error={on_error}: give raise or skip")
+        self.shape, self.memory, self.skips = (channels, size, size), memory_mb * 2**20, on_error == "skip"
+
+    def fill(self, splits: Splits, pictures: Sequence[Picture]) -> Splits:
+        """The same splits with images (n, C, H, W), uint8, in place of the numbers of `pictures` (n,).
+
+        Parts lie one after another, so that each is a view of all.
+
+        Raises:
+            UserError: an image cannot be read, or too many cannot.
+        """
+        parts = [rows for rows in (splits.train, splits.validation, splits.test, splits.unlabelled) if rows is not None]
+        order = [pictures[number] for rows in parts for number in rows.x]
+        values, kept = self._read(order)
+        start = 0
+        for rows in parts:
+            first, last = np.searchsorted(kept, [start, start + len(rows)])
+            y = None if rows.y is None else rows.y[kept[first:last] - start]
+            start += len(rows)
+            if rows is not splits.unlabelled and first == last:
+                raise UserError("no image to train, validate or test on can be read (data.on_error=skip)")
+            rows.x, rows.y = values[first:last], y
+        trained = splits.train.y
+        if trained is not None and trained.dtype.kind == "i":
+            absent = np.setdiff1d(np.arange(len(splits.labels)), trained)
+            if len(absent):
+                raise UserError(f"class {splits.labels[absent[0]]} has no image to train on that can be read")
+        return splits
+
+    def _read(self, pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
+        """Images, and the numbers (n,) of those that could be read."""
+        if len(pictures) * np.prod(self.shape) <= self.memory:
+            values = np.empty((len(pictures), *self.shape), dtype=np.uint8)
+            errors = self._decode(pictures, values)
+        else:
+            stamps = (stamp(picture) for picture in pictures)
+            name = cache.key(f"{self.shape} {self.skips}", cache.texts_digest(stamps))
+            screen.say(f"{len(pictures):,} images need more than data.memory_mb={self.memory / 2**20:g}: on the disk")
+            values, errors = cache.entry("images", name, lambda folder: self._save(pictures, folder), load)
+        if errors:
+            listed = "".join(f"\n  {error}" for _, error in sorted(errors.items())[:LISTED])
+            more = f"\n  and {len(errors) - LISTED:,} more" if len(errors) > LISTED else ""
+            screen.say(f"{len(errors):,} of {len(pictures):,} images are skipped:{listed}{more}")
+        kept = np.setdiff1d(np.arange(len(pictures)), np.array(list(errors), dtype=np.int64))
+        return values[: len(kept)], kept
+
+    def _decode(self, pictures: list[Picture], values: np.ndarray) -> dict[int, str]:
+        """Fill the array, from its start on with those that can be read; what is wrong with the others."""
+        errors: dict[int, str] | None = {} if self.skips else None
+        read_images(pictures, self.shape, values, errors)
+        if not errors:
+            return {}
+        kept = [number for number in range(len(pictures)) if number not in errors]
+        for to, number in enumerate(kept[min(errors) :], start=min(errors)):
+            values[to] = values[number]
+        return errors
+
+    def _save(self, pictures: list[Picture], folder: Path) -> None:
+        kind, shape = np.dtype(np.uint8), (len(pictures), *self.shape)
+        values = np.lib.format.open_memmap(folder / "values.npy", "w+", kind, shape)
+        errors = self._decode(pictures, values)
+        values.flush()
+        (folder / "errors.json").write_text(json.dumps(errors))
+
+
+def load(folder: Path) -> tuple[np.ndarray, dict[int, str]]:
+    """What `ImageStore._save` has saved; changes to the array, which torch asks for, would stay in memory."""
+    errors = json.loads((folder / "errors.json").read_text())
+    return np.load(folder / "values.npy", mmap_mode="c"), {int(number): text for number, text in errors.items()}
+
+
+def stamp(picture: Picture) -> str:
+    """What changes when the image does: of a file, its path, size and time of change."""
+    if isinstance(picture.content, bytes):
+        return hashlib.sha256(picture.content).hexdigest()
+    path = picture.content.absolute()
+    found = path.stat() if path.is_file() else None
+    return f"{path} {found.st_size} {found.st_mtime_ns}" if found else str(path)

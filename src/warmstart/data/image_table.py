@@ -1,0 +1,136 @@
+"""The user's own images in a table: one row per image, one column (or several) to predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from warmstart.contracts import Rows, Splits, UserError
+from warmstart.data.image_cells import to_pictures
+from warmstart.data.image_store import ImageStore
+from warmstart.data.numbers import to_names, to_numbers
+from warmstart.data.own_splits import parts_of, read_own_splits
+from warmstart.data.preprocess.image import Preprocessor
+from warmstart.data.splits import check_classes
+from warmstart.data.table import strata_of
+from warmstart.data.texts import is_listed, pick, place
+
+
+class ImageTable:
+    """Classes, several labels or real values, as the objective asks.
+
+    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
+    15 % of these each. Rows without a target serve pretraining alone.
+
+    Args:
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder that `datasets` reads or has saved, or a hub name.
+        image: the column of images: paths relative to the file's folder, or encoded, as `datasets` stores them.
+        target: the column to predict, of lists where an image has several labels; or a list of columns, of 0 and 1
+            (several labels) or of numbers. Pretraining needs none.
+        config: of a hub name that has several.
+        size: height and width in pixels.
+        channels: 3 for colour, 1 for grey.
+        memory_mb: decoded images that need more are kept in the cache and read from the disk.
+        on_error: what to do about images that cannot be read: raise or skip.
+        split_seed: fixes which rows train, validate and test.
+    """
+
+    modality: ClassVar = "image"
+    offers: ClassVar = frozenset({"category", "categories", "value"})
+
+    def __init__(
+        self,
+        root: str,
+        image: str,
+        target: str | list[str] | None = None,
+        config: str | None = None,
+        size: int = 32,
+        channels: int = 3,
+        memory_mb: float = 4096,
+        on_error: str = "raise",
+        split_seed: int = 0,
+    ):
+        self.store = ImageStore(size, channels, memory_mb, on_error)
+        self.root, self.image, self.config, self.split_seed = root, str(image), config, split_seed
+        self.target = [str(name) for name in (target if isinstance(target, list) else [target]) if name is not None]
+
+    def load(self, target: str | None) -> Splits:
+        """Images (N, C, size, size), uint8; which part a row is in does not depend on the kind of target.
+
+        Raises:
+            UserError: a column is missing, an image cannot be read, or the targets do not suit the objective.
+        """
+        if target is not None and not self.target:
+            raise UserError("data.target=null: name the column to predict")
+        frames = read_own_splits(self.root, self.config)
+        pictures, tables = [], []
+        for name, frame in frames.items():
+            where = place(self.root, name, frames)
+            column = pick(frame, self.image, where, "data.image")
+            pictures += to_pictures(column, where, self._folder(), must_exist=not self.store.skips)
+            tables.append(
+                pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)
+            )
+        table = pd.concat(tables, ignore_index=True)
+        split = np.repeat(list(frames), [len(part) for part in tables])
+        known = table.notna().all(axis=1).to_numpy()
+        if not known[split == "train"].any():
+            raise UserError(f"data.root={self.root}: column {self.target[0]} is empty in every row to train on")
+        numbers = np.arange(len(table))
+        spare = numbers[~known & (split == "train")]
+        table, split, numbers = table[known].reset_index(drop=True), split[known], numbers[known]
+        y, labels = self._targets(table, target)
+        if target == "category":
+            check_classes(y[split == "train"], labels)
+        parts = parts_of(split, frames, self.root, self.split_seed, lambda train: self._strata(table.iloc[train]))
+        rows = (Rows(numbers[index], None if y is None else y[index]) for index in parts)
+        splits = Splits(*rows, labels=labels, unlabelled=Rows(spare) if len(spare) else None)
+        return self.store.fill(splits, pictures)
+
+    def preprocessor(self) -> Preprocessor:
+        """8-bit pixels."""
+        return Preprocessor()
+
+    def _folder(self) -> Path:
+        """What paths of images are relative to, and must not leave."""
+        path = Path(self.root)
+        if path.exists():
+            return path if path.is_dir() else path.parent
+        import datasets
+
+        return Path(datasets.config.HF_CACHE_HOME)
+
+    def _strata(self, table: pd.DataFrame) -> np.ndarray | None:
+        column = table[self.target[0]] if self.target else None
+        return None if column is None or is_listed(column) else strata_of(column.infer_objects())
+
+    def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if kind is None:
+            return None, ()
+        column = table[self.target[0]]
+        if kind == "categories" and is_listed(column):
+            return several(column)
+        if kind == "category":
+            if len(self.target) > 1 or is_listed(column):
+                raise UserError(f"data.target={self.target}: these are several labels; set objective=multilabel")
+            names = to_names(column.infer_objects())
+            labels = tuple(sorted(set(names)))
+            return np.searchsorted(labels, names.astype(str)).astype(np.int64), labels
+        if kind == "categories" and len(self.target) < 2:
+            raise UserError("objective=multilabel needs a column of lists, or two columns or more: data.target=[a,b]")
+        values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
+        if kind == "categories" and not np.isin(values, (0, 1)).all():
+            raise UserError(f"data.root={self.root}: several labels must be 0 or 1 in {', '.join(self.target)}")
+        return values.astype(np.float32), tuple(self.target)
+
+
+def several(column: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Lists of labels as 0 and 1 (N, labels), and the labels."""
+    rows = [set(map(str, row)) for row in column]
+    labels = tuple(sorted(set().union(*rows)))
+    if len(labels) < 2:
+        raise UserError(f"data.target={column.name}: all rows have the labels {', '.join(labels)}: two are needed")
+    return np.array([[label in row for label in labels] for row in rows], dtype=np.float32), labels

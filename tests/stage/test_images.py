@@ -1,0 +1,77 @@
+"""Images of a user's own through the stages: tables, several labels, augmentation, predictions for files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from tests.conftest import FAST
+
+SMALL = ("experiment=images", "data.size=8", "backbone.widths=[8,8,8]", *FAST)
+ALL_CHANGES = (
+    "data.augment.crop=0.5",
+    "data.augment.colour=0.4",
+    *(f"data.augment.{name}=0.5" for name in ("grey", "blur", "solarise", "erase")),
+)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Dark and light images, and a table of them: their class, whether they are wide, and both as a list."""
+    generator, rows = np.random.default_rng(0), []
+    (tmp_path / "photos").mkdir()
+    for index in range(40):
+        is_light, is_wide = index % 2, index // 2 % 2
+        pixels = generator.integers(120 * is_light, 120 * is_light + 100, (12, 12 + 8 * is_wide, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{index:02}.png")
+        rows.append(
+            {"img": f"{index:02}.png", "label": ("dark", "light")[is_light], "light": is_light, "wide": is_wide}
+        )
+    pd.DataFrame(rows).to_csv(tmp_path / "photos" / "table.csv", index=False)
+    return tmp_path / "photos"
+
+
+def test_a_table_of_images_is_pretrained_on_finetuned_with_and_predicted_for(cli, photos: Path):
+    words = (*SMALL, "data=image_table", f"data.root={photos / 'table.csv'}", "data.image=img", "data.target=label")
+    pretrain = cli("stage=pretrain", *words, *ALL_CHANGES)
+    assert pretrain.status == 0, pretrain.err
+    finetune = cli("stage=finetune", *words, *ALL_CHANGES, "data.augment.crop=1.0")
+    assert finetune.status == 0, finetune.err
+    assert finetune.record("finetune")["transfer"]["fraction"] == 1.0
+
+    (photos / "notes.txt").write_text("no picture")
+    predict = cli("stage=predict", "experiment=images", f"input={photos}")
+    lines = [json.loads(line) for line in predict.out.splitlines()]
+    assert [line["file"] for line in lines] == sorted(map(str, photos.glob("*.png")))
+    assert [line["row"] for line in lines] == list(range(1, 41))
+    one = cli("stage=predict", "experiment=images", f"input={photos / '07.png'}")
+    assert json.loads(one.out) == {**lines[7], "row": 1}
+
+    refused = cli("stage=predict", "experiment=images", f"input={photos / 'none.png'}")
+    assert refused.status == 2
+    assert f"{photos / 'none.png'} is not a readable image: there is no such file" in refused.error
+
+
+def test_several_labels_and_broken_images(cli, photos: Path):
+    (photos / "05.png").write_bytes(b"")
+    words = (*SMALL, "stage=finetune", "init=scratch", "data=image_table", f"data.root={photos / 'table.csv'}")
+    words = (*words, "data.image=img", "data.target=[light,wide]", "objective=multilabel")
+    refused = cli(*words)
+    assert refused.status == 2
+    assert "05.png" in refused.error
+    outcome = cli(*words, "data.on_error=skip")
+    assert outcome.status == 0, outcome.err
+    assert "1 of 40 images are skipped" in outcome.err
+    assert sum(outcome.record("finetune")["data"]["rows"].values()) == 39
+    assert "test/f1" in outcome.record("finetune")["metrics"]
+
+
+@pytest.mark.parametrize("word", ["grey=1.5", "blur=-0.1", "solarise=often", "erase=2"])
+def test_shares_and_probabilities_beyond_one_are_refused_at_once(word: str, cli):
+    outcome = cli("stage=pretrain", f"data.augment.{word}")
+    assert outcome.status == 2
+    assert f"data.augment.{word}" in outcome.error
