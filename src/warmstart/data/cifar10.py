@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.pictures import to_array
 from warmstart.data.preprocess.image import Preprocessor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -22,28 +25,37 @@ class Cifar10:
         root: a Hugging Face hub name, or a local folder in the hub's layout (Parquet files).
         validation: how many of the 50,000 training images are kept for validation.
         limit: use only this many training images.
+        size: height and width in pixels that the photos are resized to.
     """
 
     modality: ClassVar = "image"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, root: str = "uoft-cs/cifar10", validation: int = 5000, limit: int | None = None):
-        self.root, self.validation, self.limit = root, validation, limit
+    def __init__(self, root: str = "uoft-cs/cifar10", validation: int = 5000, limit: int | None = None, size: int = 32):
+        if size < 1:
+            raise UserError(f"data.size={size}: must be above 0")
+        self.root, self.validation, self.limit, self.size = root, validation, limit, size
 
     def load(self, target: str | None) -> Splits:
-        """Images (N, 3, 32, 32), uint8."""
+        """Images (N, 3, size, size), uint8."""
         train, test = self._read("train"), self._read("test")
         cut = len(train) - self.validation
         if cut < 1:
             raise UserError(f"data.validation={self.validation} leaves no training image of {len(train)}")
         kept = cut if self.limit is None else min(self.limit, cut)
-        return Splits(Rows(train.x[:kept], train.y[:kept]), Rows(train.x[cut:], train.y[cut:]), test, labels=LABELS)
+        parts = (train.select(range(kept)), train.select(range(cut, len(train))), test)
+        return Splits(*(self._decoded(part) for part in parts), labels=LABELS)
 
     def preprocessor(self) -> Preprocessor:
         """8-bit pixels."""
         return Preprocessor()
 
-    def _read(self, split: str) -> Rows:
+    def _decoded(self, table: Dataset) -> Rows:
+        shape = (3, self.size, self.size)
+        images = np.array([to_array(image, shape) for image in table["img"]], dtype=np.uint8).reshape(-1, *shape)
+        return Rows(images, np.array(table["label"], dtype=np.int64))
+
+    def _read(self, split: str) -> Dataset:
         import datasets
 
         datasets.disable_progress_bars()
@@ -57,5 +69,4 @@ class Cifar10:
             raise UserError(f"data.root={self.root} cannot be loaded ({reason}); give a local copy's folder") from error
         if not {"img", "label"} <= set(table.column_names):
             raise UserError(f"data.root={self.root} has columns {table.column_names}; img and label are expected")
-        images = np.stack([to_array(image, (3, 32, 32)) for image in table["img"]])
-        return Rows(images, np.array(table["label"], dtype=np.int64))
+        return table
