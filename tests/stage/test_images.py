@@ -59,26 +59,27 @@ def test_it_is_pretrained_further_and_finetuned_from_there(cli, folder: Path):
 
 
 def test_it_is_an_arm_of_a_transfer_beside_its_controls(cli, folder: Path):
-    words = [
-        f'+arm.{name}={{init: "{word}hf:{folder}"}}' for name, word in (("a", ""), ("b", "random:"), ("c", "shuffled:"))
-    ]
-    short = ("transfer.arms=[a,b,c]", "transfer.labels=[5]", "transfer.seeds=2", "trainer.max_steps=4")
-    outcome = cli("stage=transfer", *words, *short, "trainer.val_check_interval=2", "pictures=false")
+    starts = {"own": f"hf:{folder}", "cold": f"random:hf:{folder}", "mixed": f"shuffled:hf:{folder}"}
+    words = [f'+arm.{name}={{init: "{init}"}}' for name, init in starts.items()]
+    short = ("transfer.labels=[2]", "transfer.seeds=1", "trainer.max_steps=2", "trainer.val_check_interval=2")
+    arms = ("transfer.arms=[own,cold,mixed]", "pretrain.trainer.max_epochs=1", "pictures=false")
+    outcome = cli("stage=transfer", *words, *short, *arms)
     assert outcome.status == 0, outcome.err
+    runs = outcome.run("transfer") / "runs"
+    fractions = {name: json.loads((runs / f"{name}-2-seed0" / "run.json").read_text())["transfer"] for name in starts}
+    assert {name: found and found["fraction"] for name, found in fractions.items()} == {
+        "own": 1.0,
+        "cold": None,
+        "mixed": 1.0,
+    }
+    report = json.loads((outcome.run("transfer") / "report.json").read_text())
+    assert all(name in json.dumps(report) for name in starts)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"channels": 3, "side": 8}, ("1 channels and the vit takes 3",)),
-        ({"channels": 1, "side": 32, "kind": "swin"}, ()),
-    ],
-)
-def test_images_that_it_cannot_take_are_refused(cli, settings: dict, words: tuple[str, ...], tmp_path: Path):
-    path = saved_folder(tmp_path / "other", settings.pop("kind", "vit"), **settings)
-    outcome = cli("stage=finetune", f"init=hf:{path}", *FAST)
-    assert outcome.status == (2 if words else 0), outcome.err
-    assert all(word in outcome.error for word in words)
+def test_images_of_other_channels_are_refused(cli, tmp_path: Path):
+    outcome = cli("stage=finetune", f"init=hf:{saved_folder(tmp_path / 'colour', 'vit', 3, 8)}", *FAST)
+    assert (outcome.status, len(outcome.error.splitlines())) == (2, 1)
+    assert "the images have 1 channels and the vit takes 3" in outcome.error
 
 
 def test_models_of_another_modality_are_refused_both_ways(cli, folder: Path, tmp_path: Path):
