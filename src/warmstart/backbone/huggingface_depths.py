@@ -5,11 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 
-def depths_by_layer(backbone: nn.Module) -> dict[str, int]:
-    """Embeddings and what else stands before the layers at 0, one depth per layer, then the rest."""
+def depths_by_layer(backbone: nn.Module, layers: str | None = None) -> dict[str, int]:
+    """Embeddings and what else stands before the layers at 0, one depth per layer, then the rest.
+
+    Args:
+        backbone: holds the model.
+        layers: the name of the list of layers; None for the longest list.
+    """
     lists = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)}
     outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    layers = max(outer, key=lambda name: len(lists[name]), default="")
+    layers = layers or max(outer, key=lambda name: len(lists[name]), default="")
     depths: dict[str, int] = {}
     depth = 0
     for name, _ in backbone.named_parameters():
