@@ -60,8 +60,7 @@ class Spec:
     """What one preprocessed example and its target look like.
 
     `labels` names the outputs; `center` and `spread` are the mean and standard deviation of real-valued targets.
-    Examples made of tokens have a `vocabulary`, and `bytes_per_token` of their raw form; those that last have `seconds`
-    from one position to the next.
+    Those made of tokens have a `vocabulary` and `bytes_per_token` of raw form; those that last, `seconds` per position.
     """
 
     modality: str
@@ -92,8 +91,7 @@ class Rows:
     @property
     def classes(self) -> Any:
         """Class numbers (N,), where these are the targets, or None."""
-        is_class = self.y is not None and self.y.ndim == 1 and self.y.dtype.kind == "i"
-        return self.y if is_class else None
+        return self.y if self.y is not None and self.y.ndim == 1 and self.y.dtype.kind == "i" else None
 
     def take(self, index: Any) -> Rows:
         """The rows of these numbers."""
@@ -227,8 +225,8 @@ class Objective(Protocol):
     `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head.
 
     `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
-    has one for each. One that makes the former of the latter says by `made_of` which targets it needs. A
-    self-supervised one may have `summary(loss, spec)`: what else the held-out loss says, by name.
+    has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)`, where a
+    self-supervised one has it, is what else the held-out loss says, by name.
     """
 
     target: ClassVar[str | None]

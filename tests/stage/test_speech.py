@@ -41,6 +41,7 @@ def test_pretraining_then_words_then_predictions(cli, folder: Path, objective: s
     predicted = cli("stage=predict", f"input={folder / 'one'}")
     assert predicted.status == 0, predicted.err
     assert len(predicted.out.splitlines()) == 24
+    assert json.loads(predicted.out.splitlines()[0])["file"] == str(folder / "one" / "george0.wav")
 
 
 def test_texts_are_learned_written_and_shown(cli, folder: Path):

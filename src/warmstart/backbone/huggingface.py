@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from warmstart.backbone.huggingface_depths import depths_by_layer
 from warmstart.backbone.huggingface_documents import keeps_apart, sight
 from warmstart.backbone.huggingface_heads import LANGUAGE, Head, assembled, described, has_class, is_causal, whole
 from warmstart.contracts import Features, Spec, UserError
@@ -139,21 +140,7 @@ class HuggingFace(nn.Module):
 
     def depths(self) -> dict[str, int]:
         """Embeddings and what else stands before the layers at 0, one depth per layer, then the rest."""
-        lists = {name: module for name, module in self.named_modules() if isinstance(module, nn.ModuleList)}
-        outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-        layers = max(outer, key=lambda name: len(lists[name]), default="")
-        depths: dict[str, int] = {}
-        depth = 0
-        for name, _ in self.named_parameters():
-            if layers and name.startswith(f"{layers}."):
-                index = int(name.removeprefix(f"{layers}.").split(".")[0])
-                depths[f"{layers}.{index}"] = index + 1
-                depth = len(lists[layers]) + 1
-            else:
-                place = _outside(name, layers)
-                inner = self.get_submodule(place).modules() if place != name else ()
-                depths[place] = 0 if any(isinstance(module, nn.Embedding) for module in inner) else depth
-        return depths
+        return depths_by_layer(self)
 
     @functools.cached_property
     def keeps_documents_apart(self) -> bool:
@@ -205,10 +192,3 @@ def _positions(model: PreTrainedModel) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             most -= module.padding_idx + 1
     return most if most > 0 else None
-
-
-def _outside(name: str, layers: str) -> str:
-    """The outermost module that holds the parameter and not the layers; its own name where there is none."""
-    parts = name.split(".")
-    prefixes = (".".join(parts[:count]) for count in range(1, len(parts)))
-    return next((prefix for prefix in prefixes if not f"{layers}.".startswith(f"{prefix}.")), name)

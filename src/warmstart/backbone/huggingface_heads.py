@@ -21,6 +21,7 @@ CLASSES = {
     "question_answering": "AutoModelForQuestionAnswering",
     "masked_lm": "AutoModelForMaskedLM",
     "causal_lm": "AutoModelForCausalLM",
+    "image_classification": "AutoModelForImageClassification",
 }
 LANGUAGE = ("masked_lm", "causal_lm")
 # Settings of a config.json that say how a model is run, not what it is.

@@ -24,25 +24,30 @@ class Cifar10:
         root: a Hugging Face hub name, or a local folder in the hub's layout (Parquet files).
         validation: how many of the 50,000 training images are kept for validation.
         limit: use only this many training images.
+        size: height and width in pixels that the photos are resized to.
     """
 
     modality: ClassVar = "image"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, root: str = "uoft-cs/cifar10", validation: int = 5000, limit: int | None = None):
-        self.root, self.validation, self.limit = root, validation, limit
+    def __init__(self, root: str = "uoft-cs/cifar10", validation: int = 5000, limit: int | None = None, size: int = 32):
+        if size < 1:
+            raise UserError(f"data.size={size}: must be above 0")
+        self.root, self.validation, self.limit, self.size = root, validation, limit, size
 
     def load(self, target: str | None) -> Splits:
-        """Images (N, 3, 32, 32), uint8."""
+        """Images (N, 3, size, size), uint8."""
         frames = read_splits(self.root)
         if not {"train", "test"} <= set(frames):
             raise UserError(f"data.root={self.root} has the splits {', '.join(frames)}; train and test are expected")
-        train, test = (self._rows(frames[name], place(self.root, name, frames)) for name in ("train", "test"))
+        train, test = frames["train"], frames["test"]
         cut = len(train) - self.validation
         if cut < 1:
             raise UserError(f"data.validation={self.validation} leaves no training image of {len(train)}")
         kept = cut if self.limit is None else min(self.limit, cut)
-        return Splits(Rows(train.x[:kept], train.y[:kept]), Rows(train.x[cut:], train.y[cut:]), test, labels=LABELS)
+        parts = {"train": [train[:kept], train[cut:]], "test": [test]}
+        rows = [self._rows(part, place(self.root, name, frames)) for name, cuts in parts.items() for part in cuts]
+        return Splits(*rows, labels=LABELS)
 
     def preprocessor(self) -> Preprocessor:
         """8-bit pixels."""
@@ -51,4 +56,4 @@ class Cifar10:
     def _rows(self, frame: pd.DataFrame, where: str) -> Rows:
         pictures = to_pictures(pick(frame, "img", where), where, Path(self.root), must_exist=True)
         numbers = pick(frame, "label", where).replace({name: number for number, name in enumerate(LABELS)})
-        return Rows(read_images(pictures, (3, 32, 32)), numbers.to_numpy(dtype=np.int64))
+        return Rows(read_images(pictures, (3, self.size, self.size)), numbers.to_numpy(dtype=np.int64))

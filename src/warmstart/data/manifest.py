@@ -28,16 +28,27 @@ def read_manifest(path: Path, column: str | None = None) -> tuple[pd.DataFrame, 
     return sounds_of(frame, str(path), path.parent, column), frame
 
 
+def manifest_files(path: Path) -> list[str]:
+    """What `read_manifest` calls each sound."""
+    return named_sounds(read_file(path), str(path), path.parent)[1]
+
+
 def sounds_of(
     frame: pd.DataFrame, where: str, root: Path, column: str | None = None, on_error: str = "raise"
 ) -> pd.DataFrame:
     """The sounds of a table: paths below `root`, or the content of files; see `read_manifest` and `read_sounds`."""
+    return read_sounds(*named_sounds(frame, where, root, column), on_error)
+
+
+def named_sounds(
+    frame: pd.DataFrame, where: str, root: Path, column: str | None = None
+) -> tuple[list[Path] | list[bytes], list[str]]:
+    """Paths, or the content of files, and what a message calls each; see `read_manifest`."""
     column = column or next((name for name in COLUMNS if name in frame), COLUMNS[0])
     cells = pick(frame, column, where, "data.audio")
     if cells.map(lambda cell: isinstance(cell, dict)).all():
-        names = [f"{where}, row {row}" for row in range(1, len(cells) + 1)]
         if all(cell.get("bytes") for cell in cells):
-            return read_sounds([cell["bytes"] for cell in cells], names, on_error)
+            return [cell["bytes"] for cell in cells], [f"{where}, row {row}" for row in range(1, len(cells) + 1)]
         cells = cells.map(lambda cell: cell.get("path"))
     empty = cells.isna() | cells.astype(str).str.strip().eq("")
     if empty.any():
@@ -47,4 +58,4 @@ def sounds_of(
     if missing:
         shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         raise UserError(f"{where} names {len(missing):,} of {len(paths):,} files that are not there: {shown}")
-    return read_sounds(paths, [str(path) for path in paths], on_error)
+    return paths, [str(path) for path in paths]

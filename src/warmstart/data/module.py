@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from warmstart.contracts import Batch, Preprocessor, Rows, Source, Spec, Splits, UserError
+from warmstart.data.encoding import encode
 from warmstart.data.fingerprint import fingerprint
 from warmstart.data.loader import GatherLoader, take
 from warmstart.data.ragged import Packed
@@ -19,7 +20,6 @@ from warmstart.data.splits import labelled_subset
 
 EVALUATION_BATCH = 512
 SHOWN = 4  # raw validation rows that are kept to be looked at
-PLACES = ("span", "tags", "text")  # targets that are places in the input, or must fit it: both are encoded together
 
 
 class MemoryDataModule(pl.LightningDataModule):
@@ -83,8 +83,7 @@ class MemoryDataModule(pl.LightningDataModule):
         is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training = self.training_rows(splits)
         self.raw = training.x
-        held_out = splits.validation
-        self.shown = held_out.take(evenly(len(held_out), SHOWN)).x
+        self.shown = splits.validation.take(evenly(len(splits.validation), SHOWN)).x
         chosen = {"train": training, "validation": splits.validation, "test": splits.test}
         for name, rows in chosen.items():
             if is_alike and (name != "train" or like.subset == self.subset):
@@ -92,7 +91,6 @@ class MemoryDataModule(pl.LightningDataModule):
                 continue
             self.parts[name] = self.encode(rows)
         train, held_out = self.parts["train"][0], self.parts["validation"][0]
-        labels = splits.labels if self.target is not None else ()
         center = spread = ()
         if self.target == "value":
             y = training.y.astype(np.float64)
@@ -101,7 +99,7 @@ class MemoryDataModule(pl.LightningDataModule):
         self.spec = Spec(
             self.source.modality,
             tuple(train.shape[1:]),
-            labels,
+            splits.labels if self.target is not None else (),
             center,
             spread,
             getattr(self.preprocessor, "vocabulary", None),
@@ -249,10 +247,3 @@ class TaskDataModule(MemoryDataModule):
 def evenly(rows: int, count: int) -> np.ndarray:
     """Numbers of at most `count` rows, evenly over all."""
     return np.linspace(0, rows - 1, min(count, rows)).astype(np.int64)
-
-
-def encode(preprocessor: Preprocessor, x: Any, target: str | None, y: Any = None) -> tuple[Any, Any]:
-    """Raw inputs, and targets of a kind where there are any, as a loader takes them."""
-    if target in PLACES:
-        return preprocessor.align(x, y, target)
-    return preprocessor.encode(x), None if y is None or target is None else torch.from_numpy(np.array(y))

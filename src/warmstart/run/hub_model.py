@@ -1,4 +1,4 @@
-"""The weights, the head and the tokenizer of a Hugging Face model, as those of a saved backbone."""
+"""The weights, the head and the preprocessor of a Hugging Face model, as those of a saved backbone."""
 
 from __future__ import annotations
 
@@ -13,33 +13,44 @@ from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import Spec, UserError, Vocabulary
-from warmstart.run.hub import CARD, WEIGHTS, decodes, folder_of, node_of, shard_names
+from warmstart.run import hub_images
+from warmstart.run.hub import node_of
+from warmstart.run.hub_folder import CARD, WEIGHTS, folder_of, shard_names
+from warmstart.run.hub_texts import decodes
 from warmstart.run.identity import file_sha256
 from warmstart.run.saved import SavedModel, spec_record
 
 
 def open_hub(word: str, pooling: str | None = None) -> SavedModel:
-    """A Hugging Face model as a saved backbone: weights in float32, its head for tokens if trained, its tokenizer.
+    """A Hugging Face model as a saved backbone: weights in float32, its preprocessor, its head for tokens if trained.
 
     Args:
         word: hf:NAME_OR_DIR.
         pooling: that of the config, where it is not what `adopt` chooses.
 
     Raises:
-        UserError: it is none that can be used, is damaged, or its tokenizer is larger than the model.
+        UserError: it is none that can be used, is damaged, or its preprocessor is another model's.
     """
     folder = folder_of(word)
     node = node_of(word, folder, pooling)
+    architecture = node["architecture"]
     model, found = _load(word, folder, "AutoModel")
+    has_pooler = node.get("pooler", node["pooling"] == "pooler")
     weights = {
         f"model.{name}": value
         for name, value in model.state_dict().items()
-        if name not in found["missing_keys"] and (node["pooler"] or not name.startswith("pooler."))
+        if name not in found["missing_keys"] and (has_pooler or not name.startswith("pooler."))
     }
-    head = _language_head(word, folder, node["architecture"]) if found["unexpected_keys"] else {}
-    most = getattr(model.config, "max_position_embeddings", None) or 0
-    rows = len(model.get_input_embeddings().weight)
-    preprocessor, spec = _tokenizer(word, folder, node["architecture"], rows, most)
+    head = {}
+    if hub_images.describes(architecture):
+        preprocessor = hub_images.preprocessor_of(word, folder, architecture)
+        spec = Spec("image", tuple(preprocessor["shape"]))
+    else:
+        if found["unexpected_keys"]:
+            head = _language_head(word, folder, architecture)
+        most = getattr(model.config, "max_position_embeddings", None) or 0
+        rows = len(model.get_input_embeddings().weight)
+        preprocessor, spec = _tokenizer(word, folder, architecture, rows, most)
     card = {"stage": "hf", "backbone": node, "spec": spec_record(spec)}
     return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
 

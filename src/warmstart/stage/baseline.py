@@ -20,7 +20,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
 from warmstart.contracts import Objective, Splits, UserError
-from warmstart.data.module import PLACES, TaskDataModule
+from warmstart.data.encoding import PLACES
+from warmstart.data.module import TaskDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts

@@ -11,7 +11,8 @@ from torch import nn
 from warmstart import screen
 from warmstart.contracts import Preprocessor, UserError
 from warmstart.data.preprocess import rebuild
-from warmstart.run.hub import HUB, RANDOM, SHUFFLED
+from warmstart.run.hub import RANDOM, SHUFFLED
+from warmstart.run.hub_folder import HUB
 from warmstart.run.lineage import finished, latest
 from warmstart.run.saved import SavedModel, load_weights
 from warmstart.stage import parts

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import Unmet, UserError
-from warmstart.data.module import PLACES, GenericDataModule
+from warmstart.data.encoding import PLACES
+from warmstart.data.module import GenericDataModule
 from warmstart.data.splits import labelled_subset
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder

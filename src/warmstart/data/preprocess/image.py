@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.data.numbers import read_numbers
 from warmstart.data.pictures import image_files, read_images, to_pictures
@@ -17,7 +19,15 @@ PIECE = 1000  # images at a time, since they may be too many for the memory
 
 
 class Preprocessor:
-    """Raw inputs are arrays (N, C, H, W), uint8 or float, whose brightest possible pixel is `white`."""
+    """Raw inputs are arrays (N, C, H, W), uint8 or float, whose brightest possible pixel is `white`.
+
+    Args:
+        white: the brightest possible pixel.
+        shape: of an image, (C, H, W).
+        mean: per channel, of pixels.
+        std: per channel, of pixels.
+        any_size: images of another size than `shape` are taken too, and `shape` becomes theirs.
+    """
 
     def __init__(
         self,
@@ -25,8 +35,9 @@ class Preprocessor:
         shape: list[int] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        any_size: bool = False,
     ):
-        self.white = white
+        self.white, self.any_size = white, any_size
         if shape is not None:
             self.shape = tuple(shape)
             self.mean, self.std = torch.tensor(mean), torch.tensor(std)
@@ -43,6 +54,8 @@ class Preprocessor:
 
     def encode(self, x: np.ndarray) -> Tensor:
         """The same pixels as a tensor; uint8 stays uint8 until it is on the device."""
+        if self.any_size:
+            self._take_size(tuple(x.shape[1:]))
         if tuple(x.shape[1:]) != self.shape:
             raise UserError(f"the saved preprocessor takes images of {self.shape}; this data has {x.shape[1:]}")
         return torch.from_numpy(np.ascontiguousarray(x))
@@ -72,6 +85,28 @@ class Preprocessor:
             return image_files(Path(path))
         return None if Path(path).suffix.lower() in (".csv", ".parquet", ".pq") else [Path(path)]
 
+    def adapted(self, own: Preprocessor) -> Preprocessor:
+        """The same statistics for pixels of another brightness, those of a data set's `own` preprocessor."""
+        if own.white == self.white:
+            return self
+        mean, std = ((values * (own.white / self.white)).tolist() for values in (self.mean, self.std))
+        return Preprocessor(own.white, list(self.shape), mean, std, self.any_size)
+
+    def export(self, folder: Path) -> None:
+        """Write the settings as transformers reads them: of 8-bit pixels, resized with bilinear interpolation."""
+        settings = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": {"height": self.shape[1], "width": self.shape[2]},
+            "resample": 2,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": (self.mean / self.white).tolist(),
+            "image_std": (self.std / self.white).tolist(),
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
         return {
@@ -80,4 +115,13 @@ class Preprocessor:
             "shape": list(self.shape),
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
+            **({"any_size": True} if self.any_size else {}),
         }
+
+    def _take_size(self, shape: tuple[int, ...]) -> None:
+        """Settle on the shape that the data has; whether the model can take it, the backbone says."""
+        given, usual = (" x ".join(map(str, sides)) for sides in (shape[1:], self.shape[1:]))
+        if given != usual:
+            what = f"images are {given} pixels and the model was made for {usual} (see data.size)"
+            screen.say(f"warning: {what}", style="yellow")
+        self.shape, self.any_size = shape, False

@@ -18,12 +18,13 @@ from warmstart.contracts import UserError
 from warmstart.data import cache
 from warmstart.data.duplicates import Overlap
 from warmstart.data.frames import Frames
-from warmstart.data.manifest import read_manifest
+from warmstart.data.manifest import manifest_files, read_manifest
 from warmstart.data.ragged import Ragged
 from warmstart.data.sounds import read_sounds, resampled, sound_files
 
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # of the power, before the logarithm
+MANIFESTS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".pq")
 NORMS = ("utterance", "global")
 
 
@@ -148,17 +149,20 @@ class Preprocessor:
 
     def read(self, path: str) -> pd.DataFrame:
         """A sound file, a folder of them, or a manifest."""
-        place = Path(path)
-        if place.is_dir():
-            files = sound_files(place)
-            if not files:
-                raise UserError(f"{path} holds no sound files")
-            return read_sounds(files, [str(file) for file in files])
-        if place.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
-            return read_manifest(place)[0]
-        if not place.is_file():
+        if Path(path).suffix.lower() in MANIFESTS:
+            return read_manifest(Path(path))[0]
+        files = self.files(path)
+        if not files:
+            raise UserError(f"{path} holds no sound files")
+        if not Path(files[0]).is_file():
             raise UserError(f"{path}: there is no such file")
-        return read_sounds([place], [path])
+        return read_sounds([Path(file) for file in files], files)
+
+    def files(self, path: str) -> list[str]:
+        """The files that `read` makes an example each of."""
+        if Path(path).suffix.lower() in MANIFESTS:
+            return manifest_files(Path(path))
+        return [str(file) for file in sound_files(Path(path))] if Path(path).is_dir() else [path]
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

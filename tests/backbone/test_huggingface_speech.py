@@ -1,0 +1,117 @@
+"""Models of raw speech of transformers as backbones: the numbers are the library's, padding included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from warmstart.backbone.huggingface_speech import HuggingFaceSpeech
+from warmstart.contracts import Spec, UserError
+from warmstart.run.saved import load_weights
+
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": [8, 8, 8],
+    "conv_kernel": [10, 3, 2],
+    "conv_stride": [5, 2, 2],
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "num_feat_extract_layers": 3,
+}
+KINDS = ("wav2vec2", "hubert", "wavlm")
+SAMPLES = 400
+
+
+def pair(kind: str, norm: str = "layer") -> tuple[HuggingFaceSpeech, torch.nn.Module]:
+    """A backbone and transformers' own model, with the same random weights."""
+    torch.manual_seed(0)
+    config = transformers.CONFIG_MAPPING[kind](**SMALL, feat_extract_norm=norm)
+    theirs = transformers.AutoModel.from_config(config).eval()
+    ours = HuggingFaceSpeech(Spec("waveform", (SAMPLES,)), {**config.to_dict(), "model_type": kind})
+    weights = {f"model.{name}": value for name, value in theirs.state_dict().items()}
+    assert load_weights(ours, weights, "test")["fraction"] == 1.0
+    return ours.eval(), theirs
+
+
+def padded(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.arange(SAMPLES) < torch.tensor(lengths)[:, None]
+    return torch.randn(len(lengths), SAMPLES, generator=torch.Generator().manual_seed(0)) * mask, mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_frames_are_those_of_transformers(kind: str):
+    ours, theirs = pair(kind)
+    x, mask = padded([SAMPLES, 250])
+    alone = ours(x)
+    assert torch.allclose(alone.tokens, theirs(x).last_hidden_state, atol=1e-6)
+    assert torch.allclose(alone.pooled, alone.tokens.mean(1))
+    masked = ours(x, mask)
+    assert torch.allclose(masked.tokens, theirs(x, attention_mask=mask.long()).last_hidden_state, atol=1e-6)
+    assert masked.pooled.shape == (2, ours.width)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_padding_changes_neither_valid_frames_nor_their_mean(kind: str):
+    ours, _ = pair(kind)
+    x, mask = padded([SAMPLES, 250])
+    valid = ours.token_mask(mask)
+    short = ours(x[1:, :250])
+    both = ours(x + 3 * ~mask, mask)
+    assert valid.sum(1).tolist() == [both.tokens.shape[1], short.tokens.shape[1]]
+    assert torch.allclose(both.tokens[1][valid[1]], short.tokens[0], atol=1e-5)
+    assert torch.allclose(both.pooled[1], short.pooled[0], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_model_made_without_masks_sees_zeros_and_the_mean_leaves_them_out():
+    ours, theirs = pair("wav2vec2", "group")
+    x, mask = padded([SAMPLES, 250])
+    features = ours(x + ~mask, mask)
+    expected = theirs(x).last_hidden_state
+    assert torch.allclose(features.tokens, expected, atol=1e-6)
+    assert torch.allclose(features.pooled[1], expected[1, ours.token_mask(mask)[1]].mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mask_of_frames_is_that_of_transformers_and_never_empty(kind: str):
+    ours, theirs = pair(kind)
+    lengths = [SAMPLES, 251, 100, 40]
+    _, mask = padded(lengths)
+    frames = ours.token_mask(mask)
+    assert torch.equal(frames, theirs._get_feature_vector_attention_mask(frames.shape[1], mask.long()))
+    assert ours.token_mask(padded([3])[1]).sum() == 1
+
+
+def test_training_draws_from_the_seed_alone():
+    ours, _ = pair("wav2vec2")
+    ours.train()
+    x, _ = padded([SAMPLES])
+    torch.manual_seed(0)
+    first = ours(x).pooled
+    torch.manual_seed(0)
+    assert torch.equal(first, ours(x).pooled)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_has_a_depth(kind: str):
+    ours, _ = pair(kind)
+    depths = ours.depths()
+    for name, _ in ours.named_parameters():
+        assert sum(name == prefix or name.startswith(f"{prefix}.") for prefix in depths) == 1, name
+    assert depths["model.feature_extractor"] == 0
+    assert depths["model.encoder.layers.1"] == 2
+
+
+def test_what_is_no_speech_or_too_short_is_refused():
+    with pytest.raises(UserError, match="a bert is not a model of raw speech"):
+        HuggingFaceSpeech(Spec("waveform", (SAMPLES,)), {"model_type": "bert"})
+    ours, _ = pair("wav2vec2")
+    with pytest.raises(UserError, match=rf"20 samples are shorter .*: give {ours.shortest} samples or more"):
+        ours(torch.zeros(1, 20))
+    assert ours(torch.zeros(1, ours.shortest)).tokens.shape[1] == 1
