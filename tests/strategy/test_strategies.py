@@ -34,7 +34,8 @@ def make(strategy: str, backbone: str) -> tuple[FinetuneModule, torch.Tensor]:
         "image": torch.randn(8, 3, 16, 16),
         "vector": torch.randn(8, 6),
         "text": torch.randint(5, 30, (8, 6)),
-    }[next(kind for kind in ("image", "vector", "text") if kind in modalities)]
+        "speech": torch.randn(8, 6, 2, 8),
+    }[next(kind for kind in ("image", "vector", "text", "speech") if kind in modalities)]
     vocabulary = Vocabulary(30, padding=0, mask=4) if "text" in modalities else None
     spec = Spec(next(iter(modalities)), tuple(x.shape[1:]), labels, vocabulary=vocabulary)
     if "depth" in node:
@@ -45,6 +46,11 @@ def make(strategy: str, backbone: str) -> tuple[FinetuneModule, torch.Tensor]:
         node.architecture = {
             **{"model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 30, "hidden_size": 16},
             **{"num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32},
+        }
+    elif backbone == "huggingface_images":
+        node.architecture = {
+            **{"model_type": "vit", "image_size": 16, "patch_size": 8, "hidden_size": 16, "intermediate_size": 32},
+            **{"num_attention_heads": 2, "num_hidden_layers": 2, "architectures": ["ViTModel"]},
         }
     part = build(node, spec=spec)
     module = FinetuneModule(

@@ -38,7 +38,7 @@ class FrameStem(nn.Module):
                 f"and groups={groups} a divisor of backbone.width={width}"
             )
         self.target_size = self.frames * self.mels
-        self.shown = nn.Parameter(torch.zeros(self.frames, self.mels))  # in place of what is hidden
+        self.mask_token = nn.Parameter(torch.zeros(self.frames, self.mels))  # in place of what is hidden
         self.first = nn.Conv2d(1, channels, 3, stride=(1, 2), padding=1)
         self.second = nn.Conv2d(channels, channels, 3, stride=(self.frames, 2), padding=1)
         bands = math.ceil(self.mels / 4)
@@ -62,7 +62,7 @@ class FrameStem(nn.Module):
 
     def hide(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Learned frames in place of those at the hidden positions (B, T)."""
-        return torch.where(hidden[:, :, None, None], self.shown.to(x.dtype), x)
+        return torch.where(hidden[:, :, None, None], self.mask_token.to(x.dtype), x)
 
     def targets(self, x: Tensor) -> Tensor:
         """The frames of each position, (B, T, frames, mels) to (B, T, frames * mels)."""
