@@ -156,7 +156,8 @@ def test_tokens_are_targets_and_special_ones_stay_visible():
 
 def test_abilities_follow_from_the_settings():
     assert Transformer.abilities(causal=True, width=8) == {"causal"}
-    assert Transformer.abilities(_target_="x", stem={}) == {"hide"}
+    assert Transformer.abilities(_target_="x", stem={}) == {"hide", "skip"}
+    assert Transformer.abilities(window=4) == {"hide"}
 
 
 def test_rows_may_be_longer_than_the_context_unless_positions_are_learned():

@@ -20,7 +20,8 @@ class Examples(pl.Callback):
         positions, must still serve training.
         """
         decode = getattr(trainer.datamodule.preprocessor, "decode", None)
-        if not hasattr(pl_module.objective, "examples"):
+        objective = pl_module.objective
+        if not hasattr(objective, "examples") or (decode is None and getattr(objective, "target", None) != "text"):
             return
         device, training = pl_module.device, pl_module.training
         raw = trainer.datamodule.sample("validation", EXAMPLES).to(device)
@@ -28,7 +29,7 @@ class Examples(pl.Callback):
         pl_module.eval()
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(0)
-            lines = pl_module.objective.examples(pl_module.backbone, batch, decode)
+            lines = objective.examples(pl_module.backbone, batch, decode)
         pl_module.train(training)
         if lines:
             trainer.logger.writer.add_text("examples", "\n\n".join(lines), trainer.global_step)
