@@ -46,7 +46,7 @@ def warn_of_other_splits(config: DictConfig, pretraining: RunFolder) -> None:
         return
     if any(theirs.get(key) != ours.get(key) for key in ("_target_", "root", "seed")):
         return
-    for key in ("split_seed", "target", "config"):
+    for key in ("split_seed", "split", "test_speakers", "target", "config"):
         before, now = theirs.get(key), ours.get(key)
         if before != now:
             screen.say(
