@@ -19,12 +19,12 @@ demo: $(READY)  ## set up, then run the main job: the whole story on the built-i
 	$(BIN)/python train.py
 
 test: $(READY)  ## set up, then run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(READY)  ## lint, format check and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: $(READY)  ## measure the speed against plain PyTorch, as ratios in one run
 	$(BIN)/python scripts/bench.py && $(BIN)/python scripts/bench_sweep.py
