@@ -27,7 +27,7 @@ def cases() -> list[tuple[str, str]]:
         node = config(path.stem)
         if "architecture" in node:  # another library's: built from a model's own config
             continue
-        for modality in get_object((node.stem if "stem" in node else node)._target_).modalities:
+        for modality in sorted(get_object((node.stem if "stem" in node else node)._target_).modalities):
             found.append((path.stem, modality))
     return found
 
