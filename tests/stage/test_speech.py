@@ -91,6 +91,13 @@ def test_a_transfer_on_recordings_has_a_verdict_or_says_why_not(cli):
     assert report
 
 
+def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
+    (tmp_path / "manifest.csv").write_text("audio,text,speaker\nfirst.wav,good morning,anna\n")
+    outcome = cli("stage=finetune", "experiment=speech", "init=scratch", f"data.root={tmp_path / 'manifest.csv'}")
+    assert outcome.status == 2
+    assert "use data=audio_table" in outcome.error
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -99,6 +106,10 @@ def test_a_transfer_on_recordings_has_a_verdict_or_says_why_not(cli):
         (("data.split=random",), "data.split=random"),
         (("data.test_speakers=[alice]",), "there is no alice"),
         (("data.frames.normalise=no",), "normalise=no"),
+        (("data.connect=3", "objective=ctc"), "data.connect=3"),
+        (("data.connect=[a,b]", "objective=ctc"), "data.connect=['a', 'b']"),
+        (("data.test_speakers=theo",), "data.test_speakers=theo"),
+        (("data.pieces=many", "objective=ctc"), "data.pieces=many"),
         (("data.pieces=3", "objective=ctc"), "data.pieces=3"),
         (("backbone=resnet",), "is speech"),
         (("backbone.stem.reach=4",), "reach=4"),

@@ -59,8 +59,10 @@ class SpokenDigits:
     ):
         if split not in SPLITS:
             raise UserError(f"data.split={split}: give {' or '.join(SPLITS)}")
-        if connect is not None and not (len(connect) == 2 and 1 <= connect[0] <= connect[1] <= 20):
+        if connect is not None and not is_range(connect):
             raise UserError(f"data.connect={connect}: give the least and the most digits, such as [2,5]")
+        if not isinstance(test_speakers, list | tuple):
+            raise UserError(f"data.test_speakers={test_speakers}: give a list of names, such as [theo]")
         if split_seed < 0:
             raise UserError(f"data.split_seed={split_seed}: must be 0 or more")
         self.frames, self.root, self.split, self.test_speakers = frames, root, split, list(test_speakers)
@@ -112,7 +114,9 @@ class SpokenDigits:
             where = place(self.root, name, splits)
             if lost := {"audio", "text", "speaker"} - set(frame.columns):
                 raise UserError(f"{where} has no column {sorted(lost)[0]}; it has {', '.join(frame.columns)}")
-            paths = frame.audio.map(lambda cell: str(cell["path"]))
+            if not frame.audio.map(lambda cell: isinstance(cell, dict)).all() or not frame.text.isin(DIGITS).all():
+                raise UserError(f"{where} is not laid out as the Free Spoken Digit Dataset: use data=audio_table")
+            paths = frame.audio.map(lambda cell: str(cell.get("path")))
             number = paths.str.extract(r"_(\d+)\.\w+$")[0]
             if number.isna().any():
                 row = int(number.isna().to_numpy().argmax())
@@ -141,6 +145,12 @@ class SpokenDigits:
                 name = "+".join(chosen.file)
                 rows.append((np.concatenate(pieces), rate, name, " ".join(chosen.text), speaker))
         return pd.DataFrame(rows, columns=["audio", "rate", "file", "text", "speaker"])
+
+
+def is_range(counts: object) -> bool:
+    """Whether this is the least and the most digits of a string."""
+    whole = isinstance(counts, list | tuple) and len(counts) == 2 and all(type(count) is int for count in counts)
+    return whole and 1 <= counts[0] <= counts[1] <= 20
 
 
 def shipped() -> pd.DataFrame:
