@@ -30,6 +30,7 @@ STAGES = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
 NEEDED = {
     "table": ["data.root=x.csv", "data.target=y"],
     "images": ["data.root=x"],
+    "recordings": ["data.root=x"],
     "text": ["data.root=x", "data.text=x", "data.target=y"],
 }
 STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"]}

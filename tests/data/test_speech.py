@@ -94,6 +94,13 @@ def test_digits_are_split_by_speaker_or_as_published():
     assert all(label == "zero" for label, name in zip(labels, official.train.x.file) if name.startswith("0"))
 
 
+def test_the_speaker_is_a_class_where_those_who_test_are_known():
+    splits = SpokenDigits(frames, split="official", classes="speaker").load("category")
+    assert splits.labels == ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+    named = [splits.labels[number] for number in splits.test.y]
+    assert named == [name.split("_")[1] for name in splits.test.x.file]
+
+
 def test_connected_digits_are_strung_alike_every_time_and_spelled():
     source = SpokenDigits(frames, connect=[2, 4])
     one, two = source.load("text"), source.load("text")

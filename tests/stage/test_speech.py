@@ -104,6 +104,8 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("data.connect=[2,5]",), "have no class: use objective=ctc"),
         (("data.connect=[5,2]",), "data.connect=[5, 2]"),
         (("data.split=random",), "data.split=random"),
+        (("data.classes=speaker",), "set data.split=official"),
+        (("data.classes=digit",), "data.classes=digit"),
         (("data.test_speakers=[alice]",), "there is no alice"),
         (("data.frames.normalise=no",), "normalise=no"),
         (("data.connect=3", "objective=ctc"), "data.connect=3"),

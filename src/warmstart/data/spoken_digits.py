@@ -24,6 +24,7 @@ GAP = (0.0, 0.15)  # seconds between connected digits
 NOISE = 0.001  # standard deviation of what is heard there
 LEVEL = 6.0  # decibels, at most, that a connected digit is made softer or louder
 SPLITS = ("speaker", "official")
+CLASSES = ("word", "speaker")
 REPEATS = 2  # how often each recording is used, when strings of digits train
 
 
@@ -38,6 +39,7 @@ class SpokenDigits:
         split: speaker, which tests on speakers that are not heard in training, or official, which tests on recordings
             0 to 4 of each digit by the same speakers.
         test_speakers: who is tested on, if split by speaker.
+        classes: word, or speaker, which needs the official split.
         connect: the least and the most digits that are strung together, of one speaker, with silence between them and
             changes of level; None for single ones. These have no class, only a text.
         pieces: labels of a transcript; None for characters.
@@ -53,12 +55,15 @@ class SpokenDigits:
         root: str | None = None,
         split: str = "speaker",
         test_speakers: Sequence[str] = ("theo", "yweweler"),
+        classes: str = "word",
         connect: Sequence[int] | None = None,
         pieces: int | None = None,
         split_seed: int = 0,
     ):
         if split not in SPLITS:
             raise UserError(f"data.split={split}: give {' or '.join(SPLITS)}")
+        if classes not in CLASSES:
+            raise UserError(f"data.classes={classes}: give {' or '.join(CLASSES)}")
         if connect is not None and not is_range(connect):
             raise UserError(f"data.connect={connect}: give the least and the most digits, such as [2,5]")
         if not isinstance(test_speakers, list | tuple):
@@ -66,7 +71,7 @@ class SpokenDigits:
         if split_seed < 0:
             raise UserError(f"data.split_seed={split_seed}: must be 0 or more")
         self.frames, self.root, self.split, self.test_speakers = frames, root, split, list(test_speakers)
-        self.connect, self.pieces, self.split_seed = connect, pieces, split_seed
+        self.classes, self.connect, self.pieces, self.split_seed = classes, connect, pieces, split_seed
 
     def load(self, target: str | None) -> Splits:
         """Waveforms, with digits as classes or their names as texts.
@@ -76,6 +81,8 @@ class SpokenDigits:
         """
         if target == "category" and self.connect is not None:
             raise UserError(f"data.connect={list(self.connect)}: strings of digits have no class: use objective=ctc")
+        if target == "category" and (self.classes, self.split) == ("speaker", "speaker"):
+            raise UserError("data.classes=speaker: those who are tested on must be known: set data.split=official")
         table = shipped() if self.root is None else self._read()
         held = table.recording < HELD_OUT
         tested = held
@@ -95,8 +102,9 @@ class SpokenDigits:
         if self.connect is not None:
             parts = [self._strung(part, number, REPEATS if number == 0 else 1) for number, part in enumerate(parts)]
         if target == "category":
-            digits = [np.array([DIGITS.index(text) for text in part.text]) for part in parts]
-            return Splits(*map(rows_of, parts, digits), labels=DIGITS)
+            column, labels = ("text", DIGITS) if self.classes == "word" else ("speaker", sorted(set(table.speaker)))
+            numbers = [np.array([labels.index(name) for name in part[column]]) for part in parts]
+            return Splits(*map(rows_of, parts, numbers), labels=tuple(labels))
         if target == "text":
             labels = alphabet(parts[0].text, self.pieces)
             return Splits(*(rows_of(part, spelled(part.text, labels, part.file)) for part in parts), labels=labels)
