@@ -114,18 +114,20 @@ class Splits:
 class Batch:
     """One step's examples: inputs (B, ...), targets (B, ...) or None, and a mask (B, T), None where all is valid.
 
-    The mask tells valid positions from padding; where it holds whole numbers, they tell a row's documents apart, with 0
-    for padding, and no document sees another. A loader yields inputs as they are stored; a module scales them before an
-    objective sees them.
+    The mask tells valid positions from padding; whole numbers in it tell a row's documents apart, which do not see each
+    other, 0 being padding. A loader yields inputs as they are stored; a module scales them before an objective sees
+    them. Where training mixed examples, `share` (B,) of each is its own, and the rest that of targets `partner`.
     """
 
     x: Tensor
     y: Tensor | None = None
     mask: Tensor | None = None
+    partner: Tensor | None = None
+    share: Tensor | None = None
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """The same batch on a device; Lightning moves it by this instead of copying the dataclass field by field."""
-        parts = (self.x, self.y, self.mask)
+        parts = vars(self).values()
         return Batch(*(part if part is None else part.to(device, non_blocking=non_blocking) for part in parts))
 
 
@@ -151,10 +153,7 @@ class StepOutput:
 
 
 class Preprocessor(Protocol):
-    """Fitted on the generic data, saved with the weights, reused by finetuning and prediction.
-
-    Where examples are files, `files(path)` lists those that `read(path)` makes an example each of, or is None.
-    """
+    """Fitted on the generic data, saved with the weights, reused by finetuning and prediction."""
 
     def fit(self, x: Any) -> None:
         """Learn the settings from raw training inputs."""
@@ -166,7 +165,7 @@ class Preprocessor(Protocol):
         """Scale a batch of encoded inputs, on the device."""
 
     def read(self, path: str) -> Any:
-        """Read raw inputs from a user's file or folder."""
+        """Read a user's file or folder; `files(path)` lists the files that are an example each, or is None."""
 
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild it, as plain JSON."""
@@ -193,6 +192,9 @@ class Augment(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """Scaled and changed, of the same shape."""
 
+    def mixed(self, batch: Batch) -> Batch:
+        """A changed batch, each example mixed with another where that is asked."""
+
 
 class Backbone(Protocol):
     """Inputs to features. `abilities` names what an objective may ask of it: a set, or a function of its settings.
@@ -201,7 +203,6 @@ class Backbone(Protocol):
     `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`. `maskable(x)`
     (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
     positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
-
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
     has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.
     """
@@ -223,10 +224,9 @@ class Objective(Protocol):
     `monitor` is the metric that chooses the best checkpoint and max or min; `predict(backbone, batch)` gives outputs
     (B, C), `scores(outputs, y)` one value per example (B,) whose mean is that metric, or None where no mean is, and
     `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head.
-
     `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
     has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)`, where a
-    self-supervised one has it, is what else the held-out loss says, by name.
+    self-supervised one has it, is what else the held-out loss says, by name. One with `mixes` takes mixed batches.
     """
 
     target: ClassVar[str | None]

@@ -11,6 +11,7 @@ from warmstart.trainer.curves import Curves
 
 STEPWISE = ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "pictures=false")
 CHANGES = ("data.augment.crop=0.5", *(f"data.augment.{name}=0.5" for name in ("colour", "blur", "solarise", "erase")))
+MIXES = ("data.augment.mixup=0.2", "data.augment.cutmix=1.0")
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -32,6 +33,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         (("stage=pretrain", "trainer.max_epochs=3", "objective=byol", "data.augment.shift=1"), 20),
         (("stage=pretrain", "trainer.max_epochs=2", "objective=contrastive", *CHANGES), 20),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=3", "data.augment.shift=1"), 45),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=3", *MIXES), 45),
         (
             (
                 "stage=finetune",
@@ -43,7 +45,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             31,
         ),
     ],
-    ids=["denoise", "contrastive", "byol", "changes of images", "finetune", "few labels"],
+    ids=["denoise", "contrastive", "byol", "changes of images", "finetune", "mixed", "few labels"],
 )
 def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: pytest.MonkeyPatch):
     stage = words[0].removeprefix("stage=")

@@ -315,6 +315,7 @@ def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypa
         ("trainer.val_check_interval=0.5", "trainer.val_check_interval=0.5"),
         ("trainer.val_check_interval=21", "more than the 20 steps of an epoch"),
         ("optimizer._target_=torch.optim.Muon", "optimizer=muon"),
+        ("data.augment.mixup=0.2", "data.augment.mixup=0.2 mixes the targets"),
         ("backbone=resnet", "backbone=resnet keeps statistics"),
         ("backbone.dropout=0.1", "backbone=mlp draws random numbers"),
         ("stage=pretrain ~init ~strategy", "objective=denoise draws random numbers"),

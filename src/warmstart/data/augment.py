@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from warmstart.contracts import UserError
+from warmstart.contracts import Batch, UserError
 from warmstart.data import augment_frames as frames
 from warmstart.data import augment_images as images
+from warmstart.data import augment_pairs as pairs
 
 CACHED = 2**19  # values of a batch at a time, so that what is made on the way stays in a processor's cache
 
@@ -35,7 +36,11 @@ class Augment:
         stretch: speech is at most this share faster.
         bands: most neighbouring bands of speech to hide, twice.
         gaps: most neighbouring positions of speech to hide, twice.
+        mixup: alpha of the Beta distribution by which images or vectors are averaged with others of the batch.
+        cutmix: that by which images get a rectangle of others.
     """
+
+    MIXING = ("mixup", "cutmix")
 
     def __init__(
         self,
@@ -54,6 +59,8 @@ class Augment:
         stretch: float = 0.0,
         bands: int = 0,
         gaps: int = 0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ):
         self.changes_images = bool(shift or flip or colour or grey or blur or solarise or erase or crop < 1)
         self.changes_speech = bool(warp or stretch or bands or gaps)
@@ -68,17 +75,27 @@ class Augment:
             raise UserError("data.augment: warp and stretch must be 0 or more and below 1, bands and gaps 0 or more")
         if modality == "text" and noise:
             raise UserError(f"data.augment.noise={noise} is added to values; this data is {modality}")
+        if cutmix and modality != "image":
+            raise UserError(f"data.augment.cutmix={cutmix} is for images; this data is {modality}")
+        if mixup and modality not in ("image", "vector"):
+            raise UserError(f"data.augment.mixup={mixup} is for images and vectors; this data is {modality}")
         if not 0 < crop <= 1:
             raise UserError(f"data.augment.crop={crop}: must be above 0 and at most 1")
         self.scale, self.noise = scale, noise
         self.shift, self.crop, self.flip, self.colour = shift, crop, flip, colour
         self.grey, self.blur, self.solarise, self.erase = grey, blur, solarise, erase
         self.warp, self.stretch, self.bands, self.gaps = warp, stretch, bands, gaps
+        self.mixup, self.cutmix = mixup, cutmix
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether every change is off."""
+        """Whether every change of single examples is off."""
         return not (self.changes_images or self.changes_speech or self.noise)
+
+    @property
+    def mixing(self) -> str:
+        """The first setting that mixes examples and their targets, as it is typed; empty where none does."""
+        return next((f"data.augment.{name}={getattr(self, name)}" for name in self.MIXING if getattr(self, name)), "")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Scaled and changed, of the same shape as the raw x."""
@@ -86,6 +103,10 @@ class Augment:
         if x.device.type == "cpu" and len(x) > piece and (self.crop < 1 or self.blur):
             return torch.cat([self._changed(part) for part in x.split(piece)])
         return self._changed(x)
+
+    def mixed(self, batch: Batch) -> Batch:
+        """A changed batch, each example mixed with another where that is asked."""
+        return pairs.mixed(batch, self.mixup, self.cutmix) if self.mixing else batch
 
     def _changed(self, x: Tensor) -> Tensor:
         x = self._moved(x)

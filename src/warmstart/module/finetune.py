@@ -48,11 +48,14 @@ class FinetuneModule(LeanModule):
             part.eval()
         return self
 
+    def views(self, batch: Batch) -> Batch:
+        """The augmented examples, mixed with each other where asked."""
+        return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective's mean loss."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        batch.x = self.augment(batch.x)
-        output = self.objective.step(self.backbone, batch)
+        output = self.objective.step(self.backbone, self.views(batch))
         self.train_loss.update(output)
         return output.loss
 

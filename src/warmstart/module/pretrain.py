@@ -42,7 +42,7 @@ class PretrainModule(LeanModule):
         """The augmented copies that the objective asks for, stacked along the batch."""
         count = self.objective.views
         if count == 1:
-            return Batch(self.augment(batch.x), batch.y, batch.mask)
+            return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask))
         mask = None if batch.mask is None else torch.cat([batch.mask] * count)
         return Batch(torch.cat([self.augment(batch.x) for _ in range(count)]), batch.y, mask)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
 from warmstart.loss.bce import bce
 from warmstart.objective.head import make_head
+from warmstart.objective.mixed import mixed_loss
 
 
 class MultiLabel(nn.Module):
@@ -20,6 +21,7 @@ class MultiLabel(nn.Module):
     default_loss: ClassVar = staticmethod(bce)
     task: ClassVar = "sequence_classification"
     views: ClassVar = 1
+    mixes: ClassVar = True
     monitor: ClassVar = ("val/f1", "max")
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction):
@@ -35,7 +37,7 @@ class MultiLabel(nn.Module):
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Logits (B, C) and one loss value per example."""
         outputs = self.predict(backbone, batch)
-        values = self.loss(outputs, batch.y)
+        values = mixed_loss(self.loss, outputs, batch)
         return StepOutput(values.mean(), values.numel(), outputs)
 
     def metrics(self) -> dict[str, Any]:

@@ -67,8 +67,10 @@ def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.devic
     """Try a step of one job on the raw batch (B, ...), before it is multiplied.
 
     Raises:
-        CannotBatch: the step draws random numbers, changes buffers, or is large.
+        CannotBatch: targets are mixed, or the step draws random numbers, changes buffers, or is large.
     """
+    if module.augment.mixing:
+        raise CannotBatch(f"{module.augment.mixing} mixes the targets of one run at a time")
     x = scaled(module, raw.x)
     module.train()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -26,6 +26,7 @@ from warmstart.trainer.build import check_interval
 from warmstart.trainer.pictures import Confusions, Projector
 from warmstart.trainer.recordings import Alignments, Players
 from warmstart.trainer.texts import Examples
+from warmstart.trainer.views import Views
 
 
 def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
@@ -48,7 +49,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     note_data(run, config, data)
     run.update(**lineage)
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
-    pictures = [Projector(), Confusions(), Examples(), Players(), Alignments()] if config.pictures else []
+    pictures = [Projector(), Confusions(), Examples(), Players(), Alignments(), Views()] if config.pictures else []
     with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
         if config.test:
             trainer.test(module, datamodule=data, verbose=False)

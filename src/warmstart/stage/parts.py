@@ -180,10 +180,16 @@ def check_fit(config: DictConfig) -> None:
             f"but data={names['data']} offers {' and '.join(sorted(source.offers)) or 'none'}"
         )
     changes = OmegaConf.to_container(config.data.augment, resolve=True)
-    if objective.views > 1 and Augment(lambda x: x, source.modality, **changes).changes_nothing:
+    augment = Augment(lambda x: x, source.modality, **changes)
+    if augment.mixing and not _mixes(config.objective):
+        raise UserError(
+            f"{augment.mixing} mixes targets, which objective={names['objective']} cannot: "
+            f"set it to 0, or choose {_or(_options('objective', _mixes))}"
+        )
+    if objective.views > 1 and augment.changes_nothing:
         raise UserError(
             f"objective={names['objective']} compares changed copies, and data.augment changes nothing: "
-            f"set one of data.augment.{', data.augment.'.join(changes)}"
+            f"set one of data.augment.{', data.augment.'.join(name for name in changes if name not in Augment.MIXING)}"
         )
     if objective.views > 1 and config.data.batch_size < 2:
         raise UserError(f"objective={names['objective']} compares examples: data.batch_size must be 2 or more")
@@ -221,6 +227,10 @@ def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
 
 def _is_supervised(node: DictConfig) -> bool:
     return hasattr(get_object(node._target_), "predict")
+
+
+def _mixes(node: DictConfig) -> bool:
+    return getattr(get_object(node._target_), "mixes", False)
 
 
 def _losses(kind: str) -> list[str]:

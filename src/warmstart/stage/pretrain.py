@@ -25,6 +25,7 @@ from warmstart.trainer.pictures import Projector, Reconstructions
 from warmstart.trainer.recordings import Players
 from warmstart.trainer.snapshots import Snapshots
 from warmstart.trainer.texts import Examples
+from warmstart.trainer.views import Views
 
 
 def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
@@ -46,7 +47,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     run.update(**lineage)
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     model = (module.backbone, module.objective, data.spec, data.preprocessor)
-    own = [Reconstructions(), Projector(), Examples(), Players()] if config.pictures else []
+    own = [Reconstructions(), Projector(), Examples(), Players(), Views()] if config.pictures else []
     if config.get("feature_rows"):
         own.append(FeatureQuality(config.feature_rows))
     if config.snapshots:

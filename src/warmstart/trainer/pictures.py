@@ -22,10 +22,13 @@ def _first_rows(trainer: pl.Trainer, count: int, device: torch.device) -> Batch:
     return batch
 
 
-def _grid(kinds: list[Tensor]) -> Tensor:
-    """One row per kind and one column per image (3 or 1, H, W), all scaled to the 0..1 of the first row's images."""
-    low = kinds[0].amin((1, 2, 3), keepdim=True)
-    high = kinds[0].amax((1, 2, 3), keepdim=True)
+def grid(kinds: list[Tensor], alike: tuple[int, ...] = (1, 2, 3)) -> Tensor:
+    """One row per kind and one column per image (3 or 1, H, W), all scaled to the 0..1 of the first row's images.
+
+    `alike` are the dimensions of a row (B, 3 or 1, H, W) that share one scale.
+    """
+    low = kinds[0].amin(alike, keepdim=True)
+    high = kinds[0].amax(alike, keepdim=True)
     scaled = [((kind - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) for kind in kinds]
     framed = [F.pad(kind, (GAP,) * 4, value=0.5) for kind in scaled]
     return torch.cat([torch.cat(list(row), dim=2) for row in framed], dim=1)
@@ -44,8 +47,8 @@ class Reconstructions(pl.Callback):
         with torch.inference_mode():
             kinds = pl_module.objective.pictures(pl_module.backbone, batch.x)
         writer = trainer.logger.writer
-        grid = _grid([drawn(kind).cpu() for kind in kinds])
-        writer.add_image("input, corrupted, rebuilt", grid, trainer.global_step)
+        rows = grid([drawn(kind).cpu() for kind in kinds])
+        writer.add_image("input, corrupted, rebuilt", rows, trainer.global_step)
 
 
 class Projector(pl.Callback):
