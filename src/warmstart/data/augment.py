@@ -11,7 +11,7 @@ from warmstart.contracts import UserError
 from warmstart.data import augment_frames as frames
 from warmstart.data import augment_images as images
 
-CACHED = 2**19  # values of a batch at a time, so that what is made on the way stays in a processor's cache
+CACHED = 2**20  # values of a batch at a time, so that what is made on the way stays in a processor's cache
 
 
 class Augment:
