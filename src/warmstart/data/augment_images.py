@@ -76,16 +76,16 @@ def blurs(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
 
 def resampled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Each image between its two matrices, multiplied in the run's own precision."""
-    across = (x.to(columns.dtype).flatten(1, 2) @ columns.mT).view(x.shape)
-    return rows[:, None] @ across
+    across = (x.float().flatten(1, 2) @ columns.mT).view(x.shape)
+    return (rows[:, None] @ across).float()
 
 
 def solarised(x: Tensor, probability: float, white: float) -> Tensor:
     """Pixels in the brighter half are inverted, in images drawn with this probability (Grill et al. 2020)."""
     drawn = torch.rand(len(x), 1, 1, 1, device=x.device) < probability
-    x = x if x.is_floating_point() else x.float()
-    highest = torch.where(drawn, white, 2 * white).to(x.dtype)
-    return torch.minimum(x, highest - x)
+    x = x.float()
+    inverted = torch.where(drawn, white, 2 * white) - x
+    return torch.minimum(x, inverted, out=inverted)
 
 
 def recoloured(x: Tensor, strength: float, grey: float) -> Tensor:
