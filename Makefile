@@ -26,8 +26,9 @@ check: $(READY)  ## lint, format check and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-bench: $(READY)  ## measure the speed against plain PyTorch, as ratios in one run
+bench: $(READY)  ## measure the speed against common practice, as ratios in one run
 	$(BIN)/python scripts/bench.py && $(BIN)/python scripts/bench_sweep.py
+	$(BIN)/python scripts/bench_images.py && $(BIN)/python scripts/bench_speech.py
 
 clean:  ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache build dist

@@ -12,7 +12,7 @@ from warmstart.data import augment_frames as frames
 from warmstart.data import augment_images as images
 from warmstart.data import augment_pairs as pairs
 
-CACHED = 2**19  # values of a batch at a time, so that what is made on the way stays in a processor's cache
+CACHED = 2**20  # values of a batch at a time, so that what is made on the way stays in a processor's cache
 
 
 class Augment:

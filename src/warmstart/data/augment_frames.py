@@ -27,12 +27,12 @@ def warped(x: Tensor, warp: float, stretch: float) -> Tensor:
 
 def without_bands(x: Tensor, most: int) -> Tensor:
     """Up to `most` neighbouring bands set to 0, twice: SpecAugment (Park et al. 2019)."""
-    return x.masked_fill(_runs(len(x), x.shape[3], most, x.device)[:, None, None, :], 0)
+    return x * ~_runs(len(x), x.shape[3], most, x.device)[:, None, None, :]
 
 
 def without_gaps(x: Tensor, most: int) -> Tensor:
     """Up to `most` neighbouring positions set to 0, twice, but no more than a fifth of all: SpecAugment."""
-    return x.masked_fill(_runs(len(x), x.shape[1], min(most, x.shape[1] // 5), x.device)[:, :, None, None], 0)
+    return x * ~_runs(len(x), x.shape[1], min(most, x.shape[1] // 5), x.device)[:, :, None, None]
 
 
 def _runs(batch: int, length: int, most: int, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from warmstart.contracts import UserError
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SIGMA = (0.1, 2.0)
 SHARP = 1e-3  # the standard deviation of a blur that changes nothing
+TAIL = -30.0  # the logarithm of a blur's smallest weight; far below it, exponentials are denormal and slow
 RATIO = 0.288  # the logarithm of 4/3
 LONGEST = 1.204  # the logarithm of 1/0.3
 
@@ -42,20 +43,19 @@ def crops(x: Tensor, least: float, flip: bool) -> tuple[Tensor, Tensor]:
     They keep a random share of the area, `least` or more, at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
     """
     batch = len(x)
-    area = torch.empty(batch, device=x.device).uniform_(least, 1)
-    ratio = torch.empty(batch, device=x.device).uniform_(-RATIO, RATIO).exp()
-    size = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)
-    center = (torch.rand(batch, 2, device=x.device) * 2 - 1) * (1 - size)
+    area = torch.empty(batch, 1, device=x.device).uniform_(least, 1)
+    ratio = torch.empty(batch, 1, device=x.device).uniform_(-RATIO, RATIO).exp_()
+    size = torch.stack([area / ratio, area * ratio]).sqrt_().clamp_(max=1)
+    center = (torch.rand_like(size) - 0.5) * (1 - size)
     if flip:
-        size[:, 0] *= torch.randint(0, 2, (batch,), device=x.device) * 2 - 1
+        size[1] *= torch.randint(0, 2, (batch, 1), device=x.device) * 2 - 1
 
-    def along(length: int, side: int) -> Tensor:
-        places = torch.arange(length, device=x.device)
-        sought = size[:, side, None] * ((2 * places + 1) / length - 1) + center[:, side, None]  # from -1 to 1
-        pixels = (((sought + 1) * length - 1) / 2).clamp(0, length - 1)
+    def along(side: int, length: int) -> Tensor:
+        places, middle = torch.arange(length, device=x.device), (length - 1) / 2
+        pixels = (size[side] * (places - middle) + (center[side] * length + middle)).clamp_(0, length - 1)
         return (1 - (pixels[:, :, None] - places).abs_()).clamp_(min=0)
 
-    return along(x.shape[2], 1), along(x.shape[3], 0)
+    return along(0, x.shape[2]), along(1, x.shape[3])
 
 
 def blurs(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
@@ -66,9 +66,9 @@ def blurs(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
 
     def along(length: int) -> Tensor:
         distance = torch.arange(1 - length, length, device=x.device)
-        bell = torch.exp(distance.square() / (-2 * sigma.square()))
+        bell = torch.exp((distance.square() / (-2 * sigma.square())).clamp_(min=TAIL))
         rows = bell.unfold(1, length, 1).flip(1)
-        return rows / rows.sum(2, keepdim=True)
+        return rows.div_(rows.sum(2, keepdim=True))
 
     rows = along(x.shape[2])
     return rows, rows if x.shape[2] == x.shape[3] else along(x.shape[3])
@@ -76,16 +76,16 @@ def blurs(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
 
 def resampled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Each image between its two matrices, multiplied in the run's own precision."""
-    batch, channels, height, width = x.shape
-    across = (columns @ x.float().flatten(1, 2).mT).view(batch, width * channels, height)
-    return (across @ rows.mT).view(batch, width, channels, height).permute(0, 2, 3, 1).float()
+    across = (x.float().flatten(1, 2) @ columns.mT).view(x.shape)
+    return (rows[:, None] @ across).float()
 
 
 def solarised(x: Tensor, probability: float, white: float) -> Tensor:
     """Pixels in the brighter half are inverted, in images drawn with this probability (Grill et al. 2020)."""
     drawn = torch.rand(len(x), 1, 1, 1, device=x.device) < probability
-    fold = torch.where(drawn, white / 2, white)
-    return (x.float() - fold).abs_().neg_().add_(fold)
+    x = x.float()
+    inverted = torch.where(drawn, white, 2 * white) - x
+    return torch.minimum(x, inverted, out=inverted)
 
 
 def recoloured(x: Tensor, strength: float, grey: float) -> Tensor:
@@ -102,15 +102,13 @@ def recoloured(x: Tensor, strength: float, grey: float) -> Tensor:
         return torch.empty(batch, count, 1, device=x.device).uniform_(-strength, strength)
 
     contrast, scale, brightness = 1 + draw(1), 1 + draw(channels), draw(1)
-    matrix = torch.diag_embed((contrast * scale).squeeze(2))
-    offset = (1 - contrast) * scale * x.mean((1, 2, 3))[:, None, None] + brightness
+    offset = (1 - contrast) * scale * x.flatten(1).mean(1)[:, None, None] + brightness
+    keep = torch.eye(channels, device=x.device)
+    if grey:
+        drawn = torch.rand(batch, 1, 1, device=x.device) < grey
+        keep = torch.where(drawn, torch.tensor(LUMA, device=x.device), keep)
     with torch.autocast(x.device.type, enabled=False):  # which takes longer to round than these products take
-        if grey:
-            drawn = torch.rand(batch, 1, 1, device=x.device) < grey
-            weights = torch.tensor(LUMA, device=x.device).expand(channels, channels)
-            keep = torch.where(drawn, weights, torch.eye(channels, device=x.device))
-            matrix, offset = keep @ matrix, keep @ offset
-        return torch.baddbmm(offset, matrix, x.flatten(2)).view(x.shape)
+        return torch.baddbmm(keep @ offset, keep * (contrast * scale).mT, x.flatten(2)).view(x.shape)
 
 
 def erased(x: Tensor, most: float) -> Tensor:
@@ -118,14 +116,15 @@ def erased(x: Tensor, most: float) -> Tensor:
 
     Its aspect ratio is 0.3 to 1/0.3, as far as the image leaves it.
     """
+    sides = torch.tensor(x.shape[2:], device=x.device)[:, None, None]
     area = torch.empty(len(x), 1, device=x.device).uniform_(0, most)
-    ratio = torch.empty(len(x), 1, device=x.device).uniform_(-LONGEST, LONGEST).exp()
+    ratio = torch.empty(len(x), 1, device=x.device).uniform_(-LONGEST, LONGEST).exp_()
+    size = (torch.stack([area * ratio, area / ratio]).sqrt_().clamp_(max=1) * sides).round_()
+    start = (torch.rand_like(size) * (sides - size + 1)).floor_()
 
-    def along(length: int, share: Tensor) -> Tensor:
-        size = (share.clamp(max=1) * length).round()
-        start = (torch.rand_like(size) * (length - size + 1)).floor()
+    def along(side: int, length: int) -> Tensor:
         places = torch.arange(length, device=x.device)
-        return (places >= start) & (places < start + size)
+        return ((places >= start[side]) & (places < start[side] + size[side])).float()
 
-    rows, columns = along(x.shape[2], (area * ratio).sqrt()), along(x.shape[3], (area / ratio).sqrt())
-    return x * (1 - rows[:, None, :, None].float() * columns[:, None, None, :])
+    rows, columns = along(0, x.shape[2]), along(1, x.shape[3])
+    return x * (1 - rows[:, None, :, None] * columns[:, None, None, :])

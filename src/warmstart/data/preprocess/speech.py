@@ -205,7 +205,8 @@ class Preprocessor:
             batch = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(waves[row]) for row in rows], batch_first=True)
             batch = F.pad(batch, (0, max(0, size - batch.shape[1])))
             batch = batch.unfold(1, size, hop) * window
-            power = torch.fft.rfft(batch, points).abs().square()
+            spectrum = torch.fft.rfft(batch, points)
+            power = spectrum.real.square().add_(spectrum.imag.square())
             logs = (power @ filters).clamp(min=FLOOR).log()
             for place, row in enumerate(rows):
                 frames[row] = logs[place, : lengths[row]].clone()
