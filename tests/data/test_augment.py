@@ -69,6 +69,14 @@ def test_full_crop_is_the_image_itself_up_to_aspect():
     assert (Augment(as_is, "image", crop=0.999)(x) - x).abs().mean() < 0.2
 
 
+def test_crops_come_in_the_size_that_is_asked_for():
+    ramp = torch.arange(16.0).expand(4, 1, 16, 16)
+    small = Augment(as_is, "image", crop=0.999, side=8)(ramp)
+    assert small.shape == (4, 1, 8, 8)
+    assert (small.mean((0, 1, 2)) - torch.arange(0.5, 16, 2)).abs().max() < 1.5
+    assert Augment(as_is, "image", side=8, blur=0.5, flip=True)(ramp).shape == (4, 1, 8, 8)
+
+
 def test_pictures_only_for_pictures():
     for settings in SETTINGS[:-2]:
         with pytest.raises(UserError, match="are for images"):

@@ -49,6 +49,11 @@ def refused(outcome: Outcome, *parts: str) -> None:
         (("stage=pretrain", "objective.drop=2"), ("drop=2",)),
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=0"), ("backbone.stem.patch=0",)),
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=3"), ("patch=3", "8 x 8")),
+        (
+            ("stage=pretrain", "backbone=vit", "data.augment.side=4", "data.augment.flip=true"),
+            ("4 x 4 pixels", "8 x 8", "data.augment.side=0"),
+        ),
+        (("stage=pretrain", "data.augment.side=-1"), ("data.augment.side=-1",)),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=8"), ("backbone.widths=8",)),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=[8]"), ("backbone.widths=[8]", "as many")),
         (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "list[int]")),

@@ -25,6 +25,7 @@ class Augment:
         modality: what the examples are; only images (B, C, H, W) can be changed by what follows, noise excepted.
         shift: pixels, at most, to move up, down, left and right; black comes in. A crop moves enough without.
         crop: smallest share of the area that a random crop keeps before it is resized back (1 is off).
+        side: pixels a side that crops are resized to, fewer being faster (0 is as many as the image has).
         flip: mirror half of the images left to right.
         colour: strength of random brightness and contrast per example and scale per channel.
         grey: probability that a colour image loses its colour.
@@ -48,6 +49,7 @@ class Augment:
         modality: str,
         shift: int = 0,
         crop: float = 1.0,
+        side: int = 0,
         flip: bool = False,
         colour: float = 0.0,
         grey: float = 0.0,
@@ -62,11 +64,11 @@ class Augment:
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ):
-        self.changes_images = bool(shift or flip or colour or grey or blur or solarise or erase or crop < 1)
+        self.changes_images = bool(shift or flip or colour or grey or blur or solarise or erase or side or crop < 1)
         self.changes_speech = bool(warp or stretch or bands or gaps)
         if modality != "image" and self.changes_images:
             raise UserError(
-                "data.augment: shift, crop, flip, colour, grey, blur, solarise and erase are for images; "
+                "data.augment: shift, crop, side, flip, colour, grey, blur, solarise and erase are for images; "
                 f"this data is {modality}"
             )
         if modality != "speech" and self.changes_speech:
@@ -81,8 +83,10 @@ class Augment:
             raise UserError(f"data.augment.mixup={mixup} is for images and vectors; this data is {modality}")
         if not 0 < crop <= 1:
             raise UserError(f"data.augment.crop={crop}: must be above 0 and at most 1")
+        if side < 0:
+            raise UserError(f"data.augment.side={side}: must be 0 or more pixels")
         self.scale, self.noise = scale, noise
-        self.shift, self.crop, self.flip, self.colour = shift, crop, flip, colour
+        self.shift, self.crop, self.side, self.flip, self.colour = shift, crop, side, flip, colour
         self.grey, self.blur, self.solarise, self.erase = grey, blur, solarise, erase
         self.warp, self.stretch, self.bands, self.gaps = warp, stretch, bands, gaps
         self.mixup, self.cutmix = mixup, cutmix
@@ -98,9 +102,9 @@ class Augment:
         return next((f"data.augment.{name}={getattr(self, name)}" for name in self.MIXING if getattr(self, name)), "")
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scaled and changed, of the same shape as the raw x."""
+        """Scaled and changed, of the same shape as the raw x but for `side`."""
         piece = max(1, CACHED // x[0].numel())
-        if x.device.type == "cpu" and len(x) > piece and (self.crop < 1 or self.blur):
+        if x.device.type == "cpu" and len(x) > piece and (self.crop < 1 or self.side or self.blur):
             return torch.cat([self._changed(part) for part in x.split(piece)])
         return self._changed(x)
 
@@ -127,10 +131,14 @@ class Augment:
 
     def _moved(self, x: Tensor) -> Tensor:
         """Cropped or shifted, and blurred; pixels that are only shifted keep their type."""
-        if self.crop == 1 and (self.shift or self.flip):
+        crops = self.crop < 1 or self.side
+        if not crops and (self.shift or self.flip):
             x = images.moved(x, self.shift, self.flip)
-        sides = images.crops(x, self.crop, self.flip) if self.crop < 1 else None
+        if not (crops or self.blur):
+            return x
+        height, width = (self.side,) * 2 if self.side else x.shape[2:]
+        sides = images.crops(x, self.crop, self.flip, height, width) if crops else None
         if self.blur:
-            blurs = images.blurs(x, self.blur)
+            blurs = images.blurs(x, self.blur, height, width)
             sides = blurs if sides is None else (blurs[0] @ sides[0], blurs[1] @ sides[1])
-        return x if sides is None else images.resampled(x, *sides)
+        return images.resampled(x, *sides)

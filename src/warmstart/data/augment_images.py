@@ -37,8 +37,8 @@ def moved(x: Tensor, shift: int, flip: bool) -> Tensor:
     return x.flatten(2).gather(2, index).view(batch, channels, height, width)
 
 
-def crops(x: Tensor, least: float, flip: bool) -> tuple[Tensor, Tensor]:
-    """Matrices of crops that are resized back: of the rows (B, H, H), of the columns (B, W, W), bilinear.
+def crops(x: Tensor, least: float, flip: bool, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Matrices of crops resized to height h and width w: of the rows (B, h, H), of the columns (B, w, W), bilinear.
 
     They keep a random share of the area, `least` or more, at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
     """
@@ -50,16 +50,20 @@ def crops(x: Tensor, least: float, flip: bool) -> tuple[Tensor, Tensor]:
     if flip:
         size[1] *= torch.randint(0, 2, (batch, 1), device=x.device) * 2 - 1
 
-    def along(side: int, length: int) -> Tensor:
+    def along(side: int, length: int, found: int) -> Tensor:
         places, middle = torch.arange(length, device=x.device), (length - 1) / 2
-        pixels = (size[side] * (places - middle) + (center[side] * length + middle)).clamp_(0, length - 1)
+        sought = (torch.arange(found, device=x.device) - (found - 1) / 2) * (length / found)
+        pixels = (size[side] * sought + (center[side] * length + middle)).clamp_(0, length - 1)
         return (1 - (pixels[:, :, None] - places).abs_()).clamp_(min=0)
 
-    return along(0, x.shape[2]), along(1, x.shape[3])
+    return along(0, x.shape[2], height), along(1, x.shape[3], width)
 
 
-def blurs(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Matrices of Gaussian blurs of 0.1 to 2 pixels (Chen et al. 2020), as `crops`; of those not drawn, ones."""
+def blurs(x: Tensor, probability: float, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Matrices of Gaussian blurs of 0.1 to 2 pixels (Chen et al. 2020): of the rows, of the columns.
+
+    Images that are not drawn get ones.
+    """
     batch = len(x)
     drawn = torch.rand(batch, 1, device=x.device) < probability
     sigma = torch.where(drawn, torch.empty(batch, 1, device=x.device).uniform_(*SIGMA), SHARP)
@@ -70,13 +74,13 @@ def blurs(x: Tensor, probability: float) -> tuple[Tensor, Tensor]:
         rows = bell.unfold(1, length, 1).flip(1)
         return rows.div_(rows.sum(2, keepdim=True))
 
-    rows = along(x.shape[2])
-    return rows, rows if x.shape[2] == x.shape[3] else along(x.shape[3])
+    rows = along(height)
+    return rows, rows if height == width else along(width)
 
 
 def resampled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Each image between its two matrices, multiplied in the run's own precision."""
-    across = (x.float().flatten(1, 2) @ columns.mT).view(x.shape)
+    across = (x.float().flatten(1, 2) @ columns.mT).unflatten(1, x.shape[1:3])
     return (rows[:, None] @ across).float()
 
 

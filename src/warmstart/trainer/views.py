@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 import torch
+from torch.nn import functional as F
 
 from warmstart.trainer.pictures import PICTURES, grid
 
@@ -22,4 +23,5 @@ class Views(pl.Callback):
             torch.manual_seed(0)
             seen = pl_module.views(raw).x.chunk(pl_module.objective.views)
         kinds = [drawn(kind).cpu() for kind in (pl_module.augment.scale(raw.x), *seen)]
+        kinds = [F.interpolate(kind, kinds[0].shape[2:]) for kind in kinds]
         trainer.logger.writer.add_image("augmented views", grid(kinds, alike=(0, 2, 3)), trainer.global_step)
