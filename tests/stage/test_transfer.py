@@ -186,6 +186,16 @@ def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
         assert not outcome.folder.exists()
 
 
+def test_an_arm_may_have_another_backbone_with_settings_of_its_own(composed):
+    words = ("+backbone@arm.wide.backbone=vit", "+arm.wide.init=scratch", "arm.wide.backbone.width=16")
+    config = composed(*SMALL, *words)
+    own = arm_config(config, "wide", "scratch", 2, 0).backbone
+    assert own._target_.endswith("Transformer")
+    assert own.width == 16
+    assert "hidden" not in own
+    assert arm_config(config, "scratch", "scratch", 2, 0).backbone == config.backbone
+
+
 def test_shares_of_the_rows_are_budgets_too(cli):
     words = ("experiment=vectors", "data.rows=400", "objective=regression", "loss=mse", "transfer.labels=[0.1,all]")
     outcome = cli(*SMALL, *words, "transfer.arms=[pretrained,scratch]", "pretrain.data.batch_size=64")

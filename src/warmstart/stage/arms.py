@@ -136,8 +136,9 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
         own["init"] = starts.get(own["init"], own["init"])
         if own.get("preprocessor") == "pretrained":
             own["preprocessor"] = None if pretrained == "scratch" else pretrained
-    if "strategy" in own:
-        shared.pop("strategy")
+    for name, value in own.items():
+        if isinstance(value, dict) and "_target_" in value:  # another part takes none of the shared one's settings
+            shared.pop(name, None)
     part = adopt(OmegaConf.merge(shared, own, {"seed": seed}))
     budget = budget_of(labels)
     part.data.labels_per_class, part.data.label_fraction = budget["per_class"], budget["fraction"]
