@@ -22,6 +22,9 @@ def refused(outcome: Outcome, *parts: str) -> None:
         assert part in outcome.error, outcome.error
 
 
+VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.root=a.csv", "data.target=y")
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -71,7 +74,11 @@ def refused(outcome: Outcome, *parts: str) -> None:
             ("data.augment.cutmix=1.0", "objective=supervised_contrastive", "objective=classification"),
         ),
         (("stage=finetune", "experiment=vectors", "data.augment.cutmix=1.0"), ("data.augment.cutmix=1.0", "images")),
-        (("stage=finetune", "experiment=text", "data.augment.mixup=0.2"), ("data.augment.mixup=0.2", "text")),
+        (("stage=finetune", "experiment=sst2", "data.augment.mixup=0.2"), ("data.augment.mixup=0.2", "text")),
+        (
+            (*VALUES, "data.augment.mixup=0.2"),
+            ("data.augment.mixup=0.2", "objective=regression", "objective=classification or objective=multilabel"),
+        ),
         (("stage=finetune", "experiment=xquad", "data.augment.mixup=0.2"), ("data.augment.mixup=0.2", "text")),
         (("stage=finetune", "experiment=speech", "data.augment.mixup=0.2"), ("data.augment.mixup=0.2", "speech")),
         (("stage=finetune", "data.label_fraction=2"), ("data.label_fraction=2", "at most 1")),
