@@ -226,7 +226,8 @@ class Objective(Protocol):
 
     `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
     has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)`, where a
-    self-supervised one has it, is what else the held-out loss says, by name.
+    self-supervised one has it, is what else the held-out loss says, by name. `fit(y)`, where it has one, is given the
+    training targets as the loss sees them, before the first step; what it learns is part of its state_dict.
     """
 
     target: ClassVar[str | None]

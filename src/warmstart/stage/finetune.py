@@ -85,9 +85,7 @@ def assemble(
     transfer = None
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.fresh))
-    objective = parts.build_seeded(
-        config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
-    )
+    objective = parts.build_objective(config, backbone, data)
     module = FinetuneModule(
         backbone,
         objective,

@@ -83,9 +83,7 @@ def assemble(
     data = parts.generic_data(config, given_preprocessor(config, start), like.source if like else None)
     data.prepare(splits, like)
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
-    objective = parts.build_seeded(
-        config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
-    )
+    objective = parts.build_objective(config, backbone, data)
     lineage = {}
     if start is not None:
         transfer = load_start(backbone, start)
