@@ -226,8 +226,7 @@ class Objective(Protocol):
 
     `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
     has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)`, where a
-    self-supervised one has it, is what else the held-out loss says, by name. `fit(y)`, where it has one, is given the
-    training targets as the loss sees them, before the first step; what it learns is part of its state_dict.
+    self-supervised one has it, is what else the held-out loss says, by name.
     """
 
     target: ClassVar[str | None]
@@ -238,7 +237,7 @@ class Objective(Protocol):
     views: ClassVar[int]
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """The loss of one batch; with `views` above one, that many augmented copies are stacked along B."""
+        """The loss of one batch, of `views` copies stacked along B. `fit(y)`, if any, is given all training targets first."""
 
     def metrics(self) -> dict[str, Any]:
         """Named torchmetrics that take (outputs, targets); empty for self-supervised objectives."""

@@ -13,11 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from warmstart.contracts import LossFunction, Preprocessor, Source, UserError
 from warmstart.data.augment import Augment
-from warmstart.data.module import GenericDataModule, MemoryDataModule, TaskDataModule
+from warmstart.data.module import GenericDataModule, TaskDataModule
 from warmstart.run.identity import derive_seed
 from warmstart.stage.signature import check_settings
 
@@ -124,15 +123,6 @@ def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
     """A module whose initial weights depend on (root, name) alone, whatever was drawn before."""
     torch.default_generator.manual_seed(derive_seed(root, name))
     return build(node, **facts)
-
-
-def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataModule) -> nn.Module:
-    """The objective with its initial head; where it learns something of the training targets beforehand, it has."""
-    facts = {"backbone": backbone, "spec": data.spec, "loss": build_loss(config)}
-    objective = build_seeded(config.objective, config.seed, "head", **facts)
-    if hasattr(objective, "fit"):
-        objective.fit(data.parts["train"][1][:])
-    return objective
 
 
 def choices_to_repeat(config: DictConfig) -> list[str]:
