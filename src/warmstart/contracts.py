@@ -237,7 +237,7 @@ class Objective(Protocol):
     views: ClassVar[int]
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """The loss of one batch; with `views` above one, that many augmented copies are stacked along B."""
+        """The loss of a batch, of `views` copies along B; `fit(y)`, if it has one, was given all training targets."""
 
     def metrics(self) -> dict[str, Any]:
         """Named torchmetrics that take (outputs, targets); empty for self-supervised objectives."""

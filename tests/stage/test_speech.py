@@ -46,7 +46,8 @@ def test_pretraining_then_words_then_predictions(cli, folder: Path, objective: s
 
 def test_texts_are_learned_written_and_shown(cli, folder: Path):
     words = ("stage=finetune", "experiment=speech", "objective=ctc", "init=scratch", "data.connect=[2,3]", *FEW)
-    outcome = cli(*words, *TINY, "trainer.max_epochs=1", "optimizer.lr=0.005")
+    search = ("objective.beam=3", "objective.ngram=3")
+    outcome = cli(*words, *search, *TINY, "trainer.max_epochs=1", "optimizer.lr=0.005")
     assert outcome.status == 0, outcome.err
     metrics = outcome.record("finetune")["metrics"]
     assert metrics["test/wer"] == pytest.approx(
@@ -113,6 +114,8 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("data.test_speakers=theo",), "data.test_speakers=theo"),
         (("data.pieces=many", "objective=ctc"), "data.pieces=many"),
         (("data.pieces=3", "objective=ctc"), "data.pieces=3"),
+        (("objective=ctc", "objective.ngram=3"), "set objective.beam too"),
+        (("objective=ctc", "objective.beam=2", "objective.ngram=30"), "the longest training text has 6 labels"),
         (("backbone=resnet",), "is speech"),
         (("backbone.stem.reach=4",), "reach=4"),
         (("data.augment.crop=0.5",), "are for images"),

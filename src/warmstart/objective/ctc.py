@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -9,9 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.ctc import ctc
+from warmstart.objective.alignment import Path, align
+from warmstart.objective.beam import search
 from warmstart.objective.head import make_head
+from warmstart.objective.ngram import NGram
 from warmstart.objective.transcript_score import TranscriptErrors
 
 SPACE = "▁"  # how labels show the space before a word
@@ -19,7 +23,19 @@ NEVER = -1e4  # log-probability
 
 
 class CTC(nn.Module):
-    """A label or the blank at every position (Graves et al. 2006); the best path is read."""
+    """A label or the blank at every position (Graves et al. 2006).
+
+    What is read is the best path, or with a beam the labels that are most probable over all paths, together with an
+    n-gram of the training texts where there is one. Validation reads as testing and prediction do.
+
+    Args:
+        backbone: one whose positions are in the order of what is said.
+        spec: what an example looks like.
+        loss: of the log-probabilities.
+        beam: hypotheses of a prefix beam search; 1 reads the best path.
+        ngram: order of the n-gram of labels; 0 for none.
+        ngram_weight: of its log-probability, beside that of the backbone.
+    """
 
     target: ClassVar = "text"
     predicts: ClassVar = "sequence"
@@ -29,10 +45,31 @@ class CTC(nn.Module):
     views: ClassVar = 1
     monitor: ClassVar = ("val/wer", "min")
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction):
+    def __init__(
+        self,
+        backbone: Backbone,
+        spec: Spec,
+        loss: LossFunction,
+        beam: int = 1,
+        ngram: int = 0,
+        ngram_weight: float = 0.5,
+    ):
         super().__init__()
+        if beam < 1 or ngram < 0 or ngram_weight < 0:
+            raise UserError(
+                f"objective.beam={beam}, ngram={ngram}, ngram_weight={ngram_weight}: must be 1 or more, and 0 or more"
+            )
+        if ngram and beam == 1:
+            raise UserError(f"objective.ngram={ngram} joins in a beam search: set objective.beam too, such as to 10")
         self.loss, self.labels = loss, spec.labels
+        self.beam, self.ngram_weight = beam, ngram_weight
+        self.ngram = NGram(ngram, len(self.labels)) if ngram else None
         self.head = make_head(backbone, self.task, len(self.labels) + 1)
+
+    def fit(self, y: Tensor) -> None:
+        """Learn the n-gram from the training targets (N, L), -1 beyond the end."""
+        if self.ngram is not None:
+            self.ngram.fit(y)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Log-probabilities (B, T, C + 1), the blank last, which is certain where there is only padding."""
@@ -57,8 +94,8 @@ class CTC(nn.Module):
         """None: errors per word are no mean over utterances."""
 
     def read(self, outputs: Tensor) -> list[str]:
-        """The text of each utterance's best path."""
-        return [self.written([label for label, *_ in path]) for path in self.paths(outputs)]
+        """The text of each utterance."""
+        return [self.written(labels) for labels in self.found(outputs)]
 
     def spell(self, y: Tensor) -> list[str]:
         """The text of each row of labels (B, L)."""
@@ -68,33 +105,22 @@ class CTC(nn.Module):
         """A text from its labels."""
         return " ".join("".join(self.labels[label] for label in labels).replace(SPACE, " ").split())
 
-    def paths(self, outputs: Tensor) -> list[list[tuple[int, int, int, float]]]:
-        """The labels of each utterance's best path: number, first and last position, and mean log-probability."""
-        best = outputs.max(-1)
-        rows = []
-        for numbers, values in zip(best.indices.tolist(), best.values.tolist()):
-            path: list[tuple[int, int, int, float]] = []
-            before = blank = len(self.labels)
-            for position, (number, value) in enumerate(zip(numbers, values)):
-                if number != blank and number == before:
-                    label, start, last, mean = path[-1]
-                    count = last - start + 1
-                    path[-1] = (label, start, position, (mean * count + value) / (count + 1))
-                elif number != blank:
-                    path.append((number, position, position, value))
-                before = number
-            rows.append(path)
-        return rows
+    def found(self, outputs: Tensor) -> list[list[int]]:
+        """The labels of each utterance."""
+        if self.beam > 1:
+            return search(outputs, self.beam, self.ngram, self.ngram_weight)
+        blank = len(self.labels)
+        return [[label for label, _ in itertools.groupby(row) if label != blank] for row in outputs.argmax(-1).tolist()]
 
     def answer(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """One plain record per utterance: its text, how sure it is (the mean over labels), and when each word was said.
 
-        Times are in seconds from the start.
+        Times are in seconds from the start, on the best path for the text that is read.
         """
-        return [self._record(path, spec.seconds) for path in self.paths(outputs)]
+        return [self._record(path, spec.seconds) for path in align(outputs, self.found(outputs))]
 
-    def _record(self, path: list[tuple[int, int, int, float]], seconds: float) -> dict[str, Any]:
-        words: list[list[tuple[int, int, int, float]]] = []
+    def _record(self, path: Path, seconds: float) -> dict[str, Any]:
+        words: list[Path] = []
         for label in path:
             if not words or self.labels[label[0]].startswith(SPACE):
                 words.append([])

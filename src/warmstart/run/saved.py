@@ -158,6 +158,8 @@ def load_weights(
 ) -> dict[str, Any]:
     """Copy every tensor by name; nothing is left at its random start unless a pattern in `fresh` says so.
 
+    A tensor that is empty here takes the size of the saved one, as its module sees to: it is learned from data.
+
     Returns:
         The transfer record: loaded tensors, excused missing names, fraction of parameters loaded.
 
@@ -173,7 +175,8 @@ def load_weights(
     excused = {name for name in own if any(fnmatchcase(name, pattern) for pattern in fresh)}
     missing = sorted(set(own) - set(weights) - excused)
     unexpected = sorted(name for name in set(weights) - set(own) if not any(fnmatchcase(name, p) for p in fresh))
-    mismatched = sorted(n for n in set(own) & set(weights) - excused if own[n].shape != weights[n].shape)
+    sized = {name for name in set(own) & set(weights) - excused if own[name].numel()}
+    mismatched = sorted(name for name in sized if own[name].shape != weights[name].shape)
     problems = [
         *(f"{name} is not in it" for name in missing),
         *(f"{name} is not in the backbone" for name in unexpected),

@@ -17,7 +17,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.stage import parts
-from warmstart.stage.start import find_start, given_preprocessor, load_head, load_start, same_start
+from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
 from warmstart.trainer.features import FeatureQuality
@@ -84,9 +84,7 @@ def assemble(
     data = parts.generic_data(config, given_preprocessor(config, start), like.source if like else None)
     data.prepare(splits, like)
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
-    objective = parts.build_seeded(
-        config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
-    )
+    objective = build_objective(config, backbone, data)
     lineage = {}
     if start is not None:
         transfer = load_start(backbone, start)

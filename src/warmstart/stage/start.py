@@ -10,6 +10,7 @@ from torch import nn
 
 from warmstart import screen
 from warmstart.contracts import Preprocessor, UserError
+from warmstart.data.module import MemoryDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.run.hub import RANDOM, SHUFFLED
 from warmstart.run.hub_folder import HUB
@@ -71,6 +72,15 @@ def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preproce
         return None
     run = finished(Path(config.preprocessor))
     return rebuild(SavedModel.open(run.path / "model", run).preprocessor)
+
+
+def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataModule) -> nn.Module:
+    """The objective with its initial head, and with what it learns of the training targets beforehand."""
+    facts = {"backbone": backbone, "spec": data.spec, "loss": parts.build_loss(config)}
+    objective = parts.build_seeded(config.objective, config.seed, "head", **facts)
+    if hasattr(objective, "fit"):
+        objective.fit(data.parts["train"][1][:])
+    return objective
 
 
 def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = ()) -> dict[str, Any]:
