@@ -31,7 +31,7 @@ def pair(kind: str, norm: str = "layer") -> tuple[HuggingFaceSpeech, torch.nn.Mo
     torch.manual_seed(0)
     config = transformers.CONFIG_MAPPING[kind](**SMALL, feat_extract_norm=norm)
     theirs = transformers.AutoModel.from_config(config).eval()
-    ours = HuggingFaceSpeech(Spec("waveform", (SAMPLES,)), {**config.to_dict(), "model_type": kind})
+    ours = HuggingFaceSpeech(Spec("speech", (SAMPLES,)), {**config.to_dict(), "model_type": kind})
     weights = {f"model.{name}": value for name, value in theirs.state_dict().items()}
     assert load_weights(ours, weights, "test")["fraction"] == 1.0
     return ours.eval(), theirs
@@ -110,7 +110,7 @@ def test_every_parameter_has_a_depth(kind: str):
 
 def test_what_is_no_speech_or_too_short_is_refused():
     with pytest.raises(UserError, match="a bert is not a model of raw speech"):
-        HuggingFaceSpeech(Spec("waveform", (SAMPLES,)), {"model_type": "bert"})
+        HuggingFaceSpeech(Spec("speech", (SAMPLES,)), {"model_type": "bert"})
     ours, _ = pair("wav2vec2")
     with pytest.raises(UserError, match=rf"20 samples are shorter .*: give {ours.shortest} samples or more"):
         ours(torch.zeros(1, 20))

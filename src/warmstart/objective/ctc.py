@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.ctc import ctc
 from warmstart.objective.head import make_head
 from warmstart.objective.transcript_score import TranscriptErrors
 
 SPACE = "▁"  # how labels show the space before a word
+BLANK = "<pad>"  # what transformers calls the blank
 NEVER = -1e4  # log-probability
 
 
@@ -39,9 +42,10 @@ class CTC(nn.Module):
         outputs = self.head(backbone(batch.x, batch.mask).tokens).float().log_softmax(-1)
         if batch.mask is None:
             return outputs
+        valid = backbone.token_mask(batch.mask) if hasattr(backbone, "token_mask") else batch.mask > 0
         padding = outputs.new_full(outputs.shape[-1:], NEVER)
         padding[-1] = 0
-        return torch.where((batch.mask > 0)[:, :, None], outputs, padding)
+        return torch.where(valid[:, :, None], outputs, padding)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Log-probabilities (B, T, C + 1) and one loss value per utterance."""
@@ -113,6 +117,37 @@ class CTC(nn.Module):
             "confidence": round(sure, 6),
             "words": [time for time in times if time["word"]],
         }
+
+    def take_over(self, head: Mapping[str, Tensor], labels: Sequence[str]) -> bool:
+        """Go on with a trained head of these labels and the blank, the last, where all of ours are among them.
+
+        A label that is not may be there in the other case: many models write capitals only.
+        """
+        numbers = {label: number for number, label in enumerate(labels)}
+        rows = [numbers.get(label, numbers.get(label.swapcase())) for label in self.labels] + [len(labels)]
+        shapes = {name: (len(labels) + 1, *value.shape[1:]) for name, value in self.state_dict().items()}
+        fits = shapes == {name: tuple(value.shape) for name, value in head.items()}
+        if not fits or None in rows or len({*rows}) < len(rows):
+            return False
+        self.load_state_dict({name: value[rows] for name, value in head.items()})
+        return True
+
+    def export(self, folder: Path) -> None:
+        """Write the labels as transformers reads them.
+
+        Raises:
+            UserError: they are pieces of words, which it has no form for.
+        """
+        from transformers import Wav2Vec2CTCTokenizer
+
+        if any(SPACE in label[:1] and label != SPACE for label in self.labels):
+            raise UserError("transformers spells what was said by characters: train with data.pieces=null to export")
+        numbers = {label: number for number, label in enumerate([*self.labels, BLANK])}
+        (folder / "vocab.json").write_text(json.dumps(numbers))
+        none = {"bos_token": None, "eos_token": None, "unk_token": BLANK}
+        Wav2Vec2CTCTokenizer(
+            str(folder / "vocab.json"), pad_token=BLANK, word_delimiter_token=SPACE, **none
+        ).save_pretrained(folder)
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str] | None) -> list[str]:
         """Each utterance as it was said, and as it was understood."""

@@ -20,7 +20,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
-from warmstart.stage.start import find_start, given_preprocessor, load_start, same_start
+from warmstart.stage.start import find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
 from warmstart.trainer.pictures import Confusions, Projector
@@ -88,6 +88,8 @@ def assemble(
     objective = parts.build_seeded(
         config.objective, config.seed, "head", backbone=backbone, spec=data.spec, loss=parts.build_loss(config)
     )
+    if start is not None and hasattr(objective, "take_over"):
+        transfer["head"] = load_head(objective, start)
     module = FinetuneModule(
         backbone,
         objective,

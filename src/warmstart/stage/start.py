@@ -32,7 +32,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
     if word.startswith(HUB):
         from warmstart.run.hub_model import open_hub  # imports transformers
 
-        saved = open_hub(word, config.backbone.pooling)
+        saved = open_hub(word, config.backbone.get("pooling"))
         check_backbone(saved, config)
         return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": word}
     if word == "latest":
@@ -66,7 +66,7 @@ def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preproce
     if config.init.startswith(RANDOM):
         from warmstart.run.hub_model import open_hub
 
-        return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.pooling).preprocessor)
+        return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.get("pooling")).preprocessor)
     if config.get("preprocessor") is None:
         return None
     run = finished(Path(config.preprocessor))
@@ -84,7 +84,13 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
 
 
 def load_head(objective: nn.Module, start: SavedModel) -> str:
-    """Go on with the start's head where it is of the same form as the objective's; say and return loaded or fresh."""
+    """Go on with the start's head where it is of the same form as the objective's; say and return loaded or fresh.
+
+    One whose outputs have other names or another order is what an objective that can `take_over` such a head decides.
+    """
+    if hasattr(objective, "take_over") and objective.take_over(start.head, start.spec.labels):
+        screen.say(f"the head is that of {start.name}")
+        return "loaded"
     own = {name: value.shape for name, value in objective.state_dict().items()}
     if own and own == {name: value.shape for name, value in start.head.items()}:
         load_weights(objective, start.head, f"{start.name} (head)")
