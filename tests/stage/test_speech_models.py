@@ -97,7 +97,7 @@ def test_a_recogniser_keeps_its_head_and_is_evaluated_asked_exported_and_taken_u
     assert cli("stage=export", "experiment=speech", f"folder={tmp_path / 'back'}").status == 0
     _, probabilities = heard(tmp_path / "back", "AutoModelForCTC", Path(answer["file"]))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
-    assert tokenizer.decode(probabilities.argmax(-1)) == answer["text"]
+    assert tokenizer.decode(probabilities.argmax(-1)).split() == answer["text"].split()
 
     again = cli(*words(recordings, "ctc"), f"init=hf:{tmp_path / 'back'}", "optimizer.lr=1e-9")
     assert again.record("finetune")["transfer"]["head"] == "loaded"

@@ -32,6 +32,7 @@ class Preprocessor:
         kernel: samples, or frames below, that each of the model's convolutions sees at once.
         stride: by how many it moves on.
         normalise: each recording to mean 0 and variance 1.
+        masked: the model was trained to be told where recordings end; transformers is to know.
         longest: of a recording, in seconds.
     """
 
@@ -39,10 +40,16 @@ class Preprocessor:
     held_out_batch: ClassVar = 8  # the first convolutions make hundreds of channels of every few samples
 
     def __init__(
-        self, rate: int, kernel: Sequence[int], stride: Sequence[int], normalise: bool = True, longest: float = 20.0
+        self,
+        rate: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        normalise: bool = True,
+        masked: bool = True,
+        longest: float = 20.0,
     ):
         self.rate, self.kernel, self.stride = rate, list(kernel), list(stride)
-        self.normalise, self.longest = normalise, longest
+        self.normalise, self.masked, self.longest = normalise, masked, longest
 
     @property
     def seconds(self) -> float:
@@ -51,7 +58,7 @@ class Preprocessor:
 
     def adapted(self, own: Any) -> Preprocessor:
         """The same under the limit of a data set's `own` preprocessor."""
-        return Preprocessor(self.rate, self.kernel, self.stride, self.normalise, own.longest)
+        return Preprocessor(self.rate, self.kernel, self.stride, self.normalise, self.masked, own.longest)
 
     def fit(self, x: pd.DataFrame) -> None:
         """Nothing: the model says it all."""
@@ -121,13 +128,13 @@ class Preprocessor:
             "do_normalize": self.normalise,
             "padding_value": 0.0,
             "padding_side": "right",
-            "return_attention_mask": True,
+            "return_attention_mask": self.masked,
         }
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
-        names = ("rate", "kernel", "stride", "normalise", "longest")
+        names = ("rate", "kernel", "stride", "normalise", "masked", "longest")
         return {"kind": "waveform", **{name: getattr(self, name) for name in names}}
 
     def _scaled(self, wave: np.ndarray) -> np.ndarray:
