@@ -86,14 +86,17 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
 def load_head(objective: nn.Module, start: SavedModel) -> str:
     """Go on with the start's head where it is of the same form as the objective's; say and return loaded or fresh.
 
-    One whose outputs have other names or another order is what an objective that can `take_over` such a head decides.
+    Whether a head with outputs of other names or in another order fits is up to an objective that can `take_over` one.
     """
-    if hasattr(objective, "take_over") and objective.take_over(start.head, start.spec.labels):
+    if hasattr(objective, "take_over"):
+        is_taken = objective.take_over(start.head, start.spec.labels)
+    else:
+        own = {name: value.shape for name, value in objective.state_dict().items()}
+        is_taken = bool(own) and own == {name: value.shape for name, value in start.head.items()}
+        if is_taken:
+            load_weights(objective, start.head, f"{start.name} (head)")
+    if is_taken:
         screen.say(f"the head is that of {start.name}")
-        return "loaded"
-    own = {name: value.shape for name, value in objective.state_dict().items()}
-    if own and own == {name: value.shape for name, value in start.head.items()}:
-        load_weights(objective, start.head, f"{start.name} (head)")
         return "loaded"
     screen.say(f"the head is a new one: {start.name} has none of this form", style="yellow")
     return "fresh"
