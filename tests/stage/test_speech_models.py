@@ -130,7 +130,7 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
         ),
         ({}, ("data.augment.bands=2",), "change spectrograms, and this model takes waveforms"),
         ({}, ("backbone.pooling=cls",), "backbone.pooling=cls: a wav2vec2 has no such position"),
-        ({}, ("objective=masked_frames",), "for pretraining"),
+        ({}, ("objective=masked_frames",), "needs a backbone that can hide positions"),
     ],
 )
 def test_what_cannot_be_is_refused(cli, recordings: Path, tmp_path: Path, said: dict, given: tuple, message: str):

@@ -17,7 +17,7 @@ from warmstart.objective.head import make_head
 from warmstart.objective.transcript_score import TranscriptErrors
 
 SPACE = "▁"  # how labels show the space before a word
-BLANK = "<pad>"  # what transformers calls the blank
+BLANK, BETWEEN = "<pad>", "|"  # what transformers calls the blank and the space
 NEVER = -1e4  # log-probability
 
 
@@ -136,18 +136,18 @@ class CTC(nn.Module):
         """Write the labels as transformers reads them.
 
         Raises:
-            UserError: they are pieces of words, which it has no form for.
+            UserError: there are pieces of words among them, which it has no form for, or its sign for a space.
         """
         from transformers import Wav2Vec2CTCTokenizer
 
-        if any(SPACE in label[:1] and label != SPACE for label in self.labels):
+        if any(label.startswith(SPACE) and label != SPACE for label in self.labels):
             raise UserError("transformers spells what was said by characters: train with data.pieces=null to export")
-        numbers = {label: number for number, label in enumerate([*self.labels, BLANK])}
-        (folder / "vocab.json").write_text(json.dumps(numbers))
-        none = {"bos_token": None, "eos_token": None, "unk_token": BLANK}
-        Wav2Vec2CTCTokenizer(
-            str(folder / "vocab.json"), pad_token=BLANK, word_delimiter_token=SPACE, **none
-        ).save_pretrained(folder)
+        if BETWEEN in self.labels:
+            raise UserError(f"transformers writes {BETWEEN} for a space: take it out of the texts, and train again")
+        names = [*(BETWEEN if label == SPACE else label for label in self.labels), BLANK]
+        path = folder / "vocab.json"
+        path.write_text(json.dumps({name: number for number, name in enumerate(names)}))
+        Wav2Vec2CTCTokenizer(str(path), None, None, BLANK, BLANK, BETWEEN).save_pretrained(folder)
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str] | None) -> list[str]:
         """Each utterance as it was said, and as it was understood."""
