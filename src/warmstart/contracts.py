@@ -115,7 +115,8 @@ class Batch:
     """One step's examples: inputs (B, ...), targets (B, ...) or None, and a mask (B, T), None where all is valid.
 
     The mask tells valid positions from padding; where it holds whole numbers, they tell a row's documents apart, with 0
-    for padding, and no document sees another. A loader yields inputs as they are stored; a module scales them.
+    for padding, and no document sees another. A loader yields inputs as they are stored; a module scales them before an
+    objective sees them.
     """
 
     x: Tensor
@@ -152,8 +153,7 @@ class StepOutput:
 class Preprocessor(Protocol):
     """Fitted on the generic data, saved with the weights, reused by finetuning and prediction.
 
-    Where examples are files, `files(path)` lists those that `read(path)` makes an example each of, or is None; where
-    they are large, `held_out_batch` of them fit into memory when nothing is trained.
+    Where examples are files, `files(path)` lists those that `read(path)` makes an example each of, or is None.
     """
 
     def fit(self, x: Any) -> None:
@@ -163,7 +163,7 @@ class Preprocessor(Protocol):
         """Turn raw inputs into one tensor (N, ...), or rows of different lengths, once, when the data is set up."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scale a batch of encoded inputs, on the device."""
+        """Scale a batch of encoded inputs, on the device; if large, `held_out_batch` of them fit in memory."""
 
     def read(self, path: str) -> Any:
         """Read raw inputs from a user's file or folder."""
@@ -201,7 +201,7 @@ class Backbone(Protocol):
     `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`. `maskable(x)`
     (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
     positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
-    Where positions are not tokens, `token_mask(mask)` turns a mask of the former into one of the latter.
+
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
     has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.
     """
@@ -211,7 +211,7 @@ class Backbone(Protocol):
     width: int
 
     def __call__(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """Features of x; the positions `hidden` (B, T) are replaced by a learned mask token."""
+        """Features of x, `hidden` (B, T) being replaced. Where tokens are fewer, `token_mask(mask)` is theirs."""
 
     def depths(self) -> dict[str, int]:
         """Parameter-name prefix to depth: 0 at the input, rising to the output."""
@@ -222,11 +222,11 @@ class Objective(Protocol):
 
     `monitor` is the metric that chooses the best checkpoint and max or min; `predict(backbone, batch)` gives outputs
     (B, C), `scores(outputs, y)` one value per example (B,) whose mean is that metric, or None where no mean is, and
-    `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head;
-    a `take_over(head, labels)` is given a trained head of other labels and says whether it fits.
+    `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head.
+
     `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
-    has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)` of one that is
-    self-supervised is what else the held-out loss says, by name.
+    has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)`, where a
+    self-supervised one has it, is what else the held-out loss says, by name.
     """
 
     target: ClassVar[str | None]
