@@ -91,8 +91,9 @@ def test_a_spoken_digit_from_a_folder_is_heard_as_by_transformers(tmp_path: Path
     backbone = HuggingFaceSpeech(saved.spec, saved.card["backbone"]["architecture"])
     assert load_weights(backbone, saved.weights, "test")["fraction"] == 1.0
     preprocessor = rebuild(saved.preprocessor)
-    digits = shipped().iloc[[0, 500]]
-    x, mask = preprocessor.encode(digits).padded(slice(0, 2))
+    rows = [0, 500] if norm == "layer" else [0]  # its extractor normalises padding too where there are no masks
+    digits = shipped().iloc[rows]
+    x, mask = preprocessor.encode(digits).padded(slice(0, len(rows)))
     extractor, model = AutoFeatureExtractor.from_pretrained(folder), AutoModelForCTC.from_pretrained(folder).eval()
     inputs = extractor(list(digits.audio), sampling_rate=8000, padding=True, return_tensors="pt")
     tokens = backbone.eval()(x, mask).tokens
