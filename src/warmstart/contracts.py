@@ -162,7 +162,7 @@ class Preprocessor(Protocol):
         """Turn raw inputs into one tensor (N, ...), or rows of different lengths, once, when the data is set up."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scale a batch of encoded inputs, on the device."""
+        """Scale a batch of encoded inputs, on the device; if large, `held_out_batch` of them fit in memory."""
 
     def read(self, path: str) -> Any:
         """Read a user's file or folder; `files(path)` lists the files that are an example each, or is None."""
@@ -212,7 +212,7 @@ class Backbone(Protocol):
     width: int
 
     def __call__(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """Features of x; the positions `hidden` (B, T) are replaced by a learned mask token."""
+        """Features of x, `hidden` (B, T) being replaced. Where tokens are fewer, `token_mask(mask)` is theirs."""
 
     def depths(self) -> dict[str, int]:
         """Parameter-name prefix to depth: 0 at the input, rising to the output."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
+from transformers import AutoFeatureExtractor, AutoModelForCTC
 
 from warmstart.backbone.huggingface_speech import HuggingFaceSpeech
 from warmstart.contracts import Spec, UserError
+from warmstart.data.preprocess import rebuild
+from warmstart.data.spoken_digits import shipped
+from warmstart.run.hub_model import open_hub
 from warmstart.run.saved import load_weights
 
 SMALL = {
@@ -22,6 +29,12 @@ SMALL = {
     "num_conv_pos_embedding_groups": 2,
     "num_feat_extract_layers": 3,
 }
+SPARSE = {
+    **SMALL,
+    "conv_kernel": [10, 8, 4],
+    "conv_stride": [8, 8, 5],
+}  # 50 frames a second, as the published ones have
+CAPITALS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAOINHSRDLUMWCFGYPBVKXJQZ"]
 KINDS = ("wav2vec2", "hubert", "wavlm")
 SAMPLES = 400
 
@@ -31,10 +44,25 @@ def pair(kind: str, norm: str = "layer") -> tuple[HuggingFaceSpeech, torch.nn.Mo
     torch.manual_seed(0)
     config = transformers.CONFIG_MAPPING[kind](**SMALL, feat_extract_norm=norm)
     theirs = transformers.AutoModel.from_config(config).eval()
-    ours = HuggingFaceSpeech(Spec("waveform", (SAMPLES,)), {**config.to_dict(), "model_type": kind})
+    ours = HuggingFaceSpeech(Spec("speech", (SAMPLES,)), {**config.to_dict(), "model_type": kind})
     weights = {f"model.{name}": value for name, value in theirs.state_dict().items()}
     assert load_weights(ours, weights, "test")["fraction"] == 1.0
     return ours.eval(), theirs
+
+
+def saved_folder(folder: Path, kind: str, norm: str = "layer", ctc: bool = True, **said: object) -> Path:
+    """A small recogniser with random weights and capitals as labels, as transformers saves it; or its trunk."""
+    torch.manual_seed(0)
+    size = {"vocab_size": len(CAPITALS), "pad_token_id": 0}
+    config = transformers.CONFIG_MAPPING[kind](**SPARSE, **size, feat_extract_norm=norm)
+    model = (AutoModelForCTC if ctc else transformers.AutoModel).from_config(config)
+    model.save_pretrained(folder)
+    settings = {"sampling_rate": 16_000, "do_normalize": True, "return_attention_mask": norm == "layer", **said}
+    extractor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_value": 0.0}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**extractor, **settings}))
+    if ctc:
+        (folder / "vocab.json").write_text(json.dumps({label: number for number, label in enumerate(CAPITALS)}))
+    return folder
 
 
 def padded(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,6 +81,27 @@ def test_frames_are_those_of_transformers(kind: str):
     masked = ours(x, mask)
     assert torch.allclose(masked.tokens, theirs(x, attention_mask=mask.long()).last_hidden_state, atol=1e-6)
     assert masked.pooled.shape == (2, ours.width)
+
+
+@pytest.mark.parametrize(("kind", "norm"), [*((kind, "layer") for kind in KINDS), ("wav2vec2", "group")])
+@torch.no_grad()
+def test_a_spoken_digit_from_a_folder_is_heard_as_by_transformers(tmp_path: Path, kind: str, norm: str):
+    folder = saved_folder(tmp_path, kind, norm, sampling_rate=8000)
+    saved = open_hub(f"hf:{folder}")
+    backbone = HuggingFaceSpeech(saved.spec, saved.card["backbone"]["architecture"])
+    assert load_weights(backbone, saved.weights, "test")["fraction"] == 1.0
+    preprocessor = rebuild(saved.preprocessor)
+    rows = [0, 500] if norm == "layer" else [0]  # its extractor normalises padding too where there are no masks
+    digits = shipped().iloc[rows]
+    x, mask = preprocessor.encode(digits).padded(slice(0, len(rows)))
+    extractor, model = AutoFeatureExtractor.from_pretrained(folder), AutoModelForCTC.from_pretrained(folder).eval()
+    inputs = extractor(list(digits.audio), sampling_rate=8000, padding=True, return_tensors="pt")
+    tokens = backbone.eval()(x, mask).tokens
+    torch.testing.assert_close(tokens, model.base_model(**inputs).last_hidden_state, atol=1e-5, rtol=0)
+    logits = torch.nn.functional.linear(tokens, saved.head["head.weight"], saved.head["head.bias"])
+    torch.testing.assert_close(logits, model(**inputs).logits.roll(-1, 2), atol=1e-5, rtol=0)  # the blank is the last
+    assert saved.spec.labels == ("<s>", "</s>", "<unk>", "▁", *CAPITALS[5:])
+    assert preprocessor.seconds == 0.04
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +159,7 @@ def test_every_parameter_has_a_depth(kind: str):
 
 def test_what_is_no_speech_or_too_short_is_refused():
     with pytest.raises(UserError, match="a bert is not a model of raw speech"):
-        HuggingFaceSpeech(Spec("waveform", (SAMPLES,)), {"model_type": "bert"})
+        HuggingFaceSpeech(Spec("speech", (SAMPLES,)), {"model_type": "bert"})
     ours, _ = pair("wav2vec2")
     with pytest.raises(UserError, match=rf"20 samples are shorter .*: give {ours.shortest} samples or more"):
         ours(torch.zeros(1, 20))

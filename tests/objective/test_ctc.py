@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from warmstart.contracts import Batch, Features, Spec
+from warmstart.contracts import Batch, Features, Spec, UserError
 from warmstart.loss.ctc import ctc
 from warmstart.objective.ctc import CTC
 from warmstart.objective.transcript_score import edits
@@ -80,3 +81,30 @@ def test_errors_are_counted_by_kind_over_all_words():
     assert found == pytest.approx({"wer": 0.5, "cer": 2 / 3, "substitutions": 0, "deletions": 0, "insertions": 0.5})
     assert edits(["one", "two", "three"], ["one", "too"]) == (1, 1, 0)
     assert edits([], ["a"]) == (0, 0, 1)
+
+
+def test_a_trained_head_is_taken_over_label_by_label_in_either_case_or_left_alone():
+    theirs = nn.Linear(4, 6)
+    head = {f"head.{name}": value for name, value in theirs.state_dict().items()}
+    objective = CTC(Given(), SPEC, ctc)
+    assert objective.take_over(head, ("B", "c", "<unk>", "▁", "A"))
+    x = torch.randn(2, 3, 4)
+    assert torch.allclose(objective.head(x), theirs(x)[..., [3, 4, 0, 5]])
+    before = objective.head.weight.clone()
+    for labels in (("B", "c", "<unk>", "▁", "x"), ("a", "b", "▁"), ()):
+        assert not objective.take_over(head, labels)
+    assert torch.equal(objective.head.weight, before)
+    both = CTC(Given(), Spec("speech", (9,), labels=("A", "a", "▁")), ctc)
+    assert not both.take_over(head, ("A", "b", "c", "▁", "d"))  # one row cannot stand for two labels
+
+
+def test_labels_are_read_by_transformers_and_pieces_of_words_are_not_written(tmp_path: Path):
+    from transformers import Wav2Vec2CTCTokenizer
+
+    objective = made()
+    objective.export(tmp_path)
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+    outputs = objective.predict(Given(), Batch(saying("▁aa-ab--▁▁b")))
+    assert tokenizer.decode(outputs[0].argmax(-1)) == objective.read(outputs)[0] == "aab b"
+    with pytest.raises(UserError, match=r"data\.pieces=null"):
+        CTC(Given(), Spec("speech", (9,), labels=("▁", "a", "▁a")), ctc).export(tmp_path)

@@ -52,6 +52,14 @@ def make(strategy: str, backbone: str) -> tuple[FinetuneModule, torch.Tensor]:
             **{"model_type": "vit", "image_size": 16, "patch_size": 8, "hidden_size": 16, "intermediate_size": 32},
             **{"num_attention_heads": 2, "num_hidden_layers": 2, "architectures": ["ViTModel"]},
         }
+    elif backbone == "huggingface_speech":
+        x = torch.randn(8, 400)
+        node.architecture = {
+            **{"model_type": "wav2vec2", "hidden_size": 16, "intermediate_size": 24, "layerdrop": 0.0},
+            **{"num_hidden_layers": 2, "num_attention_heads": 2, "mask_time_prob": 0.0},
+            **{"conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_feat_extract_layers": 2},
+            **{"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2},
+        }
     part = build(node, spec=spec)
     module = FinetuneModule(
         part,

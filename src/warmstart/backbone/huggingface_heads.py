@@ -22,6 +22,8 @@ CLASSES = {
     "masked_lm": "AutoModelForMaskedLM",
     "causal_lm": "AutoModelForCausalLM",
     "image_classification": "AutoModelForImageClassification",
+    "audio_classification": "AutoModelForAudioClassification",
+    "ctc": "AutoModelForCTC",
 }
 LANGUAGE = ("masked_lm", "causal_lm")
 # Settings of a config.json that say how a model is run, not what it is.

@@ -7,30 +7,33 @@ Convolutions turn samples into frames, about 50 a second, and a transformer rela
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.backbone.huggingface_depths import depths_by_layer
-from warmstart.backbone.huggingface_heads import described, whole
+from warmstart.backbone.huggingface_heads import assembled, described, whole
 from warmstart.contracts import Features, Spec, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class HuggingFaceSpeech(nn.Module):
-    """A trunk of transformers, on samples at the model's rate (16 kHz), of mean 0 and standard deviation 1.
+    """A trunk of transformers, on samples at the rate and of the scale that it was trained on.
 
     The library's random masking in training is off, since it draws from another source than the run's seed.
 
     Args:
-        spec: of waveforms (S,).
+        spec: of recordings.
         architecture: the model's config.json.
 
     Raises:
         UserError: it is not a model of raw speech.
     """
 
-    modalities: ClassVar = frozenset({"waveform"})
+    modalities: ClassVar = frozenset({"speech"})
     abilities: ClassVar = frozenset()
 
     def __init__(self, spec: Spec, architecture: dict[str, Any] | None):
@@ -43,6 +46,7 @@ class HuggingFaceSpeech(nn.Module):
         if getattr(config, "add_adapter", False):
             raise UserError(f"backbone: this {config.model_type} shortens its frames by an adapter, which is not done")
         config.apply_spec_augment = False
+        self.architecture = architecture
         self.model = whole(None, config)
         self.width = config.hidden_size
         self.takes_mask = config.feat_extract_norm == "layer"
@@ -76,6 +80,35 @@ class HuggingFaceSpeech(nn.Module):
         """Which frames (B, T) are of valid samples (B, S) only; the first one always is."""
         lengths = self._frames((mask > 0).sum(1)).clamp(min=1)
         return torch.arange(self._frames(mask.shape[1]), device=mask.device) < lengths[:, None]
+
+    def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
+        """The same model as one of transformers, on the CPU, in evaluation mode.
+
+        Its classifiers have one linear layer more, which leaves features as they are.
+
+        Raises:
+            UserError: transformers has no such class.
+        """
+        if task is None:
+            return assembled(None, None, self.architecture, self.model, spec)
+        config, state = described(self.architecture), {}
+        if task == "ctc":
+            config.vocab_size, config.pad_token_id = head.out_features, head.out_features - 1
+            model, name = whole("ctc", config), "lm_head"
+        elif task == "sequence_classification" and spec.labels:
+            config.num_labels, config.classifier_proj_size = head.out_features, self.width
+            config.id2label = dict(enumerate(spec.labels))
+            config.label2id = {label: number for number, label in enumerate(spec.labels)}
+            config.use_weighted_layer_sum = False
+            model, name = whole("audio_classification", config), "classifier"
+            state = {"projector.weight": torch.eye(self.width), "projector.bias": torch.zeros(self.width)}
+        else:
+            raise UserError(f"transformers has no {config.model_type} for this objective ({task}): it is not exported")
+        parts = {model.base_model_prefix: self.model, name: head}
+        for prefix, part in parts.items():
+            state |= {f"{prefix}.{key}": value for key, value in part.state_dict().items()}
+        model.load_state_dict(state)
+        return model.cpu().eval()
 
     def depths(self) -> dict[str, int]:
         """Convolutions and what else stands before the layers at 0, one depth per layer, then the rest."""

@@ -31,6 +31,8 @@ class FrameStem(nn.Module):
 
     def __init__(self, spec: Spec, width: int, channels: int = 32, reach: int = 15, groups: int = 16):
         super().__init__()
+        if len(spec.shape) != 3:
+            raise UserError("backbone.stem: frames are of spectrograms, and the preprocessor given makes waveforms")
         self.positions, self.frames, self.mels = spec.shape
         if channels < 1 or reach < 1 or reach % 2 == 0 or groups < 1 or width % groups:
             raise UserError(

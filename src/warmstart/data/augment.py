@@ -73,6 +73,11 @@ class Augment:
             )
         if modality != "speech" and self.changes_speech:
             raise UserError(f"data.augment: warp, stretch, bands and gaps are for speech; this data is {modality}")
+        if self.changes_speech and not getattr(scale, "spectral", True):
+            raise UserError(
+                "data.augment: warp, stretch, bands and gaps change spectrograms, and this model takes waveforms: "
+                "leave them out"
+            )
         if min(warp, stretch, bands, gaps) < 0 or max(warp, stretch) >= 1:
             raise UserError("data.augment: warp and stretch must be 0 or more and below 1, bands and gaps 0 or more")
         if modality == "text" and noise:

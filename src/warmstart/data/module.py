@@ -50,7 +50,7 @@ class MemoryDataModule(pl.LightningDataModule):
     @property
     def held_out_batch(self) -> int:
         """Rows per validation or test step."""
-        return EVALUATION_BATCH
+        return getattr(self.preprocessor, "held_out_batch", EVALUATION_BATCH)
 
     @abstractmethod
     def training_rows(self, splits: Splits) -> Rows:

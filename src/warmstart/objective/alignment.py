@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Path = list[tuple[int, int, int, float]]
+Spans = list[tuple[int, int, int, float]]
 
 
 @torch.no_grad()
-def align(outputs: Tensor, texts: Sequence[Sequence[int]]) -> list[Path]:
+def align(outputs: Tensor, texts: Sequence[Sequence[int]]) -> list[Spans]:
     """Each utterance's labels: number, first and last position, and mean log-probability, on the best path for them.
 
     The algorithm of Viterbi (1967), in the lattice of CTC (Graves et al. 2006).
@@ -54,7 +54,7 @@ def align(outputs: Tensor, texts: Sequence[Sequence[int]]) -> list[Path]:
     return [_spans(*row) for row in zip(path.tolist(), sure.tolist(), texts)]
 
 
-def _spans(path: list[int], values: list[float], text: Sequence[int]) -> Path:
+def _spans(path: list[int], values: list[float], text: Sequence[int]) -> Spans:
     """One utterance's labels from its path through the states (T,), of which the odd ones are labels."""
     spans = []
     for state, group in itertools.groupby(range(len(path)), path.__getitem__):

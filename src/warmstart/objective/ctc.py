@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.ctc import ctc
-from warmstart.objective.alignment import Path, align
+from warmstart.objective.alignment import Spans, align
 from warmstart.objective.beam import search
 from warmstart.objective.head import make_head
 from warmstart.objective.ngram import NGram
 from warmstart.objective.transcript_score import TranscriptErrors
 
 SPACE = "▁"  # how labels show the space before a word
+BLANK, BETWEEN = "<pad>", "|"  # what transformers calls the blank and the space
 NEVER = -1e4  # log-probability
 
 
@@ -76,9 +79,10 @@ class CTC(nn.Module):
         outputs = self.head(backbone(batch.x, batch.mask).tokens).float().log_softmax(-1)
         if batch.mask is None:
             return outputs
+        valid = backbone.token_mask(batch.mask) if hasattr(backbone, "token_mask") else batch.mask > 0
         padding = outputs.new_full(outputs.shape[-1:], NEVER)
         padding[-1] = 0
-        return torch.where((batch.mask > 0)[:, :, None], outputs, padding)
+        return torch.where(valid[:, :, None], outputs, padding)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Log-probabilities (B, T, C + 1) and one loss value per utterance."""
@@ -119,8 +123,8 @@ class CTC(nn.Module):
         """
         return [self._record(path, spec.seconds) for path in align(outputs, self.found(outputs))]
 
-    def _record(self, path: Path, seconds: float) -> dict[str, Any]:
-        words: list[Path] = []
+    def _record(self, path: Spans, seconds: float) -> dict[str, Any]:
+        words: list[Spans] = []
         for label in path:
             if not words or self.labels[label[0]].startswith(SPACE):
                 words.append([])
@@ -139,6 +143,37 @@ class CTC(nn.Module):
             "confidence": round(sure, 6),
             "words": [time for time in times if time["word"]],
         }
+
+    def take_over(self, head: Mapping[str, Tensor], labels: Sequence[str]) -> bool:
+        """Go on with a trained head of these labels and the blank, the last, where all of ours are among them.
+
+        A label that is not may be there in the other case: many models write capitals only.
+        """
+        numbers = {label: number for number, label in enumerate(labels)}
+        rows = [numbers.get(label, numbers.get(label.swapcase())) for label in self.labels] + [len(labels)]
+        shapes = {name: (len(labels) + 1, *value.shape[1:]) for name, value in self.state_dict().items()}
+        fits = shapes == {name: tuple(value.shape) for name, value in head.items()}
+        if not fits or None in rows or len({*rows}) < len(rows):
+            return False
+        self.load_state_dict({name: value[rows] for name, value in head.items()})
+        return True
+
+    def export(self, folder: Path) -> None:
+        """Write the labels as transformers reads them.
+
+        Raises:
+            UserError: there are pieces of words among them, which it has no form for, or its sign for a space.
+        """
+        from transformers import Wav2Vec2CTCTokenizer
+
+        if any(label.startswith(SPACE) and label != SPACE for label in self.labels):
+            raise UserError("transformers spells what was said by characters: train with data.pieces=null to export")
+        if BETWEEN in self.labels:
+            raise UserError(f"transformers writes {BETWEEN} for a space: take it out of the texts, and train again")
+        names = [*(BETWEEN if label == SPACE else label for label in self.labels), BLANK]
+        path = folder / "vocab.json"
+        path.write_text(json.dumps({name: number for number, name in enumerate(names)}))
+        Wav2Vec2CTCTokenizer(str(path), None, None, BLANK, BLANK, BETWEEN).save_pretrained(folder)
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str] | None) -> list[str]:
         """Each utterance as it was said, and as it was understood."""

@@ -10,13 +10,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from warmstart.contracts import UserError
-from warmstart.run import hub_images, hub_texts
+from warmstart.run import hub_images, hub_speech, hub_texts
 from warmstart.run.folder import check_targets
 from warmstart.run.hub_folder import CARD, HUB, folder_of, read_json, tensor_names
 from warmstart.run.lineage import latest
 
 SHUFFLED, RANDOM = "shuffled:", "random:"  # before an `init`: its weights permuted inside each tensor, or drawn anew
-TARGETS = {hub_texts.TARGET: "huggingface", hub_images.TARGET: "huggingface_images"}  # and what chooses them
+TARGETS = {  # and what chooses them
+    hub_texts.TARGET: "huggingface",
+    hub_images.TARGET: "huggingface_images",
+    hub_speech.TARGET: "huggingface_speech",
+}
 CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")  # what is not fetched from the hub
 
@@ -91,7 +95,7 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
             raise UserError(f"init={word}: the model runs {what}, which is not allowed")
     if "quantization_config" in architecture or (folder / "adapter_config.json").exists():
         raise UserError(f"init={word}: give the whole model in full precision, not a quantised one or an adapter")
-    kind = hub_images if hub_images.describes(architecture) else hub_texts
+    kind = next((kind for kind in (hub_images, hub_speech) if kind.describes(architecture)), hub_texts)
     node = kind.node_of(word, folder, architecture, tensor_names(word, folder), pooling)
     try:
         check_targets({"backbone": node}, folder / CARD)

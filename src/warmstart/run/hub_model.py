@@ -13,7 +13,7 @@ from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import Spec, UserError, Vocabulary
-from warmstart.run import hub_images
+from warmstart.run import hub_images, hub_speech
 from warmstart.run.hub import node_of
 from warmstart.run.hub_folder import CARD, WEIGHTS, folder_of, shard_names
 from warmstart.run.hub_texts import decodes
@@ -22,7 +22,7 @@ from warmstart.run.saved import SavedModel, spec_record
 
 
 def open_hub(word: str, pooling: str | None = None) -> SavedModel:
-    """A Hugging Face model as a saved backbone: weights in float32, its preprocessor, its head for tokens if trained.
+    """A Hugging Face model as a saved backbone: weights in float32, its preprocessor, its trained head if it is taken.
 
     Args:
         word: hf:NAME_OR_DIR.
@@ -34,8 +34,9 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
     folder = folder_of(word)
     node = node_of(word, folder, pooling)
     architecture = node["architecture"]
-    model, found = _load(word, folder, "AutoModel")
-    has_pooler = node.get("pooler", node["pooling"] == "pooler")
+    changes = hub_speech.OFF if hub_speech.describes(architecture) else {}
+    model, found = _load(word, folder, "AutoModel", **changes)
+    has_pooler = node.get("pooler", node.get("pooling") == "pooler")
     weights = {
         f"model.{name}": value
         for name, value in model.state_dict().items()
@@ -45,6 +46,10 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
     if hub_images.describes(architecture):
         preprocessor = hub_images.preprocessor_of(word, folder, architecture)
         spec = Spec("image", tuple(preprocessor["shape"]))
+    elif changes:
+        preprocessor = hub_speech.preprocessor_of(word, folder, architecture)
+        head, labels = _ctc_head(word, folder, architecture)
+        spec = Spec("speech", (preprocessor["rate"],), labels)
     else:
         if found["unexpected_keys"]:
             head = _language_head(word, folder, architecture)
@@ -55,14 +60,14 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
     return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
 
 
-def _load(word: str, folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
-    """A model by an auto class of transformers, and what was missing from its file or unexpected in it."""
+def _load(word: str, folder: Path, name: str, **changes: Any) -> tuple[Any, dict[str, Any]]:
+    """A model by an auto class of transformers, its settings changed, and what its file lacked or had besides."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         if name != "AutoTokenizer":
-            config = transformers.AutoConfig.from_pretrained(folder, **settings)
+            config = transformers.AutoConfig.from_pretrained(folder, **settings, **changes)
             config._attn_implementation = "eager"  # which an argument does not bring about where config.json says other
             settings |= {"config": config, "use_safetensors": True, "dtype": "float32"}
             settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -94,6 +99,18 @@ def _language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dic
     trunk = f"{model.base_model_prefix}."
     state = model.state_dict().items()
     return {f"head.model.{n}": value for n, value in state if not n.startswith(trunk) and n not in shared}
+
+
+def _ctc_head(word: str, folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The trained head that says labels, the blank last, and these; empty if the folder has none."""
+    if not any(str(name).endswith("ForCTC") for name in architecture.get("architectures") or ()):
+        return {}, ()
+    model, found = _load(word, folder, "AutoModelForCTC", **hub_speech.OFF)
+    linear = {name: value for name, value in model.state_dict().items() if name.startswith("lm_head.")}
+    rows, labels = hub_speech.labels_of(word, folder, architecture, len(linear["lm_head.weight"]))
+    if not rows or set(found["missing_keys"]) & set(linear):
+        return {}, ()
+    return {f"head.{name.removeprefix('lm_head.')}": value[rows] for name, value in linear.items()}, labels
 
 
 def _tokenizer(

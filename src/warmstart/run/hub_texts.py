@@ -49,7 +49,8 @@ def decodes(word: str, architecture: dict[str, Any]) -> bool:
     masked = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if not (causal or masked) or architecture.get("is_encoder_decoder"):
         raise UserError(
-            f"init={word}: transformers knows no encoder or decoder of texts, nor one of images, with model_type={kind}"
+            f"init={word}: transformers knows no encoder or decoder of texts, and no model of images or raw speech, "
+            f"with model_type={kind}"
         )
     return bool(architecture.get("is_decoder")) or not masked
 

@@ -119,11 +119,14 @@ class SavedModel:
     def shuffled(self, seed: int) -> SavedModel:
         """The same model with the values of each tensor permuted: their statistics without what they have learned."""
         generator = torch.Generator().manual_seed(seed)
-        weights = {
-            name: value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value)
-            for name, value in self.weights.items()
-        }
-        return dataclasses.replace(self, weights=weights)
+
+        def permuted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {
+                name: value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value)
+                for name, value in tensors.items()
+            }
+
+        return dataclasses.replace(self, weights=permuted(self.weights), head=permuted(self.head))
 
     @classmethod
     def open(cls, path: Path, run: RunFolder | None = None) -> SavedModel:

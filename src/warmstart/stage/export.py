@@ -31,7 +31,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         check_free(Path(config.folder))
     trained = chosen(config)
     screen.say(f"exporting {trained.path}")
-    model, saved = exported(trained, trained.config(tuple(config.trust)))
+    model, objective, saved = exported(trained, trained.config(tuple(config.trust)))
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
     folder = Path(config.folder) if config.folder is not None else run.path / "model"
@@ -41,6 +41,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         whole.mkdir()
         model.save_pretrained(whole)
         rebuild(saved.preprocessor).export(whole)
+        if hasattr(objective, "export"):
+            objective.export(whole)
         whole.rename(folder)
     name = type(model).__name__
     screen.say(f"{name}: {folder}")

@@ -20,7 +20,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
-from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_start, same_start
+from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
 from warmstart.trainer.pictures import Confusions, Projector
@@ -87,6 +87,8 @@ def assemble(
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.fresh))
     objective = build_objective(config, backbone, data)
+    if start is not None and hasattr(objective, "take_over"):
+        transfer["head"] = load_head(objective, start)
     module = FinetuneModule(
         backbone,
         objective,

@@ -33,7 +33,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     pretrained = find(config.run, Path(config.output_dir), "pretrain", config.experiment)
     theirs = pretrained.config(tuple(config.trust))
     screen.say(f"generating with {pretrained.path}")
-    model, saved = exported(pretrained, theirs)
+    model, _, saved = exported(pretrained, theirs)
     if not model.can_generate():
         raise UserError(f"{pretrained.path} was not pretrained to predict what comes next: use objective=causal")
     preprocessor = rebuild(saved.preprocessor)

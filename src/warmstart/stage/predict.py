@@ -32,8 +32,9 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
         lines = []
+        size = getattr(preprocessor, "held_out_batch", EVALUATION_BATCH)
         with torch.inference_mode():
-            for batch in GatherLoader(x, y, EVALUATION_BATCH):
+            for batch in GatherLoader(x, y, size):
                 batch.x = preprocessor(batch.x)
                 outputs = module.objective.predict(module.backbone, batch)
                 lines += module.objective.answer(outputs, batch, saved.spec)

@@ -43,8 +43,8 @@ def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedMo
     return module.eval(), saved
 
 
-def exported(run: RunFolder, config: DictConfig) -> tuple[Any, SavedModel]:
-    """The same model as one of transformers, head included, in memory.
+def exported(run: RunFolder, config: DictConfig) -> tuple[Any, Any, SavedModel]:
+    """The same model as one of transformers, head included, in memory; its objective, and what was read.
 
     Raises:
         UserError: the backbone is of no architecture that transformers has.
@@ -53,4 +53,4 @@ def exported(run: RunFolder, config: DictConfig) -> tuple[Any, SavedModel]:
     if not hasattr(backbone, "exported"):
         name = parts.short_name(config.backbone)
         raise UserError(f"{run.path}: backbone={name} is of no architecture that transformers has a class for")
-    return backbone.exported(objective.task, objective.head, saved.spec), saved
+    return backbone.exported(objective.task, objective.head, saved.spec), objective, saved

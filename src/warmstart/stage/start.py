@@ -33,7 +33,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
     if word.startswith(HUB):
         from warmstart.run.hub_model import open_hub  # imports transformers
 
-        saved = open_hub(word, config.backbone.pooling)
+        saved = open_hub(word, config.backbone.get("pooling"))
         check_backbone(saved, config)
         return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": word}
     if word == "latest":
@@ -67,7 +67,7 @@ def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preproce
     if config.init.startswith(RANDOM):
         from warmstart.run.hub_model import open_hub
 
-        return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.pooling).preprocessor)
+        return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.get("pooling")).preprocessor)
     if config.get("preprocessor") is None:
         return None
     run = finished(Path(config.preprocessor))
@@ -94,10 +94,19 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
 
 
 def load_head(objective: nn.Module, start: SavedModel) -> str:
-    """Go on with the start's head where it is of the same form as the objective's; say and return loaded or fresh."""
-    own = {name: value.shape for name, value in objective.state_dict().items()}
-    if own and own == {name: value.shape for name, value in start.head.items()}:
-        load_weights(objective, start.head, f"{start.name} (head)")
+    """Go on with the start's head where it is of the same form as the objective's; say and return loaded or fresh.
+
+    Whether a head with outputs of other names or in another order fits is up to an objective that can `take_over` one.
+    """
+    if hasattr(objective, "take_over"):
+        is_taken = objective.take_over(start.head, start.spec.labels)
+    else:
+        own = {name: value.shape for name, value in objective.state_dict().items()}
+        is_taken = bool(own) and own == {name: value.shape for name, value in start.head.items()}
+        if is_taken:
+            load_weights(objective, start.head, f"{start.name} (head)")
+    if is_taken:
+        screen.say(f"the head is that of {start.name}")
         return "loaded"
     screen.say(f"the head is a new one: {start.name} has none of this form", style="yellow")
     return "fresh"

@@ -42,7 +42,7 @@ class Alignments(pl.Callback):
         pl_module.train(training)
         records, said = objective.answer(outputs, batch, data.spec), objective.spell(batch.y)
         pictures = data.preprocessor.drawn(batch.x)[:, 0].cpu().numpy()
-        seconds = batch.x.shape[1] * data.spec.seconds
+        seconds = outputs.shape[1] * data.spec.seconds
         figure = draw_alignments(pictures, seconds, said, [record["words"] for record in records])
         trainer.logger.writer.add_figure("words over spectrograms", figure, trainer.global_step)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.contracts import UserError
-from warmstart.data import cache
+from warmstart.data import cache, recordings
 from warmstart.data.duplicates import Overlap
 from warmstart.data.frames import Frames
-from warmstart.data.manifest import manifest_files, read_manifest
 from warmstart.data.ragged import Ragged
-from warmstart.data.sounds import read_sounds, resampled, sound_files
 
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # of the power, before the logarithm
-MANIFESTS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".pq")
 NORMS = ("utterance", "global")
 
 
@@ -86,12 +81,7 @@ class Preprocessor:
         seconds = np.array([len(values) for values in x["audio"]]) / x["rate"].to_numpy()
         if (wrong := np.flatnonzero(seconds < self.window)).size:
             raise UserError(f"{x['file'].iloc[wrong[0]]} is shorter than a frame of data.frames.window={self.window} s")
-        if (wrong := np.flatnonzero(seconds > self.longest)).size:
-            row = wrong[0]
-            raise UserError(
-                f"{x['file'].iloc[row]} is {seconds[row]:.1f} s long, as are {len(wrong) - 1:,} others longer than "
-                f"data.frames.longest={self.longest}: cut it into shorter pieces or raise the limit"
-            )
+        recordings.check_longest(x, self.longest)
 
         def make(folder: Path) -> None:
             rows = [self._stacked(frames) for frames in self._frames(x)]
@@ -100,8 +90,7 @@ class Preprocessor:
             np.save(folder / "values.npy", values)
             np.save(folder / "starts.npy", starts)
 
-        digest = [values.tobytes() for values in x["audio"]]
-        name = cache.key(repr(self.state()), repr(x["rate"].tolist()), *digest)
+        name = cache.key(repr(self.state()), *recordings.digest(x))
         values, starts = cache.entry("frames", name, make, lambda found: cache.arrays(found, ("values", "starts")))
         return Frames(values, np.asarray(starts), context)
 
@@ -114,17 +103,8 @@ class Preprocessor:
         frames = self.encode(x)
         if y is None:
             return frames, None
-        needed = np.array([len(row) + sum(a == b for a, b in itertools.pairwise(row)) for row in y])
-        if (wrong := np.flatnonzero(needed > frames.lengths)).size:
-            row = wrong[0]
-            raise UserError(
-                f"{x['file'].iloc[row]}: its text of {len(y[row])} labels cannot fit its {frames.lengths[row]} "
-                f"positions of {self.seconds:g} s; {len(wrong):,} of {len(x):,} utterances are like this: "
-                "remove them, or lower data.frames.stack or data.frames.hop"
-            )
-        lengths = np.array([len(row) for row in y])
-        flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in y])
-        return frames, Ragged(flat, np.cumsum([0, *lengths]), lengths, -1, int(lengths.max()))
+        remedy = ", or lower data.frames.stack or data.frames.hop"
+        return frames, recordings.beside(x, frames.lengths, y, self.seconds, remedy)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Float32; encoding has scaled everything."""
@@ -142,27 +122,17 @@ class Preprocessor:
             rows.append(np.concatenate([s for half in np.array_split(frames, 2) for s in (half.mean(0), half.std(0))]))
         return np.stack(rows)
 
-    def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap | None:
+    def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
         """Test rows whose waveform is that of a generic row, sample by sample."""
-        known = {values.tobytes() for values in generic["audio"]}
-        return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])
+        return recordings.same_recordings(generic, test)
 
     def read(self, path: str) -> pd.DataFrame:
         """A sound file, a folder of them, or a manifest."""
-        if Path(path).suffix.lower() in MANIFESTS:
-            return read_manifest(Path(path))[0]
-        files = self.files(path)
-        if not files:
-            raise UserError(f"{path} holds no sound files")
-        if not Path(files[0]).is_file():
-            raise UserError(f"{path}: there is no such file")
-        return read_sounds([Path(file) for file in files], files)
+        return recordings.read_recordings(path)
 
     def files(self, path: str) -> list[str]:
         """The files that `read` makes an example each of."""
-        if Path(path).suffix.lower() in MANIFESTS:
-            return manifest_files(Path(path))
-        return [str(file) for file in sound_files(Path(path))] if Path(path).is_dir() else [path]
+        return recordings.recording_files(path)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -195,8 +165,7 @@ class Preprocessor:
             triangularize_in_mel_space=True,
         )
         filters, window = torch.from_numpy(filters).float(), torch.hann_window(size, periodic=False)
-        with ThreadPoolExecutor() as pool:
-            waves = list(pool.map(lambda values, rate: resampled(values, rate, self.rate), x["audio"], x["rate"]))
+        waves = recordings.waves_at(x, self.rate)
         lengths = np.array([max(1, 1 + (len(wave) - size) // hop) for wave in waves])
         frames: list[Tensor] = [torch.empty(0)] * len(waves)
         order = np.argsort(lengths)
