@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class MemoryDataModule(pl.LightningDataModule):
             self.preprocessor = self.preprocessor.adapted(own)
         is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training = self.training_rows(splits)
-        self.raw = training.x
+        self.raw, self.raw_test = training.x, splits.test.x
         self.shown = splits.validation.take(evenly(len(splits.validation), SHOWN)).x
         chosen = {"train": training, "validation": splits.validation, "test": splits.test}
         for name, rows in chosen.items():
@@ -114,8 +115,11 @@ class MemoryDataModule(pl.LightningDataModule):
 
     def sample(self, part: str, count: int) -> Batch:
         """Raw rows of a part, spread evenly over it."""
-        x, y = self.parts[part]
-        return take(x, y, torch.from_numpy(evenly(len(x), count)))
+        return self.pick(part, evenly(len(self.parts[part][0]), count))
+
+    def pick(self, part: str, rows: Sequence[int]) -> Batch:
+        """Raw rows of a part, by number."""
+        return take(*self.parts[part], torch.as_tensor(rows))
 
     @property
     def batch_tokens(self) -> float | None:

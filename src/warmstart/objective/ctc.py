@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
 from warmstart.loss.ctc import ctc
 from warmstart.objective.head import make_head
-from warmstart.objective.transcript_score import TranscriptErrors
+from warmstart.objective.transcript_score import TranscriptErrors, edits
 
 SPACE = "▁"  # how labels show the space before a word
 NEVER = -1e4  # log-probability
@@ -63,6 +63,11 @@ class CTC(nn.Module):
     def spell(self, y: Tensor) -> list[str]:
         """The text of each row of labels (B, L)."""
         return [self.written([label for label in row if label >= 0]) for row in y.tolist()]
+
+    def compare(self, outputs: Tensor, y: Tensor) -> list[tuple[int, str, str]]:
+        """For each utterance by how many words they differ, what was said, and what was understood."""
+        pairs = zip(self.spell(y), self.read(outputs))
+        return [(sum(edits(said.split(), found.split())), said, found) for said, found in pairs]
 
     def written(self, labels: Sequence[int]) -> str:
         """A text from its labels."""
