@@ -16,6 +16,7 @@ from warmstart.contracts import Batch
 SHOWN = 12
 HEARD = 4
 LETTERS = 300  # of a text in a table
+NAME = 60  # letters of a player's name
 COLUMNS = 4
 TAG = "most confident mistakes"
 
@@ -105,7 +106,7 @@ def play(writer: Any, tag: str, sounds: Any, names: Sequence[str], step: int) ->
     """Players of the first few recordings of a table with the columns audio and rate, as loud as can be."""
     for number, (row, name) in enumerate(zip(sounds[:HEARD].itertuples(), names), 1):
         sound = torch.from_numpy(row.audio)[None] / max(abs(row.audio).max(), 1e-6)
-        writer.add_audio(f"{tag}/{number} {name}", sound, step, sample_rate=int(row.rate))
+        writer.add_audio(f"{tag}/{number} {name[:NAME]}", sound, step, sample_rate=int(row.rate))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -134,5 +135,5 @@ def draw_mistakes(images: Tensor, verdicts: Sequence[tuple[str, str, str]]) -> o
         axes.set_axis_off()
     for axes, image, (true, predicted, sure) in zip(figure.axes, images, verdicts):
         axes.imshow(image.permute(1, 2, 0).expand(-1, -1, 3), vmin=0, vmax=1)
-        axes.set_title(f"{true}, not\n{predicted} ({sure})", fontsize=10)
+        axes.set_title(f"{true}\ntaken for {predicted}\n{sure}", fontsize=9)
     return figure

@@ -100,12 +100,12 @@ class Confusions(pl.Callback):
             return
         classes = trainer.datamodule.spec.outputs
         pairs = batch.y * classes + outputs.argmax(-1)
-        self.counts = self.counts + torch.bincount(pairs, minlength=classes**2).view(classes, classes).cpu()
+        self.counts = self.counts + torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw."""
         if not isinstance(self.counts, int):
-            figure = draw_confusions(self.counts.numpy(), trainer.datamodule.spec)
+            figure = draw_confusions(self.counts.cpu().numpy(), trainer.datamodule.spec)
             trainer.logger.writer.add_figure("test confusion matrix", figure, trainer.global_step)
 
 
