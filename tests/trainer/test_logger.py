@@ -82,4 +82,4 @@ def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
     assert picture.height == 3 * 42
     with Image.open(run / "00000" / "features before" / "sprite.png") as sprite:
         assert sprite.width == sprite.height
-        assert "single_image_dim: 64" in (run / "projector_config.pbtxt").read_text()
+        assert "single_image_dim: 40" in (run / "projector_config.pbtxt").read_text()

@@ -5,19 +5,17 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from warmstart.contracts import Batch
+from warmstart.trainer.recordings import play
 
 SHOWN = 12
-HEARD = 4
 LETTERS = 300  # of a text in a table
-NAME = 60  # letters of a player's name
-COLUMNS = 4
+COLUMNS = 3
 TAG = "most confident mistakes"
 
 
@@ -102,13 +100,6 @@ class Mishearings(pl.Callback):
         play(writer, "worst transcripts", sounds, [said for _, _, said, _ in self.kept], trainer.global_step)
 
 
-def play(writer: Any, tag: str, sounds: Any, names: Sequence[str], step: int) -> None:
-    """Players of the first few recordings of a table with the columns audio and rate, as loud as can be."""
-    for number, (row, name) in enumerate(zip(sounds[:HEARD].itertuples(), names), 1):
-        sound = torch.from_numpy(row.audio)[None] / max(abs(row.audio).max(), 1e-6)
-        writer.add_audio(f"{tag}/{number} {name[:NAME]}", sound, step, sample_rate=int(row.rate))
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown of a numbered table; what the cells hold is shown as it is, long texts cut off."""
     lines = [("", *header), ["---"] * (1 + len(header))]
@@ -128,12 +119,12 @@ def draw_mistakes(images: Tensor, verdicts: Sequence[tuple[str, str, str]]) -> o
     from matplotlib.figure import Figure
 
     lines = -(-len(images) // COLUMNS)
-    figure = Figure(figsize=(2 * COLUMNS, 2.5 * lines), layout="constrained")
+    figure = Figure(figsize=(1.5 * COLUMNS, 1.9 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     places = figure.subplots(lines, COLUMNS, squeeze=False).flat
     for axes in places:
         axes.set_axis_off()
     for axes, image, (true, predicted, sure) in zip(figure.axes, images, verdicts):
-        axes.imshow(image.permute(1, 2, 0).expand(-1, -1, 3), vmin=0, vmax=1)
+        axes.imshow(image.permute(1, 2, 0).expand(-1, -1, 3).numpy(), vmin=0, vmax=1)
         axes.set_title(f"{true}\ntaken for {predicted}\n{sure}", fontsize=9)
     return figure

@@ -43,7 +43,7 @@ def _grid(kinds: list[list[Tensor]]) -> Tensor:
 
 def _thumbnails(pictures: list[Tensor]) -> Tensor:
     """Pictures pressed into squares of one size (N, 3 or 1, S, S)."""
-    side = min(THUMBNAIL, max(pictures[0].shape[1:]))
+    side = min(THUMBNAIL, pictures[0].shape[1])
     return torch.cat([F.interpolate(picture[None], (side, side), mode="area") for picture in pictures])
 
 

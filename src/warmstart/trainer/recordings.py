@@ -14,6 +14,7 @@ from warmstart.trainer.aside import aside
 from warmstart.trainer.pictures import drawn
 
 SHOWN = 4
+NAME = 60  # letters of a player's name
 
 
 class Players(pl.Callback):
@@ -21,12 +22,19 @@ class Players(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write, where the data are recordings."""
-        rows = trainer.datamodule.shown
-        if "audio" not in getattr(rows, "columns", ()):
+        data, objective = trainer.datamodule, pl_module.objective
+        if "audio" not in getattr(data.shown, "columns", ()):
             return
-        for number, row in enumerate(rows.itertuples()):
-            sound = torch.from_numpy(row.audio)[None] / max(abs(row.audio).max(), 1e-6)
-            trainer.logger.writer.add_audio(f"recording {number}", sound, sample_rate=int(row.rate))
+        is_text = objective.target == "text"
+        names = objective.spell(data.sample("validation", SHOWN).y) if is_text else data.shown.file
+        play(trainer.logger.writer, "recordings", data.shown, names, trainer.global_step)
+
+
+def play(writer: Any, tag: str, sounds: Any, names: Sequence[str], step: int) -> None:
+    """Players of the first few recordings of a table with the columns audio and rate, as loud as can be."""
+    for number, (row, name) in enumerate(zip(sounds[:SHOWN].itertuples(), names), 1):
+        sound = torch.from_numpy(row.audio)[None] / max(abs(row.audio).max(), 1e-6)
+        writer.add_audio(f"{tag}/{number} {name[:NAME]}", sound, step, sample_rate=int(row.rate))
 
 
 class Alignments(pl.Callback):
@@ -61,7 +69,7 @@ def draw_alignments(
     places = figure.subplots(len(pictures), sharex=True, squeeze=False)[:, 0]
     for axes, picture, length, text, found in zip(places, pictures, seconds, said, words):
         bands = picture.shape[1]
-        axes.imshow(picture[0], aspect="auto", extent=(0, length, 0, bands), cmap="magma", vmin=0, vmax=1)
+        axes.imshow(picture[0].numpy(), aspect="auto", extent=(0, length, 0, bands), cmap="magma", vmin=0, vmax=1)
         axes.set_title(f"said: {text}", fontsize=10, loc="left")
         axes.set_yticks([])
         for word in found:
