@@ -37,7 +37,7 @@ def drawn(preprocessor: Any, x: Tensor, mask: Tensor | None) -> list[Tensor]:
 
 def _grid(kinds: list[list[Tensor]]) -> Tensor:
     """One row per kind and one column per picture."""
-    rows = [torch.cat([F.pad(picture, (GAP,) * 4, value=0.5) for picture in kind], dim=2) for kind in kinds]
+    rows = [torch.cat([F.pad(picture, (GAP,) * 4, value=1) for picture in kind], dim=2) for kind in kinds]
     return torch.cat(rows, dim=1)
 
 
