@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def drawn(preprocessor: Any, x: Tensor, mask: Tensor | None) -> list[Tensor]:
     return [picture[:, :, :width] for picture, width in zip(pictures, widths)]
 
 
-def _grid(kinds: list[list[Tensor]]) -> Tensor:
-    """One row per kind and one column per picture."""
+def grid(kinds: Sequence[Sequence[Tensor]]) -> Tensor:
+    """One row per kind and one column per picture (3 or 1, H, W), with values from 0 to 1."""
     rows = [torch.cat([F.pad(picture, (GAP,) * 4, value=1) for picture in kind], dim=2) for kind in kinds]
     return torch.cat(rows, dim=1)
 
@@ -58,8 +59,8 @@ class Reconstructions(pl.Callback):
         batch = _first_rows(trainer, PICTURES, pl_module.device)
         with aside(pl_module):
             kinds = pl_module.objective.pictures(pl_module.backbone, batch)
-        grid = _grid([drawn(preprocessor, kind, batch.mask) for kind in kinds])
-        trainer.logger.writer.add_image("input, corrupted, rebuilt", grid, trainer.global_step)
+        rows = grid([drawn(preprocessor, kind, batch.mask) for kind in kinds])
+        trainer.logger.writer.add_image("input, corrupted, rebuilt", rows, trainer.global_step)
 
 
 class Projector(pl.Callback):
