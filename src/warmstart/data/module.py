@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -87,10 +86,8 @@ class MemoryDataModule(pl.LightningDataModule):
         self.shown = splits.validation.take(evenly(len(splits.validation), SHOWN)).x
         chosen = {"train": training, "validation": splits.validation, "test": splits.test}
         for name, rows in chosen.items():
-            if is_alike and (name != "train" or like.subset == self.subset):
-                self.parts[name] = like.parts[name]
-                continue
-            self.parts[name] = self.encode(rows)
+            is_shared = is_alike and (name != "train" or like.subset == self.subset)
+            self.parts[name] = like.parts[name] if is_shared else self.encode(rows)
         train, held_out = self.parts["train"][0], self.parts["validation"][0]
         center = spread = ()
         if self.target == "value":
@@ -117,7 +114,7 @@ class MemoryDataModule(pl.LightningDataModule):
         """Raw rows of a part, spread evenly over it."""
         return self.pick(part, evenly(len(self.parts[part][0]), count))
 
-    def pick(self, part: str, rows: Sequence[int]) -> Batch:
+    def pick(self, part: str, rows: np.ndarray | list[int]) -> Batch:
         """Raw rows of a part, by number."""
         return take(*self.parts[part], torch.as_tensor(rows))
 
