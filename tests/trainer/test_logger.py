@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -52,6 +53,9 @@ def test_scalars_text_hparams_and_pictures_of_a_finetuning(cli):
     projector = (run / "projector_config.pbtxt").read_text()
     assert "features before" in projector
     assert "features after" in projector
+    assert "single_image_dim: 8" in projector
+    with Image.open(run / "00000" / "features before" / "sprite.png") as sprite:
+        assert sprite.size == (17 * 8, 17 * 8)  # of 270 rows
 
 
 def test_rebuilt_images_beside_their_inputs_while_pretraining(cli):
@@ -66,3 +70,16 @@ def test_masked_pretraining_of_images_is_pictured_too(cli):
     words = ("objective=masked", "backbone=vit", "backbone.stem.patch=2", "backbone.depth=1")
     outcome = cli("stage=pretrain", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", *words)
     assert events(outcome.run("pretrain")).Images("input, corrupted, rebuilt")
+
+
+def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
+    small = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
+    words = ("stage=pretrain", "experiment=speech", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
+    outcome = cli(*words, *small, "data.test_speakers=[george,jackson,lucas,nicolas]")
+    assert outcome.status == 0, outcome.err
+    run = outcome.run("pretrain")
+    (picture,) = events(run).Images("input, corrupted, rebuilt")
+    assert picture.height == 3 * 42
+    with Image.open(run / "00000" / "features before" / "sprite.png") as sprite:
+        assert sprite.width == sprite.height
+        assert "single_image_dim: 40" in (run / "projector_config.pbtxt").read_text()

@@ -82,14 +82,12 @@ class MemoryDataModule(pl.LightningDataModule):
             self.preprocessor = self.preprocessor.adapted(own)
         is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training = self.training_rows(splits)
-        self.raw = training.x
+        self.raw, self.raw_test = training.x, splits.test.x
         self.shown = splits.validation.take(evenly(len(splits.validation), SHOWN)).x
         chosen = {"train": training, "validation": splits.validation, "test": splits.test}
         for name, rows in chosen.items():
-            if is_alike and (name != "train" or like.subset == self.subset):
-                self.parts[name] = like.parts[name]
-                continue
-            self.parts[name] = self.encode(rows)
+            is_shared = is_alike and (name != "train" or like.subset == self.subset)
+            self.parts[name] = like.parts[name] if is_shared else self.encode(rows)
         train, held_out = self.parts["train"][0], self.parts["validation"][0]
         center = spread = ()
         if self.target == "value":
@@ -114,8 +112,11 @@ class MemoryDataModule(pl.LightningDataModule):
 
     def sample(self, part: str, count: int) -> Batch:
         """Raw rows of a part, spread evenly over it."""
-        x, y = self.parts[part]
-        return take(x, y, torch.from_numpy(evenly(len(x), count)))
+        return self.pick(part, evenly(len(self.parts[part][0]), count))
+
+    def pick(self, part: str, rows: np.ndarray | list[int]) -> Batch:
+        """Raw rows of a part, by number."""
+        return take(*self.parts[part], torch.as_tensor(rows))
 
     @property
     def batch_tokens(self) -> float | None:

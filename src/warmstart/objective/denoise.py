@@ -47,10 +47,10 @@ class Denoise(nn.Module):
         """The network's guess at the clean inputs, of the shape of x."""
         return self.head(backbone(x).pooled).view_as(x)
 
-    def pictures(self, backbone: Backbone, x: Tensor) -> list[Tensor]:
-        """Inputs, what the network saw, and what it rebuilt, each of the shape of x."""
-        noisy = self.corrupt(x)
-        return [x, noisy, self.rebuild(backbone, noisy)]
+    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
+        """Inputs, what the network saw, and what it rebuilt, each of the shape of the inputs."""
+        noisy = self.corrupt(batch.x)
+        return [batch.x, noisy, self.rebuild(backbone, noisy)]
 
     def metrics(self) -> dict[str, Any]:
         """None: the loss says it all."""

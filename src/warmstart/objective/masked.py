@@ -90,11 +90,11 @@ class Masked(nn.Module):
             x = backbone.assemble(targets)
         return x, chosen & (lot >= self.swap + self.keep)
 
-    def pictures(self, backbone: Backbone, x: Tensor) -> list[Tensor]:
-        """Inputs, what was visible, and the inputs with hidden positions rebuilt, each of the shape of x."""
-        targets = backbone.targets(x)
-        hidden = self.choose(backbone, Batch(x))[:, :, None]
-        guesses = self.head(backbone(x, None, hidden[:, :, 0]).tokens)
+    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
+        """Inputs, what was visible, and the inputs with hidden positions rebuilt, each of the shape of the inputs."""
+        targets = backbone.targets(batch.x)
+        hidden = self.choose(backbone, batch)[:, :, None]
+        guesses = self.head(backbone(batch.x, batch.mask, hidden[:, :, 0]).tokens)
         parts = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, guesses, targets)]
         return [backbone.assemble(part) for part in parts]
 

@@ -109,11 +109,11 @@ class MaskedAutoencoder(nn.Module):
         whole = torch.where(shown[:, :, None], whole, self.mask_token) + self.position[: shown.shape[1]]
         return self.decoder(whole, src_key_padding_mask=batch.mask == 0 if is_padded else None)
 
-    def pictures(self, backbone: Backbone, x: Tensor) -> list[Tensor]:
-        """Inputs, what was visible, and the inputs with hidden positions rebuilt, each of the shape of x."""
-        targets = backbone.targets(x)
-        visible, shown, hidden = self.choose(backbone, Batch(x))
-        guesses = self.head(self.decode(backbone, Batch(x), visible, shown))
+    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
+        """Inputs, what was visible, and the inputs with hidden positions rebuilt, each of the shape of the inputs."""
+        targets = backbone.targets(batch.x)
+        visible, shown, hidden = self.choose(backbone, batch)
+        guesses = self.head(self.decode(backbone, batch, visible, shown))
         if self.normalise:
             center, deviation = moments(targets)
             guesses = guesses * deviation + center

@@ -23,6 +23,7 @@ from warmstart.stage import parts
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
+from warmstart.trainer.mistakes import Mishearings, Mistakes
 from warmstart.trainer.pictures import Confusions, Projector
 from warmstart.trainer.recordings import Alignments, Players
 from warmstart.trainer.texts import Examples
@@ -49,7 +50,8 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     note_data(run, config, data)
     run.update(**lineage)
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
-    pictures = [Projector(), Confusions(), Examples(), Players(), Alignments(), Views()] if config.pictures else []
+    shown = [Projector(), Confusions(), Mistakes(), Mishearings(), Examples(), Players(), Alignments(), Views()]
+    pictures = shown if config.pictures else []
     with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
         if config.test:
             trainer.test(module, datamodule=data, verbose=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -9,10 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.contracts import Batch, Spec
+from warmstart.trainer.aside import aside
 
 PICTURES = 8
 GAP = 1
 POINTS = 500
+THUMBNAIL = 64  # pixels a side, at most
 
 
 def _first_rows(trainer: pl.Trainer, count: int, device: torch.device) -> Batch:
@@ -22,16 +27,25 @@ def _first_rows(trainer: pl.Trainer, count: int, device: torch.device) -> Batch:
     return batch
 
 
-def grid(kinds: list[Tensor], alike: tuple[int, ...] = (1, 2, 3)) -> Tensor:
-    """One row per kind and one column per image (3 or 1, H, W), all scaled to the 0..1 of the first row's images.
+def drawn(preprocessor: Any, x: Tensor, mask: Tensor | None) -> list[Tensor]:
+    """Pictures (3 or 1, H, W), from 0 to 1, of scaled examples (N, ...), each as wide as its valid share (N, T)."""
+    pictures = preprocessor.drawn(x).cpu()
+    if mask is None:
+        return list(pictures)
+    widths = ((mask > 0).float().mean(1) * pictures.shape[3]).round().int().tolist()
+    return [picture[:, :, :width] for picture, width in zip(pictures, widths)]
 
-    `alike` are the dimensions of a row (B, 3 or 1, H, W) that share one scale.
-    """
-    low = kinds[0].amin(alike, keepdim=True)
-    high = kinds[0].amax(alike, keepdim=True)
-    scaled = [((kind - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) for kind in kinds]
-    framed = [F.pad(kind, (GAP,) * 4, value=0.5) for kind in scaled]
-    return torch.cat([torch.cat(list(row), dim=2) for row in framed], dim=1)
+
+def grid(kinds: Sequence[Sequence[Tensor]]) -> Tensor:
+    """One row per kind and one column per picture (3 or 1, H, W), with values from 0 to 1."""
+    rows = [torch.cat([F.pad(picture, (GAP,) * 4, value=1) for picture in kind], dim=2) for kind in kinds]
+    return torch.cat(rows, dim=1)
+
+
+def _thumbnails(pictures: list[Tensor]) -> Tensor:
+    """Pictures pressed into squares of one size (N, 3 or 1, S, S)."""
+    side = min(THUMBNAIL, pictures[0].shape[1])
+    return torch.cat([F.interpolate(picture[None], (side, side), mode="area") for picture in pictures])
 
 
 class Reconstructions(pl.Callback):
@@ -39,16 +53,14 @@ class Reconstructions(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that rebuild what can be drawn."""
-        drawn = getattr(trainer.datamodule.preprocessor, "drawn", None)
-        if drawn is None or not hasattr(pl_module.objective, "pictures"):
+        preprocessor = trainer.datamodule.preprocessor
+        if not (hasattr(preprocessor, "drawn") and hasattr(pl_module.objective, "pictures")):
             return
         batch = _first_rows(trainer, PICTURES, pl_module.device)
-        torch.manual_seed(0)
-        with torch.inference_mode():
-            kinds = pl_module.objective.pictures(pl_module.backbone, batch.x)
-        writer = trainer.logger.writer
-        rows = grid([drawn(kind).cpu() for kind in kinds])
-        writer.add_image("input, corrupted, rebuilt", rows, trainer.global_step)
+        with aside(pl_module):
+            kinds = pl_module.objective.pictures(pl_module.backbone, batch)
+        rows = grid([drawn(preprocessor, kind, batch.mask) for kind in kinds])
+        trainer.logger.writer.add_image("input, corrupted, rebuilt", rows, trainer.global_step)
 
 
 class Projector(pl.Callback):
@@ -63,15 +75,15 @@ class Projector(pl.Callback):
         self._write(trainer, pl_module, "features after")
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, tag: str) -> None:
+        data = trainer.datamodule
         batch = _first_rows(trainer, POINTS, module.device)
-        training = module.training
-        module.eval()
-        with torch.inference_mode():
+        with aside(module):
             pooled = module.backbone(batch.x, batch.mask).pooled.float().cpu()
-        module.train(training)
-        labels = trainer.datamodule.spec.labels
+        labels = data.spec.labels
         names = [labels[int(row)] for row in batch.y] if isinstance(batch.y, Tensor) and batch.y.ndim == 1 else None
-        trainer.logger.writer.add_embedding(pooled, metadata=names, tag=tag, global_step=trainer.global_step)
+        has_pictures = hasattr(data.preprocessor, "drawn")
+        pictures = _thumbnails(drawn(data.preprocessor, batch.x, batch.mask)) if has_pictures else None
+        trainer.logger.writer.add_embedding(pooled, names, pictures, trainer.global_step, tag)
 
 
 class Confusions(pl.Callback):
@@ -89,12 +101,12 @@ class Confusions(pl.Callback):
             return
         classes = trainer.datamodule.spec.outputs
         pairs = batch.y * classes + outputs.argmax(-1)
-        self.counts = self.counts + torch.bincount(pairs, minlength=classes**2).view(classes, classes).cpu()
+        self.counts = self.counts + torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw."""
         if not isinstance(self.counts, int):
-            figure = draw_confusions(self.counts.numpy(), trainer.datamodule.spec)
+            figure = draw_confusions(self.counts.cpu().numpy(), trainer.datamodule.spec)
             trainer.logger.writer.add_figure("test confusion matrix", figure, trainer.global_step)
 
 

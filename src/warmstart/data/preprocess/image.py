@@ -66,8 +66,9 @@ class Preprocessor:
         return (x - self.mean.to(x.device).view(shape)).mul_(1 / self.std.to(x.device).view(shape))
 
     def drawn(self, x: Tensor) -> Tensor:
-        """A scaled batch as pictures (B, C, H, W)."""
-        return x
+        """A scaled batch as pictures (B, C, H, W), black at 0 and white at 1."""
+        mean, std = (values.to(x.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return ((x * std + mean) / self.white).clamp(0, 1)
 
     def read(self, path: str) -> np.ndarray:
         """An image file, a folder of them, or a table of pixel values with one row per image."""

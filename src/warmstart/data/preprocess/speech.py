@@ -20,6 +20,7 @@ from warmstart.data.ragged import Ragged
 
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # of the power, before the logarithm
+RANGE = 2.5  # standard deviations around the mean, between black and white
 NORMS = ("utterance", "global")
 
 
@@ -111,8 +112,11 @@ class Preprocessor:
         return x.float()
 
     def drawn(self, x: Tensor) -> Tensor:
-        """A batch (B, T, stack, mels) as pictures of spectrograms (B, 1, mels, T * stack), low bands below."""
-        return x.flatten(1, 2).transpose(1, 2).flip(1)[:, None]
+        """A batch (B, T, stack, mels) as pictures of spectrograms (B, 1, mels, T * stack), low bands below.
+
+        From 0, black, to 1, white.
+        """
+        return ((x.flatten(1, 2).transpose(1, 2).flip(1)[:, None] + RANGE) / (2 * RANGE)).clamp(0, 1)
 
     def flat(self, x: Frames) -> np.ndarray:
         """Mean and standard deviation of each band over each half of an utterance (N, 4 mels)."""

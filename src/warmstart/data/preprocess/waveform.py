@@ -22,6 +22,7 @@ from warmstart.data.ragged import Ragged
 TINY = 1e-7  # added to the variance, as transformers does
 POINTS = 512  # of the Fourier transform that is drawn
 HOP = 0.01  # seconds, between what is drawn
+QUIET, LOUD = -20.0, 50.0  # decibels of what is drawn black, and white
 
 
 class Preprocessor:
@@ -102,10 +103,11 @@ class Preprocessor:
         return x
 
     def drawn(self, x: Tensor) -> Tensor:
-        """A batch (B, S) as pictures of spectrograms (B, 1, bands, T), low bands below."""
+        """A batch (B, S) as pictures of spectrograms (B, 1, bands, T), low bands below, from 0, black, to 1, white."""
         window = torch.hann_window(POINTS, device=x.device)
         found = torch.stft(x, POINTS, round(HOP * self.rate), window=window, pad_mode="constant", return_complex=True)
-        return found.abs().square().clamp(min=1e-3).log().flip(1)[:, None]
+        decibels = 20 * found.abs().clamp(min=1e-6).log10().flip(1)[:, None]
+        return ((decibels - QUIET) / (LOUD - QUIET)).clamp(0, 1)
 
     def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
         """Test rows whose waveform is that of a generic row, sample by sample."""
