@@ -40,6 +40,7 @@ RULES: dict[str, Rule] = {
     "data.label_fraction": SHARE,
     "data.augment": (dict, bool, "settings, such as data.augment.shift=1"),
     "data.augment.shift": (int, lambda value: value >= 0, "a whole number, 0 or more"),
+    "data.augment.side": (int, lambda value: value >= 0, "a whole number of pixels, or 0 for the images' own"),
     "data.augment.crop": SHARE,
     **{f"data.augment.{name}": AMOUNT for name in ("colour", "noise", "mixup", "cutmix")},
     **{f"data.augment.{name}": PART for name in ("grey", "blur", "solarise", "erase")},

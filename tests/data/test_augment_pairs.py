@@ -67,3 +67,8 @@ def test_nothing_asked_nothing_mixed():
 def test_what_cannot_be_mixed_is_refused(modality: str, name: str):
     with pytest.raises(UserError, match=f"data.augment.{name}=0.2 is for images.* this data is {modality}"):
         Augment(lambda x: x, modality, **{name: 0.2})
+
+
+def test_whole_numbers_are_numbers_too():
+    batch = Batch(torch.rand(4, 3, 8, 8), torch.arange(4))
+    assert mixed(batch, mixup=1, cutmix=1).x.shape == batch.x.shape

@@ -142,11 +142,25 @@ def test_a_manifest_keeps_speakers_in_one_part_and_all_targets_in_the_same(tmp_p
         assert list(source.load(kind).test.x.file) == list(splits.test.x.file)
 
 
+def test_recordings_without_a_class_serve_pretraining_only(tmp_path: Path):
+    for number in range(20):
+        soundfile.write(tmp_path / f"{number}.wav", tone(200 + number, 0.3, 8000), 8000)
+    rows = [{"audio": f"{n}.wav", "label": "ab"[n % 2] if n < 14 else None} for n in range(20)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = AudioTable(frames, str(tmp_path / "m.jsonl"))
+    named, unnamed = source.load("category"), source.load(None)
+    assert named.labels == ("a", "b")
+    assert sum(map(len, (named.train, named.validation, named.test))) == 14
+    assert sum(map(len, (unnamed.train, unnamed.validation, unnamed.test))) == 20
+
+
 def broken(tmp_path: Path, name: str) -> Path:
     path = tmp_path / name
     soundfile.write(path, tone(300, 0.3, 8000), 8000)
     if name == "truncated.wav":
         path.write_bytes(path.read_bytes()[:20])
+    elif name == "half.wav":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif name == "empty.wav":
         path.write_bytes(b"")
     elif name == "nothing.wav":
@@ -160,7 +174,9 @@ def broken(tmp_path: Path, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["truncated.wav", "empty.wav", "nothing.wav", "silent.wav", "nan.wav", "picture.wav"])
+@pytest.mark.parametrize(
+    "name", ["truncated.wav", "half.wav", "empty.wav", "nothing.wav", "silent.wav", "nan.wav", "picture.wav"]
+)
 def test_a_broken_recording_is_named_or_left_out(tmp_path: Path, name: str, capsys: pytest.CaptureFixture):
     paths = [broken(tmp_path, name), broken(tmp_path, "fine.wav")]
     with pytest.raises(UserError, match=name):

@@ -52,11 +52,6 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "objective.drop=2"), ("drop=2",)),
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=0"), ("backbone.stem.patch=0",)),
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=3"), ("patch=3", "8 x 8")),
-        (
-            ("stage=pretrain", "backbone=vit", "data.augment.side=4", "data.augment.flip=true"),
-            ("4 x 4 pixels", "8 x 8", "data.augment.side=0"),
-        ),
-        (("stage=pretrain", "data.augment.side=-1"), ("data.augment.side=-1",)),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=8"), ("backbone.widths=8",)),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=[8]"), ("backbone.widths=[8]", "as many")),
         (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "list[int]")),
@@ -103,6 +98,11 @@ def test_config_mistakes(words: tuple[str, ...], parts: tuple[str, ...], cli):
     outcome = cli(*words)
     refused(outcome, *parts)
     assert not list(outcome.folder.rglob("*"))
+
+
+def test_crops_that_a_backbone_has_no_positions_for(cli):
+    outcome = cli("stage=pretrain", *FAST, "backbone=vit", "data.augment.side=4")
+    refused(outcome, "4 x 4 pixels", "8 x 8", "data.augment.side=0")
 
 
 def test_an_output_folder_that_cannot_be_written(cli, tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tests.conftest import FAST
 
-SMALL = ("experiment=images", "data.size=8", "backbone.widths=[8,8,8]", *FAST)
+SMALL = ("experiment=images", "data.size=8", "backbone.widths=[8,8,8,8]", *FAST)
 ALL_CHANGES = (
     "data.augment.crop=0.5",
     "data.augment.colour=0.4",
@@ -51,6 +51,9 @@ def test_a_table_of_images_is_pretrained_on_finetuned_with_and_predicted_for(cli
     one = cli("stage=predict", "experiment=images", f"input={photos / '07.png'}")
     assert json.loads(one.out) == {**lines[7], "row": 1}
 
+    table = cli("stage=predict", "experiment=images", f"input={photos / 'table.csv'}")
+    assert [json.loads(line) for line in table.out.splitlines()][7] == lines[7]
+
     refused = cli("stage=predict", "experiment=images", f"input={photos / 'none.png'}")
     assert refused.status == 2
     assert f"{photos / 'none.png'} is not a readable image: there is no such file" in refused.error
@@ -70,7 +73,7 @@ def test_several_labels_and_broken_images(cli, photos: Path):
     assert "test/f1" in outcome.record("finetune")["metrics"]
 
 
-@pytest.mark.parametrize("word", ["grey=1.5", "blur=-0.1", "solarise=often", "erase=2"])
+@pytest.mark.parametrize("word", ["grey=1.5", "blur=-0.1", "solarise=often", "erase=2", "side=0.5", "side=-1"])
 def test_shares_and_probabilities_beyond_one_are_refused_at_once(word: str, cli):
     outcome = cli("stage=pretrain", f"data.augment.{word}")
     assert outcome.status == 2

@@ -110,7 +110,7 @@ def test_scratch_has_no_parent_and_a_probe_keeps_its_backbone_to_the_bit(cli):
     [
         ("objective=masked", "backbone=vit", "backbone.stem.patch=2", "backbone.depth=1"),
         ("objective=contrastive", "data.augment.shift=1"),
-        ("objective=contrastive", "data.augment.crop=0.5", "backbone=resnet", "backbone.widths=[8,16,16]"),
+        ("objective=contrastive", "data.augment.crop=0.5", "backbone=resnet", "backbone.widths=[8,8,16,16]"),
         ("loss=huber", "optimizer=sgd", "scheduler=one_cycle"),
     ],
     ids=lambda words: words[0] + (words[1] if len(words) > 1 else ""),
@@ -160,7 +160,7 @@ def test_a_folder_of_pictures_of_ones_own(cli, tmp_path: Path):
         for index in range(12):
             pixels = np.random.default_rng(index).integers(shade - 50, shade + 50, (20, 24, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{index}.png")
-    words = ("experiment=images", f"data.root={tmp_path / 'photos'}", "data.size=8", "backbone.widths=[8,8,8]")
+    words = ("experiment=images", f"data.root={tmp_path / 'photos'}", "data.size=8", "backbone.widths=[8,8,8,8]")
     assert cli("stage=pretrain", *words, *FAST).status == 0
     finetune = cli("stage=finetune", *words, "trainer.max_epochs=3")
     assert finetune.status == 0, finetune.err

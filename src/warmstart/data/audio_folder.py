@@ -32,7 +32,8 @@ class AudioFolder:
     def load(self, target: str | None) -> Splits:
         """Waveforms, stratified by class."""
         if not self.root.is_dir():
-            raise UserError(f"data.root={self.root}: there is no such folder")
+            what = "this is a file: for a table, data=audio_table" if self.root.is_file() else "there is no such folder"
+            raise UserError(f"data.root={self.root}: {what}")
         folders = sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
         groups = {folder.name: files for folder in folders if (files := sound_files(folder))}
         if len(groups) < 2:

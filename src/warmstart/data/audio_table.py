@@ -22,7 +22,7 @@ SHARE = 0.15  # of the speakers that test, and again of the others that validate
 
 
 class AudioTable:
-    """Classes or transcripts, as the objective asks.
+    """Classes or transcripts, as the objective asks; recordings without a class serve pretraining only.
 
     A data set's own splits are put together and cut anew: by speakers, where `speaker` names their column, or by rows.
 
@@ -72,10 +72,13 @@ class AudioTable:
         x = table[["audio", "rate", "file"]]
         y, labels = None, ()
         if target == "category":
-            labels = tuple(sorted(set(table.y)))
-            y = np.searchsorted(labels, table.y.astype(str)).astype(np.int64)
-            check_classes(y, labels)
+            labelled = table.y.notna()
+            labels = tuple(sorted(set(table.y[labelled])))
+            y = np.searchsorted(labels, table.y.where(labelled, "").astype(str)).astype(np.int64)
+            check_classes(y[labelled], labels)
         index = self._parts(table)
+        if target == "category":
+            index = [rows[labelled[rows]] for rows in index]
         if target == "text":
             labels = alphabet(table.y[index[0]].tolist(), self.pieces)
             y = spelled(table.y.tolist(), labels, table.file)
@@ -93,7 +96,8 @@ class AudioTable:
         if self.target in frame:
             columns["stratum"] = to_names(frame[self.target].infer_objects())
         if kind == "category":
-            columns["y"] = to_names(pick(frame, str(self.target), where, "data.target").infer_objects())
+            named = pick(frame, str(self.target), where, "data.target").infer_objects()
+            columns["y"] = np.where(named.isna(), None, to_names(named))
         elif kind == "text":
             columns["y"] = to_texts(pick(frame, str(self.text), where, "data.text"), where).to_numpy()
         if self.speaker is not None:

@@ -88,8 +88,6 @@ class Augment:
             raise UserError(f"data.augment.mixup={mixup} is for images and vectors; this data is {modality}")
         if not 0 < crop <= 1:
             raise UserError(f"data.augment.crop={crop}: must be above 0 and at most 1")
-        if side < 0:
-            raise UserError(f"data.augment.side={side}: must be 0 or more pixels")
         self.scale, self.noise = scale, noise
         self.shift, self.crop, self.side, self.flip, self.colour = shift, crop, side, flip, colour
         self.grey, self.blur, self.solarise, self.erase = grey, blur, solarise, erase

@@ -32,7 +32,7 @@ def mixed(batch: Batch, mixup: float, cutmix: float) -> Batch:
 
 def _shares(x: Tensor, alpha: float) -> Tensor:
     """One share for each example, in as many dimensions as x has: (B, 1, ...)."""
-    alphas = torch.full((len(x), *[1] * (x.ndim - 1)), alpha, device=x.device)
+    alphas = torch.full((len(x), *[1] * (x.ndim - 1)), float(alpha), device=x.device)
     return Beta(alphas, alphas, validate_args=False).sample()
 
 

@@ -44,7 +44,8 @@ class ImageFolder:
     def load(self, target: str | None) -> Splits:
         """Images (N, C, size, size), uint8, stratified by class."""
         if not self.root.is_dir():
-            raise UserError(f"data.root={self.root}: there is no such folder")
+            what = "this is a file: for a table, data=image_table" if self.root.is_file() else "there is no such folder"
+            raise UserError(f"data.root={self.root}: {what}")
         files = {
             folder.name: found
             for folder in sorted(self.root.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from warmstart.contracts import UserError
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif"})
 ON_ERROR = ("raise", "skip")
+UNKNOWN = 2**31 - 2**12  # bytes: what programs write that do not know a length is about 2**31 or 2**32
 LONGEST = 3600.0  # seconds that are read at all
 
 
@@ -62,6 +64,8 @@ def read_sounds(sounds: Sequence[Path | bytes], names: Sequence[str], on_error: 
 
 def read_sound(sound: Path | bytes, name: str) -> tuple[np.ndarray, int]:
     """The waveform (S,), channels averaged, and its rate; see `read_sounds`."""
+    if is_cut_off(sound):
+        raise UserError(f"{name} is truncated: its first bytes promise more than there are")
     try:
         with soundfile.SoundFile(io.BytesIO(sound) if isinstance(sound, bytes) else str(sound)) as file:
             if file.frames > LONGEST * file.samplerate:
@@ -77,6 +81,17 @@ def read_sound(sound: Path | bytes, name: str) -> tuple[np.ndarray, int]:
     if not values.any():
         raise UserError(f"{name} is silent: every sample is zero")
     return values, rate
+
+
+def is_cut_off(sound: Path | bytes) -> bool:
+    """Whether a WAV file is shorter than its header says, which libsndfile reads without a word."""
+    try:
+        size = len(sound) if isinstance(sound, bytes) else sound.stat().st_size
+        with io.BytesIO(sound) if isinstance(sound, bytes) else sound.open("rb") as file:
+            kind, length = struct.unpack("<4sI", file.read(8))
+    except (OSError, struct.error):
+        return False
+    return kind == b"RIFF" and size < length + 8 < UNKNOWN
 
 
 def resampled(values: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -161,7 +161,9 @@ def read_splits(root: str, config: str | None = None) -> dict[str, pd.DataFrame]
             read_file(file)
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         reason = " ".join(str(cause).split())[:200]
-        raise UserError(f"data.root={root} cannot be loaded ({reason}); give a local copy's folder") from error
+        tables = sorted(file for file in path.glob("*") if file.suffix.lower() in TABLES) if path.is_dir() else []
+        advice = f"give the table itself, data.root={tables[0]}" if tables else "give a local copy's folder"
+        raise UserError(f"data.root={root} cannot be loaded ({reason}); {advice}") from error
     splits = found if isinstance(found, dict) else {"all": found}
     frames = {str(name): _named(part) for name, part in splits.items() if len(part)}
     if not frames:

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import UserError
+from warmstart.data import image_cells
 from warmstart.data.numbers import read_numbers
-from warmstart.data.pictures import image_files, read_images, to_pictures
+from warmstart.data.pictures import Picture, image_files, read_images, to_pictures
+from warmstart.data.texts import TABLES, read_file
 
+COLUMNS = ("image", "img", "file", "file_name", "path")  # of a table of images to predict, in this order
 PIECE = 1000  # images at a time, since they may be too many for the memory
 
 
@@ -71,20 +74,21 @@ class Preprocessor:
         return ((x * std + mean) / self.white).clamp(0, 1)
 
     def read(self, path: str) -> np.ndarray:
-        """An image file, a folder of them, or a table of pixel values with one row per image."""
-        files = self.files(path)
-        if files is None:
+        """An image file, a folder of them, a table that names or holds some, or one of pixel values."""
+        pictures = self._pictures(path)
+        if pictures is None:
             return read_numbers(path, int(np.prod(self.shape))).reshape(-1, *self.shape)
-        if not files:
+        if not pictures:
             raise UserError(f"{path} holds no image files")
-        images = read_images(to_pictures(files), self.shape)
+        images = read_images(pictures, self.shape)
         return images if self.white == 255 else (images * (self.white / 255)).astype(np.float32)
 
-    def files(self, path: str) -> list[Path] | None:
-        """The files that `read` makes an example each of; None where it is a table."""
-        if Path(path).is_dir():
-            return image_files(Path(path))
-        return None if Path(path).suffix.lower() in (".csv", ".parquet", ".pq") else [Path(path)]
+    def files(self, path: str) -> list[str] | None:
+        """The files that `read` makes an example each of; None for a table of pixel values."""
+        pictures = self._pictures(path)
+        if pictures is None:
+            return None
+        return [name if isinstance(content, bytes) else str(content) for name, content in pictures]
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """The same statistics for pixels of another brightness, those of a data set's `own` preprocessor."""
@@ -118,6 +122,22 @@ class Preprocessor:
             "std": self.std.tolist(),
             **({"any_size": True} if self.any_size else {}),
         }
+
+    def _pictures(self, path: str) -> list[Picture] | None:
+        """What `read` makes an example each of; None for a table of pixel values."""
+        if Path(path).is_dir():
+            return to_pictures(image_files(Path(path)))
+        table = Path(path)
+        if table.suffix.lower() not in TABLES or not table.is_file():
+            return None if table.suffix.lower() in TABLES else to_pictures([table])
+        if table.suffix.lower() == ".csv":
+            with table.open(errors="replace") as file:
+                names = file.readline().strip().replace('"', "").split(",")
+            if not set(names) & set(COLUMNS):  # values, of which the first line may be some already
+                return None
+        rows = read_file(table)
+        column = next((name for name in COLUMNS if name in rows), None)
+        return None if column is None else image_cells.to_pictures(rows[column], path, table.parent, True)
 
     def _take_size(self, shape: tuple[int, ...]) -> None:
         """Settle on the shape that the data has; whether the model can take it, the backbone says."""
