@@ -244,7 +244,7 @@ def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
         ("strategy=norm_only", "strategy=norm_only: backbone MLP has no norm layers"),
         ("strategy=mixout strategy.p=1.0", "strategy.p=1.0: must be 0 or more and below 1"),
         ("strategy=l2_sp strategy.alpha=-1.0", "alpha=-1.0"),
-        ("strategy=lp_ft trainer.max_time=10", "strategy=lp_ft changes what trains at shares of the steps"),
+        ("strategy=lp_ft +trainer.max_time=10", "strategy=lp_ft changes what trains at shares of the steps"),
     ],
 )
 def test_what_a_strategy_cannot_do_is_said_in_a_line(words: str, message: str, cli):
