@@ -13,13 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
+Scale = float | Callable[[float], float]
 
 
 class UserError(Exception):
-    """Something the user can mend: wrong config, missing or broken data, weights that do not fit.
-
-    The message says what is wrong, where, and what to do, in one or two lines. The process ends with status 2.
-    """
+    """Something the user can mend; the message says what, where and how in a line or two. The process ends with 2."""
 
 
 class CannotBatch(Exception):
@@ -141,10 +139,7 @@ class Features:
 
 @dataclass
 class StepOutput:
-    """A step's mean loss (scalar), the number of values it is the mean of, and the raw outputs (B, C).
-
-    `measures` are further means over those values, by name.
-    """
+    """A step's mean loss (scalar), of how many values, raw outputs (B, C), and `measures`: further means, by name."""
 
     loss: Tensor
     count: int
@@ -244,7 +239,12 @@ class Objective(Protocol):
 
 
 class Strategy(Protocol):
-    """Which parameters train, and at what share of the learning rate."""
+    """Which parameters train, when, and how fast. What else one may have:
 
-    def claims(self, depths: dict[str, int]) -> list[tuple[str, float]]:
-        """Name patterns (fnmatch) to learning-rate scale; 0 is frozen. Every parameter must be claimed once."""
+    `restarts`, shares of the run at which the schedule begins anew; `prepare(backbone)`, given it at its start point to
+    remember or change, and `settle(backbone)`, which undoes changes at the end, what was learned worked in;
+    `step(objective, backbone, batch)` in place of the objective's own.
+    """
+
+    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        """Patterns of names (`backbone.*`, `objective.*`), each claimed once, to scale: 0, frozen, or by share done."""

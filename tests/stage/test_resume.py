@@ -34,6 +34,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         (("stage=pretrain", "trainer.max_epochs=2", "objective=contrastive", *CHANGES), 20),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=3", "data.augment.shift=1"), 45),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=3", *MIXES), 45),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=2", "strategy=lp_ft", "scheduler=cosine"), 8),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=2", "strategy=lp_ft", "scheduler=cosine"), 34),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=1", "strategy=mixout"), 10),
         (
             (
                 "stage=finetune",
@@ -45,7 +48,18 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             31,
         ),
     ],
-    ids=["denoise", "contrastive", "byol", "changes of images", "finetune", "mixed", "few labels"],
+    ids=[
+        "denoise",
+        "contrastive",
+        "byol",
+        "changes of images",
+        "finetune",
+        "mixed",
+        "probing",
+        "after probing",
+        "mixout",
+        "few labels",
+    ],
 )
 def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: pytest.MonkeyPatch):
     stage = words[0].removeprefix("stage=")

@@ -320,6 +320,8 @@ def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypa
         ("backbone.dropout=0.1", "backbone=mlp draws random numbers"),
         ("stage=pretrain ~init ~strategy", "objective=denoise draws random numbers"),
         ("backbone.hidden=[4096,4096]", "too large to gain"),
+        ("strategy=lp_ft", "strategy=lp_ft is for one run at a time"),
+        ("strategy=l2_sp", "strategy=l2_sp is for one run at a time"),
         ("init=nowhere", "init=nowhere: there is no such folder"),
     ],
 )

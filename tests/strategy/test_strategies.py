@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,21 +12,26 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from warmstart.contracts import Spec, UserError, Vocabulary
+from warmstart.contracts import Batch, Spec, UserError, Vocabulary
 from warmstart.data.augment import Augment
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.main import CONF
 from warmstart.module.finetune import FinetuneModule
-from warmstart.module.optimization import assign
+from warmstart.module.optimization import assign, at
 from warmstart.objective.classification import Classification
 from warmstart.stage.parts import build, build_function
 from warmstart.trainer.schedule import constant
 
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
 BACKBONES = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
+# One of each class and stem is trained; the others differ in size.
+KINDS = ("huggingface", "huggingface_images", "mlp", "resnet", "speech", "tiny", "vit")
+PICKY = ("bitfit", "norm_only")  # a backbone may have nothing for them
+STEPS = 6
 
 
-def make(strategy: str, backbone: str) -> tuple[FinetuneModule, torch.Tensor]:
+def make(strategy: str, backbone: str, **settings: Any) -> tuple[FinetuneModule, Batch]:
+    """A tiny module and a batch for it."""
     torch.manual_seed(0)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         node = compose(f"backbone/{backbone}").backbone
@@ -60,42 +67,198 @@ def make(strategy: str, backbone: str) -> tuple[FinetuneModule, torch.Tensor]:
             **{"conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_feat_extract_layers": 2},
             **{"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2},
         }
+    if "dropout" in node:
+        node.dropout = 0.1
     part = build(node, spec=spec)
+    chosen = build(OmegaConf.merge(OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml"), settings))
+    if hasattr(chosen, "prepare"):
+        chosen.prepare(part)
     module = FinetuneModule(
         part,
         Classification(part, spec, cross_entropy),
-        build(OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml")),
+        chosen,
         build_function(OmegaConf.load(CONF / "optimizer" / "adamw.yaml")),
         constant,
         Augment(lambda x: x, spec.modality),
         seed=0,
     )
-    return module, x
+    return module, Batch(x, torch.arange(8) % 2)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_frozen_parameters_and_buffers_do_not_move_and_the_rest_does(strategy: str, backbone: str):
-    module, x = make(strategy, backbone)
-    assert set(module.scales) == {name for name, _ in module.named_parameters()}
-    before = {name: value.clone() for name, value in module.state_dict().items()}
+def optimize(module: FinetuneModule) -> tuple[torch.optim.Optimizer, Any]:
+    module._trainer = SimpleNamespace(estimated_stepping_batches=STEPS)
+    made = module.configure_optimizers()
+    return made["optimizer"], made["lr_scheduler"]["scheduler"]
+
+
+def take(module: FinetuneModule, batch: Batch, optimizer: torch.optim.Optimizer, schedule: Any, step: int) -> None:
+    module._trainer = SimpleNamespace(global_step=step, fit_loop=SimpleNamespace(total_batch_idx=step))
     module.train()
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.1)
-    for _ in range(2):
-        loss = module.objective.head(module.backbone(x).pooled).square().sum()
-        optimizer.zero_grad()
-        loss.backward()
+    module.on_train_batch_start(batch, step)
+    loss = module.training_step(batch, step)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+
+
+@pytest.mark.parametrize("backbone", KINDS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_is_frozen_at_a_step_does_not_move_to_the_bit_and_the_rest_does(strategy: str, backbone: str):
+    try:
+        module, batch = make(strategy, backbone)
+    except UserError:
+        assert strategy in PICKY
+        return
+    assert set(module.scales) == {name for name, _ in module.named_parameters()}
+    optimizer, schedule = optimize(module)
+    moved = set()
+    for step in range(STEPS):
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        started = set(optimizer.state)
+        take(module, batch, optimizer, schedule, step)
+        for name, value in module.named_parameters():
+            if at(module.scales[name], step / STEPS) == 0:
+                assert not value.requires_grad
+                assert torch.equal(before[name], value), name
+                assert value in started or value not in optimizer.state, name
+            elif not torch.equal(before[name], value):
+                moved.add(name)
+        for place, part in module.named_modules():
+            parameters = list(part.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                assert not any(inner.training for inner in part.modules()), place
+                for name, value in part.named_buffers(prefix=place):
+                    assert torch.equal(before.get(name, value), value), name
+    resting = {name for name, scale in module.scales.items() if at(scale, 1.0) == 0}
+    assert moved == {name for name in module.scales if name not in resting and "mask_token" not in name}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_parameter_of_every_backbone_is_claimed_once_at_every_share_of_the_run(strategy: str):
+    for backbone in BACKBONES:
+        try:
+            module, _ = make(strategy, backbone)
+        except UserError:
+            assert strategy in PICKY
+            continue
+        assert set(module.scales) == {name for name, _ in module.named_parameters()}
+        for progress in (0.0, 0.1, 0.3, 0.5, 0.9, 1.0):
+            scales = {name: at(scale, progress) for name, scale in module.scales.items()}
+            assert all(0 <= scale <= 1 for scale in scales.values())
+            assert any(scales.values())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_resumed_at_any_step_is_what_an_undisturbed_run_is(strategy: str):
+    ends = []
+    for stop in range(STEPS):
+        module, batch = make(strategy, "resnet")
+        optimizer, schedule = optimize(module)
+        for step in range(stop):
+            take(module, batch, optimizer, schedule, step)
+        kept = [copy.deepcopy(part.state_dict()) for part in (module, optimizer, schedule)]
+        module, batch = make(strategy, "resnet")
+        parts = (module, *optimize(module))
+        for part, state in zip(parts, kept):
+            part.load_state_dict(state)
+        for step in range(stop, STEPS):
+            take(module, batch, *parts[1:], step)
+        ends.append(module.state_dict())
+    for end in ends:
+        for name, value in end.items():
+            assert torch.equal(value, ends[0][name]), name
+
+
+def rates(module: FinetuneModule, name: str) -> list[float]:
+    """The learning rate of a parameter at each step, as a share of the base rate; 0 where it is frozen."""
+    module.scheduler = lambda step, total: 1 - step / total
+    optimizer, schedule = optimize(module)
+    group = next(g for g in optimizer.param_groups if any(p is module.get_parameter(name) for p in g["params"]))
+    found = []
+    for _ in range(STEPS):
+        found.append(group["lr"] / module.optimizer.keywords["lr"])
         optimizer.step()
-    after = module.state_dict()
-    for name, scale in module.scales.items():
-        if scale == 0:
-            assert torch.equal(before[name], after[name]), name
-        elif "mask_token" not in name:
-            assert not torch.equal(before[name], after[name]), name
-    if strategy == "linear_probe":
-        assert all(torch.equal(before[n], after[n]) for n in before if n.startswith("backbone."))
-        assert not any(part.training for part in module.backbone.modules())
+        schedule.step()
+    return found
+
+
+def test_lp_ft_begins_the_schedule_anew_and_gradual_does_not():
+    module, _ = make("lp_ft", "resnet")
+    head, stem = "objective.head.weight", "backbone.stem.0.weight"
+    assert rates(module, head) == pytest.approx([1, 2 / 3, 1 / 3, 1, 2 / 3, 1 / 3])
+    assert rates(module, stem) == pytest.approx([0, 0, 0, 1, 2 / 3, 1 / 3])
+    module, _ = make("gradual", "resnet")
+    assert rates(module, head) == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert rates(module, stem) == pytest.approx([0, 0, 0, 3 / 6, 2 / 6, 1 / 6])
+
+
+def test_blocks_open_from_the_top_and_depths_slow_down_towards_the_input():
+    module, _ = make("gradual", "vit")
+    opened = [{name for name, scale in module.scales.items() if at(scale, share)} for share in (0.0, 0.25, 0.5)]
+    assert {name.split(".")[0] for name in opened[0]} == {"objective"}
+    assert {".".join(name.split(".")[:3]) for name in opened[1] - opened[0]} >= {"backbone.norm.weight"}
+    assert not any(name.startswith("backbone.blocks.0") for name in opened[1])
+    assert opened[2] == set(module.scales)
+    scales = make("layer_decay", "vit")[0].scales
+    assert scales["backbone.norm.weight"] == 1
+    assert scales["backbone.blocks.1.norm1.weight"] == 0.75
+    assert scales["backbone.position"] == 0.75**3
+
+
+def test_partial_trains_the_blocks_asked_for_and_no_more_than_there_are():
+    module, _ = make("partial", "mlp", blocks=1, side="first")
+    assert {name[:17] for name in module.trained if "backbone" in name} == {"backbone.layers.0"}
+    with pytest.raises(UserError, match=r"strategy.blocks=9: backbone MLP has \d; give no more"):
+        make("partial", "mlp", blocks=9)
+
+
+def test_l2_sp_pulls_harder_towards_the_input_where_asked_and_to_the_start():
+    moves = {}
+    for alpha, decay in ((0.0, 1.0), (100.0, 1.0), (100.0, 0.001)):
+        module, batch = make("l2_sp", "mlp", alpha=alpha, decay=decay)
+        start = [value.clone() for value in module.backbone.parameters()]
+        optimizer, schedule = optimize(module)
+        for step in range(STEPS):
+            take(module, batch, optimizer, schedule, step)
+        moves[alpha, decay] = [float((a - b).norm()) for a, b in zip(start, module.backbone.parameters())]
+    assert all(held < free for held, free in zip(moves[100.0, 1.0], moves[0.0, 1.0]))
+    assert moves[100.0, 0.001][-2] > moves[100.0, 1.0][-2]
+
+
+def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
+    losses = {}
+    for p in (0.0, 0.9):
+        module, batch = make("mixout", "mlp", p=p)
+        with torch.no_grad():
+            for value in module.backbone.parameters():
+                value.add_(0.1)
+        module._trainer = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=0))
+        plain = module.objective.step(module.backbone, batch).loss
+        losses[p] = float(module.training_step(batch, 0) - plain)
+    assert losses[0.0] == pytest.approx(0, abs=1e-6)
+    assert abs(losses[0.9]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("strategy=lp_ft strategy.probe=1.0", "strategy.probe=1.0: must be above 0 and below 1"),
+        ("strategy=gradual strategy.until=0.0", "strategy.until=0.0: must be above 0"),
+        ("strategy=layer_decay strategy.decay=0.0", "strategy.decay=0.0: must be above 0"),
+        ("strategy=partial strategy.blocks=0", "strategy.blocks=0: must be 1 or more"),
+        ("strategy=partial strategy.side=top", "strategy.side=top: must be first or last"),
+        ("strategy=partial strategy.blocks=7", "strategy.blocks=7: backbone MLP has"),
+        ("strategy=norm_only", "strategy=norm_only: backbone MLP has no norm layers"),
+        ("strategy=mixout strategy.p=1.0", "strategy.p=1.0: must be 0 or more and below 1"),
+        ("strategy=l2_sp strategy.alpha=-1.0", "alpha=-1.0"),
+        ("strategy=lp_ft +trainer.max_time=10", "strategy=lp_ft changes what trains at shares of the steps"),
+    ],
+)
+def test_what_a_strategy_cannot_do_is_said_in_a_line(words: str, message: str, cli):
+    outcome = cli("stage=finetune", "init=scratch", "pictures=false", *words.split())
+    assert outcome.status == 2
+    assert message in outcome.error
 
 
 def test_claims_must_cover_every_parameter_once():
@@ -114,8 +277,7 @@ def test_claims_must_cover_every_parameter_once():
 def test_rates_follow_the_scale_and_norms_and_biases_do_not_decay():
     module, _ = make("full", "vit")
     module.scales = {n: 0.1 if n.startswith("backbone.") else 1.0 for n in module.scales}
-    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer, _ = optimize(module)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             assert (group["weight_decay"] > 0) == (parameter.ndim > 1)

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from warmstart.contracts import Augment, Backbone, Batch, Objective, Strategy
+from warmstart.contracts import Augment, Backbone, Batch, Objective, Strategy, UserError
 from warmstart.module.lean import LeanModule
 from warmstart.module.mean import RunningMean
-from warmstart.module.optimization import assign, configure, freeze
+from warmstart.module.optimization import assign, at, configure, freeze
 from warmstart.module.randomness import seed_step
 
 
 class FinetuneModule(LeanModule):
-    """Frozen parts stay in evaluation mode, so that their norm statistics and dropout do not move either.
+    """What is frozen at a step stays in evaluation mode, so that its norm statistics and dropout do not move either.
 
-    All randomness of a step is a function of `seed` and the step's number.
+    All randomness of a step, and what trains at it, are functions of `seed` and the step's number. Without a strategy
+    it is for evaluation only.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         objective: Objective,
-        strategy: Strategy,
+        strategy: Strategy | None,
         optimizer: Callable[..., Any],
         scheduler: Callable[..., float],
         augment: Augment,
@@ -34,12 +36,36 @@ class FinetuneModule(LeanModule):
         super().__init__()
         self.backbone, self.objective = backbone, objective
         self.optimizer, self.scheduler, self.augment, self.seed = optimizer, scheduler, augment, seed
-        self.scales = assign(strategy.claims(backbone.depths()), [name for name, _ in self.named_parameters()])
-        self.frozen = freeze(self, self.scales)
+        self.strategy = strategy
+        self.scales, self.trained, self.frozen = {}, set(), []
+        if strategy is not None:
+            self.scales = assign(strategy.claims(backbone), [name for name, _ in self.named_parameters()])
+            self.enter(0.0)
+        self.total_steps = math.inf
         self.monitor = objective.monitor
         self.train_loss, self.held_out_loss = RunningMean(), RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
         self.test_scores: list[Tensor | None] = []
+
+    @property
+    def has_phases(self) -> bool:
+        """Whether what trains, or how fast beside the schedule, depends on the step."""
+        return any(callable(scale) for scale in self.scales.values()) or bool(getattr(self.strategy, "restarts", ()))
+
+    def enter(self, progress: float) -> None:
+        """Freeze what the strategy freezes once a share `progress` of the run is over, and only that.
+
+        Raises:
+            UserError: nothing would train.
+        """
+        trained = {name for name, scale in self.scales.items() if at(scale, progress)}
+        if trained == self.trained:
+            return
+        if not trained:
+            raise UserError(f"strategy: every parameter is frozen at {progress:.0%} of the run, so nothing would train")
+        self.trained = trained
+        self.frozen = freeze(self, trained)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> FinetuneModule:
         """Training mode for what trains."""
@@ -52,10 +78,18 @@ class FinetuneModule(LeanModule):
         """The augmented examples, mixed with each other where asked."""
         return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask))
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let train what is to train at this step."""
+        if self.has_phases:
+            self.enter(self.trainer.global_step / self.total_steps)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective's mean loss."""
+        """The objective's mean loss, or what the strategy makes of it."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        output = self.objective.step(self.backbone, self.views(batch))
+        if hasattr(self.strategy, "step"):
+            output = self.strategy.step(self.objective, self.backbone, self.views(batch))
+        else:
+            output = self.objective.step(self.backbone, self.views(batch))
         self.train_loss.update(output)
         return output.loss
 
@@ -96,9 +130,9 @@ class FinetuneModule(LeanModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Rates as the strategy says."""
-        return configure(
-            self, self.scales, self.optimizer, self.scheduler, float(self.trainer.estimated_stepping_batches)
-        )
+        self.total_steps = float(self.trainer.estimated_stepping_batches)
+        restarts = getattr(self.strategy, "restarts", ())
+        return configure(self, self.scales, self.optimizer, self.scheduler, self.total_steps, restarts)
 
     def _log_held_out(self, part: str) -> None:
         self.log(f"{part}/loss", self.held_out_loss.compute())

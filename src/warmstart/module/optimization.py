@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -10,16 +12,16 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from warmstart.contracts import UserError
+from warmstart.contracts import Scale, UserError
 
 
-def assign(claims: list[tuple[str, float]], names: list[str]) -> dict[str, float]:
+def assign(claims: list[tuple[str, Scale]], names: list[str]) -> dict[str, Scale]:
     """Learning-rate scale per parameter name.
 
     Raises:
         UserError: a parameter is claimed by no pattern or by two, a pattern claims nothing, or all are frozen.
     """
-    scales: dict[str, float] = {}
+    scales: dict[str, Scale] = {}
     unused = {pattern for pattern, _ in claims}
     for name in names:
         matching = [(pattern, scale) for pattern, scale in claims if fnmatchcase(name, pattern)]
@@ -35,10 +37,15 @@ def assign(claims: list[tuple[str, float]], names: list[str]) -> dict[str, float
     return scales
 
 
-def freeze(module: nn.Module, scales: dict[str, float]) -> list[nn.Module]:
-    """Stop gradients of parameters with scale 0; return the outermost submodules that are frozen as a whole."""
+def at(scale: Scale, progress: float) -> float:
+    """A scale at a share of the run from 0 to 1."""
+    return scale(progress) if callable(scale) else scale
+
+
+def freeze(module: nn.Module, trained: set[str]) -> list[nn.Module]:
+    """Stop gradients of all parameters but those `trained`; return the outermost submodules that are frozen whole."""
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(scales[name] > 0)
+        parameter.requires_grad_(name in trained)
     frozen: list[nn.Module] = []
 
     def visit(part: nn.Module) -> None:
@@ -69,20 +76,22 @@ def hidden_matrices(module: nn.Module) -> set[str]:
     }
 
 
-def grouped(module: nn.Module, scales: dict[str, float], optimizer: Callable[..., Optimizer]) -> list[dict[str, Any]]:
+def grouped(module: nn.Module, scales: dict[str, Scale], optimizer: Callable[..., Optimizer]) -> list[dict[str, Any]]:
     """One group per learning-rate scale, norms and biases apart without weight decay; `params` are names.
+
+    A scale that changes is left to the schedule.
 
     For an optimizer with `separates_hidden`, matrices inside the backbone are apart too, and groups flagged `hidden`.
     """
     separates = getattr(optimizer.func, "separates_hidden", False)
     hidden = hidden_matrices(module) if separates else set()
-    groups: dict[tuple[float, bool, bool], list[str]] = {}
+    groups: dict[tuple[Scale, bool, bool], list[str]] = {}
     for name, parameter in module.named_parameters():
         if scales[name]:
             groups.setdefault((scales[name], parameter.ndim > 1, name in hidden), []).append(name)
     settings = []
     for (scale, decays, is_hidden), names in groups.items():
-        group: dict[str, Any] = {"params": names, "lr": optimizer.keywords["lr"] * scale}
+        group: dict[str, Any] = {"params": names, "lr": optimizer.keywords["lr"] * (1.0 if callable(scale) else scale)}
         if not decays:
             group["weight_decay"] = 0.0
         elif "weight_decay" in optimizer.keywords:
@@ -91,16 +100,43 @@ def grouped(module: nn.Module, scales: dict[str, float], optimizer: Callable[...
     return settings
 
 
+def first_step(share: float, total: float) -> float:
+    """The first step at which no less than this share of `total` steps is over."""
+    step = math.floor(share * total)
+    return step if step / total >= share else step + 1
+
+
 def configure(
     module: nn.Module,
-    scales: dict[str, float],
+    scales: dict[str, Scale],
     optimizer: Callable[..., Optimizer],
     scheduler: Callable[..., float],
     total_steps: float,
+    restarts: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """An optimizer over the groups of `grouped`, and a schedule per step; `total_steps` may be infinite."""
+    """An optimizer over the groups of `grouped`, and a schedule per step.
+
+    Args:
+        module: whose parameters train.
+        scales: learning-rate scale per parameter name.
+        optimizer: makes one of groups.
+        scheduler: the step and the number of steps to a factor.
+        total_steps: may be infinite where no scale changes.
+        restarts: rising shares of the run at which the schedule begins anew; each part is a run to it.
+    """
+    starts = [0, *(first_step(share, total_steps) for share in restarts)]
+    ends = [*starts[1:], total_steps]
     own = dict(module.named_parameters())
     groups = grouped(module, scales, optimizer)
     built = optimizer([{**group, "params": [own[name] for name in group["params"]]} for group in groups])
-    schedule = LambdaLR(built, lambda step: scheduler(step, total_steps))
+
+    def factor(scale: Scale) -> Callable[[int], float]:
+        def at_step(step: int) -> float:
+            part = bisect_right(starts, step) - 1
+            rate = scheduler(step - starts[part], ends[part] - starts[part])
+            return rate * scale(step / total_steps) if callable(scale) else rate
+
+        return at_step
+
+    schedule = LambdaLR(built, [factor(scales[group["params"][0]]) for group in groups])
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
 from warmstart import screen
-from warmstart.contracts import Splits
+from warmstart.contracts import Splits, UserError
 from warmstart.data.module import TaskDataModule
 from warmstart.module.finetune import FinetuneModule
 from warmstart.module.similarity import ROWS, linear_cka, pooled_features
@@ -53,6 +54,8 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     shown = [Projector(), Confusions(), Mistakes(), Mishearings(), Examples(), Players(), Alignments(), Views()]
     pictures = shown if config.pictures else []
     with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
+        if hasattr(module.strategy, "settle"):
+            module.strategy.settle(module.backbone)
         if config.test:
             trainer.test(module, datamodule=data, verbose=False)
             results = trainer.callback_metrics.items()
@@ -88,16 +91,25 @@ def assemble(
     transfer = None
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.fresh))
+    strategy = parts.build(config.strategy)
+    if hasattr(strategy, "prepare"):
+        torch.default_generator.manual_seed(derive_seed(config.seed, "strategy"))
+        strategy.prepare(backbone)
     objective = build_objective(config, backbone, data)
     if start is not None and hasattr(objective, "take_over"):
         transfer["head"] = load_head(objective, start)
     module = FinetuneModule(
         backbone,
         objective,
-        parts.build(config.strategy),
+        strategy,
         parts.build_function(config.optimizer),
         parts.build_function(config.scheduler),
         parts.build_augment(config, data.preprocessor),
         derive_seed(config.seed, "noise"),
     )
+    if module.has_phases and config.trainer.get("max_time") is not None:
+        raise UserError(
+            f"strategy={parts.short_name(config.strategy)} changes what trains at shares of the steps, whose number "
+            "trainer.max_time leaves open: give trainer.max_epochs or trainer.max_steps instead"
+        )
     return data, module, {"parent": parent, "transfer": transfer}

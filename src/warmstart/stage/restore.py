@@ -34,7 +34,7 @@ def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedMo
     module = FinetuneModule(
         backbone,
         objective,
-        parts.build(config.strategy),
+        None,
         parts.build_function(config.optimizer),
         parts.build_function(config.scheduler),
         parts.build_augment(config, rebuild(saved.preprocessor)),

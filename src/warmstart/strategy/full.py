@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from warmstart.contracts import Backbone, Scale
+
 
 class Full:
     """Backbone and head train at the full learning rate, or the backbone at a share of it."""
@@ -9,6 +11,6 @@ class Full:
     def __init__(self, backbone_scale: float = 1.0):
         self.backbone_scale = backbone_scale
 
-    def claims(self, depths: dict[str, int]) -> list[tuple[str, float]]:
+    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """Two rules: backbone and head."""
         return [("backbone.*", self.backbone_scale), ("objective.*", 1.0)]

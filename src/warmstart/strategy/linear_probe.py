@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from warmstart.contracts import Backbone, Scale
+
 
 class LinearProbe:
     """The backbone stays as it is, statistics of its norm layers included."""
 
-    def claims(self, depths: dict[str, int]) -> list[tuple[str, float]]:
+    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """The backbone is frozen, the head trains."""
         return [("backbone.*", 0.0), ("objective.*", 1.0)]

@@ -1,0 +1,44 @@
+"""Gradual unfreezing, from the top down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.strategy.blocks import by_block
+
+
+class Gradual:
+    """The head alone at first, then block after block below it, at equal distances; all by a share `until` of the run.
+
+    One schedule spans the run, as in the paper. Source: Howard and Ruder (2018), "Universal Language Model Fine-tuning
+    for Text Classification", https://arxiv.org/abs/1801.06146.
+
+    Args:
+        until: share of the run after which everything trains, above 0 and below 1.
+    """
+
+    def __init__(self, until: float = 0.5):
+        if not 0 < until < 1:
+            raise UserError(f"strategy.until={until}: must be above 0 and below 1")
+        self.until = until
+
+    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        """Each block from its own time on.
+
+        Raises:
+            UserError: the backbone has no blocks.
+        """
+        blocks = by_block(backbone)
+        if not blocks:
+            raise UserError(f"strategy=gradual: backbone {type(backbone).__name__} has no blocks: use strategy=lp_ft")
+        found: list[tuple[str, Scale]] = [("objective.*", 1.0)]
+        for count, names in enumerate(reversed(blocks), start=1):
+            scale = from_then_on(self.until * count / len(blocks))
+            found += [(f"backbone.{name}", scale) for name in names]
+        return found
+
+
+def from_then_on(start: float) -> Callable[[float], float]:
+    """0 until a share `start` of the run is over, then 1."""
+    return lambda progress: float(progress >= start)

@@ -1,0 +1,29 @@
+"""Lower learning rates for lower layers."""
+
+from __future__ import annotations
+
+from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.strategy.blocks import depth_of
+
+
+class LayerDecay:
+    """The deepest part trains at the full rate, as the head does, and each depth below it at `decay` of the one above.
+
+    Sources: Howard and Ruder (2018), https://arxiv.org/abs/1801.06146; as here, Clark et al. (2020), "ELECTRA",
+    https://arxiv.org/abs/2003.10555, and Bao et al. (2022), "BEiT", https://arxiv.org/abs/2106.08254.
+
+    Args:
+        decay: above 0 and at most 1.
+    """
+
+    def __init__(self, decay: float = 0.75):
+        if not 0 < decay <= 1:
+            raise UserError(f"strategy.decay={decay}: must be above 0 and at most 1")
+        self.decay = decay
+
+    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        """Powers of `decay`."""
+        depths = depth_of(backbone)
+        deepest = max(depths.values())
+        own = [(f"backbone.{name}", self.decay ** (deepest - depth)) for name, depth in depths.items()]
+        return [*own, ("objective.*", 1.0)]

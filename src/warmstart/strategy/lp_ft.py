@@ -1,0 +1,30 @@
+"""Linear probing, then full finetuning."""
+
+from __future__ import annotations
+
+from warmstart.contracts import Backbone, Scale, UserError
+
+
+class LPFT:
+    """The head alone until a share `probe` of the run is over, then everything.
+
+    The schedule begins anew with the second phase, as these are two trainings. Source: Kumar et al. (2022),
+    "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", https://arxiv.org/abs/2202.10054.
+
+    Args:
+        probe: share of the run, above 0 and below 1.
+        backbone_scale: the backbone's share of the learning rate, once it trains.
+    """
+
+    def __init__(self, probe: float = 0.5, backbone_scale: float = 1.0):
+        if not 0 < probe < 1:
+            raise UserError(f"strategy.probe={probe}: must be above 0 and below 1")
+        self.probe, self.backbone_scale = probe, backbone_scale
+        self.restarts = (probe,)
+
+    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        """The backbone waits, the head trains."""
+        return [("backbone.*", self._waiting), ("objective.*", 1.0)]
+
+    def _waiting(self, progress: float) -> float:
+        return self.backbone_scale if progress >= self.probe else 0.0
