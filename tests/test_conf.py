@@ -34,7 +34,7 @@ NEEDED = {
     "recordings": ["data.root=x"],
     "text": ["data.root=x", "data.text=x", "data.target=y"],
 }
-STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"]}
+STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"], "soup": ["runs=x"]}
 TRAINING = ("pretrain", "finetune", "transfer")
 OURS = ("_target_", "_partial_", "defaults", "max_tokens")  # keys that the target never gets
 
