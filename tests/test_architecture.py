@@ -19,6 +19,7 @@ ALLOWED = {
     "loss": GROUND,
     "backbone": GROUND,
     "strategy": GROUND,
+    "average": GROUND,
     "run": GROUND,
     "objective": GROUND | {"loss"},
     "module": GROUND,

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from warmstart.main import CONF
 
-GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "trainer")
+GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average", "trainer")
 PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml"))]
 RUN_TIME_FACTS = {
     "data": (),
@@ -22,6 +22,7 @@ RUN_TIME_FACTS = {
     "optimizer": ("params",),
     "scheduler": ("step", "total"),
     "strategy": (),
+    "average": (),
     "trainer": (),
 }
 THIRD_PARTY = ("torch.optim.", "pytorch_lightning.", "warmstart.trainer.schedule.", "warmstart.trainer.muon.")
@@ -33,7 +34,7 @@ NEEDED = {
     "recordings": ["data.root=x"],
     "text": ["data.root=x", "data.text=x", "data.target=y"],
 }
-STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"]}
+STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"], "soup": ["runs=x"]}
 TRAINING = ("pretrain", "finetune", "transfer")
 OURS = ("_target_", "_partial_", "defaults", "max_tokens")  # keys that the target never gets
 
@@ -80,7 +81,7 @@ def test_every_experiment_composes_for_every_stage(experiment: str, stage: str, 
         assert {"data", "backbone", "objective", "optimizer", "scheduler", "trainer"} <= set(config)
 
 
-SWAPPED = ("backbone", "objective", "loss", "optimizer", "scheduler", "strategy")
+SWAPPED = ("backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ DURATION: Rule = (
     lambda value: bool(TIME.fullmatch(value)) if isinstance(value, str) else 0 < value < math.inf,
     "a time above 0, in seconds or as hours:minutes:seconds, such as 00:10:00",
 )
-PARTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy")
+PARTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
 LIMITS = ("max_epochs", "max_steps", "max_time", "max_tokens")
 # Settings that every part of a stage shares; those of a single part are checked by its signature and constructor.
 RULES: dict[str, Rule] = {
@@ -57,6 +57,9 @@ RULES: dict[str, Rule] = {
         "two numbers, 0 or more and below 1, such as [0.9,0.95]",
     ),
     **{f"scheduler.{name}": PART for name in ("warmup", "decay", "peak", "start", "final")},
+    "average.decay": (NUMBER, lambda value: 0 < value < 1, "a number above 0 and below 1"),
+    "average.start": (NUMBER, lambda value: 0 <= value < 1, "a share of the steps, 0 or more and below 1"),
+    "average.every": COUNT,
     "trainer.max_epochs": LIMIT,
     "trainer.max_steps": LIMIT,
     "trainer.max_time": DURATION,

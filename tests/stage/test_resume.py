@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from warmstart.trainer.curves import Curves
 
 STEPWISE = ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "pictures=false")
 CHANGES = ("data.augment.crop=0.5", *(f"data.augment.{name}=0.5" for name in ("colour", "blur", "solarise", "erase")))
 MIXES = ("data.augment.mixup=0.2", "data.augment.cutmix=1.0")
+
+
+SMALL = ("backbone=resnet", "backbone.widths=[4]", "backbone.blocks=[1]")
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -37,6 +41,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         (("stage=finetune", "init=scratch", "trainer.max_epochs=2", "strategy=lp_ft", "scheduler=cosine"), 8),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=2", "strategy=lp_ft", "scheduler=cosine"), 34),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=1", "strategy=mixout"), 10),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=3", "average=ema"), 45),
+        (("stage=finetune", "init=scratch", "trainer.max_steps=21", *SMALL, "average=swa", "average.start=0.2"), 17),
+        (("stage=pretrain", "trainer.max_epochs=2", "average=ema"), 33),
         (
             (
                 "stage=finetune",
@@ -58,6 +65,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         "probing",
         "after probing",
         "mixout",
+        "ema",
+        "swa",
+        "ema pretrain",
         "few labels",
     ],
 )
@@ -85,6 +95,12 @@ def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: p
     assert two["weights_sha256"] == one["weights_sha256"]
     assert two["metrics"] == pytest.approx(one["metrics"])
     assert (two["cost"]["steps"], two["cost"]["examples"]) == (one["cost"]["steps"], one["cost"]["examples"])
+    averages = [torch.load(path / "checkpoints/last.ckpt", weights_only=True).get("average") for path in (first, run)]
+    assert (averages[0] is not None) == any(word.startswith("average=") for word in words)
+    if averages[0] is not None:
+        weights, same = (average.pop("weights") for average in averages)
+        assert averages[0] == averages[1]
+        assert all(torch.equal(value, same[name]) for name, value in weights.items())
     assert (run / "metrics.csv").read_text() == (first / "metrics.csv").read_text()
 
 

@@ -134,8 +134,12 @@ class FinetuneModule(LeanModule):
         restarts = getattr(self.strategy, "restarts", ())
         return configure(self, self.scales, self.optimizer, self.scheduler, self.total_steps, restarts)
 
-    def _log_held_out(self, part: str) -> None:
-        self.log(f"{part}/loss", self.held_out_loss.compute())
-        self.log_dict({f"{part}/{name}": value for name, value in self.metrics.compute().items()})
+    def held_out(self) -> dict[str, Any]:
+        """Loss and metrics of the batches since the last time, by name."""
+        values = {"loss": self.held_out_loss.compute(), **self.metrics.compute()}
         self.held_out_loss.reset()
         self.metrics.reset()
+        return values
+
+    def _log_held_out(self, part: str) -> None:
+        self.log_dict({f"{part}/{name}": value for name, value in self.held_out().items()})

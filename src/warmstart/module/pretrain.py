@@ -64,12 +64,16 @@ class PretrainModule(LeanModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss, the objective's measures, and what it has to say of the loss."""
+        self.log_dict({f"val/{name}": value for name, value in self.held_out().items()})
+
+    def held_out(self) -> dict[str, float]:
+        """Loss, measures and what the objective says of the loss, of the batches since the last time, by name."""
         loss = self.val_loss.compute()
         found = self.val_loss.measured()
         if hasattr(self.objective, "summary"):
             found |= self.objective.summary(loss, self.trainer.datamodule.spec)
-        self.log_dict({"val/loss": loss, **{f"val/{name}": value for name, value in found.items()}})
         self.val_loss.reset()
+        return {"loss": loss, **found}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the loss added up so far in this epoch."""

@@ -19,7 +19,7 @@ from warmstart.run.identity import config_sha256, environment, git_state, new_id
 
 # What a saved config may name, by the group it stands in.
 TRUSTED = {
-    **{group: (f"warmstart.{group}.",) for group in ("data", "backbone", "objective", "loss", "strategy")},
+    **{group: (f"warmstart.{group}.",) for group in ("data", "backbone", "objective", "loss", "strategy", "average")},
     "scheduler": ("warmstart.trainer.schedule.",),
     "optimizer": ("torch.optim.", "warmstart.trainer.muon."),
     "trainer": ("pytorch_lightning.Trainer",),

@@ -9,11 +9,12 @@ from omegaconf import DictConfig
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
 
+TUNED = ("finetune", "soup")  # the stages that make a model for a task
 # The stages whose runs a stage starts from, where its `run` names one.
 NAMED = {
-    "evaluate": ("finetune",),
-    "predict": ("finetune",),
-    "export": ("finetune", "pretrain"),
+    "evaluate": TUNED,
+    "predict": TUNED,
+    "export": (*TUNED, "pretrain"),
     "generate": ("pretrain",),
 }
 
@@ -29,23 +30,25 @@ def runs_of(output_dir: Path, stage: str, experiment: str) -> list[RunFolder]:
     return sorted(found, key=lambda run: run.record["id"])
 
 
-def latest(output_dir: Path, stage: str, experiment: str) -> RunFolder:
-    """The newest finished run of exactly this stage and experiment.
+def latest(output_dir: Path, stage: str | tuple[str, ...], experiment: str) -> RunFolder:
+    """The newest finished run of exactly this stage, or one of these, and experiment.
 
     Raises:
         UserError: there is none; the message says which command makes one.
     """
-    done = [run for run in runs_of(output_dir, stage, experiment) if run.record["status"] == "done"]
+    stages = (stage,) if isinstance(stage, str) else stage
+    runs = [run for name in stages for run in runs_of(output_dir, name, experiment)]
+    done = [run for run in runs if run.record["status"] == "done"]
     if not done:
         raise UserError(
-            f"no finished {stage} run of experiment={experiment} under {output_dir}: "
-            f"make one with  python train.py stage={stage} experiment={experiment}"
+            f"no finished {stages[0]} run of experiment={experiment} under {output_dir}: "
+            f"make one with  python train.py stage={stages[0]} experiment={experiment}"
         )
-    return done[-1]
+    return max(done, key=lambda run: run.record["id"])
 
 
-def finished(path: Path, stage: str | None = None) -> RunFolder:
-    """The run at `path`, which must be done, and of `stage` where one is named.
+def finished(path: Path, stage: str | tuple[str, ...] | None = None) -> RunFolder:
+    """The run at `path`, which must be done, and of `stage`, or one of these, where that is named.
 
     Raises:
         UserError: it is missing, unfinished, failed, or of another stage.
@@ -55,8 +58,9 @@ def finished(path: Path, stage: str | None = None) -> RunFolder:
     if status != "done":
         reason = f" ({run.record.get('error')})" if run.record.get("error") else ""
         raise UserError(f"{path} is not finished: its status is {status}{reason}; use a run that is done")
-    if stage is not None and run.record["stage"] != stage:
-        raise UserError(f"{path} is a {run.record['stage']} run; a {stage} run is needed here")
+    stages = (stage,) if isinstance(stage, str) else stage
+    if stages is not None and run.record["stage"] not in stages:
+        raise UserError(f"{path} is a {run.record['stage']} run; a {' or '.join(stages)} run is needed here")
     return run
 
 
@@ -78,8 +82,8 @@ def follow(config: DictConfig) -> DictConfig:
     return followed
 
 
-def find(word: str, output_dir: Path, stage: str, experiment: str) -> RunFolder:
-    """The finished run of this stage and experiment that `run=` means: `latest`, or a path."""
+def find(word: str, output_dir: Path, stage: str | tuple[str, ...], experiment: str) -> RunFolder:
+    """The finished run of this stage, or one of these, and experiment that `run=` means: `latest`, or a path."""
     if word == "latest":
         return latest(output_dir, stage, experiment)
     run = finished(Path(word), stage)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.contracts import Batch, CannotBatch
 from warmstart.module.stacked import Stack
-from warmstart.stage.parts import short_name
+from warmstart.stage.parts import build, short_name
 
 # Optimizers whose rule works element by element, so that stacking models changes nothing.
 ELEMENTWISE = frozenset(
@@ -54,6 +54,8 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch("resume= goes on with one run")
     if config.get("snapshots"):
         raise CannotBatch("snapshots are kept of one run at a time")
+    if "average" in config and build(config.average) is not None:
+        raise CannotBatch(f"{named(config, 'average')} is kept of one run at a time")
     for key, value in config.trainer.items():
         if key not in FOLLOWED and value != NEUTRAL.get(key):
             raise CannotBatch(f"trainer.{key}={value} is for one model at a time")

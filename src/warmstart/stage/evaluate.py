@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from warmstart import screen
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
-from warmstart.run.lineage import find
+from warmstart.run.lineage import TUNED, find
 from warmstart.stage import parts
 from warmstart.stage.restore import restore
 from warmstart.stage.train import check_data, note_data, runs_folder
@@ -18,7 +18,7 @@ from warmstart.trainer.build import build_trainer
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Test the run that `run=` names, on the test split of its own data."""
-    finetuned = find(config.run, Path(config.output_dir), "finetune", config.experiment)
+    finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment)
     screen.say(f"evaluating {finetuned.path}")
     theirs = finetuned.config(tuple(config.trust))
     module, saved = restore(finetuned, theirs)

@@ -12,7 +12,7 @@ from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
-from warmstart.run.lineage import find, finished, runs_of
+from warmstart.run.lineage import TUNED, find, finished, runs_of
 from warmstart.stage.restore import exported
 from warmstart.stage.train import runs_folder
 
@@ -62,9 +62,10 @@ def check_free(folder: Path) -> None:
 
 
 def chosen(config: DictConfig) -> RunFolder:
-    """The newest finetuning run of this experiment, or else its newest pretraining run; or the one at a path."""
+    """The newest finetuning run or soup of this experiment, or else its newest pretraining run; or that at a path."""
     if config.run != "latest":
         return finished(Path(config.run))
     output = Path(config.output_dir)
-    tuned = any(run.record["status"] == "done" for run in runs_of(output, "finetune", config.experiment))
-    return find("latest", output, "finetune" if tuned else "pretrain", config.experiment)
+    runs = [run for stage in TUNED for run in runs_of(output, stage, config.experiment)]
+    tuned = any(run.record["status"] == "done" for run in runs)
+    return find("latest", output, TUNED if tuned else "pretrain", config.experiment)

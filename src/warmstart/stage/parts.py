@@ -145,7 +145,8 @@ def check_fit(config: DictConfig) -> None:
     Raises:
         UserError: names both parts and what would fit.
     """
-    for node in (source_node(config), *(config[part] for part in ("backbone", "objective", "optimizer", "scheduler"))):
+    settled = ("backbone", "objective", "optimizer", "scheduler", "average")
+    for node in (source_node(config), *(config[part] for part in settled if part in config)):
         build_function(node)
     source, objective = (get_object(config[part]._target_) for part in ("data", "objective"))
     names = {part: short_name(config[part]) for part in ("data", "objective", "backbone")}

@@ -15,14 +15,14 @@ from warmstart.data.loader import GatherLoader
 from warmstart.data.module import EVALUATION_BATCH
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder, write_atomically
-from warmstart.run.lineage import find
+from warmstart.run.lineage import TUNED, find
 from warmstart.stage.restore import restore
 from warmstart.stage.train import runs_folder
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Predict for `input=` with the run that `run=` names."""
-    finetuned = find(config.run, Path(config.output_dir), "finetune", config.experiment)
+    finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment)
     screen.say(f"predicting with {finetuned.path}")
     module, saved = restore(finetuned, finetuned.config(tuple(config.trust)))
     preprocessor = rebuild(saved.preprocessor)

@@ -21,7 +21,8 @@ from warmstart import screen
 from warmstart.contracts import Pruned, UserError
 from warmstart.data.module import MemoryDataModule
 from warmstart.run.folder import RunFolder
-from warmstart.stage.parts import build_loss, short_name
+from warmstart.stage.parts import build, build_loss, short_name
+from warmstart.trainer.averaging import Averaging
 from warmstart.trainer.build import build_trainer, fit
 from warmstart.trainer.checkpoint import BestAndLast
 from warmstart.trainer.curves import Curves
@@ -80,6 +81,10 @@ def training(
         watchers.append(ProgressLines(f"{config.stage} {config.experiment}"))
         if config.get("patience") is not None:
             watchers.append(Patience(module.monitor, config.patience, config.trainer.min_steps))
+        average = build(config.average) if "average" in config else None
+        averaging = None if average is None else Averaging(average)
+        if averaging is not None:
+            watchers.insert(0, averaging)
         trainer = build_trainer(config.trainer, run.path, logger, watchers)
         try:
             logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
@@ -88,7 +93,9 @@ def training(
             if best.saved_step != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
                 final |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-            module.load_state_dict(read_checkpoint(best.best_path)["state_dict"])
+            module.load_state_dict(best.best_weights(read_checkpoint(best.best_path)))
+            if averaging is not None:
+                note_average(run, best, averaging.count)
             metrics = {**final, **best.best}
             yield trainer, metrics
             conclude(run, config, logger, metrics, final, best.best, trainer.global_step)
@@ -131,6 +138,15 @@ def conclude(
     logger.conclude({**known, **own}, _results(metrics, last, best), step)
 
 
+def note_average(run: RunFolder, best: BestAndLast, count: int) -> None:
+    """Say and record whether the average, of `count` steps, or the weights themselves were better on validation."""
+    if not count:
+        screen.say("the run ended before its average began", style="yellow")
+    better = "average" if best.is_average else "raw"
+    run.note(average={"saved": better, "steps": count, "best_step": best.best_step, "raw": best.raw})
+    screen.say(f"saved: the {better} weights, by validation")
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's tensors and plain values.
 
@@ -170,6 +186,7 @@ def settings(config: DictConfig) -> dict[str, Any]:
         "objective": short_name(config.objective),
         "loss": getattr(loss, "func", loss).__name__,
         "optimizer": config.optimizer._target_.split(".")[-1],
+        "average": short_name(config.average) if "average" in config else "none",
         "strategy": short_name(config.strategy) if "strategy" in config else "none",
         "init": str(config.get("init", "none")),
         "lr": config.optimizer.lr,

@@ -23,11 +23,11 @@ from warmstart.check import check, explain
 from warmstart.contracts import UserError
 from warmstart.run.hub import adopt
 from warmstart.run.identity import config_sha256
-from warmstart.run.lineage import latest
+from warmstart.run.lineage import TUNED, latest
 from warmstart.run.manifest import Job
 
 # Where a stage's config may say `latest`, and of which stage the run is that it means.
-LATEST = {"finetune": ("init", "pretrain"), "evaluate": ("run", "finetune"), "predict": ("run", "finetune")}
+LATEST = {"finetune": ("init", "pretrain"), "evaluate": ("run", TUNED), "predict": ("run", TUNED)}
 NAME_LENGTH = 80
 # Settings that change numbers, not what is computed.
 NUMBERS = ("seed", "init", "optimizer.lr", "optimizer.weight_decay", "loss.label_smoothing")

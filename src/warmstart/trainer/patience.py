@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from warmstart.trainer.checkpoint import is_better
+from warmstart.trainer.checkpoint import is_better, judged
 
 
 def is_over(step: int, best_step: int, patience: int | None, min_steps: int | None) -> bool:
@@ -26,15 +26,16 @@ class Patience(pl.Callback):
     """
 
     def __init__(self, monitor: tuple[str, str], patience: int, min_steps: int | None):
-        self.name, self.mode = monitor
+        self.monitor = monitor
         self.patience, self.min_steps = patience, min_steps
         self.best: float | None = None
         self.best_step = -1
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look how long ago the best was."""
-        value = float(trainer.callback_metrics[self.name])
-        if is_better(value, self.best, self.mode):
+        name, mode = self.monitor
+        value = judged(trainer.callback_metrics, self.monitor)[0][name]
+        if is_better(value, self.best, mode):
             self.best, self.best_step = value, trainer.global_step
         if is_over(trainer.global_step, self.best_step, self.patience, self.min_steps):
             trainer.should_stop = True

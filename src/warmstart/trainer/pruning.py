@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from warmstart.contracts import Pruned
+from warmstart.trainer.checkpoint import judged
 
 
 class Pruning(pl.Callback):
@@ -23,8 +24,9 @@ class Pruning(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report; raise Pruned where the study says so."""
+        metrics, _ = judged(trainer.callback_metrics, pl_module.monitor)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a resumed run reports its last step twice
-            self.trial.report(float(trainer.callback_metrics[self.metric]), trainer.global_step)
+            self.trial.report(metrics[self.metric], trainer.global_step)
         if self.trial.should_prune():
             raise Pruned(f"stopped after {trainer.global_step} steps: other trials do better")

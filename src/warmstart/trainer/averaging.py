@@ -1,0 +1,115 @@
+"""An average of the weights over the steps of a run, judged beside them at every validation."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from warmstart.contracts import UserError
+from warmstart.trainer.checkpoint import AVERAGE
+from warmstart.trainer.norms import moving_norms, recompute_norms
+
+
+class Average(Protocol):
+    """Which steps join an average, and how."""
+
+    def takes(self, step: int, total: float) -> bool:
+        """Whether the weights after this step, counted from 1, are taken; `total` steps may be infinite."""
+
+    def update(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        """Take `current` into `averaged`, which holds `count` () weights, in place."""
+
+
+class Averaging(pl.Callback):
+    """Keeps the average in checkpoints, and logs val/average_<metric> once it has begun.
+
+    Parameters are averaged; buffers are those of the last step that was taken, but for the statistics of batch norms
+    that train, which are recomputed before each validation.
+
+    Args:
+        average: which steps, and how.
+    """
+
+    def __init__(self, average: Average):
+        self.average = average
+        self.step = 0
+        self.total = math.inf
+        self.measured: dict[str, Any] = {}
+        self.raw: nn.Module | None = None
+        self.model: AveragedModel | None = None
+
+    @property
+    def count(self) -> int:
+        """How many steps are in the average."""
+        return int(self.model.n_averaged) if self.model is not None else 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Before a checkpoint is loaded: make room for the average."""
+        if self.model is None:
+            self.raw = nn.ModuleDict({name: getattr(pl_module, name) for name in ("backbone", "objective")})
+            device = trainer.strategy.root_device
+            self.model = AveragedModel(self.raw, device, multi_avg_fn=self.average.update).eval()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse an average that no step would join."""
+        self.total = float(trainer.estimated_stepping_batches)
+        steps = itertools.count(1) if math.isinf(self.total) else range(1, int(self.total) + 1)
+        if not any(self.average.takes(step, self.total) for step in steps):
+            raise UserError(
+                f"the average would begin beyond the end of the run's {self.total:.0f} steps: "
+                "train longer, or set average.start or average.every lower"
+            )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Take the weights after each optimizer step that the average wants."""
+        if trainer.global_step > self.step:
+            self.step = trainer.global_step
+            if self.average.takes(self.step, self.total):
+                self.model.update_parameters(self.raw)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the average on the batches on which the weights themselves are measured next."""
+        if not self.count:
+            return
+        norms = moving_norms(pl_module)
+        with self.in_place(pl_module), trainer.precision_plugin.val_step_context():
+            recompute_norms(pl_module, norms, trainer.datamodule)
+            loader = itertools.islice(trainer.datamodule.val_dataloader(), trainer.num_val_batches[0])
+            for index, batch in enumerate(loader):
+                pl_module.validation_step(batch.to(pl_module.device), index)
+            self.measured = pl_module.held_out()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log what was measured, with the metrics of the weights themselves."""
+        pl_module.log_dict({f"{AVERAGE}{name}": value for name, value in self.measured.items()})
+
+    @contextlib.contextmanager
+    def in_place(self, module: pl.LightningModule) -> Iterator[None]:
+        """Inside, the module has the averaged parts instead of its own."""
+        module.backbone, module.objective = self.model.module["backbone"], self.model.module["objective"]
+        try:
+            yield
+        finally:
+            module.backbone, module.objective = self.raw["backbone"], self.raw["objective"]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the averaged weights under the names that the module gives its own."""
+        checkpoint["average"] = {"weights": self.model.module.state_dict(), "count": self.count, "step": self.step}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on averaging."""
+        saved = checkpoint["average"]
+        self.model.module.load_state_dict(saved["weights"])
+        self.model.n_averaged.fill_(saved["count"])
+        self.step = saved["step"]
