@@ -143,7 +143,7 @@ def cut_weights(folder: Path) -> None:
         (lambda f: change(f / "config.json", auto_map={"AutoModel": "m.M"}), "runs code of its own"),
         (lambda f: change(f / "tokenizer_config.json", auto_map={"AutoTokenizer": "m.T"}), "runs code of its own"),
         (lambda f: change(f / "config.json", model_type="nonesuch"), "model_type=nonesuch"),
-        (lambda f: change(f / "config.json", model_type="wav2vec2"), "no encoder or decoder of texts"),
+        (lambda f: change(f / "config.json", model_type="encodec"), "no encoder or decoder of texts"),
         (lambda f: change(f / "config.json", quantization_config={}), "full precision"),
         (lambda f: change(f / "config.json", _attn_implementation="a/kernel"), "a kernel from the hub"),
         (lambda f: change(f / "config.json", attn_implementation={"": "flash_attention_3"}), "a kernel from the hub"),

@@ -218,7 +218,7 @@ def test_runs_that_are_not_finished(cli):
     (base / "run.json").write_text('{"id": 1')
     refused(cli("stage=finetune", f"init={base}"), "run.json", "damaged")
     (base / "run.json").write_text(json.dumps(record))
-    refused(cli("stage=evaluate", f"run={base}"), "is a pretrain run", "finetune run is needed")
+    refused(cli("stage=evaluate", f"run={base}"), "is a pretrain run", "finetune or soup run is needed")
 
 
 def test_a_run_folder_cannot_make_us_run_foreign_code(cli):

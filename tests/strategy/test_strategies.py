@@ -152,7 +152,7 @@ def test_every_parameter_of_every_backbone_is_claimed_once_at_every_share_of_the
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_resumed_at_any_step_is_what_an_undisturbed_run_is(strategy: str):
     ends = []
-    for stop in range(STEPS):
+    for stop in (0, 1, 3, 5):
         module, batch = make(strategy, "resnet")
         optimizer, schedule = optimize(module)
         for step in range(stop):
@@ -221,7 +221,7 @@ def test_l2_sp_pulls_harder_towards_the_input_where_asked_and_to_the_start():
         optimizer, schedule = optimize(module)
         for step in range(STEPS):
             take(module, batch, optimizer, schedule, step)
-        moves[alpha, decay] = [float((a - b).norm()) for a, b in zip(start, module.backbone.parameters())]
+        moves[alpha, decay] = [float((a - b.detach()).norm()) for a, b in zip(start, module.backbone.parameters())]
     assert all(held < free for held, free in zip(moves[100.0, 1.0], moves[0.0, 1.0]))
     assert moves[100.0, 0.001][-2] > moves[100.0, 1.0][-2]
 
@@ -230,6 +230,7 @@ def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
     losses = {}
     for p in (0.0, 0.9):
         module, batch = make("mixout", "mlp", p=p)
+        module.eval()  # no dropout
         with torch.no_grad():
             for value in module.backbone.parameters():
                 value.add_(0.1)
