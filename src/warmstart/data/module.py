@@ -2,154 +2,17 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
-from warmstart.contracts import Batch, Preprocessor, Rows, Source, Spec, Splits, UserError
-from warmstart.data.encoding import encode
-from warmstart.data.fingerprint import fingerprint
-from warmstart.data.loader import GatherLoader, take
+from warmstart.contracts import Batch, Rows, Splits, UserError
+from warmstart.data.loader import take
+from warmstart.data.memory import MemoryDataModule
 from warmstart.data.ragged import Packed
 from warmstart.data.splits import labelled_subset
-
-EVALUATION_BATCH = 512
-SHOWN = 4  # raw validation rows that are kept to be looked at
-
-
-class MemoryDataModule(pl.LightningDataModule):
-    """Loads a source, encodes it with the preprocessor (fitted here unless one is given), and serves raw batches.
-
-    Args:
-        source: the data set.
-        target: the kind of target the objective needs, or None for no targets at all.
-        batch_size: rows per training step.
-        order_seed: fixes the order of the training rows.
-        preprocessor: the one that the pretraining used; None fits a new one on the training inputs.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        target: str | None,
-        batch_size: int,
-        order_seed: int,
-        preprocessor: Preprocessor | None = None,
-    ):
-        super().__init__()
-        self.source, self.target = source, target
-        self.batch_size, self.order_seed = batch_size, order_seed
-        self.preprocessor = preprocessor
-        self.parts: dict[str, tuple[Tensor, Tensor | None]] = {}
-
-    @property
-    def held_out_batch(self) -> int:
-        """Rows per validation or test step."""
-        return getattr(self.preprocessor, "held_out_batch", EVALUATION_BATCH)
-
-    @abstractmethod
-    def training_rows(self, splits: Splits) -> Rows:
-        """The rows to train on."""
-
-    @abstractmethod
-    def fitting_rows(self, splits: Splits) -> Rows:
-        """The rows to fit a new preprocessor on."""
-
-    @property
-    def subset(self) -> Any:
-        """What chooses the training rows; None where all of them are taken."""
-        return None
-
-    def prepare(self, splits: Splits | None = None, like: MemoryDataModule | None = None) -> MemoryDataModule:
-        """Read, check, split and encode everything; raise UserError where the data is broken.
-
-        Args:
-            splits: what the source loads, where it is loaded already.
-            like: a module prepared from these splits; what is the same for both is shared, not made again.
-        """
-        splits = splits or self.source.load(self.target)
-        self.fingerprint = like.fingerprint if like else fingerprint(splits)
-        own = self.source.preprocessor()
-        if self.preprocessor is None:
-            self.preprocessor = own
-            self.preprocessor.fit(self.fitting_rows(splits).x)
-        elif hasattr(self.preprocessor, "adapted"):
-            self.preprocessor = self.preprocessor.adapted(own)
-        is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
-        training = self.training_rows(splits)
-        self.raw, self.raw_test = training.x, splits.test.x
-        self.shown = splits.validation.take(evenly(len(splits.validation), SHOWN)).x
-        chosen = {"train": training, "validation": splits.validation, "test": splits.test}
-        for name, rows in chosen.items():
-            is_shared = is_alike and (name != "train" or like.subset == self.subset)
-            self.parts[name] = like.parts[name] if is_shared else self.encode(rows)
-        train, held_out = self.parts["train"][0], self.parts["validation"][0]
-        center = spread = ()
-        if self.target == "value":
-            y = training.y.astype(np.float64)
-            center, spread = tuple(y.mean(0).tolist()), tuple(np.where(y.std(0) > 0, y.std(0), 1.0).tolist())
-        self.train_loader = GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
-        self.spec = Spec(
-            self.source.modality,
-            tuple(train.shape[1:]),
-            splits.labels if self.target is not None else (),
-            center,
-            spread,
-            getattr(self.preprocessor, "vocabulary", None),
-            getattr(held_out, "bytes_per_token", 0.0),
-            getattr(self.preprocessor, "seconds", 0.0),
-        )
-        return self
-
-    def encode(self, rows: Rows) -> tuple[Any, Any]:
-        """Inputs and targets as a loader takes them."""
-        return encode(self.preprocessor, rows.x, self.target, rows.y)
-
-    def sample(self, part: str, count: int) -> Batch:
-        """Raw rows of a part, spread evenly over it."""
-        return self.pick(part, evenly(len(self.parts[part][0]), count))
-
-    def pick(self, part: str, rows: np.ndarray | list[int]) -> Batch:
-        """Raw rows of a part, by number."""
-        return take(*self.parts[part], torch.as_tensor(rows))
-
-    @property
-    def batch_tokens(self) -> float | None:
-        """Positions of a training batch, on average; None where examples are not made of tokens."""
-        x = self.parts["train"][0]
-        return self.batch_size * x.tokens / len(x) if hasattr(x, "tokens") else None
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """How many rows each part has."""
-        return {name: len(x) for name, (x, _) in self.parts.items()}
-
-    def train_dataloader(self) -> GatherLoader:
-        """Shuffled anew every epoch; always the same batches when overfitting on purpose."""
-        if self.trainer is not None and self.trainer.overfit_batches:
-            self.train_loader.repeat = True
-        return self.train_loader
-
-    def state_dict(self) -> dict[str, int]:
-        """The place in the training rows, for the checkpoint."""
-        return self.train_loader.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from a checkpoint's place in the training rows."""
-        self.train_loader.load_state_dict(state_dict)
-
-    def val_dataloader(self) -> GatherLoader:
-        """In order."""
-        return GatherLoader(*self.parts["validation"], self.held_out_batch)
-
-    def test_dataloader(self) -> GatherLoader:
-        """In order."""
-        return GatherLoader(*self.parts["test"], self.held_out_batch)
 
 
 class GenericDataModule(MemoryDataModule):
@@ -243,8 +106,3 @@ class TaskDataModule(MemoryDataModule):
     def fitting_rows(self, splits: Splits) -> Rows:
         """A new preprocessor sees the inputs of all training rows, labelled or not."""
         return splits.train
-
-
-def evenly(rows: int, count: int) -> np.ndarray:
-    """Numbers of at most `count` rows, evenly over all."""
-    return np.linspace(0, rows - 1, min(count, rows)).astype(np.int64)

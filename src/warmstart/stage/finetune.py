@@ -21,6 +21,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
+from warmstart.stage.fit import check_fit
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
@@ -80,7 +81,7 @@ def assemble(
     `splits` are the data if it is loaded already, and `like` is that of a job that differs in numbers only.
     """
     if like is None:
-        parts.check_fit(config)
+        check_fit(config)
     start, parent = find_start(config)
     if start is not None and str(config.init).startswith(SHUFFLED):
         start = start.shuffled(derive_seed(config.seed, "shuffle"))

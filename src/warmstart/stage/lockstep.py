@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from warmstart.contracts import Batch, StepOutput, UserError
 from warmstart.data.loader import GatherLoader
-from warmstart.data.module import MemoryDataModule
+from warmstart.data.memory import MemoryDataModule
 from warmstart.module.mean import RunningMean
 from warmstart.module.randomness import seed_step
 from warmstart.module.stacked import Stack, StackOptimizer

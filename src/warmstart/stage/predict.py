@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from warmstart import screen
 from warmstart.data.encoding import encode
 from warmstart.data.loader import GatherLoader
-from warmstart.data.module import EVALUATION_BATCH
+from warmstart.data.memory import EVALUATION_BATCH
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder, write_atomically
 from warmstart.run.lineage import TUNED, find

@@ -10,7 +10,7 @@ from torch import nn
 
 from warmstart import screen
 from warmstart.contracts import Preprocessor, UserError
-from warmstart.data.module import MemoryDataModule
+from warmstart.data.memory import MemoryDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.run.hub import RANDOM, SHUFFLED
 from warmstart.run.hub_folder import HUB

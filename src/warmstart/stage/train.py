@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import Pruned, UserError
-from warmstart.data.module import MemoryDataModule
+from warmstart.data.memory import MemoryDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.stage.parts import build, build_loss, short_name
 from warmstart.trainer.averaging import Averaging

@@ -24,6 +24,7 @@ from warmstart.run.manifest import MANIFEST, Manifest
 from warmstart.run.seal import check_seal, write_seal
 from warmstart.stage import parts, tuning
 from warmstart.stage.arms import BUDGETS, PRETRAINING, Sizes, arm_config, budget_of, finetunings, pretrainings
+from warmstart.stage.fit import check_fit
 from warmstart.stage.leakage import find_overlap
 from warmstart.stage.start import find_start, given_preprocessor
 from warmstart.stage.train import runs_folder
@@ -156,13 +157,13 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         UserError: an arm, a budget or a part does not fit.
     """
     check_settings(config)
-    parts.check_fit(config.pretrain)
+    check_fit(config.pretrain)
     if config.backbone != config.pretrain.backbone:
         raise UserError("backbone and pretrain.backbone differ, so no weights could be transferred")
     for arm in config.transfer.arms:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
-            parts.check_fit(own)
+            check_fit(own)
         against = config.arm[arm].get("against")
         if against is not None and against not in config.arm:
             raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")

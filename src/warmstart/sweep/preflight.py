@@ -61,7 +61,7 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
     job = stages[0] if stages else None
     try:
         for job in {kind(job.config, SEEDS): job for job in stages}.values():
-            parts.check_fit(job_config(job))
+            importlib.import_module("warmstart.stage.fit").check_fit(job_config(job))
         if stages:
             metrics = {monitor(job.config, parts) for job in kinds.values()}
             found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
