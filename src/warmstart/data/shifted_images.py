@@ -80,16 +80,18 @@ def contrast(x: np.ndarray, share: float, generator: np.random.Generator) -> np.
 
 
 def pixelate(x: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Down to this share of the side and up again, by the mean of what a pixel covers."""
-    height, width = (boxes(int(side * share), side) @ boxes(side, int(side * share)) for side in x.shape[2:])
+    """Down to this share of the side and up again, as Pillow's box filter does."""
+    fewer = [max(1, int(side * share)) for side in x.shape[2:]]
+    height, width = (boxes(side, few) @ boxes(few, side) for side, few in zip(x.shape[2:], fewer))
     return height @ x @ width.T
 
 
 def boxes(to: int, side: int) -> np.ndarray:
-    """What resizes `side` values to `to` (to, side): how much of each new one lies over each old one."""
-    edges, old = np.linspace(0, side, to + 1), np.arange(side)
-    covered = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
-    return np.maximum(covered, 0) * to / side
+    """What resizes `side` values to `to` (to, side): the mean of those with their middle in a new one, or the nearest."""
+    scale = side / to
+    away = (np.arange(side) + 0.5 - scale * (np.arange(to)[:, None] + 0.5)) / max(scale, 1)
+    covered = (away > -0.5) & (away <= 0.5)
+    return covered / covered.sum(axis=1, keepdims=True)
 
 
 CORRUPTIONS: dict[Callable[..., np.ndarray], tuple[float, ...]] = {
