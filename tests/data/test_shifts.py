@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,15 +30,22 @@ SENTENCES = ["a gorgeous, witty and seductive movie", "nothing here is worth wat
 @pytest.fixture
 def sentences(tmp_path: Path) -> Path:
     """SST-2 in the hub's layout."""
-    frame = pd.DataFrame({"text": SENTENCES * 6, "label": [1, 0] * 6})
+    frame, folder = pd.DataFrame({"text": SENTENCES * 6, "label": [1, 0] * 6}), tmp_path / "sst2"
+    folder.mkdir()
     for name in ("train", "validation", "test"):
-        frame.to_parquet(tmp_path / f"{name}.parquet")
-    return tmp_path
+        frame.to_parquet(folder / f"{name}.parquet")
+    return folder
 
 
 def photos(rows: int) -> np.ndarray:
     coarse = np.random.default_rng(0).integers(0, 256, (rows, 3, 8, 8))
     return coarse.repeat(4, axis=2).repeat(4, axis=3).astype(np.uint8)
+
+
+def encoded(x: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(x.transpose(1, 2, 0)).save(buffer, "png")
+    return buffer.getvalue()
 
 
 def cells(splits: Splits) -> dict[str, bytes]:
@@ -98,11 +106,9 @@ def test_pixelation_is_pillows(share: float):
 def test_cifar10_corrupts_at_most_2000_test_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("warmstart.data.cifar10.CORRUPTED", 6)
     for name, rows in (("train", 12), ("test", 10)):
-        for row, x in enumerate(photos(rows)):
-            (tmp_path / name).mkdir(exist_ok=True)
-            Image.fromarray(x.transpose(1, 2, 0)).save(tmp_path / name / f"{row}.png")
-        frame = pd.DataFrame({"img": [f"{name}/{row}.png" for row in range(rows)]})
-        frame.assign(label=np.arange(rows) % len(LABELS)).to_parquet(tmp_path / f"{name}.parquet")
+        images = [{"bytes": encoded(x)} for x in photos(rows)]
+        frame = pd.DataFrame({"img": images, "label": np.arange(rows) % len(LABELS)})
+        frame.to_parquet(tmp_path / f"{name}.parquet")
     splits, again = (Cifar10(str(tmp_path), validation=2).load("category") for _ in range(2))
     assert list(splits.shifts) == ["corrupted"]
     assert len(splits.shifts["corrupted"]) == 6

@@ -15,7 +15,7 @@ from tests.conftest import FAST, Outcome
 SPLITS = {"test", "test_rotated", "test_noisy"}
 
 
-def tested(outcome: Outcome, stage: str) -> dict[str, float]:
+def measured(outcome: Outcome, stage: str) -> dict[str, float]:
     assert outcome.status == 0, outcome.err
     return {name: value for name, value in outcome.record(stage)["metrics"].items() if name.startswith("test")}
 
@@ -26,7 +26,7 @@ def finetuned(cli) -> Outcome:
 
 
 def test_each_shifted_split_is_reported_apart_and_again_by_evaluate(finetuned: Outcome, cli):
-    metrics = tested(finetuned, "finetune")
+    metrics = measured(finetuned, "finetune")
     assert {name.split("/")[0] for name in metrics} == SPLITS
     assert {f"{part}/{name}" for part in SPLITS for name in ("loss", "accuracy")} <= set(metrics)
     assert metrics["test_noisy/accuracy"] < metrics["test/accuracy"]
@@ -43,7 +43,7 @@ def test_each_shifted_split_is_reported_apart_and_again_by_evaluate(finetuned: O
     assert {"best/test/accuracy", "best/test_rotated/accuracy"} <= set(tags["scalars"])
     assert "test_noisy/accuracy" in finetuned.out
     again = cli("stage=evaluate", "run=latest")
-    assert tested(again, "evaluate") == metrics
+    assert measured(again, "evaluate") == metrics
     assert "test_rotated/loss" in again.out
 
 
@@ -55,7 +55,7 @@ def test_what_watches_the_test_sees_the_test_split_alone(cli):
 
 
 def test_a_run_without_a_test_has_no_shifted_metrics(cli):
-    assert tested(cli("stage=finetune", "init=scratch", *FAST, "test=false"), "finetune") == {}
+    assert measured(cli("stage=finetune", "init=scratch", *FAST, "test=false"), "finetune") == {}
 
 
 def test_a_rerun_is_compared_with_a_run_from_before_there_were_shifts(finetuned: Outcome, cli):
@@ -66,7 +66,7 @@ def test_a_rerun_is_compared_with_a_run_from_before_there_were_shifts(finetuned:
     outcome = cli("stage=rerun", f"run={path.parent}")
     assert outcome.status == 0, outcome.err
     assert outcome.record("finetune")["rerun"]["verdict"] == "near"
-    assert "test_rotated/accuracy" in tested(outcome, "finetune")
+    assert "test_rotated/accuracy" in measured(outcome, "finetune")
 
 
 def test_reviews_that_are_not_there_end_a_run_before_it_begins(cli, tmp_path: Path):

@@ -87,7 +87,7 @@ def pixelate(x: np.ndarray, share: float, generator: np.random.Generator) -> np.
 
 
 def boxes(to: int, side: int) -> np.ndarray:
-    """What resizes `side` values to `to` (to, side): the mean of those with their middle in a new one, or the nearest."""
+    """What resizes `side` values to `to` (to, side): the mean of those with their middle in it, or the nearest."""
     scale = side / to
     away = (np.arange(side) + 0.5 - scale * (np.arange(to)[:, None] + 0.5)) / max(scale, 1)
     covered = (away > -0.5) & (away <= 0.5)

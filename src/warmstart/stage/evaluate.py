@@ -11,7 +11,7 @@ from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find
 from warmstart.stage import parts
-from warmstart.stage.measure import test_metrics
+from warmstart.stage.measure import measure
 from warmstart.stage.restore import restore
 from warmstart.stage.train import check_data, note_data, runs_folder
 from warmstart.trainer.build import build_trainer
@@ -30,7 +30,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
         trainer = build_trainer(theirs.trainer, run.path, None, [])
-        metrics = test_metrics(trainer, module, data)
+        metrics = measure(trainer, module, data)
         run.update(metrics=metrics)
     rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
     screen.table(f"evaluate {config.experiment}: {data.rows['test']:,} test rows", ("metric", "value"), rows)

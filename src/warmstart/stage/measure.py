@@ -8,7 +8,7 @@ from warmstart.data.module import TaskDataModule
 from warmstart.module.finetune import FinetuneModule
 
 
-def test_metrics(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -> dict[str, float]:
+def measure(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -> dict[str, float]:
     """Metrics named `test/<metric>`, and `test_<shift>/<metric>` where the data has shifted test splits.
 
     What watches the trainer, and `module.test_scores`, see the test split alone.

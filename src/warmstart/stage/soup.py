@@ -24,7 +24,7 @@ from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.ingredients import State, read_run, read_sweep, start_state
-from warmstart.stage.measure import test_metrics
+from warmstart.stage.measure import measure
 from warmstart.stage.restore import restore
 from warmstart.stage.train import check_data, note_data, runs_folder
 from warmstart.trainer.build import build_trainer
@@ -112,7 +112,7 @@ class Mixer:
 
     def test(self) -> dict[str, float]:
         """The test metrics of the module as it is; the scores of its examples are written down."""
-        metrics = test_metrics(self.trainer, self.module, self.data)
+        metrics = measure(self.trainer, self.module, self.data)
         save_scores(self.run, self.module.test_scores)
         return metrics
 
