@@ -106,6 +106,7 @@ class Splits:
     test: Rows
     labels: tuple[str, ...] = ()
     unlabelled: Rows | None = None
+    shifts: Mapping[str, Rows] = field(default_factory=dict)  # further test rows, spoilt or others; they choose nothing
 
 
 @dataclass
@@ -125,8 +126,7 @@ class Batch:
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """The same batch on a device; Lightning moves it by this instead of copying the dataclass field by field."""
-        parts = vars(self).values()
-        return Batch(*(part if part is None else part.to(device, non_blocking=non_blocking) for part in parts))
+        return Batch(*(x if x is None else x.to(device, non_blocking=non_blocking) for x in vars(self).values()))
 
 
 @dataclass

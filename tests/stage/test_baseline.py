@@ -52,6 +52,8 @@ def test_the_majority_is_the_most_frequent_class(fitted):
     splits = Digits(0).load("category")
     most = np.bincount(splits.train.y).argmax()
     assert record["metrics"]["test/accuracy"] == pytest.approx((splits.test.y == most).mean())
+    assert record["metrics"]["test_noisy/accuracy"] == record["metrics"]["test_rotated/accuracy"]
+    assert record["metrics"]["test_noisy/accuracy"] == record["metrics"]["test/accuracy"]
 
 
 @pytest.mark.parametrize("target", ["data.target=z", "data.target=[p,q]"])

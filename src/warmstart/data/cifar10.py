@@ -12,13 +12,15 @@ from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.image_cells import to_pictures
 from warmstart.data.pictures import read_images
 from warmstart.data.preprocess.image import Preprocessor
+from warmstart.data.shifted_images import corrupted
 from warmstart.data.texts import pick, place, read_splits
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CORRUPTED = 2000  # test images that are corrupted
 
 
 class Cifar10:
-    """The official test split; the last `validation` training images validate.
+    """The official test split; the last `validation` training images validate. 2,000 test images are also corrupted.
 
     Args:
         root: a Hugging Face hub name, or a local folder in the hub's layout (Parquet files).
@@ -47,7 +49,10 @@ class Cifar10:
         kept = cut if self.limit is None else min(self.limit, cut)
         parts = {"train": [train[:kept], train[cut:]], "test": [test]}
         rows = [self._rows(part, place(self.root, name, frames)) for name, cuts in parts.items() for part in cuts]
-        return Splits(*rows, labels=LABELS)
+        if target is None:
+            return Splits(*rows, labels=LABELS)
+        chosen = rows[-1].take(np.sort(np.random.default_rng(0).permutation(len(rows[-1]))[:CORRUPTED]))
+        return Splits(*rows, labels=LABELS, shifts={"corrupted": Rows(corrupted(chosen.x, seed=0), chosen.y)})
 
     def preprocessor(self) -> Preprocessor:
         """8-bit pixels."""

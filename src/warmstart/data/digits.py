@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -9,11 +10,16 @@ from sklearn.datasets import load_digits
 
 from warmstart.contracts import Rows, Splits
 from warmstart.data.preprocess.image import Preprocessor
+from warmstart.data.shifted_images import noisy, rotated
 from warmstart.data.splits import split_rows
+
+WHITE = 16.0
+DEVIATION = 4.0  # of the noise
+ANGLES = (15, 30)  # degrees
 
 
 class Digits:
-    """Ten classes; 70 % of the rows train, 15 % validate, 15 % test."""
+    """Ten classes; 70 % of the rows train, 15 % validate, 15 % test. These are also tested rotated and noisy."""
 
     modality: ClassVar = "image"
     offers: ClassVar = frozenset({"category"})
@@ -27,8 +33,13 @@ class Digits:
         images = bunch.images[:, None].astype(np.float32)
         labels = tuple(str(name) for name in bunch.target_names)
         y = bunch.target.astype(np.int64)
-        return split_rows(Rows(images, y), labels, self.split_seed, strata=y)
+        splits = split_rows(Rows(images, y), labels, self.split_seed, strata=y)
+        if target is None:
+            return splits
+        test = splits.test
+        shifts = {"rotated": rotated(test.x, *ANGLES, seed=0), "noisy": noisy(test.x, DEVIATION, WHITE, seed=0)}
+        return replace(splits, shifts={name: Rows(x, test.y) for name, x in shifts.items()})
 
     def preprocessor(self) -> Preprocessor:
         """Pixels of 0 to 16."""
-        return Preprocessor(white=16.0)
+        return Preprocessor(white=WHITE)

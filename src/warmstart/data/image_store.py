@@ -44,7 +44,8 @@ class ImageStore:
         Raises:
             UserError: an image cannot be read, or too many cannot.
         """
-        parts = [rows for rows in (splits.train, splits.validation, splits.test, splits.unlabelled) if rows is not None]
+        parts = [splits.train, splits.validation, splits.test, splits.unlabelled, *splits.shifts.values()]
+        parts = [rows for rows in parts if rows is not None]
         order = [pictures[number] for rows in parts for number in rows.x]
         values, kept = self._read(order)
         start = 0

@@ -12,7 +12,7 @@ from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.image_cells import to_pictures
 from warmstart.data.image_store import ImageStore
 from warmstart.data.numbers import to_names, to_numbers
-from warmstart.data.own_splits import parts_of, read_own_splits
+from warmstart.data.own_splits import parts_of, read_own_splits, shifts_of
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.splits import check_classes
 from warmstart.data.table import strata_of
@@ -23,7 +23,7 @@ class ImageTable:
     """Classes, several labels or real values, as the objective asks.
 
     A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
-    15 % of these each. Rows without a target serve pretraining alone.
+    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
 
     Args:
         root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder that `datasets` reads or has saved, or a hub name.
@@ -88,6 +88,8 @@ class ImageTable:
         parts = parts_of(split, frames, self.root, self.split_seed, lambda train: self._strata(table.iloc[train]))
         rows = (Rows(numbers[index], None if y is None else y[index]) for index in parts)
         splits = Splits(*rows, labels=labels, unlabelled=Rows(spare) if len(spare) else None)
+        if target is not None:
+            splits.shifts = {name: Rows(numbers[index], y[index]) for name, index in shifts_of(split).items()}
         return self.store.fill(splits, pictures)
 
     def preprocessor(self) -> Preprocessor:

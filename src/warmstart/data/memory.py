@@ -82,6 +82,7 @@ class MemoryDataModule(pl.LightningDataModule):
         self.raw, self.raw_test = training.x, splits.test.x
         self.shown = splits.validation.take(evenly(len(splits.validation), SHOWN)).x
         chosen = {"train": training, "validation": splits.validation, "test": splits.test}
+        chosen |= {f"test_{name}": rows for name, rows in splits.shifts.items()}
         for name, rows in chosen.items():
             is_shared = is_alike and (name != "train" or like.subset == self.subset)
             self.parts[name] = like.parts[name] if is_shared else self.encode(rows)
@@ -126,6 +127,11 @@ class MemoryDataModule(pl.LightningDataModule):
         """How many rows each part has."""
         return {name: len(x) for name, (x, _) in self.parts.items()}
 
+    @property
+    def test_parts(self) -> list[str]:
+        """The test split, and then each shifted one, `test_<shift>`."""
+        return [name for name in self.parts if name.split("_")[0] == "test"]
+
     def train_dataloader(self) -> GatherLoader:
         """Shuffled anew every epoch; always the same batches when overfitting on purpose."""
         if self.trainer is not None and self.trainer.overfit_batches:
@@ -142,11 +148,15 @@ class MemoryDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> GatherLoader:
         """In order."""
-        return GatherLoader(*self.parts["validation"], self.held_out_batch)
+        return self.held_out("validation")
 
     def test_dataloader(self) -> GatherLoader:
-        """In order."""
-        return GatherLoader(*self.parts["test"], self.held_out_batch)
+        """In order, the test split alone."""
+        return self.held_out("test")
+
+    def held_out(self, part: str) -> GatherLoader:
+        """A part's rows in order."""
+        return GatherLoader(*self.parts[part], self.held_out_batch)
 
 
 def evenly(rows: int, count: int) -> np.ndarray:

@@ -13,10 +13,11 @@ from warmstart.data.splits import split_rows
 from warmstart.data.texts import read_splits
 
 HELD_OUT = ("validation", "test")
+SHIFT = "test_"  # what begins the name of a shifted test split
 
 
 def read_own_splits(root: str, config: str | None) -> dict[str, pd.DataFrame]:
-    """The tables of the splits train, validation and test; where there is one split only, it is train.
+    """The tables of the splits train, validation, test and test_<shift>; where there is one split only, it is train.
 
     Args:
         root: as `read_splits`.
@@ -30,7 +31,8 @@ def read_own_splits(root: str, config: str | None) -> dict[str, pd.DataFrame]:
         raise UserError(f"data.root={root} has no split train: it has {', '.join(frames)}")
     if len(frames) == 1:
         return {"train": next(iter(frames.values()))}
-    return {name: frames[name] for name in ("train", *HELD_OUT) if name in frames}
+    shifts = [name for name in frames if name.startswith(SHIFT)]
+    return {name: frames[name] for name in ("train", *HELD_OUT, *shifts) if name in frames}
 
 
 def parts_of(
@@ -59,3 +61,13 @@ def parts_of(
     spare = [part.x for part, index in zip((cut.validation, cut.test), held_out) if len(index)]
     held_out = [index if len(index) else part.x for part, index in zip((cut.validation, cut.test), held_out)]
     return [np.sort(np.concatenate([cut.train.x, *spare])), *held_out]
+
+
+def shifts_of(split: np.ndarray) -> dict[str, np.ndarray]:
+    """The row numbers of each shifted test split, by what follows `test_` in its name.
+
+    Args:
+        split: the name of each row's split (N,).
+    """
+    names = sorted({name for name in split if name.startswith(SHIFT)})
+    return {name.removeprefix(SHIFT): np.flatnonzero(split == name) for name in names}

@@ -12,6 +12,7 @@ import pandas as pd
 import soundfile
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
+from warmstart.data.background_noise import with_noise
 from warmstart.data.manifest import sounds_of
 from warmstart.data.texts import place, read_splits
 from warmstart.data.transcripts import alphabet, spelled
@@ -19,6 +20,7 @@ from warmstart.data.transcripts import alphabet, spelled
 FILE = Path(__file__).parent / "files" / "spoken_digits.ogg"
 SHA256 = "0ba9514af816ff57a814fa431a10b8a2f61d1af5a88751e5a43660ec1918065c"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NOISY = 10.0  # decibels that the noise behind a shifted recording is softer than it
 HELD_OUT = 5  # the recordings 0 to 4 of each digit and speaker are the official test split
 GAP = (0.0, 0.15)  # seconds between connected digits
 NOISE = 0.001  # standard deviation of what is heard there
@@ -32,6 +34,7 @@ class SpokenDigits:
     """1,200 recordings that come with the package, or all 3,000 by `root`.
 
     Validation is by recordings 0 to 4 of the speakers that train; where the official split tests on these, the last 5.
+    The recordings tested on are also tested with noise behind them (`noisy`).
 
     Args:
         frames: makes the preprocessor.
@@ -104,10 +107,10 @@ class SpokenDigits:
         if target == "category":
             column, labels = ("text", DIGITS) if self.classes == "word" else ("speaker", sorted(set(table.speaker)))
             numbers = [np.array([labels.index(name) for name in part[column]]) for part in parts]
-            return Splits(*map(rows_of, parts, numbers), labels=tuple(labels))
+            return shifted(*map(rows_of, parts, numbers), tuple(labels))
         if target == "text":
             labels = alphabet(parts[0].text, self.pieces)
-            return Splits(*(rows_of(part, spelled(part.text, labels, part.file)) for part in parts), labels=labels)
+            return shifted(*(rows_of(part, spelled(part.text, labels, part.file)) for part in parts), labels)
         return Splits(*(rows_of(part, None) for part in parts))
 
     def preprocessor(self) -> Preprocessor:
@@ -183,3 +186,9 @@ def shipped() -> pd.DataFrame:
 def rows_of(table: pd.DataFrame, y: np.ndarray | None) -> Rows:
     """Waveforms and targets."""
     return Rows(table[["audio", "rate", "file"]], y)
+
+
+def shifted(train: Rows, validation: Rows, test: Rows, labels: tuple[str, ...]) -> Splits:
+    """These parts, and the test recordings with noise behind them."""
+    spoilt = Rows(with_noise(test.x, NOISY, seed=0), test.y)
+    return Splits(train, validation, test, labels, shifts={"noisy": spoilt})

@@ -11,33 +11,46 @@ import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.texts import pick, place, read_splits, to_texts
+from warmstart.data.typos import with_typos
+from warmstart.data.whole_reviews import read_reviews
 
 LABELS = ("negative", "positive")
 NUMBERS = {0: 0, 1: 1, **{label: number for number, label in enumerate(LABELS)}}
 PARTS = ("train", "validation", "test")
+TYPOS = 0.2  # of the longer words
 
 
 class SST2:
     """The official parts: 6,920 sentences to train on, 872 to validate, 1,821 to test.
 
+    These are also tested with typing errors (`typos`).
+
     Args:
         tokenizer: makes the preprocessor.
         root: a hub name, or a local folder in the hub's layout, with columns `text` or `sentence`, and `label`.
+        reviews: the same, with columns `text` and `label`, of whole reviews to test on as well; None for none.
     """
 
     modality: ClassVar = "text"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, tokenizer: Callable[..., Preprocessor], root: str = "SetFit/sst2"):
-        self.tokenizer, self.root = tokenizer, root
+    def __init__(self, tokenizer: Callable[..., Preprocessor], root: str = "SetFit/sst2", reviews: str | None = None):
+        self.tokenizer, self.root, self.reviews = tokenizer, root, reviews
 
     def load(self, target: str | None) -> Splits:
         """Sentences and class numbers (N,).
 
         Raises:
-            UserError: a part or a column is missing, or a sentence has no label.
+            UserError: a part or a column is missing, or a sentence or a review has no label.
         """
-        return Splits(*(self._rows(name, target) for name in PARTS), labels=LABELS)
+        parts = [self._rows(name, target) for name in PARTS]
+        if target is None:
+            return Splits(*parts, labels=LABELS)
+        test = parts[-1]
+        shifts = {"typos": Rows(test.x.assign(text=with_typos(test.x.text, TYPOS, seed=0)), test.y)}
+        if self.reviews is not None:
+            shifts["reviews"] = read_reviews(self.reviews)
+        return Splits(*parts, labels=LABELS, shifts=shifts)
 
     def preprocessor(self) -> Preprocessor:
         """As the tokenizer is configured."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.numbers import to_names, to_numbers
-from warmstart.data.own_splits import parts_of, read_own_splits
+from warmstart.data.own_splits import parts_of, read_own_splits, shifts_of
 from warmstart.data.splits import check_classes
 from warmstart.data.table import strata_of
 from warmstart.data.texts import is_listed, pick, place, renumbered, to_texts
@@ -20,7 +20,7 @@ class TextTable:
     """Classes, real values, or tags of words, as the objective asks.
 
     A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
-    15 % of these each. Rows without a target serve pretraining alone.
+    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
 
     Args:
         tokenizer: makes the preprocessor.
@@ -78,6 +78,7 @@ class TextTable:
             split, frames, self.root, self.split_seed, lambda train: self._strata(table.target.iloc[train])
         )
         splits = Splits(*(rows.take(index) for index in parts), labels=labels, unlabelled=Rows(spare[rows.x.columns]))
+        splits.shifts = {} if target is None else {name: rows.take(index) for name, index in shifts_of(split).items()}
         return renumbered(splits)
 
     def preprocessor(self) -> Preprocessor:

@@ -127,13 +127,13 @@ def _parsed(line: str, number: int) -> Any:
         raise ValueError(f"line {number} is not JSON ({error})") from error
 
 
-def read_splits(root: str, config: str | None = None) -> dict[str, pd.DataFrame]:
+def read_splits(root: str, config: str | None = None, option: str = "data.root") -> dict[str, pd.DataFrame]:
     """The tables of a data set by the names of its splits; a file is one split, `all`.
 
     Class numbers that have names become those; -1, which is no class, becomes None.
 
     Args:
-        root: a file that `read_file` reads, a folder that `datasets` reads or has saved, or a name on the hub.
+        root: what `option` is set to: a file for `read_file`, a folder `datasets` reads or has saved, or a hub name.
         config: of a hub name that has several.
 
     Raises:
@@ -143,7 +143,7 @@ def read_splits(root: str, config: str | None = None) -> dict[str, pd.DataFrame]
     if path.is_file():
         return {"all": read_file(path)}
     if not path.is_dir() and (root.count("/") != 1 or root.startswith((".", "/")) or path.suffix.lower() in TABLES):
-        raise UserError(f"data.root={root}: there is no such file or folder")
+        raise UserError(f"{option}={root}: there is no such file or folder")
     import datasets
 
     datasets.disable_progress_bars()
@@ -162,12 +162,12 @@ def read_splits(root: str, config: str | None = None) -> dict[str, pd.DataFrame]
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         reason = " ".join(str(cause).split())[:200]
         tables = sorted(file for file in path.glob("*") if file.suffix.lower() in TABLES) if path.is_dir() else []
-        advice = f"give the table itself, data.root={tables[0]}" if tables else "give a local copy's folder"
-        raise UserError(f"data.root={root} cannot be loaded ({reason}); {advice}") from error
-    splits = found if isinstance(found, dict) else {"all": found}
-    frames = {str(name): _named(part) for name, part in splits.items() if len(part)}
+        advice = f"give the table itself, {option}={tables[0]}" if tables else "give a local copy's folder"
+        raise UserError(f"{option}={root} cannot be loaded ({reason}); {advice}") from error
+    splits = (found if isinstance(found, dict) else {"all": found}).items()
+    frames = {str(name): _named(part) for name, part in splits if len(part)}
     if not frames:
-        raise UserError(f"data.root={root} has no rows")
+        raise UserError(f"{option}={root} has no rows")
     return frames
 
 
@@ -244,7 +244,7 @@ def is_listed(column: pd.Series) -> bool:
 
 def renumbered(splits: Splits) -> Splits:
     """The same splits, the rows of each part numbered from 0."""
-    for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
+    for rows in (splits.train, splits.validation, splits.test, splits.unlabelled, *splits.shifts.values()):
         if rows is not None:
             rows.x = rows.x.reset_index(drop=True)
     return splits

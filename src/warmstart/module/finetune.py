@@ -45,6 +45,7 @@ class FinetuneModule(LeanModule):
         self.monitor = objective.monitor
         self.train_loss, self.held_out_loss = RunningMean(), RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
+        self.test_part = "test"
         self.test_scores: list[Tensor | None] = []
 
     @property
@@ -115,9 +116,10 @@ class FinetuneModule(LeanModule):
         return output.outputs
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Add a batch to loss, metrics and `test_scores`; return the outputs (B, C)."""
+        """Add a batch to loss, metrics and, of the test split itself, `test_scores`; return the outputs (B, C)."""
         outputs = self.validation_step(batch, batch_idx)
-        self.test_scores.append(self.objective.scores(outputs, batch.y))
+        if self.test_part == "test":
+            self.test_scores.append(self.objective.scores(outputs, batch.y))
         return outputs
 
     def on_validation_epoch_end(self) -> None:
@@ -125,8 +127,8 @@ class FinetuneModule(LeanModule):
         self._log_held_out("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log test/loss and test/<metric>."""
-        self._log_held_out("test")
+        """Log loss and metrics of `test_part`: test/loss or, of a shifted split, test_<shift>/loss."""
+        self._log_held_out(self.test_part)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Rates as the strategy says."""

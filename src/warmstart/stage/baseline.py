@@ -33,7 +33,7 @@ KINDS = ("majority", "linear")
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Fit on the labelled rows, choose the regularization on validation, measure on the test split once.
+    """Fit on the labelled rows, choose the regularization on validation, measure on the test splits once.
 
     Args:
         config: data, objective and loss of a finetuning config, and `baseline`: majority or linear.
@@ -51,9 +51,11 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     note_data(run, config, data)
     with run.recording():
         model, metrics = choose(config.baseline, target, objective, data)
-        outputs, y = predict(model, *scaled(data, "test"))
-        metrics |= measure(objective, outputs, y, "test")
-        save_scores(run, [objective.scores(outputs, y)])
+        for part in data.test_parts:
+            outputs, y = predict(model, *scaled(data, part))
+            metrics |= measure(objective, outputs, y, part)
+            if part == "test":
+                save_scores(run, [objective.scores(outputs, y)])
         cost = {"seconds": time.monotonic() - started, "steps": 0, "examples": data.rows["train"]}
         run.update(metrics=metrics, cost={**cost, "peak_memory_mb": peak_memory_mb()})
     return run

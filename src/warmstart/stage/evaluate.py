@@ -11,13 +11,14 @@ from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find
 from warmstart.stage import parts
+from warmstart.stage.measure import measure
 from warmstart.stage.restore import restore
 from warmstart.stage.train import check_data, note_data, runs_folder
 from warmstart.trainer.build import build_trainer
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Test the run that `run=` names, on the test split of its own data."""
+    """Test the run that `run=` names, on the test split of its own data and on each shifted one."""
     finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment)
     screen.say(f"evaluating {finetuned.path}")
     theirs = finetuned.config(tuple(config.trust))
@@ -29,8 +30,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
         trainer = build_trainer(theirs.trainer, run.path, None, [])
-        trainer.test(module, datamodule=data, verbose=False)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = measure(trainer, module, data)
         run.update(metrics=metrics)
     rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
     screen.table(f"evaluate {config.experiment}: {data.rows['test']:,} test rows", ("metric", "value"), rows)

@@ -22,6 +22,7 @@ from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
+from warmstart.stage.measure import measure
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
@@ -58,9 +59,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         if hasattr(module.strategy, "settle"):
             module.strategy.settle(module.backbone)
         if config.test:
-            trainer.test(module, datamodule=data, verbose=False)
-            results = trainer.callback_metrics.items()
-            metrics |= {name: float(value) for name, value in results if name.startswith("test/")}
+            metrics |= measure(trainer, module, data)
             save_scores(run, module.test_scores)
         if start is not None:
             run.note(cka=linear_cka(start, pooled_features(module, rows)))

@@ -30,7 +30,7 @@ from warmstart.trainer.stopping import StopBetweenBatches
 class Job:
     """One of the runs that are trained together.
 
-    `last` and `best` hold its metrics at the end and at the best validation, `test` those of the test set, `scores` one
+    `last` and `best` hold its metrics at the end and at the best validation, `test` those of tests, `scores` one
     value per test example, `start` the features before the first step. One with an `error` takes no further part, one
     that is `over` no further steps; `steps` is how far it came.
     """
@@ -104,9 +104,10 @@ class Lockstep:
             self.validate(self.step)
         self.stack.restore()
         if self.jobs[0].config.get("test"):
-            for _, job, values in self.evaluate("test", self.data.test_dataloader(), self.sound):
-                job.log(values, self.step if job.steps is None else job.steps)
-                job.test = values
+            for part in self.data.test_parts:
+                for _, job, values in self.evaluate(part, self.data.held_out(part), self.sound):
+                    job.log(values, self.step if job.steps is None else job.steps)
+                    job.test |= values
 
     def train_epoch(self) -> None:
         """One pass over the training rows, or as much of it as is left to do."""

@@ -24,6 +24,7 @@ from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.ingredients import State, read_run, read_sweep, start_state
+from warmstart.stage.measure import measure
 from warmstart.stage.restore import restore
 from warmstart.stage.train import check_data, note_data, runs_folder
 from warmstart.trainer.build import build_trainer
@@ -110,10 +111,10 @@ class Mixer:
         return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
     def test(self) -> dict[str, float]:
-        """The test/ metrics of the module as it is; the scores of its examples are written down."""
-        self.trainer.test(self.module, datamodule=self.data, verbose=False)
+        """The test metrics of the module as it is; the scores of its examples are written down."""
+        metrics = measure(self.trainer, self.module, self.data)
         save_scores(self.run, self.module.test_scores)
-        return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        return metrics
 
 
 def mix(states: Sequence[State], shares: Sequence[float]) -> State:

@@ -221,7 +221,7 @@ def examples(batches: int, per_epoch: float, data: MemoryDataModule) -> int:
 def _results(metrics: dict[str, float], last: dict[str, float], best: dict[str, float]) -> dict[str, float]:
     results = {f"best/{name}": value for name, value in best.items() if name.startswith("val/")}
     results |= {f"last/{name}": value for name, value in last.items() if name.startswith("val/")}
-    return results | {f"best/{name}": value for name, value in metrics.items() if name.startswith("test/")}
+    return results | {f"best/{name}": value for name, value in metrics.items() if name.startswith(("test/", "test_"))}
 
 
 def show(run: RunFolder) -> None:

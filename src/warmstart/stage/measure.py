@@ -1,0 +1,25 @@
+"""The metrics of a finetuned model on the test split, and apart from them those on each shifted one."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+from warmstart.data.module import TaskDataModule
+from warmstart.module.finetune import FinetuneModule
+
+
+def measure(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -> dict[str, float]:
+    """Metrics named `test/<metric>`, and `test_<shift>/<metric>` where the data has shifted test splits.
+
+    What watches the trainer, and `module.test_scores`, see the test split alone.
+    """
+    watchers, metrics = trainer.callbacks, {}
+    try:
+        for part in data.test_parts:
+            module.test_part = part
+            trainer.test(module, data.held_out(part), verbose=False)
+            metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+            trainer.callbacks = []
+    finally:
+        trainer.callbacks = watchers
+    return metrics
