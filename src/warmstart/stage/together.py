@@ -33,7 +33,8 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
     """Finetune or pretrain all `configs`, whose run folders are open; each ends with status done or failed.
 
     A job that fails does not stop the others, and its error is not raised. There are no checkpoints: a group that is
-    killed starts anew. `cost.seconds` is the group's wall time divided by the number of its jobs, `cost.peak_memory_mb` its whole peak.
+    killed starts anew. `cost.seconds` is the group's wall time divided by the number of its jobs, `cost.together`, and
+    `cost.peak_memory_mb` the peak of the group.
 
     Args:
         configs: composed configs of one stage that differ in the numbers of `sweep.plan.NUMBERS` only.
@@ -175,6 +176,7 @@ def end(job: Job, group: Lockstep, seconds: float) -> None:
             "steps": steps,
             "examples": examples(steps, group.per_epoch, job.data),
             "peak_memory_mb": peak_memory_mb(),
+            "together": len(group.jobs),
         }
         job.run.note(cost=cost)
         if job.logger is not None:
