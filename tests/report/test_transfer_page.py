@@ -182,7 +182,7 @@ def test_the_text_says_the_same(folder: Path, report: dict):
         assert f"## {heading}\n" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     heads = [table.splitlines()[0] for table in tables]
-    assert [head.split("|")[1].strip() for head in heads] == ["labels"] * 2 + ["arm"] * 5 + ["run"]
+    assert [head.split("|")[1].strip() for head in heads] == ["labels"] * 2 + ["arm"] * 6 + ["run"]
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1

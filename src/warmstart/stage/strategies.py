@@ -34,7 +34,7 @@ def with_strategies(config: DictConfig) -> DictConfig:
     """
     asked = config.transfer.arms
     asked = [asked] if asked == ALL else asked
-    if not isinstance(asked, ListConfig | list):
+    if not isinstance(asked, ListConfig | list) or all(is_whole(config, word) for word in asked):
         return config
     known = options()
     others = [name for name in known if name not in (REFERENCE, CONTROL)]
@@ -68,7 +68,7 @@ def options() -> list[str]:
 
 def is_whole(config: DictConfig, name: str) -> bool:
     """Whether `config.arm` has an arm of this name that stands by itself."""
-    own = config.arm.get(name) or {}
+    own = config.arm.get(str(name)) or {}
     return "init" in own or "baseline" in own
 
 
