@@ -79,6 +79,7 @@ RULES: dict[str, Rule] = {
     "trainer.limit_val_batches": (NUMBER, lambda value: value > 0, "above 0: the best checkpoint is chosen by it"),
     "trainer.limit_train_batches": (NUMBER, lambda value: value > 0, "above 0"),
     "trainer.devices": (int, lambda value: value == 1, "1: a run uses one device"),
+    "transfer.start": (str, bool, "pretrained, hf:NAME_OR_DIR or a run folder"),
     "transfer.seeds": COUNT,
     "transfer.pretrain_seeds": COUNT,
     "transfer.tune": (int, lambda value: value >= 0, "a whole number, 0 or more"),

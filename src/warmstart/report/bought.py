@@ -104,8 +104,9 @@ def time_to_target(transfer: Transfer, arm: str, against: str) -> list[dict[str,
             others = [step * per_step(control, unit) for step, (_, control) in zip(theirs, both)]
             entry[unit], entry[f"{unit}_against"] = finite(statistics.median(mine)), finite(statistics.median(others))
             saved = statistics.fmean(others) - statistics.fmean(mine)
-            cost = sum(base["cost"][unit] for base in transfer.bases) / max(1, len(transfer.bases))
-            entry[f"tasks_to_pay_back_{unit}"] = cost / saved if saved > 0 else None
+            if transfer.bases:
+                cost = statistics.fmean(base["cost"][unit] for base in transfer.bases)
+                entry[f"tasks_to_pay_back_{unit}"] = cost / saved if saved > 0 else None
         found.append(entry)
     return found
 

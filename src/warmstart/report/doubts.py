@@ -14,6 +14,9 @@ def checks(transfer: Transfer) -> dict[str, Any]:
     """Weights loaded, feature change, overlap of the data, and fit by arm, as plain JSON."""
     warm = [run for run in transfer.runs if run.record.get("transfer")]
     parents = {base["id"]: base.get("weights_sha256") for base in transfer.bases}
+    if not parents:  # the arms start from weights that were there before
+        started = (run.record.get("parent") or {} for run in warm)
+        parents = {one.get("path"): one.get("weights_sha256") for one in started if one.get("path")}
     return {
         "parents": [{"id": name, "weights_sha256": digest} for name, digest in parents.items()],
         "fraction_loaded": min((run.record["transfer"]["fraction"] for run in warm), default=None),

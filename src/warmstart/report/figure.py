@@ -6,11 +6,11 @@ import html
 import io
 import math
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import starmap
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from warmstart.report.runs import Labels
-from warmstart.report.verdicts import BUDGET_WORDS
 
 # Okabe and Ito's colours, told apart by people with any kind of colour vision.
 BLUE, RED, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -26,9 +25,10 @@ INK = "#1b1f25"
 COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, INK)
 MARKERS = "osD^vPX<"
 LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
-VERDICT_LOOKS = {"helps": (BLUE, "^"), "hurts": (RED, "v"), "equivalent": (GREEN, "s"), "cannot tell": (INK, "o")}
 WIDTH = 4.2
-NAME_LENGTH, TITLE_LENGTH = 40, 44
+ASIDE = 0.36  # how far from its label count the first and last of many arms stand
+POINTS = {"linestyle": "none", "markersize": 4}
+NAME_LENGTH = 40
 STYLE = {
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
@@ -92,16 +92,22 @@ def words(place: str, value: float, interval: Interval) -> str:
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """The colour, marker and line of each arm, the same in all figures."""
+    """The colour, marker and line of each arm, the same in all figures; hollow where colours come round again."""
     return {
         arm: {
             "color": COLOURS[index % len(COLOURS)],
             "marker": MARKERS[index % len(MARKERS)],
             "linestyle": LINES[index % len(LINES)],
             "zorder": 3 - index / 100,
+            **({"markerfacecolor": "none"} if index >= len(COLOURS) else {}),
         }
         for index, arm in enumerate(arms)
     }
+
+
+def is_crowded(arms: Sequence[str]) -> bool:
+    """Whether there are more arms than colours, so that bands would hide each other."""
+    return len(arms) > len(COLOURS)
 
 
 def tick(labels: Labels) -> str:
@@ -119,75 +125,43 @@ def arms_of(report: dict[str, Any]) -> dict[str, list[Row]]:
 
 
 def label_curve(figure: Figure, report: dict[str, Any], looks: dict[str, Look]) -> None:
-    """Score against labels: mean and 95 % band of each arm."""
+    """Score against labels: mean and 95 % band of each arm; bars side by side where there are many arms."""
     axes = figure.subplots()
     counts = list(dict.fromkeys(row["labels_per_class"] for row in report["table"]))
+    crowded = is_crowded(list(looks))
+    aside = dict(zip(looks, np.linspace(-ASIDE, ASIDE, len(looks)) if crowded else np.zeros(len(looks))))
     for arm, rows in arms_of(report).items():
-        places, means = [counts.index(row["labels_per_class"]) for row in rows], [row["mean"] for row in rows]
-        axes.plot(places, means, label=shortened(arm), **looks[arm])
-        band(axes, places, means, [row["interval"] for row in rows], looks[arm]["color"])
+        places = [counts.index(row["labels_per_class"]) + aside[arm] for row in rows]
+        means = [row["mean"] for row in rows]
+        axes.plot(places, means, label=shortened(arm), **{**looks[arm], **(POINTS if crowded else {})})
+        band(axes, places, means, [row["interval"] for row in rows], looks[arm]["color"], crowded)
+    if crowded:
+        figure.set_figheight(4)
+        axes.grid(axis="x", visible=False)
+        for edge in range(1, len(counts)):
+            axes.axvline(edge - 0.5, color=INK, alpha=0.15, linewidth=0.8)
     axes.set_xticks(range(len(counts)), map(tick, counts))
     axes.set_xlabel("labelled rows per class" if isinstance(counts[0], int) else "labels")
     axes.set_ylabel(report["metric"])
     legend(figure, axes)
 
 
-def band(axes: Axes, places: list[float], means: list[float], intervals: list[Interval], colour: str) -> None:
-    """The intervals that are known: as a band, or as a bar where there is only one place."""
+def band(
+    axes: Axes, places: list[float], means: list[float], intervals: list[Interval], colour: str, bars: bool = False
+) -> None:
+    """The intervals that are known: as a band, or as bars where that is asked or there is only one place."""
     known = [
         (place, *(mean if end is None else end for end in found))
         for place, mean, found in zip(places, means, intervals)
     ]
-    if len(known) > 1:
+    if len(known) > 1 and not bars:
         axes.fill_between(*zip(*known), color=colour, alpha=0.15, linewidth=0)
     else:
         axes.vlines(*zip(*known), color=colour)
 
 
-def comparisons(report: dict[str, Any]) -> dict[str, list[Row]]:
-    """The verdicts by what they compare."""
-    groups: dict[str, list[Row]] = {}
-    for row in report["verdicts"]:
-        groups.setdefault(f"{row['arm']} against {row['against']}, {BUDGET_WORDS[row['budget']]}", []).append(row)
-    return groups
-
-
-def forest(figure: Figure, report: dict[str, Any]) -> None:
-    """Paired differences with their intervals and verdicts, by comparison, beside 0 and the margin."""
-    axes, margin = figure.subplots(), report["rules"]["margin"]
-    place, ticks = 0.0, {}
-    for title, rows in comparisons(report).items():
-        lines = textwrap.wrap(title, TITLE_LENGTH)
-        axes.text(0, place, "\n".join(lines), va="top", weight="bold", transform=axes.get_yaxis_transform())
-        place += 0.8 * len(lines) + 0.6
-        reach = place - 0.5, place + len(rows) - 0.5
-        axes.fill_betweenx(reach, -margin, margin, color=INK, alpha=0.1, linewidth=0)
-        axes.vlines(0, *reach, color=INK, linewidth=0.8)
-        for row in rows:
-            difference(axes, place, row)
-            ticks[place] = f"{tick(row['labels'])} label{'' if row['labels'] == 1 else 's'}"
-            place += 1
-    axes.set_ylim(place - 0.4, -0.2)
-    axes.set_yticks(list(ticks), ticks.values())
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"difference in {report['metric']}, right of 0 is better")
-    figure.set_figheight(0.8 + 0.2 * place)
-
-
-def difference(axes: Axes, place: float, row: dict[str, Any]) -> None:
-    """A line of a forest: difference, interval and verdict."""
-    colour, marker = VERDICT_LOOKS.get(row["verdict"], (INK, "x"))
-    if row["interval"][0] is not None:
-        axes.hlines(place, *row["interval"], color=colour)
-    if row["difference"] is not None:
-        axes.plot(row["difference"], place, color=colour, marker=marker, markersize=6)
-    axes.text(1.02, place, row["verdict"] or "no verdict", va="center", transform=axes.get_yaxis_transform())
-
-
 def against_time(figure: Figure, lines: dict[str, dict[str, Any]], goal: dict[str, Any] | None, metric: str) -> None:
-    """Validation score against steps and against seconds: mean and 95 % band of each arm.
+    """Validation score against steps and against seconds: mean and 95 % band of each arm, of two if there are many.
 
     Args:
         figure: to draw on.
@@ -198,11 +172,12 @@ def against_time(figure: Figure, lines: dict[str, dict[str, Any]], goal: dict[st
     figure.set_figheight(4.4)
     panels = figure.subplots(2, 1, sharey=True)
     for axes, unit in zip(panels, ("steps", "seconds")):
-        for arm, line in lines.items():
+        for number, (arm, line) in enumerate(lines.items()):
             curve, colour = line["curve"], line["look"]["color"]
             x = (curve.index.to_numpy() + 1) * line["pace"][unit]
             axes.plot(x, curve["mean"], label=shortened(arm), markevery=max(1, len(x) // 8), **line["look"])
-            axes.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+            if number < 2 or not is_crowded(list(lines)):
+                axes.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
         if goal:
             axes.axhline(goal["level"], color=INK, linestyle=":", label=shortened(f"best of {goal['against']}"))
             if goal[unit] is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from warmstart import screen
 from warmstart.report import bought, doubts, verdicts
+from warmstart.report.costs import cost_table, costs
 from warmstart.report.length import length_curve
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.transfer_page import write_page
@@ -44,6 +45,7 @@ def summarise(transfer: Transfer) -> dict[str, Any]:
         "verdicts": judged,
         "rules": transfer.rules,
         "tuning": tuning(transfer),
+        "costs": costs(transfer),
         "labels_saved": [],
         "time_to_target": [],
         "pretraining_length": length_curve(transfer),
@@ -155,6 +157,8 @@ def show(report: dict[str, Any]) -> None:
             screen.table(title(report, budget), *grid(report["tables"][budget]))
     if report["verdicts"]:
         screen.table("Verdicts (differences are paired by seed; positive is better)", *verdict_grid(report))
+    if report["costs"]:
+        screen.table("What does each arm cost? (means over seeds)", *cost_table(report).values())
     if report["rules"]["tune"]:
         chosen = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in report["tuning"])
         screen.say(f"learning rates chosen on validation: {chosen}")

@@ -14,8 +14,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from warmstart.report import figure
+from warmstart.report import figure, forest
 from warmstart.report.bought import per_step
+from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.paired import FEWEST_UNITS
 from warmstart.report.runs import Transfer
@@ -46,10 +47,12 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         "word": report["headline"]["verdict"] or "no verdict",
         "sections": [section for section in sections if section],
         "means": means(report, budget),
+        "costs": cost_section(transfer, report),
         "checks": checks(report),
         "rates": rates(report),
         "fewest": FEWEST_UNITS,
         "unit": "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings",
+        "crowded": figure.is_crowded(transfer.arms),
         "budgets": {name: BUDGET_WORDS[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
         "settings": (folder / "config.yaml").read_text(),
@@ -116,13 +119,13 @@ def noise(report: Report) -> Section | None:
             for row in found
             if row["difference"] is not None
         ]
-        for title, found in figure.comparisons(report).items()
+        for title, found in forest.comparisons(report).items()
     }
     return {
         "name": "noise",
         "question": "Is the difference more than noise?",
         "answer": f"{len(rows)} comparisons: {', '.join(f'{count} {word}' for word, count in words)}.",
-        "figure": figure.svg("noise", partial(figure.forest, report=report), "paired differences", lines),
+        "figure": figure.svg("noise", partial(forest.forest, report=report), "paired differences", lines),
         "table": None,
     }
 
@@ -155,17 +158,17 @@ def sooner(transfer: Transfer, report: Report) -> Section | None:
         "question": "Does it get there sooner?",
         "answer": answer,
         "figure": figure.svg("time", paint, f"{metric}, {BUDGET_WORDS[budget]}", lines),
-        "table": time_table(report["time_to_target"]),
+        "table": time_table(report["time_to_target"], bool(transfer.bases)),
     }
 
 
-def time_table(found: list[dict[str, Any]]) -> Table | None:
-    """What it takes to validate as well as the control's best, and how many tasks pay back the pretraining."""
+def time_table(found: list[dict[str, Any]], is_paid: bool) -> Table | None:
+    """What it takes to validate as well as the control's best, and how many tasks pay back a pretraining of its own."""
     if not found:
         return None
     rows = [["runs that get there", *(f"{one['reached']} of {one['n']}" for one in found)]]
     rows += [[unit, *(f"{never(one[unit])} / {never(one[f'{unit}_against'])}" for one in found)] for unit in UNITS]
-    for unit in UNITS:
+    for unit in UNITS if is_paid else ():
         tasks = (one[f"tasks_to_pay_back_{unit}"] for one in found)
         rows.append([f"tasks, by {unit}", *(never(count and math.ceil(count)) for count in tasks)])
     return {"columns": ["labels", *(figure.tick(one["labels"]) for one in found)], "rows": rows}

@@ -37,13 +37,20 @@ class Sizes:
 
 
 def pretrainings(config: DictConfig) -> list[Job]:
-    """One pretraining, or several that differ in their seed."""
+    """One pretraining, or several that differ in their seed; none where no arm starts from it."""
+    if not has_pretraining(config):
+        return []
     whole = OmegaConf.to_container(config.pretrain, resolve=True)
     count = config.transfer.pretrain_seeds
     return [
         Job(pretraining_name(config, number), {}, {**whole, "seed": config.pretrain.seed + number})
         for number in range(count)
     ]
+
+
+def has_pretraining(config: DictConfig) -> bool:
+    """Whether some arm starts from the transfer's own pretraining."""
+    return any(needs(config, arm, config.seed) for arm in config.transfer.arms)
 
 
 def pretraining_name(config: DictConfig, index: int) -> str:
@@ -89,7 +96,8 @@ def planned(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[tuple[st
                 extend(own, budget, config, sizes, labels)
                 name = f"{arm}-{labels}-seed{seed}" if budget == "steps" else f"{arm}-{budget}-{labels}-seed{seed}"
                 yield name, {"arm": arm, "budget": budget, "labels_per_class": labels, "seed": seed}, own
-        if labels == config.transfer.labels[0] and "pretrained" in config.transfer.arms:
+        is_along = "pretrained" in config.transfer.arms and needs(config, "pretrained", seed) is not None
+        if is_along and labels == config.transfer.labels[0]:
             for number in range(1, config.pretrain.snapshots + 1):
                 arm = f"pretrained@{number}"
                 own = arm_config(config, "pretrained", str(base / SNAPSHOTS / str(number)), labels, seed)
@@ -99,7 +107,7 @@ def planned(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[tuple[st
 
 def needs(config: DictConfig, arm: str, seed: int) -> str | None:
     """The pretraining that a finetuning waits for."""
-    own = config.arm[arm.partition("@")[0]]
+    own = config.arm.get(arm.partition("@")[0]) or {}
     is_waiting = own.get("init") in ("pretrained", "shuffled") or own.get("preprocessor") == "pretrained"
     return pretraining_name(config, seed - config.seed) if is_waiting else None
 
@@ -118,7 +126,7 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
         UserError: there is no such arm.
     """
     if arm not in config.arm:
-        raise UserError(f"transfer.arms: there is no arm {arm}; there are: {', '.join(config.arm)}")
+        raise UserError(f"transfer.arms: there is no arm {arm}; there are: {', '.join(config.arm)}, and each strategy")
     shared = OmegaConf.to_container(config, resolve=True)
     own = OmegaConf.to_container(config.arm[arm], resolve=True)
     own.pop("against", None)

@@ -25,8 +25,9 @@ from warmstart.data.module import TaskDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
-from warmstart.stage.train import note_data, peak_memory_mb, runs_folder
+from warmstart.stage.train import note_data, runs_folder
 from warmstart.trainer.checkpoint import is_better
+from warmstart.trainer.memory import forget_peak_memory, peak_memory_mb
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularization, chosen on validation
 KINDS = ("majority", "linear")
@@ -39,6 +40,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         config: data, objective and loss of a finetuning config, and `baseline`: majority or linear.
         opened: the folder to run in, if not a new one.
     """
+    forget_peak_memory()
     started = time.monotonic()
     target = get_object(config.objective._target_).target
     if target in PLACES:

@@ -22,9 +22,10 @@ from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.batchable import check_config, check_model, check_stack
 from warmstart.stage.lockstep import Job, Lockstep
-from warmstart.stage.train import conclude, examples, note_data, peak_memory_mb
+from warmstart.stage.train import conclude, examples, note_data
 from warmstart.trainer.build import build_trainer
 from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.memory import forget_peak_memory, peak_memory_mb
 from warmstart.trainer.stopping import StopBetweenBatches
 
 
@@ -32,7 +33,8 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
     """Finetune or pretrain all `configs`, whose run folders are open; each ends with status done or failed.
 
     A job that fails does not stop the others, and its error is not raised. There are no checkpoints: a group that is
-    killed starts anew. `cost.seconds` is the group's wall time divided by the number of its jobs.
+    killed starts anew. `cost.seconds` is the group's wall time divided by the number of its jobs, `cost.together`, and
+    `cost.peak_memory_mb` the peak of the group.
 
     Args:
         configs: composed configs of one stage that differ in the numbers of `sweep.plan.NUMBERS` only.
@@ -119,6 +121,7 @@ def finish(group: Lockstep) -> Exception | None:
     Returns:
         What stopped the whole group, if that was not a signal; its jobs are left interrupted then.
     """
+    forget_peak_memory()
     started, failure = time.monotonic(), None
     try:
         group.signals.heed()
@@ -173,6 +176,7 @@ def end(job: Job, group: Lockstep, seconds: float) -> None:
             "steps": steps,
             "examples": examples(steps, group.per_epoch, job.data),
             "peak_memory_mb": peak_memory_mb(),
+            "together": len(group.jobs),
         }
         job.run.note(cost=cost)
         if job.logger is not None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ from warmstart.trainer.build import build_trainer, fit
 from warmstart.trainer.checkpoint import BestAndLast
 from warmstart.trainer.curves import Curves
 from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.memory import forget_peak_memory, peak_memory_mb
 from warmstart.trainer.patience import Patience
 from warmstart.trainer.progress import ProgressLines
 from warmstart.trainer.throughput import Throughput
@@ -68,8 +67,7 @@ def training(
     """
     last = run.path / "checkpoints" / "last.ckpt"
     resumed = last.is_file()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    forget_peak_memory()
     started, spent = time.monotonic(), (run.record.get("cost") or {}).get("seconds", 0.0)
     every = max(1, int(config.trainer.log_every_n_steps))
     with run.recording():
@@ -198,14 +196,6 @@ def settings(config: DictConfig) -> dict[str, Any]:
         "label_fraction": config.data.get("label_fraction") or 1.0,
         "seed": config.seed,
     }
-
-
-def peak_memory_mb() -> float:
-    """Peak memory of the device, or of this process where there is no accelerator, in MB (1e6 bytes)."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def examples(batches: int, per_epoch: float, data: MemoryDataModule) -> int:

@@ -23,10 +23,21 @@ from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, Manifest
 from warmstart.run.seal import check_seal, write_seal
 from warmstart.stage import parts, tuning
-from warmstart.stage.arms import BUDGETS, PRETRAINING, Sizes, arm_config, budget_of, finetunings, pretrainings
+from warmstart.stage.arms import (
+    BUDGETS,
+    PRETRAINING,
+    Sizes,
+    arm_config,
+    budget_of,
+    finetunings,
+    has_pretraining,
+    pretrainings,
+)
 from warmstart.stage.fit import check_fit
+from warmstart.stage.given_start import with_start
 from warmstart.stage.leakage import find_overlap
 from warmstart.stage.start import find_start, given_preprocessor
+from warmstart.stage.strategies import with_strategies
 from warmstart.stage.train import runs_folder
 from warmstart.sweep import launch
 from warmstart.sweep.schedule import Rules
@@ -54,7 +65,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         manifest.check()
         check_seal(manifest, only_done=True)
     else:
-        config = without_baselines(config)
+        config = without_baselines(with_strategies(with_start(config)))
         facts = check_plan(config)
         run = opened or RunFolder.create(config, runs_folder(config))
     required, started = config.transfer.require, time.monotonic()
@@ -151,15 +162,17 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
     """Refuse what some arm could not do, before the pretraining is paid for.
 
     Returns:
-        For the record: sizes that budgets are computed from, and rows that the generic data shares with the test split.
+        For the record: sizes that budgets are computed from, and rows that the generic data shares with the test split,
+        None where there is no pretraining.
 
     Raises:
         UserError: an arm, a budget or a part does not fit.
     """
     check_settings(config)
-    check_fit(config.pretrain)
-    if config.backbone != config.pretrain.backbone:
-        raise UserError("backbone and pretrain.backbone differ, so no weights could be transferred")
+    if has_pretraining(config):
+        check_fit(config.pretrain)
+        if config.backbone != config.pretrain.backbone:
+            raise UserError("backbone and pretrain.backbone differ, so no weights could be transferred")
     for arm in config.transfer.arms:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
@@ -172,6 +185,8 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         [budget, len(labelled_subset(splits.train.y, splits.labels, 0, **budget_of(budget)))]
         for budget in config.transfer.labels
     ]
+    if not has_pretraining(config):
+        return {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None}
     start, _ = find_start(config.pretrain)
     generic = parts.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     overlap = {**find_overlap(generic, splits), "generic": parts.short_name(config.pretrain.data)}
@@ -201,6 +216,10 @@ def check_settings(config: DictConfig) -> None:
         raise UserError("transfer.budgets beyond steps are multiples of steps: give trainer.max_steps or max_epochs")
     if config.pretrain.data.pack is not None and chosen.budgets.get("total"):
         raise UserError("transfer.budgets.total counts rows, which blocks of pretrain.data.pack are not: leave it out")
+    if chosen.pretrain_seeds > 1 and not has_pretraining(config):
+        raise UserError(
+            f"transfer.pretrain_seeds={chosen.pretrain_seeds}: no arm starts from a pretraining; leave it out"
+        )
     if chosen.seeds % chosen.pretrain_seeds:
         raise UserError(
             f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "

@@ -1,9 +1,15 @@
-"""Large tensors without a trip to the operating system each time."""
+"""The memory of this process: large blocks kept for reuse, and the peak of a run."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import re
+import resource
 import sys
+from pathlib import Path
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -14,11 +20,41 @@ def keep_freed_memory() -> None:
     By default glibc maps and unmaps every block above 32 MiB, and the kernel clears its pages anew: on the CPU a step
     of a small ResNet took 1.3 to 1.7 times as long (docs/lab.md). See mallopt(3).
     """
+    ask_glibc("mallopt", M_MMAP_THRESHOLD, 1 << 30)
+    ask_glibc("mallopt", M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def forget_peak_memory() -> None:
+    """Begin to measure the peak anew, blocks kept for reuse given back, so that it is that of one run.
+
+    The process's own peak can be set back on Linux only: see clear_refs in proc(5).
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    ask_glibc("malloc_trim", 0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Peak memory of the device, or of this process where there is no accelerator, in MB (1e6 bytes)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def ask_glibc(name: str, *values: int) -> None:
+    """Call a function of the C library, where that is glibc; elsewhere, do nothing."""
     if not sys.platform.startswith("linux"):
         return
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        function = getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):
         return
-    mallopt(M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+    function(*values)
