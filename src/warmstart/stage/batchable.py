@@ -53,7 +53,7 @@ def check_config(config: DictConfig) -> None:
     if config.get("resume"):
         raise CannotBatch("resume= goes on with one run")
     if config.get("forgetting"):
-        raise CannotBatch("forgetting=true measures what its parent knew of one run at a time")
+        raise CannotBatch("forgetting=true measures what is left of a parent one run at a time")
     if config.get("snapshots"):
         raise CannotBatch("snapshots are kept of one run at a time")
     if "average" in config and build(config.average) is not None:
