@@ -67,6 +67,7 @@ RULES: dict[str, Rule] = {
     "trainer.min_steps": COUNT,
     "trainer.gradient_clip_val": AMOUNT,
     "patience": COUNT,
+    "forgetting": (bool, lambda value: True, "true or false"),
     "snapshots": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "trainer.accumulate_grad_batches": COUNT,
     "trainer.check_val_every_n_epoch": COUNT,

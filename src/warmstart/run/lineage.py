@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -91,3 +92,27 @@ def find(word: str, output_dir: Path, stage: str | tuple[str, ...], experiment: 
     if theirs != experiment:
         raise UserError(f"{word} is a run of experiment={theirs}, not of {experiment}: add experiment={theirs}")
     return run
+
+
+def home_of(parent: dict[str, Any] | None) -> RunFolder | None:
+    """The run that made the weights of a parent record; None where they are of no run, or it is no longer there."""
+    if parent is None or parent["id"] is None:
+        return None
+    homes = (path for path in Path(parent.get("path", "")).parents if (path / "run.json").is_file())
+    try:
+        run = RunFolder.open(next(homes))
+    except (StopIteration, UserError):
+        return None
+    return run if run.record["id"] == parent["id"] else None
+
+
+def ancestry(parent: dict[str, Any] | None) -> list[str]:
+    """What a model with this parent record comes from, the oldest first, as far back as run folders tell."""
+    names: list[str] = []
+    while parent is not None:
+        run = home_of(parent)
+        if run is None:
+            return [parent["id"] or parent["path"], *names]
+        names.insert(0, f"{run.record['stage']} {run.record['id']}")
+        parent = run.record.get("parent")
+    return names

@@ -52,6 +52,8 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch(f"feature_rows={config.feature_rows} are looked at one run at a time; add feature_rows=0")
     if config.get("resume"):
         raise CannotBatch("resume= goes on with one run")
+    if config.get("forgetting"):
+        raise CannotBatch("forgetting=true measures what is left of a parent one run at a time")
     if config.get("snapshots"):
         raise CannotBatch("snapshots are kept of one run at a time")
     if "average" in config and build(config.average) is not None:

@@ -18,10 +18,12 @@ from warmstart.module.similarity import ROWS, linear_cka, pooled_features
 from warmstart.run.folder import RunFolder
 from warmstart.run.hub import SHUFFLED
 from warmstart.run.identity import derive_seed
+from warmstart.run.lineage import TUNED, ancestry
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
+from warmstart.stage.forgetting import forgetting, remember
 from warmstart.stage.measure import measure
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
@@ -47,15 +49,21 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         config.init = same_start(config, resumed.record["parent"])
     data, module, lineage = assemble(config)
     check_interval(config.trainer, len(data.train_loader))
+    memory = remember(config, lineage["parent"])
     rows = data.sample("validation", ROWS)
     start = pooled_features(module, rows) if lineage["transfer"] else None
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
     run.update(**lineage)
+    if len(chain := ancestry(lineage["parent"])) > 1:
+        screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
     shown = [Projector(), Confusions(), Mistakes(), Mishearings(), Examples(), Players(), Alignments(), Views()]
     pictures = shown if config.pictures else []
-    with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
+    with (
+        forgetting(run, memory, module.backbone),
+        training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics),
+    ):
         if hasattr(module.strategy, "settle"):
             module.strategy.settle(module.backbone)
         if config.test:
@@ -96,8 +104,8 @@ def assemble(
         torch.default_generator.manual_seed(derive_seed(config.seed, "strategy"))
         strategy.prepare(backbone)
     objective = build_objective(config, backbone, data)
-    if start is not None and hasattr(objective, "take_over"):
-        transfer["head"] = load_head(objective, start)
+    if start is not None and (hasattr(objective, "take_over") or start.card["stage"] in TUNED):
+        transfer["head"] = load_head(objective, start, data.spec.labels)
     module = FinetuneModule(
         backbone,
         objective,

@@ -89,7 +89,7 @@ def assemble(
     lineage = {}
     if start is not None:
         transfer = load_start(backbone, start)
-        lineage = {"parent": parent, "transfer": {**transfer, "head": load_head(objective, start)}}
+        lineage = {"parent": parent, "transfer": {**transfer, "head": load_head(objective, start, data.spec.labels)}}
     module = PretrainModule(
         backbone,
         objective,

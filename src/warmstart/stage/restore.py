@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -14,13 +15,13 @@ from warmstart.run.saved import SavedModel, load_weights
 from warmstart.stage import parts
 
 
-def restore_parts(run: RunFolder, config: DictConfig) -> tuple[Backbone, Any, SavedModel]:
-    """Backbone and objective with their weights loaded, and what was read.
+def restore_parts(run: RunFolder, config: DictConfig, snapshot: Path | None = None) -> tuple[Backbone, Any, SavedModel]:
+    """Backbone and objective with their weights loaded, those of a snapshot where one is given, and what was read.
 
     Raises:
         UserError: a file is missing, damaged or changed, or a tensor does not fit.
     """
-    saved = SavedModel.open(run.path / "model", run)
+    saved = SavedModel.open(run.path / "model", run) if snapshot is None else SavedModel.open(snapshot)
     backbone = parts.build(config.backbone, spec=saved.spec)
     objective = parts.build(config.objective, backbone=backbone, spec=saved.spec, loss=parts.build_loss(config))
     load_weights(backbone, saved.weights, saved.name)

@@ -93,8 +93,8 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
     return transfer
 
 
-def load_head(objective: nn.Module, start: SavedModel) -> str:
-    """Go on with the start's head where it is of the same form as the objective's; say and return loaded or fresh.
+def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) -> str:
+    """Go on with the start's head where it is of the same form and for the same labels; say and return loaded or fresh.
 
     Whether a head with outputs of other names or in another order fits is up to an objective that can `take_over` one.
     """
@@ -102,13 +102,14 @@ def load_head(objective: nn.Module, start: SavedModel) -> str:
         is_taken = objective.take_over(start.head, start.spec.labels)
     else:
         own = {name: value.shape for name, value in objective.state_dict().items()}
-        is_taken = bool(own) and own == {name: value.shape for name, value in start.head.items()}
+        is_alike = own == {name: value.shape for name, value in start.head.items()}
+        is_taken = bool(own) and is_alike and start.spec.labels == labels
         if is_taken:
             load_weights(objective, start.head, f"{start.name} (head)")
     if is_taken:
         screen.say(f"the head is that of {start.name}")
         return "loaded"
-    screen.say(f"the head is a new one: {start.name} has none of this form", style="yellow")
+    screen.say(f"the head is a new one: {start.name} has none of this form for these labels", style="yellow")
     return "fresh"
 
 
