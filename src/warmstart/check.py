@@ -57,6 +57,7 @@ RULES: dict[str, Rule] = {
         "two numbers, 0 or more and below 1, such as [0.9,0.95]",
     ),
     **{f"scheduler.{name}": PART for name in ("warmup", "decay", "peak", "start", "final")},
+    "strategy.rate": POSITIVE,
     "average.decay": (NUMBER, lambda value: 0 < value < 1, "a number above 0 and below 1"),
     "average.start": (NUMBER, lambda value: 0 <= value < 1, "a share of the steps, 0 or more and below 1"),
     "average.every": COUNT,

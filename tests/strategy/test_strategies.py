@@ -145,7 +145,7 @@ def test_every_parameter_of_every_backbone_is_claimed_once_at_every_share_of_the
         assert set(module.scales) == {name for name, _ in module.named_parameters()}
         for progress in (0.0, 0.1, 0.3, 0.5, 0.9, 1.0):
             scales = {name: at(scale, progress) for name, scale in module.scales.items()}
-            assert all(0 <= scale <= 1 for scale in scales.values())
+            assert all(scale >= 0 for scale in scales.values())
             assert any(scales.values())
 
 
@@ -206,6 +206,19 @@ def test_blocks_open_from_the_top_and_depths_slow_down_towards_the_input():
     assert scales["backbone.position"] == 0.75**3
 
 
+@pytest.mark.parametrize("strategy", ["linear_probe", "bitfit", "norm_only"])
+def test_what_trains_alone_does_so_at_the_strategys_own_rate(strategy: str):
+    scales = make(strategy, "vit", rate=4.0)[0].scales
+    assert scales["objective.head.weight"] == 4
+    assert set(scales.values()) == {0, 4}
+
+
+def test_the_probe_of_lp_ft_has_a_rate_of_its_own_and_what_follows_has_not():
+    module, _ = make("lp_ft", "resnet", rate=10.0)
+    assert rates(module, "objective.head.weight") == pytest.approx([10, 20 / 3, 10 / 3, 1, 2 / 3, 1 / 3])
+    assert rates(module, "backbone.stem.0.weight") == pytest.approx([0, 0, 0, 1, 2 / 3, 1 / 3])
+
+
 def test_partial_trains_the_blocks_asked_for_and_no_more_than_there_are():
     module, _ = make("partial", "mlp", blocks=1, side="first")
     assert {name[:17] for name in module.trained if "backbone" in name} == {"backbone.layers.0"}
@@ -251,6 +264,7 @@ def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
         ("strategy=partial strategy.side=top", "strategy.side=top: must be first or last"),
         ("strategy=partial strategy.blocks=7", "strategy.blocks=7: backbone MLP has"),
         ("strategy=norm_only", "strategy=norm_only: backbone MLP has no norm layers"),
+        ("strategy=bitfit strategy.rate=0.0", "strategy.rate=0.0: must be a number above 0"),
         ("strategy=mixout strategy.p=1.0", "strategy.p=1.0: must be 0 or more and below 1"),
         ("strategy=l2_sp strategy.alpha=-1.0", "alpha=-1.0"),
         ("strategy=lp_ft +trainer.max_time=10", "strategy=lp_ft changes what trains at shares of the steps"),

@@ -6,8 +6,15 @@ from warmstart.contracts import Backbone, Scale
 
 
 class LinearProbe:
-    """The backbone stays as it is, statistics of its norm layers included."""
+    """The backbone stays as it is, statistics of its norm layers included.
+
+    Args:
+        rate: of the head, times that of the optimizer.
+    """
+
+    def __init__(self, rate: float = 1.0):
+        self.rate = rate
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """The backbone is frozen, the head trains."""
-        return [("backbone.*", 0.0), ("objective.*", 1.0)]
+        return [("backbone.*", 0.0), ("objective.*", self.rate)]

@@ -14,17 +14,21 @@ class LPFT:
     Args:
         probe: share of the run, above 0 and below 1.
         backbone_scale: the backbone's share of the learning rate, once it trains.
+        rate: of the head while it trains alone, times that of the optimizer.
     """
 
-    def __init__(self, probe: float = 0.5, backbone_scale: float = 1.0):
+    def __init__(self, probe: float = 0.5, backbone_scale: float = 1.0, rate: float = 1.0):
         if not 0 < probe < 1:
             raise UserError(f"strategy.probe={probe}: must be above 0 and below 1")
-        self.probe, self.backbone_scale = probe, backbone_scale
+        self.probe, self.backbone_scale, self.rate = probe, backbone_scale, rate
         self.restarts = (probe,)
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """The backbone waits, the head trains."""
-        return [("backbone.*", self._waiting), ("objective.*", 1.0)]
+        return [("backbone.*", self._waiting), ("objective.*", self._leading)]
 
     def _waiting(self, progress: float) -> float:
         return self.backbone_scale if progress >= self.probe else 0.0
+
+    def _leading(self, progress: float) -> float:
+        return 1.0 if progress >= self.probe else self.rate

@@ -9,8 +9,14 @@ class NormOnly:
     """Scales and biases of the backbone's norm layers, whose statistics move too, and the head train.
 
     Source: Frankle et al. (2021), "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in
-    CNNs", https://arxiv.org/abs/2003.00152. It asks for higher learning rates than full finetuning.
+    CNNs", https://arxiv.org/abs/2003.00152.
+
+    Args:
+        rate: of what trains, times that of the optimizer.
     """
+
+    def __init__(self, rate: float = 1.0):
+        self.rate = rate
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """What belongs to a module that calls itself a norm.
@@ -23,5 +29,5 @@ class NormOnly:
         if not trained:
             kind = type(backbone).__name__
             raise UserError(f"strategy=norm_only: backbone {kind} has no norm layers with parameters: choose another")
-        own = [(f"backbone.{name}", float(id(value) in trained)) for name, value in backbone.named_parameters()]
-        return [*own, ("objective.*", 1.0)]
+        own = [(f"backbone.{name}", self.rate * (id(value) in trained)) for name, value in backbone.named_parameters()]
+        return [*own, ("objective.*", self.rate)]
