@@ -74,7 +74,7 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     `data=[x:table,y:table]` gives the tasks other names. Unless they say otherwise, the objective has a head for each.
 
     Raises:
-        UserError: two tasks have the same name, a name is none, or there are several such lists.
+        UserError: there are fewer than two data sets or several lists, or a name is no name or given twice.
     """
     lists = [word for word in words if word.startswith("data=[")]
     if not lists:
@@ -86,18 +86,18 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     for entry in filter(None, (part.strip() for part in inner[1].split(","))):
         name, _, option = entry.rpartition(":")
         name = name or option
-        if not re.fullmatch(r"[A-Za-z]\w*", name):
-            raise UserError(
-                f"{lists[0]}: {name} is no name for a task: begin with a letter, go on with letters or digits"
-            )
+        if not re.fullmatch(r"[A-Za-z]\w*", name) or (CONF / name).is_dir():
+            raise UserError(f"{lists[0]}: {name} is no name for a task: give another, such as data=[x:{option},...]")
         if name in chosen:
             raise UserError(f"{lists[0]}: two tasks are called {name}: name them, such as data=[x:{option},y:{option}]")
         chosen[name] = option
+    if len(chosen) < 2:
+        raise UserError(f"{lists[0]}: name two or more data sets, such as data=[a,b]")
     spelled = ["data=several", *(f"+data@data.sources.{name}={option}" for name, option in chosen.items())]
     others = [word for word in words if word != lists[0]]
     if not any(word.startswith(("objective=", "stage=pretrain")) for word in others):
         spelled += ["objective=multitask", *(f"+objective.weights.{name}=1.0" for name in chosen)]
-    first = next((place for place, word in enumerate(words) if re.match(r"[+~\w]", word) and "=" in word))
+    first = next(place for place, word in enumerate(words) if re.match(r"[+~\w]", word) and "=" in word)
     return [*words[:first], *spelled, *(word for word in words[first:] if word != lists[0])]
 
 

@@ -141,7 +141,8 @@ def choices_to_repeat(config: DictConfig) -> list[str]:
     words = HydraConfig.get().overrides.task
     is_same = compose(f"experiment/{config.experiment}/finetune").data._target_ == config.data._target_
     kept = ("data", "backbone") if is_same or any(word.startswith("data=") for word in words) else ("backbone",)
-    return [word for word in words if word.startswith(kept) and not word.startswith(feeding)]
+    plain = {word: word.lstrip("+") for word in words}
+    return [word for word in words if plain[word].startswith(kept) and not plain[word].startswith(feeding)]
 
 
 def shape_of(backbone: DictConfig) -> type:
