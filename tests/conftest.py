@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import main, screen
 from warmstart.check import explain
+from warmstart.contracts import UserError
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet; a second thread only slows models this small
@@ -67,8 +68,9 @@ def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
         with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
             try:
                 typed = any(word.startswith("experiment=") for word in words)
-                status = main.run(compose("train", overrides=[*words, f"output_dir={folder}"]), typed)
-            except (HydraException, OmegaConfBaseException) as error:
+                spelled = main.spelled_out([*words, f"output_dir={folder}"])
+                status = main.run(compose("train", overrides=spelled), typed)
+            except (UserError, HydraException, OmegaConfBaseException) as error:
                 screen.error(explain(error))
                 status = main.USER_MISTAKE
         captured = capfd.readouterr()

@@ -46,6 +46,7 @@ RULES: dict[str, Rule] = {
     **{f"data.augment.{name}": PART for name in ("grey", "blur", "solarise", "erase")},
     "data.pack": (int, lambda value: value >= 8, "a whole number, 8 or more"),
     "data.separate": (bool, lambda value: True, "true or false"),
+    "data.sources": (dict, lambda value: len(value) > 1, "two or more data sets, such as data=[a,b]"),
     "data.tokenizer": (dict, bool, "a tokenizer: choose it by data/tokenizer=NAME"),
     "optimizer.lr": POSITIVE,
     "optimizer.weight_decay": AMOUNT,

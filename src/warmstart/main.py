@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -49,6 +50,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us instead of printing and leaving with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger().addHandler(logging.NullHandler())  # records go to a run's log, not to the screen
+    try:
+        sys.argv[1:] = spelled_out(sys.argv[1:])
+    except UserError as error:
+        screen.error(str(error))
+        sys.exit(USER_MISTAKE)
     for word in sys.argv[1:]:
         if re.fullmatch(r"[a-z_/]+=(null|)", word) and (CONF / word.partition("=")[0]).is_dir():
             screen.error(f"{word}: give a name, or leave the word out for what the experiment chooses")
@@ -60,6 +66,39 @@ def main() -> None:
         sys.exit(USER_MISTAKE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with `data=[a,b]` as Hydra is to compose it: each data set a task of its own.
+
+    `data=[x:table,y:table]` gives the tasks other names. Unless they say otherwise, the objective has a head for each.
+
+    Raises:
+        UserError: there are fewer than two data sets or several lists, or a name is no name or given twice.
+    """
+    lists = [word for word in words if word.startswith("data=[")]
+    if not lists:
+        return list(words)
+    inner = re.fullmatch(r"data=\[([^\[\]]*)\]", lists[0])
+    if inner is None or len(lists) > 1:
+        raise UserError(f"{lists[-1]}: give one list of data sets, such as data=[a,b]")
+    chosen: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in inner[1].split(","))):
+        name, _, option = entry.rpartition(":")
+        name = name or option
+        if not re.fullmatch(r"[A-Za-z]\w*", name) or (CONF / name).is_dir():
+            raise UserError(f"{lists[0]}: {name} is no name for a task: give another, such as data=[x:{option},...]")
+        if name in chosen:
+            raise UserError(f"{lists[0]}: two tasks are called {name}: name them, such as data=[x:{option},y:{option}]")
+        chosen[name] = option
+    if len(chosen) < 2:
+        raise UserError(f"{lists[0]}: name two or more data sets, such as data=[a,b]")
+    spelled = ["data=several", *(f"+data@data.sources.{name}={option}" for name, option in chosen.items())]
+    others = [word for word in words if word != lists[0]]
+    if not any(word.startswith(("objective=", "stage=pretrain")) for word in others):
+        spelled += ["objective=multitask", *(f"+objective.weights.{name}=1.0" for name in chosen)]
+    first = next(place for place, word in enumerate(words) if re.match(r"[+~\w]", word) and "=" in word)
+    return [*words[:first], *spelled, *(word for word in words[first:] if word != lists[0])]
 
 
 def run(config: DictConfig, typed: bool = True) -> int:

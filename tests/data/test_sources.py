@@ -24,6 +24,8 @@ SOURCES = sorted(
     if get_object(OmegaConf.load(path)._target_).modality not in ELSEWHERE
 )
 
+VECTORS = {"_target_": "warmstart.data.vectors.Vectors", "_partial_": True, "rows": 400}
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -50,6 +52,7 @@ def source(name: str, folder: Path):
         "image_folder": {"root": str(folder / "images"), "size": 8},
         "image_table": {"root": str(folder / "images" / "names.csv"), "image": "img", "target": "label", "size": 8},
         "vectors": {"rows": 400},
+        "several": {"sources": {name: {**VECTORS, "seed": seed} for seed, name in enumerate("ab")}},
     }
     if name == "cifar10":
         data = os.environ.get("WARMSTART_DATA")

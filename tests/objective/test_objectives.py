@@ -19,6 +19,8 @@ PLACES = ("span", "tags")  # targets that need real texts: tests of their own
 
 FEWER = {"vicreg": {"projection": 8}}  # of 8 examples, more features than that cannot all be uncorrelated
 
+LABELS = {"multitask": ("one/a", "one/b", "two/c")}
+
 
 def class_of(name: str) -> type:
     return get_object(OmegaConf.load(CONF / "objective" / f"{name}.yaml")._target_)
@@ -38,7 +40,7 @@ def set_up(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Batch]:
     torch.manual_seed(0)
     node = OmegaConf.load(CONF / "objective" / f"{name}.yaml")
     cls = class_of(name)
-    labels = () if cls.target is None else ("a", "b", "c")
+    labels = () if cls.target is None else LABELS.get(name, ("a", "b", "c"))
     spec = Spec("image", (1, 8, 8), labels, (1.0, 2.0, 3.0), (1.0, 1.0, 2.0))
     backbone = "vit" if cls.needs or cls.target == "text" else "mlp"
     x = torch.randn(8, 1, 8, 8).repeat(cls.views, 1, 1, 1)
@@ -82,7 +84,7 @@ def test_those_of_tasks_answer_in_plain_records_and_the_others_have_no_metrics(n
     if not hasattr(objective, "predict"):
         assert objective.metrics() == {}
         return
-    spec = Spec("image", (1, 8, 8), ("a", "b", "c"))
+    spec = Spec("image", (1, 8, 8), LABELS.get(name, ("a", "b", "c")))
     answers = objective.answer(objective.predict(backbone, batch), batch, spec)
     assert len(answers) == 8
     for metric in objective.metrics().values():

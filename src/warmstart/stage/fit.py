@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import UserError
 from warmstart.data.augment import Augment
-from warmstart.stage.parts import build_function, build_loss, shape_of, short_name, source_node
+from warmstart.stage.parts import build_function, build_loss, shape_of, short_name, source_node, source_type
 
 ABLE = {
     "hide": "can hide positions",
@@ -31,7 +31,8 @@ def check_fit(config: DictConfig) -> None:
     settled = ("backbone", "objective", "optimizer", "scheduler", "average")
     for node in (source_node(config), *(config[part] for part in settled if part in config)):
         build_function(node)
-    source, objective = (get_object(config[part]._target_) for part in ("data", "objective"))
+    source, objective = source_type(config.data), get_object(config.objective._target_)
+    offers = get_object(config.data._target_).offers
     names = {part: short_name(config[part]) for part in ("data", "objective", "backbone")}
     accepted = shape_of(config.backbone).modalities
     if source.modality not in accepted:
@@ -58,10 +59,10 @@ def check_fit(config: DictConfig) -> None:
             f"objective={names['objective']} predicts {words[predicts]}, and data={names['data']}, which is "
             f"{source.modality}, is made of {words[made_of]}"
         )
-    if objective.target is not None and objective.target not in source.offers:
+    if objective.target is not None and objective.target not in offers:
         raise UserError(
             f"objective={names['objective']} needs targets of kind {objective.target}, "
-            f"but data={names['data']} offers {' and '.join(sorted(source.offers)) or 'none'}"
+            f"but data={names['data']} offers {' and '.join(sorted(offers)) or 'none'}"
         )
     changes = OmegaConf.to_container(config.data.augment, resolve=True)
     augment = Augment(lambda x: x, source.modality, **changes)
@@ -104,7 +105,7 @@ def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:
 def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
     """Backbones that can do what an objective needs, or where the backbone is given, objectives that it can serve."""
     if "architecture" not in config.backbone:
-        return _backbones(get_object(config.data._target_).modality, needs)
+        return _backbones(source_type(config.data).modality, needs)
     able = _abilities(config.backbone)
     return _options("objective", lambda node: frozenset() < get_object(node._target_).needs <= able)
 

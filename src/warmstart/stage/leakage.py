@@ -13,6 +13,7 @@ from warmstart.contracts import Splits, UserError
 from warmstart.data.duplicates import find_duplicates
 from warmstart.data.module import GenericDataModule
 from warmstart.run.folder import RunFolder
+from warmstart.stage.parts import sources_of
 
 FEWEST_FEATURES = 30  # rows of fewer are near each other by chance
 
@@ -41,11 +42,15 @@ def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
 def warn_of_other_splits(config: DictConfig, pretraining: RunFolder) -> None:
     """Say so where a pretraining cut the same data set into other parts; nothing where its config cannot be read."""
     try:
-        theirs, ours = OmegaConf.load(pretraining.path / "config.yaml").data, config.data
+        theirs = OmegaConf.load(pretraining.path / "config.yaml").data
     except (OSError, YAMLError, OmegaConfBaseException):
         return
-    if any(theirs.get(key) != ours.get(key) for key in ("_target_", "root", "seed")):
-        return
+    for ours in sources_of(config.data).values():
+        if all(theirs.get(key) == ours.get(key) for key in ("_target_", "root", "seed")):
+            _compare(theirs, ours, pretraining)
+
+
+def _compare(theirs: DictConfig, ours: DictConfig, pretraining: RunFolder) -> None:
     for key in ("split_seed", "split", "test_speakers", "target", "config"):
         before, now = theirs.get(key), ours.get(key)
         if before != now:

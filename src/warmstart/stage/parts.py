@@ -40,7 +40,19 @@ def build_source(config: DictConfig) -> Source:
 def source_node(config: DictConfig) -> DictConfig:
     """The node of `data` without the keys that are the data module's."""
     own = OmegaConf.to_container(config.data, resolve=True)
+    for inner in own.get("sources", {}).values():
+        inner["_partial_"] = True  # the one that holds it makes it
     return OmegaConf.create({key: value for key, value in own.items() if key not in FEEDING})
+
+
+def sources_of(data: DictConfig) -> dict[str, DictConfig]:
+    """The nodes of the data sets in `data`, by name: of those that it holds, or its own."""
+    return dict(data.sources) if "sources" in data else {short_name(data): data}
+
+
+def source_type(data: DictConfig) -> type:
+    """The class that says of what modality the rows are: of several data sets, that of the first."""
+    return get_object(next(iter(sources_of(data).values()))._target_)
 
 
 def task_data(
@@ -82,7 +94,7 @@ def generic_data(
 
 def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:
     """The preprocessor's scaling, and the augmentation that `data.augment` describes."""
-    modality = get_object(config.data._target_).modality
+    modality = source_type(config.data).modality
     return Augment(preprocessor, modality, **OmegaConf.to_container(config.data.augment, resolve=True))
 
 
@@ -129,7 +141,8 @@ def choices_to_repeat(config: DictConfig) -> list[str]:
     words = HydraConfig.get().overrides.task
     is_same = compose(f"experiment/{config.experiment}/finetune").data._target_ == config.data._target_
     kept = ("data", "backbone") if is_same or any(word.startswith("data=") for word in words) else ("backbone",)
-    return [word for word in words if word.startswith(kept) and not word.startswith(feeding)]
+    plain = {word: word.lstrip("+") for word in words}
+    return [word for word in words if plain[word].startswith(kept) and not plain[word].startswith(feeding)]
 
 
 def shape_of(backbone: DictConfig) -> type:

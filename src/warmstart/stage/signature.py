@@ -33,6 +33,10 @@ def check_settings(function: Callable[..., Any], settings: Mapping[str, Any], pl
     for name, value in settings.items():
         if hasattr(value, "func") and hasattr(value, "keywords"):
             check_settings(value.func, value.keywords, f"{place}.{name}")
+        elif isinstance(value, Mapping):
+            for key, inner in value.items():
+                if hasattr(inner, "func") and hasattr(inner, "keywords"):
+                    check_settings(inner.func, inner.keywords, f"{place}.{name}.{key}")
         elif name in hints and not _fits(value, hints[name].annotation):
             shown = "null" if value is None else value
             raise UserError(f"{place}.{name}={shown}: must be {plain.parameters[name].annotation}")

@@ -122,7 +122,7 @@ def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
 
 def check_backbone(saved: SavedModel, config: DictConfig) -> None:
     """Refuse a saved backbone that was built from other settings or for other data, naming what differs."""
-    modality = parts.get_object(config.data._target_).modality
+    modality = parts.source_type(config.data).modality
     if saved.spec.modality != modality:
         raise UserError(
             f"the backbone of {saved.name} was made for {saved.spec.modality} data, "

@@ -19,7 +19,7 @@ from warmstart import screen
 from warmstart.contracts import Pruned, UserError
 from warmstart.data.memory import MemoryDataModule
 from warmstart.run.folder import RunFolder
-from warmstart.stage.parts import build, build_loss, short_name
+from warmstart.stage.parts import build, build_loss, short_name, sources_of
 from warmstart.trainer.averaging import Averaging
 from warmstart.trainer.build import build_trainer, fit
 from warmstart.trainer.checkpoint import BestAndLast
@@ -164,7 +164,7 @@ def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> Non
         UserError: the run is resumed and its data is no longer what it was.
     """
     check_data(run, data)
-    run.note(data={"name": short_name(config.data), "fingerprint": data.fingerprint, "rows": data.rows})
+    run.note(data={"name": "+".join(sources_of(config.data)), "fingerprint": data.fingerprint, "rows": data.rows})
 
 
 def check_data(run: RunFolder, data: MemoryDataModule) -> None:
@@ -179,7 +179,7 @@ def settings(config: DictConfig) -> dict[str, Any]:
     loss = build_loss(config)
     return {
         "experiment": config.experiment,
-        "data": short_name(config.data),
+        "data": "+".join(sources_of(config.data)),
         "backbone": short_name(config.backbone),
         "objective": short_name(config.objective),
         "loss": getattr(loss, "func", loss).__name__,

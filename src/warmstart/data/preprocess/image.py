@@ -97,6 +97,10 @@ class Preprocessor:
         mean, std = ((values * (own.white / self.white)).tolist() for values in (self.mean, self.std))
         return Preprocessor(own.white, list(self.shape), mean, std, self.any_size)
 
+    def converted(self, x: np.ndarray, own: Preprocessor) -> np.ndarray:
+        """Pixels of a data set with its `own` preprocessor, as bright as those that this one takes."""
+        return x if own.white == self.white else (x * (self.white / own.white)).astype(np.float32)
+
     def export(self, folder: Path) -> None:
         """Write the settings as transformers reads them: of 8-bit pixels, resized with bilinear interpolation."""
         settings = {
