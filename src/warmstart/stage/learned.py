@@ -23,7 +23,7 @@ def settle(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor] | None:
 
     `trained_parameters` are those that trained at any time, head included; `bytes_per_task` is what is needed beside
     the parent to have the model: the backbone's tensors that are not the parent's to the bit, with adapters in their
-    small form, and the head.
+    small form, and the head; without a parent, all of it.
 
     Returns:
         Those tensors of the backbone, where there are adapters and a parent; else None.
@@ -31,16 +31,15 @@ def settle(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor] | None:
     trained = sum(value.numel() for name, value in module.named_parameters() if module.scales[name])
     adapts = hasattr(module.strategy, "settle")
     changes = module.strategy.settle(module.backbone) if adapts else {}
-    state = module.backbone.state_dict()
-    own = {name: value for name, value in state.items() if module.origin.get(name) != _sha256(value)}
-    small = {**{name: value.cpu().contiguous() for name, value in own.items()}, **packed(changes)}
+    state = {name: value.cpu() for name, value in module.backbone.state_dict().items()}
+    own = {
+        name: value.clone().contiguous() for name, value in state.items() if module.origin.get(name) != _sha256(value)
+    }
+    small = {**own, **packed(changes)} if module.origin else own
     if adapts:
         module.backbone.load_state_dict(merge(state, changes))
-    cost = {
-        "trained_parameters": trained,
-        "bytes_per_task": _bytes(small.values()) + _bytes(module.objective.state_dict().values()),
-    }
-    run.note(cost={**(run.record["cost"] or {}), **cost})
+    size = _bytes(small.values()) + _bytes(module.objective.state_dict().values())
+    run.note(cost={**(run.record["cost"] or {}), "trained_parameters": trained, "bytes_per_task": size})
     return small if adapts and module.origin else None
 
 
