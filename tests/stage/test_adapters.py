@@ -108,9 +108,10 @@ def test_a_parent_that_is_gone_or_changed_is_named(cli, tmp_path: Path):
         assert f"beside {base / 'model'}, which cannot be opened" in outcome.error
         assert "as parent.path" in outcome.error
     card = json.loads((tuned / "model/config.json").read_text())
-    card["parent"]["path"] = str(moved)
-    (tuned / "model/config.json").write_text(json.dumps(card))
-    assert cli("stage=evaluate", f"run={tuned}").status == 0
+    for place, status in ((tuned / "model", 2), (moved, 0)):
+        card["parent"]["path"] = str(place)
+        (tuned / "model/config.json").write_text(json.dumps(card))
+        assert cli("stage=evaluate", f"run={tuned}").status == status
 
 
 def test_soups_are_of_the_merged_weights(cli, composed, tmp_path: Path):

@@ -24,6 +24,8 @@ def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]
         pooling = card["backbone"].get("pooling")
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / CARD} is damaged: {error}") from error
+    if Path(place).resolve() == folder.resolve():
+        raise UserError(f"{folder / CARD} names the model as its own parent: write the parent's folder there")
     try:
         parent = open_parent(place, pooling)
     except UserError as error:
