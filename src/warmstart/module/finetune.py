@@ -20,7 +20,7 @@ class FinetuneModule(LeanModule):
     """What is frozen at a step stays in evaluation mode, so that its norm statistics and dropout do not move either.
 
     All randomness of a step, and what trains at it, are functions of `seed` and the step's number. Without a strategy
-    it is for evaluation only.
+    it is for evaluation only. `origin` holds SHA-256 of the backbone's tensors that a parent gave, by name.
     """
 
     def __init__(
@@ -32,26 +32,25 @@ class FinetuneModule(LeanModule):
         scheduler: Callable[..., float],
         augment: Augment,
         seed: int,
+        origin: dict[str, str] | None = None,
     ):
         super().__init__()
         self.backbone, self.objective = backbone, objective
+        self.origin = origin or {}
         self.optimizer, self.scheduler, self.augment, self.seed = optimizer, scheduler, augment, seed
         self.strategy = strategy
         self.scales, self.trained, self.frozen = {}, set(), []
         if strategy is not None:
             self.scales = assign(strategy.claims(backbone), [name for name, _ in self.named_parameters()])
             self.enter(0.0)
+        # Whether what trains, or how fast beside the schedule, depends on the step.
+        self.has_phases = any(map(callable, self.scales.values())) or bool(getattr(strategy, "restarts", ()))
         self.total_steps = math.inf
         self.monitor = objective.monitor
         self.train_loss, self.held_out_loss = RunningMean(), RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
         self.test_part = "test"
         self.test_scores: list[Tensor | None] = []
-
-    @property
-    def has_phases(self) -> bool:
-        """Whether what trains, or how fast beside the schedule, depends on the step."""
-        return any(callable(scale) for scale in self.scales.values()) or bool(getattr(self.strategy, "restarts", ()))
 
     def enter(self, progress: float) -> None:
         """Freeze what the strategy freezes once a share `progress` of the run is over, and only that.

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from warmstart.contracts import Preprocessor, Spec, UserError, Vocabulary
+from warmstart.run.adapter import ADAPTER
 from warmstart.run.folder import RunFolder, write_atomically
 from warmstart.run.identity import file_sha256
 
@@ -33,6 +34,7 @@ def save_model(
     preprocessor: Preprocessor,
     plain: bool = False,
     snapshot: Path | None = None,
+    adapter: dict[str, Tensor] | None = None,
 ) -> None:
     """Write `model/` whole or not at all, and note its files' SHA-256 in the run's record.
 
@@ -45,16 +47,23 @@ def save_model(
         preprocessor: how raw inputs become examples.
         plain: also write pretrained_model.pth, the state_dict for `torch.load(weights_only=True)`.
         snapshot: a folder to write instead of `model/`, without a note in the record.
+        adapter: tensors that, with those of the run's parent, make the backbone: written instead of it.
     """
     final = snapshot or run.path / "model"
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    state = _tensors(backbone)
-    save_file(state, temporary / WEIGHTS)
+    weights, beside = WEIGHTS, {}
+    if adapter is None:
+        state = _tensors(backbone)
+        save_file(state, temporary / weights)
+        if plain:
+            torch.save(state, temporary / "pretrained_model.pth")
+    else:
+        weights, parent = ADAPTER, {key: run.record["parent"][key] for key in ("path", "weights_sha256")}
+        save_file(adapter, temporary / weights, {"parent": parent["weights_sha256"]})
+        beside = {"parent": {**parent, "fresh": list(config.fresh)}}
     save_file(_tensors(objective), temporary / HEAD)
-    if plain:
-        torch.save(state, temporary / "pretrained_model.pth")
     write_atomically(temporary / PREPROCESSOR, json.dumps(preprocessor.state()) + "\n")
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
     card = {
@@ -63,18 +72,19 @@ def save_model(
         "stage": run.record["stage"],
         "experiment": run.record["experiment"],
         **parts,
+        **beside,
         "spec": spec_record(spec),
         "preprocessor_sha256": file_sha256(temporary / PREPROCESSOR),
     }
     write_atomically(temporary / CARD, json.dumps(card, indent=2) + "\n")
-    for name in (WEIGHTS, HEAD):
+    for name in (weights, HEAD):
         with open(temporary / name, "rb") as stream:
             os.fsync(stream.fileno())
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     if snapshot is None:
-        hashes = {name: file_sha256(final / name) for name in (WEIGHTS, HEAD, PREPROCESSOR)}
-        run.note(weights_sha256=hashes[WEIGHTS], model_sha256=hashes)
+        hashes = {name: file_sha256(final / name) for name in (weights, HEAD, PREPROCESSOR)}
+        run.note(weights_sha256=hashes[weights], model_sha256=hashes)
 
 
 def spec_record(spec: Spec) -> dict[str, Any]:
@@ -130,13 +140,14 @@ class SavedModel:
 
     @classmethod
     def open(cls, path: Path, run: RunFolder | None = None) -> SavedModel:
-        """Read a `model/` folder; the files of a run must be the ones that it wrote.
+        """Read a `model/` folder, and its parent where it is an adapter; a run's files must be those that it wrote.
 
         Raises:
-            UserError: a file is missing, truncated, or not the one that the run wrote.
+            UserError: a file is missing, truncated, or not the one that the run wrote; or so is the parent.
         """
         card = _read_json(path / CARD)
-        weights, head = _read_tensors(path / WEIGHTS), _read_tensors(path / HEAD)
+        file = path / (ADAPTER if "parent" in card else WEIGHTS)
+        weights, head = _read_tensors(file), _read_tensors(path / HEAD)
         preprocessor = _read_json(path / PREPROCESSOR)
         for name, digest in (run.record.get("model_sha256", {}) if run else {}).items():
             if file_sha256(path / name) != digest:
@@ -153,7 +164,11 @@ class SavedModel:
                 f"{path / PREPROCESSOR} is not the one that was saved with the model: "
                 "the preprocessor is damaged, or another model's"
             )
-        return cls(path, card, spec, file_sha256(path / WEIGHTS), weights, head, preprocessor)
+        if file.name == ADAPTER:
+            from warmstart.run.parent import whole_weights  # opens a saved model itself
+
+            weights = whole_weights(path, card, weights)
+        return cls(path, card, spec, file_sha256(file), weights, head, preprocessor)
 
 
 def load_weights(

@@ -24,6 +24,7 @@ from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
 from warmstart.stage.forgetting import forgetting, remember
+from warmstart.stage.learned import digests, settle
 from warmstart.stage.measure import measure
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
@@ -64,14 +65,13 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         forgetting(run, memory, module.backbone),
         training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics),
     ):
-        if hasattr(module.strategy, "settle"):
-            module.strategy.settle(module.backbone)
+        adapter = settle(run, module)
         if config.test:
             metrics |= measure(trainer, module, data)
             save_scores(run, module.test_scores)
         if start is not None:
             run.note(cka=linear_cka(start, pooled_features(module, rows)))
-        save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor)
+        save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, adapter=adapter)
     show(run)
     screen.next_command(
         f"python train.py stage=evaluate experiment={config.experiment} run={run.path}",
@@ -96,9 +96,11 @@ def assemble(
         splits, like
     )
     backbone = parts.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
-    transfer = None
+    transfer, origin = None, {}
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.fresh))
+        if not str(config.init).startswith(SHUFFLED):
+            origin = digests(backbone, transfer["missing"])
     strategy = parts.build(config.strategy)
     if hasattr(strategy, "prepare"):
         torch.default_generator.manual_seed(derive_seed(config.seed, "strategy"))
@@ -114,6 +116,7 @@ def assemble(
         parts.build_function(config.scheduler),
         parts.build_augment(config, data.preprocessor),
         derive_seed(config.seed, "noise"),
+        origin,
     )
     if module.has_phases and config.trainer.get("max_time") is not None:
         raise UserError(

@@ -21,6 +21,7 @@ from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.batchable import check_config, check_model, check_stack
+from warmstart.stage.learned import settle
 from warmstart.stage.lockstep import Job, Lockstep
 from warmstart.stage.train import conclude, examples, note_data
 from warmstart.trainer.build import build_trainer
@@ -167,6 +168,8 @@ def end(job: Job, group: Lockstep, seconds: float) -> None:
             after = pooled_features(job.module, job.data.sample("validation", ROWS))
             job.run.note(cka=linear_cka(job.start, after))
         model = (job.module.backbone, job.module.objective, job.data.spec, job.data.preprocessor)
+        if job.config.stage == "finetune":
+            settle(job.run, job.module)
         save_model(job.run, job.config, *model, plain=job.config.stage == "pretrain")
         metrics = {**job.last, **job.best, **job.test}
         conclude(job.run, job.config, job.logger, metrics, job.last, job.best, steps)
@@ -178,6 +181,6 @@ def end(job: Job, group: Lockstep, seconds: float) -> None:
             "peak_memory_mb": peak_memory_mb(),
             "together": len(group.jobs),
         }
-        job.run.note(cost=cost)
+        job.run.note(cost={**(job.run.record["cost"] or {}), **cost})
         if job.logger is not None:
             job.logger.close()

@@ -108,7 +108,7 @@ def training(
                 "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, data),
                 "peak_memory_mb": peak_memory_mb(),
             }
-            run.update(cost=cost)
+            run.update(cost={**(run.record["cost"] or {}), **cost})
             logger.close()
 
 
@@ -219,5 +219,7 @@ def show(run: RunFolder) -> None:
     record = run.record
     rows = [(name, screen.number(value)) for name, value in sorted(record["metrics"].items())]
     rows += [("seconds", f"{record['cost']['seconds']:.1f}"), ("steps", str(record["cost"]["steps"]))]
+    learned = ("trained_parameters", "bytes_per_task")
+    rows += [(name.replace("_", " "), f"{record['cost'][name]:,}") for name in learned if name in record["cost"]]
     screen.table(f"{record['stage']} {record['experiment']}", ("metric", "value"), rows)
     screen.say(f"run folder: {run.path}")

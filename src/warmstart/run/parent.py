@@ -1,0 +1,57 @@
+"""The model that an adapter was saved beside: found where it was, and only as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from warmstart.contracts import UserError
+from warmstart.run.adapter import applied
+from warmstart.run.hub_folder import HUB
+from warmstart.run.saved import CARD, SavedModel
+
+
+def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the model in a folder, of which `tensors` are what is not its parent's.
+
+    Raises:
+        UserError: the parent is gone or changed, or the two do not go together.
+    """
+    try:
+        place, digest, fresh = (card["parent"][key] for key in ("path", "weights_sha256", "fresh"))
+        pooling = card["backbone"].get("pooling")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / CARD} is damaged: {error}") from error
+    if Path(place).resolve() == folder.resolve():
+        raise UserError(f"{folder / CARD} names the model as its own parent: write the parent's folder there")
+    try:
+        parent = open_parent(place, pooling)
+    except UserError as error:
+        raise UserError(
+            f"{folder} holds what was learned beside {place}, which cannot be opened: {error}; "
+            f"put it back, or write where it is now into {folder / CARD}, as parent.path"
+        ) from error
+    if parent.weights_sha256 != digest:
+        raise UserError(
+            f"{folder} holds what was learned beside {place}, whose weights have changed since (another SHA-256): "
+            "put those back"
+        )
+    try:
+        return applied(tensors, parent.weights, fresh)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{folder} is damaged: it does not fit {place}: {error}") from error
+
+
+def open_parent(place: str, pooling: str | None) -> SavedModel:
+    """What `place` names: the folder of a saved backbone, or a Hugging Face model.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if place.startswith(HUB):
+        from warmstart.run.hub_model import open_hub  # imports transformers
+
+        return open_hub(place, pooling)
+    return SavedModel.open(Path(place))
