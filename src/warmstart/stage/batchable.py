@@ -54,6 +54,8 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch("resume= goes on with one run")
     if config.get("snapshots"):
         raise CannotBatch("snapshots are kept of one run at a time")
+    if config.data.get("folds"):
+        raise CannotBatch(f"data.folds={config.data.folds} has each run validate on other rows")
     if "average" in config and build(config.average) is not None:
         raise CannotBatch(f"{named(config, 'average')} is kept of one run at a time")
     for key, value in config.trainer.items():
