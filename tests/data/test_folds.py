@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 import pytest
-
 from tests.conftest import FAST
+
 from warmstart.contracts import Rows, UserError
 from warmstart.data.digits import Digits
 from warmstart.data.module import TaskDataModule

@@ -93,9 +93,7 @@ def labelled_subset(
     return np.sort(np.concatenate(chosen))
 
 
-def fold_of(
-    rows: Rows, labels: tuple[str, ...], seed: int, folds: int, fold: int
-) -> tuple[np.ndarray, np.ndarray]:
+def fold_of(rows: Rows, labels: tuple[str, ...], seed: int, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
     """Sorted row numbers that train and that validate, where rows are cut into `folds` parts of like size and classes.
 
     Part `fold % folds` validates. `fold // folds` is the number of the repeat, each of which is cut anew.
