@@ -38,6 +38,8 @@ RULES: dict[str, Rule] = {
     "data.batch_size": COUNT,
     "data.labels_per_class": COUNT,
     "data.label_fraction": SHARE,
+    "data.folds": (int, lambda value: value >= 2, "a whole number, 2 or more"),
+    "data.fold": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "data.augment": (dict, bool, "settings, such as data.augment.shift=1"),
     "data.augment.shift": (int, lambda value: value >= 0, "a whole number, 0 or more"),
     "data.augment.side": (int, lambda value: value >= 0, "a whole number of pixels, or 0 for the images' own"),
@@ -95,6 +97,7 @@ MAY_BE_NULL = frozenset(
     {
         "data.labels_per_class",
         "data.label_fraction",
+        "data.folds",
         "data.pack",
         "patience",
         "trainer.max_time",

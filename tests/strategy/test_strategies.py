@@ -22,7 +22,8 @@ from warmstart.objective.classification import Classification
 from warmstart.stage.parts import build, build_function
 from warmstart.trainer.schedule import constant
 
-STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
+CHOOSES = ("auto",)  # among others, and claims nothing itself
+STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml") if path.stem not in CHOOSES)
 BACKBONES = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
 # One of each class and stem is trained; the others differ in size.
 KINDS = ("huggingface", "huggingface_images", "mlp", "resnet", "speech", "tiny", "vit")

@@ -53,6 +53,10 @@ class MemoryDataModule(pl.LightningDataModule):
     def training_rows(self, splits: Splits) -> Rows:
         """The rows to train on."""
 
+    def validation_rows(self, splits: Splits) -> Rows:
+        """The rows to validate on: the source's own."""
+        return splits.validation
+
     @abstractmethod
     def fitting_rows(self, splits: Splits) -> Rows:
         """The rows to fit a new preprocessor on."""
@@ -60,6 +64,11 @@ class MemoryDataModule(pl.LightningDataModule):
     @property
     def subset(self) -> Any:
         """What chooses the training rows; None where all of them are taken."""
+        return None
+
+    @property
+    def fold(self) -> Any:
+        """What chooses the validation rows; None where they are the source's own."""
         return None
 
     def prepare(self, splits: Splits | None = None, like: MemoryDataModule | None = None) -> MemoryDataModule:
@@ -78,13 +87,16 @@ class MemoryDataModule(pl.LightningDataModule):
         elif hasattr(self.preprocessor, "adapted"):
             self.preprocessor = self.preprocessor.adapted(own)
         is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
-        training = self.training_rows(splits)
+        training, validation = self.training_rows(splits), self.validation_rows(splits)
         self.raw, self.raw_test = training.x, splits.test.x
-        self.shown = splits.validation.take(evenly(len(splits.validation), SHOWN)).x
-        chosen = {"train": training, "validation": splits.validation, "test": splits.test}
-        chosen |= {f"test_{name}": rows for name, rows in splits.shifts.items()}
-        for name, rows in chosen.items():
-            is_shared = is_alike and (name != "train" or like.subset == self.subset)
+        self.shown = validation.take(evenly(len(validation), SHOWN)).x
+        chosen = {
+            "train": (training, is_alike and like.subset == self.subset),
+            "validation": (validation, is_alike and like.fold == self.fold),
+            "test": (splits.test, is_alike),
+        }
+        chosen |= {f"test_{name}": (rows, is_alike) for name, rows in splits.shifts.items()}
+        for name, (rows, is_shared) in chosen.items():
             self.parts[name] = like.parts[name] if is_shared else self.encode(rows)
         train, held_out = self.parts["train"][0], self.parts["validation"][0]
         center = spread = ()

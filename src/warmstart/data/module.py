@@ -12,7 +12,7 @@ from warmstart.contracts import Batch, Rows, Splits, UserError
 from warmstart.data.loader import take
 from warmstart.data.memory import MemoryDataModule
 from warmstart.data.ragged import Packed
-from warmstart.data.splits import labelled_subset
+from warmstart.data.splits import fold_of, labelled_subset
 
 
 class GenericDataModule(MemoryDataModule):
@@ -73,12 +73,15 @@ class GenericDataModule(MemoryDataModule):
 
 
 class TaskDataModule(MemoryDataModule):
-    """Labelled rows, all of them or a nested, stratified subset.
+    """Labelled rows, all of them or a nested, stratified subset; a fold of them validates where that is asked for.
 
     Args:
         labels_per_class: this many rows of each class.
         label_fraction: this share of the rows of each class.
         subset_seed: fixes the subset; with one seed, a smaller budget is part of every larger one.
+        folds: cut these rows into so many parts, and validate on one of them instead of the source's own.
+        fold: which part; from `folds` on, of a further repeat that is cut anew.
+        fold_seed: fixes the parts.
     """
 
     def __init__(
@@ -87,21 +90,42 @@ class TaskDataModule(MemoryDataModule):
         labels_per_class: int | None = None,
         label_fraction: float | None = None,
         subset_seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
+        fold_seed: int = 0,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.budget = (subset_seed, labels_per_class, label_fraction)
+        self.cut = None if folds is None else (fold_seed, folds, fold)
 
     @property
     def subset(self) -> Any:
-        """Seed and budget."""
-        return None if self.budget[1:] == (None, None) else self.budget
+        """Seeds, budget and fold."""
+        return None if self.budget[1:] == (None, None) and self.cut is None else (self.budget, self.cut)
 
-    def training_rows(self, splits: Splits) -> Rows:
-        """The labelled subset."""
-        if self.subset is None:
+    @property
+    def fold(self) -> Any:
+        """The same, where it is a fold of the labelled rows that validates."""
+        return None if self.cut is None else self.subset
+
+    def labelled_rows(self, splits: Splits) -> Rows:
+        """The labelled subset, before a fold is taken out."""
+        if self.budget[1:] == (None, None):
             return splits.train
         return splits.train.take(labelled_subset(splits.train.y, splits.labels, *self.budget))
+
+    def training_rows(self, splits: Splits) -> Rows:
+        """The labelled subset, without the fold that validates."""
+        rows = self.labelled_rows(splits)
+        return rows if self.cut is None else rows.take(fold_of(rows, splits.labels, *self.cut)[0])
+
+    def validation_rows(self, splits: Splits) -> Rows:
+        """The fold, or the source's own rows."""
+        if self.cut is None:
+            return splits.validation
+        rows = self.labelled_rows(splits)
+        return rows.take(fold_of(rows, splits.labels, *self.cut)[1])
 
     def fitting_rows(self, splits: Splits) -> Rows:
         """A new preprocessor sees the inputs of all training rows, labelled or not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from warmstart.contracts import Rows, Splits, UserError
 
@@ -91,3 +91,37 @@ def labelled_subset(
             )
         chosen.append(rows[:count])
     return np.sort(np.concatenate(chosen))
+
+
+def fold_of(rows: Rows, labels: tuple[str, ...], seed: int, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted row numbers that train and that validate, where rows are cut into `folds` parts of like size and classes.
+
+    Part `fold % folds` validates. `fold // folds` is the number of the repeat, each of which is cut anew.
+
+    Args:
+        rows: the labelled rows.
+        labels: the names of the classes or targets.
+        seed: fixes the parts.
+        folds: how many parts, 2 or more.
+        fold: 0 or more.
+
+    Raises:
+        UserError: a class has fewer rows than there are parts, or there are fewer rows where targets are no classes.
+    """
+    most, what = most_folds(rows, labels)
+    if folds > most:
+        remedy = f"the largest that fits is data.folds={most}" if most >= 2 else "two rows of each are needed for any"
+        raise UserError(f"data.folds={folds}: {what} only, and each fold needs one of them; {remedy}")
+    repeat, part = divmod(fold, folds)
+    make = KFold if rows.classes is None else StratifiedKFold
+    cutter = make(folds, shuffle=True, random_state=np.random.RandomState([seed, repeat]))
+    return list(cutter.split(np.arange(len(rows)), rows.classes))[part]
+
+
+def most_folds(rows: Rows, labels: tuple[str, ...]) -> tuple[int, str]:
+    """The most parts that these rows can be cut into, and what they have the fewest of, in words."""
+    if rows.classes is None:
+        return len(rows), f"there are {len(rows)} labelled rows"
+    sizes = np.bincount(rows.classes)
+    smallest = min(np.flatnonzero(sizes), key=lambda number: sizes[number])
+    return int(sizes[smallest]), f"class {labels[smallest]} has {sizes[smallest]} labelled rows"

@@ -58,8 +58,8 @@ def is_plain(value: Any) -> bool:
 
 
 def without_seed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values that make a configuration."""
-    return {key: value for key, value in values.items() if key != "seed"}
+    """The values that make a configuration: neither the seed nor the fold that validates."""
+    return {key: value for key, value in values.items() if key not in ("seed", "data.fold")}
 
 
 def twin(metric: str | None) -> str | None:

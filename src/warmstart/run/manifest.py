@@ -16,6 +16,7 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
+RACE = "race"  # below the folder of a run that chooses its strategy: the manifest of what it tried
 NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from warmstart.contracts import Batch, CannotBatch
 from warmstart.module.stacked import Stack
 from warmstart.stage.parts import build, short_name
+from warmstart.stage.race import races
 
 # Optimizers whose rule works element by element, so that stacking models changes nothing.
 ELEMENTWISE = frozenset(
@@ -56,6 +57,10 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch("forgetting=true measures what is left of a parent one run at a time")
     if config.get("snapshots"):
         raise CannotBatch("snapshots are kept of one run at a time")
+    if "strategy" in config and races(config):
+        raise CannotBatch(f"{named(config, 'strategy')} has runs of its own to choose by")
+    if config.data.get("folds"):
+        raise CannotBatch(f"data.folds={config.data.folds} has each run validate on other rows")
     if "average" in config and build(config.average) is not None:
         raise CannotBatch(f"{named(config, 'average')} is kept of one run at a time")
     for key, value in config.trainer.items():

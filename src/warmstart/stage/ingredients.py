@@ -102,6 +102,10 @@ def check_alike(found: Sequence[Ingredient]) -> None:
             ],
             "have other objectives": [one.saved.card["objective"]["_target_"] for one in (first, other)],
             "have heads of other shapes": heads,
+            "validate on other rows (seed and data.fold)": [
+                (one.config.seed, one.config.data.fold) if one.config.data.get("folds") else "the data set's own"
+                for one in (first, other)
+            ],
             "were made on other data (the fingerprint)": [
                 one.run.record["data"]["fingerprint"][:12] for one in (first, other)
             ],

@@ -19,7 +19,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
-FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "pack", "separate")
+FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "folds", "fold", "pack", "separate")
 
 
 def build(node: DictConfig, **facts: Any) -> Any:
@@ -74,6 +74,9 @@ def task_data(
         labels_per_class=config.data.labels_per_class,
         label_fraction=config.data.label_fraction,
         subset_seed=derive_seed(config.seed, "subset"),
+        folds=config.data.get("folds"),
+        fold=config.data.get("fold", 0),
+        fold_seed=derive_seed(config.seed, "folds"),
     )
 
 

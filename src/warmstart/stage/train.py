@@ -19,6 +19,7 @@ from warmstart import screen
 from warmstart.contracts import Pruned, UserError
 from warmstart.data.memory import MemoryDataModule
 from warmstart.run.folder import RunFolder
+from warmstart.run.manifest import MANIFEST, RACE
 from warmstart.stage.parts import build, build_loss, short_name, sources_of
 from warmstart.trainer.averaging import Averaging
 from warmstart.trainer.build import build_trainer, fit
@@ -29,6 +30,8 @@ from warmstart.trainer.memory import forget_peak_memory, peak_memory_mb
 from warmstart.trainer.patience import Patience
 from warmstart.trainer.progress import ProgressLines
 from warmstart.trainer.throughput import Throughput
+
+RESUMABLE = ("checkpoints/last.ckpt", f"{RACE}/{MANIFEST}")  # what a run that was broken off can go on from
 
 
 def runs_folder(config: DictConfig) -> Path:
@@ -52,7 +55,7 @@ def resumable(path: Path, stage: str) -> RunFolder:
         raise UserError(f"resume={path} is a {run.record['stage']} run; this is stage={stage}")
     if run.record["status"] == "done":
         raise UserError(f"resume={path}: the run is done, nothing is left to do")
-    if not (path / "checkpoints" / "last.ckpt").is_file():
+    if not any((path / part).is_file() for part in RESUMABLE):
         raise UserError(f"resume={path}: it stopped before its first checkpoint; start it anew")
     return run
 
@@ -131,7 +134,7 @@ def conclude(
             raise UserError(f"diverged: {name} is {value}; try a lower optimizer.lr")
     run.note(metrics=metrics)
     swept = (run.record.get("sweep") or {}).get("values", {})
-    known = settings(config)
+    known = settings(config) | ({"strategy": "auto"} if "auto" in run.record else {})
     own = {key: value for key, value in swept.items() if key.rpartition(".")[2] not in known}
     logger.conclude({**known, **own}, _results(metrics, last, best), step)
 
