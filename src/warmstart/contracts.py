@@ -159,8 +159,8 @@ class Preprocessor(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """Scale a batch of encoded inputs, on the device; if large, `held_out_batch` of them fit in memory."""
 
-    def read(self, path: str) -> Any:
-        """Read a user's file or folder; `files(path)` lists the files that are an example each, or is None."""
+    def read(self, path: str) -> tuple[Any, list[str] | None]:
+        """Raw inputs from a user's file or folder, and the file of each, or None where they are rows of one."""
 
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild it, as plain JSON."""
