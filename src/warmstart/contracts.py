@@ -200,6 +200,7 @@ class Backbone(Protocol):
     positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
     has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.
+    A class (or its stem) that is `one_size` takes no inputs of another size than its spec's.
     """
 
     modalities: ClassVar[frozenset[str]]
