@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -75,5 +78,27 @@ def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
                 status = main.USER_MISTAKE
         captured = capfd.readouterr()
         return Outcome(status, captured.out, captured.err, folder)
+
+    return call
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """A whole command line, flags and all, that is refused before anything is run."""
+
+    def call(*words: str) -> Outcome:
+        folder = tmp_path / "outputs"
+        monkeypatch.setattr(sys, "argv", ["train.py", *words, f"output_dir={folder}"])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as left:
+                main.main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
+        captured = capfd.readouterr()
+        return Outcome(left.value.code, captured.out, captured.err, folder)
 
     return call

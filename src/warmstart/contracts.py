@@ -159,8 +159,8 @@ class Preprocessor(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """Scale a batch of encoded inputs, on the device; if large, `held_out_batch` of them fit in memory."""
 
-    def read(self, path: str) -> Any:
-        """Read a user's file or folder; `files(path)` lists the files that are an example each, or is None."""
+    def read(self, path: str) -> tuple[Any, list[str] | None]:
+        """Raw inputs from a user's file or folder, and the file of each, or None where they are rows of one."""
 
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild it, as plain JSON."""
@@ -200,6 +200,7 @@ class Backbone(Protocol):
     positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
     has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.
+    A class (or its stem) that is `one_size` takes no inputs of another size than its spec's.
     """
 
     modalities: ClassVar[frozenset[str]]

@@ -79,6 +79,7 @@ def test_features_are_those_of_transformers_in_the_models_size_and_another(kind:
         has_first = kind.startswith(("vit", "dinov2", "deit"))
         assert torch.allclose(pooled, expected[:, 0] if has_first else found.pooler_output.flatten(1), atol=1e-5)
         assert pooled.shape == (3, backbone.width)
+        assert torch.allclose(opened(folder)(x).pooled, pooled, atol=1e-5), "made for another size than it sees"
 
 
 def test_the_mean_is_that_of_the_patches(tmp_path: Path):

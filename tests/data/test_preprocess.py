@@ -67,10 +67,14 @@ def test_pictures_and_tables_are_read_to_the_fitted_shape(tmp_path: Path):
     pre = image.Preprocessor(white=16.0)
     pre.fit(np.zeros((2, 1, 8, 8), dtype=np.float32))
     Image.fromarray(np.full((20, 20, 3), 255, dtype=np.uint8)).save(tmp_path / "white.png")
-    assert pre.read(str(tmp_path / "white.png")).shape == (1, 1, 8, 8)
-    assert pre.read(str(tmp_path)).max() == pytest.approx(16)
+    assert pre.read(str(tmp_path / "white.png"))[0].shape == (1, 1, 8, 8)
+    images, files = pre.read(str(tmp_path))
+    assert images.max() == pytest.approx(16)
+    assert files == [str(tmp_path / "white.png")]
     pd.DataFrame(np.arange(128.0).reshape(2, 64)).to_csv(tmp_path / "rows.csv", index=False)
-    assert pre.read(str(tmp_path / "rows.csv"))[1, 0, 7, 7] == 127
+    values, files = pre.read(str(tmp_path / "rows.csv"))
+    assert values[1, 0, 7, 7] == 127
+    assert files is None
     pd.DataFrame(np.ones((2, 3))).to_csv(tmp_path / "narrow.csv", index=False)
     with pytest.raises(UserError, match="64 are expected"):
         pre.read(str(tmp_path / "narrow.csv"))

@@ -62,6 +62,7 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "data.split_seed=null"), ("data.split_seed=null", "int")),
         (("stage=pretrain", "data.augment.shift=-1"), ("data.augment.shift=-1",)),
         (("stage=pretrain", "objective=contrastive"), ("objective=contrastive", "data.augment.shift")),
+        (("stage=pretrain", "backbone=vit", "data.augment.side=4"), ("data.augment.side=4", "backbone=vit", "resnet")),
         (("stage=finetune", "data.augment.mixup=-1"), ("data.augment.mixup=-1", "0 or more")),
         (("stage=pretrain", "data.augment.mixup=0.2"), ("data.augment.mixup=0.2", "objective=denoise", "multilabel")),
         (
@@ -98,11 +99,6 @@ def test_config_mistakes(words: tuple[str, ...], parts: tuple[str, ...], cli):
     outcome = cli(*words)
     refused(outcome, *parts)
     assert not list(outcome.folder.rglob("*"))
-
-
-def test_crops_that_a_backbone_has_no_positions_for(cli):
-    outcome = cli("stage=pretrain", *FAST, "backbone=vit", "data.augment.side=4")
-    refused(outcome, "4 x 4 pixels", "8 x 8", "data.augment.side=0")
 
 
 def test_an_output_folder_that_cannot_be_written(cli, tmp_path: Path):

@@ -83,8 +83,8 @@ def test_a_users_folder_and_manifest(cli, folder: Path):
 
 
 def test_a_transfer_on_recordings_has_a_verdict_or_says_why_not(cli):
-    words = ("transfer.seeds=2", "transfer.labels=[2]", "transfer.arms=[pretrained,scratch,linear]", *TINY, *FEW)
-    short = ("trainer.max_steps=4", "trainer.val_check_interval=2", "pretrain.trainer.max_epochs=1")
+    words = ("transfer.seeds=1", "transfer.labels=[2]", "transfer.arms=[pretrained,scratch,linear]", *TINY, *FEW)
+    short = ("trainer.max_steps=2", "trainer.val_check_interval=2", "pretrain.trainer.max_epochs=1")
     outcome = cli(
         "stage=transfer", "experiment=speech", *words, *short, "transfer.budgets={steps:[pretrained,scratch,linear]}"
     )

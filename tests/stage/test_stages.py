@@ -170,9 +170,11 @@ def test_a_folder_of_pictures_of_ones_own(cli, tmp_path: Path):
 
 
 def test_textbook_transfer_helps_and_the_mean_loss_is_that_of_a_hand_computation(cli):
-    pretrain = cli("stage=pretrain", "experiment=vectors", "data.rows=3000", "pictures=false", "optimizer.lr=0.05")
+    words = ("experiment=vectors", "data.rows=2000", "pictures=false", "trainer.max_epochs=10")
+    often = "trainer.check_val_every_n_epoch=5"
+    pretrain = cli("stage=pretrain", *words, often, "data.batch_size=32", "optimizer.lr=0.1")
     assert pretrain.status == 0, pretrain.err
-    words = ("stage=finetune", "experiment=vectors", "data.rows=3000", "data.labels_per_class=50", "pictures=false")
+    words = ("stage=finetune", *words, often, "data.labels_per_class=50")
     finetune, scratch = cli(*words), cli(*words, "init=scratch")
     gain = finetune.record("finetune")["metrics"]["test/accuracy"]
     runs = [json.loads((run / "run.json").read_text()) for run in scratch.runs("finetune")]
@@ -181,7 +183,7 @@ def test_textbook_transfer_helps_and_the_mean_loss_is_that_of_a_hand_computation
 
     run = next(r for r in finetune.runs("finetune") if json.loads((r / "run.json").read_text())["parent"])
     record = json.loads((run / "run.json").read_text())
-    splits = Vectors(rows=3000).load("category")
+    splits = Vectors(rows=2000).load("category")
     weights, head = load_file(run / "model/model.safetensors"), load_file(run / "model/head.safetensors")
     scale = json.loads((run / "model/preprocessor.json").read_text())
     x = (splits.test.x.astype(np.float64) - scale["mean"]) / scale["std"]

@@ -105,10 +105,10 @@ def test_a_character_model_goes_on_with_a_prompt_and_the_same_seed_says_the_same
 
 
 def test_a_transfer_gives_scratch_the_tokenizer_of_the_pretraining(cli, reviews: Path):
-    words = ("transfer.seeds=2", "transfer.labels=[5]", "transfer.arms=[pretrained,scratch,linear]")
+    words = ("transfer.seeds=1", "transfer.labels=[5]", "transfer.arms=[pretrained,scratch,linear]")
     own = [f"pretrain.{word}" for word in (*PACKED, "trainer.max_epochs=1", "trainer.precision=null")]
     outcome = cli(
-        *("stage=transfer", *on(reviews), *words, *SMALL, *own, "trainer.max_steps=4", "trainer.val_check_interval=2"),
+        *("stage=transfer", *on(reviews), *words, *SMALL, *own, "trainer.max_steps=2", "trainer.val_check_interval=2"),
         *("transfer.budgets={steps:[pretrained,scratch,linear]}", "trainer.precision=null"),
     )
     assert outcome.status == 0, outcome.err

@@ -123,16 +123,16 @@ def test_what_is_missing_is_run_and_nothing_twice(calm, tmp_path: Path):
     pd.testing.assert_frame_equal(numbers(folder), numbers(calm[0]))
 
 
-def test_resuming_with_other_words_is_refused(calm, tmp_path: Path):
-    refused = train(f"sweep.resume={calm[0]}", "optimizer.lr=0.5", output_dir=tmp_path / "outputs")
-    assert refused.returncode == 2
-    assert "leave out optimizer.lr=0.5" in refused.stderr
-    nowhere = train(f"sweep.resume={tmp_path}", output_dir=tmp_path / "outputs")
-    assert nowhere.returncode == 2
-    assert "no manifest.json" in nowhere.stderr
-    single = train(f"sweep.resume={calm[0]}", output_dir=tmp_path / "outputs", flags=())
-    assert single.returncode == 2
-    assert "add -m" in single.stderr
+def test_resuming_with_other_words_is_refused(calm, refused, tmp_path: Path):
+    folder = calm[0]
+    for words, reason in (
+        (("-m", f"sweep.resume={folder}", "optimizer.lr=0.5"), "leave out optimizer.lr=0.5"),
+        (("-m", f"sweep.resume={tmp_path}"), "no manifest.json"),
+        ((f"sweep.resume={folder}",), "add -m"),
+    ):
+        outcome = refused(*words)
+        assert outcome.status == 2
+        assert reason in outcome.error
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_resuming_with_other_words_is_refused(calm, tmp_path: Path):
     [("sweep.retries=x",), ("sweep.retries=0,1",), ("sweep.resume=/tmp/a,/tmp/b",), ("hydra.launcher.workers=1.5",)],
     ids=lambda words: words[0],
 )
-def test_what_steers_a_sweep_is_checked_before_anything_is_planned(words: tuple[str, ...], tmp_path: Path):
-    done = train(*WORDS, "seed=0,1", *words, output_dir=tmp_path / "outputs")
-    assert done.returncode == 2
-    assert words[0].split("=")[0] in done.stderr
-    assert len(done.stderr.splitlines()) <= 2
-    assert not (tmp_path / "outputs").exists()
+def test_what_steers_a_sweep_is_checked_before_anything_is_planned(words: tuple[str, ...], refused):
+    outcome = refused("-m", *WORDS, "seed=0,1", *words)
+    assert outcome.status == 2
+    assert words[0].split("=")[0] in outcome.error
+    assert len(outcome.err.splitlines()) <= 2
+    assert not outcome.folder.exists()
 
 
 def test_failing_jobs_leave_the_others_alone_and_are_shown(tmp_path: Path):

@@ -72,7 +72,9 @@ def test_utterances_with_most_wrong_words(cli):
     outcome = cli(*SPEECH, "objective=ctc", "data.connect=[2,3]")
     assert outcome.status == 0, outcome.err
     module, data, outputs = saved(outcome)
-    compared = module.objective.compare(outputs, data.sample("test", data.rows["test"]).y)
+    metric = module.objective.metrics()["errors"]
+    metric.update(outputs, data.sample("test", data.rows["test"]).y)
+    compared = metric.compared
     errors = [errors for errors, *_ in compared]
     worst = sorted(range(len(errors)), key=lambda row: -errors[row])[:SHOWN]
     shown = rows(outcome.run("finetune"), "worst transcripts")

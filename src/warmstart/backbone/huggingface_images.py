@@ -60,12 +60,12 @@ class HuggingFaceImages(nn.Module):
         if self.pooling != "pooler" and pooler is not None and next(pooler.parameters(), None) is not None:
             self.model.pooler = None
         self.prefix = sum(parameter.shape[1] for parameter in before)
-        self.settings = self._interpolation(spec.shape[1:])
+        self.interpolates = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         self.width = self._tried().shape[-1]
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
         """(B, C, H, W) to positions (B, T, D), those before the patches included, and pooled (B, D)."""
-        found = self.model(pixel_values=x, **self.settings)
+        found = self.model(pixel_values=x, **self._interpolation(x.shape[2:]))
         return self._features(found.last_hidden_state, getattr(found, "pooler_output", None))
 
     def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
@@ -103,15 +103,14 @@ class HuggingFaceImages(nn.Module):
         """The argument that a model of another size needs, where it has it."""
         own = getattr(self.model.config, "image_size", None)
         own = (own, own) if isinstance(own, int) else tuple(own or ())
-        is_able = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
-        return {"interpolate_pos_encoding": True} if is_able and own != tuple(size) else {}
+        return {"interpolate_pos_encoding": True} if self.interpolates and own != tuple(size) else {}
 
     @torch.no_grad()
     def _tried(self) -> Tensor:
         """The pooled features of a black image, (1, D)."""
         self.eval()
         try:
-            found = self.model(pixel_values=torch.zeros(1, *self.shape), **self.settings)
+            found = self.model(pixel_values=torch.zeros(1, *self.shape), **self._interpolation(self.shape[1:]))
         except Exception as error:  # of every kind, by architecture
             own = getattr(self.model.config, "image_size", None)
             size = " x ".join(map(str, self.shape[1:]))
@@ -152,4 +151,6 @@ class HuggingFaceImages(nn.Module):
         """Whether the whole model computes what trunk and head do, on noise."""
         x = torch.randn(2, *self.shape, generator=torch.Generator().manual_seed(0))
         self.eval()
-        return torch.allclose(model(pixel_values=x, **self.settings).logits, head(self(x).pooled), rtol=1e-4, atol=1e-5)
+        return torch.allclose(
+            model(pixel_values=x, **self._interpolation(x.shape[2:])).logits, head(self(x).pooled), rtol=1e-4, atol=1e-5
+        )

@@ -56,6 +56,7 @@ class PatchStem(ValueStem):
     """One token per square patch of an image, as in ViT (Dosovitskiy et al. 2021)."""
 
     modalities: ClassVar = frozenset({"image"})
+    one_size: ClassVar = True
 
     def __init__(self, spec: Spec, width: int, patch: int = 4):
         super().__init__()
@@ -69,17 +70,7 @@ class PatchStem(ValueStem):
         self.project = nn.Linear(self.target_size, width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) to (B, T, D).
-
-        Raises:
-            UserError: the images are not of the size that the patches' positions are for.
-        """
-        size = (self.rows * self.patch, self.columns * self.patch)
-        if x.shape[2:] != size:
-            raise UserError(
-                f"images of {x.shape[2]} x {x.shape[3]} pixels, where the backbone's positions are for {size[0]} x "
-                f"{size[1]}: set data.augment.side=0, or take a backbone without positions such as resnet"
-            )
+        """(B, C, H, W) to (B, T, D)."""
         return self.project(self.targets(x))
 
     def targets(self, x: Tensor) -> Tensor:

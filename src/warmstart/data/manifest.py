@@ -28,11 +28,6 @@ def read_manifest(path: Path, column: str | None = None) -> tuple[pd.DataFrame, 
     return sounds_of(frame, str(path), path.parent, column), frame
 
 
-def manifest_files(path: Path) -> list[str]:
-    """What `read_manifest` calls each sound."""
-    return named_sounds(read_file(path), str(path), path.parent)[1]
-
-
 def sounds_of(
     frame: pd.DataFrame, where: str, root: Path, column: str | None = None, on_error: str = "raise"
 ) -> pd.DataFrame:

@@ -12,34 +12,37 @@ import pandas as pd
 
 from warmstart.contracts import UserError
 from warmstart.data.duplicates import Overlap
-from warmstart.data.manifest import manifest_files, read_manifest
+from warmstart.data.manifest import read_manifest
 from warmstart.data.ragged import Ragged
 from warmstart.data.sounds import read_sounds, resampled, sound_files
-
-MANIFESTS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".pq")
-
-
-def read_recordings(path: str) -> pd.DataFrame:
-    """A sound file, a folder of them, or a manifest.
-
-    Raises:
-        UserError: there is none, or one is broken.
-    """
-    if Path(path).suffix.lower() in MANIFESTS:
-        return read_manifest(Path(path))[0]
-    files = recording_files(path)
-    if not files:
-        raise UserError(f"{path} holds no sound files")
-    if not Path(files[0]).is_file():
-        raise UserError(f"{path}: there is no such file")
-    return read_sounds([Path(file) for file in files], files)
+from warmstart.data.texts import TABLES
 
 
-def recording_files(path: str) -> list[str]:
-    """The files that `read_recordings` makes an example each of."""
-    if Path(path).suffix.lower() in MANIFESTS:
-        return manifest_files(Path(path))
-    return [str(file) for file in sound_files(Path(path))] if Path(path).is_dir() else [path]
+class TakesRecordings:
+    """What preprocessors of recordings have in common, whatever they turn waveforms into."""
+
+    def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
+        """Test rows whose waveform is that of a generic row, sample by sample."""
+        known = {values.tobytes() for values in generic["audio"]}
+        return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])
+
+    def read(self, path: str) -> tuple[pd.DataFrame, list[str]]:
+        """A sound file, a folder of them, or a manifest; and what each recording is called.
+
+        Raises:
+            UserError: there is none, or one is broken.
+        """
+        place = Path(path)
+        if place.suffix.lower() in TABLES:
+            x, _ = read_manifest(place)
+            return x, x["file"].tolist()
+        files = sound_files(place) if place.is_dir() else [place]
+        if not files:
+            raise UserError(f"{path} holds no sound files")
+        if not files[0].is_file():
+            raise UserError(f"{path}: there is no such file")
+        names = list(map(str, files))
+        return read_sounds(files, names), names
 
 
 def check_longest(x: pd.DataFrame, longest: float) -> None:
@@ -87,9 +90,3 @@ def beside(x: pd.DataFrame, positions: np.ndarray, y: Any, seconds: float, remed
     lengths = np.array([len(row) for row in y])
     flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in y])
     return Ragged(flat, np.cumsum([0, *lengths]), lengths, -1, int(lengths.max()))
-
-
-def same_recordings(generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
-    """Test rows whose waveform is that of a generic row, sample by sample."""
-    known = {values.tobytes() for values in generic["audio"]}
-    return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])

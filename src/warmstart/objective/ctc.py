@@ -18,7 +18,7 @@ from warmstart.objective.alignment import Spans, align
 from warmstart.objective.beam import search
 from warmstart.objective.head import make_head
 from warmstart.objective.ngram import NGram
-from warmstart.objective.transcript_score import TranscriptErrors, edits
+from warmstart.objective.transcript_score import TranscriptErrors
 
 SPACE = "▁"  # how labels show the space before a word
 BLANK, BETWEEN = "<pad>", "|"  # what transformers calls the blank and the space
@@ -104,11 +104,6 @@ class CTC(nn.Module):
     def spell(self, y: Tensor) -> list[str]:
         """The text of each row of labels (B, L)."""
         return [self.written([label for label in row if label >= 0]) for row in y.tolist()]
-
-    def compare(self, outputs: Tensor, y: Tensor) -> list[tuple[int, str, str]]:
-        """For each utterance by how many words they differ, what was said, and what was understood."""
-        pairs = zip(self.spell(y), self.read(outputs))
-        return [(sum(edits(said.split(), found.split())), said, found) for said, found in pairs]
 
     def written(self, labels: Sequence[int]) -> str:
         """A text from its labels."""

@@ -18,6 +18,8 @@ class TranscriptErrors(Metric):
     Args:
         read: turns a batch's outputs into texts.
         spell: turns a batch's targets into texts.
+
+    `compared` holds the batch that came last: of each utterance the wrong words, what was said and what was understood.
     """
 
     full_state_update = False
@@ -25,13 +27,17 @@ class TranscriptErrors(Metric):
     def __init__(self, read: Callable[[Tensor], list[str]], spell: Callable[[Tensor], list[str]]):
         super().__init__()
         self.read, self.spell = read, spell
+        self.compared: list[tuple[int, str, str]] = []
         self.add_state("edits", torch.zeros(len(KINDS), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("sizes", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")  # words, letters, wrong ones
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
         """Count a batch."""
+        self.compared = []
         for said, found in zip(self.spell(y), self.read(outputs)):
-            self.edits += torch.tensor(edits(said.split(), found.split()), dtype=torch.float64)
+            kinds = edits(said.split(), found.split())
+            self.compared.append((sum(kinds), said, found))
+            self.edits += torch.tensor(kinds, dtype=torch.float64)
             letters = sum(edits(said, found))
             self.sizes += torch.tensor([len(said.split()), len(said), letters], dtype=torch.float64)
 

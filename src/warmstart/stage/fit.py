@@ -66,6 +66,11 @@ def check_fit(config: DictConfig) -> None:
         )
     changes = OmegaConf.to_container(config.data.augment, resolve=True)
     augment = Augment(lambda x: x, source.modality, **changes)
+    if augment.side and getattr(shape_of(config.backbone), "one_size", False):
+        raise UserError(
+            f"data.augment.side={augment.side}: backbone={names['backbone']} has positions for one size only: "
+            "set data.augment.side=0, or choose a backbone without positions, such as backbone=resnet"
+        )
     if augment.mixing and not _mixes(config.objective):
         raise UserError(
             f"{augment.mixing} mixes targets, which objective={names['objective']} cannot: "

@@ -26,8 +26,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.say(f"predicting with {finetuned.path}")
     module, saved = restore(finetuned, finetuned.config(tuple(config.trust)))
     preprocessor = rebuild(saved.preprocessor)
-    x, y = encode(preprocessor, preprocessor.read(str(config.input)), module.objective.target)
-    files = preprocessor.files(str(config.input)) if hasattr(preprocessor, "files") else None
+    raw, files = preprocessor.read(str(config.input))
+    x, y = encode(preprocessor, raw, module.objective.target)
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
@@ -38,7 +38,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
                 batch.x = preprocessor(batch.x)
                 outputs = module.objective.predict(module.backbone, batch)
                 lines += module.objective.answer(outputs, batch, saved.spec)
-        places = [{"row": row, **({"file": str(files[row - 1])} if files else {})} for row in range(1, len(lines) + 1)]
+        places = [{"row": row, **({"file": files[row - 1]} if files else {})} for row in range(1, len(lines) + 1)]
         answers = "".join(json.dumps({**place, **line}, allow_nan=False) + "\n" for place, line in zip(places, lines))
         write_atomically(run.path / "predictions.jsonl", answers)
         sys.stdout.write(answers)

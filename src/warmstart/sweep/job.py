@@ -55,6 +55,9 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
             if run.record["status"] == "running":  # else `recording` has written down why
                 raise
         return outcome_of(manifest, run)
+    except KeyboardInterrupt:
+        note_interrupt(manifest, [job])
+        raise
     finally:
         lock.release()
 
@@ -86,6 +89,9 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
                 shutil.rmtree(run.path)
             return str(reason)
         return [outcome_of(manifest, run) for run in runs]
+    except KeyboardInterrupt:
+        note_interrupt(manifest, jobs)
+        raise
     finally:
         for lock in locks:
             lock.release()
@@ -115,6 +121,13 @@ def note_death(manifest: Manifest, job: Job, reason: str) -> Outcome:
     if run.record["status"] not in OVER:
         run.update(status="failed", error=reason)
     return outcome_of(manifest, run)
+
+
+def note_interrupt(manifest: Manifest, jobs: Sequence[Job]) -> None:
+    """Record that a signal came while these jobs, locked by this process, were being set up."""
+    for job in jobs:
+        if (manifest.record(job.name) or {}).get("status") == "running":
+            RunFolder.open(manifest.path(job.name)).update(status="interrupted", error="interrupted by the user")
 
 
 def outcome_of(manifest: Manifest, run: RunFolder) -> Outcome:

@@ -73,22 +73,20 @@ class Preprocessor:
         mean, std = (values.to(x.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return ((x * std + mean) / self.white).clamp(0, 1)
 
-    def read(self, path: str) -> np.ndarray:
-        """An image file, a folder of them, a table that names or holds some, or one of pixel values."""
-        pictures = self._pictures(path)
+    def read(self, path: str) -> tuple[np.ndarray, list[str] | None]:
+        """An image file, a folder of them, a table that names or holds some, or one of pixel values; and the files.
+
+        Raises:
+            UserError: there is none, or one is broken.
+        """
+        pictures = find_pictures(Path(path))
         if pictures is None:
-            return read_numbers(path, int(np.prod(self.shape))).reshape(-1, *self.shape)
+            return read_numbers(path, int(np.prod(self.shape))).reshape(-1, *self.shape), None
         if not pictures:
             raise UserError(f"{path} holds no image files")
         images = read_images(pictures, self.shape)
-        return images if self.white == 255 else (images * (self.white / 255)).astype(np.float32)
-
-    def files(self, path: str) -> list[str] | None:
-        """The files that `read` makes an example each of; None for a table of pixel values."""
-        pictures = self._pictures(path)
-        if pictures is None:
-            return None
-        return [name if isinstance(content, bytes) else str(content) for name, content in pictures]
+        files = [name if isinstance(content, bytes) else str(content) for name, content in pictures]
+        return images if self.white == 255 else (images * (self.white / 255)).astype(np.float32), files
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """The same statistics for pixels of another brightness, those of a data set's `own` preprocessor."""
@@ -127,22 +125,6 @@ class Preprocessor:
             **({"any_size": True} if self.any_size else {}),
         }
 
-    def _pictures(self, path: str) -> list[Picture] | None:
-        """What `read` makes an example each of; None for a table of pixel values."""
-        if Path(path).is_dir():
-            return to_pictures(image_files(Path(path)))
-        table = Path(path)
-        if table.suffix.lower() not in TABLES or not table.is_file():
-            return None if table.suffix.lower() in TABLES else to_pictures([table])
-        if table.suffix.lower() == ".csv":
-            with table.open(errors="replace") as file:
-                names = file.readline().strip().replace('"', "").split(",")
-            if not set(names) & set(COLUMNS):  # values, of which the first line may be some already
-                return None
-        rows = read_file(table)
-        column = next((name for name in COLUMNS if name in rows), None)
-        return None if column is None else image_cells.to_pictures(rows[column], path, table.parent, True)
-
     def _take_size(self, shape: tuple[int, ...]) -> None:
         """Settle on the shape that the data has; whether the model can take it, the backbone says."""
         given, usual = (" x ".join(map(str, sides)) for sides in (shape[1:], self.shape[1:]))
@@ -150,3 +132,28 @@ class Preprocessor:
             what = f"images are {given} pixels and the model was made for {usual} (see data.size)"
             screen.say(f"warning: {what}", style="yellow")
         self.shape, self.any_size = shape, False
+
+
+def find_pictures(path: Path) -> list[Picture] | None:
+    """The images of a file, a folder or a table; None where the table must be one of pixel values.
+
+    Raises:
+        UserError: the table is missing or broken, or an image that it names is.
+    """
+    if path.is_dir():
+        return to_pictures(image_files(path))
+    if path.suffix.lower() not in TABLES:
+        return to_pictures([path])
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    if path.suffix.lower() == ".csv" and not _first_cells(path) & set(COLUMNS):
+        return None
+    rows = read_file(path)
+    column = next((name for name in COLUMNS if name in rows), None)
+    return None if column is None else image_cells.to_pictures(rows[column], str(path), path.parent, True)
+
+
+def _first_cells(path: Path) -> set[str]:
+    """Of a CSV file: names, or values where there are no names."""
+    with path.open(errors="replace") as file:
+        return set(file.readline().strip().replace('"', "").split(","))

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from warmstart.contracts import UserError
 from warmstart.data import cache, recordings
-from warmstart.data.duplicates import Overlap
 from warmstart.data.frames import Frames
 from warmstart.data.ragged import Ragged
 
@@ -24,7 +23,7 @@ RANGE = 2.5  # standard deviations around the mean, between black and white
 NORMS = ("utterance", "global")
 
 
-class Preprocessor:
+class Preprocessor(recordings.TakesRecordings):
     """Raw inputs are tables with the columns audio (waveforms), rate (Hz) and file.
 
     Args:
@@ -125,18 +124,6 @@ class Preprocessor:
             frames = x.values[start:stop].astype(np.float32).reshape(-1, self.mels)
             rows.append(np.concatenate([s for half in np.array_split(frames, 2) for s in (half.mean(0), half.std(0))]))
         return np.stack(rows)
-
-    def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
-        """Test rows whose waveform is that of a generic row, sample by sample."""
-        return recordings.same_recordings(generic, test)
-
-    def read(self, path: str) -> pd.DataFrame:
-        """A sound file, a folder of them, or a manifest."""
-        return recordings.read_recordings(path)
-
-    def files(self, path: str) -> list[str]:
-        """The files that `read` makes an example each of."""
-        return recordings.recording_files(path)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -72,9 +72,9 @@ class Preprocessor:
         """Unchanged: encoding has scaled everything."""
         return x
 
-    def read(self, path: str) -> pd.DataFrame:
+    def read(self, path: str) -> tuple[pd.DataFrame, None]:
         """A CSV or Parquet file that has the fitted columns; others are ignored."""
-        return read_frame(path)
+        return read_frame(path), None
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -188,7 +188,7 @@ class Preprocessor:
         start = self.vocabulary.begin if self.vocabulary.begin is not None else self.vocabulary.end
         return found.ids or [start or 0]
 
-    def read(self, path: str) -> pd.DataFrame:
+    def read(self, path: str) -> tuple[pd.DataFrame, None]:
         """A text file with an example per line, or a table that has the columns of the training data.
 
         Raises:
@@ -196,9 +196,9 @@ class Preprocessor:
         """
         names = ("text", "pair")[: len(self.columns)]
         if Path(path).suffix.lower() in (".txt", ".text", "") and len(self.columns) == 1:
-            return pd.DataFrame({"text": read_lines(Path(path))})
+            return pd.DataFrame({"text": read_lines(Path(path))}), None
         squad = read_squad(Path(path)) if self.columns == ["question", "context"] else None
-        return read_table(path, dict(zip(names, self.columns)), squad)
+        return read_table(path, dict(zip(names, self.columns)), squad), None
 
     def export(self, folder: Path) -> None:
         """Write the tokenizer as transformers reads it."""

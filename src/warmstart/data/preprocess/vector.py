@@ -35,9 +35,9 @@ class Preprocessor:
         """Scaled features (B, F)."""
         return (x - self.mean.to(x.device)).mul_(1 / self.std.to(x.device))
 
-    def read(self, path: str) -> np.ndarray:
+    def read(self, path: str) -> tuple[np.ndarray, None]:
         """A CSV or Parquet file of numbers, one row per example."""
-        return read_numbers(path, len(self.mean))
+        return read_numbers(path, len(self.mean)), None
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from warmstart.contracts import UserError
 from warmstart.data import cache, recordings
-from warmstart.data.duplicates import Overlap
 from warmstart.data.frames import Frames
 from warmstart.data.ragged import Ragged
 
@@ -25,7 +24,7 @@ HOP = 0.01  # seconds, between what is drawn
 QUIET, LOUD = -20.0, 50.0  # decibels of what is drawn black, and white
 
 
-class Preprocessor:
+class Preprocessor(recordings.TakesRecordings):
     """Raw inputs are tables with the columns audio (waveforms), rate (Hz) and file.
 
     Args:
@@ -108,18 +107,6 @@ class Preprocessor:
         found = torch.stft(x, POINTS, round(HOP * self.rate), window=window, pad_mode="constant", return_complex=True)
         decibels = 20 * found.abs().clamp(min=1e-6).log10().flip(1)[:, None]
         return ((decibels - QUIET) / (LOUD - QUIET)).clamp(0, 1)
-
-    def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
-        """Test rows whose waveform is that of a generic row, sample by sample."""
-        return recordings.same_recordings(generic, test)
-
-    def read(self, path: str) -> pd.DataFrame:
-        """A sound file, a folder of them, or a manifest."""
-        return recordings.read_recordings(path)
-
-    def files(self, path: str) -> list[str]:
-        """The files that `read` makes an example each of."""
-        return recordings.recording_files(path)
 
     def export(self, folder: Path) -> None:
         """Write the settings as transformers reads them."""
