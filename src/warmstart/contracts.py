@@ -38,10 +38,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens that examples are made of, by number; None where the tokenizer has no such token.
-
-    `special` are all tokens that stand for no piece of the data; `joined` are those that go on with the word before.
-    """
+    """Tokens by number, None where there is none. `special` stand for no piece of the data; `joined` go on with a word."""
 
     size: int
     padding: int
@@ -199,8 +196,8 @@ class Backbone(Protocol):
     (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
     positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
-    has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.
-    A class (or its stem) that is `one_size` takes no inputs of another size than its spec's.
+    has `exported(task, head, spec)`; tasks are named as in transformers, such as causal_lm. A class (or its stem) that
+    is `one_size` takes no inputs of another size than its spec's.
     """
 
     modalities: ClassVar[frozenset[str]]
@@ -240,12 +237,11 @@ class Objective(Protocol):
 
 
 class Strategy(Protocol):
-    """Which parameters train, when, and how fast. What else one may have:
+    """Which parameters train, when, and how fast. One may have:
 
-    `restarts`, shares of the run at which the schedule begins anew; `prepare(backbone)`, given it at its start point to
-    remember or change, and `settle(backbone)`, which undoes that at the end and returns what was learned by layer, as
-    `run.adapter.merge` takes it;
-    `step(objective, backbone, batch)` in place of the objective's own.
+    `restarts`, shares of the run at which the schedule begins anew; `prepare(backbone)`, given it at its start point;
+    `settle(backbone)`, which undoes changes at the end and returns what was learned, as `run.adapter.merge` takes it;
+    `step(objective, backbone, batch)` in place of the objective's own; `race` in place of `claims`, to choose another.
     """
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
