@@ -38,10 +38,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens by number, None where there is none.
-
-    `special` stand for no piece of the data; `joined` go on with the word before.
-    """
+    """Tokens by number, or None. `special` stand for no piece of the data; `joined` go on with the word before."""
 
     size: int
     padding: int

@@ -25,7 +25,7 @@ def record_of(folder: Path) -> dict:
 
 
 def on_test(metrics: dict) -> dict:
-    return {name: value for name, value in metrics.items() if name.startswith("test/")}
+    return {name: value for name, value in metrics.items() if name.startswith("test")}
 
 
 def size(folder: Path) -> int:
