@@ -67,7 +67,7 @@ def test_a_uniform_soup_is_the_mean_and_a_run_like_others(two: Path, base: Path,
     own, *theirs = (load_file(path / "model/head.safetensors") for path in (made.run("soup"), *two.glob("runs/*")))
     for name, value in own.items():
         torch.testing.assert_close(value, (theirs[0][name] + theirs[1][name]) / 2)
-    tested = {name: value for name, value in record["metrics"].items() if name.startswith("test/")}
+    tested = {name: value for name, value in record["metrics"].items() if name.startswith("test")}
     assert cli("stage=evaluate", "run=latest").record("evaluate")["metrics"] == tested
     rows = tmp_path / "rows.csv"
     rows.write_text("\n".join(",".join(["0"] * 64) for _ in range(2)))

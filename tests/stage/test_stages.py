@@ -73,7 +73,7 @@ def test_the_story_by_hand(cli):
     evaluate = cli("stage=evaluate", "run=latest")
     assert evaluate.status == 0, evaluate.err
     metrics = evaluate.record("evaluate")["metrics"]
-    assert metrics == {name: v for name, v in record["metrics"].items() if name.startswith("test/")}
+    assert metrics == {name: v for name, v in record["metrics"].items() if name.startswith("test")}
     for checkpoint in (finetune.run("finetune") / "checkpoints").iterdir():
         assert torch.load(checkpoint, weights_only=True)["global_step"] > 0
 

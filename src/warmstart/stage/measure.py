@@ -18,7 +18,8 @@ def measure(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -
         for part in data.test_parts:
             module.test_part = part
             trainer.test(module, data.held_out(part), verbose=False)
-            metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+            logged = trainer.callback_metrics.items()
+            metrics |= {name: float(value) for name, value in logged if name.startswith(f"{part}/")}
             trainer.callbacks = []
     finally:
         trainer.callbacks = watchers
