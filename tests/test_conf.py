@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from pathlib import Path
 
@@ -39,6 +40,12 @@ TRAINING = ("pretrain", "finetune", "transfer")
 OURS = ("_target_", "_partial_", "defaults", "max_tokens")  # keys that the target never gets
 
 
+def target_of(path: Path) -> str:
+    """What a part's yaml names on its first line."""
+    return path.read_text().splitlines()[0].removeprefix("_target_: ")
+
+
+@functools.cache
 def own_settings(path: Path) -> dict[str, object]:
     """What a part's yaml gives its target, by name; a nested part counts as one setting."""
     node = OmegaConf.to_container(OmegaConf.load(path))
@@ -48,9 +55,8 @@ def own_settings(path: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: str(path.relative_to(CONF)))
 def test_part_names_a_target_of_its_package_and_binds_to_it(path: Path):
-    first = path.read_text().splitlines()[0]
-    assert first.startswith("_target_: ")
-    target = first.removeprefix("_target_: ")
+    assert path.read_text().startswith("_target_: ")
+    target = target_of(path)
     group = path.relative_to(CONF).parts[0]
     if group in ("trainer", "optimizer", "scheduler"):
         assert target.startswith(THIRD_PARTY)
@@ -124,8 +130,7 @@ def test_a_part_swapped_in_any_experiment_gets_no_setting_of_the_part_it_replace
     for group, left in foreign.items():
         for path in (CONF / group).glob("*.yaml"):
             facts = dict.fromkeys([*left, *RUN_TIME_FACTS[group]])
-            target = get_object(OmegaConf.load(path)._target_)
-            inspect.signature(target).bind(**{**own_settings(path), **facts})
+            inspect.signature(get_object(target_of(path))).bind(**{**own_settings(path), **facts})
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "debug").glob("*.yaml")))
