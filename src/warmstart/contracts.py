@@ -242,9 +242,8 @@ class Strategy(Protocol):
     """Which parameters train, when, and how fast. What else one may have:
 
     `restarts`, shares of the run at which the schedule begins anew; `prepare(backbone)`, given it at its start point to
-    remember or change, and `settle(backbone)`, which undoes that at the end and returns what was learned by layer, as
-    `run.adapter.merge` takes it;
-    `step(objective, backbone, batch)` in place of the objective's own.
+    remember or change, and `settle(backbone)`, which undoes changes at the end and returns those that were learned, as
+    `run.adapter.merge` takes them; `step(objective, backbone, batch)` in place of the objective's own.
     """
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
