@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +87,12 @@ def test_answers_are_of_every_task_with_probabilities_of_its_own(batch: Batch):
 
 def test_nothing_but_the_head_is_saved():
     assert set(made().state_dict()) == {"head.weight", "head.bias"}
+
+
+def test_no_class_of_transformers_has_several_heads(tmp_path: Path):
+    with pytest.raises(UserError, match="a head for each of a, b"):
+        made().export(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
