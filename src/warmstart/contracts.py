@@ -199,8 +199,7 @@ class Backbone(Protocol):
     (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
     positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
-    has `exported(task, head, spec)`; tasks are named as in transformers, such as sequence_classification or causal_lm.
-    A class (or its stem) that is `one_size` takes no inputs of another size than its spec's.
+    has `exported(task, head, spec)`; tasks are named as in transformers. A `one_size` class takes its spec's size only.
     """
 
     modalities: ClassVar[frozenset[str]]
