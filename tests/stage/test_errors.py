@@ -62,7 +62,7 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "data.split_seed=null"), ("data.split_seed=null", "int")),
         (("stage=pretrain", "data.augment.shift=-1"), ("data.augment.shift=-1",)),
         (("stage=pretrain", "objective=contrastive"), ("objective=contrastive", "data.augment.shift")),
-        (("stage=pretrain", "backbone=vit", "data.augment.side=4"), ("data.augment.side=4", "backbone=vit", "resnet")),
+        (("stage=pretrain", "backbone=vit", "data.augment.side=4"), ("data.augment.side=4", "one size", "resnet")),
         (("stage=finetune", "data.augment.mixup=-1"), ("data.augment.mixup=-1", "0 or more")),
         (("stage=pretrain", "data.augment.mixup=0.2"), ("data.augment.mixup=0.2", "objective=denoise", "multilabel")),
         (
