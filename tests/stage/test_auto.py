@@ -183,15 +183,15 @@ def test_a_race_costs_what_it_may_and_no_more():
         for rates in ((1.0,), (1.0, 3.0), (0.1, 0.3, 1.0, 3.0)):
             for steps in (16, 20, 100, 5000):
                 try:
-                    rungs = make(names, rates).plan(steps)
+                    rungs = make(names, rates).plan(steps, 10 * steps, lambda examples: int(examples / 8))
                 except UserError:
                     assert steps <= 20
                     continue
-                used = sum(rung.size * len(rung.folds) * rung.steps for rung in rungs)
+                used = sum(rung.size * len(rung.folds) * rung.steps * 8 / 10 for rung in rungs)
                 assert used <= 3 * steps
                 assert steps < 100 or used > 2.8 * steps
                 assert all(4 <= rung.steps <= steps for rung in rungs)
-    assert make(rates=(0.1, 1.0, 3.0, 10.0)).plan(16)[0].size < 8
+    assert make(rates=(0.1, 1.0, 3.0, 10.0)).plan(16, 16, int)[0].size < 8
 
 
 def test_another_strategy_is_taken_only_where_its_gain_is_sure():

@@ -34,7 +34,7 @@ COLUMNS = ("rung", "strategy", "lr", "steps", "folds", "mean", "scores", "error"
 class Field(NamedTuple):
     """What is known before a race: who chooses, the run's parent, its labelled rows, into how many folds they are cut.
 
-    The run takes `steps`, of so many `examples` each, on average. Those of the race have fewer, by the factor `thrift`.
+    The run takes `steps`, which train on so many `examples`; `batch` is the most that one step trains on.
     """
 
     strategy: Any
@@ -42,8 +42,14 @@ class Field(NamedTuple):
     rows: int
     folds: int
     steps: int
-    examples: float
-    thrift: float
+    examples: int
+    batch: int
+
+    def affordable(self, examples: float) -> int:
+        """Steps of a job that train on so many examples at most."""
+        rows = self.rows - self.rows // self.folds
+        epochs, rest = divmod(examples, rows)
+        return int(epochs) * math.ceil(rows / self.batch) + int(rest // self.batch)
 
 
 def races(config: DictConfig) -> bool:
@@ -88,14 +94,15 @@ def survey(config: DictConfig) -> Field:
     rows = data.training_rows(splits)
     steps, examples = length_of(config, len(rows))
     folds = strategy.cut(len(rows), most_folds(rows, splits.labels)[0])
-    most = min(len(rows) - len(rows) // folds, config.data.batch_size * config.trainer.accumulate_grad_batches)
-    thrift = examples / max(1, most)
-    strategy.plan(steps, thrift)
-    return Field(strategy, parent, len(rows), folds, steps, examples, thrift)
+    batch = config.data.batch_size * config.trainer.accumulate_grad_batches
+    field = Field(strategy, parent, len(rows), folds, steps, examples, batch)
+    if folds >= 2:
+        strategy.plan(steps, examples, field.affordable)
+    return field
 
 
-def length_of(config: DictConfig, rows: int) -> tuple[int, float]:
-    """How many steps the run itself takes, and of how many examples each, on average.
+def length_of(config: DictConfig, rows: int) -> tuple[int, int]:
+    """How many steps the run itself takes, and how many examples they train on.
 
     Raises:
         UserError: that is not known before, or a validation is never reached.
@@ -113,7 +120,7 @@ def length_of(config: DictConfig, rows: int) -> tuple[int, float]:
     batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
     per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
     steps = min(steps for steps in (trainer.max_epochs * per_epoch, trainer.max_steps) if steps > 0)
-    return steps, min(rows, batches * config.data.batch_size) / per_epoch
+    return steps, round(steps * min(rows, batches * config.data.batch_size) / per_epoch)
 
 
 def race(config: DictConfig, field: Field, run: RunFolder) -> None:
@@ -150,7 +157,9 @@ def race(config: DictConfig, field: Field, run: RunFolder) -> None:
         return scores
 
     try:
-        entry, why, gain = field.strategy.race(field.steps, field.thrift, field.folds, manifest.mode, measure)
+        entry, why, gain = field.strategy.race(
+            field.steps, field.examples, field.affordable, field.folds, manifest.mode, measure
+        )
     finally:
         seconds = spent + time.monotonic() - started
         run.note(cost={"seconds": seconds, "steps": 0, "examples": 0, "peak_memory_mb": None})
@@ -158,8 +167,7 @@ def race(config: DictConfig, field: Field, run: RunFolder) -> None:
     costs = [manifest.record(job.name)["cost"] or {} for job in manifest.jobs]
     race_steps, examples = (sum(cost.get(name, 0) for cost in costs) for name in ("steps", "examples"))
     used = {"race_steps": race_steps, "run_steps": field.steps, "race_examples": examples}
-    used |= {"run_examples": round(field.steps * field.examples), "cost": examples / (field.steps * field.examples)}
-    used["seconds"] = seconds
+    used |= {"run_examples": field.examples, "cost": examples / field.examples, "seconds": seconds}
     run.update(auto={**taken, "metric": manifest.metric, "folds": field.folds, "tried": tried, **used})
     show(run.record["auto"])
 

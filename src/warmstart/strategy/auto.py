@@ -45,6 +45,7 @@ class Decision(NamedTuple):
     gain: dict[str, Any] | None = None
 
 
+Affordable = Callable[[float], int]
 Measure = Callable[[Rung, list[Entry]], Mapping[Entry, "list[float] | None"]]
 
 
@@ -81,12 +82,15 @@ class Auto:
         self.candidates, self.cost = candidates, cost
         self.rates = sorted(rates, key=distance)
 
-    def race(self, steps: int, thrift: float, folds: int, mode: str, measure: Measure) -> Decision:
+    def race(
+        self, steps: int, examples: int, affordable: Affordable, folds: int, mode: str, measure: Measure
+    ) -> Decision:
         """Race beside a run of `steps`; without a race where that is too short, or folds cannot be cut.
 
         Args:
             steps: those of the run itself.
-            thrift: examples of one of them, over those of a step of the race, which has fewer rows.
+            examples: that these train on.
+            affordable: how many steps of the race, whose jobs have fewer rows, train on so many examples at most.
             folds: parts that the labelled rows are cut into; below 2, they cannot be.
             mode: whether more (max) or less (min) is better.
             measure: trains and measures the entries of a rung.
@@ -95,8 +99,8 @@ class Auto:
             UserError: none of them could be trained, or the cost is too little.
         """
         entries = [Entry(name, rate) for rate in self.rates for name in self.candidates]
-        rungs = self.plan(steps, thrift)
-        if folds < 2 or not rungs:
+        rungs = self.plan(steps, examples, affordable) if folds >= 2 else []
+        if not rungs:
             why = "a class has one labelled row only" if folds < 2 else f"a run of {steps} steps is short"
             if len(entries) == 1:
                 why = "it is the only candidate"
@@ -117,8 +121,8 @@ class Auto:
         """How many folds to cut so many labelled rows into, of which no more than `most` can be."""
         return min(max(FOLDS, math.ceil(rows / LARGEST)), most)
 
-    def plan(self, steps: int, thrift: float = 1.0) -> list[Rung]:
-        """The rungs beside a run of `steps`; none where that is too short, or there is nothing to choose from.
+    def plan(self, steps: int, examples: int, affordable: Affordable) -> list[Rung]:
+        """The rungs beside a run as in `race`; none where that is too short, or there is nothing to choose from.
 
         Where the cost is too little for all rates, those farthest from 1 are left out.
 
@@ -128,27 +132,27 @@ class Auto:
         strategies = len(self.candidates)
         if steps < SHORT or strategies * len(self.rates) == 1:
             return []
-        budget = int(self.cost * steps * thrift)
+        budget = self.cost * examples
         for rates in range(len(self.rates), 0, -1):
-            rungs = self._rungs(budget, strategies * rates, steps)
+            rungs = self._rungs(budget, strategies * rates, steps, affordable)
             if all(rung.steps >= LEAST for rung in rungs):
                 return rungs
         raise UserError(
-            f"strategy.cost={self.cost} buys {budget} steps beside a run of {steps}, too few for a race of "
+            f"strategy.cost={self.cost} buys {affordable(budget)} steps beside a run of {steps}, too few for a race of "
             f"{strategies} strategies with {LEAST} steps or more each: raise it, or name fewer strategy.candidates"
         )
 
-    def _rungs(self, budget: int, size: int, most: int) -> list[Rung]:
+    def _rungs(self, budget: float, size: int, most: int, affordable: Affordable) -> list[Rung]:
         compares = len(self.candidates) > 1
         sizes = []
         while size > (2 if compares else 1):
             sizes.append(size)
             size = math.ceil(size / KEPT)
-        share = budget * (1 - LAST if compares else 1.0) / max(1, len(sizes))
-        rungs = [Rung(size, (place % FOLDS,), min(most, int(share / size))) for place, size in enumerate(sizes)]
+        last = budget * (LAST if sizes else 1.0) if compares else 0.0
+        share = (budget - last) / max(1, len(sizes))
+        rungs = [Rung(size, (place % FOLDS,), min(most, affordable(share / size))) for place, size in enumerate(sizes)]
         if compares:
-            left = budget - sum(rung.size * rung.steps for rung in rungs)
-            rungs.append(Rung(2, tuple(range(FOLDS)), min(most, left // (2 * FOLDS))))
+            rungs.append(Rung(2, tuple(range(FOLDS)), min(most, affordable(last / (2 * FOLDS)))))
         return rungs
 
     def safe(self, alive: Sequence[Entry]) -> str:
@@ -183,9 +187,10 @@ class Auto:
         sign = 1 if mode == "max" else -1
         gains = [sign * (theirs - ours) for theirs, ours in zip(scores[other], scores[own], strict=True)]
         mean, low = statistics.fmean(gains), lower_end(gains, 1 / (folds - 1))
-        bound = "no bound, the folds being too few rows" if low is None else f"{low:+.3g} or more"
+        where = f"on each of {len(gains)} folds" if low is None else f"on average over {len(gains)} folds"
+        sure = "" if low is None else f", {low:+.3g} or more with 90 % confidence"
+        said = f"{other.strategy} against {safe}: {mean:+.3g} {where}{sure}"
         gain = {"of": other._asdict(), "over": own._asdict(), "by_fold": gains, "mean": mean, "low": low}
-        said = f"{other.strategy} against {safe}: {mean:+.3g} on average over {len(gains)} folds; {bound}, at 90 %"
         if low is not None and low > 0:
             return Decision(other, said, gain)
         return Decision(own, f"validation cannot tell that another is better ({said})", gain)
