@@ -125,8 +125,7 @@ class Batch:
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """The same batch on a device; Lightning moves it by this instead of copying the dataclass field by field."""
-        parts = vars(self).values()
-        return Batch(*(part if part is None else part.to(device, non_blocking=non_blocking) for part in parts))
+        return Batch(*(x if x is None else x.to(device, non_blocking=non_blocking) for x in vars(self).values()))
 
 
 @dataclass
@@ -199,7 +198,8 @@ class Backbone(Protocol):
     (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
     positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
     One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
-    has `exported(task, head, spec)`; tasks are named as in transformers. A `one_size` class takes its spec's size only.
+    has `exported(task, head, spec)`; tasks are named as in transformers, such as causal_lm. A class (or its stem) that
+    is `one_size` takes no inputs of another size than its spec's.
     """
 
     modalities: ClassVar[frozenset[str]]
