@@ -15,7 +15,7 @@ class BitFit:
         rate: of what trains, times that of the optimizer.
     """
 
-    def __init__(self, rate: float = 1.0):
+    def __init__(self, rate: float = 10.0):
         self.rate = rate
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:

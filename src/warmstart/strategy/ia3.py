@@ -20,10 +20,10 @@ class IA3:
 
     Args:
         layers: patterns of names of linear layers, such as `blocks.*.qkv`; None for all.
-        rate: of scales and head, as a share of the learning rate, above 0.
+        rate: of scales and head, times that of the optimizer, above 0.
     """
 
-    def __init__(self, layers: Sequence[str] | None = None, rate: float = 1.0):
+    def __init__(self, layers: Sequence[str] | None = None, rate: float = 10.0):
         if rate <= 0:
             raise UserError(f"strategy.rate={rate}: must be above 0")
         self.layers, self.rate = layers, rate

@@ -14,7 +14,7 @@ from warmstart.strategy.injected import adapter_claims, inject, linear_layers, w
 class LoRA:
     """The weight of each linear layer (O, I) gets a change of `rank`, alpha / rank * up (O, R) @ down (R, I).
 
-    These and the head train. They start at a change of zero, and ask for higher learning rates than full finetuning.
+    These and the head train, from a change of zero.
     Source: Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.org/abs/2106.09685.
 
     Args:
@@ -22,7 +22,7 @@ class LoRA:
         alpha: how large the change is, above 0.
         dropout: of what goes into the change, 0 or more and below 1.
         layers: patterns of names of linear layers, such as `blocks.*.qkv`; None for all.
-        rate: of adapters and head, as a share of the learning rate, above 0.
+        rate: of adapters and head, times that of the optimizer, above 0.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class LoRA:
         alpha: float = 16.0,
         dropout: float = 0.0,
         layers: Sequence[str] | None = None,
-        rate: float = 1.0,
+        rate: float = 10.0,
     ):
         if rank < 1 or alpha <= 0 or rate <= 0 or not 0 <= dropout < 1:
             raise UserError(
