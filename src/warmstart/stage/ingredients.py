@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.module.finetune import FinetuneModule
 from warmstart.run.folder import RunFolder
@@ -17,7 +18,7 @@ from warmstart.run.hub import SHUFFLED
 from warmstart.run.lineage import finished
 from warmstart.run.manifest import MANIFEST, Manifest
 from warmstart.run.saved import SavedModel
-from warmstart.stage.start import find_start, load_start, same_start
+from warmstart.stage.start import find_start, load_head, load_start, same_start
 
 State = dict[str, Tensor]
 
@@ -119,9 +120,9 @@ def check_alike(found: Sequence[Ingredient]) -> None:
 
 
 def start_state(end: Ingredient, module: FinetuneModule) -> State:
-    """The weights that a run started from, with the head that it came to: a new head has no trained start.
+    """The weights that a run started from. A new head, and what `fresh` let start anew, had no trained start.
 
-    So have backbone tensors that `fresh` lets start anew.
+    In its place is what the run came to.
 
     Args:
         end: the run.
@@ -136,6 +137,10 @@ def start_state(end: Ingredient, module: FinetuneModule) -> State:
     if start.weights_sha256 != parent["weights_sha256"]:
         raise UserError(f"{config.init} is no longer what {end.run.path} started from: its SHA-256 is another")
     load_start(module.backbone, start, tuple(config.fresh))
+    if end.run.record["transfer"].get("head") == "loaded":
+        load_head(module.objective, start, end.saved.spec.labels)
+    else:
+        screen.say("the head is the finetuned one at every alpha: it had no trained start")
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 

@@ -181,5 +181,4 @@ def wise(mixer: Mixer) -> tuple[list[float], Tried]:
     picture = interpolation_png([(point["alpha"], point[name]) for point in tried], best["alpha"], name)
     write_atomically(mixer.run.path / "wise.png", picture)
     screen.say(f"alpha {best['alpha']:g}: {name} {best[name]:.4g}; the end alone: {tried[-1][name]:.4g}")
-    screen.say("the head is the finetuned one at every alpha: it had no trained start")
     return [1 - best["alpha"], best["alpha"]], tried
