@@ -51,7 +51,7 @@ def test_strategies_by_their_names_beside_other_arms(composed):
     assert found.arm.lp_ft == {
         "init": "pretrained",
         "against": "full",
-        "strategy": {"_target_": "warmstart.strategy.lp_ft.LPFT", "probe": 0.5, "backbone_scale": 1.0},
+        "strategy": {"_target_": "warmstart.strategy.lp_ft.LPFT", "probe": 0.5, "backbone_scale": 1.0, "rate": 1.0},
         "optimizer": {"lr": 0.1},
     }
     assert found.arm.full.strategy.backbone_scale == 0.5

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.contracts import Backbone, Scale
 from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
 
 
@@ -24,8 +24,6 @@ class IA3:
     """
 
     def __init__(self, layers: Sequence[str] | None = None, rate: float = 10.0):
-        if rate <= 0:
-            raise UserError(f"strategy.rate={rate}: must be above 0")
         self.layers, self.rate = layers, rate
         self.wrappers: dict[str, nn.Module] = {}
 

@@ -33,10 +33,9 @@ class LoRA:
         layers: Sequence[str] | None = None,
         rate: float = 10.0,
     ):
-        if rank < 1 or alpha <= 0 or rate <= 0 or not 0 <= dropout < 1:
+        if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
             raise UserError(
-                f"strategy: rank={rank} must be 1 or more, alpha={alpha} and rate={rate} above 0, "
-                f"dropout={dropout} 0 or more and below 1"
+                f"strategy: rank={rank} must be 1 or more, alpha={alpha} above 0, dropout={dropout} from 0 to below 1"
             )
         self.rank, self.alpha, self.dropout, self.layers, self.rate = rank, alpha, dropout, layers, rate
         self.wrappers: dict[str, nn.Module] = {}
