@@ -15,8 +15,9 @@ from pathlib import Path
 
 from scipy import stats
 
+from warmstart.report.costs import forgotten
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer
-from warmstart.report.verdicts import interval
+from warmstart.report.verdicts import interval, pairs
 
 CONTROL, FULL, CHOOSER, CAREFUL = "scratch", "full", "auto", "lp_ft"
 
@@ -118,12 +119,13 @@ def careful(cells: list[Cell]) -> str:
     """lp_ft minus full, paired by seed, on the test split and on the shifted ones, with 95 % t intervals over seeds."""
     rows = []
     for cell in cells:
-        pairs = {"test": [[run.test for run in cell.runs(arm)] for arm in (CAREFUL, FULL)]}
-        pairs |= {shift: [cell.shifted(arm, shift) for arm in (CAREFUL, FULL)] for shift in cell.shifts}
-        for part, (own, full) in pairs.items():
-            if len(own) != len(full) or len(own) < 2:
+        both = pairs(cell.runs(CAREFUL), cell.runs(FULL))
+        for part in ("test", *cell.shifts):
+            name = cell.transfer.metric.replace("test/", f"{part}/")
+            values = [[run.record["metrics"].get(name) for run in pair] for pair in both]
+            differences = [100 * cell.transfer.sign * (own - full) for own, full in values if None not in (own, full)]
+            if len(differences) < 2:
                 continue
-            differences = [100 * cell.transfer.sign * (one - other) for one, other in zip(own, full)]
             mean, error = statistics.fmean(differences), stats.sem(differences)
             reach = stats.t.ppf(0.975, len(differences) - 1) * error
             rows.append(
@@ -145,8 +147,8 @@ def costs(cells: list[Cell], arms: list[str]) -> str:
             def mean(name: str, unit: float, form: str, done: list[Run] = done) -> str:
                 return format(statistics.fmean(run.cost[name] for run in done) / unit, form)
 
-            forgot = [run.record["forgetting"] for run in done if run.record.get("forgetting")]
-            worse = statistics.fmean(one["after"] - one["before"] for one in forgot) if forgot else None
+            changes = [change for run in done if (change := forgotten(run, "val/loss")) is not None]
+            worse = statistics.fmean(changes) if changes else None
             row = [cell.name, f"`{arm}`", mean("trained_parameters", 1, ",.0f"), mean("bytes_per_task", 1e6, ",.3f")]
             row += [mean("peak_memory_mb", 1, ",.0f"), mean("seconds", 1, ".1f")]
             rows.append([*row, "-" if worse is None else f"{worse:+.3g}"])

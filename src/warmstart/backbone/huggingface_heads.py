@@ -127,7 +127,7 @@ class Trunkless(nn.Module):
     def pool(self, tokens: Tensor) -> Tensor:
         """(B, T, D) to (B, D); in ALBERT a pooler is a bare linear layer."""
         pooler = self.pooler if "pooler" in self._modules else self.trunk.pooler
-        if isinstance(pooler, nn.Linear):
+        if isinstance(getattr(pooler, "base_layer", pooler), nn.Linear):  # which an adapter may wrap
             return self.activation(pooler(tokens[:, 0]))
         return pooler(tokens)
 

@@ -54,16 +54,17 @@ class Several:
         first = self.preprocessor()
         starts = np.cumsum([0, *(len(splits.labels) for splits in loaded.values())])
         parts: dict[str, list[Rows]] = {"train": [], "validation": [], "test": [], "unlabelled": []}
+        shifts: dict[str, list[Rows]] = {name: [] for splits in loaded.values() for name in splits.shifts}
         for source, splits, start in zip(self.sources.values(), loaded.values(), starts):
             own = source.preprocessor()
-            for part, found in parts.items():
-                rows = getattr(splits, part)
+            for part, found in {**parts, **shifts}.items():
+                rows = getattr(splits, part) if part in parts else splits.shifts.get(part)
                 if rows is not None and len(rows):
                     x = first.converted(rows.x, own) if hasattr(first, "converted") else rows.x
                     found.append(Rows(x, None if rows.classes is None else rows.classes + start))
         labels = tuple(f"{name}/{label}" for name, splits in loaded.items() for label in splits.labels)
         train, validation, test, spare = (mixed(found) if found else None for found in parts.values())
-        return Splits(train, validation, test, labels, spare)
+        return Splits(train, validation, test, labels, spare, {name: mixed(found) for name, found in shifts.items()})
 
     def preprocessor(self) -> Preprocessor:
         """As the first source has it."""

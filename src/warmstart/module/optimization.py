@@ -23,6 +23,9 @@ def assign(claims: list[tuple[str, Scale]], names: list[str]) -> dict[str, Scale
     """
     scales: dict[str, Scale] = {}
     unused = {pattern for pattern, _ in claims}
+    for pattern, scale in claims:
+        if not callable(scale) and scale < 0:
+            raise UserError(f"strategy: {pattern} would train at {scale:g} times optimizer.lr, which is below 0")
     for name in names:
         matching = [(pattern, scale) for pattern, scale in claims if fnmatchcase(name, pattern)]
         if len(matching) != 1:

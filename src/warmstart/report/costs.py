@@ -80,7 +80,9 @@ def forgetting_metrics(runs: list[Run]) -> list[str]:
 def forgotten(run: Run, metric: str) -> float | None:
     """The metric of the parent's own task after the finetuning, minus that before."""
     found = run.record.get("forgetting") or {}
-    return found["after"] - found["before"] if found.get("metric") == metric else None
+    if found.get("metric") != metric or found["before"] is None or found["after"] is None:
+        return None
+    return found["after"] - found["before"]
 
 
 def shifts(runs: list[Run], metric: str) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import UserError
+from warmstart.contracts import Splits, UserError
+from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.run.hub import RANDOM, adopt
 from warmstart.run.manifest import RUNS, Job
 from warmstart.trainer.snapshots import SNAPSHOTS
@@ -203,3 +204,11 @@ def budget_of(labels: Labels) -> dict[str, int | float | None]:
     if isinstance(labels, float) and 0 < labels < 1:
         return {"per_class": None, "fraction": labels}
     raise UserError(f"transfer.labels={labels}: give rows per class (1, 2, ...), a share (0.1), or all")
+
+
+def training_rows(config: DictConfig, splits: Splits, budget: Labels) -> int:
+    """How many labelled rows a finetuning with an entry of transfer.labels trains on."""
+    rows = splits.train.take(labelled_subset(splits.train.y, splits.labels, 0, **budget_of(budget)))
+    if config.data.folds is None:
+        return len(rows)
+    return len(fold_of(rows, splits.labels, 0, config.data.folds, config.data.fold)[0])

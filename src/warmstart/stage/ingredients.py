@@ -21,6 +21,7 @@ from warmstart.run.saved import SavedModel
 from warmstart.stage.start import find_start, load_head, load_start, same_start
 
 State = dict[str, Tensor]
+CUT = ("folds", "fold", "labels_per_class", "label_fraction")  # settings of `data` that say which rows validate
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,10 @@ def check_alike(found: Sequence[Ingredient]) -> None:
             ],
             "have other objectives": [one.saved.card["objective"]["_target_"] for one in (first, other)],
             "have heads of other shapes": heads,
-            "validate on other rows (seed and data.fold)": [
-                (one.config.seed, one.config.data.fold) if one.config.data.get("folds") else "the data set's own"
+            "validate on other rows (seed, data.folds, data.fold or labels)": [
+                {"seed": one.config.seed, **{key: one.config.data[key] for key in CUT}}
+                if one.config.data.get("folds")
+                else "the data set's own"
                 for one in (first, other)
             ],
             "were made on other data (the fingerprint)": [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +15,7 @@ from warmstart.contracts import Splits, UserError
 from warmstart.data.duplicates import find_duplicates
 from warmstart.data.module import GenericDataModule
 from warmstart.run.folder import RunFolder
+from warmstart.run.lineage import home_of
 from warmstart.stage.parts import sources_of
 
 FEWEST_FEATURES = 30  # rows of fewer are near each other by chance
@@ -39,23 +42,27 @@ def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
     return {"exact": found.exact, "near": near, "test_rows": len(rows), "comparable": True}
 
 
-def warn_of_other_splits(config: DictConfig, pretraining: RunFolder) -> None:
-    """Say so where a pretraining cut the same data set into other parts; nothing where its config cannot be read."""
-    try:
-        theirs = OmegaConf.load(pretraining.path / "config.yaml").data
-    except (OSError, YAMLError, OmegaConfBaseException):
-        return
-    for ours in sources_of(config.data).values():
-        if all(theirs.get(key) == ours.get(key) for key in ("_target_", "root", "seed")):
-            _compare(theirs, ours, pretraining)
+def warn_of_other_splits(config: DictConfig, run: RunFolder) -> None:
+    """Say so where a run, or one that its weights come from, cut the same data set into other parts.
+
+    Nothing is said of a run whose config cannot be read.
+    """
+    ancestor: RunFolder | None = run
+    while ancestor is not None:
+        with contextlib.suppress(OSError, YAMLError, OmegaConfBaseException):
+            seen = sources_of(OmegaConf.load(ancestor.path / "config.yaml").data).values()
+            for theirs, ours in itertools.product(seen, sources_of(config.data).values()):
+                if all(theirs.get(key) == ours.get(key) for key in ("_target_", "root", "seed")):
+                    _compare(theirs, ours, ancestor)
+        ancestor = home_of(ancestor.record.get("parent"))
 
 
-def _compare(theirs: DictConfig, ours: DictConfig, pretraining: RunFolder) -> None:
+def _compare(theirs: DictConfig, ours: DictConfig, run: RunFolder) -> None:
     for key in ("split_seed", "split", "test_speakers", "target", "config"):
         before, now = theirs.get(key), ours.get(key)
         if before != now:
             screen.say(
-                f"warning: {pretraining.path} was pretrained with data.{key}={before}, so it has seen rows that "
-                f"data.{key}={now} tests on: pretrain with the same data.{key}",
+                f"warning: {run.path} was trained with data.{key}={before}, so it has seen rows that "
+                f"data.{key}={now} tests on: use the same data.{key} in both",
                 style="yellow",
             )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytorch_lightning as pl
 
 from warmstart.data.module import TaskDataModule
 from warmstart.module.finetune import FinetuneModule
 
+TEST = "test"
+
 
 def measure(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -> dict[str, float]:
     """Metrics named `test/<metric>`, and `test_<shift>/<metric>` where the data has shifted test splits.
 
-    What watches the trainer, and `module.test_scores`, see the test split alone.
+    What watches the trainer, and `module.test_scores`, see the test split alone. What is not finite on a shifted one is
+    left out, since it is no failure of the training.
     """
     watchers, metrics = trainer.callbacks, {}
     try:
@@ -19,7 +24,8 @@ def measure(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -
             module.test_part = part
             trainer.test(module, data.held_out(part), verbose=False)
             logged = trainer.callback_metrics.items()
-            metrics |= {name: float(value) for name, value in logged if name.startswith(f"{part}/")}
+            found = {name: float(value) for name, value in logged if name.startswith(f"{part}/")}
+            metrics |= {name: value for name, value in found.items() if part == TEST or math.isfinite(value)}
             trainer.callbacks = []
     finally:
         trainer.callbacks = watchers

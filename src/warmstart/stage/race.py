@@ -167,6 +167,8 @@ def race(config: DictConfig, field: Field, run: RunFolder) -> None:
     costs = [manifest.record(job.name)["cost"] or {} for job in manifest.jobs]
     race_steps, examples = (sum(cost.get(name, 0) for cost in costs) for name in ("steps", "examples"))
     used = {"race_steps": race_steps, "run_steps": field.steps, "race_examples": examples}
+    peak = max((cost.get("peak_memory_mb") or 0 for cost in costs), default=0)
+    run.note(cost={**run.record["cost"], "peak_memory_mb": peak})
     used |= {"run_examples": field.examples, "cost": examples / field.examples, "seconds": seconds}
     run.update(auto={**taken, "metric": manifest.metric, "folds": field.folds, "tried": tried, **used})
     show(run.record["auto"])

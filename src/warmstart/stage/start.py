@@ -35,7 +35,9 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
 
         saved = open_hub(word, config.backbone.get("pooling"))
         check_backbone(saved, config)
-        return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": word}
+        name = Path(word.removeprefix(HUB))
+        where = f"{HUB}{name.resolve()}" if name.is_dir() else word
+        return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": where}
     if word == "latest":
         found = latest(Path(config.output_dir), "pretrain", config.experiment)
         screen.say(f"init=latest is {found.path}")
@@ -46,7 +48,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
         above = path.parents[1] if path.parent.name == SNAPSHOTS else path.parent
         home = above if (above / "run.json").exists() else path
         found = finished(home) if (home / "run.json").exists() else None
-    if found is not None and found.record["stage"] == "pretrain":
+    if found is not None:
         warn_of_other_splits(config, found)
     if found is not None and "model_sha256" not in found.record:
         raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")

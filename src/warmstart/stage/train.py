@@ -71,7 +71,7 @@ def training(
     last = run.path / "checkpoints" / "last.ckpt"
     resumed = last.is_file()
     forget_peak_memory()
-    started, spent = time.monotonic(), (run.record.get("cost") or {}).get("seconds", 0.0)
+    started, earlier = time.monotonic(), run.record.get("cost") or {}
     every = max(1, int(config.trainer.log_every_n_steps))
     with run.recording():
         run.update(status="running", error=None)
@@ -106,10 +106,10 @@ def training(
             raise
         finally:
             cost = {
-                "seconds": spent + time.monotonic() - started,
+                "seconds": earlier.get("seconds", 0.0) + time.monotonic() - started,
                 "steps": trainer.global_step,
                 "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, data),
-                "peak_memory_mb": peak_memory_mb(),
+                "peak_memory_mb": max(peak_memory_mb(), earlier.get("peak_memory_mb") or 0),
             }
             run.update(cost={**(run.record["cost"] or {}), **cost})
             logger.close()

@@ -16,7 +16,6 @@ from warmstart import screen
 from warmstart.contracts import Unmet, UserError
 from warmstart.data.encoding import PLACES
 from warmstart.data.module import GenericDataModule
-from warmstart.data.splits import labelled_subset
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
@@ -28,10 +27,10 @@ from warmstart.stage.arms import (
     PRETRAINING,
     Sizes,
     arm_config,
-    budget_of,
     finetunings,
     has_pretraining,
     pretrainings,
+    training_rows,
 )
 from warmstart.stage.fit import check_fit
 from warmstart.stage.given_start import with_start
@@ -181,10 +180,7 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         if against is not None and against not in config.arm:
             raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")
     splits = parts.build_source(config).load(parts.get_object(config.objective._target_).target)
-    labelled = [
-        [budget, len(labelled_subset(splits.train.y, splits.labels, 0, **budget_of(budget)))]
-        for budget in config.transfer.labels
-    ]
+    labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
     if not has_pretraining(config):
         return {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None}
     start, _ = find_start(config.pretrain)
@@ -214,6 +210,8 @@ def check_settings(config: DictConfig) -> None:
         arms for budget, arms in chosen.budgets.items() if budget != "steps"
     ):
         raise UserError("transfer.budgets beyond steps are multiples of steps: give trainer.max_steps or max_epochs")
+    if chosen.budgets.get("total") and not has_pretraining(config):
+        raise UserError("transfer.budgets.total counts what a pretraining has seen, and none is run here: leave it out")
     if config.pretrain.data.pack is not None and chosen.budgets.get("total"):
         raise UserError("transfer.budgets.total counts rows, which blocks of pretrain.data.pack are not: leave it out")
     if chosen.pretrain_seeds > 1 and not has_pretraining(config):

@@ -12,23 +12,21 @@ from torch import nn
 
 from warmstart.contracts import Backbone, Scale, UserError
 
+READERS = ("MultiheadAttention", "WavLMAttention")  # compute with the weights of their layers, and do not call them
+
 
 def linear_layers(backbone: Any, patterns: Sequence[str] | None, strategy: str) -> list[str]:
     """Names of the layers that one of the patterns matches; of all where there are none.
 
-    Layers of a `MultiheadAttention`, which computes with their weights and would pass an adapter by, are no choice.
+    Layers inside one of READERS, which would pass an adapter by, are no choice.
 
     Raises:
         UserError: the backbone has no such layers, or a pattern matches none.
     """
     from transformers.pytorch_utils import Conv1D  # a linear layer whose weight is (I, O)
 
-    passed = {
-        id(part)
-        for module in backbone.modules()
-        if isinstance(module, nn.MultiheadAttention)
-        for part in module.modules()
-    }
+    readers = [module for module in backbone.modules() if type(module).__name__ in READERS]
+    passed = {id(part) for module in readers for part in module.modules()}
     names = [
         name
         for name, part in backbone.named_modules()

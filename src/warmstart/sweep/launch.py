@@ -9,6 +9,7 @@ from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep import search
+from warmstart.sweep.job import RESUMABLE
 from warmstart.sweep.plan import kind
 from warmstart.sweep.pool import Pool, ThisProcess, once, preload
 from warmstart.sweep.schedule import Rules, Schedule, Work, alone, in_turn, together
@@ -60,11 +61,11 @@ def jobs_left(manifest: Manifest, states: Mapping[str, str], retries: int, size:
 
 
 def grouped(manifest: Manifest, jobs: Sequence[Job], size: int) -> list[Work]:
-    """Training jobs of one kind in groups of at most `size`, quick ones in turn; those with a checkpoint alone."""
+    """Training jobs of one kind in groups of at most `size`, quick ones in turn; those that were broken off alone."""
     work: list[Work] = []
     groups: dict[tuple[str, str | None], list[Job]] = {}
     for job in jobs:
-        if (manifest.path(job.name) / "checkpoints" / "last.ckpt").exists():
+        if any((manifest.path(job.name) / part).exists() for part in RESUMABLE):
             work.append(alone(manifest, job))
         elif job.config["stage"] in TRAIN:
             groups.setdefault((kind(job.config), job.needs), []).append(job)
