@@ -46,6 +46,15 @@ def test_each_part_holds_all_tasks_evenly_mixed_with_the_classes_of_each_its_own
         assert abs(int(first.sum()) - int(second.sum())) <= 1
 
 
+def test_shifted_splits_come_too_each_with_the_rows_of_those_that_have_it():
+    splits = Several({"a": Digits, "b": lambda: Digits(split_seed=1)}).load("category")
+    assert set(splits.shifts) == {"rotated", "noisy"}
+    own = Digits(split_seed=1).load("category").shifts["noisy"]
+    rows = splits.shifts["noisy"]
+    assert np.array_equal(rows.x[rows.y >= 10], own.x)
+    assert np.array_equal(rows.y[rows.y >= 10] - 10, own.y)
+
+
 def test_pixels_of_another_brightness_are_made_alike(tmp_path: Path):
     for number in range(20):
         Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / f"{number}.png")

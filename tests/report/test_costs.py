@@ -55,6 +55,16 @@ def test_means_over_seeds_by_arm_and_labels(folder: Path):
     assert "trained_parameters" not in rows["linear", 5]
 
 
+def test_a_score_that_was_not_finite_is_no_forgetting(folder: Path, rewrite: Callable[..., None]):
+    for seed in range(SEEDS):
+        after = None if seed else 1.25
+        rewrite(
+            folder, f"pretrained-steps-5-seed{seed}", forgetting={"metric": "val/loss", "before": 1.0, "after": after}
+        )
+    rows = {(row["arm"], row["labels"]): row for row in write_report(folder)["costs"]}
+    assert rows["pretrained", 5]["forgetting"] == {"val/loss": {"mean": 0.25, "std": None}}
+
+
 def test_the_table_is_in_the_text_the_page_and_on_the_screen(folder: Path, capfd: pytest.CaptureFixture):
     show(write_report(folder))
     text, page = ((folder / name).read_text() for name in ("report.md", "report.html"))

@@ -95,6 +95,13 @@ def test_a_head_for_the_same_labels_goes_on(cli, base: Path):
     assert scores[0] == scores[1]
 
 
+def test_rows_that_the_first_task_was_trained_on_are_not_tested_on_without_a_word(cli, base: Path):
+    first = cli("stage=finetune", *FAST).run("finetune")
+    outcome = cli("stage=finetune", *FAST, f"init={first}", "data.split_seed=1")
+    for run in (first, base):
+        assert f"warning: {run} was trained with data.split_seed=0" in outcome.err
+
+
 def test_a_start_that_is_no_run_has_nothing_to_forget(cli, base: Path, tmp_path: Path):
     bare = shutil.copytree(base / "model", tmp_path / "bare")
     for init in ("scratch", str(bare), f"shuffled:{base}"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from warmstart import main
-from warmstart.run.manifest import Job, Manifest
+from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
 from warmstart.sweep import launch
 from warmstart.sweep.job import run_job, run_together
 from warmstart.sweep.plan import Composer, grid
@@ -105,3 +105,15 @@ def test_jobs_that_are_over_are_not_trained_together_again(planned):
     before = [manifest.record(job.name) for job in manifest.jobs]
     assert "run meanwhile" in run_together(manifest, manifest.jobs[1:])
     assert [manifest.record(job.name) for job in manifest.jobs] == before
+
+
+def test_what_was_broken_off_in_its_race_goes_on_alone(planned):
+    manifest = planned()
+    race = manifest.path(manifest.jobs[0].name) / RACE / MANIFEST
+    race.parent.mkdir(parents=True)
+    race.touch()
+    work = launch.grouped(manifest, manifest.jobs, 32)
+    assert [[job.name for job in one.jobs] for one in work] == [
+        [manifest.jobs[0].name],
+        [job.name for job in manifest.jobs[1:]],
+    ]
