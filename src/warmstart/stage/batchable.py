@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.contracts import Batch, CannotBatch
 from warmstart.module.stacked import Stack
-from warmstart.stage.parts import build, short_name
-from warmstart.stage.race import races
+from warmstart.stage.parts import build, races, short_name
 
 # Optimizers whose rule works element by element, so that stacking models changes nothing.
 ELEMENTWISE = frozenset(

@@ -26,7 +26,7 @@ from warmstart.stage.fit import check_fit
 from warmstart.stage.forgetting import forgetting, remember
 from warmstart.stage.learned import digests, settle
 from warmstart.stage.measure import measure
-from warmstart.stage.race import races, run_first
+from warmstart.stage.race import run_first
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
@@ -49,7 +49,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     if resumed is not None:
         config = resumed.config(tuple(config.trust))
         config.init = same_start(config, resumed.record["parent"])
-    if races(config):
+    if parts.races(config):
         return run_first(config, opened or resumed, watchers)
     data, module, lineage = assemble(config)
     check_interval(config.trainer, len(data.train_loader))

@@ -133,6 +133,11 @@ def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
     return build(node, **facts)
 
 
+def races(config: DictConfig) -> bool:
+    """Whether the strategy claims no parameters, but chooses one that does."""
+    return not hasattr(get_object(config.strategy._target_), "claims")
+
+
 def choices_to_repeat(config: DictConfig) -> list[str]:
     """The words of this command line that choose backbone and data, for the finetuning to type next.
 

@@ -52,11 +52,6 @@ class Field(NamedTuple):
         return int(epochs) * math.ceil(rows / self.batch) + int(rest // self.batch)
 
 
-def races(config: DictConfig) -> bool:
-    """Whether the strategy claims no parameters, but chooses one that does."""
-    return not hasattr(get_object(config.strategy._target_), "claims")
-
-
 def run_first(config: DictConfig, opened: RunFolder | None, watchers: Sequence[Any]) -> RunFolder:
     """Race, unless that is over, and finetune with what was taken, all in one run folder.
 
