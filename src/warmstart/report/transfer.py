@@ -158,7 +158,9 @@ def show(report: dict[str, Any]) -> None:
     if report["verdicts"]:
         screen.table("Verdicts (differences are paired by seed; positive is better)", *verdict_grid(report))
     if report["costs"]:
-        screen.table("What does each arm cost? (means over seeds)", *cost_table(report).values())
+        fewest = [row for row in report["costs"] if row["labels"] == report["costs"][0]["labels"]]
+        words = f"What does each arm cost with {labels_text([fewest[0]['labels']])}? (means over seeds)"
+        screen.table(words, *cost_table({**report, "costs": fewest}).values())
     if report["rules"]["tune"]:
         chosen = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in report["tuning"])
         screen.say(f"learning rates chosen on validation: {chosen}")
