@@ -2,7 +2,8 @@
 
     python scripts/strategies.py outputs/transfer/digits/ID outputs/transfer/sst2/ID > table.md
 
-Every number is read from run folders; nothing is computed again. A cell is a transfer at one label count.
+Every number is read from run folders; nothing is computed again. A cell is a transfer at one label count; one that some
+arm has not finished is left out.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ def main() -> None:
     """Print all tables for the transfers that the command line names."""
     transfers = [read_transfer(Path(word)) for word in sys.argv[1:]]
     cells = [Cell(transfer, labels) for transfer in transfers for labels in transfer.labels]
+    cells = [cell for cell in cells if all(len(cell.runs(arm)) > 1 for arm in cell.transfer.arms)]
     arms = list(dict.fromkeys(arm for transfer in transfers for arm in transfer.arms))
     print("## Scores\n\n" + scores(cells, arms))
     print("## How far behind the best\n\n" + behind(cells, arms))
