@@ -194,6 +194,13 @@ def test_a_race_costs_what_it_may_and_no_more():
     assert make(rates=(0.1, 1.0, 3.0, 10.0)).plan(16, 16, int)[0].size < 8
 
 
+def test_a_row_left_over_by_the_batches_of_a_fold_is_paid_for_too(cli):
+    words = (*START, *LENGTH, "trainer.val_check_interval=16", "data.labels_per_class=5", "data.batch_size=32")
+    taken = cli(*words, *PAIR).record("finetune")["auto"]
+    assert taken["run_examples"] == 8 * 50  # batches of 32 and 18
+    assert 2 < taken["cost"] <= 3  # folds of 33 rows are one batch each
+
+
 def test_another_strategy_is_taken_only_where_its_gain_is_sure():
     auto, safe, other = make(), Entry("lp_ft", 1.0), Entry("full", 1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,9 +41,7 @@ class GatherLoader:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        whole, rest = divmod(len(self.x), self.batch_size)
-        joined = self.seed is not None and rest == 1 and whole > 0 and self.batch_size > 1
-        return whole + (rest > 0) - joined
+        return math.ceil(len(self.x) / self.batch_size) if self.seed is None else batches(len(self.x), self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
@@ -81,6 +80,12 @@ class GatherLoader:
         """Go on from a saved place."""
         self.epoch, self.position = state["epoch"], state["position"]
         self.resuming = self.position > 0
+
+
+def batches(rows: int, size: int) -> int:
+    """Training batches of an epoch: a single row left over joins the batch before it."""
+    whole, rest = divmod(rows, size)
+    return whole + (rest > 0) - (rest == 1 and whole > 0 and size > 1)
 
 
 def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import Splits, UserError
+from warmstart.data.loader import batches
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.run.hub import RANDOM, adopt
 from warmstart.run.manifest import RUNS, Job
@@ -166,7 +167,7 @@ def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, label
         return
     is_cold = own.init == "scratch" or own.init.startswith(RANDOM)
     rows, batch = sizes.labelled[labels], own.data.batch_size
-    per_epoch = math.ceil(rows / batch)
+    per_epoch = batches(rows, batch)
     trainer = own.trainer
     limits = [trainer.max_epochs * per_epoch if trainer.max_epochs > 0 else math.inf]
     limits.append(trainer.max_steps if trainer.max_steps > 0 else math.inf)

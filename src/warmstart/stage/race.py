@@ -7,14 +7,15 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.contracts import Source, Splits, UserError
+from warmstart.data.loader import batches
 from warmstart.data.splits import most_folds
 from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import RunFolder, write_atomically
@@ -34,7 +35,8 @@ COLUMNS = ("rung", "strategy", "lr", "steps", "folds", "mean", "scores", "error"
 class Field(NamedTuple):
     """What is known before a race: who chooses, the run's parent, its labelled rows, into how many folds they are cut.
 
-    The run takes `steps`, which train on so many `examples`; `batch` is the most that one step trains on.
+    The run takes `steps`, which train on so many `examples`. A step has `batch` rows, and a job of the race has one of
+    the numbers of `training` rows.
     """
 
     strategy: Any
@@ -44,12 +46,15 @@ class Field(NamedTuple):
     steps: int
     examples: int
     batch: int
+    training: tuple[int, ...]
 
     def affordable(self, examples: float) -> int:
         """Steps of a job that train on so many examples at most."""
-        rows = self.rows - self.rows // self.folds
-        epochs, rest = divmod(examples, rows)
-        return int(epochs) * math.ceil(rows / self.batch) + int(rest // self.batch)
+        steps = []
+        for rows in self.training:
+            (epochs, rest), count = divmod(examples, rows), batches(rows, self.batch)
+            steps.append(int(epochs) * count + min(int(rest // self.batch), count - 1))
+        return min(steps)
 
 
 def run_first(config: DictConfig, opened: RunFolder | None, watchers: Sequence[Any]) -> RunFolder:
@@ -90,10 +95,19 @@ def survey(config: DictConfig) -> Field:
     steps, examples = length_of(config, len(rows))
     folds = strategy.cut(len(rows), most_folds(rows, splits.labels)[0])
     batch = config.data.batch_size * config.trainer.accumulate_grad_batches
-    field = Field(strategy, parent, len(rows), folds, steps, examples, batch)
+    training = tuple(training_rows(config, data.source, splits, folds, strategy.measured)) if folds >= 2 else ()
+    field = Field(strategy, parent, len(rows), folds, steps, examples, batch, training)
     if folds >= 2:
         strategy.plan(steps, examples, field.affordable)
     return field
+
+
+def training_rows(config: DictConfig, source: Source, splits: Splits, folds: int, count: int) -> Iterator[int]:
+    """How many rows train, where each of the first `count` folds validates."""
+    own = config.copy()
+    for fold in range(count):
+        own.data.folds, own.data.fold = folds, fold
+        yield len(parts.task_data(own, source=source).training_rows(splits))
 
 
 def length_of(config: DictConfig, rows: int) -> tuple[int, int]:
@@ -109,13 +123,14 @@ def length_of(config: DictConfig, rows: int) -> tuple[int, int]:
                 f"strategy=auto shares out steps, whose number trainer.{name} leaves open: "
                 "give trainer.max_epochs or trainer.max_steps instead"
             )
-    batches = math.ceil(rows / config.data.batch_size)
-    check_interval(trainer, batches)
+    count = batches(rows, config.data.batch_size)
+    check_interval(trainer, count)
     limit = trainer.overfit_batches or trainer.limit_train_batches or 1.0
-    batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-    per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+    used = min(count, limit) if isinstance(limit, int) else max(1, int(count * limit))
+    per_epoch = math.ceil(used / trainer.accumulate_grad_batches)
     steps = min(steps for steps in (trainer.max_epochs * per_epoch, trainer.max_steps) if steps > 0)
-    return steps, round(steps * min(rows, batches * config.data.batch_size) / per_epoch)
+    each = rows if used == count else used * config.data.batch_size
+    return steps, round(steps * each / per_epoch)
 
 
 def race(config: DictConfig, field: Field, run: RunFolder) -> None:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import Pruned, UserError
+from warmstart.data.loader import batches
 from warmstart.data.memory import MemoryDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST, RACE
@@ -201,14 +202,15 @@ def settings(config: DictConfig) -> dict[str, Any]:
     }
 
 
-def examples(batches: int, per_epoch: float, data: MemoryDataModule) -> int:
-    """Training rows seen: whole epochs, and the batches of one that was cut short."""
+def examples(count: int, per_epoch: float, data: MemoryDataModule) -> int:
+    """Training rows seen in so many batches: whole epochs, and the batches of one that was cut short."""
     if not math.isfinite(per_epoch):
         return 0
     per_epoch = max(1, int(per_epoch))
     rows = data.rows["train"]
-    epochs, rest = divmod(batches, per_epoch)
-    return epochs * min(rows, per_epoch * data.batch_size) + min(rest * data.batch_size, rows)
+    epochs, rest = divmod(count, per_epoch)
+    each = min(rows, per_epoch * data.batch_size) if per_epoch < batches(rows, data.batch_size) else rows
+    return epochs * each + min(rest * data.batch_size, rows)
 
 
 def _results(metrics: dict[str, float], last: dict[str, float], best: dict[str, float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from scipy import stats
 
@@ -15,7 +15,7 @@ from warmstart.contracts import UserError
 SAFE = ("lp_ft", "full")  # what is taken where validation cannot tell; the second where the first cannot train
 KEPT = 4  # one in so many goes on to the next rung
 LAST = 2 / 3  # of the cost goes to the last rung, whose jobs should be as long as can be
-FOLDS = 3  # that the last rung is measured on
+FOLDS = 3  # that rungs are measured on
 LARGEST = 2000  # rows of a fold: of many, more say little more
 CONFIDENCE = 0.9
 SHORT = 16  # steps below which a run is not worth a race
@@ -67,6 +67,8 @@ class Auto:
         rates: multiples of optimizer.lr that each of them is tried at.
         cost: examples that the whole race trains on, as a multiple of those of the run itself, at most.
     """
+
+    measured: ClassVar = FOLDS
 
     def __init__(self, options: dict[str, Any], candidates: list[str], rates: list[float], cost: float = 3.0):
         able = [name for name, strategy in options.items() if hasattr(strategy, "claims")]
