@@ -17,6 +17,7 @@ from warmstart.run.lock import Lock
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
 RACE = "race"  # below the folder of a run that chooses its strategy: the manifest of what it tried
+RESUMABLE = ("checkpoints/last.ckpt", MANIFEST, f"{RACE}/{MANIFEST}")  # what a run that was broken off can go on from
 NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 
 

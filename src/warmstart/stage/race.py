@@ -205,8 +205,8 @@ def job_of(config: DictConfig, field: Field, number: int, rung: Any, entry: Any,
     own.test = own.pictures = own.forgetting = False
     own.data.folds, own.data.fold = field.folds, fold
     own.trainer.update(max_epochs=-1, max_steps=rung.steps, min_steps=None)
-    batches = rung.steps * own.trainer.accumulate_grad_batches
-    own.trainer.update(check_val_every_n_epoch=None, val_check_interval=batches)
+    at_the_end = rung.steps * own.trainer.accumulate_grad_batches
+    own.trainer.update(check_val_every_n_epoch=None, val_check_interval=at_the_end)
     values = {"strategy": entry.strategy, "optimizer.lr": own.optimizer.lr, "rung": number, "data.fold": fold}
     name = f"rung{number}-{entry.strategy}-rate{entry.rate:g}-fold{fold}"
     return Job(name, values, OmegaConf.to_container(own, resolve=True))

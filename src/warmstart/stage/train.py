@@ -20,7 +20,7 @@ from warmstart.contracts import Pruned, UserError
 from warmstart.data.loader import batches
 from warmstart.data.memory import MemoryDataModule
 from warmstart.run.folder import RunFolder
-from warmstart.run.manifest import MANIFEST, RACE
+from warmstart.run.manifest import RESUMABLE
 from warmstart.stage.parts import build, build_loss, short_name, sources_of
 from warmstart.trainer.averaging import Averaging
 from warmstart.trainer.build import build_trainer, fit
@@ -31,8 +31,6 @@ from warmstart.trainer.memory import forget_peak_memory, peak_memory_mb
 from warmstart.trainer.patience import Patience
 from warmstart.trainer.progress import ProgressLines
 from warmstart.trainer.throughput import Throughput
-
-RESUMABLE = ("checkpoints/last.ckpt", f"{RACE}/{MANIFEST}")  # what a run that was broken off can go on from
 
 
 def runs_folder(config: DictConfig) -> Path:

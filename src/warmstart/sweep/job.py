@@ -13,11 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
-from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
+from warmstart.run.manifest import RESUMABLE, Job, Manifest
 
 PATIENCE = 5.0  # seconds for the process of a sweep that was killed to be gone too
 OVER = ("done", "pruned")
-RESUMABLE = ("checkpoints/last.ckpt", MANIFEST, f"{RACE}/{MANIFEST}")  # what a run that was broken off can go on from
 
 
 class Outcome(NamedTuple):

@@ -7,9 +7,8 @@ from typing import Any
 
 from warmstart import screen
 from warmstart.contracts import UserError
-from warmstart.run.manifest import Job, Manifest
+from warmstart.run.manifest import RESUMABLE, Job, Manifest
 from warmstart.sweep import search
-from warmstart.sweep.job import RESUMABLE
 from warmstart.sweep.plan import kind
 from warmstart.sweep.pool import Pool, ThisProcess, once, preload
 from warmstart.sweep.schedule import Rules, Schedule, Work, alone, in_turn, together
