@@ -26,11 +26,22 @@ ALLOWED = {
     "trainer": GROUND | {"run"},
     "report": GROUND | {"run"},
     "check": GROUND,
-    "sweep": GROUND | {"check", "run", "report"},
+    "sweep": GROUND | {"check", "run", "report", "data"},
     "stage": GROUND | {"data", "run", "objective", "module", "trainer", "report", "sweep"},
-    "main": GROUND | {"check", "run"},
+    "main": GROUND | {"check", "run", "data"},
 }
-TORCH_FREE = ("contracts.py", "screen.py", "main.py", "report", "run/identity.py", "run/folder.py", "run/lineage.py")
+TORCH_FREE = (
+    "contracts.py",
+    "screen.py",
+    "main.py",
+    "report",
+    "run/identity.py",
+    "run/folder.py",
+    "run/lineage.py",
+    "data/schema.py",
+    "data/table.py",
+    "data/readers",
+)
 
 
 def imports(path: Path) -> set[str]:

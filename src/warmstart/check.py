@@ -47,6 +47,7 @@ RULES: dict[str, Rule] = {
     **{f"data.augment.{name}": AMOUNT for name in ("colour", "noise", "mixup", "cutmix")},
     **{f"data.augment.{name}": PART for name in ("grey", "blur", "solarise", "erase")},
     "data.pack": (int, lambda value: value >= 8, "a whole number, 8 or more"),
+    "data.missing_columns": (str, lambda value: value in ("error", "fill"), "error or fill"),
     "data.separate": (bool, lambda value: True, "true or false"),
     "data.sources": (dict, lambda value: len(value) > 1, "two or more data sets, such as data=[a,b]"),
     "data.tokenizer": (dict, bool, "a tokenizer: choose it by data/tokenizer=NAME"),
@@ -155,6 +156,8 @@ def _check_parts(config: DictConfig, prefix: str, section: Any) -> None:
     for part in PARTS:
         node = section.get(part)
         if node is None or (isinstance(node, dict) and "_target_" in node):
+            continue
+        if part == "data" and config.stage == "predict":  # which data is the run's
             continue
         if not isinstance(node, dict):
             raise UserError(f"{prefix}{part}={node}: a part is chosen by {part}@{prefix}{part}={node}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ from warmstart.run.lineage import follow
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
+QUICK = 2**24  # bytes of a file that may be read twice
 USER_MISTAKE, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
@@ -101,6 +103,24 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     return [*words[:first], *spelled, *(word for word in words[first:] if word != lists[0])]
 
 
+def check_data(node: DictConfig | None) -> None:
+    """Refuse small data that cannot be read, before torch is imported for what it is read for.
+
+    Raises:
+        UserError: as the source's `load`.
+    """
+    source = hydra.utils.get_object(node._target_) if node and "_target_" in node else None
+    if not getattr(source, "is_quick", False):
+        return
+    path = Path(str(node.root))
+    if path.stat().st_size > QUICK if path.is_file() else path.exists() or not path.suffix:
+        return
+    taken = inspect.signature(source).parameters.keys() & node.keys()
+    settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": None}
+    with screen.quiet():
+        source(**{name: settings[name] for name in taken}).load(None)
+
+
 def run(config: DictConfig, typed: bool = True) -> int:
     """Check a composed config and run its stage, or the job of a sweep that it names; return the exit status.
 
@@ -116,7 +136,14 @@ def run(config: DictConfig, typed: bool = True) -> int:
             raise UserError(f"sweep.resume={config.sweep.resume} takes up a sweep: add -m")
         config = OmegaConf.masked_copy(config, [key for key in config if key != "sweep"])
         check(config)
-        config = adopt(config if typed else follow(config))
+        if config.get("input") is not None and not Path(str(config.input)).exists():
+            raise UserError(f"input={config.input}: there is no such file or folder")
+        from warmstart.data.schema import lacking  # imports pandas, which no help text needs
+
+        lacks = lacking(config)
+        config = adopt(config if typed else follow(config, lacks), lacks)
+        for section in (config, config.get("pretrain")):
+            check_data(section and section.get("data"))
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))

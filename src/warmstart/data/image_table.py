@@ -16,8 +16,7 @@ from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import is_listed, pick, to_names, to_numbers
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
-from warmstart.data.splits import class_numbers
-from warmstart.data.table import strata_of
+from warmstart.data.splits import class_numbers, strata_of
 
 
 class ImageTable:
@@ -103,7 +102,7 @@ class ImageTable:
 
     def preprocessor(self) -> Preprocessor:
         """8-bit pixels."""
-        return Preprocessor()
+        return Preprocessor(column=self.image, dialect=self.dialect.state())
 
     def _folder(self) -> Path:
         """What paths of images are relative to, and must not leave."""

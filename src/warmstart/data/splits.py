@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from warmstart.contracts import Rows, Splits, UserError
+from warmstart.data.readers.columns import to_names
 
 
 def split_rows(
@@ -140,3 +142,13 @@ def most_folds(rows: Rows, labels: tuple[str, ...]) -> tuple[int, str]:
     sizes = np.bincount(rows.classes)
     smallest = min(np.flatnonzero(sizes), key=lambda number: sizes[number])
     return int(sizes[smallest]), f"class {labels[smallest]} has {sizes[smallest]} labelled rows"
+
+
+def strata_of(target: pd.Series, where: str) -> np.ndarray | None:
+    """Return class numbers to stratify by, whatever the objective makes of the column; None where it has rare values.
+
+    Missing targets are a class of their own.
+    """
+    names = ["" if name is None else name for name in to_names(target, where)]
+    _, numbers, counts = np.unique(names, return_inverse=True, return_counts=True)
+    return numbers if len(counts) > 1 and counts.min() >= 4 else None

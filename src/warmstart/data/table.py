@@ -13,7 +13,7 @@ from warmstart.data.preprocess.table import Preprocessor
 from warmstart.data.readers.columns import pick, to_names, to_numbers
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
-from warmstart.data.splits import class_numbers
+from warmstart.data.splits import class_numbers, strata_of
 
 
 class Table:
@@ -36,6 +36,7 @@ class Table:
 
     modality: ClassVar = "vector"
     offers: ClassVar = frozenset({"category", "categories", "value"})
+    is_quick: ClassVar = True  # `load` needs no torch
 
     def __init__(
         self,
@@ -116,13 +117,3 @@ class Table:
         if kind == "categories" and not np.isin(values, (0, 1)).all():
             raise UserError(f"{self.root}: multilabel targets must be 0 or 1 in {', '.join(self.target)}")
         return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)
-
-
-def strata_of(target: pd.Series, where: str) -> np.ndarray | None:
-    """Return class numbers to stratify by, whatever the objective makes of the column; None where it has rare values.
-
-    Missing targets are a class of their own.
-    """
-    names = ["" if name is None else name for name in to_names(target, where)]
-    _, numbers, counts = np.unique(names, return_inverse=True, return_counts=True)
-    return numbers if len(counts) > 1 and counts.min() >= 4 else None

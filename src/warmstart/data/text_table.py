@@ -13,8 +13,7 @@ from warmstart.data.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.readers.columns import is_listed, pick, to_names, to_numbers, to_texts
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
-from warmstart.data.splits import class_numbers, renumbered
-from warmstart.data.table import strata_of
+from warmstart.data.splits import class_numbers, renumbered, strata_of
 
 
 class TextTable:
@@ -37,6 +36,7 @@ class TextTable:
 
     modality: ClassVar = "text"
     offers: ClassVar = frozenset({"category", "value", "tags"})
+    is_quick: ClassVar = True  # `load` needs no torch
 
     def __init__(
         self,

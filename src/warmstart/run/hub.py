@@ -13,7 +13,7 @@ from warmstart.contracts import UserError
 from warmstart.run import hub_images, hub_speech, hub_texts
 from warmstart.run.folder import check_targets
 from warmstart.run.hub_folder import CARD, HUB, folder_of, read_json, tensor_names
-from warmstart.run.lineage import latest
+from warmstart.run.lineage import Lacking, latest
 
 SHUFFLED, RANDOM = "shuffled:", "random:"  # before an `init`: its weights permuted inside each tensor, or drawn anew
 TARGETS = {  # and what chooses them
@@ -25,12 +25,16 @@ CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_c
 OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")  # what is not fetched from the hub
 
 
-def adopt(config: DictConfig) -> DictConfig:
+def adopt(config: DictConfig, lacking: Lacking = lambda record: []) -> DictConfig:
     """The config with the backbone of the model that `init=hf:` names, its architecture written out.
 
     So is that of a run that was itself pretrained from such a model. A config with any other `init` is returned as it
     is. `backbone.pooling` is kept where it is set; else it is what the folder says (sentence-transformers), else the
     last token for a decoder and the first for an encoder, or what a model of images without a first token has.
+
+    Args:
+        config: composed.
+        lacking: the columns that a run with a record needs and this config's data lacks, for init=latest.
 
     Raises:
         UserError: there is no such model, or it is none that can be used without running code of its own.
@@ -39,7 +43,7 @@ def adopt(config: DictConfig) -> DictConfig:
     if "pretrain" in config:
         if HUB in init:
             raise UserError(f"init={init}: say it of an arm, arm.NAME.init={init}, or of pretrain.init")
-        node = adopt(config.pretrain).backbone
+        node = adopt(config.pretrain, lacking).backbone
         return config if node is config.pretrain.backbone else _with(config, backbone=node, pretrain={"backbone": node})
     word = init.removeprefix(SHUFFLED).removeprefix(RANDOM)
     if init.startswith(RANDOM) and not word.startswith(HUB):
@@ -50,7 +54,7 @@ def adopt(config: DictConfig) -> DictConfig:
     target = backbone.get("_target_")
     if word in ("", "scratch") and target in TARGETS and backbone.get("architecture") is None:
         raise UserError(f"backbone={TARGETS[target]} needs init={HUB}NAME_OR_DIR")
-    node = _saved_node(config, word)
+    node = _saved_node(config, word, lacking)
     return config if node is None else _with(config, backbone=node)
 
 
@@ -63,12 +67,14 @@ def _with(config: DictConfig, **parts: Any) -> DictConfig:
     return adopted
 
 
-def _saved_node(config: DictConfig, word: str) -> dict[str, Any] | None:
+def _saved_node(config: DictConfig, word: str, lacking: Lacking) -> dict[str, Any] | None:
     """The node of a Hugging Face backbone that a run of ours was pretrained from; None for any other start."""
     if config.get("stage") not in ("pretrain", "finetune") or word in ("", "scratch"):
         return None
     try:
-        path = latest(Path(config.output_dir), "pretrain", config.experiment).path if word == "latest" else Path(word)
+        path = Path(word)
+        if word == "latest":
+            path = latest(Path(config.output_dir), "pretrain", config.experiment, lacking).path
         card = next(place for place in (path / "model" / CARD, path / CARD) if place.is_file())
         node = json.loads(card.read_text())["backbone"]
         if node["_target_"] not in TARGETS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from omegaconf import DictConfig
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
 
+Lacking = Callable[[Mapping[str, Any]], list[str]]
+CANDIDATES = 3  # runs that a message names
 TUNED = ("finetune", "soup")  # the stages that make a model for a task
 # The stages whose runs a stage starts from, where its `run` names one.
 NAMED = {
@@ -31,11 +34,19 @@ def runs_of(output_dir: Path, stage: str, experiment: str) -> list[RunFolder]:
     return sorted(found, key=lambda run: run.record["id"])
 
 
-def latest(output_dir: Path, stage: str | tuple[str, ...], experiment: str) -> RunFolder:
-    """The newest finished run of exactly this stage, or one of these, and experiment.
+def latest(
+    output_dir: Path, stage: str | tuple[str, ...], experiment: str, lacking: Lacking = lambda record: []
+) -> RunFolder:
+    """The newest finished run of exactly this stage, or one of these, and experiment that lacks no column.
+
+    Args:
+        output_dir: where runs are.
+        stage: of the run, or several.
+        experiment: of the run.
+        lacking: the columns that a run with this record needs and does not find.
 
     Raises:
-        UserError: there is none; the message says which command makes one.
+        UserError: there is none; the message says which command makes one, or what the candidates need.
     """
     stages = (stage,) if isinstance(stage, str) else stage
     runs = [run for name in stages for run in runs_of(output_dir, name, experiment)]
@@ -45,7 +56,24 @@ def latest(output_dir: Path, stage: str | tuple[str, ...], experiment: str) -> R
             f"no finished {stages[0]} run of experiment={experiment} under {output_dir}: "
             f"make one with  python train.py stage={stages[0]} experiment={experiment}"
         )
-    return max(done, key=lambda run: run.record["id"])
+    return newest(done, lacking)
+
+
+def newest(done: Sequence[RunFolder], lacking: Lacking) -> RunFolder:
+    """The newest of these runs that lacks no column.
+
+    Raises:
+        UserError: each lacks some; the newest runs and what they lack are named.
+    """
+    candidates = sorted(done, key=lambda run: run.record["id"], reverse=True)
+    fitting = next((run for run in candidates if not lacking(run.record)), None)
+    if fitting is not None:
+        return fitting
+    found = "; ".join(f"{run.path} was trained on {', '.join(lacking(run.record))}" for run in candidates[:CANDIDATES])
+    more = f" (and {len(candidates) - CANDIDATES:,} older runs)" if len(candidates) > CANDIDATES else ""
+    raise UserError(
+        f"run=latest: each finished run was trained on columns that are not there: {found}{more}; name the run's folder"
+    )
 
 
 def finished(path: Path, stage: str | tuple[str, ...] | None = None) -> RunFolder:
@@ -65,8 +93,8 @@ def finished(path: Path, stage: str | tuple[str, ...] | None = None) -> RunFolde
     return run
 
 
-def follow(config: DictConfig) -> DictConfig:
-    """The config with the experiment of the run that `run` names: the newest of all, or the one at a path."""
+def follow(config: DictConfig, lacking: Lacking = lambda record: []) -> DictConfig:
+    """The config with the experiment of the run that `run` names: the newest that lacks no column, or a path's."""
     stages = NAMED.get(config.stage)
     if stages is None:
         return config
@@ -77,16 +105,22 @@ def follow(config: DictConfig) -> DictConfig:
         runs = [run for name in names for run in runs_of(output, *name) if run.record["status"] == "done"]
         if not runs:
             return config
-        found = max(runs, key=lambda run: run.record["id"]).path
+        found = newest(runs, lacking).path
     followed = config.copy()
     followed.experiment = finished(found).record.get("experiment", config.experiment)
     return followed
 
 
-def find(word: str, output_dir: Path, stage: str | tuple[str, ...], experiment: str) -> RunFolder:
+def find(
+    word: str,
+    output_dir: Path,
+    stage: str | tuple[str, ...],
+    experiment: str,
+    lacking: Lacking = lambda record: [],
+) -> RunFolder:
     """The finished run of this stage, or one of these, and experiment that `run=` means: `latest`, or a path."""
     if word == "latest":
-        return latest(output_dir, stage, experiment)
+        return latest(output_dir, stage, experiment, lacking)
     run = finished(Path(word), stage)
     theirs = run.record.get("experiment")
     if theirs != experiment:

@@ -5,29 +5,37 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from warmstart import screen
+from warmstart.contracts import Preprocessor, UserError
 from warmstart.data.encoding import encode
 from warmstart.data.loader import GatherLoader
 from warmstart.data.memory import EVALUATION_BATCH
 from warmstart.data.preprocess import rebuild
+from warmstart.data.schema import lacking
 from warmstart.run.folder import RunFolder, write_atomically
 from warmstart.run.lineage import TUNED, find
+from warmstart.run.saved import SavedModel
 from warmstart.stage.restore import restore
 from warmstart.stage.train import runs_folder
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Predict for `input=` with the run that `run=` names."""
-    finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment)
+    finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment, lacking(config))
     screen.say(f"predicting with {finetuned.path}")
-    module, saved = restore(finetuned, finetuned.config(tuple(config.trust)))
-    preprocessor = rebuild(saved.preprocessor)
+    settings = finetuned.config(tuple(config.trust))
+    preprocessor = rebuild(SavedModel.open(finetuned.path / "model", finetuned).preprocessor)
     given = preprocessor.read(str(config.input))
-    x, y = encode(preprocessor, given.x, module.objective.target)
+    if config.data.missing_columns == "fill":
+        given.x = filled(preprocessor, given.x)
+    x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
+    module, saved = restore(finetuned, settings)
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
@@ -45,3 +53,15 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         sys.stdout.write(answers)
     screen.say(f"{len(lines):,} predictions: {run.path / 'predictions.jsonl'}")
     return run
+
+
+def filled(preprocessor: Preprocessor, x: Any) -> Any:
+    """Return inputs with every column that the model was trained on.
+
+    Raises:
+        UserError: nothing can stand in for a column of these inputs.
+    """
+    if not hasattr(preprocessor, "filled"):
+        kind = preprocessor.state()["kind"]
+        raise UserError(f"data.missing_columns=fill: the model takes {kind} inputs, whose columns cannot be filled")
+    return preprocessor.filled(x)

@@ -12,6 +12,7 @@ from warmstart import screen
 from warmstart.contracts import Preprocessor, UserError
 from warmstart.data.memory import MemoryDataModule
 from warmstart.data.preprocess import rebuild
+from warmstart.data.schema import lacking
 from warmstart.run.hub import RANDOM, SHUFFLED
 from warmstart.run.hub_folder import HUB
 from warmstart.run.lineage import finished, latest
@@ -39,7 +40,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
         where = f"{HUB}{name.resolve()}" if name.is_dir() else word
         return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": where}
     if word == "latest":
-        found = latest(Path(config.output_dir), "pretrain", config.experiment)
+        found = latest(Path(config.output_dir), "pretrain", config.experiment, lacking(config))
         screen.say(f"init=latest is {found.path}")
     else:
         path = Path(word)

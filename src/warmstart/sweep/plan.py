@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from warmstart.check import check, explain
 from warmstart.contracts import UserError
+from warmstart.data.schema import lacking
 from warmstart.run.hub import adopt
 from warmstart.run.identity import config_sha256
 from warmstart.run.lineage import TUNED, latest
@@ -77,7 +78,7 @@ class Composer:
             config = copy.deepcopy(self.base(choices))
             self.copies[choices, keys] = config
         self.loader._apply_overrides_to_config(values, config)
-        return freeze_latest(check(adopt(config)))
+        return freeze_latest(check(adopt(config, lacking(config))))
 
     def base(self, choices: tuple[str, ...]) -> DictConfig:
         """What the groups alone compose to."""
@@ -93,7 +94,7 @@ def freeze_latest(config: dict[str, Any]) -> dict[str, Any]:
     """Write down which run `latest` is now, so that a run that ends later changes no job."""
     key, stage = LATEST.get(config["stage"], ("", ""))
     if config.get(key) == "latest":
-        config[key] = str(latest(Path(config["output_dir"]), stage, config["experiment"]).path)
+        config[key] = str(latest(Path(config["output_dir"]), stage, config["experiment"], lacking(config)).path)
     return config
 
 

@@ -14,9 +14,10 @@ from warmstart import screen
 from warmstart.contracts import Inputs, UserError
 from warmstart.data import image_cells
 from warmstart.data.pictures import Picture, image_files, read_images, to_pictures
+from warmstart.data.readers.columns import pick
 from warmstart.data.readers.files import check_is_file
 from warmstart.data.readers.numbers import read_numbers
-from warmstart.data.readers.table import header_of, is_table, read_table
+from warmstart.data.readers.table import Dialect, header_of, is_table, read_table
 
 COLUMNS = ("image", "img", "file", "file_name", "path")  # of a table of images to predict, in this order
 PIECE = 1000  # images at a time, since they may be too many for the memory
@@ -31,6 +32,8 @@ class Preprocessor:
         mean: per channel, of pixels.
         std: per channel, of pixels.
         any_size: images of another size than `shape` are taken too, and `shape` becomes theirs.
+        column: of images, in the user's tables; None for the first of image, img, file, file_name and path.
+        dialect: how these tables are written.
     """
 
     def __init__(
@@ -40,11 +43,19 @@ class Preprocessor:
         mean: list[float] | None = None,
         std: list[float] | None = None,
         any_size: bool = False,
+        column: str | None = None,
+        dialect: dict[str, Any] | None = None,
     ):
         self.white, self.any_size = white, any_size
+        self.column, self.dialect = column, Dialect(**(dialect or {}))
         if shape is not None:
             self.shape = tuple(shape)
             self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+
+    @property
+    def names(self) -> list[str] | None:
+        """The columns that a table of images must have; None where there is no table."""
+        return None if self.column is None else [self.column]
 
     def fit(self, x: np.ndarray) -> None:
         """Mean and standard deviation per channel, over all pixels."""
@@ -80,7 +91,7 @@ class Preprocessor:
         Raises:
             UserError: there is none, or one is broken.
         """
-        pictures, rows = find_pictures(Path(path))
+        pictures, rows = find_pictures(Path(path), self.column, self.dialect)
         if pictures is None:
             found = read_numbers(path, int(np.prod(self.shape)))
             return Inputs(found.x.reshape(-1, *self.shape), found.rows)
@@ -92,11 +103,9 @@ class Preprocessor:
         return Inputs(images, rows, files)
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
-        """The same statistics for pixels of another brightness, those of a data set's `own` preprocessor."""
-        if own.white == self.white:
-            return self
+        """Return the same statistics for a data set with its `own` preprocessor: its tables, and its brightness."""
         mean, std = ((values * (own.white / self.white)).tolist() for values in (self.mean, self.std))
-        return Preprocessor(own.white, list(self.shape), mean, std, self.any_size)
+        return Preprocessor(own.white, list(self.shape), mean, std, self.any_size, own.column, own.dialect.state())
 
     def converted(self, x: np.ndarray, own: Preprocessor) -> np.ndarray:
         """Pixels of a data set with its `own` preprocessor, as bright as those that this one takes."""
@@ -126,6 +135,7 @@ class Preprocessor:
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
             **({"any_size": True} if self.any_size else {}),
+            **({"column": self.column, "dialect": self.dialect.state()} if self.column else {}),
         }
 
     def _take_size(self, shape: tuple[int, ...]) -> None:
@@ -137,8 +147,15 @@ class Preprocessor:
         self.shape, self.any_size = shape, False
 
 
-def find_pictures(path: Path) -> tuple[list[Picture] | None, list[int]]:
+def find_pictures(
+    path: Path, column: str | None = None, dialect: Dialect | None = None
+) -> tuple[list[Picture] | None, list[int]]:
     """Return the images of a file, a folder or a table, and their rows; None where the table must be of pixel values.
+
+    Args:
+        path: of the file or folder.
+        column: of images; None for the first of `COLUMNS`.
+        dialect: how the table is written.
 
     Raises:
         UserError: the table is missing or broken, or an image that it names is.
@@ -147,8 +164,9 @@ def find_pictures(path: Path) -> tuple[list[Picture] | None, list[int]]:
         pictures = to_pictures(image_files(path) if path.is_dir() else [path])
         return pictures, list(range(1, len(pictures) + 1))
     check_is_file(path)
-    if not set(header_of(path) or ()) & set(COLUMNS):
+    if column is None and not set(header_of(path, dialect) or ()) & set(COLUMNS):
         return None, []
-    rows = read_table(path)
-    column = next(name for name in COLUMNS if name in rows)
+    rows = read_table(path, dialect)
+    column = column or next(name for name in COLUMNS if name in rows)
+    pick(rows, column, str(path))
     return image_cells.to_pictures(rows[column], str(path), path.parent, True), rows.index.tolist()

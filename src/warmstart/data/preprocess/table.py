@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import Inputs, UserError
 from warmstart.data.readers.columns import to_names, to_numbers
 from warmstart.data.readers.table import Dialect, read_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHOWN = 5  # categories that a warning names
 
@@ -80,8 +81,8 @@ class Preprocessor:
         absent = [name for name in self.names if name not in x]
         if absent:
             raise UserError(
-                f"the table has no column {', '.join(absent)}, which the model was trained on; add it, or where it is "
-                "to be predicted for, data.missing_columns=fill"
+                f"the table has no column {', '.join(absent)}, which the model was trained on; add it, or to "
+                "predict without, data.missing_columns=fill"
             )
         parts = []
         for column in self.columns:
@@ -92,27 +93,29 @@ class Preprocessor:
                 values = self._numbers(cells)
                 filled = np.where(np.isnan(values), column["fill"], values)
                 parts.append(((filled - column["mean"]) / column["std"])[:, None])
+        import torch  # a table is checked before it is loaded
+
         return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Unchanged: encoding has scaled everything."""
         return x
 
-    def read(self, path: str, fill: bool = False) -> Inputs:
-        """Read a table that has the fitted columns; others are ignored.
-
-        Args:
-            path: the file.
-            fill: add columns that are not there, with what stands in for missing cells.
-        """
+    def read(self, path: str) -> Inputs:
+        """Read a table that has the fitted columns; others are ignored."""
         frame = read_table(Path(path), self.dialect)
-        for column in self.columns if fill else ():
-            name = column["name"]
-            if name not in frame:
-                frame[name] = column.get("fill")
-                stand_in = "missing" if "values" in column else f"{column['fill']:g}"
-                screen.say(f"warning: {path} has no column {name}: every cell is {stand_in}", style="yellow")
         return Inputs(frame, frame.index.tolist())
+
+    def filled(self, x: pd.DataFrame) -> pd.DataFrame:
+        """Return a table with the fitted columns that it lacks: numbers as fitted for missing ones, no category."""
+        x = x.copy()
+        for column in self.columns:
+            name = column["name"]
+            if name not in x:
+                x[name] = column.get("fill")
+                stand_in = "missing" if "values" in column else f"{column['fill']:g}"
+                screen.say(f"warning: the table has no column {name}: every cell is {stand_in}", style="yellow")
+        return x
 
     def state(self) -> dict[str, Any]:
         """Return plain JSON."""

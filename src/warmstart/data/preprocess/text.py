@@ -81,6 +81,11 @@ class Preprocessor:
         settings["dialect"] = own.dialect.state()
         return Preprocessor(self.model, self.size, tokenizer=self.tokenizer, roles=self.roles, **settings)
 
+    @property
+    def names(self) -> list[str]:
+        """The columns that a table must have."""
+        return self.columns
+
     @functools.cached_property
     def cutter(self) -> Tokenizer:
         """The library's tokenizer, without padding or truncation."""

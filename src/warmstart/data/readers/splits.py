@@ -14,7 +14,7 @@ import pandas as pd
 from warmstart.contracts import UserError
 from warmstart.data.readers.arrow import from_arrow
 from warmstart.data.readers.files import suffix_of
-from warmstart.data.readers.table import JSON, SEPARATED, Dialect, is_table, read_table
+from warmstart.data.readers.table import JSON, SEPARATED, Dialect, header_of, is_table, read_table
 
 NAMES = {  # of splits, as users write them in any case
     "train": ("train", "training"),
@@ -66,6 +66,14 @@ def read_splits(
     if not frames:
         raise UserError(f"{option}={root} has no rows")
     return frames
+
+
+def columns_of(root: str, dialect: Dialect | None = None) -> list[str] | None:
+    """Return the names of the columns of a table, or of a folder's first one; None where they cannot be told."""
+    path = Path(root)
+    if path.is_dir():
+        path = next(iter(sorted(filter(is_table, _walk(path)))), path)
+    return header_of(path, dialect)
 
 
 def place(root: str, split: str, splits: Collection[str]) -> str:
