@@ -157,7 +157,10 @@ class StepOutput:
 
 
 class Preprocessor(Protocol):
-    """Fitted on the generic data, saved with the weights, reused by finetuning and prediction."""
+    """Fitted on the generic data, saved with the weights, reused by finetuning and prediction.
+
+    One of a user's tables has `names`, the columns that these must have, and may add those `filled` for a prediction.
+    """
 
     def fit(self, x: Any) -> None:
         """Learn the settings from raw training inputs."""

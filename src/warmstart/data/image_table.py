@@ -13,7 +13,7 @@ from warmstart.data.image_cells import to_pictures
 from warmstart.data.image_store import ImageStore
 from warmstart.data.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.data.readers.columns import is_listed, pick, to_names, to_numbers
+from warmstart.data.readers.columns import is_listed, name_of, pick, to_names, to_numbers
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, strata_of
@@ -137,7 +137,7 @@ class ImageTable:
 
 def several(column: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
     """Lists of labels as 0 and 1 (N, labels), and the labels."""
-    rows = [set(map(str, row)) for row in column]
+    rows = [set(map(name_of, row)) for row in column]
     labels = tuple(sorted(set().union(*rows)))
     if len(labels) < 2:
         raise UserError(f"data.target={column.name}: all rows have the labels {', '.join(labels)}: two are needed")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.readers.columns import is_listed, pick, to_names, to_numbers, to_texts
+from warmstart.data.readers.columns import is_listed, name_of, pick, to_names, to_numbers, to_texts
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, renumbered, strata_of
@@ -131,11 +131,11 @@ class TextTable:
             return to_numbers(column, self.root)[:, None], (str(self.target),)
         if kind == "category":
             return class_numbers(to_names(column, self.root))
-        labels = tuple(sorted({str(tag) for tags in column for tag in tags}))
+        labels = tuple(sorted({name_of(tag) for tags in column for tag in tags}))
         if len(labels) < 2:
             raise UserError(f"data.root={self.root}: every word has the tag {labels[0]}: two are needed")
         numbers = {label: number for number, label in enumerate(labels)}
-        rows = pd.Series([[numbers[str(tag)] for tag in tags] for tags in column], dtype=object)
+        rows = pd.Series([[numbers[name_of(tag)] for tag in tags] for tags in column], dtype=object)
         return rows.to_numpy(), labels
 
     def _strata(self, column: pd.Series) -> np.ndarray | None:

@@ -51,15 +51,18 @@ def to_names(column: pd.Series, where: str) -> np.ndarray:
     cells = column.to_numpy() if column.dtype == np.float32 else column  # whose own items would be of double precision
     names = np.empty(len(column), dtype=object)
     for position, cell in enumerate(cells):
-        if isinstance(cell, str):
-            names[position] = cell
-        elif isinstance(cell, list | tuple | dict | np.ndarray | bytes):
+        if isinstance(cell, list | tuple | dict | np.ndarray | bytes):
             raise UserError(
                 f"{where}, row {column.index[position]}, column {column.name}: {_short(cell)} is not one name"
             )
-        else:
-            names[position] = None if pd.isna(cell) else _printed(cell)
+        names[position] = None if pd.isna(cell) else name_of(cell)
     return names
+
+
+def name_of(cell: Any) -> str:
+    """Return the text of one cell, as in `to_names`."""
+    is_whole = isinstance(cell, float | np.floating) and float(cell).is_integer() and abs(cell) < EXACT
+    return str(int(cell) if is_whole else cell)
 
 
 def to_numbers(column: pd.Series, where: str, advice: str = "") -> np.ndarray:
@@ -109,11 +112,6 @@ def is_listed(column: pd.Series) -> bool:
     """Whether all cells are lists, missing ones left out."""
     kinds = set(map(type, column.dropna())) if column.dtype == object else set()
     return bool(kinds) and kinds <= {list, tuple, np.ndarray}
-
-
-def _printed(cell: Any) -> str:
-    is_whole = isinstance(cell, float | np.floating) and float(cell).is_integer() and abs(cell) < EXACT
-    return str(int(cell) if is_whole else cell)
 
 
 def _parsed(column: pd.Series, where: str, advice: str) -> np.ndarray:
