@@ -63,6 +63,21 @@ def parts_of(
     return [np.sort(np.concatenate([cut.train.x, *spare])), *held_out]
 
 
+def report_splits(split: np.ndarray) -> None:
+    """Print the size of each split, and which ones are cut from the training rows.
+
+    Args:
+        split: the name of each row's split (N,).
+    """
+    names, counts = np.unique(split, return_counts=True)
+    sizes = dict(zip(names, counts))
+    order = [name for name in ("train", *HELD_OUT, *sizes) if name in sizes]
+    found = ", ".join(f"{name} {sizes[name]:,}" for name in dict.fromkeys(order))
+    lost = " and ".join(name for name in HELD_OUT if name not in sizes)
+    cut = f"; {lost} {'are' if ' ' in lost else 'is'} cut from the training rows" if lost else ""
+    screen.say(f"splits found: {found}{cut}")
+
+
 def shifts_of(split: np.ndarray) -> dict[str, np.ndarray]:
     """The row numbers of each shifted test split, by what follows `test_` in its name.
 

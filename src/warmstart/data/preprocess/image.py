@@ -13,8 +13,9 @@ from torch import Tensor
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.data import image_cells
+from warmstart.data.folder_files import files_below
 from warmstart.data.numbers import read_numbers
-from warmstart.data.pictures import Picture, image_files, read_images, to_pictures
+from warmstart.data.pictures import SUFFIXES, Picture, read_images, to_pictures
 from warmstart.data.texts import TABLES, read_file
 
 COLUMNS = ("image", "img", "file", "file_name", "path")  # of a table of images to predict, in this order
@@ -141,7 +142,7 @@ def find_pictures(path: Path) -> list[Picture] | None:
         UserError: the table is missing or broken, or an image that it names is.
     """
     if path.is_dir():
-        return to_pictures(image_files(path))
+        return to_pictures(files_below(path, SUFFIXES))
     if path.suffix.lower() not in TABLES:
         return to_pictures([path])
     if not path.is_file():
