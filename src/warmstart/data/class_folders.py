@@ -90,6 +90,22 @@ def cut(found: ClassFolders, root: Path, seed: int) -> Splits:
     return splits
 
 
+def check_trained(splits: Splits, what: str) -> Splits:
+    """The same splits, where each part has rows and each class has rows to train on.
+
+    Raises:
+        UserError: there are none left, after those that cannot be read were skipped.
+    """
+    for name, rows in (("train", splits.train), ("validate", splits.validation), ("test", splits.test)):
+        if not len(rows):
+            raise UserError(f"no {what} to {name} on can be read (data.on_error=skip)")
+    if splits.train.classes is not None:
+        absent = np.setdiff1d(np.arange(len(splits.labels)), splits.train.y)
+        if len(absent):
+            raise UserError(f"class {splits.labels[absent[0]]} has no {what} to train on that can be read")
+    return splits
+
+
 def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:
     """The folder of each split, by the split's name; None where the folders are classes.
 

@@ -12,9 +12,10 @@ import pandas as pd
 
 from warmstart.contracts import UserError
 from warmstart.data.duplicates import Overlap
+from warmstart.data.folder_files import files_below
 from warmstart.data.manifest import read_manifest
 from warmstart.data.ragged import Ragged
-from warmstart.data.sounds import read_sounds, resampled, sound_files
+from warmstart.data.sounds import SUFFIXES, read_sounds, resampled
 from warmstart.data.texts import TABLES
 
 
@@ -36,7 +37,7 @@ class TakesRecordings:
         if place.suffix.lower() in TABLES:
             x, _ = read_manifest(place)
             return x, x["file"].tolist()
-        files = sound_files(place) if place.is_dir() else [place]
+        files = files_below(place, SUFFIXES) if place.is_dir() else [place]
         if not files:
             raise UserError(f"{path} holds no sound files")
         if not files[0].is_file():
