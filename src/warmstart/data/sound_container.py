@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from warmstart.data import ogg
+
 UNKNOWN = 2**31 - 2**12  # bytes: what programs write that do not know a length is about 2**31 or 2**32
 SHORT = "its header promises more bytes than there are"
 PAGE = 2**16  # bytes, more than a page of an Ogg file has
@@ -33,8 +35,11 @@ def checked(sound: Path | bytes) -> tuple[str | io.BytesIO, str | None]:
                 return whole, "its header gives no length" if promised >= UNKNOWN else SHORT
         if head[:4] == b"FORM" and size < struct.unpack(">I", head[4:8])[0] + 8:
             return whole, SHORT
-        if head[:4] == b"OggS" and not _is_ended(stream, size):
-            return whole, "its last page is missing"
+        if head[:4] == b"OggS":
+            stream.seek(max(0, size - PAGE))
+            if not ogg.is_ended(stream.read()):
+                stream.seek(0)
+                return io.BytesIO(ogg.with_complete_pages(stream.read())), "its last page is missing"
     return whole, None
 
 
@@ -67,15 +72,3 @@ def _are_chunks(stream: BinaryIO, position: int, size: int) -> bool:
             break
         position += 8 + length + length % 2
     return position in (size, size + 1)
-
-
-def _is_ended(stream: BinaryIO, size: int) -> bool:
-    """Whether the last page of an Ogg file is complete and marked as the last."""
-    stream.seek(max(0, size - PAGE))
-    tail = stream.read()
-    start = tail.rfind(b"OggS")
-    if start < 0 or len(tail) < start + 27:
-        return False
-    segments = tail[start + 27 : start + 27 + tail[start + 26]]
-    complete = len(segments) == tail[start + 26] and start + 27 + len(segments) + sum(segments) <= len(tail)
-    return complete and bool(tail[start + 5] & 4)

@@ -22,6 +22,7 @@ LISTED = 20
 UNKNOWN = 2**31 - 2**12  # bytes: what programs write that do not know a length is about 2**31 or 2**32
 LONGEST = 3600.0  # seconds that are read at all
 BLOCK = 2**20  # samples read at a time
+RESERVOIR = 2.0  # seconds before a piece of an MP3 file that are decoded too, since its frames use bits of earlier ones
 ROUNDING = 0.1  # seconds that a piece may end after its recording
 FAILURES = (soundfile.SoundFileError, OSError, ValueError)
 
@@ -103,11 +104,13 @@ def read_sound(sound: Path | bytes, name: str, piece: Piece = WHOLE) -> tuple[np
             rate, promised = file.samplerate, file.frames
             longest = round(LONGEST * rate)
             start = min(round(piece.offset * rate), promised)
-            count = promised - start if piece.duration is None else round(piece.duration * rate)
-            if count > longest and (promised < UNKNOWN or piece.duration is not None):
+            wanted = promised - start if piece.duration is None else round(piece.duration * rate)
+            count = min(wanted, promised - start)
+            if count > longest and promised < UNKNOWN:
                 raise UserError(f"{name} is {count / rate:,.0f} s long: cut it into shorter pieces")
-            file.seek(start)
-            values = _decoded(file, min(count, longest + 1))
+            before = min(start, round(RESERVOIR * rate)) if file.format == "MP3" else 0
+            file.seek(start - before)
+            values = _decoded(file, min(count, longest + 1) + before)[before:]
     except FAILURES as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].removeprefix(f"Error opening {source!r}: ").strip()
@@ -117,9 +120,9 @@ def read_sound(sound: Path | bytes, name: str, piece: Piece = WHOLE) -> tuple[np
     if len(values) > longest:
         raise UserError(f"{name} is longer than {LONGEST:,.0f} s: cut it into shorter pieces")
     if piece != WHOLE:
-        _check_piece(piece, start, count, len(values), rate, name)
+        _check_piece(piece, start, wanted, len(values), rate, name)
     if piece.duration is None and len(values) < count and promised < UNKNOWN:
-        remark = f"it ends after {len(values) / rate:,.2f} of {promised / rate:,.2f} s"
+        remark = remark or f"it ends after {len(values) / rate:,.2f} of {promised / rate:,.2f} s"
     if not len(values):
         raise UserError(f"{name} holds no sound: it has no samples")
     if not np.isfinite(values).all():
@@ -151,12 +154,12 @@ def _decoded(file: soundfile.SoundFile, count: int) -> np.ndarray:
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
-def _check_piece(piece: Piece, start: int, count: int, found: int, rate: int, name: str) -> None:
+def _check_piece(piece: Piece, start: int, wanted: int, found: int, rate: int, name: str) -> None:
     """Refuse a piece that is not in its recording, rounding aside."""
     end = (start + found) / rate
     if piece.offset * rate > start + 1 or not found:
         raise UserError(f"{name}: the offset of {piece.offset:g} s is beyond the end of the recording, {end:.2f} s")
-    if piece.duration is not None and count - found > ROUNDING * rate:
+    if piece.duration is not None and wanted - found > ROUNDING * rate:
         raise UserError(
             f"{name}: {piece.offset:g} s and a duration of {piece.duration:g} s end after the recording, {end:.2f} s; "
             "give seconds, or remove the column duration"
