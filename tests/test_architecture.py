@@ -72,7 +72,7 @@ def test_what_must_be_quick_does_not_import_torch(path: Path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
 def test_a_file_is_one_idea_under_a_telling_name(path: Path):
     assert path.stem not in {"utils", "misc", "common", "helpers"}
-    assert len(path.read_text().splitlines()) <= 250
+    assert len(path.read_text().splitlines()) <= 300
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if part_of(p) in {"module", "stage"}], ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ Shapes: B batch, T positions, D width, F input features, C channels or classes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -95,6 +95,18 @@ class Rows:
 
 
 @dataclass
+class Inputs:
+    """What a user gives to predict for: raw inputs, the row number of each, and its file where each has one."""
+
+    x: Any
+    rows: Sequence[int]
+    files: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass
 class Splits:
     """The three disjoint parts of a data set; `unlabelled` rows may join the generic training data."""
 
@@ -156,8 +168,8 @@ class Preprocessor(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """Scale a batch of encoded inputs, on the device; if large, `held_out_batch` of them fit in memory."""
 
-    def read(self, path: str) -> tuple[Any, list[str] | None]:
-        """Raw inputs from a user's file or folder, and the file of each, or None where they are rows of one."""
+    def read(self, path: str) -> Inputs:
+        """Raw inputs from a user's file or folder, blank lines counted in their row numbers."""
 
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild it, as plain JSON."""

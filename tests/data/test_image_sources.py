@@ -211,7 +211,7 @@ def test_missing_files_are_counted_and_the_first_named(folder: Path):
         ({"target": "kind"}, "no column kind (data.target)"),
         ({"target": None}, "data.target=null"),
         ({"image": "a"}, "24 of 24 files are not below"),
-        ({"image": "gap"}, "row 3, column gap: 'nan' is no image: give a path, or bytes"),
+        ({"image": "gap"}, "row 3, column gap: the cell is empty: give a path, or bytes"),
         ({"target": "b"}, "of one class"),
         ({"on_error": "ignore"}, "data.on_error=ignore"),
         ({"channels": 2}, "channels=2"),

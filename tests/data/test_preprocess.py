@@ -44,7 +44,7 @@ def test_table_fills_scales_and_encodes_by_hand():
     preprocessor.fit(frame())
     out = preprocessor.encode(frame())
     std = np.std([1, 2, 3, 2])
-    expected = [[-1 / std, 0, 1, 0, 0], [0, 0, 0, 1, 0], [1 / std, 0, 1, 0, 0], [0, 1, 0, 0, 0]]
+    expected = [[-1 / std, 1, 0, 0, 0], [0, 0, 1, 0, 0], [1 / std, 1, 0, 0, 0], [0, 0, 0, 1, 0]]
     columns = [out[:, 0], *out[:, 1:4].T, out[:, 4]]
     assert torch.allclose(torch.stack(columns, 1), torch.tensor(expected, dtype=torch.float32)[:, [0, 1, 2, 3, 4]])
     unseen = preprocessor.encode(pd.DataFrame({"n": [2.0], "c": ["never seen"], "k": [5]}))
@@ -67,14 +67,14 @@ def test_pictures_and_tables_are_read_to_the_fitted_shape(tmp_path: Path):
     pre = image.Preprocessor(white=16.0)
     pre.fit(np.zeros((2, 1, 8, 8), dtype=np.float32))
     Image.fromarray(np.full((20, 20, 3), 255, dtype=np.uint8)).save(tmp_path / "white.png")
-    assert pre.read(str(tmp_path / "white.png"))[0].shape == (1, 1, 8, 8)
-    images, files = pre.read(str(tmp_path))
-    assert images.max() == pytest.approx(16)
-    assert files == [str(tmp_path / "white.png")]
+    assert pre.read(str(tmp_path / "white.png")).x.shape == (1, 1, 8, 8)
+    found = pre.read(str(tmp_path))
+    assert found.x.max() == pytest.approx(16)
+    assert found.files == [str(tmp_path / "white.png")]
     pd.DataFrame(np.arange(128.0).reshape(2, 64)).to_csv(tmp_path / "rows.csv", index=False)
-    values, files = pre.read(str(tmp_path / "rows.csv"))
-    assert values[1, 0, 7, 7] == 127
-    assert files is None
+    found = pre.read(str(tmp_path / "rows.csv"))
+    assert found.x[1, 0, 7, 7] == 127
+    assert found.files is None
     pd.DataFrame(np.ones((2, 3))).to_csv(tmp_path / "narrow.csv", index=False)
     with pytest.raises(UserError, match="64 are expected"):
         pre.read(str(tmp_path / "narrow.csv"))

@@ -152,11 +152,3 @@ def test_no_objective_moves_a_row_to_another_part(column: str, tmp_path: Path):
     for other in parts[1:]:
         assert list(other.test.x.a) == list(parts[0].test.x.a)
         assert list(other.validation.x.a) == list(parts[0].validation.x.a)
-
-
-def test_whole_numbers_are_the_same_names_beside_an_empty_cell(tmp_path: Path):
-    from warmstart.data.numbers import to_names
-
-    assert list(to_names(pd.Series([1, 2, 3]))) == ["1", "2", "3"]
-    assert list(to_names(pd.Series([1, 2, None]))) == ["1", "2", "(missing)"]
-    assert list(to_names(pd.Series([1.5, 2]))) == ["1.5", "2.0"]

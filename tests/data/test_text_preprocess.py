@@ -186,9 +186,9 @@ def test_files_are_read_by_the_names_of_the_training_columns(tmp_path: Path):
     (tmp_path / "table.csv").write_text("sentence,other\none,1\ntwo,2\n")
     preprocessor = Preprocessor(columns=["sentence"])
     for name in ("lines.txt", "table.csv"):
-        assert preprocessor.read(str(tmp_path / name))[0]["text"].tolist() == ["one", "two"]
+        assert preprocessor.read(str(tmp_path / name)).x["text"].tolist() == ["one", "two"]
     (tmp_path / "pairs.jsonl").write_text('{"question": "q", "context": "c"}\n')
-    pairs, _ = Preprocessor(columns=["question", "context"]).read(str(tmp_path / "pairs.jsonl"))
-    assert pairs.iloc[0].tolist() == ["q", "c"]
+    pairs = Preprocessor(columns=["question", "context"]).read(str(tmp_path / "pairs.jsonl"))
+    assert pairs.x.iloc[0].tolist() == ["q", "c"]
     with pytest.raises(UserError, match="no column question"):
         Preprocessor(columns=["question", "context"]).read(str(tmp_path / "table.csv"))

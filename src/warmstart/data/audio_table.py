@@ -12,9 +12,9 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.manifest import sounds_of
-from warmstart.data.numbers import to_names
+from warmstart.data.readers.columns import pick, to_names, to_texts
+from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.splits import check_classes, split_rows
-from warmstart.data.texts import pick, place, read_splits, to_texts
 from warmstart.data.transcripts import alphabet, spelled
 
 FEWEST = 4  # rows of a class that can be in every part
@@ -94,10 +94,10 @@ class AudioTable:
         """One split's recordings, targets and speakers."""
         columns = {}
         if self.target in frame:
-            columns["stratum"] = to_names(frame[self.target].infer_objects())
+            names = to_names(frame[self.target], where)
+            columns["stratum"] = np.array(["" if name is None else name for name in names])
         if kind == "category":
-            named = pick(frame, str(self.target), where, "data.target").infer_objects()
-            columns["y"] = np.where(named.isna(), None, to_names(named))
+            columns["y"] = to_names(pick(frame, str(self.target), where, "data.target"), where)
         elif kind == "text":
             columns["y"] = to_texts(pick(frame, str(self.text), where, "data.text"), where).to_numpy()
         if self.speaker is not None:

@@ -12,8 +12,9 @@ from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.image_cells import to_pictures
 from warmstart.data.pictures import read_images
 from warmstart.data.preprocess.image import Preprocessor
+from warmstart.data.readers.columns import pick
+from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.shifted_images import corrupted
-from warmstart.data.texts import pick, place, read_splits
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CORRUPTED = 2000  # test images that are corrupted

@@ -10,14 +10,9 @@ import numpy as np
 from warmstart import screen
 from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.folder_files import NAMED, FolderFiles
-from warmstart.data.own_splits import HELD_OUT, SHIFT, parts_of, report_splits, shifts_of
-from warmstart.data.splits import check_classes
+from warmstart.data.own_splits import HELD_OUT, note_splits, to_splits
+from warmstart.data.readers.splits import SHIFT, split_named
 
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "validate", "val", "eval", "evaluation", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 LAYOUT = "ROOT/CLASS/FILE, or ROOT/train/CLASS/FILE and the same classes in ROOT/validation and ROOT/test"
 
 
@@ -70,7 +65,7 @@ def find_classes(listing: FolderFiles, what: str, table: str | None = None) -> C
     ]
     files, y, split = zip(*rows)
     if own is not None:
-        report_splits(np.array(split))
+        note_splits({name: split.count(name) for name in groups})
     return ClassFolders(list(files), np.array(y), np.array(split), labels)
 
 
@@ -80,14 +75,9 @@ def cut(found: ClassFolders, root: Path, seed: int) -> Splits:
     Raises:
         UserError: a class has too few files.
     """
-    train = np.flatnonzero(found.split == "train")
+    rows = Rows(np.arange(len(found.y)), found.y)
     given = sorted(set(found.split))
-    if not set(HELD_OUT) <= set(given):
-        check_classes(found.y[train], found.labels)
-    parts = parts_of(found.split, given, str(root), seed, lambda index: found.y[index])
-    splits = Splits(*(Rows(index, found.y[index]) for index in parts), labels=found.labels)
-    splits.shifts = {name: Rows(index, found.y[index]) for name, index in shifts_of(found.split).items()}
-    return splits
+    return to_splits(rows, found.labels, found.split, given, str(root), seed, lambda index: found.y[index])
 
 
 def check_trained(splits: Splits, what: str) -> Splits:
@@ -115,9 +105,9 @@ def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:
     folders = [folder for folder in listing.folders(root) if probe.any_below(folder)]
     named: dict[str, list[Path]] = {}
     for folder in folders:
-        if (name := split_name(folder.name)) is not None:
+        if (name := split_named(folder.name)) is not None:
             named.setdefault(name, []).append(folder)
-    others = [folder for folder in folders if split_name(folder.name) is None]
+    others = [folder for folder in folders if split_named(folder.name) is None]
     if not named:
         return None
     nested = any(probe.any_below(inner) for group in named.values() for one in group for inner in listing.folders(one))
@@ -147,12 +137,6 @@ def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:
     return {name: found[name] for name in order if name in found}
 
 
-def split_name(folder: str) -> str | None:
-    """The split that a folder is called after, whatever its case; test_<shift> is one of its own."""
-    name = folder.lower()
-    return SPLITS.get(name) or (name if name.startswith(SHIFT) and len(name) > len(SHIFT) else None)
-
-
 def _classes_in(listing: FolderFiles, parent: Path, what: str) -> dict[str, list[Path]]:
     """The files of each class, by the exact name of its folder."""
     groups, empty = {}, []
@@ -174,7 +158,7 @@ def _check_layout(groups: dict[str, list[Path]], root: Path, what: str, listing:
     """Refuse splits below classes."""
     for label in groups:
         inner = [folder.name for folder in listing.folders(root / label)]
-        if len({split_name(name) for name in inner} - {None}) > 1:
+        if len({split_named(name) for name in inner} - {None}) > 1:
             raise UserError(
                 f"data.root={root}: {label} holds the splits {', '.join(inner)}, but splits stand above classes: "
                 f"expected {LAYOUT}"

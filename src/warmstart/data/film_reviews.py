@@ -8,8 +8,9 @@ from typing import ClassVar
 import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits
-from warmstart.data.splits import split_rows
-from warmstart.data.texts import pick, read_splits, renumbered, to_texts
+from warmstart.data.readers.columns import pick, to_texts
+from warmstart.data.readers.splits import read_splits
+from warmstart.data.splits import renumbered, split_rows
 
 
 class FilmReviews:

@@ -48,6 +48,8 @@ def _picture(cell: Any, where: str, name: str, inside: Path) -> Picture:
         cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
     if isinstance(cell, bytes):
         return Picture(f"{where}, column {name}", cell)
+    if cell is None:
+        raise UserError(f"{where}, column {name}: the cell is empty: give a path, or bytes")
     if not isinstance(cell, str) or not cell.strip():
         raise UserError(f"{where}, column {name}: {str(cell)[:40]!r} is no image: give a path, or bytes")
     path = Path(cell)

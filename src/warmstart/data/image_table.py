@@ -11,12 +11,13 @@ import pandas as pd
 from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.image_cells import to_pictures
 from warmstart.data.image_store import ImageStore
-from warmstart.data.numbers import to_names, to_numbers
-from warmstart.data.own_splits import parts_of, read_own_splits, shifts_of
+from warmstart.data.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.data.splits import check_classes
+from warmstart.data.readers.columns import is_listed, pick, to_names, to_numbers
+from warmstart.data.readers.splits import place
+from warmstart.data.readers.table import Dialect
+from warmstart.data.splits import class_numbers
 from warmstart.data.table import strata_of
-from warmstart.data.texts import is_listed, pick, place
 
 
 class ImageTable:
@@ -26,10 +27,12 @@ class ImageTable:
     15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
 
     Args:
-        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder that `datasets` reads or has saved, or a hub name.
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
         image: the column of images: paths relative to the file's folder, or encoded, as `datasets` stores them.
         target: the column to predict, of lists where an image has several labels; or a list of columns, of 0 and 1
             (several labels) or of numbers. Pretraining needs none.
+        separator: between the cells of a text file; None for the one that its header line has.
+        missing_values: texts of cells that stand for a missing value, as an empty cell does.
         config: of a hub name that has several.
         size: height and width in pixels.
         channels: 3 for colour, 1 for grey.
@@ -46,6 +49,8 @@ class ImageTable:
         root: str,
         image: str,
         target: str | list[str] | None = None,
+        separator: str | None = None,
+        missing_values: list[str | int | float] | None = None,
         config: str | None = None,
         size: int = 32,
         channels: int = 3,
@@ -54,6 +59,7 @@ class ImageTable:
         split_seed: int = 0,
     ):
         self.store = ImageStore(size, channels, memory_mb, on_error)
+        self.dialect = Dialect(separator, tuple(missing_values or ()))
         self.root, self.image, self.config, self.split_seed = root, str(image), config, split_seed
         self.target = [str(name) for name in (target if isinstance(target, list) else [target]) if name is not None]
 
@@ -65,31 +71,34 @@ class ImageTable:
         """
         if target is not None and not self.target:
             raise UserError("data.target=null: name the column to predict")
-        frames = read_own_splits(self.root, self.config)
+        frames = read_own_splits(self.root, self.config, self.dialect)
         pictures, tables = [], []
         for name, frame in frames.items():
             where = place(self.root, name, frames)
             column = pick(frame, self.image, where, "data.image")
             pictures += to_pictures(column, where, self._folder(), must_exist=not self.store.skips)
-            tables.append(
-                pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)
-            )
+            targets = pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)
+            for key in self.target if target in ("value", "categories") else ():
+                if not is_listed(targets[key]):
+                    to_numbers(targets[key], where)  # whose errors name rows of the file
+            tables.append(targets)
         table = pd.concat(tables, ignore_index=True)
         split = np.repeat(list(frames), [len(part) for part in tables])
-        known = table.notna().all(axis=1).to_numpy()
-        if not known[split == "train"].any():
-            raise UserError(f"data.root={self.root}: column {self.target[0]} is empty in every row to train on")
+        known = with_target(table.notna().all(axis=1).to_numpy(), split, self.root, self.target)
         numbers = np.arange(len(table))
         spare = numbers[~known & (split == "train")]
         table, split, numbers = table[known].reset_index(drop=True), split[known], numbers[known]
         y, labels = self._targets(table, target)
-        if target == "category":
-            check_classes(y[split == "train"], labels)
-        parts = parts_of(split, frames, self.root, self.split_seed, lambda train: self._strata(table.iloc[train]))
-        rows = (Rows(numbers[index], None if y is None else y[index]) for index in parts)
-        splits = Splits(*rows, labels=labels, unlabelled=Rows(spare) if len(spare) else None)
-        if target is not None:
-            splits.shifts = {name: Rows(numbers[index], y[index]) for name, index in shifts_of(split).items()}
+        splits = to_splits(
+            Rows(numbers, y),
+            labels,
+            split,
+            frames,
+            self.root,
+            self.split_seed,
+            lambda train: self._strata(table.iloc[train]),
+            Rows(spare) if len(spare) else None,
+        )
         return self.store.fill(splits, pictures)
 
     def preprocessor(self) -> Preprocessor:
@@ -107,7 +116,7 @@ class ImageTable:
 
     def _strata(self, table: pd.DataFrame) -> np.ndarray | None:
         column = table[self.target[0]] if self.target else None
-        return None if column is None or is_listed(column) else strata_of(column.infer_objects())
+        return None if column is None or is_listed(column) else strata_of(column, self.root)
 
     def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if kind is None:
@@ -118,15 +127,13 @@ class ImageTable:
         if kind == "category":
             if len(self.target) > 1 or is_listed(column):
                 raise UserError(f"data.target={self.target}: these are several labels; set objective=multilabel")
-            names = to_names(column.infer_objects())
-            labels = tuple(sorted(set(names)))
-            return np.searchsorted(labels, names.astype(str)).astype(np.int64), labels
+            return class_numbers(to_names(column, self.root))
         if kind == "categories" and len(self.target) < 2:
             raise UserError("objective=multilabel needs a column of lists, or two columns or more: data.target=[a,b]")
         values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
         if kind == "categories" and not np.isin(values, (0, 1)).all():
             raise UserError(f"data.root={self.root}: several labels must be 0 or 1 in {', '.join(self.target)}")
-        return values.astype(np.float32), tuple(self.target)
+        return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)
 
 
 def several(column: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -10,10 +10,12 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
-from warmstart.data.texts import pick, read_splits, renumbered, to_texts
+from warmstart.data.readers.columns import pick, to_names, to_texts
+from warmstart.data.readers.splits import read_splits
+from warmstart.data.splits import renumbered
 
 LABELS = ("negative", "positive")
-NUMBERS = {0: 0, 1: 1, "neg": 0, "pos": 1}
+NUMBERS = {"0": 0, "1": 1, "neg": 0, "pos": 1}
 
 
 class IMDb:
@@ -61,7 +63,7 @@ class IMDb:
 
     def _rows(self, frame: pd.DataFrame, split: str) -> Rows:
         where = f"data.root={self.root}, split {split}"
-        y = pick(frame, "label", where).map(NUMBERS)
+        y = pd.Series(to_names(pick(frame, "label", where), where)).map(NUMBERS)
         if y.isna().any():
             row = int(np.flatnonzero(y.isna())[0])
             raise UserError(f"{where}, row {row + 1}: {frame.label.iloc[row]} is no label; 0 and 1 are expected")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from warmstart.contracts import UserError
+from warmstart.data.readers.columns import pick
+from warmstart.data.readers.table import read_table
 from warmstart.data.sounds import inside, read_sounds
-from warmstart.data.texts import pick, read_file
 
 COLUMNS = ("audio", "audio_filepath", "path", "file")  # where sounds are looked for, in this order
 SHOWN = 5
@@ -24,7 +25,7 @@ def read_manifest(path: Path, column: str | None = None) -> tuple[pd.DataFrame, 
     Raises:
         UserError: the manifest or a sound is missing or broken, or a name leads out of its folder.
     """
-    frame = read_file(path)
+    frame = read_table(path)
     return sounds_of(frame, str(path), path.parent, column), frame
 
 

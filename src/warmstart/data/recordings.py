@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from warmstart.contracts import UserError
+from warmstart.contracts import Inputs, UserError
 from warmstart.data.duplicates import Overlap
 from warmstart.data.folder_files import files_below
 from warmstart.data.manifest import read_manifest
 from warmstart.data.ragged import Ragged
+from warmstart.data.readers.table import is_table
 from warmstart.data.sounds import SUFFIXES, read_sounds, resampled
-from warmstart.data.texts import TABLES
 
 
 class TakesRecordings:
@@ -27,23 +27,23 @@ class TakesRecordings:
         known = {values.tobytes() for values in generic["audio"]}
         return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])
 
-    def read(self, path: str) -> tuple[pd.DataFrame, list[str]]:
+    def read(self, path: str) -> Inputs:
         """A sound file, a folder of them, or a manifest; and what each recording is called.
 
         Raises:
             UserError: there is none, or one is broken.
         """
         place = Path(path)
-        if place.suffix.lower() in TABLES:
-            x, _ = read_manifest(place)
-            return x, x["file"].tolist()
+        if is_table(place):
+            x, table = read_manifest(place)
+            return Inputs(x, table.index[x.index].tolist(), x["file"].tolist())
         files = files_below(place, SUFFIXES) if place.is_dir() else [place]
         if not files:
             raise UserError(f"{path} holds no sound files")
         if not files[0].is_file():
             raise UserError(f"{path}: there is no such file")
         names = list(map(str, files))
-        return read_sounds(files, names), names
+        return Inputs(read_sounds(files, names), list(range(1, len(names) + 1)), names)
 
 
 def check_longest(x: pd.DataFrame, longest: float) -> None:

@@ -44,6 +44,21 @@ def split_rows(
     return Splits(*parts, labels=labels)
 
 
+def renumbered(splits: Splits) -> Splits:
+    """The same splits, the rows of each part numbered from 0."""
+    for rows in (splits.train, splits.validation, splits.test, splits.unlabelled, *splits.shifts.values()):
+        if rows is not None:
+            rows.x = rows.x.reset_index(drop=True)
+    return splits
+
+
+def class_numbers(names: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the number of each name (N,) among the different ones, and these, sorted."""
+    labels = tuple(sorted(set(names)))
+    numbers = {label: number for number, label in enumerate(labels)}
+    return np.array([numbers[name] for name in names], dtype=np.int64), labels
+
+
 def check_classes(y: np.ndarray, labels: tuple[str, ...]) -> None:
     """Refuse classes that cannot be in every part.
 

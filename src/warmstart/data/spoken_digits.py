@@ -14,7 +14,7 @@ import soundfile
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.background_noise import with_noise
 from warmstart.data.manifest import sounds_of
-from warmstart.data.texts import place, read_splits
+from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.transcripts import alphabet, spelled
 
 FILE = Path(__file__).parent / "files" / "spoken_digits.ogg"
@@ -121,7 +121,8 @@ class SpokenDigits:
         """All recordings of a data set in the hub's layout."""
         splits = read_splits(self.root)
         tables = []
-        for name, frame in splits.items():
+        for name, part in splits.items():
+            frame = part.reset_index(drop=True)
             where = place(self.root, name, splits)
             if lost := {"audio", "text", "speaker"} - set(frame.columns):
                 raise UserError(f"{where} has no column {sorted(lost)[0]}; it has {', '.join(frame.columns)}")

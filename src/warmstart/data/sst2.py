@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
-from warmstart.data.texts import pick, place, read_splits, to_texts
+from warmstart.data.readers.columns import pick, to_names, to_texts
+from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.typos import with_typos
 from warmstart.data.whole_reviews import read_reviews
 
 LABELS = ("negative", "positive")
-NUMBERS = {0: 0, 1: 1, **{label: number for number, label in enumerate(LABELS)}}
+NUMBERS = {"0": 0, "1": 1, **{label: number for number, label in enumerate(LABELS)}}
 PARTS = ("train", "validation", "test")
 TYPOS = 0.2  # of the longer words
 
@@ -75,7 +76,7 @@ class SST2:
         x = pd.DataFrame({"text": to_texts(pick(frame, self.column, where), where)})
         if target is None:
             return Rows(x)
-        y = pick(frame, "label", where).map(NUMBERS)
+        y = pd.Series(to_names(pick(frame, "label", where), where)).map(NUMBERS)
         if y.isna().any():
             row = int(np.flatnonzero(y.isna())[0])
             raise UserError(f"{where}, row {row + 1}: label {frame.label.iloc[row]}, where 0 or 1 is expected")

@@ -1,28 +1,36 @@
-"""The user's own CSV or Parquet file: one row per example, one column (or several) to predict."""
+"""The user's own table of numbers and categories: one row per example, one column (or several) to predict."""
 
 from __future__ import annotations
 
-import difflib
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from warmstart.contracts import Rows, Splits, UserError
-from warmstart.data.numbers import read_frame, to_names, to_numbers
+from warmstart.data.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.preprocess.table import Preprocessor
-from warmstart.data.splits import check_classes, split_rows
+from warmstart.data.readers.columns import pick, to_names, to_numbers
+from warmstart.data.readers.splits import place
+from warmstart.data.readers.table import Dialect
+from warmstart.data.splits import class_numbers
 
 
 class Table:
     """Classes, several labels or real values, as the objective asks.
 
+    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
+    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
+
     Args:
-        root: the file.
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
         target: the column to predict, or a list of columns of 0 and 1 (several labels) or of numbers.
         categorical: columns whose values are names; every other column must hold numbers.
         ignore: columns to leave out.
         missing: what to do about empty numbers: mean, median, or error.
+        separator: between the cells of a text file; None for the one that its header line has.
+        missing_values: texts of cells that stand for a missing value, as an empty cell does.
+        config: of a hub name that has several.
         split_seed: fixes which rows train, validate and test.
     """
 
@@ -36,67 +44,85 @@ class Table:
         categorical: list[str | int] | None = None,
         ignore: list[str | int] | None = None,
         missing: str = "error",
+        separator: str | None = None,
+        missing_values: list[str | int | float] | None = None,
+        config: str | None = None,
         split_seed: int = 0,
     ):
         if missing not in ("error", "mean", "median"):
             raise UserError(f"data.missing={missing}: give mean, median or error")
-        self.root, self.missing, self.split_seed = root, missing, split_seed
+        self.root, self.missing, self.config, self.split_seed = str(root), missing, config, split_seed
         self.target = list(map(str, target)) if isinstance(target, list) else [str(target)]
         self.categorical, self.ignore = list(map(str, categorical or [])), list(map(str, ignore or []))
+        self.dialect = Dialect(separator, tuple(missing_values or ()))
 
     def load(self, target: str | None) -> Splits:
-        """A table of features; rows with an empty target serve pretraining alone."""
-        frame = read_frame(self.root)
-        frame.columns = frame.columns.map(str)
-        for option, names in (("target", self.target), ("categorical", self.categorical), ("ignore", self.ignore)):
-            for name in names:
-                if name not in frame:
-                    if len(frame.columns) == 1 and ";" in frame.columns[0]:
-                        raise UserError(f"{self.root} is separated by semicolons; save it with commas")
-                    near = difflib.get_close_matches(name, frame.columns, n=3) or list(frame.columns)
-                    raise UserError(f"{self.root} has no column {name} (data.{option}); near: {', '.join(near)}")
-        features = frame.drop(columns=list(dict.fromkeys([*self.target, *self.ignore])))
-        if features.shape[1] == 0:
-            raise UserError(f"{self.root} has no feature column left beside the target and data.ignore")
-        self._check(features)
-        known = frame[self.target].notna().all(axis=1).to_numpy()
-        if not known.any():
-            raise UserError(f"{self.root}: column {self.target[0]} is empty in every row")
-        y, labels = self._targets(frame[known], target)
-        x = features[known].reset_index(drop=True)
-        splits = split_rows(Rows(x, y), labels, self.split_seed, strata_of(frame.loc[known, self.target[0]]))
-        splits.unlabelled = Rows(features[~known])
-        return splits
+        """Return tables of features; rows with an empty target serve pretraining alone."""
+        frames = read_own_splits(self.root, self.config, self.dialect)
+        features, targets = [], []
+        for name, frame in frames.items():
+            where = place(self.root, name, frames)
+            chosen = {key: pick(frame, key, where, "data.target") for key in self.target}
+            for option, names in (("categorical", self.categorical), ("ignore", self.ignore)):
+                for key in names:
+                    pick(frame, key, where, f"data.{option}")
+            features.append(frame.drop(columns=list(dict.fromkeys([*self.target, *self.ignore]))))
+            self._check(features[-1], where)
+            targets.append(pd.DataFrame(chosen))
+            if target in ("value", "categories"):
+                for column in chosen.values():
+                    to_numbers(column, where)
+        x, table = (pd.concat(part, ignore_index=True) for part in (features, targets))
+        split = np.repeat(list(frames), [len(part) for part in targets])
+        known = with_target(table.notna().all(axis=1).to_numpy(), split, self.root, self.target)
+        spare = Rows(x[~known & (split == "train")])
+        x, table, split = x[known].reset_index(drop=True), table[known].reset_index(drop=True), split[known]
+        y, labels = self._targets(table, target)
+        column = table[self.target[0]]
+        return to_splits(
+            Rows(x, y),
+            labels,
+            split,
+            frames,
+            self.root,
+            self.split_seed,
+            lambda train: strata_of(column.iloc[train], self.root),
+            spare,
+        )
 
     def preprocessor(self) -> Preprocessor:
         """Fill, scale and one-hot encode."""
-        return Preprocessor(self.categorical, self.missing)
+        return Preprocessor(self.categorical, self.missing, dialect=self.dialect.state())
 
-    def _check(self, features: pd.DataFrame) -> None:
+    def _check(self, features: pd.DataFrame, where: str) -> None:
         """Look at every cell while the rows are still those of the file, so that an error names the right one."""
-        checker = Preprocessor(self.categorical, self.missing)
-        checker.fit(features)
+        if features.shape[1] == 0:
+            raise UserError(f"{where} has no feature column left beside the target and data.ignore")
+        try:
+            Preprocessor(self.categorical, self.missing).fit(features)
+        except UserError as error:
+            raise UserError(str(error).replace("table,", f"{where},", 1)) from error
 
-    def _targets(self, frame: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if kind is None:
             return None, ()
         if kind == "category":
             if len(self.target) > 1:
                 raise UserError("classification predicts one column: give one data.target, or objective=multilabel")
-            names = to_names(frame[self.target[0]])
-            labels = tuple(sorted(set(names)))
-            y = np.searchsorted(labels, names.astype(str)).astype(np.int64)
-            check_classes(y, labels)
-            return y, labels
+            return class_numbers(to_names(table[self.target[0]], self.root))
         if kind == "categories" and len(self.target) < 2:
             raise UserError("objective=multilabel needs two or more columns: data.target=[a,b,...]")
-        values = np.stack([to_numbers(frame[name], self.root) for name in self.target], axis=1)
+        values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
         if kind == "categories" and not np.isin(values, (0, 1)).all():
             raise UserError(f"{self.root}: multilabel targets must be 0 or 1 in {', '.join(self.target)}")
-        return values.astype(np.float32), tuple(self.target)
+        return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)
 
 
-def strata_of(target: pd.Series) -> np.ndarray | None:
-    """Class numbers to stratify by, whatever the objective makes of the column; None where it has rare values."""
-    _, numbers, counts = np.unique(to_names(target).astype(str), return_inverse=True, return_counts=True)
+def strata_of(target: pd.Series, where: str) -> np.ndarray | None:
+    """Return class numbers to stratify by, whatever the objective makes of the column; None where it has rare values.
+
+    Missing targets are a class of their own.
+    """
+    names = ["" if name is None else name for name in to_names(target, where)]
+    _, numbers, counts = np.unique(names, return_inverse=True, return_counts=True)
     return numbers if len(counts) > 1 and counts.min() >= 4 else None

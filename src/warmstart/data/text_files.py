@@ -11,8 +11,8 @@ from typing import ClassVar
 import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
-from warmstart.data.splits import split_rows
-from warmstart.data.texts import read_text, renumbered
+from warmstart.data.readers.files import read_text
+from warmstart.data.splits import renumbered, split_rows
 
 ENDS = {"document": re.compile(r"\Z"), "paragraph": re.compile(r"\n(?:[^\S\n]*\n)+"), "line": re.compile(r"\n")}
 

@@ -11,7 +11,8 @@ import pandas as pd
 from warmstart.contracts import Preprocessor, Splits
 from warmstart.data.class_folders import cut, find_classes
 from warmstart.data.folder_files import DOCUMENTS, FolderFiles
-from warmstart.data.texts import read_text, renumbered
+from warmstart.data.readers.files import read_text
+from warmstart.data.splits import renumbered
 
 SUFFIXES = frozenset({".txt", ".text"})
 

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
-from warmstart.data.numbers import to_names, to_numbers
-from warmstart.data.own_splits import parts_of, read_own_splits, shifts_of
-from warmstart.data.splits import check_classes
+from warmstart.data.own_splits import read_own_splits, to_splits, with_target
+from warmstart.data.readers.columns import is_listed, pick, to_names, to_numbers, to_texts
+from warmstart.data.readers.splits import place
+from warmstart.data.readers.table import Dialect
+from warmstart.data.splits import class_numbers, renumbered
 from warmstart.data.table import strata_of
-from warmstart.data.texts import is_listed, pick, place, renumbered, to_texts
 
 
 class TextTable:
@@ -24,10 +25,12 @@ class TextTable:
 
     Args:
         tokenizer: makes the preprocessor.
-        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder that `datasets` reads or has saved, or a hub name.
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
         text: the column of texts; for tags, of lists of words.
         target: the column to predict; for tags, of lists of names, one for each word. Pretraining needs none.
         pair: the column of second texts, if any.
+        separator: between the cells of a text file; None for the one that its header line has.
+        missing_values: texts of cells that stand for a missing value, as an empty cell does.
         config: of a hub name that has several.
         split_seed: fixes which rows train, validate and test.
     """
@@ -42,12 +45,15 @@ class TextTable:
         text: str,
         target: str | None = None,
         pair: str | None = None,
+        separator: str | None = None,
+        missing_values: list[str | int | float] | None = None,
         config: str | None = None,
         split_seed: int = 0,
     ):
         self.tokenizer, self.root, self.target, self.config = tokenizer, root, target, config
         self.columns = {"text": str(text)} if pair is None else {"text": str(text), "pair": str(pair)}
         self.split_seed = split_seed
+        self.dialect = Dialect(separator, tuple(missing_values or ()))
 
     def load(self, target: str | None) -> Splits:
         """Texts, or lists of words; which part a row is in does not depend on the kind of target.
@@ -57,33 +63,30 @@ class TextTable:
         """
         if target is not None and self.target is None:
             raise UserError("data.target=null: name the column to predict")
-        frames = read_own_splits(self.root, self.config)
+        frames = read_own_splits(self.root, self.config, self.dialect)
         tables = {name: self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()}
         table = pd.concat(tables.values(), ignore_index=True)
-        known = table.target.notna().to_numpy()
         split = np.repeat(list(tables), [len(part) for part in tables.values()])
-        if not known[split == "train"].any():
-            raise UserError(f"data.root={self.root}: column {self.target} is empty in every row to train on")
+        known = with_target(table.target.notna().to_numpy(), split, self.root, [str(self.target)])
         spare = table[~known & (split == "train")]
-        table, split = table[known], split[known]
+        table, split = table[known].reset_index(drop=True), split[known]
         y, labels = self._targets(table.target, target)
-        if target == "category":
-            unseen = ~np.isin(y, y[split == "train"])
-            if unseen.any():
-                where = place(self.root, split[unseen][0], frames)
-                raise UserError(f"{where}: class {labels[y[unseen][0]]} is in no row of the split train")
-            check_classes(y[split == "train"], labels)
         rows = Rows(table[list(self.columns)], y)
-        parts = parts_of(
-            split, frames, self.root, self.split_seed, lambda train: self._strata(table.target.iloc[train])
+        splits = to_splits(
+            rows,
+            labels,
+            split,
+            frames,
+            self.root,
+            self.split_seed,
+            lambda train: self._strata(table.target.iloc[train]),
+            Rows(spare[rows.x.columns]),
         )
-        splits = Splits(*(rows.take(index) for index in parts), labels=labels, unlabelled=Rows(spare[rows.x.columns]))
-        splits.shifts = {} if target is None else {name: rows.take(index) for name, index in shifts_of(split).items()}
         return renumbered(splits)
 
     def preprocessor(self) -> Preprocessor:
         """As the tokenizer is configured."""
-        return self.tokenizer(columns=list(self.columns.values()))
+        return self.tokenizer(columns=list(self.columns.values()), dialect=self.dialect.state())
 
     def _table(self, frame: pd.DataFrame, where: str, kind: str | None) -> pd.DataFrame:
         """One split's texts and raw targets, None where there is none, checked while the rows are those of the user."""
@@ -91,16 +94,17 @@ class TextTable:
         table = pd.DataFrame(texts)
         if self.target is None:
             return table.assign(target="")
-        column = pick(frame, str(self.target), where, "data.target").reset_index(drop=True).astype(object)
-        if not is_listed(column):
-            column = column.where(column.notna() & column.astype(str).str.strip().ne(""), None)
+        column = pick(frame, str(self.target), where, "data.target").astype(object)
+        column = column.where(column.notna(), None)
         if kind == "tags":
-            self._check_tags(table.text, column, where)
+            self._check_tags(table.text.set_axis(column.index), column, where)
         elif kind is not None and is_listed(column):
             raise UserError(f"{where}, column {self.target}: these are lists of tags, not one target for each text")
         elif kind == "value":
             to_numbers(column, where)
-        return table.assign(target=column)
+        elif kind == "category":
+            to_names(column, where)
+        return table.assign(target=column.reset_index(drop=True))
 
     def _check_tags(self, words: pd.Series, tags: pd.Series, where: str) -> None:
         for column, name in ((words, self.columns["text"]), (tags, self.target)):
@@ -111,24 +115,22 @@ class TextTable:
         gaps = np.flatnonzero(tags.map(lambda row: pd.isna(list(row)).any(), na_action="ignore").eq(True))
         if len(gaps):
             raise UserError(
-                f"{where}, row {gaps[0] + 1}, column {self.target}: a tag is empty ({len(gaps):,} such rows)"
+                f"{where}, row {tags.index[gaps[0]]}, column {self.target}: a tag is empty ({len(gaps):,} such rows)"
             )
         uneven = np.flatnonzero(tags.notna() & (words.str.len() != tags.str.len()))
         if len(uneven):
-            row = uneven[0]
+            row = tags.index[uneven[0]]
             raise UserError(
-                f"{where}, row {row + 1}: {len(words[row])} words but {len(tags[row])} tags ({len(uneven):,} such rows)"
+                f"{where}, row {row}: {len(words[row])} words but {len(tags[row])} tags ({len(uneven):,} such rows)"
             )
 
     def _targets(self, column: pd.Series, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if kind is None:
             return None, ()
         if kind == "value":
-            return to_numbers(column, self.root).astype(np.float32)[:, None], (str(self.target),)
+            return to_numbers(column, self.root)[:, None], (str(self.target),)
         if kind == "category":
-            names = to_names(column.infer_objects())
-            labels = tuple(sorted(set(names)))
-            return np.searchsorted(labels, names.astype(str)).astype(np.int64), labels
+            return class_numbers(to_names(column, self.root))
         labels = tuple(sorted({str(tag) for tags in column for tag in tags}))
         if len(labels) < 2:
             raise UserError(f"data.root={self.root}: every word has the tag {labels[0]}: two are needed")
@@ -137,4 +139,4 @@ class TextTable:
         return rows.to_numpy(), labels
 
     def _strata(self, column: pd.Series) -> np.ndarray | None:
-        return None if self.target is None or is_listed(column) else strata_of(column.infer_objects())
+        return None if self.target is None or is_listed(column) else strata_of(column, self.root)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from warmstart.contracts import Rows, UserError
-from warmstart.data.texts import pick, read_splits, to_texts
+from warmstart.data.readers.columns import pick, to_names, to_texts
+from warmstart.data.readers.splits import read_splits
 
 OPTION = "data.reviews"
 MOST = 2000
@@ -26,7 +27,7 @@ def read_reviews(root: str) -> Rows:
     name = "test" if "test" in frames else next(iter(frames))
     frame, where = frames[name], f"{OPTION}={root}, split {name}"
     texts = to_texts(pick(frame, "text", where), where).str.replace("<br />", "\n", regex=False)
-    y = pick(frame, "label", where).astype(str).map(NUMBERS)
+    y = pd.Series(to_names(pick(frame, "label", where), where)).map(NUMBERS)
     if y.isna().any():
         row = int(np.flatnonzero(y.isna())[0])
         raise UserError(f"{where}, row {row + 1}: label {frame.label.iloc[row]}, where 0 or 1 is expected")

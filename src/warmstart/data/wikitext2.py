@@ -9,7 +9,9 @@ from typing import ClassVar
 import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
-from warmstart.data.texts import pick, read_splits, read_text
+from warmstart.data.readers.columns import pick
+from warmstart.data.readers.files import read_text
+from warmstart.data.readers.splits import read_splits
 
 FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
@@ -47,7 +49,7 @@ class WikiText2:
             lines = {name: pd.Series(read_text(file).split("\n")) for name, file in files.items()}
         else:
             frames = read_splits(self.root, self.config)
-            lines = {name: pick(frame, "text", f"data.root={self.root}") for name, frame in frames.items()}
+            lines = {name: pick(frame, "text", f"data.root={self.root}").fillna("") for name, frame in frames.items()}
         missing = [name for name in ("validation", "test") if name not in lines]
         if missing:
             raise UserError(f"data.root={self.root} has no split {missing[0]} ({FILES[missing[0]]})")

@@ -12,7 +12,10 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from warmstart import screen
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
-from warmstart.data.texts import pick, place, read_splits, read_text, to_frame, to_texts
+from warmstart.data.readers.columns import pick, to_texts
+from warmstart.data.readers.files import read_text
+from warmstart.data.readers.records import to_frame
+from warmstart.data.readers.splits import place, read_splits
 
 SHARE = 0.15
 
@@ -120,7 +123,7 @@ def read_squad(path: Path) -> pd.DataFrame | None:
         raise UserError(f"{path} is not laid out as SQuAD: {error} is missing") from error
     if not rows:
         raise UserError(f"{path} has no questions")
-    return to_frame(rows, path)
+    return to_frame(dict(enumerate(rows, 1)), path)
 
 
 def found_answers(contexts: pd.Series, answers: pd.Series, where: str) -> pd.Series:

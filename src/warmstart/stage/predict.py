@@ -26,8 +26,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.say(f"predicting with {finetuned.path}")
     module, saved = restore(finetuned, finetuned.config(tuple(config.trust)))
     preprocessor = rebuild(saved.preprocessor)
-    raw, files = preprocessor.read(str(config.input))
-    x, y = encode(preprocessor, raw, module.objective.target)
+    given = preprocessor.read(str(config.input))
+    x, y = encode(preprocessor, given.x, module.objective.target)
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
@@ -38,7 +38,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
                 batch.x = preprocessor(batch.x)
                 outputs = module.objective.predict(module.backbone, batch)
                 lines += module.objective.answer(outputs, batch, saved.spec)
-        places = [{"row": row, **({"file": files[row - 1]} if files else {})} for row in range(1, len(lines) + 1)]
+        files = given.files or [None] * len(given)
+        places = [{"row": row, **({} if file is None else {"file": file})} for row, file in zip(given.rows, files)]
         answers = "".join(json.dumps({**place, **line}, allow_nan=False) + "\n" for place, line in zip(places, lines))
         write_atomically(run.path / "predictions.jsonl", answers)
         sys.stdout.write(answers)

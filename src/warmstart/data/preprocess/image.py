@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.contracts import Inputs, UserError
 from warmstart.data import image_cells
 from warmstart.data.folder_files import files_below
-from warmstart.data.numbers import read_numbers
 from warmstart.data.pictures import SUFFIXES, Picture, read_images, to_pictures
-from warmstart.data.texts import TABLES, read_file
+from warmstart.data.readers.files import check_is_file
+from warmstart.data.readers.numbers import read_numbers
+from warmstart.data.readers.table import header_of, is_table, read_table
 
 COLUMNS = ("image", "img", "file", "file_name", "path")  # of a table of images to predict, in this order
 PIECE = 1000  # images at a time, since they may be too many for the memory
@@ -74,20 +75,22 @@ class Preprocessor:
         mean, std = (values.to(x.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return ((x * std + mean) / self.white).clamp(0, 1)
 
-    def read(self, path: str) -> tuple[np.ndarray, list[str] | None]:
+    def read(self, path: str) -> Inputs:
         """An image file, a folder of them, a table that names or holds some, or one of pixel values; and the files.
 
         Raises:
             UserError: there is none, or one is broken.
         """
-        pictures = find_pictures(Path(path))
+        pictures, rows = find_pictures(Path(path))
         if pictures is None:
-            return read_numbers(path, int(np.prod(self.shape))).reshape(-1, *self.shape), None
+            found = read_numbers(path, int(np.prod(self.shape)))
+            return Inputs(found.x.reshape(-1, *self.shape), found.rows)
         if not pictures:
             raise UserError(f"{path} holds no image files")
         images = read_images(pictures, self.shape)
         files = [name if isinstance(content, bytes) else str(content) for name, content in pictures]
-        return images if self.white == 255 else (images * (self.white / 255)).astype(np.float32), files
+        images = images if self.white == 255 else (images * (self.white / 255)).astype(np.float32)
+        return Inputs(images, rows, files)
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """The same statistics for pixels of another brightness, those of a data set's `own` preprocessor."""
@@ -135,26 +138,18 @@ class Preprocessor:
         self.shape, self.any_size = shape, False
 
 
-def find_pictures(path: Path) -> list[Picture] | None:
-    """The images of a file, a folder or a table; None where the table must be one of pixel values.
+def find_pictures(path: Path) -> tuple[list[Picture] | None, list[int]]:
+    """Return the images of a file, a folder or a table, and their rows; None where the table must be of pixel values.
 
     Raises:
         UserError: the table is missing or broken, or an image that it names is.
     """
-    if path.is_dir():
-        return to_pictures(files_below(path, SUFFIXES))
-    if path.suffix.lower() not in TABLES:
-        return to_pictures([path])
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    if path.suffix.lower() == ".csv" and not _first_cells(path) & set(COLUMNS):
-        return None
-    rows = read_file(path)
-    column = next((name for name in COLUMNS if name in rows), None)
-    return None if column is None else image_cells.to_pictures(rows[column], str(path), path.parent, True)
-
-
-def _first_cells(path: Path) -> set[str]:
-    """Of a CSV file: names, or values where there are no names."""
-    with path.open(errors="replace") as file:
-        return set(file.readline().strip().replace('"', "").split(","))
+    if path.is_dir() or not is_table(path):
+        pictures = to_pictures(files_below(path, SUFFIXES) if path.is_dir() else [path])
+        return pictures, list(range(1, len(pictures) + 1))
+    check_is_file(path)
+    if not set(header_of(path) or ()) & set(COLUMNS):
+        return None, []
+    rows = read_table(path)
+    column = next(name for name in COLUMNS if name in rows)
+    return image_cells.to_pictures(rows[column], str(path), path.parent, True), rows.index.tolist()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from warmstart.contracts import UserError
-from warmstart.data.numbers import read_frame, to_names, to_numbers
+from warmstart import screen
+from warmstart.contracts import Inputs, UserError
+from warmstart.data.readers.columns import to_names, to_numbers
+from warmstart.data.readers.table import Dialect, read_table
+
+SHOWN = 5  # categories that a warning names
 
 
 class Preprocessor:
@@ -21,21 +26,35 @@ class Preprocessor:
     Args:
         categorical: columns whose values are names; all others are numbers.
         missing: what stands in for an empty number: mean, median, or error to refuse it.
-        columns: the fitted state, one record per column.
+        columns: the fitted state, one record per column; a missing category is the value None.
+        dialect: how the user's tables are written.
     """
 
-    def __init__(self, categorical: list[str], missing: str = "error", columns: list[dict[str, Any]] | None = None):
+    def __init__(
+        self,
+        categorical: list[str],
+        missing: str = "error",
+        columns: list[dict[str, Any]] | None = None,
+        dialect: dict[str, Any] | None = None,
+    ):
         self.categorical, self.missing, self.columns = categorical, missing, columns
+        self.dialect = Dialect(**(dialect or {}))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that a table must have."""
+        return [column["name"] for column in self.columns]
 
     def fit(self, x: pd.DataFrame) -> None:
-        """Fill values, means, standard deviations and category names, column by column."""
+        """Learn fill values, means, standard deviations and category names, column by column."""
         self.columns = []
         for name in x:
             if name in self.categorical:
-                encoder = OneHotEncoder().fit(self._names(x[name]))
-                self.columns.append({"name": str(name), "values": [str(v) for v in encoder.categories_[0]]})
+                names = set(to_names(x[name], "table"))
+                values = [*sorted(names - {None}), *({None} & names)]
+                self.columns.append({"name": str(name), "values": values})
             else:
-                values = self._numbers(x[name])
+                values = self._numbers(x[name])[:, None]
                 strategy = self.missing if self.missing != "error" else "mean"
                 imputer = SimpleImputer(strategy=strategy, keep_empty_features=True).fit(values)
                 scaler = StandardScaler().fit(imputer.transform(values))
@@ -48,51 +67,83 @@ class Preprocessor:
                     }
                 )
 
+    def adapted(self, own: Preprocessor) -> Preprocessor:
+        """Return this preprocessor for tables that are written as those of another one."""
+        return Preprocessor(self.categorical, self.missing, self.columns, own.dialect.state())
+
     def encode(self, x: pd.DataFrame) -> Tensor:
-        """Float tensor (N, F); a category never seen in training is all zeros.
+        """Return float32 (N, F); a category never seen in training is all zeros, and a warning counts and names it.
 
         Raises:
             UserError: a fitted column is not there, or holds what it must not.
         """
-        absent = [column["name"] for column in self.columns if column["name"] not in x]
+        absent = [name for name in self.names if name not in x]
         if absent:
-            raise UserError(f"the table has no column {absent[0]}; it has: {', '.join(map(str, x.columns))}")
+            raise UserError(
+                f"the table has no column {', '.join(absent)}, which the model was trained on; add it, or where it is "
+                "to be predicted for, data.missing_columns=fill"
+            )
         parts = []
         for column in self.columns:
             cells = x[column["name"]]
             if "values" in column:
-                parts.append(self._names(cells) == np.array([column["values"]], dtype=object))
+                parts.append(self._one_hot(cells, column["values"]))
             else:
                 values = self._numbers(cells)
                 filled = np.where(np.isnan(values), column["fill"], values)
-                parts.append((filled - column["mean"]) / column["std"])
+                parts.append(((filled - column["mean"]) / column["std"])[:, None])
         return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Unchanged: encoding has scaled everything."""
         return x
 
-    def read(self, path: str) -> tuple[pd.DataFrame, None]:
-        """A CSV or Parquet file that has the fitted columns; others are ignored."""
-        return read_frame(path), None
+    def read(self, path: str, fill: bool = False) -> Inputs:
+        """Read a table that has the fitted columns; others are ignored.
+
+        Args:
+            path: the file.
+            fill: add columns that are not there, with what stands in for missing cells.
+        """
+        frame = read_table(Path(path), self.dialect)
+        for column in self.columns if fill else ():
+            name = column["name"]
+            if name not in frame:
+                frame[name] = column.get("fill")
+                stand_in = "missing" if "values" in column else f"{column['fill']:g}"
+                screen.say(f"warning: {path} has no column {name}: every cell is {stand_in}", style="yellow")
+        return Inputs(frame, frame.index.tolist())
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return plain JSON."""
         return {
             "kind": "table",
             "categorical": list(self.categorical),
             "missing": self.missing,
             "columns": self.columns,
+            "dialect": self.dialect.state(),
         }
 
     def _numbers(self, cells: pd.Series) -> np.ndarray:
         values = to_numbers(cells, "table", "; name the column in data.categorical or data.ignore")
         if self.missing == "error" and np.isnan(values).any():
-            row = int(np.flatnonzero(np.isnan(values))[0])
+            row = cells.index[int(np.flatnonzero(np.isnan(values))[0])]
             raise UserError(
-                f"table, row {row + 1}, column {cells.name}: the value is missing; add data.missing=mean or median"
+                f"table, row {row}, column {cells.name}: the value is missing; add data.missing=mean or median"
             )
-        return values[:, None]
+        return values
 
-    def _names(self, cells: pd.Series) -> np.ndarray:
-        return to_names(cells)[:, None]
+    def _one_hot(self, cells: pd.Series, values: list[str | None]) -> np.ndarray:
+        """Return 1 where a cell has a value (N, values), and print what was not seen in training."""
+        names = to_names(cells, "table")
+        numbers = {value: number for number, value in enumerate(values)}
+        index = np.array([numbers.get(name, -1) for name in names])
+        unseen = names[index < 0]
+        if len(unseen):
+            different = list(dict.fromkeys("(missing)" if name is None else name for name in unseen))
+            shown = ", ".join(different[:SHOWN]) + (", ..." if len(different) > SHOWN else "")
+            screen.say(
+                f"warning: {len(unseen):,} of {len(names):,} rows have a {cells.name} not seen in training: {shown}",
+                style="yellow",
+            )
+        return index[:, None] == np.arange(len(values))

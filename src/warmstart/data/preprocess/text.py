@@ -15,17 +15,20 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from warmstart import screen
-from warmstart.contracts import UserError, Vocabulary
+from warmstart.contracts import Inputs, UserError, Vocabulary
 from warmstart.data import cache, spans, tagging, tokenizing
 from warmstart.data.duplicates import Overlap
 from warmstart.data.ragged import Ragged
+from warmstart.data.readers.columns import pick, to_texts
+from warmstart.data.readers.files import read_lines, suffix_of
+from warmstart.data.readers.table import Dialect, read_table
 from warmstart.data.text_duplicates import find_shared_text
-from warmstart.data.texts import read_lines, read_table
 from warmstart.data.xquad import read_squad
 
 CHUNK = 2_000  # rows tokenised at a time
 TOO_LONG = ("truncate", "error")
 PARTS = ("values", "starts", "whole", "bytes")
+PLAIN = (".txt", ".text", "")  # files with a text on each line
 
 
 class Preprocessor:
@@ -38,6 +41,7 @@ class Preprocessor:
         stride: tokens that neighbouring windows of a long context share; None is a quarter of `context`.
         too_long: what is done about an example that is longer: truncate or error.
         columns: what `text` and `pair` are called in the user's files.
+        dialect: how the user's tables are written.
         tokenizer: the fitted state, as the JSON of the `tokenizers` library.
         roles: the tokens that stand for padding, unknown, begin, end and mask.
     """
@@ -50,6 +54,7 @@ class Preprocessor:
         stride: int | None = None,
         too_long: str = "truncate",
         columns: Sequence[str] = ("text",),
+        dialect: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         roles: dict[str, str | None] | None = None,
     ):
@@ -62,7 +67,7 @@ class Preprocessor:
             raise UserError(f"data.tokenizer.stride={stride}: must be from 0 to half of context={context}")
         self.model, self.size = model, vocabulary
         self.context, self.stride, self.too_long = context, stride, too_long
-        self.columns = list(columns)
+        self.columns, self.dialect = list(columns), Dialect(**(dialect or {}))
         self.tokenizer, self.roles = tokenizer, dict(roles or tokenizing.ROLES)
 
     def fit(self, x: pd.DataFrame) -> None:
@@ -73,6 +78,7 @@ class Preprocessor:
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """This tokenizer under the settings that say how another one's examples are cut."""
         settings = {name: getattr(own, name) for name in ("context", "stride", "too_long", "columns")}
+        settings["dialect"] = own.dialect.state()
         return Preprocessor(self.model, self.size, tokenizer=self.tokenizer, roles=self.roles, **settings)
 
     @functools.cached_property
@@ -188,17 +194,19 @@ class Preprocessor:
         start = self.vocabulary.begin if self.vocabulary.begin is not None else self.vocabulary.end
         return found.ids or [start or 0]
 
-    def read(self, path: str) -> tuple[pd.DataFrame, None]:
-        """A text file with an example per line, or a table that has the columns of the training data.
+    def read(self, path: str) -> Inputs:
+        """Read a text file with an example per line, or a table that has the columns of the training data.
 
         Raises:
             UserError: the file is missing, empty or broken, or has no such column.
         """
-        names = ("text", "pair")[: len(self.columns)]
-        if Path(path).suffix.lower() in (".txt", ".text", "") and len(self.columns) == 1:
-            return pd.DataFrame({"text": read_lines(Path(path))}), None
+        if suffix_of(Path(path)) in PLAIN and len(self.columns) == 1:
+            lines = read_lines(path)
+            return Inputs(lines.to_frame("text").reset_index(drop=True), lines.index.tolist())
         squad = read_squad(Path(path)) if self.columns == ["question", "context"] else None
-        return read_table(path, dict(zip(names, self.columns)), squad), None
+        frame = read_table(path, self.dialect) if squad is None else squad
+        texts = {to: to_texts(pick(frame, name, path), path) for to, name in zip(("text", "pair"), self.columns)}
+        return Inputs(pd.DataFrame(texts), frame.index.tolist())
 
     def export(self, folder: Path) -> None:
         """Write the tokenizer as transformers reads it."""
@@ -220,6 +228,7 @@ class Preprocessor:
             "stride": self.stride,
             "too_long": self.too_long,
             "columns": self.columns,
+            "dialect": self.dialect.state(),
             "tokenizer": self.tokenizer,
             "roles": self.roles,
         }

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.contracts import UserError
-from warmstart.data.numbers import read_numbers
+from warmstart.contracts import Inputs, UserError
+from warmstart.data.readers.numbers import read_numbers
 
 
 class Preprocessor:
@@ -35,9 +35,9 @@ class Preprocessor:
         """Scaled features (B, F)."""
         return (x - self.mean.to(x.device)).mul_(1 / self.std.to(x.device))
 
-    def read(self, path: str) -> tuple[np.ndarray, None]:
-        """A CSV or Parquet file of numbers, one row per example."""
-        return read_numbers(path, len(self.mean)), None
+    def read(self, path: str) -> Inputs:
+        """A table of numbers, one row per example."""
+        return read_numbers(path, len(self.mean))
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -1,0 +1,159 @@
+"""What the cells of a column mean, by its role: names, numbers or texts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from warmstart.contracts import UserError
+from warmstart.data.readers.records import EXACT
+
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+INFINITE = re.compile(r"\s*[+-]?inf(inity)?\s*", re.IGNORECASE)
+TRUTH = {"True": 1.0, "true": 1.0, "TRUE": 1.0, "False": 0.0, "false": 0.0, "FALSE": 0.0}
+STAND_INS = frozenset({"na", "n/a", "nan", "#n/a", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"})
+
+
+def pick(frame: pd.DataFrame, name: str, where: str, option: str = "") -> pd.Series:
+    """Return a column of a table.
+
+    Args:
+        frame: the table.
+        name: the column's.
+        where: what the user calls the table.
+        option: the setting that the name comes from.
+
+    Raises:
+        UserError: there is none; the nearest names are given.
+    """
+    if name in frame:
+        return frame[name]
+    near = difflib.get_close_matches(name, list(frame.columns), n=3) or list(frame.columns)[:8]
+    setting = f" ({option})" if option else ""
+    advice = "; if its cells are separated otherwise, set data.separator=" if len(frame.columns) == 1 else ""
+    raise UserError(f"{where} has no column {name}{setting}; near: {', '.join(near)}{advice}")
+
+
+def to_names(column: pd.Series, where: str) -> np.ndarray:
+    """Return the text of each cell (N,), None where it is missing.
+
+    It depends on the cell alone: texts 1, 1.0 and 01 are three names. A typed whole number is the same name in a column
+    of floats, as missing cells make it, as in one of integers; other types are what Python prints.
+
+    Raises:
+        UserError: a cell is a list or a record; its row is named.
+    """
+    cells = column.to_numpy() if column.dtype == np.float32 else column  # whose own items would be of double precision
+    names = np.empty(len(column), dtype=object)
+    for position, cell in enumerate(cells):
+        if isinstance(cell, str):
+            names[position] = cell
+        elif isinstance(cell, list | tuple | dict | np.ndarray | bytes):
+            raise UserError(
+                f"{where}, row {column.index[position]}, column {column.name}: {_short(cell)} is not one name"
+            )
+        else:
+            names[position] = None if pd.isna(cell) else _printed(cell)
+    return names
+
+
+def to_numbers(column: pd.Series, where: str, advice: str = "") -> np.ndarray:
+    """Return one column as float64 (N,), NaN where it is missing; True and False are 1 and 0.
+
+    Raises:
+        UserError: a cell is no number, infinite, or beyond 32-bit arithmetic; its row and column are named.
+    """
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+        raise UserError(f"{where}, column {column.name}: dates and durations are not numbers{advice}")
+    if column.dtype == object:
+        values = _parsed(column, where, advice)
+    else:
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    beyond = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+    if len(beyond):
+        row = beyond[0]
+        what = "infinite" if np.isinf(values[row]) else "too large for 32-bit arithmetic"
+        raise UserError(f"{where}, row {column.index[row]}, column {column.name}: the value is {what}")
+    return values
+
+
+def to_texts(column: pd.Series, where: str) -> pd.Series:
+    """Return a column of texts, or of lists of words, checked; its rows are numbered from 0.
+
+    Raises:
+        UserError: a text is empty or missing, with its row, or the column holds something else.
+    """
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind == "string" or column.isna().all():
+        empty = column.isna().to_numpy() | np.array([isinstance(cell, str) and not cell.strip() for cell in column])
+    elif is_listed(column):
+        column = column.map(lambda row: list(map(str, row)), na_action="ignore")
+        empty = column.str.len().fillna(0).eq(0).to_numpy()
+    else:
+        raise UserError(f"{where}, column {column.name}: {kind} values are not text")
+    if empty.any():
+        rows = np.flatnonzero(empty)
+        others = f", as are {len(rows) - 1:,} others" if len(rows) > 1 else ""
+        raise UserError(
+            f"{where}, row {column.index[rows[0]]}: the text (column {column.name}) is empty{others}: remove it"
+        )
+    return column.reset_index(drop=True)
+
+
+def is_listed(column: pd.Series) -> bool:
+    """Whether all cells are lists, missing ones left out."""
+    kinds = set(map(type, column.dropna())) if column.dtype == object else set()
+    return bool(kinds) and kinds <= {list, tuple, np.ndarray}
+
+
+def _printed(cell: Any) -> str:
+    is_whole = isinstance(cell, float | np.floating) and float(cell).is_integer() and abs(cell) < EXACT
+    return str(int(cell) if is_whole else cell)
+
+
+def _parsed(column: pd.Series, where: str, advice: str) -> np.ndarray:
+    """Return numbers from cells that are texts, or of mixed types."""
+    cells = column.to_numpy()
+    present = column.notna().to_numpy()
+    values = np.full(len(cells), np.nan)
+    try:
+        values[present] = cells[present].astype(np.float64)
+        plain = all(map(_is_plain, cells[present]))
+    except (ValueError, TypeError, OverflowError):
+        plain = False
+    if not plain:
+        for position in np.flatnonzero(present):
+            values[position] = _number(cells[position], column, position, where, advice)
+    return values
+
+
+def _is_plain(cell: Any) -> bool:
+    """Whether Python reads a cell as it was meant: it also takes 1_000 and nan for numbers."""
+    return not isinstance(cell, str) or (cell.isascii() and "_" not in cell and "n" not in cell and "N" not in cell)
+
+
+def _number(cell: Any, column: pd.Series, position: int, where: str, advice: str) -> float:
+    if isinstance(cell, int | float | Decimal | np.number):
+        try:
+            return float(cell)
+        except OverflowError:
+            return np.inf
+    if isinstance(cell, str) and (NUMBER.fullmatch(cell) or INFINITE.fullmatch(cell)):
+        return float(cell)
+    if isinstance(cell, str) and cell.strip() in TRUTH:
+        return TRUTH[cell.strip()]
+    if isinstance(cell, str) and cell.strip().casefold() in STAND_INS:
+        advice = f"; if it stands for a missing value, add data.missing_values=[{cell}]"
+    raise UserError(
+        f"{where}, row {column.index[position]}, column {column.name}: {_short(cell)} is not a number{advice}"
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,73 @@
+"""A user's file as text: UTF-8, gzip or not, with the position of whatever is damaged."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import pandas as pd
+
+from warmstart.contracts import UserError
+
+GZIP = ".gz"
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that names the format, in lower case: .csv of a file TABLE.CSV.gz."""
+    return Path(path.name.lower().removesuffix(GZIP)).suffix
+
+
+def read_text(path: str | Path) -> str:
+    r"""Read a text file as UTF-8, its lines ended by \n; a .gz file is decompressed.
+
+    Raises:
+        UserError: the file is missing, empty, binary, truncated or in another encoding; the byte is counted from 0.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if not data.strip():
+        raise UserError(f"{path} is empty")
+    if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path} is binary, not text: byte {data.index(0)} is zero")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        found = data[error.start]
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start} is 0x{found:02x}): save it as UTF-8") from error
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | Path) -> pd.Series:
+    """Read the lines of a text file that are not blank; the index holds line numbers, from 1 on.
+
+    Raises:
+        UserError: as `read_text`.
+    """
+    lines = pd.Series(read_text(path).split("\n"), dtype=object)
+    lines.index += 1
+    return lines[lines.str.strip() != ""]
+
+
+def check_is_file(path: Path) -> None:
+    """Raise UserError where the path names no file."""
+    if not path.is_file():
+        raise UserError(f"{path}: this is a folder, not a file" if path.is_dir() else f"{path}: there is no such file")
+
+
+def first_twice(names: list[str]) -> str | None:
+    """Return the first name that stands for two columns; None where each is of one."""
+    return next((name for number, name in enumerate(names) if name in names[:number]), None)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if path.suffix.lower() != GZIP:
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is truncated or damaged, or is no gzip file: {error}") from error

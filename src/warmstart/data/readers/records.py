@@ -1,0 +1,91 @@
+"""JSON lines and JSON lists: one object per row, its numbers as texts that depend on their values alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from warmstart.contracts import UserError
+from warmstart.data.readers.files import first_twice, read_text
+
+EXACT = 2**53  # up to which floats hold every whole number
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read_records(path: Path) -> pd.DataFrame:
+    """Read the objects of a JSON list, or of one on each line.
+
+    Raises:
+        UserError: the file is missing, a line is not a JSON object, or an object has two values of one name.
+    """
+    return to_frame(_records(read_text(path), path), path)
+
+
+def to_frame(rows: dict[int, dict[str, Any]], path: Path) -> pd.DataFrame:
+    """Return records, by row numbers, as a table; a record without a key has a missing cell there.
+
+    Raises:
+        UserError: a text cannot be encoded; its row is named.
+    """
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    frame = pd.DataFrame(
+        {name: pd.Series([row.get(name) for row in rows.values()], dtype=object) for name in names}
+    ).set_index(pd.Index(list(rows)))
+    for name in names:
+        for number, cell in frame[name].items():
+            if isinstance(cell, str) and not cell.isascii() and SURROGATE.search(cell):
+                raise UserError(f"{path}, row {number}: a lone surrogate, half of a character: remove it")
+    return frame
+
+
+def _records(text: str, path: Path) -> dict[int, dict[str, Any]]:
+    """Return the objects of a JSON list, or of one on each line, by row numbers."""
+    try:
+        if text.lstrip().startswith("["):
+            rows = dict(enumerate(_parsed(text), 1))
+        else:
+            rows = {n: _parsed(line, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()}
+        for number, row in rows.items():
+            if not isinstance(row, dict):
+                raise ValueError(f"entry {number} is not a JSON object")
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return {number: {name: _cell(value) for name, value in row.items()} for number, row in rows.items()}
+
+
+def _parsed(text: str, line: int | None = None) -> Any:
+    """Return what JSON says, each number as a text."""
+    try:
+        return json.loads(
+            text, parse_int=str, parse_float=_plain, parse_constant=str, object_pairs_hook=_without_repetition
+        )
+    except ValueError as error:
+        raise ValueError(f"line {line} is not JSON ({error})" if line else str(error)) from error
+    except RecursionError as error:
+        raise ValueError(f"{'it' if line is None else f'line {line}'} is nested too deeply") from error
+
+
+def _plain(number: str) -> str:
+    """Return a decimal number in its shortest form; as it is written where a float does not hold it."""
+    exact = Decimal(number)
+    if exact == exact.to_integral_value() and abs(exact) < EXACT:
+        return str(int(exact))
+    short = repr(float(number))
+    return short if math.isfinite(float(number)) and Decimal(short) == exact else number
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = first_twice([name for name, _ in pairs])
+    if twice is not None:
+        raise ValueError(f"an object has two values called {twice}")
+    return dict(pairs)
+
+
+def _cell(value: Any) -> Any:
+    return str(value) if isinstance(value, bool) else value

@@ -1,0 +1,232 @@
+"""Data sets with splits: folders of tables, what the `datasets` library has saved, and names on its hub."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from warmstart.contracts import UserError
+from warmstart.data.readers.arrow import from_arrow
+from warmstart.data.readers.files import suffix_of
+from warmstart.data.readers.table import JSON, SEPARATED, Dialect, is_table, read_table
+
+NAMES = {  # of splits, as users write them in any case
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+SHIFT = "test_"  # what begins the name of a shifted test split
+METADATA = "metadata"  # the stem of a table that says what the files of an image or audio folder are
+SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
+
+
+def split_named(word: str) -> str | None:
+    """Return the split that a word means in any case: train, validation, test or test_<shift>; None where none."""
+    word = word.casefold()
+    if word.startswith(SHIFT) and len(word) > len(SHIFT):
+        return word
+    return next((split for split, words in NAMES.items() if word in words), None)
+
+
+def read_splits(
+    root: str, config: str | None = None, option: str = "data.root", dialect: Dialect | None = None
+) -> dict[str, pd.DataFrame]:
+    """Read the tables of a data set by the names of its splits; a file is one split, `all`.
+
+    In a folder, a file belongs to the split that a word in its own name, or in that of a folder around it, means;
+    where none does, all files are one split. Class numbers that have names become those; -1, which is no class, becomes
+    None.
+
+    Args:
+        root: what `option` is set to: a table, a folder of tables, one that `datasets` has saved, or a hub name.
+        config: of a hub name that has several.
+        option: the setting, for messages.
+        dialect: how tables are written.
+
+    Raises:
+        UserError: there is no such data set, it cannot be reached, or it cannot be read.
+    """
+    path = Path(root)
+    if path.is_file():
+        return {"all": read_table(path, dialect)}
+    if not path.is_dir() and (root.count("/") != 1 or root.startswith((".", "/")) or is_table(path)):
+        raise UserError(f"{option}={root}: there is no such file or folder")
+    files = _tables_below(path) if path.is_dir() else {}
+    if files:
+        frames = {name: _joined(found, path, dialect) for name, found in files.items()}
+    else:
+        frames = _read_by_library(root, config, option, dialect)
+    frames = {name: frame for name, frame in frames.items() if len(frame)}
+    if not frames:
+        raise UserError(f"{option}={root} has no rows")
+    return frames
+
+
+def place(root: str, split: str, splits: Collection[str]) -> str:
+    """Return how a message calls a split, which needs no name where it is the only one."""
+    return f"data.root={root}" + (f", split {split}" if len(splits) > 1 else "")
+
+
+def _tables_below(root: Path) -> dict[str, list[Path]]:
+    """Return the tables of a folder by split; none where the folder is laid out for the `datasets` library.
+
+    A name such as test_data means the test split where no other does, and a shifted one beside it.
+
+    Raises:
+        UserError: some tables are of a split and others of none, or it cannot be known which is the test split.
+    """
+    if any((root / name).is_file() for name in ("dataset_dict.json", "state.json")) or _has_card(root):
+        return {}
+    found: dict[str, list[Path]] = {}
+    for path in sorted(filter(is_table, _walk(root))):
+        found.setdefault(_split_of(path.relative_to(root)) or "", []).append(path)
+    if "" in found and len(found) > 1:
+        raise UserError(
+            f"data.root={root}: {', '.join(sorted(set(found) - {''}))} are splits, but {found[''][0]} is of none: "
+            "name it after one, such as train.csv, or move it away"
+        )
+    shifts = [name for name in found if name.startswith(SHIFT)]
+    if shifts and "test" not in found:
+        if len(shifts) > 1:
+            raise UserError(f"data.root={root}: {' and '.join(shifts)} are test splits: name one of them test")
+        found["test"] = found.pop(shifts[0])
+    order = [*NAMES]
+    names = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return {name or "all": found[name] for name in names}
+
+
+def _walk(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield the files below a folder, links inside it followed, hidden ones left out."""
+    seen = seen | {folder.resolve()}
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in seen:
+            yield from _walk(path, seen)
+
+
+def _split_of(path: Path) -> str | None:
+    """Return the split of a file by the names around it: of its folders, the outermost first, and its own."""
+    for name in (*path.parts[:-1], SHARD.sub("", path.name.partition(".")[0])):
+        words = {split_named(name)} - {None} or {split_named(word) for word in re.split(r"[^A-Za-z]+", name)} - {None}
+        if len(words) == 1:
+            return words.pop()
+    return None
+
+
+def _has_card(root: Path) -> bool:
+    """Whether a README.md declares the files or the features of a data set."""
+    card = root / "README.md"
+    head = card.read_text(errors="replace").split("---") if card.is_file() else []
+    return len(head) > 2 and bool(re.search(r"^(configs|dataset_info):", head[1], re.MULTILINE))
+
+
+def _joined(files: list[Path], root: Path, dialect: Dialect | None) -> pd.DataFrame:
+    """Return the rows of several tables of a folder as one."""
+    return _stacked_frames([(path, _read(path, root, dialect)) for path in files])
+
+
+def _stacked(files: list[str], dialect: Dialect | None, suffix: str) -> pd.DataFrame:
+    """Return the rows of several downloaded tables as one, whose names on this machine have no suffix."""
+    return _stacked_frames([(Path(path), read_table(path, dialect, suffix)) for path in files])
+
+
+def _stacked_frames(frames: list[tuple[Path, pd.DataFrame]]) -> pd.DataFrame:
+    """Return tables with the same columns as one, whose rows are numbered through where there are several.
+
+    Raises:
+        UserError: their columns differ.
+    """
+    (first, kept), *others = frames
+    for path, frame in others:
+        if set(frame) != set(kept):
+            differing = ", ".join(sorted(set(frame) ^ set(kept)))
+            raise UserError(f"{path} and {first} differ in the columns {differing}: give both the same columns")
+    if not others:
+        return kept
+    alike = all(frame.dtypes[kept.columns].equals(kept.dtypes) for _, frame in others)
+    joined = pd.concat([frame if alike else frame.astype(object) for _, frame in frames], ignore_index=True)
+    joined.index += 1
+    return joined
+
+
+def _read(path: Path, root: Path, dialect: Dialect | None) -> pd.DataFrame:
+    """Read one table of a folder, with names for class numbers; files that a `metadata` table names get their paths."""
+    frame = read_table(path, dialect)
+    if suffix_of(path) not in (*SEPARATED, *JSON):
+        import pyarrow.parquet
+
+        frame = _with_class_names(frame, pyarrow.parquet.read_schema(path))
+    if path.name.partition(".")[0] == METADATA and "file_name" in frame:
+        names = [None if cell is None else str((path.parent / cell).relative_to(root)) for cell in frame["file_name"]]
+        frame = frame.assign(**{name: names for name in ("image", "audio") if name not in frame})
+    return frame
+
+
+def _with_class_names(frame: pd.DataFrame, schema: Any) -> pd.DataFrame:
+    """Return a table with the names of class numbers, where the Arrow schema holds these for the `datasets` library."""
+    if b"huggingface" not in (schema.metadata or {}):
+        return frame
+    import datasets
+
+    return _named(frame, datasets.Features.from_arrow_schema(schema))
+
+
+def _named(frame: pd.DataFrame, features: Any) -> pd.DataFrame:
+    for name, feature in features.items():
+        inner = getattr(feature, "feature", None)
+        if hasattr(feature, "names"):
+            names = np.array([*feature.names, None], dtype=object)
+            frame[name] = names[frame[name].fillna(-1).astype(int)]
+        elif hasattr(inner, "names"):
+            names = [*inner.names, None]
+            frame[name] = [None if row is None else [names[number] for number in row] for row in frame[name]]
+    return frame
+
+
+def _read_by_library(root: str, config: str | None, option: str, dialect: Dialect | None) -> dict[str, pd.DataFrame]:
+    """Read what `datasets` finds; its tables of text are read by our reader, since the library guesses their types."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import Csv
+    from datasets.packaged_modules.json.json import Json
+
+    datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    path = Path(root)
+    try:
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            found = datasets.load_from_disk(root)
+        else:
+            builder = datasets.load_dataset_builder(root, None if path.is_dir() else config)
+            if isinstance(builder, Csv | Json):
+                suffix = ".csv" if isinstance(builder, Csv) else ".jsonl"
+                files = {str(name): list(urls) for name, urls in builder.config.data_files.items()}
+                local = datasets.DownloadManager().download_and_extract(files)
+                return {_canonical(name): _stacked(paths, dialect, suffix) for name, paths in local.items()}
+            builder.download_and_prepare()
+            found = builder.as_dataset()
+    except UserError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        reason = " ".join(str(cause).split())[:200]
+        advice = "give a table or a folder of tables" if path.is_dir() else "give a local copy's folder"
+        raise UserError(f"{option}={root} cannot be loaded ({reason}); {advice}") from error
+    splits = (found if isinstance(found, dict) else {"all": found}).items()
+    return {
+        _canonical(str(name)): _named(from_arrow(part.with_format("arrow")[:]), part.features)
+        for name, part in splits
+        if len(part)
+    }
+
+
+def _canonical(name: str) -> str:
+    return split_named(name) or name

@@ -1,0 +1,195 @@
+"""The one reader of users' tables: CSV and its kind, JSON lines, JSON lists and Parquet.
+
+A cell is read as it stands: what it means is decided by the role of its column (`columns.py`), never by other rows.
+Cells of CSV are texts. Numbers of JSON become the text of their value, so that 1 and 1.0 are the same. Parquet keeps
+its types. Only an empty cell is missing, and what `data.missing_values` lists.
+
+The index of a table holds row numbers as a user counts them in the file: records after the header, or lines of a file
+of JSON lines, from 1 on, blank ones counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from warmstart.contracts import UserError
+from warmstart.data.readers.arrow import read_names, read_parquet
+from warmstart.data.readers.files import check_is_file, first_twice, read_text, suffix_of
+from warmstart.data.readers.records import read_records
+
+SEPARATED = {".csv": None, ".tsv": "\t"}  # and the separator, where the suffix tells it
+JSON = (".json", ".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
+TABLES = (*SEPARATED, *JSON, *PARQUET)
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}  # that a header is searched for
+EXCEL = re.compile(r"sep=(.)")  # a first line by which Excel declares a separator
+
+csv.field_size_limit(2**31 - 1)  # the module refuses cells of more than 131,072 characters otherwise
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a table is written.
+
+    Args:
+        separator: one character between the cells of a text file; None for a tab in .tsv files, else for the one of
+            comma, semicolon, tab and bar that the header line has, a comma before others.
+        missing: texts of cells that stand for a missing value, as an empty cell does.
+
+    Raises:
+        UserError: the separator is not one character.
+    """
+
+    separator: str | None = None
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        separator = {"\\t": "\t", "tab": "\t"}.get(self.separator, self.separator)
+        if separator is not None and (not isinstance(separator, str) or len(separator) != 1 or separator in '"\n\r'):
+            raise UserError(f"data.separator={self.separator}: give one character, such as ';' or tab")
+        object.__setattr__(self, "separator", separator)
+        object.__setattr__(self, "missing", tuple(map(str, self.missing or ())))
+
+    def state(self) -> dict[str, Any]:
+        """Return plain JSON from which `Dialect(**state)` is the same."""
+        return {**asdict(self), "missing": list(self.missing)}
+
+
+def is_table(path: Path) -> bool:
+    """Whether the suffix is that of a table, with or without .gz after it."""
+    return suffix_of(path) in TABLES
+
+
+def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | None = None) -> pd.DataFrame:
+    """Read a table; see the module.
+
+    Args:
+        path: the file.
+        dialect: how it is written.
+        suffix: what tells the format, where it is not the file's own.
+
+    Raises:
+        UserError: the file is missing, broken, of another format, has no rows, a column twice, or a row of more or
+            fewer cells than the header.
+    """
+    path, dialect = Path(path), dialect or Dialect()
+    check_is_file(path)
+    suffix = suffix or suffix_of(path)
+    if suffix in PARQUET:
+        frame = read_parquet(path)
+    elif suffix in JSON:
+        frame = read_records(path)
+    else:
+        frame = _read_separated(path, dialect, suffix)
+    if frame.empty:
+        raise UserError(f"{path} has no rows")
+    return frame.apply(_with_missing, missing=dialect.missing)
+
+
+def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | None:
+    """Return the names of a table's columns without reading its rows; None where it cannot be told from its start.
+
+    A file of JSON lines has the names of its first record, though others may have more.
+    """
+    path = Path(path)
+    if not path.is_file() or not is_table(path):
+        return None
+    if suffix_of(path) in PARQUET:
+        return read_names(path)
+    try:
+        if suffix_of(path) in JSON:
+            return list(read_records(path))
+        return _names(next(iter(read_cells(path, dialect)))[1], path)
+    except (UserError, StopIteration):
+        return None
+
+
+def read_cells(path: Path, dialect: Dialect | None = None, suffix: str | None = None) -> list[tuple[int, list[str]]]:
+    """Read the cells of a text file's rows, its first line too, each with its number: 0 of the first.
+
+    Blank lines are left out and counted.
+
+    Raises:
+        UserError: the file is missing, broken or of another format.
+    """
+    dialect, suffix = dialect or Dialect(), suffix or suffix_of(path)
+    if suffix not in SEPARATED and dialect.separator is None:
+        known = ", ".join(TABLES)
+        raise UserError(f"{path} is not a table: give a file that ends in {known}, or set data.separator=")
+    text = read_text(path)
+    declared = EXCEL.fullmatch(text.partition("\n")[0].rstrip())
+    if declared:
+        text = text.partition("\n")[2]
+    separator = dialect.separator or (declared and declared[1]) or _separator(suffix, text)
+    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    before = 0  # blank lines in front of the first row
+    number = -1
+    try:
+        for row in reader:
+            number += 1
+            if row and not (len(row) == 1 and row[0].isspace()):
+                before = before if rows else number
+                rows.append((number - before, row))
+    except csv.Error as error:
+        what = "a quote is not closed" if "end of data" in str(error) else str(error)
+        row = number + 1 - before
+        raise UserError(
+            f"{path}, row {row} (near line {reader.line_num}): {what}: put quotes around the cell and double each "
+            "quote in it"
+        ) from error
+    return rows
+
+
+def _read_separated(path: Path, dialect: Dialect, suffix: str) -> pd.DataFrame:
+    cells = read_cells(path, dialect, suffix)
+    names = _names(cells[0][1], path) if cells else []
+    for number, row in cells[1:]:
+        if len(row) != len(names):
+            raise UserError(
+                f"{path}, row {number}: {len(row)} cells, but the header has {len(names)}. "
+                "Put cells that hold the separator in quotes, remove the extra separator, or set data.separator="
+            )
+    columns = zip(*(row for _, row in cells[1:]))
+    index = pd.Index([number for number, _ in cells[1:]], dtype=np.int64)
+    return pd.DataFrame({name: pd.Series(column, index, dtype=object) for name, column in zip(names, columns)})
+
+
+def _names(header: list[str], path: Path) -> list[str]:
+    """Return the columns' names; one without a name is called as pandas calls it."""
+    names = [name if name.strip() else f"Unnamed: {number}" for number, name in enumerate(header)]
+    twice = first_twice(names)
+    if twice is not None:
+        raise UserError(f"{path}: two columns are called {twice}: rename one")
+    return names
+
+
+def _separator(suffix: str, text: str) -> str:
+    """Return the separator that the suffix or the header line tells."""
+    declared = SEPARATED.get(suffix)
+    if declared is not None:
+        return declared
+    header = next((line for line in text.split("\n") if line.strip()), "")
+    bare = re.sub(r'"[^"]*"', "", header)
+    return next((separator for separator in SEPARATORS if separator in bare), ",")
+
+
+def _with_missing(column: pd.Series, missing: tuple[str, ...]) -> pd.Series:
+    """Return a column with None for texts that are empty, blank or listed."""
+    if column.dtype != object:
+        return column
+    absent = {*missing}
+    return pd.Series(
+        [None if isinstance(cell, str) and (not cell.strip() or cell in absent) else cell for cell in column],
+        column.index,
+        dtype=object,
+        name=column.name,
+    )
