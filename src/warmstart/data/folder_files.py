@@ -21,6 +21,7 @@ OTHERS = (
 )
 TEXTS = "txt text md rst html htm xml tex pdf doc docx odt rtf epub csv tsv json jsonl"
 MEDIA = frozenset(f".{ending}" for group in (IMAGES, SOUNDS, OTHERS) for ending in group.split())
+TEXT_FILES = frozenset({".txt", ".text"})
 DOCUMENTS = MEDIA | {f".{ending}" for ending in TEXTS.split()}
 
 

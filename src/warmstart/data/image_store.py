@@ -13,9 +13,7 @@ import numpy as np
 from warmstart import screen
 from warmstart.contracts import Splits, UserError
 from warmstart.data import cache
-from warmstart.data.pictures import Picture, Remarks, read_images, report
-
-LISTED = 20
+from warmstart.data.pictures import Picture, Remarks, read_images, report, report_errors
 
 
 class ImageStore:
@@ -75,9 +73,7 @@ class ImageStore:
             screen.say(f"{len(pictures):,} images need more than data.memory_mb={self.memory / 2**20:g}: on the disk")
             values, errors, remarks = cache.entry("images", name, lambda folder: self._save(pictures, folder), load)
         if errors:
-            listed = "".join(f"\n  {error}" for _, error in sorted(errors.items())[:LISTED])
-            more = f"\n  and {len(errors) - LISTED:,} more" if len(errors) > LISTED else ""
-            screen.say(f"{len(errors):,} of {len(pictures):,} images are skipped:{listed}{more}")
+            report_errors(errors, len(pictures))
         report(remarks, pictures, len(pictures) - len(errors))
         kept = np.setdiff1d(np.arange(len(pictures)), np.array(list(errors), dtype=np.int64))
         return values[: len(kept)], kept

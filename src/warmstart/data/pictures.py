@@ -22,6 +22,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow runs programs 
 UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error)  # of Pillow's decoders
 BITS, PHOTOMETRIC = 258, 262  # tags of a TIFF file: of a value, and whether 0 is black
 NAMED = 5
+LISTED = 20
 SMALLEST, LARGEST = 2, 2**26  # pixels a side, and pixels
 DARK = 255 // 8  # of an image whose brightest pixel is not above it, so little of the range is used
 FRAMES, DEEP_DARK, ALL_DARK = "frames", "deep", "dark"  # kinds of remarks about images
@@ -100,6 +101,13 @@ def report(remarks: Remarks, pictures: Sequence[Picture], read: int) -> None:
     if len(dark) == read and any(dark.values()):
         what = f"no pixel of {read:,} images is above {max(dark.values())} of 255, so that they are nearly black"
         screen.say(f"warning: {what}: {named(dark)}; {remedy}", style="yellow")
+
+
+def report_errors(errors: dict[int, str], count: int) -> None:
+    """Print how many of `count` images are skipped, and what is wrong with the first of them."""
+    listed = "".join(f"\n  {error}" for _, error in sorted(errors.items())[:LISTED])
+    more = f"\n  and {len(errors) - LISTED:,} more" if len(errors) > LISTED else ""
+    screen.say(f"{len(errors):,} of {count:,} images are skipped:{listed}{more}", style="yellow")
 
 
 def decoded(picture: Picture, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:

@@ -13,7 +13,7 @@ import pandas as pd
 from warmstart.contracts import Inputs, UserError
 from warmstart.data.duplicates import Overlap
 from warmstart.data.folder_files import files_below
-from warmstart.data.manifest import read_manifest
+from warmstart.data.manifest import PIECE, read_manifest
 from warmstart.data.ragged import Ragged
 from warmstart.data.readers.table import is_table
 from warmstart.data.sounds import SUFFIXES, read_sounds, resampled
@@ -27,23 +27,23 @@ class TakesRecordings:
         known = {values.tobytes() for values in generic["audio"]}
         return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])
 
-    def read(self, path: str) -> Inputs:
-        """A sound file, a folder of them, or a manifest; and what each recording is called.
+    def read(self, path: str, on_error: str = "raise") -> Inputs:
+        """Read a sound file, a folder of them, or a manifest.
 
         Raises:
-            UserError: there is none, or one is broken.
+            UserError: there is none, or one is broken and `on_error` is raise.
         """
         place = Path(path)
         if is_table(place):
-            x, table = read_manifest(place)
-            return Inputs(x, table.index[x.index].tolist(), x["file"].tolist())
+            x, table = read_manifest(place, on_error=on_error)
+            parts = x[[name for name in PIECE if name in x]].to_dict("records")
+            parts = [{name: value for name, value in part.items() if pd.notna(value)} for part in parts]
+            return Inputs(x, table.index[x.index].tolist(), x["file"].tolist(), parts)
         files = files_below(place, SUFFIXES) if place.is_dir() else [place]
         if not files:
             raise UserError(f"{path} holds no sound files")
-        if not files[0].is_file():
-            raise UserError(f"{path}: there is no such file")
-        names = list(map(str, files))
-        return Inputs(read_sounds(files, names), list(range(1, len(names) + 1)), names)
+        x = read_sounds(files, list(map(str, files)), on_error)
+        return Inputs(x, (x.index + 1).tolist(), x["file"].tolist())
 
 
 def check_longest(x: pd.DataFrame, longest: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +33,10 @@ class Piece(NamedTuple):
 
     offset: float = 0.0
     duration: float | None = None
+
+    def __str__(self) -> str:
+        end = "the end" if self.duration is None else f"{self.offset + self.duration:g} s"
+        return f"{self.offset:g} s to {end}"
 
 
 WHOLE = Piece()
@@ -171,13 +176,13 @@ def resampled(values: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return values if rate == wanted else soxr.resample(values, rate, wanted)
 
 
-def inside(root: Path, name: str) -> Path:
+def inside(root: Path, name: str, where: str) -> Path:
     """The file of this name below a folder.
 
     Raises:
         UserError: it is elsewhere, by `..`, an absolute path or a link.
     """
     path = root / name  # which is `name`, where that is absolute
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{name} is not below {root}: a manifest names files in its own folder")
+    if "\0" in name or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise UserError(f"{where}: {name[:80]!r} is not below {root}: a manifest names files in its own folder")
     return path

@@ -10,11 +10,9 @@ import pandas as pd
 
 from warmstart.contracts import Preprocessor, Splits
 from warmstart.data.class_folders import cut, find_classes
-from warmstart.data.folder_files import DOCUMENTS, FolderFiles
+from warmstart.data.folder_files import DOCUMENTS, TEXT_FILES, FolderFiles
 from warmstart.data.readers.files import read_text
 from warmstart.data.splits import renumbered
-
-SUFFIXES = frozenset({".txt", ".text"})
 
 
 class TextFolder:
@@ -39,7 +37,7 @@ class TextFolder:
         Raises:
             UserError: the folder is laid out in another way, or a file is empty, binary or not UTF-8.
         """
-        found = find_classes(FolderFiles(self.root, SUFFIXES, DOCUMENTS), "texts", "data=text_table")
+        found = find_classes(FolderFiles(self.root, TEXT_FILES, DOCUMENTS), "texts", "data=text_table")
         splits = cut(found, self.root, self.split_seed)
         x = pd.DataFrame({"text": [read_text(path) for path in found.files]})
         for rows in (splits.train, splits.validation, splits.test, *splits.shifts.values()):

@@ -14,7 +14,7 @@ from warmstart import screen
 from warmstart.contracts import Inputs, UserError
 from warmstart.data import image_cells
 from warmstart.data.folder_files import files_below
-from warmstart.data.pictures import SUFFIXES, Picture, read_images, to_pictures
+from warmstart.data.pictures import SUFFIXES, Picture, read_images, report_errors, to_pictures
 from warmstart.data.readers.files import check_is_file
 from warmstart.data.readers.numbers import read_numbers
 from warmstart.data.readers.table import header_of, is_table, read_table
@@ -75,19 +75,26 @@ class Preprocessor:
         mean, std = (values.to(x.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return ((x * std + mean) / self.white).clamp(0, 1)
 
-    def read(self, path: str) -> Inputs:
+    def read(self, path: str, on_error: str = "raise") -> Inputs:
         """An image file, a folder of them, a table that names or holds some, or one of pixel values; and the files.
 
         Raises:
-            UserError: there is none, or one is broken.
+            UserError: there is none, or one is broken and `on_error` is raise.
         """
-        pictures, rows = find_pictures(Path(path))
+        pictures, rows = find_pictures(Path(path), on_error == "raise")
         if pictures is None:
             found = read_numbers(path, int(np.prod(self.shape)))
             return Inputs(found.x.reshape(-1, *self.shape), found.rows)
         if not pictures:
             raise UserError(f"{path} holds no image files")
-        images = read_images(pictures, self.shape)
+        errors: dict[int, str] | None = None if on_error == "raise" else {}
+        images = read_images(pictures, self.shape, errors=errors)
+        if errors:
+            report_errors(errors, len(pictures))
+            kept = [number for number in range(len(pictures)) if number not in errors]
+            if not kept:
+                raise UserError(errors[0])
+            images, pictures, rows = images[kept], [pictures[n] for n in kept], [rows[n] for n in kept]
         files = [name if isinstance(content, bytes) else str(content) for name, content in pictures]
         images = images if self.white == 255 else (images * (self.white / 255)).astype(np.float32)
         return Inputs(images, rows, files)
@@ -138,7 +145,7 @@ class Preprocessor:
         self.shape, self.any_size = shape, False
 
 
-def find_pictures(path: Path) -> tuple[list[Picture] | None, list[int]]:
+def find_pictures(path: Path, must_exist: bool = True) -> tuple[list[Picture] | None, list[int]]:
     """Return the images of a file, a folder or a table, and their rows; None where the table must be of pixel values.
 
     Raises:
@@ -152,4 +159,4 @@ def find_pictures(path: Path) -> tuple[list[Picture] | None, list[int]]:
         return None, []
     rows = read_table(path)
     column = next(name for name in COLUMNS if name in rows)
-    return image_cells.to_pictures(rows[column], str(path), path.parent, True), rows.index.tolist()
+    return image_cells.to_pictures(rows[column], str(path), path.parent, must_exist), rows.index.tolist()
