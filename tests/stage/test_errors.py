@@ -113,7 +113,7 @@ CELLS = "a,b,y\n" + "".join(f"{i},{i * 2},{'yes' if i % 2 else 'no'}\n" for i in
 @pytest.mark.parametrize(
     ("content", "words", "parts"),
     [
-        ("", (), ("has no rows",)),
+        ("", (), ("is empty",)),
         ("a,b,y\n", (), ("has no rows",)),
         (CELLS.replace("\n3,6", "\n3,six"), (), ("row 4", "column b", "'six' is not a number", "data.categorical")),
         (CELLS, ("data.target=label",), ("no column label", "data.target")),
@@ -130,7 +130,7 @@ CELLS = "a,b,y\n" + "".join(f"{i},{i * 2},{'yes' if i % 2 else 'no'}\n" for i in
         (CELLS, ("objective=multilabel", "data.target=[a,c]"), ("no column c", "data.target")),
         (CELLS, ("data.ignore=[a,b]",), ("no feature column",)),
         (CELLS, ("data.labels_per_class=90",), ("fewer than data.labels_per_class=90",)),
-        ("a,b,y\n1,2\n1,2,3,4\n", (), ("cannot be read",)),
+        ("a,b,y\n1,2\n1,2,3,4\n", (), ("row 1: 2 cells, but the header has 3",)),
     ],
 )
 def test_broken_tables(content: str, words: tuple[str, ...], parts: tuple[str, ...], cli, tmp_path: Path):
@@ -282,8 +282,6 @@ def test_a_settings_file_of_numbers_that_no_float_holds(cli, tmp_path: Path):
     frame.to_parquet(tmp_path / "dates.parquet")
     words = ("experiment=table", f"data.root={tmp_path / 'dates.parquet'}", "data.target=y")
     refused(cli("stage=pretrain", *words, *FAST), "column day", "dates")
-    path.write_text(CELLS.replace(",", ";"))
-    refused(cli("stage=pretrain", "experiment=table", f"data.root={path}", "data.target=y", *FAST), "semicolons")
     path.write_bytes(CELLS.encode("utf-16"))
     refused(cli("stage=pretrain", "experiment=table", f"data.root={path}", "data.target=y", *FAST), "UTF-8")
 
