@@ -18,7 +18,9 @@ def test_a_folder_of_texts_is_finetuned_on_and_predicted(cli, tmp_path: Path):
             for number in range(rows):
                 (root / split / label / f"{number:02}.txt").write_text(f"a {word} day\nnumber {number} {split}\n")
     (root / "Train" / "01" / "notes.pdf").write_bytes(b"%PDF")
-    tuned = cli("stage=finetune", "init=scratch", "experiment=text", "data=text_folder", f"data.root={root}", *TINY, *FAST)
+    tuned = cli(
+        "stage=finetune", "init=scratch", "experiment=text", "data=text_folder", f"data.root={root}", *TINY, *FAST
+    )
     assert tuned.status == 0, tuned.err
     assert "splits found: train 32, validation 8, test 8" in tuned.err
     assert "left out 1 files that cannot be read here: Train/01/notes.pdf" in tuned.err
