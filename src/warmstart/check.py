@@ -47,6 +47,7 @@ RULES: dict[str, Rule] = {
     **{f"data.augment.{name}": AMOUNT for name in ("colour", "noise", "mixup", "cutmix")},
     **{f"data.augment.{name}": PART for name in ("grey", "blur", "solarise", "erase")},
     "data.pack": (int, lambda value: value >= 8, "a whole number, 8 or more"),
+    "data.on_error": (str, lambda value: value in ("raise", "skip"), "raise or skip"),
     "data.missing_columns": (str, lambda value: value in ("error", "fill"), "error or fill"),
     "data.separate": (bool, lambda value: True, "true or false"),
     "data.sources": (dict, lambda value: len(value) > 1, "two or more data sets, such as data=[a,b]"),

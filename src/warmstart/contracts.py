@@ -96,11 +96,15 @@ class Rows:
 
 @dataclass
 class Inputs:
-    """What a user gives to predict for: raw inputs, the row number of each, and its file where each has one."""
+    """What a user gives to predict for: raw inputs, the row number of each, and its file where each has one.
+
+    `parts`, where files are cut, are further fields of each prediction that say which part of its file it is of.
+    """
 
     x: Any
     rows: Sequence[int]
     files: Sequence[str] | None = None
+    parts: Sequence[Mapping[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

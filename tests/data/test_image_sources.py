@@ -16,6 +16,7 @@ from warmstart.data.image_folder import ImageFolder
 from warmstart.data.image_table import ImageTable
 from warmstart.data.module import GenericDataModule
 from warmstart.data.pictures import Picture, read_images, to_pictures
+from warmstart.data.preprocess.image import Preprocessor
 
 RED = (200, 40, 40)
 
@@ -182,7 +183,7 @@ def test_the_data_sets_own_splits_are_kept(folder: Path, tmp_path: Path):
     assert len(splits.train) + len(splits.validation) == 22
 
 
-@pytest.mark.parametrize("name", ["../out.png", "cat/../../out.png", "{root}/cat/00.png", "link.png", "links/out.png"])
+@pytest.mark.parametrize("name", ["../out.png", "cat/../../out.png", "{root}/../out.png", "link.png", "links/out.png"])
 def test_paths_that_lead_out_of_the_folder_are_refused(name: str, folder: Path, tmp_path: Path):
     Image.new("RGB", (9, 9), RED).save(tmp_path / "out.png")
     (folder / "link.png").symlink_to(tmp_path / "out.png")
@@ -230,3 +231,38 @@ def test_a_class_whose_images_are_all_broken_is_named(folder: Path):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="class dog has no image"):
         table(folder / "names.csv", on_error="skip").load("category")
+
+
+def test_images_to_predict_keep_their_numbers_where_others_are_skipped(folder: Path, capfd: pytest.CaptureFixture):
+    prepared = Preprocessor(shape=[3, 8, 8], mean=[0.0] * 3, std=[1.0] * 3)
+    (folder / "cat" / "01.png").write_bytes(b"")
+    (folder / "cat" / "02.png").unlink()
+    (folder / "dog" / "x.heic").write_bytes(b"")
+    frame = pd.read_csv(folder / "names.csv")
+    frame.loc[5, "path"] = None
+    (folder / "names.csv").write_text(frame.to_csv(index=False).replace("cat/00.png", "\n\ncat/00.png", 1))
+    with pytest.raises(UserError, match="row"):
+        prepared.read(str(folder / "names.csv"))
+    given = prepared.read(str(folder / "names.csv"), on_error="skip")
+    assert list(given.rows)[:4] == [3, 6, 7, 9]  # two blank lines come first
+    assert len(given) == len(given.x) == 21
+    given = prepared.read(str(folder), on_error="skip")
+    assert list(given.rows) == [1, *range(3, 24)]
+    assert Path(given.files[1]).name == "03.png"
+    printed = capfd.readouterr().err
+    assert "1 of 23 images are skipped" in printed
+    assert "left out 2 files that cannot be read here: dog/x.heic, held.parquet" in printed
+
+
+def test_absolute_paths_inside_the_folder_are_read(folder: Path):
+    plain = table(folder / "names.csv").load("category")
+    frame = pd.read_csv(folder / "names.csv")
+    frame["path"] = [str(folder / path) for path in frame.path]
+    frame.to_csv(folder / "absolute.csv", index=False)
+    assert np.array_equal(table(folder / "absolute.csv").load("category").train.x, plain.train.x)
+
+
+def test_a_row_without_an_image_is_skipped_where_asked(folder: Path, capfd: pytest.CaptureFixture):
+    kept = table(folder / "names.csv", "gap", on_error="skip").load("category")
+    assert sum(map(len, (kept.train, kept.validation, kept.test))) == 23
+    assert "row 3, column gap is not a readable image: it is empty" in capfd.readouterr().err

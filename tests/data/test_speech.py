@@ -159,8 +159,6 @@ def broken(tmp_path: Path, name: str) -> Path:
     soundfile.write(path, tone(300, 0.3, 8000), 8000)
     if name == "truncated.wav":
         path.write_bytes(path.read_bytes()[:20])
-    elif name == "half.wav":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif name == "empty.wav":
         path.write_bytes(b"")
     elif name == "nothing.wav":
@@ -174,9 +172,7 @@ def broken(tmp_path: Path, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "name", ["truncated.wav", "half.wav", "empty.wav", "nothing.wav", "silent.wav", "nan.wav", "picture.wav"]
-)
+@pytest.mark.parametrize("name", ["truncated.wav", "empty.wav", "nothing.wav", "silent.wav", "nan.wav", "picture.wav"])
 def test_a_broken_recording_is_named_or_left_out(tmp_path: Path, name: str, capsys: pytest.CaptureFixture):
     paths = [broken(tmp_path, name), broken(tmp_path, "fine.wav")]
     with pytest.raises(UserError, match=name):

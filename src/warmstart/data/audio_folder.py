@@ -1,4 +1,4 @@
-"""The user's own recordings: one folder per class, sound files inside."""
+"""The user's own recordings: one folder per class, sound files inside, or such folders for each split."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from warmstart.contracts import Preprocessor, Rows, Splits, UserError
-from warmstart.data.sounds import read_sounds, sound_files
-from warmstart.data.splits import check_classes, split_rows
+from warmstart.contracts import Preprocessor, Rows, Splits
+from warmstart.data.class_folders import check_trained, cut, find_classes
+from warmstart.data.folder_files import FolderFiles
+from warmstart.data.sounds import SUFFIXES, read_sounds
 
 
 class AudioFolder:
@@ -18,7 +19,8 @@ class AudioFolder:
 
     Args:
         frames: makes the preprocessor.
-        root: the folder; each folder in it is a class.
+        root: the folder; each folder in it is a class, or a split (train, validation, test) with a folder per class.
+            Splits that are missing are cut from the training recordings. What is left out is printed.
         on_error: raise, or skip broken recordings.
         split_seed: fixes which recordings train, validate and test.
     """
@@ -30,24 +32,18 @@ class AudioFolder:
         self.frames, self.root, self.on_error, self.split_seed = frames, Path(root), on_error, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Waveforms, stratified by class."""
-        if not self.root.is_dir():
-            what = "this is a file: for a table, data=audio_table" if self.root.is_file() else "there is no such folder"
-            raise UserError(f"data.root={self.root}: {what}")
-        folders = sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        groups = {folder.name: files for folder in folders if (files := sound_files(folder))}
-        if len(groups) < 2:
-            found = f"only {next(iter(groups))}" if groups else "none"
-            raise UserError(f"data.root={self.root} needs a folder of sounds per class, two or more; found {found}")
-        files = [path for group in groups.values() for path in group]
-        x = read_sounds(files, [str(path) for path in files], self.on_error)
-        y = np.repeat(np.arange(len(groups)), [len(group) for group in groups.values()])[x.index]
-        labels = tuple(groups)
-        check_classes(y, labels)
-        parts = split_rows(Rows(x, y), labels, self.split_seed, strata=y)
-        for rows in (parts.train, parts.validation, parts.test):
-            rows.x = rows.x.reset_index(drop=True)
-        return parts
+        """Waveforms, stratified by class where they are cut here."""
+        found = find_classes(FolderFiles(self.root, SUFFIXES), "sounds", "data=audio_table")
+        splits = cut(found, self.root, self.split_seed)
+        x = read_sounds(found.files, list(map(str, found.files)), self.on_error)
+
+        def read(rows: Rows) -> Rows:
+            kept = np.isin(rows.x, x.index)
+            return Rows(x.loc[rows.x[kept]].reset_index(drop=True), rows.y[kept])
+
+        parts = [read(rows) for rows in (splits.train, splits.validation, splits.test)]
+        shifts = {name: read(rows) for name, rows in splits.shifts.items()}
+        return check_trained(Splits(*parts, labels=splits.labels, shifts=shifts), "recording")
 
     def preprocessor(self) -> Preprocessor:
         """As the frames are configured."""

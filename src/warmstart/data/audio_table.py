@@ -8,23 +8,29 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupShuffleSplit
 
+from warmstart import screen
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
+from warmstart.data import speakers
+from warmstart.data.class_folders import check_trained
 from warmstart.data.manifest import sounds_of
+from warmstart.data.own_splits import HELD_OUT, check_in_training, read_own_splits, with_target
 from warmstart.data.readers.columns import pick, to_names, to_texts
-from warmstart.data.readers.splits import place, read_splits
-from warmstart.data.splits import check_classes, split_rows
+from warmstart.data.readers.splits import SHIFT, place
+from warmstart.data.readers.table import Dialect
+from warmstart.data.splits import check_classes, class_numbers, split_rows
 from warmstart.data.transcripts import alphabet, spelled
 
 FEWEST = 4  # rows of a class that can be in every part
-SHARE = 0.15  # of the speakers that test, and again of the others that validate
+ABSENT = "(missing)"  # the stratum of rows without a class
+NAMED = 5
 
 
 class AudioTable:
     """Classes or transcripts, as the objective asks; recordings without a class serve pretraining only.
 
-    A data set's own splits are put together and cut anew: by speakers, where `speaker` names their column, or by rows.
+    A data set's own splits are kept; those that are missing are cut from the training rows: by speakers, where
+    `speaker` names their column, or by rows. Columns offset and duration, in seconds, cut pieces from recordings.
 
     Args:
         frames: makes the preprocessor.
@@ -37,6 +43,8 @@ class AudioTable:
         pieces: labels of a transcript; None for characters.
         on_error: raise, or skip broken recordings.
         config: of a hub name that has several.
+        separator: between the cells of a text file; None for the one that its header line has.
+        missing_values: texts of cells that stand for a missing value, as an empty cell does.
         split_seed: fixes the parts.
     """
 
@@ -54,11 +62,13 @@ class AudioTable:
         pieces: int | None = None,
         on_error: str = "raise",
         config: str | None = None,
+        separator: str | None = None,
+        missing_values: list[str | int | float] | None = None,
         split_seed: int = 0,
     ):
         self.frames, self.root, self.audio, self.text, self.target = frames, root, audio, text, target
         self.speaker, self.pieces, self.on_error, self.config = speaker, pieces, on_error, config
-        self.split_seed = split_seed
+        self.dialect, self.split_seed = Dialect(separator, tuple(missing_values or ())), split_seed
 
     def load(self, target: str | None) -> Splits:
         """Waveforms, and class numbers or lists of label numbers.
@@ -66,29 +76,37 @@ class AudioTable:
         Raises:
             UserError: a column or a file is missing, a text is empty, or there is one class or speaker only.
         """
-        splits = read_splits(self.root, self.config)
-        parts = [self._table(frame, place(self.root, name, splits), target) for name, frame in splits.items()]
-        table = pd.concat(parts, ignore_index=True)
-        x = table[["audio", "rate", "file"]]
-        y, labels = None, ()
+        frames = read_own_splits(self.root, self.config, self.dialect)
+        tables = [self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()]
+        table = pd.concat(tables, ignore_index=True)
+        split = np.repeat(list(frames), list(map(len, tables)))
+        index = self._index(table, split)
+        x, y, labels = table[["audio", "rate", "file"]], None, ()
         if target == "category":
-            labelled = table.y.notna()
-            labels = tuple(sorted(set(table.y[labelled])))
-            y = np.searchsorted(labels, table.y.where(labelled, "").astype(str)).astype(np.int64)
-            check_classes(y[labelled], labels)
-        index = self._parts(table)
-        if target == "category":
-            index = [rows[labelled[rows]] for rows in index]
+            known = with_target(table.y.notna().to_numpy(), split, self.root, [str(self.target)])
+            if self.speaker is not None:
+                speakers.report_unlabelled(table.speaker.to_numpy(), known, self.speaker)
+            numbers, labels = class_numbers(table.y[known].to_numpy())
+            check_classes(numbers, labels)
+            y = np.full(len(table), -1)
+            y[known] = numbers
+            check_in_training(numbers, labels, split[known], frames, self.root)
+            index = {name: rows[known[rows]] for name, rows in index.items()}
+            self._check_classes(index, y, labels)
         if target == "text":
-            labels = alphabet(table.y[index[0]].tolist(), self.pieces)
+            labels = alphabet(table.y[index["train"]].tolist(), self.pieces)
             y = spelled(table.y.tolist(), labels, table.file)
         rows = Rows(x, y)
-        found = [rows.take(numbers) for numbers in index]
-        return Splits(*(Rows(part.x.reset_index(drop=True), part.y) for part in found), labels=labels)
+        parts = {name: rows.take(numbers) for name, numbers in index.items()}
+        for part in parts.values():
+            part.x = part.x.reset_index(drop=True)
+        own = [parts.pop(name) for name in ("train", *HELD_OUT)]
+        shifts = {name.removeprefix(SHIFT): part for name, part in parts.items()} if target is not None else {}
+        return check_trained(Splits(*own, labels=labels, shifts=shifts), "recording")
 
     def preprocessor(self) -> Preprocessor:
         """As the frames are configured."""
-        return self.frames()
+        return self.frames(column=self.audio, dialect=self.dialect.state())
 
     def _table(self, frame: pd.DataFrame, where: str, kind: str | None) -> pd.DataFrame:
         """One split's recordings, targets and speakers."""
@@ -101,31 +119,48 @@ class AudioTable:
         elif kind == "text":
             columns["y"] = to_texts(pick(frame, str(self.text), where, "data.text"), where).to_numpy()
         if self.speaker is not None:
-            columns["speaker"] = pick(frame, str(self.speaker), where, "data.speaker").astype(str).to_numpy()
+            names = to_names(pick(frame, str(self.speaker), where, "data.speaker"), where)
+            columns["speaker"] = speakers.checked(names, frame.index, where, str(self.speaker))
         root = Path(self.root)
         sounds = sounds_of(frame, where, root if root.is_dir() else root.parent, self.audio, self.on_error)
         return sounds.assign(**{name: values[sounds.index] for name, values in columns.items()})
 
-    def _parts(self, table: pd.DataFrame) -> list[np.ndarray]:
-        """The row numbers that train, validate and test, whatever the kind of target."""
-        if self.speaker is None:
-            strata = table.get("stratum")
-            if strata is not None and strata.value_counts().min() < FEWEST:
-                strata = None
-            cut = split_rows(
-                Rows(np.arange(len(table))), (), self.split_seed, None if strata is None else strata.to_numpy()
-            )
-            return [part.x for part in (cut.train, cut.validation, cut.test)]
-        speakers = table.speaker.to_numpy()
-        if len(set(speakers)) < 3:
-            raise UserError(
-                f"data.speaker={self.speaker}: there are {len(set(speakers))} speakers, and 3 are needed, one for each "
-                "part: set data.speaker=null to split by rows"
-            )
-        rest, parts = np.arange(len(table)), []
-        for _ in range(2):
-            splitter = GroupShuffleSplit(1, test_size=SHARE, random_state=self.split_seed)
-            kept, held = next(splitter.split(rest, groups=speakers[rest]))
-            parts.append(rest[held])
-            rest = rest[kept]
-        return [rest, parts[1], parts[0]]
+    def _index(self, table: pd.DataFrame, split: np.ndarray) -> dict[str, np.ndarray]:
+        """The row numbers of each split, whatever the kind of target; those that are missing are cut from train."""
+        index = {name: np.flatnonzero(split == name) for name in dict.fromkeys(("train", *HELD_OUT, *split))}
+        lost = [name for name in HELD_OUT if not len(index[name])]
+        if lost:
+            _, *held_out = self._cut(table, index["train"])
+            index.update({name: rows for name, rows in zip(HELD_OUT, held_out) if name in lost})
+            index["train"] = np.setdiff1d(index["train"], np.concatenate([index[name] for name in lost]))
+        if self.speaker is not None:
+            speakers.report_shared(table.speaker.to_numpy(), index, self.speaker)
+        return index
+
+    def _cut(self, table: pd.DataFrame, rows: np.ndarray) -> list[np.ndarray]:
+        """Parts of these rows that train, validate and test: by speakers, or with the shares of the classes kept."""
+        if self.speaker is not None:
+            return speakers.cut(table.speaker.to_numpy(), rows, self.split_seed, self.speaker)
+        strata = None
+        if "stratum" in table:
+            found = table.stratum.iloc[rows].fillna(ABSENT)
+            strata = None if found.value_counts().min() < FEWEST else found.to_numpy()
+        cut = split_rows(Rows(rows), (), self.split_seed, strata)
+        return [part.x for part in (cut.train, cut.validation, cut.test)]
+
+    def _check_classes(self, index: dict[str, np.ndarray], y: np.ndarray, labels: tuple[str, ...]) -> None:
+        """Refuse classes without training rows and parts without rows; report what other parts lack.
+
+        Raises:
+            UserError: these, by name.
+        """
+        remedy = ": set another data.split_seed, or data.speaker=null" if self.speaker is not None else ""
+        for name, rows in index.items():
+            lost = [labels[number] for number in np.setdiff1d(np.arange(len(labels)), y[rows])]
+            shown = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
+            if name == "train" and lost:
+                raise UserError(f"data.root={self.root}: no row to train on is of class {shown}{remedy}")
+            if not len(rows):
+                raise UserError(f"data.root={self.root}: no row of the split {name} has a class{remedy}")
+            if lost:
+                screen.say(f"warning: the split {name} has no row of class {shown}{remedy}", style="yellow")

@@ -18,7 +18,7 @@ from warmstart.contracts import UserError
 
 Read = TypeVar("Read")
 
-FORMAT = 1  # to be raised when entries are made in another way
+FORMAT = 2  # to be raised when entries are made in another way
 
 
 def folder() -> Path:

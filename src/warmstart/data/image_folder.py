@@ -1,24 +1,24 @@
-"""The user's own pictures: one folder per class, image files inside."""
+"""The user's own pictures: one folder per class, image files inside, or such folders for each split."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from warmstart.contracts import Rows, Splits, UserError
+from warmstart.contracts import Splits
+from warmstart.data.class_folders import cut, find_classes
+from warmstart.data.folder_files import FolderFiles
 from warmstart.data.image_store import ImageStore
-from warmstart.data.pictures import image_files, shown, to_pictures
+from warmstart.data.pictures import SUFFIXES, to_pictures
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.data.splits import check_classes, split_rows
 
 
 class ImageFolder:
     """All images are resized to `size` x `size` pixels, once.
 
     Args:
-        root: the folder; each folder in it is a class, and files in it that are no images are left out.
+        root: the folder; each folder in it is a class, or a split (train, validation, test) with a folder per class.
+            Splits that are missing are cut from the training images. What is left out is printed.
         size: height and width in pixels.
         channels: 3 for colour, 1 for grey.
         memory_mb: decoded images that need more are kept in the cache and read from the disk.
@@ -42,24 +42,9 @@ class ImageFolder:
         self.root, self.split_seed = Path(root), split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Images (N, C, size, size), uint8, stratified by class."""
-        if not self.root.is_dir():
-            what = "this is a file: for a table, data=image_table" if self.root.is_file() else "there is no such folder"
-            raise UserError(f"data.root={self.root}: {what}")
-        files = {
-            folder.name: found
-            for folder in sorted(self.root.iterdir())
-            if shown(folder) and folder.is_dir() and (found := image_files(folder))
-        }
-        if len(files) < 2:
-            found = f"only {next(iter(files))}" if files else "none"
-            raise UserError(f"data.root={self.root} needs a folder of images per class, two or more; found {found}")
-        pictures = to_pictures([path for group in files.values() for path in group])
-        y = np.repeat(np.arange(len(files)), [len(group) for group in files.values()])
-        labels = tuple(files)
-        check_classes(y, labels)
-        splits = split_rows(Rows(np.arange(len(y)), y), labels, self.split_seed, strata=y)
-        return self.store.fill(splits, pictures)
+        """Images (N, C, size, size), uint8, stratified by class where they are cut here."""
+        found = find_classes(FolderFiles(self.root, SUFFIXES), "images", "data=image_table")
+        return self.store.fill(cut(found, self.root, self.split_seed), to_pictures(found.files))
 
     def preprocessor(self) -> Preprocessor:
         """8-bit pixels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,7 @@ import numpy as np
 from warmstart import screen
 from warmstart.contracts import Splits, UserError
 from warmstart.data import cache
-from warmstart.data.pictures import Picture, read_images
-
-LISTED = 20
+from warmstart.data.pictures import Picture, Remarks, read_images, report, report_errors
 
 
 class ImageStore:
@@ -67,48 +66,52 @@ class ImageStore:
         """Images, and the numbers (n,) of those that could be read."""
         if len(pictures) * np.prod(self.shape) <= self.memory:
             values = np.empty((len(pictures), *self.shape), dtype=np.uint8)
-            errors = self._decode(pictures, values)
+            errors, remarks = self._decode(pictures, values)
         else:
-            stamps = (stamp(picture) for picture in pictures)
-            name = cache.key(f"{self.shape} {self.skips}", cache.texts_digest(stamps))
+            with ThreadPoolExecutor() as pool:
+                name = cache.key(f"{self.shape} {self.skips}", cache.texts_digest(pool.map(stamp, pictures)))
             screen.say(f"{len(pictures):,} images need more than data.memory_mb={self.memory / 2**20:g}: on the disk")
-            values, errors = cache.entry("images", name, lambda folder: self._save(pictures, folder), load)
+            values, errors, remarks = cache.entry("images", name, lambda folder: self._save(pictures, folder), load)
         if errors:
-            listed = "".join(f"\n  {error}" for _, error in sorted(errors.items())[:LISTED])
-            more = f"\n  and {len(errors) - LISTED:,} more" if len(errors) > LISTED else ""
-            screen.say(f"{len(errors):,} of {len(pictures):,} images are skipped:{listed}{more}")
+            report_errors(errors, len(pictures))
+        report(remarks, pictures, len(pictures) - len(errors))
         kept = np.setdiff1d(np.arange(len(pictures)), np.array(list(errors), dtype=np.int64))
         return values[: len(kept)], kept
 
-    def _decode(self, pictures: list[Picture], values: np.ndarray) -> dict[int, str]:
-        """Fill the array, from its start on with those that can be read; what is wrong with the others."""
+    def _decode(self, pictures: list[Picture], values: np.ndarray) -> tuple[dict[int, str], Remarks]:
+        """Fill the array, from its start on with those that can be read; return errors, by number, and remarks."""
         errors: dict[int, str] | None = {} if self.skips else None
-        read_images(pictures, self.shape, values, errors)
+        remarks: Remarks = {}
+        read_images(pictures, self.shape, values, errors, remarks)
         if not errors:
-            return {}
+            return {}, remarks
         kept = [number for number in range(len(pictures)) if number not in errors]
         for to, number in enumerate(kept[min(errors) :], start=min(errors)):
             values[to] = values[number]
-        return errors
+        return errors, remarks
 
     def _save(self, pictures: list[Picture], folder: Path) -> None:
         kind, shape = np.dtype(np.uint8), (len(pictures), *self.shape)
         values = np.lib.format.open_memmap(folder / "values.npy", "w+", kind, shape)
-        errors = self._decode(pictures, values)
+        errors, remarks = self._decode(pictures, values)
         values.flush()
-        (folder / "errors.json").write_text(json.dumps(errors))
+        (folder / "notes.json").write_text(json.dumps({"errors": errors, **remarks}))
 
 
-def load(folder: Path) -> tuple[np.ndarray, dict[int, str]]:
+def load(folder: Path) -> tuple[np.ndarray, dict[int, str], Remarks]:
     """What `ImageStore._save` has saved; changes to the array, which torch asks for, would stay in memory."""
-    errors = json.loads((folder / "errors.json").read_text())
-    return np.load(folder / "values.npy", mmap_mode="c"), {int(number): text for number, text in errors.items()}
+    notes = json.loads((folder / "notes.json").read_text())
+    found = {kind: {int(number): note for number, note in by_number.items()} for kind, by_number in notes.items()}
+    return np.load(folder / "values.npy", mmap_mode="c"), found.pop("errors"), found
 
 
 def stamp(picture: Picture) -> str:
-    """What changes when the image does: of a file, its path, size and time of change."""
+    """What changes when the image does: of a file, its path and the digest of its bytes."""
     if isinstance(picture.content, bytes):
-        return hashlib.sha256(picture.content).hexdigest()
+        return hashlib.blake2b(picture.content).hexdigest()
     path = picture.content.absolute()
-    found = path.stat() if path.is_file() else None
-    return f"{path} {found.st_size} {found.st_mtime_ns}" if found else str(path)
+    try:
+        with path.open("rb") as file:
+            return f"{path} {hashlib.file_digest(file, hashlib.blake2b).hexdigest()}"
+    except OSError:
+        return str(path)

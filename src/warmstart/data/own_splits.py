@@ -43,8 +43,10 @@ def read_own_splits(root: str, config: str | None, dialect: Dialect | None = Non
 
 
 def note_splits(rows: dict[str, int]) -> None:
-    """Print the splits that were found, with their rows."""
-    screen.say(f"splits found: {', '.join(f'{name} {count:,}' for name, count in rows.items())}")
+    """Print the splits that were found, with their rows, and which are cut from the training rows."""
+    lost = " and ".join(name for name in HELD_OUT if name not in rows)
+    cut = f"; {lost} {'are' if ' ' in lost else 'is'} cut from the training rows" if lost else ""
+    screen.say(f"splits found: {', '.join(f'{name} {count:,}' for name, count in rows.items())}{cut}")
 
 
 def with_target(known: np.ndarray, split: np.ndarray, root: str, columns: Collection[str]) -> np.ndarray:

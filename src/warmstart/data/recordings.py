@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,37 +13,61 @@ import pandas as pd
 
 from warmstart.contracts import Inputs, UserError
 from warmstart.data.duplicates import Overlap
-from warmstart.data.manifest import read_manifest
+from warmstart.data.folder_files import files_below
+from warmstart.data.manifest import PIECE, read_manifest
 from warmstart.data.ragged import Ragged
-from warmstart.data.readers.table import is_table
-from warmstart.data.sounds import read_sounds, resampled, sound_files
+from warmstart.data.readers.table import Dialect, is_table
+from warmstart.data.sounds import SUFFIXES, read_sounds, resampled
 
 
 class TakesRecordings:
-    """What preprocessors of recordings have in common, whatever they turn waveforms into."""
+    """What preprocessors of recordings have in common, whatever they turn waveforms into.
+
+    Args:
+        column: of recordings, in the user's tables; None for the first of audio, audio_filepath, path and file.
+        dialect: how these tables are written.
+    """
+
+    def __init__(self, column: str | None = None, dialect: dict[str, Any] | None = None):
+        self.column, self.dialect = column, Dialect(**(dialect or {}))
+
+    @property
+    def names(self) -> list[str] | None:
+        """The columns that a table of recordings must have; None where any of several will do."""
+        return None if self.column is None else [self.column]
+
+    def adapted(self, own: TakesRecordings) -> TakesRecordings:
+        """Return this preprocessor for the tables of a data set with its `own` preprocessor."""
+        adapted = copy.copy(self)
+        adapted.column, adapted.dialect = own.column, own.dialect
+        return adapted
+
+    def table_state(self) -> dict[str, Any]:
+        """Return what of the state is about tables, as plain JSON; nothing where recordings came in none."""
+        return {} if self.column is None else {"column": self.column, "dialect": self.dialect.state()}
 
     def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
         """Test rows whose waveform is that of a generic row, sample by sample."""
         known = {values.tobytes() for values in generic["audio"]}
         return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])
 
-    def read(self, path: str) -> Inputs:
-        """A sound file, a folder of them, or a manifest; and what each recording is called.
+    def read(self, path: str, on_error: str = "raise") -> Inputs:
+        """Read a sound file, a folder of them, or a manifest.
 
         Raises:
-            UserError: there is none, or one is broken.
+            UserError: there is none, or one is broken and `on_error` is raise.
         """
         place = Path(path)
         if is_table(place):
-            x, table = read_manifest(place)
-            return Inputs(x, table.index[x.index].tolist(), x["file"].tolist())
-        files = sound_files(place) if place.is_dir() else [place]
+            x, table = read_manifest(place, self.column, on_error, self.dialect)
+            parts = x[[name for name in PIECE if name in x]].to_dict("records")
+            parts = [{name: value for name, value in part.items() if pd.notna(value)} for part in parts]
+            return Inputs(x, table.index[x.index].tolist(), x["file"].tolist(), parts)
+        files = files_below(place, SUFFIXES) if place.is_dir() else [place]
         if not files:
             raise UserError(f"{path} holds no sound files")
-        if not files[0].is_file():
-            raise UserError(f"{path}: there is no such file")
-        names = list(map(str, files))
-        return Inputs(read_sounds(files, names), list(range(1, len(names) + 1)), names)
+        x = read_sounds(files, list(map(str, files)), on_error)
+        return Inputs(x, (x.index + 1).tolist(), x["file"].tolist())
 
 
 def check_longest(x: pd.DataFrame, longest: float) -> None:

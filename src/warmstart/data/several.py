@@ -11,7 +11,7 @@ import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Source, Splits, UserError
 
-OWN = ("white", "columns")  # of preprocessors not yet fitted: what may differ between sources
+OWN = ("white", "columns", "column", "dialect")  # of preprocessors not yet fitted: what may differ between sources
 
 
 class Several:

@@ -132,8 +132,8 @@ class SpokenDigits:
             number = paths.str.extract(r"_(\d+)\.\w+$")[0]
             if number.isna().any():
                 row = int(number.isna().to_numpy().argmax())
-                raise UserError(f"{where}, row {row + 1}: {paths[row]} is not named digit_speaker_NUMBER")
-            sounds = sounds_of(frame, where, Path(self.root))
+                raise UserError(f"{where}, row {part.index[row]}: {paths[row]} is not named digit_speaker_NUMBER")
+            sounds = sounds_of(part, where, Path(self.root))
             tables.append(
                 sounds.assign(file=paths, text=frame.text, speaker=frame.speaker, recording=number.astype(int))
             )

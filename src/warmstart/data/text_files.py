@@ -11,6 +11,7 @@ from typing import ClassVar
 import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
+from warmstart.data.folder_files import DOCUMENTS, files_below
 from warmstart.data.readers.files import read_text
 from warmstart.data.splits import renumbered, split_rows
 
@@ -76,8 +77,10 @@ class TextFiles:
         if root.is_file():
             return [root]
         folder = root.is_dir()
-        pattern = f"{glob.escape(self.root)}/**/*.txt" if folder else self.root
-        files = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())
+        if folder:
+            files = files_below(root, frozenset({".txt"}), DOCUMENTS)
+        else:
+            files = sorted(path for path in map(Path, glob.glob(self.root, recursive=True)) if path.is_file())
         if not files:
             what = "no .txt file in this folder; a pattern such as folder/**/*.md finds others"
             raise UserError(f"data.root={self.root}: {what if folder else 'there is no such file or folder'}")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from warmstart import screen
-from warmstart.contracts import Preprocessor, UserError
+from warmstart.contracts import Inputs, Preprocessor, UserError
 from warmstart.data.encoding import encode
 from warmstart.data.loader import GatherLoader
 from warmstart.data.memory import EVALUATION_BATCH
@@ -31,9 +31,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.say(f"predicting with {finetuned.path}")
     settings = finetuned.config(tuple(config.trust))
     preprocessor = rebuild(SavedModel.open(finetuned.path / "model", finetuned).preprocessor)
-    given = preprocessor.read(str(config.input))
-    if config.data.missing_columns == "fill":
-        given.x = filled(preprocessor, given.x)
+    given = read_inputs(preprocessor, str(config.input), config.data.on_error, config.data.missing_columns)
     x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
     module, saved = restore(finetuned, settings)
     run = opened or RunFolder.create(config, runs_folder(config))
@@ -46,8 +44,11 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
                 batch.x = preprocessor(batch.x)
                 outputs = module.objective.predict(module.backbone, batch)
                 lines += module.objective.answer(outputs, batch, saved.spec)
-        files = given.files or [None] * len(given)
-        places = [{"row": row, **({} if file is None else {"file": file})} for row, file in zip(given.rows, files)]
+        files, parts = given.files or [None] * len(given), given.parts or [{}] * len(given)
+        places = [
+            {"row": row, **({} if file is None else {"file": file}), **part}
+            for row, file, part in zip(given.rows, files, parts)
+        ]
         answers = "".join(json.dumps({**place, **line}, allow_nan=False) + "\n" for place, line in zip(places, lines))
         write_atomically(run.path / "predictions.jsonl", answers)
         sys.stdout.write(answers)
@@ -55,13 +56,23 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     return run
 
 
-def filled(preprocessor: Preprocessor, x: Any) -> Any:
-    """Return inputs with every column that the model was trained on.
+def read_inputs(preprocessor: Preprocessor, path: str, on_error: str, missing_columns: str) -> Inputs:
+    """Read what to predict for.
+
+    Args:
+        preprocessor: the model's.
+        path: of a file or folder.
+        on_error: raise, or skip: files that cannot be read are left out and listed.
+        missing_columns: error, or fill: with what stands in for missing cells.
 
     Raises:
-        UserError: nothing can stand in for a column of these inputs.
+        UserError: an input cannot be read, or inputs of this kind cannot be skipped or filled.
     """
-    if not hasattr(preprocessor, "filled"):
-        kind = preprocessor.state()["kind"]
-        raise UserError(f"data.missing_columns=fill: the model takes {kind} inputs, whose columns cannot be filled")
-    return preprocessor.filled(x)
+    if on_error == "skip" and "on_error" not in inspect.signature(preprocessor.read).parameters:
+        raise UserError("data.on_error=skip is for inputs that are files, such as images or recordings: leave it out")
+    if missing_columns == "fill" and not hasattr(preprocessor, "filled"):
+        raise UserError("data.missing_columns=fill is for columns of numbers and categories: leave it out")
+    given = preprocessor.read(path, on_error=on_error) if on_error == "skip" else preprocessor.read(path)
+    if missing_columns == "fill":
+        given.x = preprocessor.filled(given.x)
+    return given

@@ -13,7 +13,8 @@ from torch import Tensor
 from warmstart import screen
 from warmstart.contracts import Inputs, UserError
 from warmstart.data import image_cells
-from warmstart.data.pictures import Picture, image_files, read_images, to_pictures
+from warmstart.data.folder_files import files_below
+from warmstart.data.pictures import SUFFIXES, Picture, read_images, report_errors, to_pictures
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.files import check_is_file
 from warmstart.data.readers.numbers import read_numbers
@@ -85,19 +86,26 @@ class Preprocessor:
         mean, std = (values.to(x.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return ((x * std + mean) / self.white).clamp(0, 1)
 
-    def read(self, path: str) -> Inputs:
+    def read(self, path: str, on_error: str = "raise") -> Inputs:
         """An image file, a folder of them, a table that names or holds some, or one of pixel values; and the files.
 
         Raises:
-            UserError: there is none, or one is broken.
+            UserError: there is none, or one is broken and `on_error` is raise.
         """
-        pictures, rows = find_pictures(Path(path), self.column, self.dialect)
+        pictures, rows = find_pictures(Path(path), self.column, self.dialect, on_error == "raise")
         if pictures is None:
             found = read_numbers(path, int(np.prod(self.shape)))
             return Inputs(found.x.reshape(-1, *self.shape), found.rows)
         if not pictures:
             raise UserError(f"{path} holds no image files")
-        images = read_images(pictures, self.shape)
+        errors: dict[int, str] | None = None if on_error == "raise" else {}
+        images = read_images(pictures, self.shape, errors=errors)
+        if errors:
+            report_errors(errors, len(pictures))
+            kept = [number for number in range(len(pictures)) if number not in errors]
+            if not kept:
+                raise UserError(errors[0])
+            images, pictures, rows = images[kept], [pictures[n] for n in kept], [rows[n] for n in kept]
         files = [name if isinstance(content, bytes) else str(content) for name, content in pictures]
         images = images if self.white == 255 else (images * (self.white / 255)).astype(np.float32)
         return Inputs(images, rows, files)
@@ -148,7 +156,7 @@ class Preprocessor:
 
 
 def find_pictures(
-    path: Path, column: str | None = None, dialect: Dialect | None = None
+    path: Path, column: str | None = None, dialect: Dialect | None = None, must_exist: bool = True
 ) -> tuple[list[Picture] | None, list[int]]:
     """Return the images of a file, a folder or a table, and their rows; None where the table must be of pixel values.
 
@@ -156,17 +164,18 @@ def find_pictures(
         path: of the file or folder.
         column: of images; None for the first of `COLUMNS`.
         dialect: how the table is written.
+        must_exist: whether files that are not there are refused here.
 
     Raises:
         UserError: the table is missing or broken, or an image that it names is.
     """
     if path.is_dir() or not is_table(path):
-        pictures = to_pictures(image_files(path) if path.is_dir() else [path])
+        pictures = to_pictures(files_below(path, SUFFIXES) if path.is_dir() else [path])
         return pictures, list(range(1, len(pictures) + 1))
     check_is_file(path)
     if column is None and not set(header_of(path, dialect) or ()) & set(COLUMNS):
         return None, []
     rows = read_table(path, dialect)
     column = column or next(name for name in COLUMNS if name in rows)
-    pick(rows, column, str(path))
-    return image_cells.to_pictures(rows[column], str(path), path.parent, True), rows.index.tolist()
+    cells = pick(rows, column, str(path))
+    return image_cells.to_pictures(cells, str(path), path.parent, must_exist), rows.index.tolist()

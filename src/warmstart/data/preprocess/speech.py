@@ -36,6 +36,8 @@ class Preprocessor(recordings.TakesRecordings):
         longest: of an utterance, in seconds.
         mean: the fitted state of normalise=global, one number per band.
         std: likewise.
+        column: of recordings, in the user's tables.
+        dialect: how these tables are written.
     """
 
     def __init__(
@@ -49,7 +51,10 @@ class Preprocessor(recordings.TakesRecordings):
         longest: float = 20.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        column: str | None = None,
+        dialect: dict[str, Any] | None = None,
     ):
+        super().__init__(column, dialect)
         if normalise not in NORMS:
             raise UserError(f"data.frames.normalise={normalise}: give {' or '.join(NORMS)}")
         if min(rate, mels, window, hop, stack, longest) <= 0 or window < hop:
@@ -90,7 +95,7 @@ class Preprocessor(recordings.TakesRecordings):
             np.save(folder / "values.npy", values)
             np.save(folder / "starts.npy", starts)
 
-        name = cache.key(repr(self.state()), *recordings.digest(x))
+        name = cache.key(repr(self._settings()), *recordings.digest(x))
         values, starts = cache.entry("frames", name, make, lambda found: cache.arrays(found, ("values", "starts")))
         return Frames(values, np.asarray(starts), context)
 
@@ -127,8 +132,12 @@ class Preprocessor(recordings.TakesRecordings):
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
+        return {"kind": "speech", **self._settings(), **self.table_state()}
+
+    def _settings(self) -> dict[str, Any]:
+        """What the frames of a recording depend on."""
         names = ("rate", "mels", "window", "hop", "stack", "normalise", "longest", "mean", "std")
-        return {"kind": "speech", **{name: getattr(self, name) for name in names}}
+        return {name: getattr(self, name) for name in names}
 
     def _stacked(self, frames: Tensor) -> Tensor:
         """Normalised frames (T, mels) as positions (ceil(T / stack), stack, mels), zeros at the end."""

@@ -18,9 +18,10 @@ from warmstart import screen
 from warmstart.contracts import Inputs, UserError, Vocabulary
 from warmstart.data import cache, spans, tagging, tokenizing
 from warmstart.data.duplicates import Overlap
+from warmstart.data.folder_files import DOCUMENTS, TEXT_FILES, files_below
 from warmstart.data.ragged import Ragged
 from warmstart.data.readers.columns import pick, to_texts
-from warmstart.data.readers.files import read_lines, suffix_of
+from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.table import Dialect, read_table
 from warmstart.data.text_duplicates import find_shared_text
 from warmstart.data.xquad import read_squad
@@ -200,11 +201,19 @@ class Preprocessor:
         return found.ids or [start or 0]
 
     def read(self, path: str) -> Inputs:
-        """Read a text file with an example per line, or a table that has the columns of the training data.
+        """Read a text file with an example per line, a folder with one per file, or a table.
+
+        A table has the columns of the training data.
 
         Raises:
             UserError: the file is missing, empty or broken, or has no such column.
         """
+        if Path(path).is_dir() and len(self.columns) == 1:
+            files = files_below(Path(path), TEXT_FILES, DOCUMENTS)
+            if not files:
+                raise UserError(f"{path} holds no .txt files")
+            texts = pd.DataFrame({"text": list(map(read_text, files))})
+            return Inputs(texts, list(range(1, len(files) + 1)), list(map(str, files)))
         if suffix_of(Path(path)) in PLAIN and len(self.columns) == 1:
             lines = read_lines(path)
             return Inputs(lines.to_frame("text").reset_index(drop=True), lines.index.tolist())

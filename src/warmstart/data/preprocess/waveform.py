@@ -34,6 +34,8 @@ class Preprocessor(recordings.TakesRecordings):
         normalise: each recording to mean 0 and variance 1.
         masked: the model was trained to be told where recordings end; transformers is to know.
         longest: of a recording, in seconds.
+        column: of recordings, in the user's tables.
+        dialect: how these tables are written.
     """
 
     spectral: ClassVar = False
@@ -47,7 +49,10 @@ class Preprocessor(recordings.TakesRecordings):
         normalise: bool = True,
         masked: bool = True,
         longest: float = 20.0,
+        column: str | None = None,
+        dialect: dict[str, Any] | None = None,
     ):
+        super().__init__(column, dialect)
         self.rate, self.kernel, self.stride = rate, list(kernel), list(stride)
         self.normalise, self.masked, self.longest = normalise, masked, longest
 
@@ -57,8 +62,10 @@ class Preprocessor(recordings.TakesRecordings):
         return math.prod(self.stride) / self.rate
 
     def adapted(self, own: Any) -> Preprocessor:
-        """The same under the limit of a data set's `own` preprocessor."""
-        return Preprocessor(self.rate, self.kernel, self.stride, self.normalise, self.masked, own.longest)
+        """The same under the limit of a data set's `own` preprocessor, and for its tables."""
+        adapted = super().adapted(own)
+        adapted.longest = own.longest
+        return adapted
 
     def fit(self, x: pd.DataFrame) -> None:
         """Nothing: the model says it all."""
@@ -124,7 +131,7 @@ class Preprocessor(recordings.TakesRecordings):
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
         names = ("rate", "kernel", "stride", "normalise", "masked", "longest")
-        return {"kind": "waveform", **{name: getattr(self, name) for name in names}}
+        return {"kind": "waveform", **{name: getattr(self, name) for name in names}, **self.table_state()}
 
     def _scaled(self, wave: np.ndarray) -> np.ndarray:
         """A waveform (S,) of mean 0 and variance 1, where that is what the model takes."""

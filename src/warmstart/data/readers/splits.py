@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from warmstart.contracts import UserError
+from warmstart.data.folder_files import FolderFiles, files_below
 from warmstart.data.readers.arrow import from_arrow
 from warmstart.data.readers.files import suffix_of
-from warmstart.data.readers.table import JSON, SEPARATED, Dialect, header_of, is_table, read_table
+from warmstart.data.readers.table import JSON, SEPARATED, TABLES, Dialect, header_of, is_table, read_table
 
 NAMES = {  # of splits, as users write them in any case
     "train": ("train", "training"),
@@ -72,7 +73,7 @@ def columns_of(root: str, dialect: Dialect | None = None) -> list[str] | None:
     """Return the names of the columns of a table, or of a folder's first one; None where they cannot be told."""
     path = Path(root)
     if path.is_dir():
-        path = next(iter(sorted(filter(is_table, _walk(path)))), path)
+        path = next(iter(FolderFiles(path, frozenset(TABLES), frozenset()).below(path)), path)
     return header_of(path, dialect)
 
 
@@ -92,7 +93,7 @@ def _tables_below(root: Path) -> dict[str, list[Path]]:
     if any((root / name).is_file() for name in ("dataset_dict.json", "state.json")) or _has_card(root):
         return {}
     found: dict[str, list[Path]] = {}
-    for path in sorted(filter(is_table, _walk(root))):
+    for path in files_below(root, frozenset(TABLES), frozenset()):
         found.setdefault(_split_of(path.relative_to(root)) or "", []).append(path)
     if "" in found and len(found) > 1:
         raise UserError(
@@ -107,18 +108,6 @@ def _tables_below(root: Path) -> dict[str, list[Path]]:
     order = [*NAMES]
     names = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
     return {name or "all": found[name] for name in names}
-
-
-def _walk(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Yield the files below a folder, links inside it followed, hidden ones left out."""
-    seen = seen | {folder.resolve()}
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if not path.is_dir():
-            yield path
-        elif path.resolve() not in seen:
-            yield from _walk(path, seen)
 
 
 def _split_of(path: Path) -> str | None:
