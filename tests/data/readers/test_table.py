@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -204,3 +205,25 @@ def test_rows_of_json_with_other_keys_have_missing_cells(tmp_path: Path):
     frame = read_table(path)
     assert frame.b.tolist() == [None, ["1", "2"], None, None]
     assert names(path, "n") == [str(10**400), "0.30000000000000004", "0.1", "1.00000000000000001"]
+
+
+def test_class_numbers_have_their_names_in_a_file_as_in_its_folder(tmp_path: Path):
+    features = datasets.Features({"y": datasets.ClassLabel(names=["cat", "dog"]), "n": datasets.Value("int64")})
+    datasets.Dataset.from_dict({"y": [1, 0, -1], "n": [1, 2, 3]}, features).to_parquet(tmp_path / "train.parquet")
+    for root in (tmp_path, tmp_path / "train.parquet"):
+        (frame,) = read_splits(str(root)).values()
+        assert to_names(frame["y"], "t").tolist() == ["dog", "cat", None]
+
+
+def test_a_folder_of_pickles_is_never_unpickled(tmp_path: Path):
+    pd.DataFrame({"x": [1]}).to_pickle(tmp_path / "train.pkl")
+    with pytest.raises(UserError, match="pandas files, which are not read as a table|cannot be loaded"):
+        read_splits(str(tmp_path))
+
+
+def test_a_folder_of_texts_is_no_table(tmp_path: Path):
+    for name in ("01", "02"):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name / "a.txt", "a text\n")
+    with pytest.raises(UserError, match="data=text_files, or data=text_folder with a folder per class"):
+        read_splits(str(tmp_path))

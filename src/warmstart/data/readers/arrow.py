@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from warmstart.contracts import UserError
@@ -14,7 +16,7 @@ INDEX = "__index_level_"  # what begins the name of an index that pandas has sto
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a Parquet file; see `from_arrow`.
+    """Read a Parquet file; see `from_arrow` and, where it says so for the `datasets` library, `named`.
 
     Raises:
         UserError: it is damaged, or two columns have one name.
@@ -29,7 +31,12 @@ def read_parquet(path: Path) -> pd.DataFrame:
     twice = first_twice(table.column_names)
     if twice is not None:
         raise UserError(f"{path}: two columns are called {twice}: rename one")
-    return from_arrow(table)
+    frame = from_arrow(table)
+    if b"huggingface" not in (table.schema.metadata or {}):
+        return frame
+    import datasets
+
+    return named(frame, datasets.Features.from_arrow_schema(table.schema))
 
 
 def read_names(path: Path) -> list[str] | None:
@@ -60,4 +67,20 @@ def from_arrow(table: Any) -> pd.DataFrame:
             cells = frame[name].astype(object)
             frame[name] = pd.Series(cells.where(cells.notna(), None), dtype=object)
     frame.index = pd.RangeIndex(1, len(frame) + 1)
+    return frame
+
+
+def named(frame: pd.DataFrame, features: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table with the names of class numbers, by its features; -1, which is no class, becomes None."""
+    for name, feature in features.items():
+        inner = getattr(feature, "feature", None)
+        if hasattr(feature, "names") and pd.api.types.is_integer_dtype(frame[name]):
+            names = np.array([*feature.names, None], dtype=object)
+            frame[name] = names[frame[name].fillna(-1).astype(int)]
+        elif hasattr(inner, "names"):
+            names = [*inner.names, None]
+            frame[name] = [
+                row if row is None or any(isinstance(number, str) for number in row) else [names[n] for n in row]
+                for row in frame[name]
+            ]
     return frame

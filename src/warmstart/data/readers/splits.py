@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from warmstart.contracts import UserError
 from warmstart.data.folder_files import FolderFiles, files_below
-from warmstart.data.readers.arrow import from_arrow
-from warmstart.data.readers.files import suffix_of
-from warmstart.data.readers.table import JSON, SEPARATED, TABLES, Dialect, header_of, is_table, read_table
+from warmstart.data.readers.library import read_by_library, stacked
+from warmstart.data.readers.table import TABLES, Dialect, header_of, is_table, read_table
 
 NAMES = {  # of splits, as users write them in any case
     "train": ("train", "training"),
@@ -41,8 +37,7 @@ def read_splits(
     """Read the tables of a data set by the names of its splits; a file is one split, `all`.
 
     In a folder, a file belongs to the split that a word in its own name, or in that of a folder around it, means;
-    where none does, all files are one split. Class numbers that have names become those; -1, which is no class, becomes
-    None.
+    where none does, all files are one split.
 
     Args:
         root: what `option` is set to: a table, a folder of tables, one that `datasets` has saved, or a hub name.
@@ -62,7 +57,10 @@ def read_splits(
     if files:
         frames = {name: _joined(found, path, dialect) for name, found in files.items()}
     else:
-        frames = _read_by_library(root, config, option, dialect)
+        frames = {}
+        for name, frame in read_by_library(root, config, option, dialect).items():
+            canonical = split_named(name) or name
+            frames[name if canonical in frames else canonical] = frame
     frames = {name: frame for name, frame in frames.items() if len(frame)}
     if not frames:
         raise UserError(f"{option}={root} has no rows")
@@ -128,102 +126,13 @@ def _has_card(root: Path) -> bool:
 
 def _joined(files: list[Path], root: Path, dialect: Dialect | None) -> pd.DataFrame:
     """Return the rows of several tables of a folder as one."""
-    return _stacked_frames([(path, _read(path, root, dialect)) for path in files])
-
-
-def _stacked(files: list[str], dialect: Dialect | None, suffix: str) -> pd.DataFrame:
-    """Return the rows of several downloaded tables as one, whose names on this machine have no suffix."""
-    return _stacked_frames([(Path(path), read_table(path, dialect, suffix)) for path in files])
-
-
-def _stacked_frames(frames: list[tuple[Path, pd.DataFrame]]) -> pd.DataFrame:
-    """Return tables with the same columns as one, whose rows are numbered through where there are several.
-
-    Raises:
-        UserError: their columns differ.
-    """
-    (first, kept), *others = frames
-    for path, frame in others:
-        if set(frame) != set(kept):
-            differing = ", ".join(sorted(set(frame) ^ set(kept)))
-            raise UserError(f"{path} and {first} differ in the columns {differing}: give both the same columns")
-    if not others:
-        return kept
-    alike = all(frame.dtypes[kept.columns].equals(kept.dtypes) for _, frame in others)
-    joined = pd.concat([frame if alike else frame.astype(object) for _, frame in frames], ignore_index=True)
-    joined.index += 1
-    return joined
+    return stacked([(path, _read(path, root, dialect)) for path in files])
 
 
 def _read(path: Path, root: Path, dialect: Dialect | None) -> pd.DataFrame:
-    """Read one table of a folder, with names for class numbers; files that a `metadata` table names get their paths."""
+    """Read one table of a folder; files that a `metadata` table names get their paths from the root on."""
     frame = read_table(path, dialect)
-    if suffix_of(path) not in (*SEPARATED, *JSON):
-        import pyarrow.parquet
-
-        frame = _with_class_names(frame, pyarrow.parquet.read_schema(path))
     if path.name.partition(".")[0] == METADATA and "file_name" in frame:
         names = [None if cell is None else str((path.parent / cell).relative_to(root)) for cell in frame["file_name"]]
         frame = frame.assign(**{name: names for name in ("image", "audio") if name not in frame})
     return frame
-
-
-def _with_class_names(frame: pd.DataFrame, schema: Any) -> pd.DataFrame:
-    """Return a table with the names of class numbers, where the Arrow schema holds these for the `datasets` library."""
-    if b"huggingface" not in (schema.metadata or {}):
-        return frame
-    import datasets
-
-    return _named(frame, datasets.Features.from_arrow_schema(schema))
-
-
-def _named(frame: pd.DataFrame, features: Any) -> pd.DataFrame:
-    for name, feature in features.items():
-        inner = getattr(feature, "feature", None)
-        if hasattr(feature, "names"):
-            names = np.array([*feature.names, None], dtype=object)
-            frame[name] = names[frame[name].fillna(-1).astype(int)]
-        elif hasattr(inner, "names"):
-            names = [*inner.names, None]
-            frame[name] = [None if row is None else [names[number] for number in row] for row in frame[name]]
-    return frame
-
-
-def _read_by_library(root: str, config: str | None, option: str, dialect: Dialect | None) -> dict[str, pd.DataFrame]:
-    """Read what `datasets` finds; its tables of text are read by our reader, since the library guesses their types."""
-    import datasets
-    from datasets.packaged_modules.csv.csv import Csv
-    from datasets.packaged_modules.json.json import Json
-
-    datasets.disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    path = Path(root)
-    try:
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            found = datasets.load_from_disk(root)
-        else:
-            builder = datasets.load_dataset_builder(root, None if path.is_dir() else config)
-            if isinstance(builder, Csv | Json):
-                suffix = ".csv" if isinstance(builder, Csv) else ".jsonl"
-                files = {str(name): list(urls) for name, urls in builder.config.data_files.items()}
-                local = datasets.DownloadManager().download_and_extract(files)
-                return {_canonical(name): _stacked(paths, dialect, suffix) for name, paths in local.items()}
-            builder.download_and_prepare()
-            found = builder.as_dataset()
-    except UserError:
-        raise
-    except Exception as error:
-        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
-        reason = " ".join(str(cause).split())[:200]
-        advice = "give a table or a folder of tables" if path.is_dir() else "give a local copy's folder"
-        raise UserError(f"{option}={root} cannot be loaded ({reason}); {advice}") from error
-    splits = (found if isinstance(found, dict) else {"all": found}).items()
-    return {
-        _canonical(str(name)): _named(from_arrow(part.with_format("arrow")[:]), part.features)
-        for name, part in splits
-        if len(part)
-    }
-
-
-def _canonical(name: str) -> str:
-    return split_named(name) or name
