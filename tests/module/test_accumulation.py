@@ -244,9 +244,7 @@ def test_the_last_step_is_as_large_as_that_of_a_large_batch(rows: int):
     ids=["clipped", "l2_sp", "64-true", "bf16-mixed"],
 )
 def test_what_else_acts_on_a_step(settings: dict, strategy: Callable | None, monkeypatch: pytest.MonkeyPatch):
-    ours, theirs = (
-        rows_of(size, count, strategy and strategy(), 84, **settings) for size, count in ((4, 4), (16, 1))
-    )
+    ours, theirs = (rows_of(size, count, strategy and strategy(), 84, **settings) for size, count in ((4, 4), (16, 1)))
     tolerance = 2e-3 if settings.get("precision") == "bf16-mixed" else 1e-5
     for one, other in zip(ours.weights, theirs.weights, strict=True):
         assert torch.allclose(one, other, rtol=tolerance, atol=tolerance)

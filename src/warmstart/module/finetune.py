@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from warmstart.contracts import Augment, Backbone, Batch, Objective, Strategy, UserError
+from warmstart.contracts import Augment, Backbone, Batch, Objective, Spec, Strategy, UserError
 from warmstart.module.lean import LeanModule
 from warmstart.module.mean import RunningMean
 from warmstart.module.optimization import assign, at, configure, freeze
@@ -50,6 +50,7 @@ class FinetuneModule(LeanModule):
         self.held_out_loss = RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
         self.test_part = "test"
+        self.spec: Spec | None = None  # of the data to predict for
         self.test_scores: list[Tensor | None] = []
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FinetuneModule:
@@ -114,6 +115,11 @@ class FinetuneModule(LeanModule):
         if self.test_part == "test":
             self.test_scores.append(self.objective.scores(outputs, batch.y))
         return outputs
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """One plain record per example, with the names of `spec`."""
+        batch.x = self.augment.scale(batch.x)
+        return self.objective.answer(self.objective.predict(self.backbone, batch), batch, self.spec)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/<metric>."""
