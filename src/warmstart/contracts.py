@@ -239,6 +239,7 @@ class Objective(Protocol):
     `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
     has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)`, where a
     self-supervised one has it, is what else the held-out loss says, by name. One with `mixes` takes mixed batches.
+    `follow(backbone)`, if it has one, is called before the first batch of each optimizer step of a pretraining.
     """
 
     target: ClassVar[str | None]

@@ -179,4 +179,5 @@ def test_regression_loss_is_in_standard_deviations_and_outputs_are_not():
     expected = ((output.outputs - batch.y) / spread).square().mean()
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     raw = objective.head(backbone(batch.x).pooled)
-    assert torch.allclose(output.outputs, raw * spread + center)
+    assert output.outputs.dtype == torch.float64
+    assert torch.allclose(output.outputs, raw.double() * spread + center, rtol=1e-12)

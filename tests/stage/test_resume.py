@@ -15,6 +15,9 @@ CHANGES = ("data.augment.crop=0.5", *(f"data.augment.{name}=0.5" for name in ("c
 MIXES = ("data.augment.mixup=0.2", "data.augment.cutmix=1.0")
 
 
+# Saved every 7 batches, and so in the middle of an optimizer step.
+ACCUMULATED = ("trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=1.0", "trainer.log_every_n_steps=1")
+
 SMALL = ("backbone=resnet", "backbone.widths=[4]", "backbone.blocks=[1]")
 
 
@@ -49,6 +52,18 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             (
                 "stage=finetune",
                 "init=scratch",
+                "trainer.max_epochs=3",
+                "data.labels_per_class=25",
+                "data.batch_size=32",
+                *ACCUMULATED,
+            ),
+            8,
+        ),
+        (("stage=pretrain", "trainer.max_epochs=1", "objective=byol", "data.augment.shift=1", *ACCUMULATED), 5),
+        (
+            (
+                "stage=finetune",
+                "init=scratch",
                 "trainer.max_steps=60",
                 "trainer.max_epochs=-1",
                 "data.labels_per_class=20",
@@ -70,6 +85,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         "swa",
         "lora",
         "ema pretrain",
+        "accumulated",
+        "accumulated byol",
         "few labels",
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -36,3 +37,23 @@ def test_a_snapshot_is_what_a_shorter_run_would_have_and_changes_nothing(cli):
     assert last["val/loss"] == pytest.approx(
         json.loads((plain / "run.json").read_text())["metrics"]["val/loss"], rel=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trainer.precision=bf16-mixed", "trainer.limit_val_batches=2"),
+        ("trainer.precision=bf16-mixed", "trainer.limit_val_batches=0.5", "trainer.check_val_every_n_epoch=2"),
+        ("objective=byol", "data.augment.shift=1", "trainer.limit_val_batches=2"),
+    ],
+    ids=["precision and limit", "before the first validation", "byol"],
+)
+def test_a_snapshot_is_validated_as_its_step_is(words: tuple[str, ...], cli):
+    own = ("stage=pretrain", "pictures=false", "scheduler=constant", "data.batch_size=64", "trainer.max_epochs=2")
+    run = cli(*own, "snapshots=2", "feature_rows=50", *words).run("pretrain")
+    record = json.loads((run / "run.json").read_text())
+    with open(run / "metrics.csv", newline="") as stream:
+        losses = [float(row["value"]) for row in csv.DictReader(stream) if row["name"] == "val/loss"]
+    assert [one["step"] for one in record["snapshots"]] == [6, 40]
+    assert record["snapshots"][-1]["val/loss"] == pytest.approx(losses[-1], rel=1e-6)
+    assert record["snapshots"][0]["val/loss"] > losses[-1]

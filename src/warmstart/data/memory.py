@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from warmstart.contracts import Batch, Preprocessor, Rows, Source, Spec, Splits
-from warmstart.data.encoding import encode
+from warmstart.data.encoding import encode, moments
 from warmstart.data.fingerprint import fingerprint
 from warmstart.data.loader import GatherLoader, take
 
@@ -99,10 +99,7 @@ class MemoryDataModule(pl.LightningDataModule):
         for name, (rows, is_shared) in chosen.items():
             self.parts[name] = like.parts[name] if is_shared else self.encode(rows)
         train, held_out = self.parts["train"][0], self.parts["validation"][0]
-        center = spread = ()
-        if self.target == "value":
-            y = training.y.astype(np.float64)
-            center, spread = tuple(y.mean(0).tolist()), tuple(np.where(y.std(0) > 0, y.std(0), 1.0).tolist())
+        center, spread = moments(training.y) if self.target == "value" else ((), ())
         self.train_loader = GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
         self.spec = Spec(
             self.source.modality,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from warmstart.contracts import Augment, Backbone, Batch, Objective, Strategy, UserError
+from warmstart.contracts import Augment, Backbone, Batch, Objective, Spec, Strategy, UserError
 from warmstart.module.lean import LeanModule
 from warmstart.module.mean import RunningMean
 from warmstart.module.optimization import assign, at, configure, freeze
@@ -47,10 +47,19 @@ class FinetuneModule(LeanModule):
         self.has_phases = any(map(callable, self.scales.values())) or bool(getattr(strategy, "restarts", ()))
         self.total_steps = math.inf
         self.monitor = objective.monitor
-        self.train_loss, self.held_out_loss = RunningMean(), RunningMean()
+        self.held_out_loss = RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
         self.test_part = "test"
+        self.spec: Spec | None = None  # of the data to predict for
         self.test_scores: list[Tensor | None] = []
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FinetuneModule:
+        """Keep the metrics' sums in their own precision when a Trainer converts the model."""
+        metrics = self._modules.pop("metrics", None)
+        super()._apply(fn, recurse)
+        if metrics is not None:
+            self.metrics = metrics._apply(lambda value: value.to(fn(value).device))
+        return self
 
     def enter(self, progress: float) -> None:
         """Freeze what the strategy freezes once a share `progress` of the run is over, and only that.
@@ -90,21 +99,7 @@ class FinetuneModule(LeanModule):
             output = self.strategy.step(self.objective, self.backbone, self.views(batch))
         else:
             output = self.objective.step(self.backbone, self.views(batch))
-        self.train_loss.update(output)
-        return output.loss
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the loss added up so far in this epoch."""
-        checkpoint["train_loss"] = self.train_loss.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on adding up."""
-        self.train_loss.load_state_dict(checkpoint["train_loss"])
-
-    def on_train_epoch_end(self) -> None:
-        """Log train/loss."""
-        self.log("train/loss", self.train_loss.compute())
-        self.train_loss.reset()
+        return self.counted(output)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to loss and metrics; return the outputs (B, C)."""
@@ -120,6 +115,11 @@ class FinetuneModule(LeanModule):
         if self.test_part == "test":
             self.test_scores.append(self.objective.scores(outputs, batch.y))
         return outputs
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """One plain record per example, with the names of `spec`."""
+        batch.x = self.augment.scale(batch.x)
+        return self.objective.answer(self.objective.predict(self.backbone, batch), batch, self.spec)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/<metric>."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from warmstart.contracts import StepOutput
@@ -21,10 +22,11 @@ class RunningMean:
 
     def update(self, output: StepOutput) -> None:
         """Count a batch's mean loss as often as it has values."""
-        self.total = self.total + output.loss.detach() * output.count
+        loss = output.loss.detach()
+        self.total = self.total + loss.to(torch.promote_types(loss.dtype, torch.float32)) * output.count
         self.count += output.count
         for name, value in output.measures.items():
-            self.measures[name] = self.measures.get(name, 0.0) + value.detach() * output.count
+            self.measures[name] = self.measures.get(name, 0.0) + value.detach().float() * output.count
 
     def measured(self) -> dict[str, float]:
         """The means of the steps' measures, by name."""

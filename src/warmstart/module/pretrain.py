@@ -36,7 +36,7 @@ class PretrainModule(LeanModule):
         self.backbone, self.objective = backbone, objective
         self.optimizer, self.scheduler, self.augment, self.seed = optimizer, scheduler, augment, seed
         self.scales = {name: float(parameter.requires_grad) for name, parameter in self.named_parameters()}
-        self.train_loss, self.val_loss = RunningMean(), RunningMean()
+        self.val_loss = RunningMean()
 
     def views(self, batch: Batch) -> Batch:
         """The augmented copies that the objective asks for, stacked along the batch."""
@@ -49,9 +49,9 @@ class PretrainModule(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective's mean loss."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        output = self.objective.step(self.backbone, self.views(batch))
-        self.train_loss.update(output)
-        return output.loss
+        if hasattr(self.objective, "follow") and not self.accumulation.count:
+            self.objective.follow(self.backbone)
+        return self.counted(self.objective.step(self.backbone, self.views(batch)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same loss, with the same noise at every epoch."""
@@ -74,19 +74,6 @@ class PretrainModule(LeanModule):
             found |= self.objective.summary(loss, self.trainer.datamodule.spec)
         self.val_loss.reset()
         return {"loss": loss, **found}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the loss added up so far in this epoch."""
-        checkpoint["train_loss"] = self.train_loss.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on adding up."""
-        self.train_loss.load_state_dict(checkpoint["train_loss"])
-
-    def on_train_epoch_end(self) -> None:
-        """Log train/loss."""
-        self.log("train/loss", self.train_loss.compute())
-        self.train_loss.reset()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """What trains does so at the full rate."""

@@ -15,7 +15,7 @@ from warmstart.objective.head import make_projection
 
 
 class BYOL(nn.Module):
-    """The teacher is an exponential moving average of backbone and projection, moved at the start of a training step.
+    """The teacher is an exponential moving average of backbone and projection, moved at the start of an optimizer step.
 
     It is part of this objective's state, so that a resumed run goes on with it, and no optimizer sees it. Its first
     step makes it a copy of the student, wherever the student's weights are from.
@@ -27,7 +27,7 @@ class BYOL(nn.Module):
         backbone: any; it is copied.
         spec: what an example looks like.
         loss: between prediction and target, both scaled to a mean square of 1: `mse` is then 2 - 2 cos.
-        momentum: share of itself that the teacher keeps at each training batch.
+        momentum: share of itself that the teacher keeps at each optimizer step.
         hidden: inner width of projection and predictor.
         projection: their outer width.
 
@@ -63,10 +63,12 @@ class BYOL(nn.Module):
             nn.ModuleList([backbone, self.head]), multi_avg_fn=get_ema_multi_avg_fn(momentum)
         ).requires_grad_(False)
 
+    def follow(self, backbone: Backbone) -> None:
+        """Move the teacher towards the student."""
+        self.teacher.update_parameters(nn.ModuleList([backbone, self.head]))
+
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Inputs (2B, ...) hold both views, one after the other; one loss value per view."""
-        if self.training:
-            self.teacher.update_parameters(nn.ModuleList([backbone, self.head]))
         slow_backbone, slow_head = self.teacher.module
         with torch.no_grad():
             wanted = slow_head(slow_backbone(batch.x, batch.mask).pooled)

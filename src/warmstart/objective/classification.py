@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
 from warmstart.objective.mixed import mixed_loss
+from warmstart.objective.probability_score import CalibrationError
 
 
 class Classification(nn.Module):
@@ -42,12 +44,10 @@ class Classification(nn.Module):
 
     def metrics(self) -> dict[str, Any]:
         """Accuracy over examples, the mean of the classes' F1 scores, and the expected calibration error (15 bins)."""
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
-
         return {
             "accuracy": MulticlassAccuracy(self.classes, average="micro"),
             "f1": MulticlassF1Score(self.classes, average="macro"),
-            "calibration_error": MulticlassCalibrationError(self.classes),
+            "calibration_error": CalibrationError(self.classes),
         }
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Classification(nn.Module):
 
     def answer(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """One plain record per example: its most likely label, and how likely."""
-        probabilities = outputs.softmax(-1)
+        probabilities = outputs.float().softmax(-1)
         best = probabilities.argmax(-1).tolist()
         return [
             {"label": spec.labels[label], "probability": round(p[label], 6)}

@@ -10,6 +10,7 @@ from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
 from warmstart.loss.bce import bce
 from warmstart.objective.head import make_head
 from warmstart.objective.mixed import mixed_loss
+from warmstart.objective.probability_score import LabelAccuracy, LabelF1, decided
 
 
 class MultiLabel(nn.Module):
@@ -42,11 +43,9 @@ class MultiLabel(nn.Module):
 
     def metrics(self) -> dict[str, Any]:
         """Accuracy over all label decisions and the mean of the labels' F1 scores."""
-        from torchmetrics.classification import MultilabelAccuracy, MultilabelF1Score
-
         return {
-            "accuracy": MultilabelAccuracy(self.labels, average="micro"),
-            "f1": MultilabelF1Score(self.labels, average="macro"),
+            "accuracy": LabelAccuracy(self.labels, average="micro"),
+            "f1": LabelF1(self.labels, average="macro"),
         }
 
     def scores(self, outputs: Tensor, y: Tensor) -> None:
@@ -56,8 +55,8 @@ class MultiLabel(nn.Module):
         """One plain record per example: the labels at least as likely as not, and every label's probability."""
         return [
             {
-                "labels": [label for label, p in zip(spec.labels, row) if p >= 0.5],
+                "labels": [label for label, is_given in zip(spec.labels, given) if is_given],
                 "probabilities": {label: round(p, 6) for label, p in zip(spec.labels, row)},
             }
-            for row in outputs.sigmoid().tolist()
+            for row, given in zip(outputs.float().sigmoid().tolist(), decided(outputs).tolist())
         ]

@@ -112,7 +112,7 @@ class MultiTask(nn.Module):
         answers: list[dict[str, Any]] = [{} for _ in outputs]
         for name, place in zip(self.tasks, self.places):
             labels = [label.partition("/")[2] for label in spec.labels[place]]
-            for answer, p in zip(answers, outputs[:, place].softmax(-1).tolist()):
+            for answer, p in zip(answers, outputs[:, place].float().softmax(-1).tolist()):
                 best = p.index(max(p))
                 answer[name] = {"label": labels[best], "probability": round(p[best], 6)}
         return [{"tasks": answer} for answer in answers]

@@ -60,11 +60,16 @@ class Quantised(nn.Module):
         self.register_buffer("codebook", F.normalize(codebook, dim=1))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """One loss value per chosen position, and in validation the share of the classes that are right."""
+        """One loss value per chosen position, and in validation the share of the classes that are right.
+
+        Where no position can be chosen, the loss is 0.
+        """
         chosen = choose(backbone, batch, self.ratio, self.whole)
         wanted = self.classes(backbone.targets(batch.x)[chosen])
         outputs = self.head(backbone(batch.x, batch.mask, chosen).tokens[chosen])
         values = self.loss(outputs, wanted)
+        if not values.numel():
+            return StepOutput(values.sum(), 0)
         measures = {} if self.training else {"masked_accuracy": (outputs.argmax(-1) == wanted).float().mean()}
         return StepOutput(values.mean(), values.numel(), measures=measures)
 

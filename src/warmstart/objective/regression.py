@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_head
+from warmstart.objective.regression_score import MAE, MSE, R2
+
+LARGEST = 1e18  # of a target in its own units: the square of a larger one is near the end of single precision
 
 
 class Regression(nn.Module):
     """A linear head on the pooled features.
 
     With `standardize`, loss is in standard deviations of the training targets; outputs and metrics keep their units.
+    Targets and outputs are in double precision; targets are standardised before they are rounded to the precision that
+    the network computes in, so that their offset and scale do not matter.
     """
 
     target: ClassVar = "value"
@@ -28,26 +34,50 @@ class Regression(nn.Module):
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, standardize: bool = True):
         super().__init__()
-        self.loss = loss
-        self.register_buffer("center", torch.tensor(spec.center if standardize else [0.0] * spec.outputs))
-        self.register_buffer("spread", torch.tensor(spec.spread if standardize else [1.0] * spec.outputs))
+        self.loss, self.targets, self.standardize = loss, spec.outputs, standardize
+        center, spread = (spec.center, spec.spread) if standardize else ([0.0] * spec.outputs, [1.0] * spec.outputs)
+        self.register_buffer("center", torch.tensor(center, dtype=torch.float64))
+        self.register_buffer("spread", torch.tensor(spread, dtype=torch.float64))
         self.head = make_head(backbone, self.task, spec.outputs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Regression:
+        """Keep mean and standard deviation in double precision when a Trainer converts the model."""
+        kept = self.center, self.spread
+        super()._apply(fn, recurse)
+        self.center, self.spread = (value.to(fn(value).device) for value in kept)
+        return self
+
+    def fit(self, y: Tensor) -> None:
+        """Check the training targets (N, K).
+
+        Raises:
+            UserError: their squares, in the units of the data, are beyond single precision.
+        """
+        largest = y.abs().max().item() if len(y) else 0.0
+        if not self.standardize and largest > LARGEST:
+            raise UserError(
+                f"objective.standardize=false: a target of {largest:.3g} is too large for a loss in its own units: "
+                "use objective=regression, or divide the targets by a constant"
+            )
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Values (B, K) in the units of the data."""
-        return self.head(backbone(batch.x, batch.mask).pooled) * self.spread + self.center
+        return self.restored(self.head(backbone(batch.x, batch.mask).pooled))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Values (B, K) and one loss value per example."""
         standard = self.head(backbone(batch.x, batch.mask).pooled)
-        values = self.loss(standard, (batch.y - self.center) / self.spread)
-        return StepOutput(values.mean(), values.numel(), standard * self.spread + self.center)
+        wanted = (batch.y - self.center) / self.spread
+        values = self.loss(standard, wanted.to(torch.promote_types(standard.dtype, torch.float32)))
+        return StepOutput(values.mean(), values.numel(), self.restored(standard))
+
+    def restored(self, standard: Tensor) -> Tensor:
+        """The head's outputs (B, K) in the units of the data, in double precision."""
+        return standard.double() * self.spread + self.center
 
     def metrics(self) -> dict[str, Any]:
-        """Mean absolute error and the share of variance explained."""
-        from torchmetrics.regression import MeanAbsoluteError, R2Score
-
-        return {"mae": MeanAbsoluteError(), "r2": R2Score()}
+        """Mean absolute and mean squared error, and the share of variance explained."""
+        return {"mae": MAE(self.targets), "mse": MSE(self.targets), "r2": R2(self.targets)}
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The absolute error of each example, over its targets: (B,)."""

@@ -20,7 +20,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
 from warmstart.contracts import Objective, Splits, UserError
-from warmstart.data.encoding import PLACES
+from warmstart.data.encoding import PLACES, moments
 from warmstart.data.module import TaskDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.scores import save_scores
@@ -87,17 +87,39 @@ def choose(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", UserWarning)  # a label that no row has
-            model.fit(x, y.ravel() if target == "value" and y.shape[1] == 1 else y)
+            model.fit(x, y)
         metrics = measure(objective, *predict(model, *held_out), "val")
         if best is None or is_better(metrics[name], best[1][name], mode):
             best = model, metrics
     return best
 
 
+class Standardized(BaseEstimator):
+    """A regression of standardised targets, which scikit-learn would round to the precision of the inputs.
+
+    Args:
+        model: what predicts targets in standard deviations from their mean.
+    """
+
+    def __init__(self, model: BaseEstimator):
+        self.model = model
+
+    def fit(self, x: Any, y: np.ndarray) -> Standardized:
+        """Fit inputs (N, F) and targets (N, K)."""
+        self.center, self.spread = map(np.array, moments(y))
+        self.model.fit(x, (y - self.center) / self.spread)
+        return self
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Values (N, K) in the units of the targets, in double precision."""
+        standard = self.model.predict(x).astype(np.float64).reshape(-1, len(self.center))
+        return standard * self.spread + self.center
+
+
 def estimator(kind: str, target: str, strength: float) -> BaseEstimator:
     """The scikit-learn model for a kind of target."""
     if target == "value":
-        return Ridge(alpha=1 / strength) if kind == "linear" else DummyRegressor()
+        return Standardized(Ridge(alpha=1 / strength) if kind == "linear" else DummyRegressor())
     model = LogisticRegression(C=strength, max_iter=200) if kind == "linear" else DummyClassifier(strategy="prior")
     return OneVsRestClassifier(model) if target == "categories" else model
 
@@ -112,7 +134,7 @@ def scaled(data: TaskDataModule, part: str) -> tuple[Any, np.ndarray]:
 def predict(model: BaseEstimator, x: Any, y: np.ndarray) -> tuple[Tensor, Tensor]:
     """Outputs as an objective's head gives them, and targets as a tensor."""
     if not hasattr(model, "predict_proba"):
-        return torch.from_numpy(model.predict(x)).float().reshape(len(y), -1), torch.from_numpy(y)
+        return torch.from_numpy(model.predict(x)), torch.from_numpy(y)
     p = torch.from_numpy(model.predict_proba(x)).float().clamp(1e-6, 1 - 1e-6)
     return (p.logit() if isinstance(model, OneVsRestClassifier) else p.log()), torch.from_numpy(y)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
@@ -23,6 +24,7 @@ from warmstart.run.lineage import TUNED, find
 from warmstart.run.saved import SavedModel
 from warmstart.stage.restore import restore
 from warmstart.stage.train import runs_folder
+from warmstart.trainer.build import build_trainer
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
@@ -37,19 +39,16 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
     with run.recording():
-        lines = []
-        size = getattr(preprocessor, "held_out_batch", EVALUATION_BATCH)
-        with torch.inference_mode():
-            for batch in GatherLoader(x, y, size):
-                batch.x = preprocessor(batch.x)
-                outputs = module.objective.predict(module.backbone, batch)
-                lines += module.objective.answer(outputs, batch, saved.spec)
-        files, parts = given.files or [None] * len(given), given.parts or [{}] * len(given)
+        loader = GatherLoader(x, y, getattr(preprocessor, "held_out_batch", EVALUATION_BATCH))
+        module.spec = saved.spec
+        trainer = build_trainer(settings.trainer, run.path, None, [])
+        lines = list(chain.from_iterable(trainer.predict(module, loader)))
+        files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)
         places = [
-            {"row": row, **({} if file is None else {"file": file}), **part}
-            for row, file, part in zip(given.rows, files, parts)
+            {"row": row, **({} if file is None else {"file": file}), **piece}
+            for row, file, piece in zip(given.rows, files, pieces)
         ]
-        answers = "".join(json.dumps({**place, **line}, allow_nan=False) + "\n" for place, line in zip(places, lines))
+        answers = "".join(to_line({**place, **line}) for place, line in zip(places, lines))
         write_atomically(run.path / "predictions.jsonl", answers)
         sys.stdout.write(answers)
     screen.say(f"{len(lines):,} predictions: {run.path / 'predictions.jsonl'}")
@@ -76,3 +75,17 @@ def read_inputs(preprocessor: Preprocessor, path: str, on_error: str, missing_co
     if missing_columns == "fill":
         given.x = preprocessor.filled(given.x)
     return given
+
+
+def to_line(answer: dict[str, Any]) -> str:
+    """A record as a line of JSON.
+
+    Raises:
+        UserError: a number in it is not finite.
+    """
+    try:
+        return json.dumps(answer, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise UserError(
+            f"row {answer['row']} of input= has no finite prediction: is one of its values far from those of training?"
+        ) from error

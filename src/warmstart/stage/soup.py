@@ -106,7 +106,8 @@ class Mixer:
         """
         self.module.load_state_dict(mix(self.states, shares))
         if max(shares) < 1:
-            recompute_norms(self.module.eval(), self.norms, self.data)
+            with self.trainer.precision_plugin.val_step_context():
+                recompute_norms(self.module.eval(), self.norms, self.data)
         self.trainer.validate(self.module, datamodule=self.data, verbose=False)
         return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 

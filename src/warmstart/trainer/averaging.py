@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from warmstart.contracts import UserError
+from warmstart.trainer.aside import validation_batches
 from warmstart.trainer.checkpoint import AVERAGE
 from warmstart.trainer.norms import moving_norms, recompute_norms
 
@@ -81,9 +82,8 @@ class Averaging(pl.Callback):
         norms = moving_norms(pl_module)
         with self.in_place(pl_module), trainer.precision_plugin.val_step_context():
             recompute_norms(pl_module, norms, trainer.datamodule)
-            loader = itertools.islice(trainer.datamodule.val_dataloader(), trainer.num_val_batches[0])
-            for index, batch in enumerate(loader):
-                pl_module.validation_step(batch.to(pl_module.device), index)
+            for index, batch in validation_batches(trainer, pl_module):
+                pl_module.validation_step(batch, index)
             self.measured = pl_module.held_out()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

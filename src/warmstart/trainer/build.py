@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,8 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
-from warmstart.contracts import UserError
+from warmstart.contracts import Batch, UserError
 from warmstart.trainer.budget import Budget
 from warmstart.trainer.checkpoint import AtomicCheckpointIO
 from warmstart.trainer.logger import RunLogger
@@ -92,9 +94,27 @@ def build_trainer(
         use_distributed_sampler=False,
     )
     try:
-        return make(**settings)
+        trainer = make(**settings)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from error
+    keep_targets(trainer.precision_plugin)
+    return trainer
+
+
+def keep_targets(precision: Any) -> None:
+    """Have a precision that converts inputs, such as bf16-true, leave targets in double precision as they are.
+
+    An objective standardises them before it rounds them, and metrics are computed of them.
+    """
+    convert = precision.convert_input
+
+    def converted(batch: Batch) -> Batch:
+        result = convert(batch)
+        if isinstance(batch.y, Tensor) and batch.y.dtype == torch.float64:
+            result.y = batch.y
+        return result
+
+    precision.convert_input = converted
 
 
 def check_interval(config: DictConfig, batches: int) -> None:

@@ -29,14 +29,22 @@ class Curves(pl.Callback):
 
     def __init__(self, every: int):
         self.every = every
+        self.step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the step that a resumed run is at."""
+        self.step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log, and raise UserError when the loss has diverged."""
-        if trainer.global_step % self.every:
+        """Log after an optimizer step, and raise UserError when its loss has diverged."""
+        if trainer.global_step == self.step:
             return
-        loss = float(outputs["loss"])
+        self.step = trainer.global_step
+        if self.step % self.every:
+            return
+        loss = float(pl_module.step_loss)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         check_training(loss, rate, trainer.global_step)
         trainer.logger.log_metrics({"train/loss_step": loss, "learning_rate": rate}, trainer.global_step)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from warmstart import screen
 from warmstart.contracts import Batch
+from warmstart.trainer.aside import aside, converted
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 COLLAPSED = 0.01  # of the spread that features would have which point everywhere alike
@@ -61,17 +62,12 @@ class FeatureQuality(pl.Callback):
 
     def _features(self, module: pl.LightningModule, raw: Batch, size: int) -> Tensor:
         """Pooled features (N, D) on the CPU, of `size` rows at a time."""
-        device, training = module.device, module.training
         masks = [None] * math.ceil(len(raw.x) / size) if raw.mask is None else raw.mask.split(size)
-        module.eval()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(0)
-            pooled = [
-                module.backbone(module.augment.scale(batch.x), batch.mask).pooled.float().cpu()
-                for batch in (Batch(x, mask=mask).to(device) for x, mask in zip(raw.x.split(size), masks))
-            ]
-        module.train(training)
-        return torch.cat(pooled)
+        batches = (converted(module, Batch(x, mask=mask)) for x, mask in zip(raw.x.split(size), masks))
+        with aside(module):
+            return torch.cat(
+                [module.backbone(module.augment.scale(batch.x), batch.mask).pooled.float().cpu() for batch in batches]
+            )
 
 
 def vote(known: Tensor, classes: Tensor, features: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.contracts import Batch, Spec
-from warmstart.trainer.aside import aside
+from warmstart.trainer.aside import aside, converted
 
 PICTURES = 8
 GAP = 1
@@ -20,9 +20,9 @@ POINTS = 500
 THUMBNAIL = 64  # pixels a side, at most
 
 
-def _first_rows(trainer: pl.Trainer, count: int, device: torch.device) -> Batch:
+def _first_rows(trainer: pl.Trainer, count: int, module: pl.LightningModule) -> Batch:
     """Scaled validation rows, spread evenly over the set."""
-    batch = trainer.datamodule.sample("validation", count).to(device)
+    batch = converted(module, trainer.datamodule.sample("validation", count))
     batch.x = trainer.datamodule.preprocessor(batch.x)
     return batch
 
@@ -56,10 +56,10 @@ class Reconstructions(pl.Callback):
         preprocessor = trainer.datamodule.preprocessor
         if not (hasattr(preprocessor, "drawn") and hasattr(pl_module.objective, "pictures")):
             return
-        batch = _first_rows(trainer, PICTURES, pl_module.device)
+        batch = _first_rows(trainer, PICTURES, pl_module)
         with aside(pl_module):
             kinds = pl_module.objective.pictures(pl_module.backbone, batch)
-        rows = grid([drawn(preprocessor, kind, batch.mask) for kind in kinds])
+        rows = grid([drawn(preprocessor, kind.float(), batch.mask) for kind in kinds])
         trainer.logger.writer.add_image("input, corrupted, rebuilt", rows, trainer.global_step)
 
 
@@ -76,13 +76,13 @@ class Projector(pl.Callback):
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, tag: str) -> None:
         data = trainer.datamodule
-        batch = _first_rows(trainer, POINTS, module.device)
+        batch = _first_rows(trainer, POINTS, module)
         with aside(module):
             pooled = module.backbone(batch.x, batch.mask).pooled.float().cpu()
         labels = data.spec.labels
         names = [labels[int(row)] for row in batch.y] if isinstance(batch.y, Tensor) and batch.y.ndim == 1 else None
         has_pictures = hasattr(data.preprocessor, "drawn")
-        pictures = _thumbnails(drawn(data.preprocessor, batch.x, batch.mask)) if has_pictures else None
+        pictures = _thumbnails(drawn(data.preprocessor, batch.x.float(), batch.mask)) if has_pictures else None
         trainer.logger.writer.add_embedding(pooled, names, pictures, trainer.global_step, tag)
 
 

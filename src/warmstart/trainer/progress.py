@@ -48,7 +48,7 @@ class ProgressLines(pl.Callback):
         if self.bar is None or time.monotonic() - self.shown < REFRESH_SECONDS:
             return
         self.shown = time.monotonic()
-        state = f"loss {screen.number(float(outputs['loss']))}  {self._rate(trainer)} steps/s"
+        state = f"loss {screen.number(float(pl_module.step_loss))}  {self._rate(trainer)} steps/s"
         self.bar.update(self.task, completed=trainer.global_step, state=state)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

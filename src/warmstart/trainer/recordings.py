@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from warmstart.contracts import Batch
-from warmstart.trainer.aside import aside
+from warmstart.trainer.aside import aside, converted
 from warmstart.trainer.pictures import drawn
 
 SHOWN = 4
@@ -45,12 +45,12 @@ class Alignments(pl.Callback):
         data, objective = trainer.datamodule, pl_module.objective
         if objective.target != "text" or not hasattr(data.preprocessor, "drawn"):
             return
-        raw = data.sample("validation", SHOWN).to(pl_module.device)
+        raw = converted(pl_module, data.sample("validation", SHOWN))
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
         with aside(pl_module):
             outputs = objective.predict(pl_module.backbone, batch)
         records, said = objective.answer(outputs, batch, data.spec), objective.spell(batch.y)
-        pictures = drawn(data.preprocessor, batch.x, batch.mask)
+        pictures = drawn(data.preprocessor, batch.x.float(), batch.mask)
         shares = [1.0] * len(said) if batch.mask is None else (batch.mask > 0).float().mean(1).tolist()
         seconds = [share * outputs.shape[1] * data.spec.seconds for share in shares]
         figure = draw_alignments(pictures, seconds, said, [record["words"] for record in records])

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from warmstart.contracts import UserError
+from warmstart.trainer.aside import aside, validation_batches
 
 SNAPSHOTS = "snapshots"
 
@@ -59,16 +59,12 @@ class Snapshots(pl.Callback):
         self.taken.append({"number": number, "step": step, "val/loss": self.loss(trainer, pl_module)})
         self.note(self.taken)
 
-    @torch.no_grad()
     def loss(self, trainer: pl.Trainer, module: Any) -> float:
-        """The validation loss right now; validation draws from seeds of its own, so that training is not disturbed."""
-        module.eval()
-        for index, batch in enumerate(trainer.datamodule.val_dataloader()):
-            module.validation_step(batch.to(module.device), index)
-        loss = module.val_loss.compute()
-        module.val_loss.reset()
-        module.train()
-        return loss
+        """Return the loss of a validation at this step, which training does not notice."""
+        with aside(module):
+            for index, batch in validation_batches(trainer, module):
+                module.validation_step(batch, index)
+        return module.held_out()["loss"]
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytorch_lightning as pl
 
 from warmstart.contracts import Batch
-from warmstart.trainer.aside import aside
+from warmstart.trainer.aside import aside, converted
 
 EXAMPLES = 4
 
@@ -19,7 +19,7 @@ class Examples(pl.Callback):
         objective = pl_module.objective
         if not hasattr(objective, "examples") or (decode is None and getattr(objective, "target", None) != "text"):
             return
-        raw = trainer.datamodule.sample("validation", EXAMPLES).to(pl_module.device)
+        raw = converted(pl_module, trainer.datamodule.sample("validation", EXAMPLES))
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
         with aside(pl_module):
             lines = objective.examples(pl_module.backbone, batch, decode)

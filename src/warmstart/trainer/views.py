@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytorch_lightning as pl
 from torch.nn import functional as F
 
-from warmstart.trainer.aside import aside
+from warmstart.trainer.aside import aside, converted
 from warmstart.trainer.pictures import PICTURES, drawn, grid
 
 
@@ -17,9 +17,9 @@ class Views(pl.Callback):
         preprocessor = trainer.datamodule.preprocessor
         if not hasattr(preprocessor, "drawn") or trainer.global_step > 0:
             return
-        raw = trainer.datamodule.sample("train", PICTURES).to(pl_module.device)
+        raw = converted(pl_module, trainer.datamodule.sample("train", PICTURES))
         with aside(pl_module):
-            seen = pl_module.views(raw).x.chunk(pl_module.objective.views)
-        own, *rows = [drawn(preprocessor, x, raw.mask) for x in (pl_module.augment.scale(raw.x), *seen)]
+            seen = pl_module.views(raw).x.float().chunk(pl_module.objective.views)
+        own, *rows = [drawn(preprocessor, x, raw.mask) for x in (pl_module.augment.scale(raw.x).float(), *seen)]
         sized = [[F.interpolate(one[None], to.shape[1:])[0] for one, to in zip(row, own)] for row in rows]
         trainer.logger.writer.add_image("augmented views", grid([own, *sized]), trainer.global_step)
