@@ -62,44 +62,55 @@ def shared_rows(parts: Mapping[str, Rows], preprocessor: Preprocessor, target: s
             continue
         near = comparison.near(parts[seen].x, [parts[name].x for name in others])
         if near is None:
-            screen.say(
-                f"the {len(parts[seen]):,} rows of {seen} are too many to search for near copies; exact ones are"
-            )
+            screen.say(f"the {len(parts[seen]):,} rows of {seen} are too many to be searched for near copies")
         for name, rows in zip(others, near or [None] * len(others)):
-            theirs, ours = parts[seen], parts[name]
-            exact = np.flatnonzero(np.isin(keys[name], keys[seen]))
-            if len(exact):
-                exact = exact[~comparison.by_chance(theirs.x, _taken(ours.x, exact))]
-            shared = {"rows": len(ours), "exact": len(exact), "near": None if rows is None else 0}
-            others_too = np.setdiff1d(np.array(rows or [], dtype=np.int64), exact)
-            if rows is not None:
-                shared["near"] = len(others_too)
-            if ours.y is not None and theirs.y is not None:
-                same = np.isin(_joint(keys[name][exact], ours.y[exact]), _joint(keys[seen], theirs.y))
-                shared["other_target"] = int((~same).sum())
-            if target == "span":
-                context = np.isin(*(comparison.keys(part.x[["pair"]]) for part in (ours, theirs)))
-                context[exact] = False
-                shared["same_context"] = int(context.sum())
-                others_too = np.union1d(others_too, np.flatnonzero(context))
-            if len(exact) or len(others_too):
-                row = int(exact[0] if len(exact) else others_too[0])
-                shared["first"] = {"row": row + 1, "shown": comparison.shown(ours.x, row)}
-                if len(exact):
-                    equal = int(np.flatnonzero(keys[seen] == keys[name][row])[0])
-                    shared["first"] |= {"equals": equal + 1, "as": comparison.shown(theirs.x, equal)}
+            shared = _compare(comparison, parts[seen], parts[name], (keys[seen], keys[name]), rows, target)
+            if shared is not None:
                 found[f"{seen}/{name}"] = shared
     return found
 
 
-def _taken(x: Any, rows: np.ndarray) -> Any:
-    return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
+def _compare(
+    comparison: Comparison,
+    theirs: Rows,
+    ours: Rows,
+    keys: tuple[np.ndarray, np.ndarray],
+    near: list[int] | None,
+    target: str | None,
+) -> dict[str, Any] | None:
+    """Return what `shared_rows` does, of two parts with their rows' keys and the near rows; None where none is shared."""
+    exact = np.flatnonzero(np.isin(keys[1], keys[0]))
+    others = np.setdiff1d(np.array(near or [], dtype=np.int64), exact)
+    exact, others = (_telling(comparison, theirs.x, ours.x, rows) for rows in (exact, others))
+    shared = {"rows": len(ours), "exact": len(exact), "near": None if near is None else len(others)}
+    equal = np.flatnonzero(np.isin(keys[0], keys[1][exact]))
+    if ours.y is not None and theirs.y is not None:
+        same = np.isin(_joint(keys[1], ours.y, exact), _joint(keys[0], theirs.y, equal))
+        shared["other_target"] = int((~same).sum())
+    if target == "span":
+        context = np.isin(*(comparison.keys(part.x[["pair"]]) for part in (ours, theirs)))
+        context[np.union1d(exact, others)] = False
+        shared["same_context"] = int(context.sum())
+        others = np.union1d(others, np.flatnonzero(context))
+    if not len(exact) + len(others):
+        return None
+    row = int(exact[0] if len(exact) else others[0])
+    first = {"row": row + 1, "shown": comparison.shown(ours.x, row)}
+    if len(exact):
+        other = int(equal[keys[0][equal] == keys[1][row]][0])
+        first |= {"equals": other + 1, "as": comparison.shown(theirs.x, other)}
+    return {**shared, "first": first}
 
 
-def _joint(keys: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return 64 bits for each row and its target (N,)."""
+def _telling(comparison: Comparison, seen: Any, x: Any, rows: np.ndarray) -> np.ndarray:
+    """Return those of some rows of `x`, by number, that do not equal seen ones by chance."""
+    return rows[~comparison.by_chance(seen, Rows(x).take(rows).x)] if len(rows) else rows
+
+
+def _joint(keys: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return 64 bits for each of some rows and its target (N,)."""
     if y.dtype == object:
-        targets = to_keys(hashlib.blake2b(repr(one).encode(), digest_size=8).digest() for one in y)
+        targets = to_keys(hashlib.blake2b(repr(one).encode(), digest_size=8).digest() for one in y[rows])
     else:
-        targets = ArrayRows().keys(y)
-    return keys * FACTOR + targets
+        targets = ArrayRows().keys(y[rows])
+    return keys[rows] * FACTOR + targets

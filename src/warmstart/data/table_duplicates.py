@@ -9,7 +9,7 @@ import pandas as pd
 
 from warmstart.data.readers.columns import to_names, to_numbers
 
-SHOWN = 3  # cells of a row in a message
+SHOWN, LONGEST = 3, 24  # cells of a row in a message, and characters of a cell
 
 
 class TableRows:
@@ -46,8 +46,8 @@ class TableRows:
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
         """Return a row's first cells."""
-        cells = ", ".join(f"{name}={x[name].iloc[row]}" for name in x.columns[:SHOWN])
-        return cells + (", ..." if x.shape[1] > SHOWN else "")
+        cells = [f"{name}={str(x[name].iloc[row])[:LONGEST]}" for name in x.columns[:SHOWN]]
+        return ", ".join([*cells, "..."] if x.shape[1] > SHOWN else cells)
 
     def _cells(self, x: pd.DataFrame) -> Iterator[np.ndarray]:
         """Yield 64 bits for each cell of a column (N,), one column after another."""
