@@ -15,8 +15,8 @@ FIRST = {"row": 7, "equals": 1203, "shown": "a=1, b=2", "as": "a=1, b=2"}
         (
             "train/test",
             {"rows": 1500, "exact": 12, "near": 3, "other_target": 2, "first": FIRST},
-            "12 of 1,500 test rows are also among the training rows (2 with another target) and 3 are nearly; the first "
-            "is test row 7, training row 1,203 (a=1, b=2): scores on them are too good, remove the copies",
+            "12 of 1,500 test rows are also among the training rows (2 with another target) and 3 nearly are; the "
+            "first is test row 7, training row 1,203 (a=1, b=2): scores on them are too good, remove the copies",
         ),
         (
             "train/validation",

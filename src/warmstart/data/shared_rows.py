@@ -78,7 +78,7 @@ def _compare(
     near: list[int] | None,
     target: str | None,
 ) -> dict[str, Any] | None:
-    """Return what `shared_rows` does, of two parts with their rows' keys and the near rows; None where none is shared."""
+    """Return what `shared_rows` does, of two parts with the keys and near ones of their rows; None for none shared."""
     exact = np.flatnonzero(np.isin(keys[1], keys[0]))
     others = np.setdiff1d(np.array(near or [], dtype=np.int64), exact)
     exact, others = (_telling(comparison, theirs.x, ours.x, rows) for rows in (exact, others))

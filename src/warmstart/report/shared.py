@@ -21,7 +21,8 @@ def sentence(pair: str, shared: Mapping[str, Any]) -> str:
         other = f" ({shared['other_target']:,} with another target)" if shared.get("other_target") else ""
         clauses.append(f"{_are(exact)} also among the {theirs} rows{other}")
     if near:
-        clauses.append(f"{_are(near)} nearly" + ("" if exact else f" among the {theirs} rows"))
+        nearly = f"{near:,} nearly {'is' if near == 1 else 'are'}"
+        clauses.append(nearly if exact else f"{_are(near)} nearly among the {theirs} rows")
     if context:
         verb = "shares" if context == 1 else "share"
         clauses.append(f"{context:,} {verb} only {'its' if context == 1 else 'their'} context with {theirs} rows")
