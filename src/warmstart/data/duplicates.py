@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 CHUNK = 2**24  # float32 values held at once: 64 MiB
 DIRECTIONS = 64
 CANDIDATES = 8
+FEWEST_FEATURES = 30  # rows of fewer are near each other by chance
+MOST_VALUES, MOST_PAIRS = 2**29, 2**31  # of seen rows, and of seen and held-out rows, that are searched for near ones
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,43 @@ def find_duplicates(generic: Tensor, test: Tensor, tolerance: float = 0.1) -> Ov
     known = set(_digests(generic))
     exact = [row for row, digest in enumerate(_digests(test)) if digest in known]
     comparable = generic.is_floating_point() or generic.dtype == torch.uint8
-    near = _near(generic, test, tolerance) if comparable else []
+    near = _near(generic, [test], tolerance)[0] if comparable else []
     return Overlap(exact, sorted(set(near) - set(exact)))
+
+
+class ArrayRows:
+    """Compares rows of arrays (N, ...), images among them."""
+
+    def keys(self, x: np.ndarray) -> np.ndarray:
+        """Return 64 bits for each row (N,), of all its values."""
+        rows = np.ascontiguousarray(x).reshape(len(x), -1).view(np.uint8) if x.size else np.zeros((len(x), 0), np.uint8)
+        return to_keys(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
+
+    def by_chance(self, seen: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return which rows of `x` (N,) are of one value, such as blank images."""
+        rows = x.reshape(len(x), -1)
+        return (rows == rows[:, :1]).all(1)
+
+    def near(self, seen: np.ndarray, parts: Sequence[np.ndarray], tolerance: float = 0.1) -> list[list[int]] | None:
+        """Return the rows of each part that are near one of `seen`, as `find_duplicates` has it.
+
+        Rows of few features are never near, and None is returned where the search would take too long.
+        """
+        if not seen.size or seen[0].size < FEWEST_FEATURES or (seen.dtype.kind != "f" and seen.dtype != np.uint8):
+            return [[] for _ in parts]
+        if seen.size > MOST_VALUES or len(seen) * sum(map(len, parts)) > MOST_PAIRS:
+            return None
+        rows, *others = (torch.from_numpy(np.ascontiguousarray(x)).flatten(1) for x in (seen, *parts))
+        return _near(rows, others, tolerance)
+
+    def shown(self, x: np.ndarray, row: int) -> str:
+        """Return nothing: a row of an array has no name."""
+        return ""
+
+
+def to_keys(digests: Iterator[bytes]) -> np.ndarray:
+    """Return digests of 8 bytes as numbers (N,)."""
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def _digests(rows: Tensor) -> Iterator[bytes]:
@@ -63,8 +101,8 @@ def _digests(rows: Tensor) -> Iterator[bytes]:
     return (hashlib.blake2b(row, digest_size=16).digest() for row in values)
 
 
-def _near(generic: Tensor, test: Tensor, tolerance: float) -> list[int]:
-    """Numbers of the rows (M, F) that are near one of the rows (N, F).
+def _near(generic: Tensor, tests: Sequence[Tensor], tolerance: float) -> list[list[int]]:
+    """Numbers of the rows of each test part (M, F) that are near one of the rows (N, F).
 
     An orthogonal projection never lengthens a difference: rows that are further apart than the tolerance in a few
     main directions need no second look, and none that is near is lost. The others are compared in full.
@@ -75,7 +113,7 @@ def _near(generic: Tensor, test: Tensor, tolerance: float) -> list[int]:
     deviation, center = map(torch.cat, zip(*moments))
     varying = deviation > 0
     if not varying.any():
-        return []
+        return [[] for _ in tests]
     floor = deviation[varying].median() / 2
     weight = varying / deviation.clamp(min=floor) / varying.sum().sqrt()
 
@@ -87,20 +125,24 @@ def _near(generic: Tensor, test: Tensor, tolerance: float) -> list[int]:
     basis = _main_directions(scale(generic[:: -(-count // held)]))
     low = torch.cat([scale(part) @ basis for part in generic.split(held)])
     lengths = low.square().sum(1)
-    found, start = [], 0
-    for rows in test.split(max(1, CHUNK // max(count, features))):
-        full = scale(rows)
-        own = full @ basis
-        length = own.square().sum(1)
-        squared = torch.addmm(lengths, own, low.T, alpha=-2)  # less `length`, the same for all generic rows
-        limit = tolerance**2 - length + 1e-5 * (tolerance**2 + length)  # the last for rounding
-        promising = (squared.amin(1) <= limit).nonzero().flatten()
-        others = squared[promising].topk(min(CANDIDATES, count), largest=False).indices
-        distance = [(full[promising] - scale(generic[other])).square().sum(1).sqrt() for other in others.T]
-        is_near = torch.stack(distance).amin(0) <= tolerance
-        found += (promising[is_near] + start).tolist()
-        start += len(rows)
-    return found
+
+    def search(test: Tensor) -> list[int]:
+        found, start = [], 0
+        for rows in test.split(max(1, CHUNK // max(count, features))):
+            full = scale(rows)
+            own = full @ basis
+            length = own.square().sum(1)
+            squared = torch.addmm(lengths, own, low.T, alpha=-2)  # less `length`, the same for all generic rows
+            limit = tolerance**2 - length + 1e-5 * (tolerance**2 + length)  # the last for rounding
+            promising = (squared.amin(1) <= limit).nonzero().flatten()
+            others = squared[promising].topk(min(CANDIDATES, count), largest=False).indices
+            distance = [(full[promising] - scale(generic[other])).square().sum(1).sqrt() for other in others.T]
+            is_near = torch.stack(distance).amin(0) <= tolerance
+            found += (promising[is_near] + start).tolist()
+            start += len(rows)
+        return found
+
+    return [search(test) for test in tests]
 
 
 def _main_directions(points: Tensor) -> Tensor:

@@ -98,6 +98,7 @@ class MemoryDataModule(pl.LightningDataModule):
         chosen |= {f"test_{name}": (rows, is_alike) for name, rows in splits.shifts.items()}
         for name, (rows, is_shared) in chosen.items():
             self.parts[name] = like.parts[name] if is_shared else self.encode(rows)
+        self.given = {name: rows for name, (rows, _) in chosen.items()}  # raw, to be searched for copies
         train, held_out = self.parts["train"][0], self.parts["validation"][0]
         center, spread = moments(training.y) if self.target == "value" else ((), ())
         self.train_loader = GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)

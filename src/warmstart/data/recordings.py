@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,32 @@ import numpy as np
 import pandas as pd
 
 from warmstart.contracts import Inputs, UserError
-from warmstart.data.duplicates import Overlap
+from warmstart.data.duplicates import Overlap, to_keys
 from warmstart.data.folder_files import files_below
 from warmstart.data.manifest import PIECE, read_manifest
 from warmstart.data.ragged import Ragged
 from warmstart.data.readers.table import Dialect, is_table
 from warmstart.data.sounds import SUFFIXES, read_sounds, resampled
+
+
+class RecordingRows:
+    """Compares recordings sample by sample."""
+
+    def keys(self, x: pd.DataFrame) -> np.ndarray:
+        """Return 64 bits for each recording (N,)."""
+        return to_keys(hashlib.blake2b(values.tobytes(), digest_size=8).digest() for values in x["audio"])
+
+    def by_chance(self, seen: pd.DataFrame, x: pd.DataFrame) -> np.ndarray:
+        """Return False for each recording (N,): noise is in all of them."""
+        return np.zeros(len(x), dtype=bool)
+
+    def near(self, seen: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> list[list[int]]:
+        """Return nothing: recordings are compared exactly."""
+        return [[] for _ in parts]
+
+    def shown(self, x: pd.DataFrame, row: int) -> str:
+        """Return a recording's file."""
+        return str(x["file"].iloc[row])
 
 
 class TakesRecordings:
@@ -45,6 +67,8 @@ class TakesRecordings:
     def table_state(self) -> dict[str, Any]:
         """Return what of the state is about tables, as plain JSON; nothing where recordings came in none."""
         return {} if self.column is None else {"column": self.column, "dialect": self.dialect.state()}
+
+    comparison = RecordingRows
 
     def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
         """Test rows whose waveform is that of a generic row, sample by sample."""

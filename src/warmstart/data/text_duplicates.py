@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 
 from warmstart.data.duplicates import Overlap
 
 RUN = 8  # words in a row that mark copied text
 SHORTEST = 5  # words of a row that can be found as a whole; fewer are in any large text
 SHARE = 0.5
-CHUNK = 2**21  # characters of generic text looked at at once
+CHUNK = 2**19  # words of generic text in memory at once
+SHOWN = 40  # characters of a text in a message
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")  # a Chinese character is a word
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -33,7 +36,11 @@ def find_shared_text(generic: Iterable[str], test: Iterable[str]) -> Overlap:
         generic: rows to train on.
         test: rows of the task's test split.
     """
-    rows = [words(text) for text in test]
+    return find_shared_words(map(words, generic), [words(text) for text in test])
+
+
+def find_shared_words(generic: Iterable[list[str]], rows: list[list[str]]) -> Overlap:
+    """Return what `find_shared_text` does, of texts that are split into words."""
     unseen = {" ".join(row) for row in rows} - {""}
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     sizes = np.where(lengths < SHORTEST, 0, np.minimum(lengths, RUN))
@@ -63,12 +70,12 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.casefold())
 
 
-def chunks(texts: Iterable[str]) -> Iterator[list[list[str]]]:
-    """The words of each text, some texts at a time."""
+def chunks(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
+    """The words of some texts at a time."""
     chunk, size = [], 0
-    for text in texts:
-        chunk.append(words(text))
-        size += len(text)
+    for row in rows:
+        chunk.append(row)
+        size += len(row)
         if size >= CHUNK:
             yield chunk
             chunk, size = [], 0
@@ -92,3 +99,52 @@ def run_hashes(hashes: np.ndarray, owner: np.ndarray, size: int) -> tuple[np.nda
     first, last = owner[:count], owner[size - 1 :]
     inside = (first == last) & (first >= 0)
     return values[inside], first[inside]
+
+
+class TextRows:
+    """Compares rows of tables with a column `text`, and `pair` where a second text belongs to it."""
+
+    def keys(self, x: pd.DataFrame) -> np.ndarray:
+        """Return 64 bits for each row (N,), of the words of all its texts; they are the same within this process."""
+        rows = ("\n".join(map(" ".join, row)) for row in zip(*(map(words, texts(x[name])) for name in x)))
+        return np.fromiter(map(hash, rows), dtype=np.int64, count=len(x)).view(np.uint64)
+
+    def by_chance(self, seen: pd.DataFrame, x: pd.DataFrame) -> np.ndarray:
+        """Return which rows of `x` (N,) have fewer than 5 words in all."""
+        counts = np.zeros(len(x), dtype=np.int64)
+        for name in x:
+            counts += np.fromiter((len(words(text)) for text in texts(x[name])), dtype=np.int64, count=len(x))
+        return counts < SHORTEST
+
+    def near(self, seen: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> list[list[int]]:
+        """Return the rows of each part whose text is in large part in `seen`, as `find_shared_text` has it.
+
+        Of a row with two texts, one must be that of a seen row and the other nearly so.
+        """
+        held = pd.concat(parts, ignore_index=True)
+        found: set[int] = set()
+        for name in seen:
+            overlap = find_shared_words(marked(seen, name), list(marked(held, name)))
+            found.update(overlap.near)
+        ends = np.cumsum([0, *map(len, parts)])
+        numbers = np.array(sorted(found), dtype=np.int64)
+        return [(numbers[(numbers >= a) & (numbers < b)] - a).tolist() for a, b in itertools.pairwise(ends)]
+
+    def shown(self, x: pd.DataFrame, row: int) -> str:
+        """Return the beginning of a row's text."""
+        text = " ".join(next(texts(x["text"].iloc[[row]])).split())
+        return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def texts(column: pd.Series) -> Iterator[str]:
+    """Yield each text of a column; the words of one that comes in words are joined."""
+    return (cell if isinstance(cell, str) else " ".join(cell) for cell in column)
+
+
+def marked(x: pd.DataFrame, name: str) -> Iterator[list[str]]:
+    """Yield the words of each text of a column, marked by the row's other text, so that they equal no other row's."""
+    others = [other for other in x if other != name]
+    if not others:
+        return map(words, texts(x[name]))
+    marks = TextRows().keys(x[others])
+    return ([f"{mark:x} {word}" for word in words(text)] for mark, text in zip(marks.tolist(), texts(x[name])))

@@ -53,7 +53,7 @@ class Vectors:
             labels = tuple(f"class {index}" for index in range(self.classes))
         else:
             y = h @ own.standard_normal((self.directions, self.values)) / np.sqrt(self.directions)
-            y = y + self.noise * own.standard_normal(y.shape)
+            y = (y + self.noise * own.standard_normal(y.shape)).astype(np.float32)
             labels = tuple(f"value {index}" for index in range(self.values))
         a, b = int(0.7 * self.rows), int(0.85 * self.rows)
         parts = (Rows(x[part], y[part]) for part in (slice(0, a), slice(a, b), slice(b, None)))

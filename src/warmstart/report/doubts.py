@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from warmstart.report.runs import Run, Transfer
+from warmstart.report.shared import sentence
 from warmstart.report.verdicts import comparisons, labels_text
 
 
@@ -68,9 +69,10 @@ def warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
 
 
 def overlap_warnings(transfer: Transfer) -> list[str]:
-    """Test rows that the pretraining has seen."""
+    """Test rows that every run has trained on, or that the pretraining has seen."""
+    own = (transfer.record.get("data") or {}).get("overlap") or {}
+    found = [sentence(pair, shared) for pair, shared in own.items() if pair == "train/test"]
     overlap = transfer.record.get("overlap") or {}
-    found = []
     for kind, word in (("exact", "are"), ("near", "nearly are")):
         rows = overlap.get(kind) or []
         if rows:

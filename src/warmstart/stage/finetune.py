@@ -24,6 +24,7 @@ from warmstart.run.scores import save_scores
 from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
 from warmstart.stage.forgetting import forgetting, remember
+from warmstart.stage.leakage import note_shared_rows
 from warmstart.stage.learned import digests, settle
 from warmstart.stage.measure import measure
 from warmstart.stage.race import run_first
@@ -58,6 +59,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     start = pooled_features(module, rows) if lineage["transfer"] else None
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
+    note_shared_rows(run, data, ["train", "validation", *(data.test_parts if config.test else ())])
     run.update(**lineage)
     if len(chain := ancestry(lineage["parent"])) > 1:
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,13 +13,32 @@ from yaml import YAMLError
 
 from warmstart import screen
 from warmstart.contracts import Splits, UserError
-from warmstart.data.duplicates import find_duplicates
+from warmstart.data.duplicates import FEWEST_FEATURES, find_duplicates
+from warmstart.data.memory import MemoryDataModule
 from warmstart.data.module import GenericDataModule
+from warmstart.data.shared_rows import shared_rows
+from warmstart.report.shared import sentences
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import home_of
 from warmstart.stage.parts import sources_of
 
-FEWEST_FEATURES = 30  # rows of fewer are near each other by chance
+
+def note_shared_rows(run: RunFolder, data: MemoryDataModule, names: Sequence[str]) -> None:
+    """Print and record which of a run's rows stand in two of the named parts.
+
+    Runs of a sweep or a transfer are left out: these look once, at the data that all their runs have.
+    """
+    if run.record.get("sweep") is not None:
+        return
+    overlap = shared_rows({name: data.given[name] for name in names}, data.preprocessor, data.target)
+    warn_of_shared_rows(overlap)
+    run.note(data={**run.record["data"], "overlap": overlap})
+
+
+def warn_of_shared_rows(overlap: dict[str, dict[str, Any]]) -> None:
+    """Print a warning for each two parts that share rows."""
+    for line in sentences(overlap):
+        screen.say(f"warning: {line}", style="yellow")
 
 
 def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
+from warmstart.stage.leakage import note_shared_rows
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
 from warmstart.stage.train import note_data, resumable, runs_folder, show, training
 from warmstart.trainer.build import check_interval
@@ -45,6 +46,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     check_interval(config.trainer, len(data.train_loader))
     run = opened or resumed or RunFolder.create(config, runs_folder(config))
     note_data(run, config, data)
+    note_shared_rows(run, data, ["train", "validation"])
     run.update(**lineage)
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     model = (module.backbone, module.objective, data.spec, data.preprocessor)

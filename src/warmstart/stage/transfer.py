@@ -16,6 +16,7 @@ from warmstart import screen
 from warmstart.contracts import Unmet, UserError
 from warmstart.data.encoding import PLACES
 from warmstart.data.module import GenericDataModule
+from warmstart.data.shared_rows import parts_of, shared_rows
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
@@ -34,7 +35,7 @@ from warmstart.stage.arms import (
 )
 from warmstart.stage.fit import check_fit
 from warmstart.stage.given_start import with_start
-from warmstart.stage.leakage import find_overlap
+from warmstart.stage.leakage import find_overlap, warn_of_shared_rows
 from warmstart.stage.start import find_start, given_preprocessor
 from warmstart.stage.strategies import with_strategies
 from warmstart.stage.train import runs_folder
@@ -161,8 +162,8 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
     """Refuse what some arm could not do, before the pretraining is paid for.
 
     Returns:
-        For the record: sizes that budgets are computed from, and rows that the generic data shares with the test split,
-        None where there is no pretraining.
+        For the record: sizes that budgets are computed from, rows that the generic data shares with the test split,
+        None where there is no pretraining, and those that the task's own parts share.
 
     Raises:
         UserError: an arm, a budget or a part does not fit.
@@ -179,14 +180,18 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         against = config.arm[arm].get("against")
         if against is not None and against not in config.arm:
             raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")
-    splits = parts.build_source(config).load(parts.get_object(config.objective._target_).target)
+    source, target = parts.build_source(config), parts.get_object(config.objective._target_).target
+    splits = source.load(target)
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
+    shared = shared_rows(parts_of(splits), source.preprocessor(), target)
+    warn_of_shared_rows(shared)
     if not has_pretraining(config):
-        return {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None}
+        return {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, "data": {"overlap": shared}}
     start, _ = find_start(config.pretrain)
     generic = parts.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     overlap = {**find_overlap(generic, splits), "generic": parts.short_name(config.pretrain.data)}
-    return {"sizes": {"labelled": labelled, "examples": examples_of(config, generic)}, "overlap": overlap}
+    sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
+    return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}}
 
 
 def check_settings(config: DictConfig) -> None:

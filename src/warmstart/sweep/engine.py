@@ -120,13 +120,15 @@ def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str]) -> Mani
 
 
 def complain(found: Survey | Crash | Death) -> None:
-    """Raise UserError where the survey found a job that cannot run."""
+    """Raise UserError where the survey found a job that cannot run, and print what rows of the data are shared."""
     if isinstance(found, (Crash, Death)):
         raise UserError(f"trying the jobs failed: {found.reason}; nothing was started")
     if found.trace is not None:
         sys.stderr.write(found.trace)
     if found.problem is not None:
         raise UserError(f"{found.problem}; nothing was started")
+    for line in dict.fromkeys(found.shared):
+        screen.say(f"warning: {line}", style="yellow")
 
 
 def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Manifest:

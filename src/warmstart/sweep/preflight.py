@@ -6,7 +6,7 @@ import importlib
 import tempfile
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart import screen
 from warmstart.check import explain
 from warmstart.contracts import UserError
+from warmstart.report.shared import sentences
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
 from warmstart.sweep.job import job_config
@@ -38,6 +39,7 @@ class Survey:
         kinds: how many kinds of job there are.
         problem: why some job cannot run.
         trace: where in the code, if that was not foreseen.
+        shared: in words, rows that two parts of a data set share.
     """
 
     metric: str | None = None
@@ -45,6 +47,7 @@ class Survey:
     kinds: int = 0
     problem: str | None = None
     trace: str | None = None
+    shared: list[str] = field(default_factory=list)
 
 
 def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
@@ -69,8 +72,12 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
                 if job.config["stage"] == "finetune":
                     importlib.import_module("warmstart.stage.finetune").find_start(job_config(job))
         if one_step:
+            searched: list[Any] = []
             for job in kinds.values():
-                try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"))
+                known = job.config["data"] in searched
+                record = try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"), known)
+                found.shared += [] if known else sentences(record["data"]["overlap"])
+                searched.append(job.config["data"])
     except (UserError, InstantiationException) as error:
         found.problem = f"{explain(error)} (job {job.name})"
     except Exception as error:
@@ -86,14 +93,17 @@ def monitor(config: dict[str, Any], parts: Any) -> tuple[str, str]:
     return parts.get_object(config["objective"]["_target_"]).monitor
 
 
-def try_step(job: Job, one_batch: DictConfig) -> None:
-    """The job under `debug=one_batch`, in a folder that is thrown away.
+def try_step(job: Job, one_batch: DictConfig, known: bool) -> dict[str, Any]:
+    """Run the job under `debug=one_batch`, in a folder that is thrown away, and return its record.
 
-    A job that starts from another one, which has not run yet, starts from scratch here.
+    A job that starts from another one, which has not run yet, starts from scratch here. Where the data is `known`, it
+    is not searched for rows that its parts share.
     """
     changes = {**ONE_STEP, **({"init": "scratch"} if job.needs else {})}
     config = OmegaConf.merge(job.config, one_batch, changes)
     with tempfile.TemporaryDirectory() as folder, screen.quiet():
         trial = job_config(replace(job, config=OmegaConf.to_container(config)))
         run = RunFolder.create(trial, Path(folder), "preflight")
+        run.note(**({"sweep": {"values": {}}} if known else {}))
         importlib.import_module(f"warmstart.stage.{trial.stage}").run(trial, run)
+        return run.record

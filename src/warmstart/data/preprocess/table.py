@@ -14,6 +14,7 @@ from warmstart import screen
 from warmstart.contracts import Inputs, UserError
 from warmstart.data.readers.columns import to_names, to_numbers
 from warmstart.data.readers.table import Dialect, read_table
+from warmstart.data.table_duplicates import TableRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +101,10 @@ class Preprocessor:
     def __call__(self, x: Tensor) -> Tensor:
         """Unchanged: encoding has scaled everything."""
         return x
+
+    def comparison(self) -> TableRows:
+        """Return how rows of two parts are compared: by the fitted columns, if there are any yet."""
+        return TableRows(self.categorical, None if self.columns is None else self.names)
 
     def read(self, path: str) -> Inputs:
         """Read a table that has the fitted columns; others are ignored."""

@@ -23,7 +23,7 @@ from warmstart.data.ragged import Ragged
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.table import Dialect, read_table
-from warmstart.data.text_duplicates import find_shared_text
+from warmstart.data.text_duplicates import TextRows, find_shared_text
 from warmstart.data.xquad import read_squad
 
 CHUNK = 2_000  # rows tokenised at a time
@@ -182,6 +182,10 @@ class Preprocessor:
         found = [find_shared_text(self._texts(generic), self._texts(test[[name]])) for name in test]
         exact = set().union(*(part.exact for part in found))
         return Overlap(sorted(exact), sorted(set().union(*(part.near for part in found)) - exact))
+
+    def comparison(self) -> TextRows:
+        """Return how rows of two parts are compared."""
+        return TextRows()
 
     def decode(self, numbers: Sequence[int]) -> str:
         """Text, special tokens left out."""
