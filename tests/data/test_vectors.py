@@ -39,7 +39,7 @@ def test_shared_sets_are_drawn_as_ever():
     x = own.standard_normal((10_000, 100)).astype(np.float32)
     h = np.tanh(x @ directions(source))
     y = h @ own.standard_normal((8, 16)) / np.sqrt(8)
-    y = y + 0.1 * own.standard_normal(y.shape)
+    y = (y + 0.1 * own.standard_normal(y.shape)).astype(np.float32)
     generic = arrays(source.load("value"))
     assert np.array_equal(np.concatenate(generic[0::2]), x)
     assert np.array_equal(np.concatenate(generic[1::2]), y)
