@@ -232,7 +232,7 @@ def test_texts_are_equal_by_their_words_and_short_ones_by_chance(tmp_path: Path)
     source.root = str(tmp_path / "again")
     shared = found_in(source, "category")["train/test"]
     assert [shared[name] for name in ("exact", "near", "other_target")] == [1, 1, 1]
-    assert shared["first"]["row"], shared["first"]["equals"] == (3, 14)
+    assert (shared["first"]["row"], shared["first"]["equals"]) == (3, 14)
     assert shared["first"]["shown"] == test.text[2][:37] + "..."
 
 
