@@ -210,15 +210,15 @@ def test_shares_of_the_rows_are_budgets_too(cli):
 
 
 @pytest.mark.parametrize(
-    "experiment", ["digits", "vectors", "transfer_conflict", "cifar10", "table", "images", "sst2", "text"]
+    "experiment", ["digits", "vectors", "transfer_conflict", "cifar10", "table", "images", "sst2", "text", "recordings"]
 )
 def test_pretraining_and_finetuning_split_the_data_alike_whatever_is_overridden(experiment: str, composed):
-    needs = {"table": ["data.root=x", "data.target=y"], "images": ["data.root=x"]}
+    needs = {"table": ["data.root=x", "data.target=y"], "images": ["data.root=x"], "recordings": ["data.root=x"]}
     needs["text"] = ["data.root=x", "data.text=x", "data.target=y"]
     needs = needs.get(experiment, [])
     config = composed("stage=transfer", f"experiment={experiment}", *needs)
     tied = OmegaConf.to_container(config)["pretrain"]
-    own = {"batch_size", "augment", "pack", "separate", "tokenizer", "_target_"}
+    own = {"batch_size", "augment", "pack", "separate", "tokenizer", "frames", "_target_"}
     is_same = tied["data"]["_target_"] == config.data._target_
     for key, value in tied["data"].items() if is_same else ():
         assert key in own or value == f"${{data.{key}}}", key

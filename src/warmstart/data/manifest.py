@@ -15,6 +15,7 @@ from warmstart.data.sounds import WHOLE, Piece, inside, read_sounds
 
 COLUMNS = ("audio", "audio_filepath", "path", "file")  # where sounds are looked for, in this order
 PIECE = ("offset", "duration")  # columns of seconds, which say what is read of a recording
+OTHER_PIECE = ("start", "end", "start_time", "end_time", "begin")  # which may be seconds, samples or words
 SHOWN = 5
 
 
@@ -66,6 +67,9 @@ def pieces_of(frame: pd.DataFrame, where: str) -> list[Piece] | None:
     Raises:
         UserError: one is no number, an offset is below 0, or a duration not above it; the row is named.
     """
+    if other := [name for name in OTHER_PIECE if name in frame]:
+        advice = "where these are seconds, call them offset and duration (from the offset on)"
+        screen.say(f"warning: {where}: the columns {', '.join(other)} are not read: {advice}", style="yellow")
     if not any(name in frame and frame[name].notna().any() for name in PIECE):
         return None
     offset, duration = (

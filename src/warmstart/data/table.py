@@ -100,7 +100,7 @@ class Table:
         if features.shape[1] == 0:
             raise UserError(f"{where} has no feature column left beside the target and data.ignore")
         try:
-            Preprocessor(self.categorical, self.missing).fit(features)
+            Preprocessor(self.categorical, self.missing).check(features)
         except UserError as error:
             raise UserError(str(error).replace("table,", f"{where},", 1)) from error
 

@@ -49,25 +49,28 @@ class Preprocessor:
 
     def fit(self, x: pd.DataFrame) -> None:
         """Learn fill values, means, standard deviations and category names, column by column."""
-        self.columns = []
-        for name in x:
-            if name in self.categorical:
-                names = set(to_names(x[name], "table"))
-                values = [*sorted(names - {None}), *({None} & names)]
-                self.columns.append({"name": str(name), "values": values})
-            else:
-                values = self._numbers(x[name])[:, None]
-                strategy = self.missing if self.missing != "error" else "mean"
-                imputer = SimpleImputer(strategy=strategy, keep_empty_features=True).fit(values)
-                scaler = StandardScaler().fit(imputer.transform(values))
-                self.columns.append(
-                    {
-                        "name": str(name),
-                        "fill": float(imputer.statistics_[0]),
-                        "mean": float(scaler.mean_[0]),
-                        "std": float(scaler.scale_[0]),
-                    }
-                )
+        categories, numbers = self.check(x)
+        fitted: dict[str, dict[str, Any]] = {}
+        for name, cells in categories.items():
+            different = set(cells)
+            fitted[name] = {"values": [*sorted(different - {None}), *({None} & different)]}
+        if numbers:
+            values = np.stack([*numbers.values()], axis=1)
+            strategy = self.missing if self.missing != "error" else "mean"
+            imputer = SimpleImputer(strategy=strategy, keep_empty_features=True).fit(values)
+            scaler = StandardScaler().fit(imputer.transform(values))
+            for name, *moments in zip(numbers, imputer.statistics_, scaler.mean_, scaler.scale_):
+                fitted[name] = dict(zip(("fill", "mean", "std"), map(float, moments)))
+        self.columns = [{"name": name, **fitted[name]} for name in map(str, x)]
+
+    def check(self, x: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the names and the numbers in each column (N,), by what the columns are.
+
+        Raises:
+            UserError: a cell holds what it must not; its row and column are named.
+        """
+        categories = {str(name): to_names(x[name], "table") for name in x if name in self.categorical}
+        return categories, {str(name): self._numbers(x[name]) for name in x if name not in self.categorical}
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """Return this preprocessor for tables that are written as those of another one."""
