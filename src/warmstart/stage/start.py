@@ -132,10 +132,15 @@ def check_backbone(saved: SavedModel, config: DictConfig) -> None:
         )
     here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
     there = _flat(saved.card["backbone"])
-    differing = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
+    differing = [key for key in sorted({*here, *there}) if not _is_same(here.get(key), there.get(key))]
     if differing:
         what = "; ".join(f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3])
         raise UserError(f"the backbone of {saved.name} is not this one: {what}")
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; a number that is none (NaN) equals itself."""
+    return one == other or repr(one) == repr(other)
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import UserError, Vocabulary
-from warmstart.data import cache, spans, tagging, tokenizing
+from warmstart.data import cache, spans, tagging, tokenizer_files, tokenizing
 from warmstart.data.duplicates import Overlap
 from warmstart.data.ragged import Ragged
 from warmstart.data.text_duplicates import find_shared_text
@@ -25,7 +25,7 @@ from warmstart.data.xquad import read_squad
 
 CHUNK = 2_000  # rows tokenised at a time
 TOO_LONG = ("truncate", "error")
-PARTS = ("values", "starts", "whole", "bytes")
+PARTS = ("values", "starts", "whole", "bytes", "types")
 
 
 class Preprocessor:
@@ -40,6 +40,8 @@ class Preprocessor:
         columns: what `text` and `pair` are called in the user's files.
         tokenizer: the fitted state, as the JSON of the `tokenizers` library.
         roles: the tokens that stand for padding, unknown, begin, end and mask.
+        types: examples have the token types that the tokenizer gives.
+        files: those of a tokenizer that was not trained here, by name.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class Preprocessor:
         columns: Sequence[str] = ("text",),
         tokenizer: str | None = None,
         roles: dict[str, str | None] | None = None,
+        types: bool = True,
+        files: dict[str, str] | None = None,
     ):
         if too_long not in TOO_LONG:
             raise UserError(f"data.tokenizer.too_long={too_long}: give {' or '.join(TOO_LONG)}")
@@ -64,16 +68,18 @@ class Preprocessor:
         self.context, self.stride, self.too_long = context, stride, too_long
         self.columns = list(columns)
         self.tokenizer, self.roles = tokenizer, dict(roles or tokenizing.ROLES)
+        self.types, self.files = types, files
 
     def fit(self, x: pd.DataFrame) -> None:
         """Train the tokenizer."""
-        self.tokenizer = tokenizing.trained(self.model, self.size, lambda: self._texts(x))
+        self.tokenizer, self.types = tokenizing.trained(self.model, self.size, lambda: self._texts(x)), False
         self.__dict__.pop("cutter", None)
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """This tokenizer under the settings that say how another one's examples are cut."""
-        settings = {name: getattr(own, name) for name in ("context", "stride", "too_long", "columns")}
-        return Preprocessor(self.model, self.size, tokenizer=self.tokenizer, roles=self.roles, **settings)
+        names = ("context", "stride", "too_long", "columns")
+        state = self.state() | {name: getattr(own, name) for name in names}
+        return Preprocessor(**{name: value for name, value in state.items() if name != "kind"})
 
     @functools.cached_property
     def cutter(self) -> Tokenizer:
@@ -126,11 +132,16 @@ class Preprocessor:
     def _rows(self, x: pd.DataFrame) -> Ragged:
         """Rows of token numbers, from the cache where the same tokenizer cut the same texts before."""
         digests = [cache.texts_digest(self._texts(x[[name]], "\x1f")) for name in x if name in ("text", "pair")]
-        name = cache.key(self.tokenizer, str(self.context) if "pair" in x else "", *digests)
-        values, starts, whole, size = cache.entry(
+        name = cache.key(self.tokenizer, f"types {self.context if 'pair' in x else ''}", *digests)
+        values, starts, whole, size, types = cache.entry(
             "tokens", name, lambda folder: self._cut(x, folder), lambda folder: cache.arrays(folder, PARTS)
         )
-        return Ragged(values, starts, whole, self.vocabulary.padding, self.context, self.suffix, int(size))
+        padding, types = self.vocabulary.padding, self.known_types(types)
+        return Ragged(values, starts, whole, padding, self.context, self.suffix, int(size), types)
+
+    def known_types(self, types: np.ndarray) -> np.ndarray | None:
+        """Token types (V,) as a model is to see them; None where all are 0."""
+        return types if self.types and types.any() else None
 
     def _cut(self, x: pd.DataFrame, folder: Path) -> None:
         """Write all rows' tokens, in the smallest type that holds the vocabulary."""
@@ -142,14 +153,16 @@ class Preprocessor:
             cutter.enable_truncation(self.context, strategy="longest_first")
         words = len(x) > 0 and not isinstance(x["text"].iloc[0], str)
         rows = list(zip(x["text"], x["pair"])) if "pair" in x else list(x["text"])
-        parts, lengths, whole = [], [], []
+        parts, lengths, whole, types = [], [], [], [np.zeros(0, np.uint8)]
         for start in range(0, len(rows), CHUNK):
             found = cutter.encode_batch_fast(rows[start : start + CHUNK], is_pretokenized=words)
             parts += [np.array(row.ids, dtype=kind) for row in found]
+            types += [np.array(row.type_ids, dtype=np.uint8) for row in found]
             lengths += [len(row.ids) for row in found]
             whole += [sum(len(piece.ids) for piece in (row, *row.overflowing)) for row in found]
         np.save(folder / "values.npy", np.concatenate(parts) if parts else np.zeros(0, kind))
         np.save(folder / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
+        np.save(folder / "types.npy", np.concatenate(types))
         np.save(folder / "whole.npy", np.array(whole, dtype=np.int64))
         np.save(folder / "bytes.npy", sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts(x)))
 
@@ -201,14 +214,16 @@ class Preprocessor:
         return read_table(path, dict(zip(names, self.columns)), squad), None
 
     def export(self, folder: Path) -> None:
-        """Write the tokenizer as transformers reads it."""
-        from transformers import PreTrainedTokenizerFast
+        """Write the tokenizer as transformers reads it, beside a saved model."""
+        tokenizer_files.write(folder, self.tokenizer, self.roles, self.context, self.files)
 
-        names = {"padding": "pad", "unknown": "unk", "begin": "cls", "end": "sep", "mask": "mask"}
-        special = {f"{names[role]}_token": token for role, token in self.roles.items() if token is not None}
-        PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(self.tokenizer), model_max_length=self.context, **special
-        ).save_pretrained(folder)
+    def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
+        """What makes padded inputs of raw rows by the exported files alone, as a user of transformers does."""
+        return tokenizer_files.reader(folder)
+
+    def probes(self) -> pd.DataFrame:
+        """Rows to compare an exported model on: plain ones, and some that hold the tokenizer's special tokens."""
+        return tokenizer_files.probes(self.roles, len(self.columns))
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -222,6 +237,8 @@ class Preprocessor:
             "columns": self.columns,
             "tokenizer": self.tokenizer,
             "roles": self.roles,
+            "types": self.types,
+            **({"files": self.files} if self.files else {}),
         }
 
     def _is_unknown(self, number: int) -> bool:
