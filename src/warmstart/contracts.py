@@ -38,7 +38,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens by number, or None: `special` are no data, `joined` continue a word; with `only_pads`, padding is in no text."""
+    """Tokens by number, or None: `special` are no data, `joined` continue words; `only_pads`: padding is no text."""
 
     size: int
     padding: int

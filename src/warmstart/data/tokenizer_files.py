@@ -123,8 +123,13 @@ def reader(folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
     return made
 
 
-def probes(roles: dict[str, str | None], columns: int) -> pd.DataFrame:
-    """Plain texts, and texts that hold and end in each special token; pairs where there are two columns."""
+def probes(roles: dict[str, str | None], columns: int, words: bool = False) -> pd.DataFrame:
+    """Plain texts, and texts that hold and end in each special token; pairs where there are two columns.
+
+    With `words`, texts are lists of plain words.
+    """
+    if words:
+        return pd.DataFrame({"text": [text.split() for text in PLAIN]})
     special = [token for token in dict.fromkeys(roles.values()) if token is not None]
     texts = [*PLAIN, *(f"happy {token}" for token in special), *(f"so {token} happy" for token in special)]
     table = pd.DataFrame({"text": texts})

@@ -77,8 +77,7 @@ class Preprocessor:
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """This tokenizer under the settings that say how another one's examples are cut."""
-        names = ("context", "stride", "too_long", "columns")
-        state = self.state() | {name: getattr(own, name) for name in names}
+        state = {**self.state(), **{name: getattr(own, name) for name in ("context", "stride", "too_long", "columns")}}
         return Preprocessor(**{name: value for name, value in state.items() if name != "kind"})
 
     @functools.cached_property
@@ -98,7 +97,7 @@ class Preprocessor:
     def suffix(self) -> tuple[int, ...]:
         """The special tokens that end an example."""
         found = self.cutter.encode("a")
-        count = next((n for n, special in enumerate(reversed(found.special_tokens_mask)) if not special), 0)
+        count = next((n for n, special in enumerate(found.special_tokens_mask[::-1]) if not special), 0)
         return tuple(found.ids[len(found.ids) - count :])
 
     def encode(self, x: pd.DataFrame) -> Ragged:
@@ -195,7 +194,9 @@ class Preprocessor:
             UserError: it has characters that the tokenizer does not know.
         """
         found = self.cutter.encode(text, add_special_tokens=False)
-        unknown = [text[slice(*place)] for number, place in zip(found.ids, found.offsets) if self._is_unknown(number)]
+        unknown = [
+            text[slice(*place)] for number, place in zip(found.ids, found.offsets) if number == self.vocabulary.unknown
+        ]
         if unknown:
             raise UserError(f"prompt: the model's tokenizer does not know {unknown[0]!r}: leave it out")
         start = self.vocabulary.begin if self.vocabulary.begin is not None else self.vocabulary.end
@@ -221,9 +222,9 @@ class Preprocessor:
         """What makes padded inputs of raw rows by the exported files alone, as a user of transformers does."""
         return tokenizer_files.reader(folder)
 
-    def probes(self) -> pd.DataFrame:
+    def probes(self, target: str | None) -> pd.DataFrame:
         """Rows to compare an exported model on: plain ones, and some that hold the tokenizer's special tokens."""
-        return tokenizer_files.probes(self.roles, len(self.columns))
+        return tokenizer_files.probes(self.roles, len(self.columns), target == "tags")
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -240,9 +241,6 @@ class Preprocessor:
             "types": self.types,
             **({"files": self.files} if self.files else {}),
         }
-
-    def _is_unknown(self, number: int) -> bool:
-        return number == self.vocabulary.unknown
 
     @staticmethod
     def _texts(x: pd.DataFrame, between: str = " ") -> Iterator[str]:
