@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 POOLINGS = ("cls", "mean", "last")
+LOWER = re.compile("BFloat16|Half|dtype|scalar type")  # in the message of a model that mixes precisions
 
 
 class HuggingFace(nn.Module):
@@ -96,7 +98,13 @@ class HuggingFace(nn.Module):
             if not self.keeps_documents_apart:
                 raise UserError(f"a {self.model.config.model_type} cannot keep packed texts apart: data.separate=false")
             settings["attention_mask"] = sight(mask, self.model.config, self.causal)
-        tokens = self.model(input_ids=x, **settings).last_hidden_state
+        try:
+            tokens = self.model(input_ids=x, **settings).last_hidden_state
+        except RuntimeError as error:
+            if not (torch.is_autocast_enabled(x.device.type) and LOWER.search(str(error))):
+                raise
+            kind = self.model.config.model_type
+            raise UserError(f"a {kind} cannot be computed in lower precision: set trainer.precision=null") from error
         valid = None if mask is None else mask > 0
         if self.pooling == "last" and self.vocabulary.only_pads:  # not where a text itself names this token
             valid = (x != self.vocabulary.padding) & (True if valid is None else valid)

@@ -110,7 +110,7 @@ class Trunkless(nn.Module):
         self.has_pooler = pooler is not None
         if self.has_pooler and getattr(trunk, "pooler", None) is None:
             self.pooler = pooler
-        self.activation = getattr(own, "pooler_activation", None)
+        self.activation = getattr(own, "pooler_activation", None) or getattr(own, "activation", None)
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
         """Features (B, T, D) as a trunk would return them."""
@@ -125,7 +125,7 @@ class Trunkless(nn.Module):
         return self
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """(B, T, D) to (B, D); in ALBERT a pooler is a bare linear layer."""
+        """(B, T, D) to (B, D); in ALBERT and BigBird a pooler is a bare linear layer."""
         pooler = self.pooler if "pooler" in self._modules else self.trunk.pooler
         if isinstance(getattr(pooler, "base_layer", pooler), nn.Linear):  # which an adapter may wrap
             return self.activation(pooler(tokens[:, 0]))

@@ -36,10 +36,12 @@ def assembled(
             _set_padding(model, spec.vocabulary, False)
         return model.cpu().eval()
     if not isinstance(head, Head):
-        hint = "finetune with backbone.pooling=cls (encoders) or last (decoders)"
+        hint = (
+            "use backbone.pooling=cls (encoders) or last (decoders), or " if task == "sequence_classification" else ""
+        )
         raise UserError(
-            f"transformers has no {config.model_type} for {task} with a linear head on these features: "
-            + (hint if task == "sequence_classification" else "choose another model")
+            f"transformers has no {config.model_type} for {task} that computes what is done here with the features: "
+            f"{hint}choose another model to export"
         )
     if task not in LANGUAGE:
         config.num_labels = head.outputs

@@ -56,7 +56,7 @@ def write(
     if not files:
         changes |= {"tokenizer_class": "PreTrainedTokenizerFast", **special}
     tokenizer = Tokenizer.from_str(serial)
-    if (number := card.get("pad_token_id")) is not None and tokenizer.id_to_token(number) != special.get("pad_token"):
+    if (number := card.get("pad_token_id")) is not None:
         changes["pad_token"] = tokenizer.id_to_token(number) or new_token(tokenizer)
     for name in (SETTINGS, SPECIAL):
         if name == SETTINGS or (folder / name).exists():
