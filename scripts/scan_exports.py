@@ -61,7 +61,7 @@ DECODERS = (
 )
 IMAGES = (
     *("beit", "bit", "clip", "convnext", "convnextv2", "cvt", "data2vec-vision", "deit", "dinov2", "efficientnet"),
-    *("dinov2_with_registers", "focalnet", "hiera", "ijepa", "imagegpt", "levit", "mobilenet_v1", "mobilenet_v2"),
+    *("dinov2_with_registers", "focalnet", "hiera", "ijepa", "imagegpt", "mobilenet_v1", "mobilenet_v2"),
     *("mobilevit", "poolformer", "pvt", "pvt_v2", "regnet", "resnet", "segformer", "siglip", "swiftformer", "swin"),
     *("swinv2", "vit", "vit_msn"),
 )
@@ -97,10 +97,46 @@ SOUND = {
     "vocab_size": 30,
     "feat_extract_norm": "layer",
 }
+FOURS = {"num_attention_heads": [1] * 4, "hidden_sizes": [8] * 4, "depths": [1] * 4, "patch_size": 4}
 ABSENT = object()  # a setting that is left to the configuration's default
 OWN: dict[str, dict[str, Any]] = {
+    "convnext": {**STAGES, "patch_size": 4},
+    "convnextv2": {**STAGES, "patch_size": 4},
+    "cvt": {
+        "embed_dim": [8, 8, 8],
+        "num_heads": [1, 1, 1],
+        "depth": [1, 1, 1],
+        "patch_size": ABSENT,
+        "drop_path_rate": [0.0] * 3,
+    },
+    "hiera": {"image_size": [32, 32], "num_heads": ABSENT, "embed_dim": 8, "patch_size": ABSENT},
+    "pvt": FOURS,
+    "pvt_v2": {**FOURS, "image_size": 32},
+    "segformer": FOURS,
+    "swin": {
+        "num_attention_heads": ABSENT,
+        "num_heads": [1, 2],
+        "embed_dim": 8,
+        "depths": [1, 1],
+        "window_size": 2,
+        "patch_size": 4,
+    },
+    "swinv2": {
+        "num_attention_heads": ABSENT,
+        "num_heads": [1, 2],
+        "embed_dim": 8,
+        "depths": [1, 1],
+        "window_size": 2,
+        "patch_size": 4,
+    },
+    "whisper": {"vocab_size": ABSENT},
+    "xlstm": {"v_head_dim": ABSENT, "qk_head_dim": ABSENT, "head_dim": ABSENT},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid"], "layer_types": ABSENT},
     "deepseek_v2": {"num_key_value_heads": 4, "head_dim": ABSENT, "n_group": 1, "topk_group": 1},
     "deepseek_v3": {"num_key_value_heads": 4, "head_dim": ABSENT, "n_group": 1, "topk_group": 1},
+    "efficientnet": {"hidden_dim": ABSENT},
+    "resnet": {**STAGES, "embedding_size": 8, "layer_type": "basic"},
+    "regnet": {**STAGES, "embedding_size": 8, "layer_type": "x", "groups_width": 4},
     "falcon": {"head_dim": ABSENT},
     "funnel": {"num_hidden_layers": ABSENT, "block_sizes": [1, 1]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -113,6 +149,13 @@ OWN: dict[str, dict[str, Any]] = {
     "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "local"], "local_attn_chunk_length": 8},
     "xmod": {"default_language": "en_XX"},
 }
+
+
+HINTS = (  # of refusals, which are followed once
+    ("trainer.precision=null",),
+    ("backbone=huggingface_images", "backbone.pooling=mean"),
+    ("backbone=huggingface_images", "backbone.pooling=pooler"),
+)
 
 
 @dataclass
@@ -176,16 +219,17 @@ def make_model(kind: str, name: str, folder: Path) -> None:
     """Save a tiny random model, with weights large enough that its answers differ, and what it needs beside it."""
     torch.manual_seed(0)
     config = transformers.CONFIG_MAPPING[name](**settings(kind, name))
+    config.architectures = config.architectures or []
     model = transformers.AutoModel.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim > 1:
+            if parameter.ndim > 1 and kind != "images":
                 parameter.normal_(std=0.2)
     model.save_pretrained(folder)
     if kind in ("encoder", "decoder"):
         text_tokenizer(kind).save_pretrained(folder)
         takes = inspect.signature(model.forward).parameters
-        if kind == "encoder" and "token_type_ids" in takes:
+        if kind == "encoder" and "token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1:
             path = folder / "tokenizer_config.json"
             names = ["input_ids", "token_type_ids", "attention_mask"]
             path.write_text(json.dumps({**json.loads(path.read_text()), "model_input_names": names}))
@@ -205,7 +249,7 @@ def make_data(kind: str, folder: Path) -> tuple[str, ...]:
         lines = "".join(f"{text}\t{label}\n" for text, label in rows())
         (folder / "rows.tsv").write_text(f"text\tlabel\n{lines}")
         return "experiment=text", f"data.root={folder / 'rows.tsv'}", "data.text=text", "data.target=label"
-    for number in range(24):
+    for number in range(16):
         label = ("good", "bad")[number % 2]
         (folder / label).mkdir(exist_ok=True)
         if kind == "images":
@@ -292,7 +336,7 @@ def compared(kind: str, folder: Path, words: tuple[str, ...]) -> float:
         ones[1].write_text(f"{texts[1]}\n")
         answers = asked(outputs, words, inputs)
     else:
-        answers = asked(outputs, words, folder / "data")
+        answers = asked(outputs, words, folder / "data" / "good")
         texts = [contents(kind, answer["file"]) for answer in answers]
         ones = [Path(answer["file"]) for answer in answers[:2]]
     found = [measured(kind, back, answers, texts)]
@@ -305,7 +349,10 @@ def scan(kind: str, name: str, folder: Path, more: tuple[str, ...] = ()) -> Foun
     """Load, finetune one step, export and compare one model type; `more` are words for the finetuning."""
     outputs, back = folder / "outputs", folder / "back"
     if not (folder / "model").exists():
-        make_model(kind, name, folder / "model")
+        try:
+            make_model(kind, name, folder / "model")
+        except Exception as error:  # by transformers, with these sizes
+            return Found(kind, name, "not built", reason=f"{type(error).__name__}: {str(error)[:200]}")
     words = make_data(kind, folder / "data")
     own = (f"output_dir={outputs}", *words[:1])
     limit = ("data.tokenizer.context=32",) if kind in ("encoder", "decoder") else ("trainer.precision=null",)
@@ -317,8 +364,9 @@ def scan(kind: str, name: str, folder: Path, more: tuple[str, ...] = ()) -> Foun
         difference = max(record["difference"], compared(kind, folder, own))
     except UserError as error:
         reason = str(error).replace(str(folder), "")
-        if not more and "trainer.precision=null" in reason:
-            return scan(kind, name, folder, ("trainer.precision=null",))
+        hint = next((words for words in HINTS if " ".join(words) in reason), None)
+        if not more and hint:
+            return scan(kind, name, folder, hint)
         is_clean = not back.exists() and len(reason.splitlines()) == 1
         return Found(kind, name, "refused" if is_clean else "defect", reason=reason)
     except Exception:

@@ -129,7 +129,7 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
     backbone = opened(saved_folder(tmp_path, "vit"), pooling="mean")
     spec = Spec("image", (3, SIZE, SIZE), ("a", "b"))
     with pytest.raises(
-        UserError, match=r"ViTForImageClassification .*pooling=mean does: finetune with backbone\.pooling=cls"
+        UserError, match=r"ViTForImageClassification .*pooling=mean does: finetune with .* backbone\.pooling=cls"
     ):
         backbone.exported("sequence_classification", nn.Linear(16, 2), spec)
     with pytest.raises(UserError, match="objective=classification alone"):
@@ -143,7 +143,12 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
     [
         ("vit", (1, 16, 16), None, r"1 channels and the vit takes 3: .*data\.channels=3"),
         ("vit", (3, 2, 2), None, r"takes no images of 2 x 2 pixels: set data\.size=16"),
-        ("resnet", (3, 16, 16), "cls", r"no position before its patches: set backbone\.pooling=mean"),
+        (
+            "resnet",
+            (3, 16, 16),
+            "cls",
+            r"no position before its patches: set backbone=huggingface_images backbone\.pooling=mean",
+        ),
         ("vit", (3, 16, 16), "last", r"backbone\.pooling=last: give cls, mean, pooler"),
     ],
 )

@@ -175,7 +175,7 @@ def test_a_tied_head_is_not_called_new(cli, table, tmp_path: Path):
     folder = tmp_path / "gpt2"
     make_model("decoder", "gpt2", folder)
     own = (*table, *SHORT[:1], "trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=4")
-    outcome = cli("stage=pretrain", *own, "objective=causal", f"init=hf:{folder}")
+    outcome = cli("stage=pretrain", *own, "objective=causal", "data.pack=32", f"init=hf:{folder}")
     assert outcome.status == 0, outcome.err
     assert "a new one" not in outcome.err
     assert "the head is tied to weights of the backbone" in outcome.err

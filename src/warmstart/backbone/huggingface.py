@@ -90,6 +90,8 @@ class HuggingFace(nn.Module):
         if hidden is not None:
             x = x.masked_fill(hidden, self.vocabulary.mask)
         settings = {}
+        if mask is None and self.needs_mask:
+            mask = torch.ones_like(x, dtype=torch.bool)
         if mask is not None and mask.dtype in (torch.bool, torch.uint8):
             settings["attention_mask"] = (mask > 0).long()
             if mask.dtype == torch.uint8 and self.has_types:
@@ -184,14 +186,16 @@ class HuggingFace(nn.Module):
             UserError: the model does not make a feature of each token of such a batch.
         """
         x = torch.arange(6).reshape(2, 3) % self.target_size
+        x[0, 1] = self.vocabulary.padding
         mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
         kind = self.model.config.model_type
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.random.fork_rng([]):
-                found = self.model(input_ids=x, attention_mask=mask)
-            tokens = found.last_hidden_state
+                tokens = self.model(input_ids=x, attention_mask=mask).last_hidden_state
+            with torch.random.fork_rng([]):
+                bare = self.model(input_ids=x[:1]).last_hidden_state
         except Exception as error:  # of every kind, by architecture
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(f"backbone: a {kind} cannot be run on plain batches of tokens: {reason}") from error
@@ -199,6 +203,7 @@ class HuggingFace(nn.Module):
             self.model.train(was_training)
         if tokens.shape[:2] != x.shape:
             raise UserError(f"backbone: a {kind} makes {tuple(tokens.shape)} of {tuple(x.shape)} tokens: not used")
+        self.needs_mask = not torch.allclose(bare, tokens[:1], atol=1e-4)  # else it guesses one from the tokens
         return tokens.shape[-1]
 
     def _pool(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -75,6 +75,7 @@ def whole(task: str | None, config: PreTrainedConfig) -> PreTrainedModel:
     import transformers
 
     auto = getattr(transformers, "AutoModel" if task is None else CLASSES[task])
+    config.architectures = config.architectures or []  # which is asked where there are several classes
     return auto.from_config(config, trust_remote_code=False)
 
 

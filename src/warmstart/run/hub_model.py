@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from warmstart.contracts import Spec
 from warmstart.run import hub_images, hub_speech
 from warmstart.run.hub import node_of
 from warmstart.run.hub_folder import WEIGHTS, folder_of, shard_names
-from warmstart.run.hub_heads import ctc_head, language_head
+from warmstart.run.hub_heads import ctc_head, language_head, task_head
 from warmstart.run.hub_load import load
 from warmstart.run.hub_tokenizer import tokenizer_of
 from warmstart.run.identity import file_sha256
@@ -37,21 +38,27 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
         for name, value in model.state_dict().items()
         if name not in found["missing_keys"] and (has_pooler or not name.startswith("pooler."))
     }
-    head = {}
+    head, task, labels = {}, None, ()
     if hub_images.describes(architecture):
         preprocessor = hub_images.preprocessor_of(word, folder, architecture)
-        spec = Spec("image", tuple(preprocessor["shape"]))
+        shape = tuple(preprocessor["shape"])
+        task, head, labels = task_head(word, folder, architecture, node["pooling"], shape)
+        spec = Spec("image", shape, labels)
     elif changes:
         preprocessor = hub_speech.preprocessor_of(word, folder, architecture)
-        head, labels = ctc_head(word, folder, architecture)
+        task, head, labels = task_head(word, folder, architecture)
+        if task is None:
+            head, labels = ctc_head(word, folder, architecture)
         spec = Spec("speech", (preprocessor["rate"],), labels)
     else:
-        if found["unexpected_keys"]:
+        task, head, labels = task_head(word, folder, architecture)
+        if task is None and found["unexpected_keys"]:
             head = language_head(word, folder, architecture)
         most = getattr(model.config, "max_position_embeddings", None) or 0
         rows = len(model.get_input_embeddings().weight)
         preprocessor, spec = tokenizer_of(word, folder, architecture, rows, most)
-    card = {"stage": "hf", "backbone": node, "spec": spec_record(spec)}
+        spec = dataclasses.replace(spec, labels=labels)
+    card = {"stage": "hf", "backbone": node, "spec": spec_record(spec), **({"task": task} if task else {})}
     return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
 
 
