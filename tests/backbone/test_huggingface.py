@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -332,3 +333,27 @@ def test_a_real_sentence_encoder_gives_the_features_it_gives_in_transformers():
     hidden = AutoModel.from_pretrained(minilm()).eval()(**theirs).last_hidden_state
     means = torch.stack([row[m].mean(0) for row, m in zip(hidden, valid)])
     torch.testing.assert_close(backbone(rows, valid).pooled, means, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dedicated", [True, False])
+def test_a_decoder_pools_the_last_token_that_is_no_padding_token(dedicated: bool, tmp_path: Path):
+    backbone, _ = opened(saved_folder(tmp_path, "gpt2"))
+    backbone.vocabulary = dataclasses.replace(backbone.vocabulary, only_pads=dedicated)
+    x, mask = torch.tensor([[7, 8, 0], [7, 8, 9]]), torch.ones(2, 3, dtype=torch.bool)
+    features = backbone(x, mask)
+    torch.testing.assert_close(
+        features.pooled, features.tokens[torch.arange(2), torch.tensor([1 if dedicated else 2, 2])]
+    )
+
+
+def test_the_width_is_what_the_model_puts_out(tmp_path: Path):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_attention_heads": 4, "word_embed_proj_dim": 16}
+    config = transformers.OPTConfig(vocab_size=90, num_hidden_layers=2, max_position_embeddings=40, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    backbone, _ = opened(tmp_path)
+    assert backbone.width == 16
+    assert backbone(X, MASK).pooled.shape == (2, 16)
+    assert backbone.head("sequence_classification", 3)(torch.zeros(2, 16)).shape == (2, 3)
