@@ -274,12 +274,14 @@ def test_numbers_that_json_does_not_know_are_read_as_transformers_reads_them(fol
     assert adopt(config_for(folder)).backbone.architecture.none != 0
 
 
-def test_the_tokenizers_files_are_kept_but_for_one_that_the_state_holds(folder: Path):
+def test_the_tokenizers_files_are_kept_and_written_back(folder: Path):
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "spiece.model").write_bytes(bytes(range(256)))
     files = open_hub(f"hf:{folder}").preprocessor["files"]
-    assert set(files) == {"tokenizer_config.json", "chat_template.jinja", "spiece.model"}
+    assert set(files) - {"tokenizer.json"} == {"tokenizer_config.json", "chat_template.jinja", "spiece.model"}
     assert files["tokenizer_config.json"] == (folder / "tokenizer_config.json").read_text()
+    before = (folder / "tokenizer.json").read_text()
     rebuild(open_hub(f"hf:{folder}").preprocessor).export(folder)
+    assert json.loads((folder / "tokenizer.json").read_text())["model"] == json.loads(before)["model"]
     assert (folder / "spiece.model").read_bytes() == bytes(range(256))
     assert (folder / "chat_template.jinja").read_text() == "{{ messages }}"

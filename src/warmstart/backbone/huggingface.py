@@ -168,7 +168,7 @@ class HuggingFace(nn.Module):
 
     @functools.cached_property
     def keeps_documents_apart(self) -> bool:
-        """Whether the model heeds a mask of documents; tried once, at the first such mask."""
+        """Whether the model respects a mask of documents; tried once, at the first such mask."""
         return keeps_apart(self.model, self.causal)
 
     def _check_length(self, length: int) -> None:

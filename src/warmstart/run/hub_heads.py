@@ -69,7 +69,9 @@ def task_head(
     state = {n: v for n, v in model.state_dict().items() if not n.startswith(trunk) and n not in shared}
     if not state or set(found["missing_keys"]) & set(state):
         return None, {}, ()
-    labels = () if task == "question_answering" else tuple(model.config.id2label[n] for n in range(model.num_labels))
+    labels = (
+        () if task == "question_answering" else tuple(model.config.id2label[n] for n in range(model.config.num_labels))
+    )
     order = sorted(range(len(labels)), key=labels.__getitem__)
     sized = _sized_by_labels(model) if labels else set()
     state = {name: value[order] if name in sized else value for name, value in state.items()}
@@ -86,7 +88,7 @@ def task_head(
 def _sized_by_labels(model: Any) -> set[str]:
     """The tensors of which the first dimension is that of the labels."""
     config = type(model.config).from_dict(model.config.to_dict())
-    config.num_labels = model.num_labels + 1
+    config.num_labels = model.config.num_labels + 1
     with torch.device("meta"):
         other = type(model)(config).state_dict()
     return {name for name, value in model.state_dict().items() if value.shape != other[name].shape}
