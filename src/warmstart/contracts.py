@@ -38,7 +38,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens by number, or None. `special` stand for no piece of the data; `joined` go on with the word before."""
+    """Tokens by number, or None: `special` are no data, `joined` continue words; `only_pads`: padding is no text."""
 
     size: int
     padding: int
@@ -48,6 +48,7 @@ class Vocabulary:
     mask: int | None = None
     special: tuple[int, ...] = ()
     joined: tuple[int, ...] = ()
+    only_pads: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,9 @@ class Batch:
     """One step's examples: inputs (B, ...), targets (B, ...) or None, and a mask (B, T), None where all is valid.
 
     The mask tells valid positions from padding; whole numbers in it tell a row's documents apart, which do not see each
-    other, 0 being padding. A loader yields inputs as they are stored; a module scales them before an objective sees
-    them. Where training mixed examples, `share` (B,) of each is its own, and the rest that of targets `partner`.
+    other, 0 being padding. In a mask of bytes (uint8) they are 1 + the token type, and all see each other. A loader
+    yields inputs as they are stored; a module scales them before an objective sees them. Where training mixed examples,
+    `share` (B,) of each is its own, and the rest that of targets `partner`.
     """
 
     x: Tensor

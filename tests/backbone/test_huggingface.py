@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ import transformers
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from warmstart.backbone.huggingface import HuggingFace
 from warmstart.contracts import Spec, UserError
@@ -188,15 +189,21 @@ def test_a_model_that_cannot_keep_documents_apart_says_so(tmp_path: Path):
 
 @torch.no_grad()
 def test_the_second_text_of_a_pair_is_told_from_the_first(tmp_path: Path):
-    backbone, _ = opened(saved_folder(tmp_path, "bert"))
-    pairs = (["the cat", "a dog ran"], ["sat", "in the park"])
-    found = TOKENIZER(*pairs, padding=True, return_tensors="pt", return_token_type_ids=True)
-    theirs = AutoModel.from_pretrained(tmp_path).eval()(**found).last_hidden_state
-    mask = found.attention_mask.bool()
-    torch.testing.assert_close(backbone(found.input_ids, mask).tokens[mask], theirs[mask], atol=1e-5, rtol=0)
-    packed = torch.cat([padded("the cat")[0], padded("birds sing")[0]], 1)
-    theirs = AutoModel.from_pretrained(tmp_path).eval()(packed).last_hidden_state
-    torch.testing.assert_close(backbone(packed).tokens, theirs, atol=1e-5, rtol=0)
+    saved_folder(tmp_path, "bert")
+    settings = json.loads((path := tmp_path / "tokenizer_config.json").read_text())
+    path.write_text(json.dumps({**settings, "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}))
+    backbone, saved = opened(tmp_path)
+    pairs = pd.DataFrame({"text": ["the cat", "a [SEP] dog ran"], "pair": ["sat", "in [SEP] the park"]})
+    for table in (pairs, pairs[["text"]], pairs[:1], pairs[1:][["text"]]):
+        columns = [list(table[name]) for name in table]
+        found = AutoTokenizer.from_pretrained(tmp_path)(*columns, padding=True, return_tensors="pt")
+        assert set(found) == {"input_ids", "token_type_ids", "attention_mask"}
+        theirs = AutoModel.from_pretrained(tmp_path).eval()(**found).last_hidden_state
+        x, mask = rebuild(saved.preprocessor).encode(table).padded(slice(0, len(table)))
+        assert torch.equal(x, found.input_ids)
+        valid = found.attention_mask.bool()
+        torch.testing.assert_close(backbone(x, mask).tokens[valid], theirs[valid], atol=1e-5, rtol=0)
+        assert torch.equal(valid, torch.ones_like(valid) if mask is None else mask > 0)
 
 
 @torch.no_grad()
@@ -326,3 +333,27 @@ def test_a_real_sentence_encoder_gives_the_features_it_gives_in_transformers():
     hidden = AutoModel.from_pretrained(minilm()).eval()(**theirs).last_hidden_state
     means = torch.stack([row[m].mean(0) for row, m in zip(hidden, valid)])
     torch.testing.assert_close(backbone(rows, valid).pooled, means, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dedicated", [True, False])
+def test_a_decoder_pools_the_last_token_that_is_no_padding_token(dedicated: bool, tmp_path: Path):
+    backbone, _ = opened(saved_folder(tmp_path, "gpt2"))
+    backbone.vocabulary = dataclasses.replace(backbone.vocabulary, only_pads=dedicated)
+    x, mask = torch.tensor([[7, 8, 0], [7, 8, 9]]), torch.ones(2, 3, dtype=torch.bool)
+    features = backbone(x, mask)
+    torch.testing.assert_close(
+        features.pooled, features.tokens[torch.arange(2), torch.tensor([1 if dedicated else 2, 2])]
+    )
+
+
+def test_the_width_is_what_the_model_puts_out(tmp_path: Path):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_attention_heads": 4, "word_embed_proj_dim": 16}
+    config = transformers.OPTConfig(vocab_size=90, num_hidden_layers=2, max_position_embeddings=40, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    backbone, _ = opened(tmp_path)
+    assert backbone.width == 16
+    assert backbone(X, MASK).pooled.shape == (2, 16)
+    assert backbone.head("sequence_classification", 3)(torch.zeros(2, 16)).shape == (2, 3)

@@ -129,7 +129,7 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
     backbone = opened(saved_folder(tmp_path, "vit"), pooling="mean")
     spec = Spec("image", (3, SIZE, SIZE), ("a", "b"))
     with pytest.raises(
-        UserError, match=r"ViTForImageClassification .*pooling=mean does: finetune with backbone\.pooling=cls"
+        UserError, match=r"ViTForImageClassification .*pooling=mean does: finetune with .* backbone\.pooling=cls"
     ):
         backbone.exported("sequence_classification", nn.Linear(16, 2), spec)
     with pytest.raises(UserError, match="objective=classification alone"):
@@ -143,7 +143,12 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
     [
         ("vit", (1, 16, 16), None, r"1 channels and the vit takes 3: .*data\.channels=3"),
         ("vit", (3, 2, 2), None, r"takes no images of 2 x 2 pixels: set data\.size=16"),
-        ("resnet", (3, 16, 16), "cls", r"no position before its patches: set backbone\.pooling=mean"),
+        (
+            "resnet",
+            (3, 16, 16),
+            "cls",
+            r"no position before its patches: set backbone=huggingface_images backbone\.pooling=mean",
+        ),
         ("vit", (3, 16, 16), "last", r"backbone\.pooling=last: give cls, mean, pooler"),
     ],
 )
@@ -209,3 +214,22 @@ def test_folders_that_cannot_be_used_are_refused_at_once(file: str, said: dict |
     with pytest.raises(UserError, match=message) as error:
         adopt(OmegaConf.create({"stage": "finetune", "init": f"hf:{tmp_path}", "backbone": {}}))
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["vit", "convnext", "swin", "dinov2"])
+@torch.no_grad()
+def test_a_trained_classifier_is_the_head_where_it_is_one_layer_on_what_is_pooled(kind: str, tmp_path: Path):
+    folder = saved_folder(tmp_path, kind)
+    card = json.loads((folder / "config.json").read_text())
+    names = {str(number): label for number, label in enumerate("edcba")}
+    (folder / "config.json").write_text(json.dumps({**card, "id2label": names}))
+    saved = open_hub(f"hf:{folder}")
+    assert saved.card["task"] == "sequence_classification"
+    assert saved.spec.labels == tuple("abcde")
+    if kind == "dinov2":  # whose classifier sees the mean of the patches too
+        assert saved.head == {}
+        return
+    x = torch.randn(2, 3, SIZE, SIZE)
+    ours = nn.functional.linear(opened(folder)(x).pooled, saved.head["head.weight"], saved.head["head.bias"])
+    theirs = AutoModelForImageClassification.from_pretrained(folder).eval()(pixel_values=x).logits
+    assert torch.allclose(ours, theirs.flip(1), atol=1e-5)

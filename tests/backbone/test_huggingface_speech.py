@@ -164,3 +164,20 @@ def test_what_is_no_speech_or_too_short_is_refused():
     with pytest.raises(UserError, match=rf"20 samples are shorter .*: give {ours.shortest} samples or more"):
         ours(torch.zeros(1, 20))
     assert ours(torch.zeros(1, ours.shortest)).tokens.shape[1] == 1
+
+
+@torch.no_grad()
+def test_a_trained_classifier_of_sound_is_one_linear_head(tmp_path: Path):
+    saved_folder(tmp_path, "wav2vec2", ctc=False)
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(tmp_path, num_labels=3, classifier_proj_size=7)
+    config.id2label, config.label2id = {0: "b", 1: "c", 2: "a"}, {"b": 0, "c": 1, "a": 2}
+    theirs = transformers.AutoModelForAudioClassification.from_config(config).eval()
+    theirs.save_pretrained(tmp_path)
+    saved = open_hub(f"hf:{tmp_path}")
+    assert (saved.card["task"], saved.spec.labels) == ("sequence_classification", ("a", "b", "c"))
+    backbone = HuggingFaceSpeech(saved.spec, saved.card["backbone"]["architecture"]).eval()
+    load_weights(backbone, saved.weights, "test")
+    x = torch.randn(2, SAMPLES * 4)
+    ours = torch.nn.functional.linear(backbone(x).pooled, saved.head["head.weight"], saved.head["head.bias"])
+    torch.testing.assert_close(ours, theirs(x).logits[:, [2, 0, 1]], atol=1e-5, rtol=0)

@@ -72,3 +72,12 @@ def test_documents_in_a_block_are_told_apart():
 
 def test_less_text_than_a_block_is_one_shorter_block():
     assert Packed(rows(np.array([3, 2])), 16).padded(slice(0, 1))[0].shape == (1, 5)
+
+
+def test_token_types_are_in_a_mask_of_bytes():
+    values = np.arange(1, 8)
+    rows = Ragged(values, np.array([0, 4, 7]), np.array([4, 3]), 0, 8, types=np.array([0, 0, 1, 1, 0, 0, 0], np.uint8))
+    x, mask = rows.padded(slice(0, 2))
+    assert x.tolist() == [[1, 2, 3, 4], [5, 6, 7, 0]]
+    assert mask.dtype == torch.uint8
+    assert mask.tolist() == [[1, 1, 2, 2], [1, 1, 1, 0]]

@@ -17,9 +17,13 @@ from tests.backbone.test_huggingface import TOKENIZER, saved_folder
 
 from warmstart.backbone.huggingface import HuggingFace
 from warmstart.contracts import UserError
+from warmstart.data.preprocess import rebuild
 from warmstart.run.hub import adopt
 from warmstart.run.hub_model import open_hub
 from warmstart.run.hub_texts import TARGET
+from warmstart.stage.start import check_backbone
+
+DATA = {"_target_": "warmstart.data.text_table.TextTable"}
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +248,7 @@ def test_a_config_without_a_model_is_passed_on_without_importing_torch(folder: P
 import sys
 from omegaconf import OmegaConf
 from warmstart.contracts import UserError
+from warmstart.data.preprocess import rebuild
 from warmstart.run.hub import adopt
 adopt(OmegaConf.create({{"init": "scratch"}}))
 try:
@@ -252,3 +257,31 @@ except UserError:
     sys.exit(bool({{"torch", "transformers"}} & set(sys.modules)))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_numbers_that_json_does_not_know_are_read_as_transformers_reads_them(folder: Path):
+    odd = {"limits": [0.0, {"__float__": "Infinity"}], "low": {"__float__": "-Infinity"}, "none": {"__float__": "NaN"}}
+    change(folder / "config.json", **odd)
+    architecture = adopt(config_for(folder)).backbone.architecture
+    again = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create({"a": architecture}))).a
+    for found in (architecture, again):
+        assert found.limits == [0.0, float("inf")]
+        assert found.low == float("-inf")
+        assert found.none != found.none
+    saved = open_hub(f"hf:{folder}")
+    check_backbone(saved, OmegaConf.create({"backbone": adopt(config_for(folder)).backbone, "data": DATA}))
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace('{"__float__": "NaN"}', "NaN"))
+    assert adopt(config_for(folder)).backbone.architecture.none != 0
+
+
+def test_the_tokenizers_files_are_kept_and_written_back(folder: Path):
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "spiece.model").write_bytes(bytes(range(256)))
+    files = open_hub(f"hf:{folder}").preprocessor["files"]
+    assert set(files) - {"tokenizer.json"} == {"tokenizer_config.json", "chat_template.jinja", "spiece.model"}
+    assert files["tokenizer_config.json"] == (folder / "tokenizer_config.json").read_text()
+    before = (folder / "tokenizer.json").read_text()
+    rebuild(open_hub(f"hf:{folder}").preprocessor).export(folder)
+    assert json.loads((folder / "tokenizer.json").read_text())["model"] == json.loads(before)["model"]
+    assert (folder / "spiece.model").read_bytes() == bytes(range(256))
+    assert (folder / "chat_template.jinja").read_text() == "{{ messages }}"

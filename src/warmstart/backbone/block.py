@@ -133,6 +133,8 @@ def sight(
         causal: see earlier positions only.
         window: how many positions are seen on each side; None for all.
     """
+    if mask is not None and mask.dtype == torch.uint8:  # numbers of texts, which see each other
+        mask = mask > 0
     separate = mask is not None and mask.dtype != torch.bool
     if window is not None and window >= length - 1:
         window = None

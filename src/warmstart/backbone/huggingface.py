@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 
 from warmstart.backbone.huggingface_depths import depths_by_layer
 from warmstart.backbone.huggingface_documents import keeps_apart, sight
-from warmstart.backbone.huggingface_heads import LANGUAGE, Head, assembled, described, has_class, is_causal, whole
+from warmstart.backbone.huggingface_heads import LANGUAGE, Head, described, has_class, is_causal, whole
+from warmstart.backbone.huggingface_whole import assembled
 from warmstart.contracts import Features, Spec, UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 POOLINGS = ("cls", "mean", "last")
+LOWER = re.compile("BFloat16|Half|dtype|scalar type")  # in the message of a model that mixes precisions
 
 
 class HuggingFace(nn.Module):
@@ -56,7 +59,7 @@ class HuggingFace(nn.Module):
         self.model = whole(None, config)
         if getattr(self.model, "pooler", None) is not None and not pooler:
             self.model.pooler = None
-        self.width, self.target_size = config.hidden_size, config.vocab_size
+        self.target_size = config.vocab_size
         if self.vocabulary.size > self.target_size:
             raise UserError(
                 f"the tokenizer has {self.vocabulary.size:,} tokens and the embedding of this {config.model_type} "
@@ -65,8 +68,8 @@ class HuggingFace(nn.Module):
         self.positions = _positions(self.model)
         self._check_length(spec.shape[0])
         takes = inspect.signature(self.model.forward).parameters
-        like_bert = self.positions == getattr(config, "max_position_embeddings", None)  # and not like RoBERTa
-        self.has_parts = like_bert and "token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1
+        self.has_types = "token_type_ids" in takes and getattr(config, "type_vocab_size", 2) > 1
+        self.width = self._measured()
         self.register_buffer("special", self._among(self.vocabulary.special), persistent=False)
         self.register_buffer("joined", self._among(self.vocabulary.joined), persistent=False)
 
@@ -87,16 +90,27 @@ class HuggingFace(nn.Module):
         if hidden is not None:
             x = x.masked_fill(hidden, self.vocabulary.mask)
         settings = {}
-        if mask is not None and mask.dtype == torch.bool:
-            settings["attention_mask"] = mask.long()
+        if mask is None and self.needs_mask:
+            mask = torch.ones_like(x, dtype=torch.bool)
+        if mask is not None and mask.dtype in (torch.bool, torch.uint8):
+            settings["attention_mask"] = (mask > 0).long()
+            if mask.dtype == torch.uint8 and self.has_types:
+                settings["token_type_ids"] = (mask.long() - 1).clamp(min=0)
         elif mask is not None:
             if not self.keeps_documents_apart:
                 raise UserError(f"a {self.model.config.model_type} cannot keep packed texts apart: data.separate=false")
             settings["attention_mask"] = sight(mask, self.model.config, self.causal)
-        if self.has_parts:
-            settings["token_type_ids"] = self._parts(x)
-        tokens = self.model(input_ids=x, **settings).last_hidden_state
-        return Features(tokens, self._pool(tokens, None if mask is None else mask > 0))
+        try:
+            tokens = self.model(input_ids=x, **settings).last_hidden_state
+        except RuntimeError as error:
+            if not (torch.is_autocast_enabled(x.device.type) and LOWER.search(str(error))):
+                raise
+            kind = self.model.config.model_type
+            raise UserError(f"a {kind} cannot be computed in lower precision: set trainer.precision=null") from error
+        valid = None if mask is None else mask > 0
+        if self.pooling == "last" and self.vocabulary.only_pads:  # not where a text itself names this token
+            valid = (x != self.vocabulary.padding) & (True if valid is None else valid)
+        return Features(tokens, self._pool(tokens, valid))
 
     def targets(self, x: Tensor) -> Tensor:
         """The tokens themselves, (B, T)."""
@@ -124,8 +138,8 @@ class HuggingFace(nn.Module):
         if task == "masked_lm" and self.vocabulary.mask is None:
             raise UserError("the tokenizer has no mask token, so nothing can be hidden: use objective=causal")
         config = described(self.architecture)
-        head = Head(task, outputs, config, self.model) if has_class(task, config) else None
-        if head is not None and head.fits(self.width, self._pool):
+        head = self._own_head(task, outputs, config)
+        if head is not None:
             return head
         if task in LANGUAGE:
             raise UserError(
@@ -133,6 +147,16 @@ class HuggingFace(nn.Module):
                 "choose another model or objective"
             )
         return nn.Linear(self.width, outputs)
+
+    def _own_head(self, task: str, outputs: int, config: PreTrainedConfig) -> Head | None:
+        """That of the library's class for the task; None where there is none that does what is done here."""
+        if not has_class(task, config):
+            return None
+        try:
+            head = Head(task, outputs, config, self.model)
+        except (AttributeError, TypeError, ValueError, RuntimeError, KeyError):  # a form of its own
+            return None
+        return head if head.fits(self.width, self._pool) else None
 
     def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
         """The same model as one of transformers, of its class for a task; see `assembled`."""
@@ -144,7 +168,7 @@ class HuggingFace(nn.Module):
 
     @functools.cached_property
     def keeps_documents_apart(self) -> bool:
-        """Whether the model heeds a mask of documents; tried once, at the first such mask."""
+        """Whether the model respects a mask of documents; tried once, at the first such mask."""
         return keeps_apart(self.model, self.causal)
 
     def _check_length(self, length: int) -> None:
@@ -154,15 +178,33 @@ class HuggingFace(nn.Module):
                 f"use data.tokenizer.context={self.positions} or less (and data.pack, where it is set)"
             )
 
-    def _parts(self, x: Tensor) -> Tensor:
-        """0 up to the first token that ends a text, 1 after it (B, T); a token that begins a text starts anew."""
-        if self.vocabulary.end is None:
-            return torch.zeros_like(x)
-        ends = (x == self.vocabulary.end).long()
-        before = ends.cumsum(1) - ends
-        if self.vocabulary.begin is not None:
-            before = before - before.masked_fill(x != self.vocabulary.begin, 0).cummax(1).values
-        return ((before > 0) & (x != self.vocabulary.padding)).long()
+    @torch.no_grad()
+    def _measured(self) -> int:
+        """The width of the features, tried on a short padded batch.
+
+        Raises:
+            UserError: the model does not make a feature of each token of such a batch.
+        """
+        x = torch.arange(6).reshape(2, 3) % self.target_size
+        x[0, 1] = self.vocabulary.padding
+        mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+        kind = self.model.config.model_type
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.random.fork_rng([]):
+                tokens = self.model(input_ids=x, attention_mask=mask).last_hidden_state
+            with torch.random.fork_rng([]):
+                bare = self.model(input_ids=x[:1]).last_hidden_state
+        except Exception as error:  # of every kind, by architecture
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"backbone: a {kind} cannot be run on plain batches of tokens: {reason}") from error
+        finally:
+            self.model.train(was_training)
+        if tokens.shape[:2] != x.shape:
+            raise UserError(f"backbone: a {kind} makes {tuple(tokens.shape)} of {tuple(x.shape)} tokens: not used")
+        self.needs_mask = not torch.allclose(bare, tokens[:1], atol=1e-4)  # else it guesses one from the tokens
+        return tokens.shape[-1]
 
     def _pool(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, D)."""
@@ -171,7 +213,7 @@ class HuggingFace(nn.Module):
         if self.pooling == "last":
             if valid is None:
                 return tokens[:, -1]
-            last = (valid.sum(1) - 1).clamp(min=0)
+            last = (valid * torch.arange(valid.shape[1], device=valid.device)).argmax(1)
             return tokens.take_along_dim(last[:, None, None], 1)[:, 0]
         if valid is None:
             return tokens.mean(1)

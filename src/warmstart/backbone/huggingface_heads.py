@@ -1,4 +1,4 @@
-"""The heads that transformers has for an architecture, on features from elsewhere, and whole models made of both."""
+"""The heads that transformers has for an architecture, on features from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.contracts import Spec, UserError
+from warmstart.contracts import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -75,6 +75,7 @@ def whole(task: str | None, config: PreTrainedConfig) -> PreTrainedModel:
     import transformers
 
     auto = getattr(transformers, "AutoModel" if task is None else CLASSES[task])
+    config.architectures = config.architectures or []  # which is asked where there are several classes
     return auto.from_config(config, trust_remote_code=False)
 
 
@@ -110,7 +111,7 @@ class Trunkless(nn.Module):
         self.has_pooler = pooler is not None
         if self.has_pooler and getattr(trunk, "pooler", None) is None:
             self.pooler = pooler
-        self.activation = getattr(own, "pooler_activation", None)
+        self.activation = getattr(own, "pooler_activation", None) or getattr(own, "activation", None)
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
         """Features (B, T, D) as a trunk would return them."""
@@ -125,7 +126,7 @@ class Trunkless(nn.Module):
         return self
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """(B, T, D) to (B, D); in ALBERT a pooler is a bare linear layer."""
+        """(B, T, D) to (B, D); in ALBERT and BigBird a pooler is a bare linear layer."""
         pooler = self.pooler if "pooler" in self._modules else self.trunk.pooler
         if isinstance(getattr(pooler, "base_layer", pooler), nn.Linear):  # which an adapter may wrap
             return self.activation(pooler(tokens[:, 0]))
@@ -145,6 +146,8 @@ class Head(nn.Module):
         with torch.device("meta"):
             self.model = whole(task, config)
         prefix = self.model.base_model_prefix
+        if type(getattr(self.model, prefix)) is not type(trunk):
+            raise TypeError(f"{type(self.model).__name__} has another trunk than {type(trunk).__name__}")
         setattr(self.model, prefix, Trunkless(trunk, getattr(self.model, prefix)))
         self._initialise()
         self._share(prefix, trunk)
@@ -166,7 +169,14 @@ class Head(nn.Module):
         try:
             given = self(pool(tokens))
             own = self.model(inputs_embeds=tokens).logits if self.task == "sequence_classification" else given
-        except (AttributeError, TypeError):  # it asks more of its trunk than features
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            IndexError,
+            KeyError,
+        ):  # it asks for more
             return False
         self.train()
         return torch.allclose(own, given, rtol=1e-4, atol=1e-6)
@@ -191,47 +201,3 @@ class Head(nn.Module):
             parameter.zero_()
         for module in self.model.modules():
             self.model._init_weights(module)
-
-
-def assembled(
-    task: str | None,
-    head: nn.Module | None,
-    architecture: dict[str, Any],
-    trunk: PreTrainedModel,
-    spec: Spec,
-) -> PreTrainedModel:
-    """A whole model of transformers with a trunk's and a head's weights, on the CPU, in evaluation mode.
-
-    Raises:
-        UserError: transformers has no such head.
-    """
-    config = described(architecture)
-    if task is None:
-        model = whole(None, config)
-        if getattr(trunk, "pooler", None) is None and getattr(model, "pooler", None) is not None:
-            model.pooler = None
-        model.load_state_dict(trunk.state_dict())
-        return model.cpu().eval()
-    if not isinstance(head, Head):
-        hint = "finetune with backbone.pooling=cls (encoders) or last (decoders)"
-        raise UserError(
-            f"transformers has no {config.model_type} for {task} with a linear head on these features: "
-            + (hint if task == "sequence_classification" else "choose another model")
-        )
-    if task not in LANGUAGE:
-        config.num_labels = head.outputs
-    if task in ("sequence_classification", "token_classification") and len(spec.labels) == head.outputs:
-        config.id2label = dict(enumerate(spec.labels))
-        config.label2id = {label: number for number, label in enumerate(spec.labels)}
-    if is_causal(architecture) and spec.vocabulary is not None:
-        config.pad_token_id = spec.vocabulary.padding  # by which it finds a text's last token
-    model = whole(task, config)
-    own = {f"{model.base_model_prefix}.{name}": value for name, value in trunk.state_dict().items()}
-    kept = set(model.state_dict())
-    state = {name: value for name, value in {**own, **head.model.state_dict()}.items() if name in kept}
-    missing = kept - set(state) - set(model.all_tied_weights_keys)
-    if missing:
-        raise RuntimeError(f"no weights for {sorted(missing)}")
-    model.load_state_dict(state, strict=False)
-    model.tie_weights()
-    return model.cpu().eval()

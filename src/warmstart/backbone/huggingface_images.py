@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.backbone.huggingface_depths import depths_by_layer
-from warmstart.backbone.huggingface_heads import assembled, described, whole
+from warmstart.backbone.huggingface_heads import described, whole
+from warmstart.backbone.huggingface_whole import assembled
 from warmstart.contracts import Features, Spec, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POOLINGS = ("cls", "mean", "pooler")
+MEAN = "set backbone=huggingface_images backbone.pooling=mean"
 PREFIX = ("cls_token", "distillation_token", "register_tokens")  # parameters that stand before the patches
 
 
@@ -79,7 +81,6 @@ class HuggingFaceImages(nn.Module):
         if task != "sequence_classification" or spec.center or not spec.labels:
             raise UserError("of models of images, transformers has classes for objective=classification alone")
         config = described(self.architecture)
-        config.architectures = config.architectures or []  # which it asks where there are several classes
         config.num_labels = head.out_features
         config.id2label = dict(enumerate(spec.labels))
         config.label2id = {label: number for number, label in enumerate(spec.labels)}
@@ -88,10 +89,12 @@ class HuggingFaceImages(nn.Module):
         model.load_state_dict({f"{trunk}{n}": v.cpu() for n, v in self.model.state_dict().items()}, strict=False)
         linear = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.startswith(trunk)]
         if len(linear) != 1 or not self._fill(linear[0], head) or not self._is_same(model, head):
-            other = " or ".join(name for name in POOLINGS if name != self.pooling)
+            others = [*(["cls"] if self.prefix else []), *(["pooler"] if hasattr(self.model, "pooler") else [])]
+            other = next((name for name in others if name != self.pooling), None)
+            hint = f"finetune with backbone=huggingface_images backbone.pooling={other}, or " if other else ""
             raise UserError(
                 f"{type(model).__name__} of transformers does not pool as backbone.pooling={self.pooling} does: "
-                f"finetune with backbone.pooling={other} to export the model"
+                f"{hint}choose another model to export"
             )
         return model
 
@@ -116,14 +119,18 @@ class HuggingFaceImages(nn.Module):
             size = " x ".join(map(str, self.shape[1:]))
             raise UserError(
                 f"the {self.kind} takes no images of {size} pixels: "
-                + (f"set data.size={own}" if isinstance(own, int) else "give larger ones")
+                + (
+                    f"set data.size={own}"
+                    if isinstance(own, int) and self.shape[1:] != (own, own)
+                    else "give larger ones"
+                )
             ) from error
         self.train()
         pooled = getattr(found, "pooler_output", None)
         if self.pooling == "pooler" and pooled is None:
-            raise UserError(f"a {self.kind} does not pool its positions itself: set backbone.pooling=mean")
+            raise UserError(f"a {self.kind} does not pool its positions itself: {MEAN}")
         if self.pooling == "cls" and (not self.prefix or found.last_hidden_state.ndim > 3):
-            raise UserError(f"a {self.kind} has no position before its patches: set backbone.pooling=mean")
+            raise UserError(f"a {self.kind} has no position before its patches: {MEAN}")
         return self._features(found.last_hidden_state, pooled).pooled
 
     def _features(self, tokens: Tensor, pooled: Tensor | None) -> Features:

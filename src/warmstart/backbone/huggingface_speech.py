@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.backbone.huggingface_depths import depths_by_layer
-from warmstart.backbone.huggingface_heads import assembled, described, whole
+from warmstart.backbone.huggingface_heads import described, whole
+from warmstart.backbone.huggingface_whole import assembled
 from warmstart.contracts import Features, Spec, UserError
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ class Ragged:
         context: most numbers of a row that a batch shows.
         suffix: the numbers that a row ends with, and so does one that is cut off.
         size: bytes of the raw text that `values` are made of; 0 where that is not known.
+        types: the token type of each number (V,); None where all are 0.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class Ragged:
         context: int,
         suffix: tuple[int, ...] = (),
         size: int = 0,
+        types: np.ndarray | None = None,
     ):
         self.values, self.starts, self.whole, self.padding = values, starts, whole, padding
         self.context, self.suffix, self.size = context, np.array(suffix, dtype=np.int64), size
+        self.types = types
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -59,7 +62,10 @@ class Ragged:
         return self.size / len(self.values) if len(self.values) else 0.0
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
-        """Rows (B, T), T being the longest of them, and where they are valid (B, T); None where they are everywhere."""
+        """Rows (B, T), T being the longest of them, and where they are valid (B, T); None where they are everywhere.
+
+        Where there are token types, the mask is of bytes: 1 + the type of a valid position, and 0 for padding.
+        """
         rows = plain(rows)
         starts, stored = self.starts[:-1][rows], np.diff(self.starts)[rows]
         lengths = np.minimum(stored, self.context)
@@ -72,6 +78,8 @@ class Ragged:
             x = np.where(valid, self.values[index], x)
         if len(self.suffix) and (cut := stored > self.context).any():
             x[cut, self.context - len(self.suffix) : self.context] = self.suffix
+        if self.types is not None:
+            return torch.from_numpy(x), torch.from_numpy(np.where(valid, self.types[index] + 1, 0).astype(np.uint8))
         return torch.from_numpy(x), None if valid.all() else torch.from_numpy(valid)
 
     def index_select(self, dim: int, rows: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from warmstart.data.preprocess.text import Preprocessor
 
 CHUNK = 500  # questions tokenised at a time
-PARTS = ("values", "starts", "offsets", "context", "first")
+PARTS = ("values", "starts", "offsets", "context", "first", "types")
 
 Answer = tuple[str, int]  # text and start character
 
@@ -139,11 +139,12 @@ def align(preprocessor: Preprocessor, x: pd.DataFrame, y: Sequence[list[Answer]]
         UserError: a question leaves no room for its context.
     """
     digests = [cache.texts_digest(x[name]) for name in ("text", "pair")]
-    name = cache.key(preprocessor.tokenizer, f"{preprocessor.context} {preprocessor.stride}", *digests)
-    values, starts, offsets, context, first = cache.entry(
+    name = cache.key(preprocessor.tokenizer, f"{preprocessor.context} {preprocessor.stride} types", *digests)
+    values, starts, offsets, context, first, types = cache.entry(
         "windows", name, lambda folder: _cut(preprocessor, x, folder), lambda folder: cache.arrays(folder, PARTS)
     )
-    tokens = Ragged(values, starts, np.diff(starts), preprocessor.vocabulary.padding, preprocessor.context)
+    padding, types = preprocessor.vocabulary.padding, preprocessor.known_types(types)
+    tokens = Ragged(values, starts, np.diff(starts), padding, preprocessor.context, types=types)
     answers = [[]] * len(x) if y is None else y
     places = np.zeros((len(context), 2), dtype=np.int64)
     for row, pairs in enumerate(answers):
@@ -184,17 +185,20 @@ def _cut(preprocessor: Preprocessor, x: pd.DataFrame, folder: Path) -> None:
     """Write all windows, in the smallest types that hold them."""
     kind = np.uint16 if preprocessor.vocabulary.size <= 2**16 else np.uint32
     values, offsets, context, counts = [np.zeros(0, kind)], [np.zeros((0, 2), np.int32)], [], []
+    types = [np.zeros(0, np.uint8)]
     for start in range(0, len(x), CHUNK):
         for row in _encoded(preprocessor, x.iloc[start : start + CHUNK]):
             windows = [row, *row.overflowing]
             counts.append(len(windows))
             for window in windows:
                 values.append(np.array(window.ids, dtype=kind))
+                types.append(np.array(window.type_ids, dtype=np.uint8))
                 offsets.append(np.array(window.offsets, dtype=np.int32))
                 belongs = window.sequence_ids
                 begin = belongs.index(1) if 1 in belongs else 0
                 context.append((begin, begin + belongs.count(1)))
     np.save(folder / "values.npy", np.concatenate(values))
+    np.save(folder / "types.npy", np.concatenate(types))
     np.save(folder / "offsets.npy", np.concatenate(offsets))
     np.save(folder / "starts.npy", np.cumsum([0, *map(len, values[1:])], dtype=np.int64))
     np.save(folder / "context.npy", np.array(context, dtype=np.int32).reshape(-1, 2))

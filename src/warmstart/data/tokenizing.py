@@ -136,15 +136,17 @@ def vocabulary(tokenizer: Tokenizer, roles: dict[str, str | None]) -> Vocabulary
         roles: the tokens that stand for padding, unknown, begin, end and mask, where there are such.
     """
     numbers = {role: None if token is None else tokenizer.token_to_id(token) for role, token in roles.items()}
-    end = numbers.get("end")
     padding = numbers.pop("padding", None)
+    others = {number for number in numbers.values() if number is not None}
     added = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    known = {*added, *(number for number in numbers.values() if number is not None)}
+    known = {*added, *others}
+    order = [padding, *(numbers.get(role) for role in ("end", "begin", "unknown"))]
     return Vocabulary(
-        size=tokenizer.get_vocab_size(),
-        padding=padding if padding is not None else (end or 0),
+        size=1 + max(tokenizer.get_vocab().values()),  # numbers may have gaps
+        padding=next((number for number in order if number is not None), 0),
         special=tuple(sorted(known | ({padding} if padding is not None else set()))),
         joined=joined(tokenizer),
+        only_pads=padding is not None and padding not in {*others, *tokenizer.encode("a").ids},
         **{role: numbers.get(role) for role in ("unknown", "begin", "end", "mask")},
     )
 

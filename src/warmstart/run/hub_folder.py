@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from warmstart.contracts import UserError
 
 HUB = "hf:"
 CARD, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
-WANTED = ("*.json", WEIGHTS, "model-*-of-*.safetensors", "*.txt", "*.model")  # of a model on the hub
+WANTED = ("*.json", WEIGHTS, "model-*-of-*.safetensors", "*.txt", "*.model", "*.jinja")  # of a model on the hub
+FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}  # how transformers writes these numbers
 
 
 def folder_of(word: str) -> Path:
@@ -41,7 +43,7 @@ def read_json(word: str, path: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=_decoded)
     except FileNotFoundError as error:
         raise UserError(f"init={word}: {path.parent} has no {path.name}: it is not a Hugging Face model") from error
     except (ValueError, OSError) as error:
@@ -49,6 +51,12 @@ def read_json(word: str, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"init={word}: {path} is damaged: it holds no settings")
     return content
+
+
+def _decoded(found: dict[str, Any]) -> Any:
+    """A JSON object, or the number that transformers writes as one."""
+    name = found.get("__float__") if len(found) == 1 else None
+    return FLOATS.get(name, found) if isinstance(name, str) else found
 
 
 def tensor_names(word: str, folder: Path) -> list[str]:

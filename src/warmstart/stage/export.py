@@ -13,6 +13,7 @@ from warmstart.contracts import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find, finished, runs_of
+from warmstart.stage.export_check import check_export
 from warmstart.stage.restore import exported
 from warmstart.stage.train import runs_folder
 
@@ -20,10 +21,11 @@ FORMATS = ("hf",)
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Write the model of the run that `run=` names, whole or not at all.
+    """Write the model of the run that `run=` names, where the folder gives the same answers as the run; else nothing.
 
     Raises:
-        UserError: the format is not known, the folder is taken, or the model is of no architecture that can be written.
+        UserError: the format is not known, the folder is taken, the model is of no architecture that can be written,
+            or transformers computes something else from it.
     """
     if config.format not in FORMATS:
         raise UserError(f"format={config.format}: give {' or '.join(FORMATS)}")
@@ -31,7 +33,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         check_free(Path(config.folder))
     trained = chosen(config)
     screen.say(f"exporting {trained.path}")
-    model, objective, saved = exported(trained, trained.config(tuple(config.trust)))
+    theirs = trained.config(tuple(config.trust))
+    model, (backbone, objective), saved = exported(trained, theirs)
     run = opened or RunFolder.create(config, runs_folder(config))
     run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
     folder = Path(config.folder) if config.folder is not None else run.path / "model"
@@ -40,9 +43,13 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         whole = Path(temporary) / folder.name
         whole.mkdir()
         model.save_pretrained(whole)
-        rebuild(saved.preprocessor).export(whole)
+        preprocessor = rebuild(
+            {**saved.preprocessor, **({"too_long": "truncate"} if "too_long" in saved.preprocessor else {})}
+        )
+        preprocessor.export(whole)
         if hasattr(objective, "export"):
             objective.export(whole)
+        run.note(export=check_export(whole, model, (backbone, objective), preprocessor, theirs))
         whole.rename(folder)
     name = type(model).__name__
     screen.say(f"{name}: {folder}")

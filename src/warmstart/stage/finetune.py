@@ -111,7 +111,8 @@ def assemble(
         torch.default_generator.manual_seed(derive_seed(config.seed, "strategy"))
         strategy.prepare(backbone)
     objective = build_objective(config, backbone, data)
-    if start is not None and (hasattr(objective, "take_over") or start.card["stage"] in TUNED):
+    has_head = start is not None and (start.card["stage"] in TUNED or "task" in start.card)
+    if has_head or (start is not None and hasattr(objective, "take_over")):
         transfer["head"] = load_head(objective, start, data.spec.labels)
     module = FinetuneModule(
         backbone,

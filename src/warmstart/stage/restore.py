@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedMo
     return module.eval(), saved
 
 
-def exported(run: RunFolder, config: DictConfig) -> tuple[Any, Any, SavedModel]:
-    """The same model as one of transformers, head included, in memory; its objective, and what was read.
+def exported(run: RunFolder, config: DictConfig) -> tuple[Any, tuple[Backbone, Any], SavedModel]:
+    """The same model as one of transformers, head included, in memory; backbone and objective, and what was read.
 
     Raises:
         UserError: the backbone is of no architecture that transformers has.
@@ -54,4 +55,9 @@ def exported(run: RunFolder, config: DictConfig) -> tuple[Any, Any, SavedModel]:
     if not hasattr(backbone, "exported"):
         name = parts.short_name(config.backbone)
         raise UserError(f"{run.path}: backbone={name} is of no architecture that transformers has a class for")
-    return backbone.exported(objective.task, objective.head, saved.spec), objective, saved
+    spec = saved.spec
+    if hasattr(objective, "center"):  # the units of its outputs
+        spec = dataclasses.replace(
+            spec, center=tuple(objective.center.tolist()), spread=tuple(objective.spread.tolist())
+        )
+    return backbone.exported(objective.task, objective.head, spec), (backbone, objective), saved

@@ -97,23 +97,39 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
 
 
 def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) -> str:
-    """Go on with the start's head where it is of the same form and for the same labels; say and return loaded or fresh.
+    """Load the start's head where it has the same form, task and labels; print and return loaded, tied or fresh.
 
     Whether a head with outputs of other names or in another order fits is up to an objective that can `take_over` one.
     """
+    own = {name: value.shape for name, value in objective.state_dict().items()}
+    if not own:
+        screen.say(f"the head is tied to weights of the backbone, those of {start.name}")
+        return "tied"
+    task = start.card.get("task", objective.task)
     if hasattr(objective, "take_over"):
         is_taken = objective.take_over(start.head, start.spec.labels)
     else:
-        own = {name: value.shape for name, value in objective.state_dict().items()}
         is_alike = own == {name: value.shape for name, value in start.head.items()}
-        is_taken = bool(own) and is_alike and start.spec.labels == labels
+        is_taken = is_alike and start.spec.labels == labels and task == objective.task
         if is_taken:
             load_weights(objective, start.head, f"{start.name} (head)")
     if is_taken:
         screen.say(f"the head is that of {start.name}")
         return "loaded"
-    screen.say(f"the head is a new one: {start.name} has none of this form for these labels", style="yellow")
+    if task != objective.task:
+        why = f"that of {start.name} is for {task}"
+    elif start.head and set(start.spec.labels) != set(labels):
+        why = f"that of {start.name} is for other labels ({_listed(start.spec.labels)}; here {_listed(labels)})"
+    else:
+        why = f"{start.name} has none of this form for these labels"
+    screen.say(f"the head is a new one: {why}", style="yellow")
     return "fresh"
+
+
+def _listed(labels: tuple[str, ...], most: int = 4) -> str:
+    """The first labels, and how many more there are; or that there are none."""
+    more = f" and {len(labels) - most:,} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more if labels else "none"
 
 
 def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
@@ -133,10 +149,15 @@ def check_backbone(saved: SavedModel, config: DictConfig) -> None:
         )
     here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
     there = _flat(saved.card["backbone"])
-    differing = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key)]
+    differing = [key for key in sorted({*here, *there}) if not _is_same(here.get(key), there.get(key))]
     if differing:
         what = "; ".join(f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3])
         raise UserError(f"the backbone of {saved.name} is not this one: {what}")
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; a number that is none (NaN) equals itself."""
+    return one == other or repr(one) == repr(other)
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

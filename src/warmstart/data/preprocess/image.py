@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,20 @@ class Preprocessor:
             "image_std": (self.std / self.white).tolist(),
         }
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    def exported_inputs(self, folder: Path) -> Callable[[np.ndarray], dict[str, Tensor]]:
+        """What makes inputs of raw images by the exported file alone, as a user of transformers does."""
+        from transformers import AutoImageProcessor
+
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        settings = {"input_data_format": "channels_first", "return_tensors": "pt"}
+        if self.white != 255:  # values between those of 8 bits, which cannot be resized; they have the right size
+            settings["do_resize"] = False
+        return lambda x: dict(processor(list(x if self.white == 255 else x * np.float32(255 / self.white)), **settings))
+
+    def probes(self, target: str | None) -> np.ndarray:
+        """Images of noise, to compare an exported model on."""
+        return np.random.default_rng(0).integers(0, 1 + int(self.white), (3, *self.shape), dtype=np.uint8)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import Inputs, UserError, Vocabulary
-from warmstart.data import cache, spans, tagging, tokenizing
+from warmstart.data import cache, spans, tagging, tokenizer_files, tokenizing
 from warmstart.data.duplicates import Overlap
 from warmstart.data.folder_files import DOCUMENTS, TEXT_FILES, files_below
 from warmstart.data.ragged import Ragged
@@ -28,7 +28,7 @@ from warmstart.data.xquad import read_squad
 
 CHUNK = 2_000  # rows tokenised at a time
 TOO_LONG = ("truncate", "error")
-PARTS = ("values", "starts", "whole", "bytes")
+PARTS = ("values", "starts", "whole", "bytes", "types")
 PLAIN = (".txt", ".text", "")  # files with a text on each line
 
 
@@ -45,6 +45,8 @@ class Preprocessor:
         dialect: how the user's tables are written.
         tokenizer: the fitted state, as the JSON of the `tokenizers` library.
         roles: the tokens that stand for padding, unknown, begin, end and mask.
+        types: examples have the token types that the tokenizer gives.
+        files: those of a tokenizer that was not trained here, by name.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Preprocessor:
         dialect: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         roles: dict[str, str | None] | None = None,
+        types: bool = True,
+        files: dict[str, str] | None = None,
     ):
         if too_long not in TOO_LONG:
             raise UserError(f"data.tokenizer.too_long={too_long}: give {' or '.join(TOO_LONG)}")
@@ -70,17 +74,18 @@ class Preprocessor:
         self.context, self.stride, self.too_long = context, stride, too_long
         self.columns, self.dialect = list(columns), Dialect(**(dialect or {}))
         self.tokenizer, self.roles = tokenizer, dict(roles or tokenizing.ROLES)
+        self.types, self.files = types, files
 
     def fit(self, x: pd.DataFrame) -> None:
         """Train the tokenizer."""
-        self.tokenizer = tokenizing.trained(self.model, self.size, lambda: self._texts(x))
+        self.tokenizer, self.types = tokenizing.trained(self.model, self.size, lambda: self._texts(x)), False
         self.__dict__.pop("cutter", None)
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """This tokenizer under the settings that say how another one's examples are cut."""
-        settings = {name: getattr(own, name) for name in ("context", "stride", "too_long", "columns")}
-        settings["dialect"] = own.dialect.state()
-        return Preprocessor(self.model, self.size, tokenizer=self.tokenizer, roles=self.roles, **settings)
+        state = {**self.state(), **{name: getattr(own, name) for name in ("context", "stride", "too_long", "columns")}}
+        state["dialect"] = own.dialect.state()
+        return Preprocessor(**{name: value for name, value in state.items() if name != "kind"})
 
     @property
     def names(self) -> list[str]:
@@ -104,7 +109,7 @@ class Preprocessor:
     def suffix(self) -> tuple[int, ...]:
         """The special tokens that end an example."""
         found = self.cutter.encode("a")
-        count = next((n for n, special in enumerate(reversed(found.special_tokens_mask)) if not special), 0)
+        count = next((n for n, special in enumerate(found.special_tokens_mask[::-1]) if not special), 0)
         return tuple(found.ids[len(found.ids) - count :])
 
     def encode(self, x: pd.DataFrame) -> Ragged:
@@ -138,11 +143,16 @@ class Preprocessor:
     def _rows(self, x: pd.DataFrame) -> Ragged:
         """Rows of token numbers, from the cache where the same tokenizer cut the same texts before."""
         digests = [cache.texts_digest(self._texts(x[[name]], "\x1f")) for name in x if name in ("text", "pair")]
-        name = cache.key(self.tokenizer, str(self.context) if "pair" in x else "", *digests)
-        values, starts, whole, size = cache.entry(
+        name = cache.key(self.tokenizer, f"types {self.context if 'pair' in x else ''}", *digests)
+        values, starts, whole, size, types = cache.entry(
             "tokens", name, lambda folder: self._cut(x, folder), lambda folder: cache.arrays(folder, PARTS)
         )
-        return Ragged(values, starts, whole, self.vocabulary.padding, self.context, self.suffix, int(size))
+        padding, types = self.vocabulary.padding, self.known_types(types)
+        return Ragged(values, starts, whole, padding, self.context, self.suffix, int(size), types)
+
+    def known_types(self, types: np.ndarray) -> np.ndarray | None:
+        """Token types (V,) as a model is to see them; None where all are 0."""
+        return types if self.types and types.any() else None
 
     def _cut(self, x: pd.DataFrame, folder: Path) -> None:
         """Write all rows' tokens, in the smallest type that holds the vocabulary."""
@@ -154,14 +164,16 @@ class Preprocessor:
             cutter.enable_truncation(self.context, strategy="longest_first")
         words = len(x) > 0 and not isinstance(x["text"].iloc[0], str)
         rows = list(zip(x["text"], x["pair"])) if "pair" in x else list(x["text"])
-        parts, lengths, whole = [], [], []
+        parts, lengths, whole, types = [], [], [], [np.zeros(0, np.uint8)]
         for start in range(0, len(rows), CHUNK):
             found = cutter.encode_batch_fast(rows[start : start + CHUNK], is_pretokenized=words)
             parts += [np.array(row.ids, dtype=kind) for row in found]
+            types += [np.array(row.type_ids, dtype=np.uint8) for row in found]
             lengths += [len(row.ids) for row in found]
             whole += [sum(len(piece.ids) for piece in (row, *row.overflowing)) for row in found]
         np.save(folder / "values.npy", np.concatenate(parts) if parts else np.zeros(0, kind))
         np.save(folder / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
+        np.save(folder / "types.npy", np.concatenate(types))
         np.save(folder / "whole.npy", np.array(whole, dtype=np.int64))
         np.save(folder / "bytes.npy", sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts(x)))
 
@@ -198,7 +210,9 @@ class Preprocessor:
             UserError: it has characters that the tokenizer does not know.
         """
         found = self.cutter.encode(text, add_special_tokens=False)
-        unknown = [text[slice(*place)] for number, place in zip(found.ids, found.offsets) if self._is_unknown(number)]
+        unknown = [
+            text[slice(*place)] for number, place in zip(found.ids, found.offsets) if number == self.vocabulary.unknown
+        ]
         if unknown:
             raise UserError(f"prompt: the model's tokenizer does not know {unknown[0]!r}: leave it out")
         start = self.vocabulary.begin if self.vocabulary.begin is not None else self.vocabulary.end
@@ -227,14 +241,16 @@ class Preprocessor:
         return Inputs(pd.DataFrame(texts), frame.index.tolist())
 
     def export(self, folder: Path) -> None:
-        """Write the tokenizer as transformers reads it."""
-        from transformers import PreTrainedTokenizerFast
+        """Write the tokenizer as transformers reads it, beside a saved model."""
+        tokenizer_files.write(folder, self.tokenizer, self.roles, self.context, self.files)
 
-        names = {"padding": "pad", "unknown": "unk", "begin": "cls", "end": "sep", "mask": "mask"}
-        special = {f"{names[role]}_token": token for role, token in self.roles.items() if token is not None}
-        PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(self.tokenizer), model_max_length=self.context, **special
-        ).save_pretrained(folder)
+    def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
+        """What makes padded inputs of raw rows by the exported files alone, as a user of transformers does."""
+        return tokenizer_files.reader(folder)
+
+    def probes(self, target: str | None) -> pd.DataFrame:
+        """Rows to compare an exported model on: plain ones, and some that hold the tokenizer's special tokens."""
+        return tokenizer_files.probes(self.roles, len(self.columns), target == "tags")
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -249,10 +265,9 @@ class Preprocessor:
             "dialect": self.dialect.state(),
             "tokenizer": self.tokenizer,
             "roles": self.roles,
+            "types": self.types,
+            **({"files": self.files} if self.files else {}),
         }
-
-    def _is_unknown(self, number: int) -> bool:
-        return number == self.vocabulary.unknown
 
     @staticmethod
     def _texts(x: pd.DataFrame, between: str = " ") -> Iterator[str]:

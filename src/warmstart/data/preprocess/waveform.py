@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -127,6 +127,21 @@ class Preprocessor(recordings.TakesRecordings):
             "return_attention_mask": self.masked,
         }
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
+        """What makes padded inputs of raw recordings by the exported file alone, as a user of transformers does."""
+        from transformers import AutoFeatureExtractor
+
+        extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        settings = {"sampling_rate": self.rate, "padding": True, "return_tensors": "pt"}
+        return lambda x: dict(extractor([np.array(wave) for wave in recordings.waves_at(x, self.rate)], **settings))
+
+    def probes(self, target: str | None) -> pd.DataFrame:
+        """Recordings of noise, of different lengths, to compare an exported model on."""
+        generator = np.random.default_rng(0)
+        waves = [generator.normal(0, 0.1, round(self.rate * length)).astype(np.float32) for length in (0.5, 0.8, 0.3)]
+        files = [f"noise {number}" for number in range(len(waves))]
+        return pd.DataFrame({"audio": waves, "rate": self.rate, "file": files})
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

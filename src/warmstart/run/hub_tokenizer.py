@@ -1,0 +1,101 @@
+"""The tokenizer of a Hugging Face model, as the state of a preprocessor that keeps the original files."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from warmstart import screen
+from warmstart.contracts import Spec, UserError, Vocabulary
+from warmstart.run.hub_folder import CARD
+from warmstart.run.hub_load import load
+
+SERIAL, BINARY = "tokenizer.json", ".model"
+KEPT = (
+    *(SERIAL, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("*vocab*.json", "vocab*.txt", "merges.txt", "bpe.codes", "chat_template.*", "*.model"),
+)
+
+
+def tokenizer_of(
+    word: str, folder: Path, architecture: dict[str, Any], rows: int, most: int
+) -> tuple[dict[str, Any], Spec]:
+    """The state of a preprocessor with the model's tokenizer, and what its examples look like.
+
+    Args:
+        word: hf:NAME_OR_DIR.
+        folder: the model's.
+        architecture: its config.json.
+        rows: of the embedding.
+        most: positions that the model has, 0 or less if it does not say.
+    """
+    if (path := folder / "tokenizer.json").exists():
+        try:
+            Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers knows no other
+            raise UserError(f"init={word}: {path} is damaged: {error}") from error
+    tokenizer = load(word, folder, "AutoTokenizer")
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise UserError(f"init={word}: no tokenizer.json can be made of the files in {folder}: put one there")
+    numbers = tokenizer.get_vocab()
+    size = 1 + max(numbers.values())
+    if size > rows:
+        raise UserError(
+            f"init={word}: the tokenizer has {size:,} tokens and the model's embedding {rows:,} rows: "
+            "the tokenizer is another model's"
+        )
+    named = tokenizer.special_tokens_map
+    doubts = [f"{size:,} tokens for {rows:,} rows of the embedding"] if 2 * size < rows else []
+    for role in ("pad", "bos", "eos", "cls", "sep", "mask"):
+        here, there = numbers.get(named.get(f"{role}_token")), architecture.get(f"{role}_token_id")
+        if None not in (here, there) and here not in (there if isinstance(there, list) else [there]):
+            doubts.append(f"{role}_token_id={here} where {CARD} says {there}")
+    if doubts:
+        doubt = f"warning: init={word}: the tokenizer may be another model's: it has {', '.join(doubts)}"
+        screen.say(doubt, style="yellow")
+    first, last = ("cls_token", "bos_token"), ("sep_token", "eos_token")
+    roles = {
+        "padding": named.get("pad_token"),
+        "unknown": named.get("unk_token"),
+        "begin": next((named[key] for key in first if key in named), None),
+        "end": next((named[key] for key in last if key in named), None),
+        "mask": named.get("mask_token"),
+    }
+    known = {role: numbers.get(token) for role, token in roles.items()}
+    order = ("padding", "end", "begin", "unknown")
+    known["padding"] = next((known[role] for role in order if known[role] is not None), 0)
+    others = {known[role] for role in ("unknown", "begin", "end", "mask")} | set(tokenizer("a")["input_ids"])
+    only_pads = numbers.get(roles["padding"]) not in {None, *others}
+    special = tuple(sorted(tokenizer.all_special_ids))
+    vocabulary = Vocabulary(size=size, special=special, only_pads=only_pads, **known)
+    context = min(tokenizer.model_max_length, most if most > 0 else 512)
+    serial = tokenizer.backend_tokenizer.to_str()
+    state = {
+        "kind": "text",
+        "model": json.loads(serial)["model"]["type"].lower(),
+        "vocabulary": size,
+        "context": context,
+        "tokenizer": serial,
+        "roles": roles,
+        "types": "token_type_ids" in tokenizer.model_input_names,
+        "files": kept_files(folder, serial),
+    }
+    return state, Spec("text", (context,), vocabulary=vocabulary)
+
+
+def kept_files(folder: Path, serial: str) -> dict[str, str]:
+    """The tokenizer's files, by name, those of sentencepiece in base64; tokenizer.json where `serial` is not all of it.
+
+    They are written beside the model again when it is exported.
+    """
+    found = {}
+    for path in sorted({path for pattern in KEPT for path in folder.glob(pattern) if path.is_file()}):
+        content = path.read_bytes()
+        text = base64.b64encode(content).decode() if path.suffix == BINARY else content.decode("utf-8")
+        if path.name != SERIAL or Tokenizer.from_str(text).to_str() != serial:
+            found[path.name] = text
+    return found
