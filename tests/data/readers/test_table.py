@@ -73,6 +73,17 @@ def test_however_a_table_is_written_it_reads_the_same(name: str, content: str | 
     assert sorted(header_of(path)) == ["a", "b"]
 
 
+def test_a_header_is_read_without_the_rows(tmp_path: Path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'\xef\xbb\xbf\r\n"a,b";c\r\n' + b"1;2\r\n" * 100_000 + b"\xff")
+    assert header_of(path) == ["a,b", "c"]
+    path.write_text("sep=|\n\na,b|c\n")
+    assert header_of(path) == ["a,b", "c"]
+    for damaged in (b"", b"\xff", b"a,a\n", b'"a,b'):
+        path.write_bytes(damaged)
+        assert header_of(path) is None
+
+
 def test_typed_numbers_have_one_name_in_columns_of_any_type(tmp_path: Path):
     for column in ([1, 2, 3], [1, None, 3], [1.0, 2.5, 3.0]):
         pd.DataFrame({"x": column}).to_parquet(tmp_path / "t.parquet")

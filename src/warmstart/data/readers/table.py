@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import pandas as pd
 
 from warmstart.contracts import UserError
 from warmstart.data.readers.arrow import read_names, read_parquet
-from warmstart.data.readers.files import check_is_file, first_twice, read_text, suffix_of
+from warmstart.data.readers.files import check_is_file, first_lines, first_twice, read_text, suffix_of
 from warmstart.data.readers.records import read_records
 
 SEPARATED = {".csv": None, ".tsv": "\t"}  # and the separator, where the suffix tells it
@@ -95,20 +97,31 @@ def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | N
 
 
 def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | None:
-    """Return the names of a table's columns without reading its rows; None where it cannot be told from its start.
+    """Return the names of a table's columns; None where the file is no table, or damaged at its start.
 
-    A file of JSON lines has the names of its first record, though others may have more.
+    Only the first record of a text file and the schema of a Parquet file are read. Every record of a JSON file is, since
+    each may have columns of its own; an object that fills a .json file is a document, such as SQuAD's, and no table.
     """
-    path = Path(path)
+    path, dialect = Path(path), dialect or Dialect()
+    suffix = suffix_of(path)
     if not path.is_file() or not is_table(path):
         return None
-    if suffix_of(path) in PARQUET:
+    if suffix in PARQUET:
         return read_names(path)
     try:
-        if suffix_of(path) in JSON:
-            return list(read_records(path))
-        return _names(next(iter(read_cells(path, dialect)))[1], path)
-    except (UserError, StopIteration):
+        if suffix in JSON:
+            frame = read_records(path)
+            is_document = suffix == ".json" and len(frame) == 1 and next(first_lines(path)).lstrip().startswith("{")
+            return None if is_document else list(frame)
+        lines = first_lines(path)
+        first = next(lines)
+        declared = EXCEL.fullmatch(first.rstrip())
+        if declared or not first.strip():
+            first = next(line for line in lines if line.strip())
+        separator = dialect.separator or (declared and declared[1]) or _separator(suffix, first)
+        reader = csv.reader(itertools.chain([first], lines), delimiter=separator, strict=True)
+        return _names(next(reader), path)
+    except (UserError, OSError, EOFError, ValueError, zlib.error, csv.Error, StopIteration):
         return None
 
 
