@@ -39,5 +39,6 @@ def test_a_table_is_read_once_and_only_when_a_run_needs_columns(tmp_path: Path, 
     monkeypatch.setattr(schema, "columns_of", lambda *given: reads.append(given) or ["a"])
     missing = lacking({"data": {"root": str(tmp_path)}})
     assert missing(record("text", "a")) == missing({"data": None}) == [] == reads
-    assert missing(record("table", "a")) == [] and missing(record("table", "b")) == ["b"]
+    assert missing(record("table", "a")) == []
+    assert missing(record("table", "b")) == ["b"]
     assert len(reads) == 1

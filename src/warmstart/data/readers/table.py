@@ -24,6 +24,7 @@ import pandas as pd
 
 from warmstart.contracts import UserError
 from warmstart.data.readers.arrow import read_names, read_parquet
+from warmstart.data.readers.columns import to_names
 from warmstart.data.readers.files import check_is_file, first_lines, first_twice, read_text, suffix_of
 from warmstart.data.readers.records import read_records
 
@@ -93,14 +94,14 @@ def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | N
         frame = _read_separated(path, dialect, suffix)
     if frame.empty:
         raise UserError(f"{path} has no rows")
-    return frame.apply(_with_missing, missing=dialect.missing)
+    return frame.apply(_with_missing, missing=dialect.missing, where=str(path))
 
 
 def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | None:
     """Return the names of a table's columns; None where the file is no table, or damaged at its start.
 
-    Only the first record of a text file and the schema of a Parquet file are read. Every record of a JSON file is, since
-    each may have columns of its own; an object that fills a .json file is a document, such as SQuAD's, and no table.
+    Of a text file the first record is read, of a Parquet file the schema, and of a JSON file every record, since each
+    may have columns of its own. An object that fills a .json file is a document, such as SQuAD's, and no table.
     """
     path, dialect = Path(path), dialect or Dialect()
     suffix = suffix_of(path)
@@ -195,10 +196,10 @@ def _separator(suffix: str, text: str) -> str:
     return next((separator for separator in SEPARATORS if separator in bare), ",")
 
 
-def _with_missing(column: pd.Series, missing: tuple[str, ...]) -> pd.Series:
-    """Return a column with None for texts that are empty, blank or listed."""
+def _with_missing(column: pd.Series, missing: tuple[str, ...], where: str) -> pd.Series:
+    """Return a column without the cells that are empty, blank or listed."""
     if column.dtype != object:
-        return column
+        return column.mask(np.isin(to_names(column, where), missing)) if missing else column
     absent = {*missing}
     return pd.Series(
         [None if isinstance(cell, str) and (not cell.strip() or cell in absent) else cell for cell in column],
