@@ -163,6 +163,14 @@ def test_several_labels_are_columns_or_lists(target: object, folder: Path):
         table(folder / "held.parquet", "img", target).load("category")
 
 
+def test_an_empty_label_in_a_list_is_refused(folder: Path):
+    frame = pd.read_parquet(folder / "held.parquet")
+    frame.at[3, "both"] = ["a", None]
+    frame.to_parquet(folder / "held.parquet")
+    with pytest.raises(UserError, match=r"row 4, column both: a label is empty \(1 such rows\)"):
+        table(folder / "held.parquet", "img", "both").load("categories")
+
+
 def test_values_are_predicted_and_rows_without_a_target_serve_pretraining(folder: Path):
     frame = pd.read_csv(folder / "names.csv")
     frame.loc[:1, "a"] = None

@@ -224,3 +224,9 @@ def test_a_folder_of_recordings_to_predict_keeps_the_numbers_of_those_left(manif
     assert list(given.rows)[:3] == [1, 2, 4]  # sorted by name: 0.wav, 1.wav, 10.wav, 11.wav
     assert Path(given.files[2]).name == "11.wav"
     assert "left out 1 files that cannot be read here: x.m4a" in capsys.readouterr().err
+
+
+def test_a_list_of_samples_is_refused_by_row(manifest: Callable):
+    rows = rows_of(audio=lambda n: [0.1, 0.2] if n == 3 else f"{n}.wav")
+    with pytest.raises(UserError, match="row 4, column audio: this is a list"):
+        load(manifest(rows))

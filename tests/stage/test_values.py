@@ -230,3 +230,21 @@ def test_a_bad_cell_is_refused_before_torch_is_imported(tmp_path: Path):
 def test_a_separator_that_is_no_character_is_refused():
     with pytest.raises(UserError, match=r"data\.separator=;;"):
         Table("t.csv", "y", separator=";;")
+
+
+@pytest.mark.parametrize(("target", "kind"), [("y", "category"), (["z", "y"], "categories"), ("y", "value")])
+def test_a_target_that_does_not_suit_is_named_by_its_row_of_the_file(target: object, kind: str, tmp_path: Path):
+    rows = [{"x": str(row), "y": row % 2, "z": 1} for row in range(20)]
+    rows[5]["y"] = ["a"] if kind != "categories" else 3
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n\n" + "\n".join(map(json.dumps, rows)))
+    for source in (Table(str(path), target), ImageTable(str(path), "x", target, on_error="skip")):
+        with pytest.raises(UserError, match="row 8, column y"):
+            source.load(kind)
+
+
+def test_a_split_that_is_used_as_another_is_printed(tmp_path: Path, capfd):
+    (tmp_path / "data").mkdir()
+    table(tmp_path / "data" / "test.csv", 20, n=lambda row: row, y=lambda row: row % 2)
+    Table(str(tmp_path / "data"), "y").load("category")
+    assert "test is the only split; it is used as train" in capfd.readouterr().err

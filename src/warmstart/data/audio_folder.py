@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from warmstart.contracts import Preprocessor, Rows, Splits
-from warmstart.data.class_folders import check_trained, cut, find_classes
+from warmstart.data.class_folders import cut, find_classes
 from warmstart.data.folder_files import FolderFiles
 from warmstart.data.sounds import SUFFIXES, read_sounds
+from warmstart.data.splits import check_readable
 
 
 class AudioFolder:
@@ -43,7 +44,7 @@ class AudioFolder:
 
         parts = [read(rows) for rows in (splits.train, splits.validation, splits.test)]
         shifts = {name: read(rows) for name, rows in splits.shifts.items()}
-        return check_trained(Splits(*parts, labels=splits.labels, shifts=shifts), "recording")
+        return check_readable(Splits(*parts, labels=splits.labels, shifts=shifts), "recording")
 
     def preprocessor(self) -> Preprocessor:
         """As the frames are configured."""

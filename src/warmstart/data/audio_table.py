@@ -12,13 +12,12 @@ import pandas as pd
 from warmstart import screen
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data import speakers
-from warmstart.data.class_folders import check_trained
 from warmstart.data.manifest import sounds_of
 from warmstart.data.own_splits import HELD_OUT, check_in_training, read_own_splits, with_target
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import SHIFT, place
 from warmstart.data.readers.table import Dialect
-from warmstart.data.splits import check_classes, class_numbers, split_rows
+from warmstart.data.splits import check_classes, check_readable, class_numbers, split_rows
 from warmstart.data.transcripts import alphabet, spelled
 
 FEWEST = 4  # rows of a class that can be in every part
@@ -102,7 +101,7 @@ class AudioTable:
             part.x = part.x.reset_index(drop=True)
         own = [parts.pop(name) for name in ("train", *HELD_OUT)]
         shifts = {name.removeprefix(SHIFT): part for name, part in parts.items()} if target is not None else {}
-        return check_trained(Splits(*own, labels=labels, shifts=shifts), "recording")
+        return check_readable(Splits(*own, labels=labels, shifts=shifts), "recording")
 
     def preprocessor(self) -> Preprocessor:
         """As the frames are configured."""

@@ -58,10 +58,10 @@ def find_classes(listing: FolderFiles, what: str, table: str | None = None) -> C
         raise UserError(f"data.root={root} needs a folder of {what} per class, two or more; found {found}{_hint(root)}")
     _check_held_out(groups, labels, root)
     rows = [
-        (path, labels.index(label), name)
+        (path, number, name)
         for name, classes in groups.items()
-        for label in sorted(classes)
-        for path in classes[label]
+        for number, label in enumerate(labels)
+        for path in classes.get(label, ())
     ]
     files, y, split = zip(*rows)
     if own is not None:
@@ -78,22 +78,6 @@ def cut(found: ClassFolders, root: Path, seed: int) -> Splits:
     rows = Rows(np.arange(len(found.y)), found.y)
     given = sorted(set(found.split))
     return to_splits(rows, found.labels, found.split, given, str(root), seed, lambda index: found.y[index])
-
-
-def check_trained(splits: Splits, what: str) -> Splits:
-    """The same splits, where each part has rows and each class has rows to train on.
-
-    Raises:
-        UserError: there are none left, after those that cannot be read were skipped.
-    """
-    for name, rows in (("train", splits.train), ("validate", splits.validation), ("test", splits.test)):
-        if not len(rows):
-            raise UserError(f"no {what} to {name} on can be read (data.on_error=skip)")
-    if splits.train.classes is not None:
-        absent = np.setdiff1d(np.arange(len(splits.labels)), splits.train.y)
-        if len(absent):
-            raise UserError(f"class {splits.labels[absent[0]]} has no {what} to train on that can be read")
-    return splits
 
 
 def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:

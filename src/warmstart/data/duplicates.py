@@ -14,6 +14,7 @@ CHUNK = 2**24  # float32 values held at once: 64 MiB
 DIRECTIONS = 64
 CANDIDATES = 8
 FEWEST_FEATURES = 30  # rows of fewer are near each other by chance
+FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: mixes 64-bit keys
 MOST_VALUES, MOST_PAIRS = 2**29, 2**31  # of seen rows, and of seen and held-out rows, that are searched for near ones
 
 

@@ -14,6 +14,7 @@ from warmstart import screen
 from warmstart.contracts import Splits, UserError
 from warmstart.data import cache
 from warmstart.data.pictures import Picture, Remarks, read_images, report, report_errors
+from warmstart.data.splits import check_readable
 
 
 class ImageStore:
@@ -52,15 +53,8 @@ class ImageStore:
             first, last = np.searchsorted(kept, [start, start + len(rows)])
             y = None if rows.y is None else rows.y[kept[first:last] - start]
             start += len(rows)
-            if rows is not splits.unlabelled and first == last:
-                raise UserError("no image to train, validate or test on can be read (data.on_error=skip)")
             rows.x, rows.y = values[first:last], y
-        trained = splits.train.y
-        if trained is not None and trained.dtype.kind == "i":
-            absent = np.setdiff1d(np.arange(len(splits.labels)), trained)
-            if len(absent):
-                raise UserError(f"class {splits.labels[absent[0]]} has no image to train on that can be read")
-        return splits
+        return check_readable(splits, "image")
 
     def _read(self, pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
         """Images, and the numbers (n,) of those that could be read."""

@@ -13,7 +13,7 @@ from warmstart.data.image_cells import to_pictures
 from warmstart.data.image_store import ImageStore
 from warmstart.data.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.data.readers.columns import is_listed, name_of, pick, to_names, to_numbers
+from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, strata_of
@@ -77,9 +77,11 @@ class ImageTable:
             column = pick(frame, self.image, where, "data.image")
             pictures += to_pictures(column, where, self._folder(), must_exist=not self.store.skips)
             targets = pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)
-            for key in self.target if target in ("value", "categories") else ():
-                if not is_listed(targets[key]):
-                    to_numbers(targets[key], where)  # whose errors name rows of the file
+            for key in self.target:  # whose errors name rows of the file
+                if is_listed(targets[key]):
+                    check_entries(targets[key], where, "a label")
+                else:
+                    check_targets(targets[key], target, where)
             tables.append(targets)
         table = pd.concat(tables, ignore_index=True)
         split = np.repeat(list(frames), [len(part) for part in tables])
@@ -130,8 +132,6 @@ class ImageTable:
         if kind == "categories" and len(self.target) < 2:
             raise UserError("objective=multilabel needs a column of lists, or two columns or more: data.target=[a,b]")
         values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
-        if kind == "categories" and not np.isin(values, (0, 1)).all():
-            raise UserError(f"data.root={self.root}: several labels must be 0 or 1 in {', '.join(self.target)}")
         return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)
 
 

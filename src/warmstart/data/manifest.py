@@ -109,6 +109,8 @@ def named_sounds(
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
             sound, name = cell, f"{where}, row {row}"
+        elif isinstance(cell, list | np.ndarray):
+            raise UserError(f"{where}, row {row}, column {column}: this is a list: give a path, or the bytes of a file")
         elif pd.isna(cell) or not str(cell).strip():
             sound, name = b"", f"{where}, row {row}, column {column}"
             empty.append(row)

@@ -31,7 +31,10 @@ def read_own_splits(root: str, config: str | None, dialect: Dialect | None = Non
     """
     frames = read_splits(root, config, dialect=dialect)
     if len(frames) == 1:
-        return {"train": next(iter(frames.values()))}
+        ((name, frame),) = frames.items()
+        if name not in ("all", "train"):
+            screen.say(f"data.root={root}: {name} is the only split; it is used as train")
+        return {"train": frame}
     if "train" not in frames:
         raise UserError(f"data.root={root} has no split train: it has {', '.join(frames)}")
     shifts = [name for name in frames if name.startswith(SHIFT)]

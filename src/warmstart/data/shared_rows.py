@@ -10,9 +10,7 @@ import numpy as np
 
 from warmstart import screen
 from warmstart.contracts import Preprocessor, Rows, Splits
-from warmstart.data.duplicates import ArrayRows, to_keys
-
-FACTOR = np.uint64(0x9E3779B97F4A7C15)
+from warmstart.data.duplicates import FACTOR, ArrayRows, to_keys
 
 
 class Comparison(Protocol):

@@ -20,7 +20,6 @@ from warmstart.data import sound_container as container
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aiff", ".aif", ".aifc"})
 ON_ERROR = ("raise", "skip")
 LISTED = 20
-UNKNOWN = 2**31 - 2**12  # bytes: what programs write that do not know a length is about 2**31 or 2**32
 LONGEST = 3600.0  # seconds that are read at all
 BLOCK = 2**20  # samples read at a time
 RESERVOIR = 2.0  # seconds before a piece of an MP3 file that are decoded too, since its frames use bits of earlier ones
@@ -111,7 +110,7 @@ def read_sound(sound: Path | bytes, name: str, piece: Piece = WHOLE) -> tuple[np
             start = min(round(piece.offset * rate), promised)
             wanted = promised - start if piece.duration is None else round(piece.duration * rate)
             count = min(wanted, promised - start)
-            if count > longest and promised < UNKNOWN:
+            if count > longest and promised < container.UNKNOWN:
                 raise UserError(f"{name} is {count / rate:,.0f} s long: cut it into shorter pieces")
             before = min(start, round(RESERVOIR * rate)) if file.format == "MP3" else 0
             file.seek(start - before)
@@ -126,7 +125,7 @@ def read_sound(sound: Path | bytes, name: str, piece: Piece = WHOLE) -> tuple[np
         raise UserError(f"{name} is longer than {LONGEST:,.0f} s: cut it into shorter pieces")
     if piece != WHOLE:
         _check_piece(piece, start, wanted, len(values), rate, name)
-    if piece.duration is None and len(values) < count and promised < UNKNOWN:
+    if piece.duration is None and len(values) < count and promised < container.UNKNOWN:
         remark = remark or f"it ends after {len(values) / rate:,.2f} of {promised / rate:,.2f} s"
     if not len(values):
         raise UserError(f"{name} holds no sound: it has no samples")

@@ -75,6 +75,27 @@ def check_classes(y: np.ndarray, labels: tuple[str, ...]) -> None:
         raise UserError(f"class {labels[small]} has {sizes[small]} rows: at least 4 are needed to split off a test")
 
 
+def check_readable(splits: Splits, what: str) -> Splits:
+    """Return the same splits, where each part has rows and each class has rows to train on.
+
+    Args:
+        splits: without the rows that cannot be read.
+        what: a row is.
+
+    Raises:
+        UserError: a part is empty, or a class has no training rows.
+    """
+    parts = {"train": splits.train, "validate": splits.validation, "test": splits.test}
+    for name, rows in [*parts.items(), *(("test", rows) for rows in splits.shifts.values())]:
+        if not len(rows):
+            raise UserError(f"no {what} to {name} on can be read (data.on_error=skip)")
+    if splits.train.classes is not None:
+        absent = np.setdiff1d(np.arange(len(splits.labels)), splits.train.y)
+        if len(absent):
+            raise UserError(f"class {splits.labels[absent[0]]} has no {what} to train on that can be read")
+    return splits
+
+
 def labelled_subset(
     y: np.ndarray,
     labels: tuple[str, ...],

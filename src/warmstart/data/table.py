@@ -10,7 +10,7 @@ import pandas as pd
 from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.preprocess.table import Preprocessor
-from warmstart.data.readers.columns import pick, to_names, to_numbers
+from warmstart.data.readers.columns import check_targets, pick, to_names, to_numbers
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, strata_of
@@ -67,12 +67,10 @@ class Table:
             for option, names in (("categorical", self.categorical), ("ignore", self.ignore)):
                 for key in names:
                     pick(frame, key, where, f"data.{option}")
-            features.append(frame.drop(columns=list(dict.fromkeys([*self.target, *self.ignore]))))
-            self._check(features[-1], where)
+            features.append(self._features(frame.drop(columns=[*self.target, *self.ignore]), where))
             targets.append(pd.DataFrame(chosen))
-            if target in ("value", "categories"):
-                for column in chosen.values():
-                    to_numbers(column, where)
+            for column in chosen.values():
+                check_targets(column, target, where)
         x, table = (pd.concat(part, ignore_index=True) for part in (features, targets))
         split = np.repeat(list(frames), [len(part) for part in targets])
         known = with_target(table.notna().all(axis=1).to_numpy(), split, self.root, self.target)
@@ -95,14 +93,13 @@ class Table:
         """Fill, scale and one-hot encode."""
         return Preprocessor(self.categorical, self.missing, dialect=self.dialect.state())
 
-    def _check(self, features: pd.DataFrame, where: str) -> None:
-        """Look at every cell while the rows are still those of the file, so that an error names the right one."""
-        if features.shape[1] == 0:
+    def _features(self, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+        """Return names and numbers of a split, read while the rows are those of the file, so that errors name them."""
+        if frame.shape[1] == 0:
             raise UserError(f"{where} has no feature column left beside the target and data.ignore")
-        try:
-            Preprocessor(self.categorical, self.missing).check(features)
-        except UserError as error:
-            raise UserError(str(error).replace("table,", f"{where},", 1)) from error
+        categories, numbers = self.preprocessor().check(frame, where)
+        names = {name: pd.Series(cells, dtype=object) for name, cells in categories.items()}
+        return pd.DataFrame({**names, **numbers})[list(frame)]
 
     def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if kind is None:
@@ -114,6 +111,4 @@ class Table:
         if kind == "categories" and len(self.target) < 2:
             raise UserError("objective=multilabel needs two or more columns: data.target=[a,b,...]")
         values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
-        if kind == "categories" and not np.isin(values, (0, 1)).all():
-            raise UserError(f"{self.root}: multilabel targets must be 0 or 1 in {', '.join(self.target)}")
         return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from warmstart.data.readers.columns import to_names, to_numbers
+from warmstart.data.readers.columns import name_of, to_names, to_numbers
 
 SHOWN, LONGEST = 3, 24  # cells of a row in a message, and characters of a cell
 
@@ -46,7 +46,7 @@ class TableRows:
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
         """Return a row's first cells."""
-        cells = [f"{name}={str(x[name].iloc[row])[:LONGEST]}" for name in x.columns[:SHOWN]]
+        cells = [f"{name}={name_of(x[name].iloc[row])[:LONGEST]}" for name in x.columns[:SHOWN]]
         return ", ".join([*cells, "..."] if x.shape[1] > SHOWN else cells)
 
     def _cells(self, x: pd.DataFrame) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from warmstart.data.duplicates import Overlap
+from warmstart.data.duplicates import FACTOR, Overlap
 
 RUN = 8  # words in a row that mark copied text
 SHORTEST = 5  # words of a row that can be found as a whole; fewer are in any large text
@@ -17,7 +17,6 @@ SHARE = 0.5
 CHUNK = 2**19  # words of generic text in memory at once
 SHOWN = 40  # characters of a text in a message
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")  # a Chinese character is a word
-FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def find_shared_text(generic: Iterable[str], test: Iterable[str]) -> Overlap:

@@ -10,7 +10,16 @@ import pandas as pd
 
 from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.readers.columns import is_listed, name_of, pick, to_names, to_numbers, to_texts
+from warmstart.data.readers.columns import (
+    check_entries,
+    check_targets,
+    is_listed,
+    name_of,
+    pick,
+    to_names,
+    to_numbers,
+    to_texts,
+)
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, renumbered, strata_of
@@ -100,10 +109,8 @@ class TextTable:
             self._check_tags(table.text.set_axis(column.index), column, where)
         elif kind is not None and is_listed(column):
             raise UserError(f"{where}, column {self.target}: these are lists of tags, not one target for each text")
-        elif kind == "value":
-            to_numbers(column, where)
-        elif kind == "category":
-            to_names(column, where)
+        else:
+            check_targets(column, kind, where)
         return table.assign(target=column.reset_index(drop=True))
 
     def _check_tags(self, words: pd.Series, tags: pd.Series, where: str) -> None:
@@ -112,11 +119,7 @@ class TextTable:
                 raise UserError(
                     f"{where}, column {name}: tags need lists, of words and of tags (JSON lines or Parquet)"
                 )
-        gaps = np.flatnonzero(tags.map(lambda row: pd.isna(list(row)).any(), na_action="ignore").eq(True))
-        if len(gaps):
-            raise UserError(
-                f"{where}, row {tags.index[gaps[0]]}, column {self.target}: a tag is empty ({len(gaps):,} such rows)"
-            )
+        check_entries(tags, where, "a tag")
         uneven = np.flatnonzero(tags.notna() & (words.str.len() != tags.str.len()))
         if len(uneven):
             row = tags.index[uneven[0]]

@@ -72,7 +72,7 @@ def newest(done: Sequence[RunFolder], lacking: Lacking) -> RunFolder:
     found = "; ".join(f"{run.path} was trained on {', '.join(lacking(run.record))}" for run in candidates[:CANDIDATES])
     more = f" (and {len(candidates) - CANDIDATES:,} older runs)" if len(candidates) > CANDIDATES else ""
     raise UserError(
-        f"run=latest: each finished run was trained on columns that are not there: {found}{more}; name the run's folder"
+        f"latest: each finished run was trained on columns that are not there: {found}{more}; name the run's folder"
     )
 
 

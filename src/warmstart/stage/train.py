@@ -160,13 +160,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> None:
-    """Put the data's name, fingerprint, sizes and the columns of its inputs into the record.
+    """Put the data's name, fingerprint and sizes, and how its inputs are written, into the record.
 
     Raises:
         UserError: the run is resumed and its data is no longer what it was.
     """
     check_data(run, data)
-    inputs = {"kind": data.preprocessor.state()["kind"], "columns": getattr(data.preprocessor, "names", None)}
+    state = data.preprocessor.state()
+    separator = state.get("dialect", {}).get("separator")
+    inputs = {"kind": state["kind"], "columns": getattr(data.preprocessor, "names", None), "separator": separator}
     name = "+".join(sources_of(config.data))
     run.note(data={"name": name, "fingerprint": data.fingerprint, "rows": data.rows, "inputs": inputs})
 

@@ -73,6 +73,17 @@ def test_however_a_table_is_written_it_reads_the_same(name: str, content: str | 
     assert sorted(header_of(path)) == ["a", "b"]
 
 
+def test_a_header_is_read_without_the_rows(tmp_path: Path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'\xef\xbb\xbf\r\n"a,b";c\r\n' + b"1;2\r\n" * 100_000 + b"\xff")
+    assert header_of(path) == ["a,b", "c"]
+    path.write_text("sep=|\n\na,b|c\n")
+    assert header_of(path) == ["a,b", "c"]
+    for damaged in (b"", b"\xff", b"a,a\n", b'"a,b'):
+        path.write_bytes(damaged)
+        assert header_of(path) is None
+
+
 def test_typed_numbers_have_one_name_in_columns_of_any_type(tmp_path: Path):
     for column in ([1, 2, 3], [1, None, 3], [1.0, 2.5, 3.0]):
         pd.DataFrame({"x": column}).to_parquet(tmp_path / "t.parquet")
@@ -227,3 +238,16 @@ def test_a_folder_of_texts_is_no_table(tmp_path: Path):
         written(tmp_path / name / "a.txt", "a text\n")
     with pytest.raises(UserError, match="data=text_files, or data=text_folder with a folder per class"):
         read_splits(str(tmp_path))
+
+
+def test_listed_texts_are_missing_in_typed_columns_too(tmp_path: Path):
+    whole, real = pd.array([1, None, -999], dtype="Int64"), np.array([0.5, -999, 1], dtype=np.float32)
+    pd.DataFrame({"whole": whole, "real": real, "flag": [True, False, True]}).to_parquet(tmp_path / "t.parquet")
+    frame = read_table(tmp_path / "t.parquet", Dialect(missing=(-999, "True")))
+    assert frame.isna().to_numpy().tolist() == [[False, False, True], [True, True, False], [True, False, True]]
+    assert to_names(frame["whole"], "t").tolist() == ["1", None, None]
+
+
+def test_records_without_any_name_are_no_rows(tmp_path: Path):
+    with pytest.raises(UserError, match="has no rows"):
+        read_table(written(tmp_path / "t.jsonl", "{}\n{}\n"))

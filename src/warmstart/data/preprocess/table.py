@@ -63,14 +63,18 @@ class Preprocessor:
                 fitted[name] = dict(zip(("fill", "mean", "std"), map(float, moments)))
         self.columns = [{"name": name, **fitted[name]} for name in map(str, x)]
 
-    def check(self, x: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def check(self, x: pd.DataFrame, where: str = "table") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the names and the numbers in each column (N,), by what the columns are.
+
+        Args:
+            x: a table.
+            where: what the user calls it.
 
         Raises:
             UserError: a cell holds what it must not; its row and column are named.
         """
-        categories = {str(name): to_names(x[name], "table") for name in x if name in self.categorical}
-        return categories, {str(name): self._numbers(x[name]) for name in x if name not in self.categorical}
+        categories = {str(name): to_names(x[name], where) for name in x if name in self.categorical}
+        return categories, {str(name): self._numbers(x[name], where) for name in x if name not in self.categorical}
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """Return this preprocessor for tables that are written as those of another one."""
@@ -135,12 +139,12 @@ class Preprocessor:
             "dialect": self.dialect.state(),
         }
 
-    def _numbers(self, cells: pd.Series) -> np.ndarray:
-        values = to_numbers(cells, "table", "; name the column in data.categorical or data.ignore")
+    def _numbers(self, cells: pd.Series, where: str = "table") -> np.ndarray:
+        values = to_numbers(cells, where, "; name the column in data.categorical or data.ignore")
         if self.missing == "error" and np.isnan(values).any():
             row = cells.index[int(np.flatnonzero(np.isnan(values))[0])]
             raise UserError(
-                f"table, row {row}, column {cells.name}: the value is missing; add data.missing=mean or median"
+                f"{where}, row {row}, column {cells.name}: the value is missing; add data.missing=mean or median"
             )
         return values
 

@@ -16,7 +16,7 @@ INDEX = "__index_level_"  # what begins the name of an index that pandas has sto
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a Parquet file; see `from_arrow` and, where it says so for the `datasets` library, `named`.
+    """Read a Parquet file; see `from_arrow` and, for a file that the `datasets` library has written, `named`.
 
     Raises:
         UserError: it is damaged, or two columns have one name.

@@ -51,11 +51,14 @@ def to_names(column: pd.Series, where: str) -> np.ndarray:
     cells = column.to_numpy() if column.dtype == np.float32 else column  # whose own items would be of double precision
     names = np.empty(len(column), dtype=object)
     for position, cell in enumerate(cells):
-        if isinstance(cell, list | tuple | dict | np.ndarray | bytes):
+        if isinstance(cell, str) or cell is None:
+            names[position] = cell
+        elif isinstance(cell, list | tuple | dict | np.ndarray | bytes):
             raise UserError(
                 f"{where}, row {column.index[position]}, column {column.name}: {_short(cell)} is not one name"
             )
-        names[position] = None if pd.isna(cell) else name_of(cell)
+        else:
+            names[position] = None if pd.isna(cell) else name_of(cell)
     return names
 
 
@@ -83,6 +86,32 @@ def to_numbers(column: pd.Series, where: str, advice: str = "") -> np.ndarray:
         what = "infinite" if np.isinf(values[row]) else "too large for 32-bit arithmetic"
         raise UserError(f"{where}, row {column.index[row]}, column {column.name}: the value is {what}")
     return values
+
+
+def check_targets(column: pd.Series, kind: str | None, where: str) -> None:
+    """Check a column of targets of a kind: names, numbers, or 0 and 1.
+
+    Raises:
+        UserError: a cell is of another kind; its row is named.
+    """
+    if kind == "category":
+        to_names(column, where)
+    elif kind in ("value", "categories"):
+        values = to_numbers(column, where)
+        wrong = np.flatnonzero(~np.isnan(values) & ~np.isin(values, (0, 1))) if kind == "categories" else []
+        if len(wrong):
+            raise UserError(
+                f"{where}, row {column.index[wrong[0]]}, column {column.name}: {values[wrong[0]]:g} is neither 0 nor 1 "
+                f"({len(wrong):,} such rows)"
+            )
+
+
+def check_entries(column: pd.Series, where: str, what: str) -> None:
+    """Refuse lists with a missing entry; `what` an entry is."""
+    gaps = np.flatnonzero(column.map(lambda row: pd.isna(list(row)).any(), na_action="ignore").eq(True))
+    if len(gaps):
+        row = column.index[gaps[0]]
+        raise UserError(f"{where}, row {row}, column {column.name}: {what} is empty ({len(gaps):,} such rows)")
 
 
 def to_texts(column: pd.Series, where: str) -> pd.Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,16 @@ def read_text(path: str | Path) -> str:
         found = data[error.start]
         raise UserError(f"{path} is not UTF-8 text (byte {error.start} is 0x{found:02x}): save it as UTF-8") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def first_lines(path: Path) -> Iterator[str]:
+    r"""Yield the lines of a text file from its start, each ended by \n, without reading all of it.
+
+    Raises:
+        OSError, EOFError, ValueError, zlib.error: it is missing, damaged or not UTF-8.
+    """
+    with (gzip.open if path.suffix.lower() == GZIP else open)(path, "rt", encoding="utf-8-sig") as file:
+        yield from file
 
 
 def read_lines(path: str | Path) -> pd.Series:

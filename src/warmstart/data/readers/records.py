@@ -34,9 +34,8 @@ def to_frame(rows: dict[int, dict[str, Any]], path: Path) -> pd.DataFrame:
         UserError: a text cannot be encoded; its row is named.
     """
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    frame = pd.DataFrame(
-        {name: pd.Series([row.get(name) for row in rows.values()], dtype=object) for name in names}
-    ).set_index(pd.Index(list(rows)))
+    columns = {name: [row.get(name) for row in rows.values()] for name in names}
+    frame = pd.DataFrame(columns, list(rows), dtype=object)
     for name in names:
         for number, cell in frame[name].items():
             if isinstance(cell, str) and not cell.isascii() and SURROGATE.search(cell):

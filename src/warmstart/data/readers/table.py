@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ import pandas as pd
 
 from warmstart.contracts import UserError
 from warmstart.data.readers.arrow import read_names, read_parquet
-from warmstart.data.readers.files import check_is_file, first_twice, read_text, suffix_of
+from warmstart.data.readers.columns import to_names
+from warmstart.data.readers.files import check_is_file, first_lines, first_twice, read_text, suffix_of
 from warmstart.data.readers.records import read_records
 
 SEPARATED = {".csv": None, ".tsv": "\t"}  # and the separator, where the suffix tells it
@@ -91,24 +94,35 @@ def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | N
         frame = _read_separated(path, dialect, suffix)
     if frame.empty:
         raise UserError(f"{path} has no rows")
-    return frame.apply(_with_missing, missing=dialect.missing)
+    return frame.apply(_with_missing, missing=dialect.missing, where=str(path))
 
 
 def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | None:
-    """Return the names of a table's columns without reading its rows; None where it cannot be told from its start.
+    """Return the names of a table's columns; None where the file is no table, or damaged at its start.
 
-    A file of JSON lines has the names of its first record, though others may have more.
+    Of a text file the first record is read, of a Parquet file the schema, and of a JSON file every record, since each
+    may have columns of its own. An object that fills a .json file is a document, such as SQuAD's, and no table.
     """
-    path = Path(path)
+    path, dialect = Path(path), dialect or Dialect()
+    suffix = suffix_of(path)
     if not path.is_file() or not is_table(path):
         return None
-    if suffix_of(path) in PARQUET:
+    if suffix in PARQUET:
         return read_names(path)
     try:
-        if suffix_of(path) in JSON:
-            return list(read_records(path))
-        return _names(next(iter(read_cells(path, dialect)))[1], path)
-    except (UserError, StopIteration):
+        if suffix in JSON:
+            frame = read_records(path)
+            is_document = suffix == ".json" and len(frame) == 1 and next(first_lines(path)).lstrip().startswith("{")
+            return None if is_document else list(frame)
+        lines = first_lines(path)
+        first = next(lines)
+        declared = EXCEL.fullmatch(first.rstrip())
+        if declared or not first.strip():
+            first = next(line for line in lines if line.strip())
+        separator = dialect.separator or (declared and declared[1]) or _separator(suffix, first)
+        reader = csv.reader(itertools.chain([first], lines), delimiter=separator, strict=True)
+        return _names(next(reader), path)
+    except (UserError, OSError, EOFError, ValueError, zlib.error, csv.Error, StopIteration):
         return None
 
 
@@ -182,10 +196,10 @@ def _separator(suffix: str, text: str) -> str:
     return next((separator for separator in SEPARATORS if separator in bare), ",")
 
 
-def _with_missing(column: pd.Series, missing: tuple[str, ...]) -> pd.Series:
-    """Return a column with None for texts that are empty, blank or listed."""
+def _with_missing(column: pd.Series, missing: tuple[str, ...], where: str) -> pd.Series:
+    """Return a column without the cells that are empty, blank or listed."""
     if column.dtype != object:
-        return column
+        return column.mask(np.isin(to_names(column, where), missing)) if missing else column
     absent = {*missing}
     return pd.Series(
         [None if isinstance(cell, str) and (not cell.strip() or cell in absent) else cell for cell in column],
