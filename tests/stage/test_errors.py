@@ -22,7 +22,7 @@ def refused(outcome: Outcome, *parts: str) -> None:
         assert part in outcome.error, outcome.error
 
 
-VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.root=a.csv", "data.target=y")
+VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.root=me/table", "data.target=y")
 
 
 @pytest.mark.parametrize(

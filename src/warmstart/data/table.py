@@ -59,6 +59,10 @@ class Table:
 
     def load(self, target: str | None) -> Splits:
         """Return tables of features; rows with an empty target serve pretraining alone."""
+        if target == "category" and len(self.target) > 1:
+            raise UserError("classification predicts one column: give one data.target, or objective=multilabel")
+        if target == "categories" and len(self.target) < 2:
+            raise UserError("objective=multilabel needs two or more columns: data.target=[a,b,...]")
         frames = read_own_splits(self.root, self.config, self.dialect)
         features, targets = [], []
         for name, frame in frames.items():
@@ -105,10 +109,6 @@ class Table:
         if kind is None:
             return None, ()
         if kind == "category":
-            if len(self.target) > 1:
-                raise UserError("classification predicts one column: give one data.target, or objective=multilabel")
             return class_numbers(to_names(table[self.target[0]], self.root))
-        if kind == "categories" and len(self.target) < 2:
-            raise UserError("objective=multilabel needs two or more columns: data.target=[a,b,...]")
         values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
         return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)
