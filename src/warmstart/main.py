@@ -29,7 +29,7 @@ from warmstart.run.lineage import follow
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
-QUICK = 2**24  # bytes of a file that may be read twice
+QUICK = 2**22  # bytes of a file that may be read twice
 USER_MISTAKE, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
@@ -113,7 +113,8 @@ def check_data(node: DictConfig | None) -> None:
     if not getattr(source, "is_quick", False):
         return
     path = Path(str(node.root))
-    if path.stat().st_size > QUICK if path.is_file() else path.exists() or not path.suffix:
+    is_large = path.is_file() and path.stat().st_size > QUICK
+    if is_large or path.is_dir() or not (path.suffix or path.exists()):  # the last is a hub name
         return
     taken = inspect.signature(source).parameters.keys() & node.keys()
     settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": None}

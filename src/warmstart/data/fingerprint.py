@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from warmstart.contracts import Splits
 
@@ -18,7 +19,7 @@ def fingerprint(splits: Splits) -> str:
     for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
         for values in () if rows is None else (rows.x, rows.y):
             if isinstance(values, pd.DataFrame):
-                plain = values.map(_hashable)
+                plain = values.apply(lambda column: column if is_numeric_dtype(column) else column.map(_hashable))
                 values = pd.util.hash_pandas_object(plain, index=False).to_numpy()
             if values is not None and values.dtype == object:
                 digest.update(json.dumps(values.tolist()).encode())

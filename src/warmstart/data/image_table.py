@@ -80,7 +80,7 @@ class ImageTable:
             for key in self.target:  # whose errors name rows of the file
                 if is_listed(targets[key]):
                     check_entries(targets[key], where, "a label")
-                else:
+                elif target != "categories" or len(self.target) > 1:
                     check_targets(targets[key], target, where)
             tables.append(targets)
         table = pd.concat(tables, ignore_index=True)

@@ -101,7 +101,7 @@ def check_targets(column: pd.Series, kind: str | None, where: str) -> None:
         wrong = np.flatnonzero(~np.isnan(values) & ~np.isin(values, (0, 1))) if kind == "categories" else []
         if len(wrong):
             raise UserError(
-                f"{where}, row {column.index[wrong[0]]}, column {column.name}: {values[wrong[0]]:g} is neither 0 nor 1 "
+                f"{where}, row {column.index[wrong[0]]}, column {column.name}: {values[wrong[0]]:g} is not 0 or 1 "
                 f"({len(wrong):,} such rows)"
             )
 
@@ -150,7 +150,7 @@ def _parsed(column: pd.Series, where: str, advice: str) -> np.ndarray:
     values = np.full(len(cells), np.nan)
     try:
         values[present] = cells[present].astype(np.float64)
-        plain = all(map(_is_plain, cells[present]))
+        plain = _are_plain(cells[present])
     except (ValueError, TypeError, OverflowError):
         plain = False
     if not plain:
@@ -159,9 +159,10 @@ def _parsed(column: pd.Series, where: str, advice: str) -> np.ndarray:
     return values
 
 
-def _is_plain(cell: Any) -> bool:
-    """Whether Python reads a cell as it was meant: it also takes 1_000 and nan for numbers."""
-    return not isinstance(cell, str) or (cell.isascii() and "_" not in cell and "n" not in cell and "N" not in cell)
+def _are_plain(cells: np.ndarray) -> bool:
+    """Whether Python reads cells as they were meant: it also takes 1_000 and nan for numbers."""
+    text = "".join(map(str, cells))
+    return text.isascii() and not any(letter in text for letter in "_nN")
 
 
 def _number(cell: Any, column: pd.Series, position: int, where: str, advice: str) -> float:

@@ -36,7 +36,7 @@ def read_numbers(path: str | Path, width: int, dialect: Dialect | None = None) -
 
 def _without_header(path: Path, dialect: Dialect) -> pd.DataFrame:
     """Read a text file whose first line is a header only where no cell of it is a number, or as pandas writes one."""
-    rows = read_cells(path, dialect)
+    rows = list(read_cells(path, dialect))
     first = rows[0][1] if rows else []
     if not any(map(NUMBER.fullmatch, first)) or first == [str(number) for number in range(len(first))]:
         return read_table(path, dialect)

@@ -15,6 +15,7 @@ import io
 import itertools
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | N
         frame = _read_separated(path, dialect, suffix)
     if frame.empty:
         raise UserError(f"{path} has no rows")
-    return frame.apply(_with_missing, missing=dialect.missing, where=str(path))
+    return pd.DataFrame({name: _with_missing(frame[name], dialect.missing, str(path)) for name in frame}, frame.index)
 
 
 def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | None:
@@ -126,8 +127,10 @@ def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | N
         return None
 
 
-def read_cells(path: Path, dialect: Dialect | None = None, suffix: str | None = None) -> list[tuple[int, list[str]]]:
-    """Read the cells of a text file's rows, its first line too, each with its number: 0 of the first.
+def read_cells(
+    path: Path, dialect: Dialect | None = None, suffix: str | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of a text file's rows, its first line too, each with its number: 0 of the first.
 
     Blank lines are left out and counted.
 
@@ -144,37 +147,37 @@ def read_cells(path: Path, dialect: Dialect | None = None, suffix: str | None = 
         text = text.partition("\n")[2]
     separator = dialect.separator or (declared and declared[1]) or _separator(suffix, text)
     reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    before = 0  # blank lines in front of the first row
-    number = -1
+    number = -1  # which blank lines in front of the first row leave as it is
     try:
         for row in reader:
-            number += 1
-            if row and not (len(row) == 1 and row[0].isspace()):
-                before = before if rows else number
-                rows.append((number - before, row))
+            is_blank = not row or (len(row) == 1 and row[0].isspace())
+            number += number >= 0 or not is_blank
+            if not is_blank:
+                yield number, row
     except csv.Error as error:
         what = "a quote is not closed" if "end of data" in str(error) else str(error)
-        row = number + 1 - before
         raise UserError(
-            f"{path}, row {row} (near line {reader.line_num}): {what}: put quotes around the cell and double each "
-            "quote in it"
+            f"{path}, row {number + 1} (near line {reader.line_num}): {what}: put quotes around the cell and double "
+            "each quote in it"
         ) from error
-    return rows
 
 
 def _read_separated(path: Path, dialect: Dialect, suffix: str) -> pd.DataFrame:
-    cells = read_cells(path, dialect, suffix)
-    names = _names(cells[0][1], path) if cells else []
-    for number, row in cells[1:]:
+    rows = read_cells(path, dialect, suffix)
+    names = _names(next(rows, (0, []))[1], path)
+    cells: list[str] = []  # one row after another: a list for each would occupy the garbage collector
+    numbers: list[int] = []
+    for number, row in rows:
         if len(row) != len(names):
             raise UserError(
                 f"{path}, row {number}: {len(row)} cells, but the header has {len(names)}. "
                 "Put cells that hold the separator in quotes, remove the extra separator, or set data.separator="
             )
-    columns = zip(*(row for _, row in cells[1:]))
-    index = pd.Index([number for number, _ in cells[1:]], dtype=np.int64)
-    return pd.DataFrame({name: pd.Series(column, index, dtype=object) for name, column in zip(names, columns)})
+        cells += row
+        numbers.append(number)
+    index = pd.Index(numbers, dtype=np.int64)
+    columns = {name: cells[position :: len(names)] for position, name in enumerate(names)}
+    return pd.DataFrame({name: pd.Series(column, index, dtype=object) for name, column in columns.items()})
 
 
 def _names(header: list[str], path: Path) -> list[str]:
@@ -200,10 +203,10 @@ def _with_missing(column: pd.Series, missing: tuple[str, ...], where: str) -> pd
     """Return a column without the cells that are empty, blank or listed."""
     if column.dtype != object:
         return column.mask(np.isin(to_names(column, where), missing)) if missing else column
-    absent = {*missing}
-    return pd.Series(
-        [None if isinstance(cell, str) and (not cell.strip() or cell in absent) else cell for cell in column],
-        column.index,
-        dtype=object,
-        name=column.name,
-    )
+    absent, cells = {"", *missing}, column.tolist()
+    try:
+        found = [np.fromiter(map(test, cells), bool, len(cells)) for test in (absent.__contains__, str.isspace)]
+        gaps = found[0] | found[1]
+    except TypeError:  # a cell is no text
+        gaps = np.array([isinstance(cell, str) and (cell in absent or cell.isspace()) for cell in cells])
+    return column.mask(gaps, None) if gaps.any() else column
