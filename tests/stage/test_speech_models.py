@@ -57,8 +57,9 @@ def heard(back: Path, auto: str, recording: Path) -> tuple[torch.nn.Module, torc
         return model, model(**inputs).logits[0].softmax(-1)
 
 
-def test_classes_are_learned_and_the_run_evaluated_asked_and_exported(cli, recordings: Path, tmp_path: Path):
-    folder = saved_folder(tmp_path / "hubert", "hubert", ctc=False)
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_classes_are_learned_and_the_run_evaluated_asked_and_exported(norm: str, cli, recordings: Path, tmp_path: Path):
+    folder = saved_folder(tmp_path / "hubert", "hubert", norm, ctc=False)
     tuned = cli(*words(recordings, "classification"), f"init=hf:{folder}")
     assert tuned.status == 0, tuned.err
     record = tuned.record("finetune")
@@ -71,7 +72,9 @@ def test_classes_are_learned_and_the_run_evaluated_asked_and_exported(cli, recor
     many = cli("stage=predict", f"input={recordings}").out.splitlines()
     assert len(many) == 24
     answer = json.loads(many[0])
-    assert cli("stage=export", "experiment=speech", f"folder={tmp_path / 'back'}").status == 0
+    exported = cli("stage=export", "experiment=speech", f"folder={tmp_path / 'back'}")
+    assert exported.status == 0, exported.err
+    assert ("predict one by one" in exported.err) == (norm == "group")
     model, probabilities = heard(tmp_path / "back", "AutoModelForAudioClassification", Path(answer["file"]))
     assert probabilities.max().item() == pytest.approx(answer["probability"], abs=1e-4)
     assert model.config.id2label[probabilities.argmax().item()] == answer["label"]

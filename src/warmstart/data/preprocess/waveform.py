@@ -61,6 +61,11 @@ class Preprocessor(recordings.TakesRecordings):
         """From one of the model's frames to the next."""
         return math.prod(self.stride) / self.rate
 
+    @property
+    def pads_alike(self) -> bool:
+        """Whether transformers leaves padding out; else its scaling of a recording depends on the others in a batch."""
+        return self.masked
+
     def adapted(self, own: Any) -> Preprocessor:
         """The same under the limit of a data set's `own` preprocessor, and for its tables."""
         adapted = super().adapted(own)
