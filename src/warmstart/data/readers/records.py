@@ -72,11 +72,14 @@ def _parsed(text: str, line: int | None = None) -> Any:
 
 def _plain(number: str) -> str:
     """Return a decimal number in its shortest form; as it is written where a float does not hold it."""
+    value = float(number)
+    if repr(value) == number and not value.is_integer():
+        return number
     exact = Decimal(number)
     if exact == exact.to_integral_value() and abs(exact) < EXACT:
         return str(int(exact))
-    short = repr(float(number))
-    return short if math.isfinite(float(number)) and Decimal(short) == exact else number
+    short = repr(value)
+    return short if math.isfinite(value) and Decimal(short) == exact else number
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
