@@ -22,7 +22,7 @@ def refused(outcome: Outcome, *parts: str) -> None:
         assert part in outcome.error, outcome.error
 
 
-VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.root=me/table", "data.target=y")
+VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.root=some/name", "data.target=y")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ CELLS = "a,b,y\n" + "".join(f"{i},{i * 2},{'yes' if i % 2 else 'no'}\n" for i in
         (CELLS, ("data.missing=zero",), ("data.missing=zero",)),
         (CELLS, ("objective=regression",), ("row 1", "column y", "not a number")),
         (CELLS, ("objective=multilabel", "data.target=[b]", "data.ignore=[y]"), ("two or more columns",)),
-        (WIDE, ("objective=multilabel", "data.target=[a,b]"), ("0 or 1",)),
+        (WIDE, ("objective=multilabel", "data.target=[a,b]"), ("row 3", "column a", "neither 0 nor 1")),
         (CELLS, ("objective=multilabel", "data.target=[a,c]"), ("no column c", "data.target")),
         (CELLS, ("data.ignore=[a,b]",), ("no feature column",)),
         (CELLS, ("data.labels_per_class=90",), ("fewer than data.labels_per_class=90",)),

@@ -94,7 +94,9 @@ def optimize(module: FinetuneModule) -> tuple[torch.optim.Optimizer, Any]:
 
 
 def take(module: FinetuneModule, batch: Batch, optimizer: torch.optim.Optimizer, schedule: Any, step: int) -> None:
-    module._trainer = SimpleNamespace(global_step=step, fit_loop=SimpleNamespace(total_batch_idx=step))
+    module._trainer = SimpleNamespace(
+        global_step=step, accumulate_grad_batches=1, fit_loop=SimpleNamespace(total_batch_idx=step)
+    )
     module.train()
     module.on_train_batch_start(batch, step)
     loss = module.training_step(batch, step)
@@ -250,7 +252,7 @@ def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
         with torch.no_grad():
             for value in module.backbone.parameters():
                 value.add_(0.1)
-        module._trainer = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=0))
+        module._trainer = SimpleNamespace(accumulate_grad_batches=1, fit_loop=SimpleNamespace(total_batch_idx=0))
         plain = module.objective.step(module.backbone, batch).loss
         losses[p] = float(module.training_step(batch, 0) - plain)
     assert losses[0.0] == pytest.approx(0, abs=1e-6)

@@ -116,8 +116,7 @@ class ImageTable:
         return Path(datasets.config.HF_CACHE_HOME)
 
     def _strata(self, table: pd.DataFrame) -> np.ndarray | None:
-        column = table[self.target[0]] if self.target else None
-        return None if column is None or is_listed(column) else strata_of(column, self.root)
+        return strata_of(table[self.target[0]], self.root) if self.target else None
 
     def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if kind is None:

@@ -9,6 +9,7 @@ from typing import Any
 from warmstart.data.readers.splits import columns_of
 from warmstart.data.readers.table import Dialect, header_of
 
+SQUAD = {"data", "version"}  # of a file as SQuAD publishes them, whose columns are further inside
 BOUND = ("table",)  # kinds of preprocessors by whose columns a backbone is bound, in further training too
 
 
@@ -28,7 +29,8 @@ def lacking(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], list[str
         if root is None:
             return None
         find = header_of if predicts else columns_of  # a folder to predict for holds texts, images or sounds
-        return find(str(root), Dialect(separator))
+        found = find(str(root), Dialect(separator))
+        return None if found is not None and set(found) <= SQUAD else found
 
     def missing(record: Mapping[str, Any]) -> list[str]:
         inputs = (record.get("data") or {}).get("inputs") or {}

@@ -171,10 +171,13 @@ def most_folds(rows: Rows, labels: tuple[str, ...]) -> tuple[int, str]:
 
 
 def strata_of(target: pd.Series, where: str) -> np.ndarray | None:
-    """Return class numbers to stratify by, whatever the objective makes of the column; None where it has rare values.
+    """Return class numbers to stratify by, whatever the objective makes of the column; None where it has rare values
+    or lists.
 
     Missing targets are a class of their own.
     """
+    if any(isinstance(cell, list | tuple | dict | np.ndarray) for cell in target):
+        return None
     names = ["" if name is None else name for name in to_names(target, where)]
     _, numbers, counts = np.unique(names, return_inverse=True, return_counts=True)
     return numbers if len(counts) > 1 and counts.min() >= 4 else None

@@ -142,4 +142,4 @@ class TextTable:
         return rows.to_numpy(), labels
 
     def _strata(self, column: pd.Series) -> np.ndarray | None:
-        return None if self.target is None or is_listed(column) else strata_of(column, self.root)
+        return None if self.target is None else strata_of(column, self.root)

@@ -60,15 +60,17 @@ def latest(
 
 
 def newest(done: Sequence[RunFolder], lacking: Lacking) -> RunFolder:
-    """The newest of these runs that lacks no column.
+    """The newest of these runs that lacks no column; the newest of all where each lacks the same ones.
 
     Raises:
-        UserError: each lacks some; the newest runs and what they lack are named.
+        UserError: each lacks some, and not the same ones; the newest runs and what they lack are named.
     """
     candidates = sorted(done, key=lambda run: run.record["id"], reverse=True)
     fitting = next((run for run in candidates if not lacking(run.record)), None)
     if fitting is not None:
         return fitting
+    if len({tuple(lacking(run.record)) for run in candidates}) == 1:
+        return candidates[0]  # what opens it says what it needs
     found = "; ".join(f"{run.path} was trained on {', '.join(lacking(run.record))}" for run in candidates[:CANDIDATES])
     more = f" (and {len(candidates) - CANDIDATES:,} older runs)" if len(candidates) > CANDIDATES else ""
     raise UserError(

@@ -41,6 +41,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     with run.recording():
         loader = GatherLoader(x, y, getattr(preprocessor, "held_out_batch", EVALUATION_BATCH))
         module.spec = saved.spec
+        settings.trainer.precision = None  # full, as the weights are saved
         trainer = build_trainer(settings.trainer, run.path, None, [])
         lines = list(chain.from_iterable(trainer.predict(module, loader)))
         files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)

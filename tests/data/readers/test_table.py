@@ -59,7 +59,7 @@ def test_a_name_is_the_text_of_its_cell_in_any_company(cells: list[str], tmp_pat
         ("t.csv", "sep=;\na;b\nx;1.5\n;NA\nü;3\n"),
         ("t.csv", "a|b\nx|1.5\n|NA\nü|3\n"),
         ("t.tsv", "a\tb\nx\t1.5\n\tNA\nü\t3\n"),
-        ("t.csv.gz", gzip.compress("a,b\nx,1.5\n,NA\nü,3\n".encode())),
+        ("t.csv.gz", gzip.compress("a,b\nx,1.5\n,NA\nü,3\n".encode(), mtime=0)),
         ("t.jsonl", '{"a": "x", "b": 1.50}\n{"a": null, "b": "NA"}\n{"a": "ü", "b": 3.0}\n'),
         ("t.json", '[{"b": 1.5, "a": "x"}, {"b": "NA"}, {"a": "\\u00fc", "b": 3}]'),
     ],
