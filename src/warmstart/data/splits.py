@@ -171,10 +171,9 @@ def most_folds(rows: Rows, labels: tuple[str, ...]) -> tuple[int, str]:
 
 
 def strata_of(target: pd.Series, where: str) -> np.ndarray | None:
-    """Return class numbers to stratify by, whatever the objective makes of the column; None where it has rare values
-    or lists.
+    """Return class numbers to stratify by, whatever the objective makes of the column.
 
-    Missing targets are a class of their own.
+    Missing targets are a class of their own. None is returned where the column has rare values, or lists.
     """
     if any(isinstance(cell, list | tuple | dict | np.ndarray) for cell in target):
         return None
