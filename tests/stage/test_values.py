@@ -248,3 +248,16 @@ def test_a_split_that_is_used_as_another_is_printed(tmp_path: Path, capfd):
     table(tmp_path / "data" / "test.csv", 20, n=lambda row: row, y=lambda row: row % 2)
     Table(str(tmp_path / "data"), "y").load("category")
     assert "test is the only split; it is used as train" in capfd.readouterr().err
+
+
+def test_a_class_of_few_rows_is_kept_where_no_part_is_cut(tmp_path: Path, capfd):
+    for name in ("train", "validation", "test"):
+        rows = [{"x": row, "y": "rare" if row < 2 else "ab"[row % 2]} for row in range(20)] + [{"x": 20, "y": None}]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    splits = Table(str(tmp_path), "y").load("category")
+    assert np.bincount(splits.train.y).tolist() == [9, 9, 2]
+    assert len(splits.unlabelled) == 1
+    assert "3 of 63 rows have no target (column y): they serve pretraining alone, but for 2" in capfd.readouterr().err
+    (tmp_path / "test.jsonl").unlink()
+    with pytest.raises(UserError, match="class rare has 2 rows"):
+        Table(str(tmp_path), "y").load("category")

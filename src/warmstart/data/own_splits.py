@@ -69,7 +69,9 @@ def with_target(known: np.ndarray, split: np.ndarray, root: str, columns: Collec
         raise UserError(f"data.root={root}: {what} is empty in every row to train on")
     missing = int((~known).sum())
     if missing:
-        screen.say(f"{missing:,} of {len(known):,} rows have no target ({what}): they serve pretraining alone")
+        held_out = int((~known & (split != "train")).sum())
+        others = f", but for {held_out:,} of held-out splits, which are left out" if held_out else ""
+        screen.say(f"{missing:,} of {len(known):,} rows have no target ({what}): they serve pretraining alone{others}")
     return known
 
 
@@ -98,11 +100,12 @@ def to_splits(
     Raises:
         UserError: a class is in no row to train on, or has too few rows.
     """
+    train, *held_out = (np.flatnonzero(split == name) for name in ("train", *HELD_OUT))
+    are_cut = not all(map(len, held_out))
     if rows.classes is not None:
         check_in_training(rows.y, labels, split, given, root)
-        check_classes(rows.y[split == "train"], labels)
-    train, *held_out = (np.flatnonzero(split == name) for name in ("train", *HELD_OUT))
-    if not all(map(len, held_out)):
+        check_classes(rows.y[train], labels, are_cut)
+    if are_cut:
         for name, index in zip(HELD_OUT, held_out):
             if name in given and not len(index):
                 screen.say(f"data.root={root}: the split {name} has no targets; it is cut from the training rows")

@@ -49,7 +49,7 @@ def read_sounds(
 ) -> pd.DataFrame:
     """A table with the columns audio (a waveform (S,), float32 from -1 to 1), rate (Hz) and file, read in parallel.
 
-    Recordings that end too early are read as far as they go, with a warning that names them.
+    Recordings that end too early are read up to where they end, with a warning that names them.
 
     Args:
         sounds: paths, or the content of files.
@@ -82,7 +82,7 @@ def read_sounds(
     if broken:
         _list(f"left out {len(broken):,} of {len(found):,} sounds", list(map(str, broken)))
     if remarks:
-        cut = f"warning: {len(remarks):,} of {len(found):,} sounds are incomplete and are read as far as they go"
+        cut = f"warning: {len(remarks):,} of {len(found):,} sounds are incomplete and are read up to where they end"
         _list(cut, [remarks[row] for row in sorted(remarks)])
     kept = [row for row, one in enumerate(found) if not isinstance(one, UserError)]
     audio = pd.Series([found[row][0] for row in kept], dtype=object, index=kept)

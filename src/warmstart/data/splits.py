@@ -61,17 +61,22 @@ def class_numbers(names: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.array([numbers[name] for name in names], dtype=np.int64), labels
 
 
-def check_classes(y: np.ndarray, labels: tuple[str, ...]) -> None:
+def check_classes(y: np.ndarray, labels: tuple[str, ...], are_cut: bool = True) -> None:
     """Refuse classes that cannot be in every part.
 
+    Args:
+        y: class numbers (N,).
+        labels: the names of the classes.
+        are_cut: whether parts are cut from these rows.
+
     Raises:
-        UserError: there is one class only, or one with fewer than 4 rows.
+        UserError: there is one class only, or one with too few rows to be cut: fewer than 4.
     """
     sizes = np.bincount(y, minlength=len(labels))
     if (sizes > 0).sum() < 2:
         raise UserError(f"all {len(y)} rows are of one class ({labels[int(sizes.argmax())]}): two are needed")
     small = int(sizes.argmin())
-    if sizes[small] < 4:
+    if are_cut and sizes[small] < 4:
         raise UserError(f"class {labels[small]} has {sizes[small]} rows: at least 4 are needed to split off a test")
 
 
@@ -166,10 +171,9 @@ def most_folds(rows: Rows, labels: tuple[str, ...]) -> tuple[int, str]:
 
 
 def strata_of(target: pd.Series, where: str) -> np.ndarray | None:
-    """Return class numbers to stratify by, whatever the objective makes of the column; None where it has rare values
-    or lists.
+    """Return class numbers to stratify by, whatever the objective makes of the column.
 
-    Missing targets are a class of their own.
+    Missing targets are a class of their own. None is returned where the column has rare values, or lists.
     """
     if any(isinstance(cell, list | tuple | dict | np.ndarray) for cell in target):
         return None

@@ -60,9 +60,9 @@ def write(
         changes["pad_token"] = tokenizer.id_to_token(number) or new_token(tokenizer)
     for name in (SETTINGS, SPECIAL):
         if name == SETTINGS or (folder / name).exists():
-            said = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).exists() else {}
-            said |= changes if name == SETTINGS else {k: v for k, v in changes.items() if k == "pad_token"}
-            (folder / name).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            _change(
+                folder / name, changes if name == SETTINGS else {k: v for k, v in changes.items() if k == "pad_token"}
+            )
     _check(folder, card)
 
 
@@ -84,8 +84,13 @@ def _check(folder: Path, card: dict[str, Any]) -> None:
     takes = inspect.signature(model.forward).parameters if model is not None else tokenizer.model_input_names
     wanted = [name for name in tokenizer.model_input_names if name in takes]
     if wanted != tokenizer.model_input_names:
-        said = json.loads((folder / SETTINGS).read_text(encoding="utf-8")) | {"model_input_names": wanted}
-        (folder / SETTINGS).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _change(folder / SETTINGS, {"model_input_names": wanted})
+
+
+def _change(path: Path, changes: dict[str, Any]) -> None:
+    """Write a JSON file again with other settings; it need not exist."""
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(settings | changes, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def new_token(tokenizer: Tokenizer) -> str:

@@ -251,3 +251,13 @@ def test_listed_texts_are_missing_in_typed_columns_too(tmp_path: Path):
 def test_records_without_any_name_are_no_rows(tmp_path: Path):
     with pytest.raises(UserError, match="has no rows"):
         read_table(written(tmp_path / "t.jsonl", "{}\n{}\n"))
+
+
+def test_class_numbers_of_a_text_file_get_the_names_of_the_card(tmp_path: Path):
+    names = "dtype: {class_label: {names: {'0': neg, '1': pos, '2': '1'}}}"
+    (tmp_path / "README.md").write_text(
+        f"---\ndataset_info:\n  features:\n  - {{name: x, dtype: string}}\n  - {{name: y, {names}}}\n---\n"
+    )
+    (tmp_path / "train.csv").write_text("x,y\na,0\nb,-1\nc,pos\nd,2\ne,\n")
+    frames = read_splits(str(tmp_path))
+    assert to_names(frames["train"]["y"], "t").tolist() == ["neg", None, "pos", "1", None]

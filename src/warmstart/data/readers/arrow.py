@@ -71,12 +71,20 @@ def from_arrow(table: Any) -> pd.DataFrame:
 
 
 def named(frame: pd.DataFrame, features: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a table with the names of class numbers, by its features; -1, which is no class, becomes None."""
+    """Return a table with the names of class numbers, by its features; -1, which is no class, becomes None.
+
+    In text files the numbers are texts, and a cell may hold a name already.
+    """
     for name, feature in features.items():
         inner = getattr(feature, "feature", None)
         if hasattr(feature, "names") and pd.api.types.is_integer_dtype(frame[name]):
             names = np.array([*feature.names, None], dtype=object)
             frame[name] = names[frame[name].fillna(-1).astype(int)]
+        elif hasattr(feature, "names"):
+            names = {"-1": None, **{str(number): label for number, label in enumerate(feature.names)}}
+            frame[name] = pd.Series(
+                [cell if cell in feature.names else names.get(cell, cell) for cell in frame[name]], frame.index, object
+            )
         elif hasattr(inner, "names"):
             names = [*inner.names, None]
             frame[name] = [

@@ -68,7 +68,9 @@ def check_is_file(path: Path) -> None:
 
 def first_twice(names: list[str]) -> str | None:
     """Return the first name that stands for two columns; None where each is of one."""
-    return next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if len(set(names)) == len(names):
+        return None
+    return next(name for number, name in enumerate(names) if name in names[:number])
 
 
 def _read_bytes(path: Path) -> bytes:

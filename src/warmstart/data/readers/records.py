@@ -35,12 +35,11 @@ def to_frame(rows: dict[int, dict[str, Any]], path: Path) -> pd.DataFrame:
     """
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     columns = {name: [row.get(name) for row in rows.values()] for name in names}
-    frame = pd.DataFrame(columns, list(rows), dtype=object)
-    for name in names:
-        for number, cell in frame[name].items():
-            if isinstance(cell, str) and not cell.isascii() and SURROGATE.search(cell):
-                raise UserError(f"{path}, row {number}: a lone surrogate, half of a character: remove it")
-    return frame
+    for cells in columns.values():
+        if SURROGATE.search("".join(cell for cell in cells if isinstance(cell, str))):
+            row = next(row for row, cell in zip(rows, cells) if isinstance(cell, str) and SURROGATE.search(cell))
+            raise UserError(f"{path}, row {row}: a lone surrogate, half of a character: remove it")
+    return pd.DataFrame(columns, list(rows), dtype=object)
 
 
 def _records(text: str, path: Path) -> dict[int, dict[str, Any]]:
@@ -72,11 +71,14 @@ def _parsed(text: str, line: int | None = None) -> Any:
 
 def _plain(number: str) -> str:
     """Return a decimal number in its shortest form; as it is written where a float does not hold it."""
+    value = float(number)
+    if repr(value) == number and not value.is_integer():
+        return number
     exact = Decimal(number)
     if exact == exact.to_integral_value() and abs(exact) < EXACT:
         return str(int(exact))
-    short = repr(float(number))
-    return short if math.isfinite(float(number)) and Decimal(short) == exact else number
+    short = repr(value)
+    return short if math.isfinite(value) and Decimal(short) == exact else number
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def read_splits(
 
 
 def columns_of(root: str, dialect: Dialect | None = None) -> list[str] | None:
-    """Return the names of the columns of a table, or of a folder's first one; None where they cannot be told."""
+    """Return the names of the columns of a table, or of a folder's first one; None where these are unknown."""
     path = Path(root)
     if path.is_dir():
         path = next(iter(FolderFiles(path, frozenset(TABLES), frozenset()).below(path)), path)

@@ -102,7 +102,7 @@ def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | N
     """Return the names of a table's columns; None where the file is no table, or damaged at its start.
 
     Of a text file the first record is read, of a Parquet file the schema, and of a JSON file every record, since each
-    may have columns of its own. An object that fills a .json file is a document, such as SQuAD's, and no table.
+    may have columns of its own.
     """
     path, dialect = Path(path), dialect or Dialect()
     suffix = suffix_of(path)
@@ -112,9 +112,7 @@ def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | N
         return read_names(path)
     try:
         if suffix in JSON:
-            frame = read_records(path)
-            is_document = suffix == ".json" and len(frame) == 1 and next(first_lines(path)).lstrip().startswith("{")
-            return None if is_document else list(frame)
+            return list(read_records(path))
         lines = first_lines(path)
         first = next(lines)
         declared = EXCEL.fullmatch(first.rstrip())
