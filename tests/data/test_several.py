@@ -78,7 +78,7 @@ def test_without_targets_unlabelled_rows_come_too_and_tables_are_put_together_by
     splits = Several(tables).load(None)
     assert len(splits.unlabelled) == 20
     assert sorted(splits.train.x.columns) == ["a", "b"]
-    assert splits.train.x.b.value_counts().to_dict() == {"1.5": 28, "2.5": 28}
+    assert splits.train.x.b.value_counts().to_dict() == {1.5: 28, 2.5: 28}
     assert list(splits.train.x.index) == list(range(56))
     assert splits.train.y is None
 

@@ -54,7 +54,9 @@ def check_export(
     largest = 0.0
     pads_alike = getattr(preprocessor, "pads_alike", True)
     if not pads_alike:
-        what = "this model takes no attention mask, so transformers' answers for recordings of different lengths in one "
+        what = (
+            "this model takes no attention mask, so transformers' answers for recordings of different lengths in one "
+        )
         screen.say(f"warning: {what}batch differ from those one by one: predict one by one", style="yellow")
     for table in tables:
         batches = [slice(None)] if pads_alike else []
