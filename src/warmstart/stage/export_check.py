@@ -54,10 +54,11 @@ def check_export(
     largest = 0.0
     pads_alike = getattr(preprocessor, "pads_alike", True)
     if not pads_alike:
-        what = (
-            "this model takes no attention mask, so transformers' answers for recordings of different lengths in one "
+        screen.say(
+            "warning: this model takes no attention mask, so transformers' answers for recordings of different lengths "
+            "in one batch differ from those one by one: predict one by one",
+            style="yellow",
         )
-        screen.say(f"warning: {what}batch differ from those one by one: predict one by one", style="yellow")
     for table in tables:
         batches = [slice(None)] if pads_alike else []
         for chosen in [*batches, *(slice(row, row + 1) for row in range(len(table)))]:

@@ -96,14 +96,14 @@ class Preprocessor:
         for column in self.columns:
             cells = x[column["name"]]
             if "values" in column:
-                parts.append(self._one_hot(cells, column["values"]))
+                parts.append(self._one_hot(cells, column["values"]).astype(np.float32))
             else:
                 values = self._numbers(cells)
                 filled = np.where(np.isnan(values), column["fill"], values)
-                parts.append(((filled - column["mean"]) / column["std"])[:, None])
+                parts.append(((filled - column["mean"]) / column["std"])[:, None].astype(np.float32))
         import torch  # a table is checked before it is loaded
 
-        return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
+        return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Unchanged: encoding has scaled everything."""
