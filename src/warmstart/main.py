@@ -142,7 +142,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
 
         lacks = lacking(config)
         config = adopt(config if typed else follow(config, lacks), lacks)
-        for section in (config, config.get("pretrain")):
+        for section in () if config.get("resume") else (config, config.get("pretrain")):
             check_data(section and section.get("data"))
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:

@@ -60,7 +60,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     if config.resume:
         run = RunFolder.open(Path(config.resume))
         if run.record["stage"] != "transfer":
-            raise UserError(f"resume={config.resume} is a {run.record['stage']} run, not a transfer")
+            stage = run.record["stage"]
+            raise UserError(f"resume={config.resume} is a {stage} run, not a transfer: add stage={stage}")
         manifest = replace(Manifest.read(run.path), trust=tuple(config.trust))
         manifest.check()
         check_seal(manifest, only_done=True)
