@@ -214,6 +214,15 @@ def test_images_are_predicted_from_the_very_table_that_they_were_trained_on(cli,
     assert [row["file"] for row in found] == [str(tmp_path / f"{number}.png") for number in range(40)]
 
 
+@pytest.mark.parametrize("value", ["-999", "NA"])
+def test_a_missing_value_that_is_no_list_is_refused(cli, tmp_path: Path, value: str):
+    path = table(tmp_path / "t.csv", 40, n=lambda row: row, y=lambda row: "ab"[row % 2])
+    words = (f"data.root={path}", "data.target=y", f"data.missing_values={value}")
+    outcome = cli("stage=finetune", "experiment=table", "init=scratch", *words, *FAST)
+    assert outcome.status == 2
+    assert f"data.missing_values={value}: must be list" in outcome.error
+
+
 def test_a_bad_cell_is_refused_before_torch_is_imported(tmp_path: Path):
     (tmp_path / "t.csv").write_text("n,y\n" + "1,a\n2,b\n" * 19 + "NA,a\n")
     words = ["stage=pretrain", "experiment=table", f"data.root={tmp_path / 't.csv'}", "data.target=y"]
