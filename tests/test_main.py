@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from warmstart import screen
 
 ROOT = Path(__file__).parents[1]
 FAST = ("pictures=false", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
@@ -75,6 +78,27 @@ def test_predictions_alone_go_to_standard_output(tmp_path: Path):
     (tmp_path / "new.csv").write_text("\n".join([",".join(["3"] * 64)] * 2) + "\n")
     done = train("stage=predict", "run=latest", f"input={tmp_path / 'new.csv'}", out)
     assert [json.loads(line)["row"] for line in done.stdout.splitlines()] == [1, 2]
+
+
+def test_the_command_that_a_pretraining_prints_runs_as_it_is_pasted(tmp_path: Path):
+    folder = tmp_path / "my files (1), it's mine"
+    folder.mkdir()
+    rows = (f"{n}^{'n.a., see note' if n == 9 else n % 5}^{'xy'[n % 2]}\n" for n in range(40))
+    (folder / "a b.csv").write_text("a^b^kind\n" + "".join(rows))
+    settings = (
+        f"data.root={screen.quoted(folder / 'a b.csv')}",
+        f"output_dir={screen.quoted(folder / 'outputs')}",
+        "data.target=kind",
+        "data.separator='^'",
+        "data.missing_values=[-999, 'n.a., see note']",
+        "data.missing=mean",
+    )
+    done = train("stage=pretrain", "experiment=table", *settings, "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    (command,) = (line for line in done.stderr.splitlines() if line.startswith("next: python train.py stage=finetune"))
+    words = shlex.split(command)[3:]
+    assert set(words) >= {word for word in settings if not word.startswith("output_dir")}
+    assert train(*words, f"output_dir={tmp_path}", "trainer.max_epochs=1").returncode == 0
 
 
 def test_no_chatter_of_the_libraries_reaches_the_user(tmp_path: Path):

@@ -48,6 +48,8 @@ RULES: dict[str, Rule] = {
     **{f"data.augment.{name}": PART for name in ("grey", "blur", "solarise", "erase")},
     "data.pack": (int, lambda value: value >= 8, "a whole number, 8 or more"),
     "data.on_error": (str, lambda value: value in ("raise", "skip"), "raise or skip"),
+    "data.separator": (str, bool, "one character, such as ';', or tab"),
+    "data.missing_values": (list, lambda value: True, "a list of texts, such as [NA,-999]"),
     "data.missing_columns": (str, lambda value: value in ("error", "fill"), "error or fill"),
     "data.separate": (bool, lambda value: True, "true or false"),
     "data.sources": (dict, lambda value: len(value) > 1, "two or more data sets, such as data=[a,b]"),
@@ -101,6 +103,8 @@ MAY_BE_NULL = frozenset(
         "data.label_fraction",
         "data.folds",
         "data.pack",
+        "data.separator",
+        "data.missing_values",
         "patience",
         "trainer.max_time",
         "trainer.max_tokens",
@@ -123,6 +127,8 @@ def check(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        if config.get("resume"):  # the run's own config has what is missing, and was checked when it began
+            return {}
         needed = " ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(config)))
         raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}") from error
     sections = {"": plain, "pretrain.": plain.get("pretrain", {})}

@@ -103,11 +103,11 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     return [*words[:first], *spelled, *(word for word in words[first:] if word != lists[0])]
 
 
-def check_data(node: DictConfig | None) -> None:
+def check_data(node: DictConfig | None, place: str) -> None:
     """Refuse small data that cannot be read, before torch is imported for what it is read for.
 
     Raises:
-        UserError: as the source's `load`.
+        UserError: as the source's `load`, or a setting is of another type than it takes.
     """
     source = hydra.utils.get_object(node._target_) if node and "_target_" in node else None
     if not getattr(source, "is_quick", False):
@@ -119,7 +119,9 @@ def check_data(node: DictConfig | None) -> None:
     taken = inspect.signature(source).parameters.keys() & node.keys()
     settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": None}
     with screen.quiet():
-        source(**{name: settings[name] for name in taken}).load(None)
+        given = {name: settings[name] for name in taken}
+        importlib.import_module("warmstart.stage.signature").check_settings(source, given, place)
+        source(**given).load(None)
 
 
 def run(config: DictConfig, typed: bool = True) -> int:
@@ -143,8 +145,9 @@ def run(config: DictConfig, typed: bool = True) -> int:
 
         lacks = lacking(config)
         config = adopt(config if typed else follow(config, lacks), lacks)
-        for section in (config, config.get("pretrain")):
-            check_data(section and section.get("data"))
+        if not config.get("resume"):
+            check_data(config.get("data"), "data")
+            check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -78,3 +81,15 @@ def next_command(*commands: str) -> None:
         return
     for command in commands:
         console().print(f"next: {command}", style="cyan", markup=False)
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar, whatever is in it."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
+        return str(path)
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def next_run(*words: str) -> None:
+    """Tell the user which run to start next, in words that a shell takes as they are."""
+    next_command(shlex.join(["python", "train.py", *words]))

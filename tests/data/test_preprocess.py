@@ -51,6 +51,24 @@ def test_table_fills_scales_and_encodes_by_hand():
     assert unseen[0, 1:4].sum() == 0
 
 
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (
+            "NA",
+            "'NA' is not a number; if it stands for a missing value, empty the cell, or train with data.missing_val",
+        ),
+        ("six", "'six' is not a number; the model was trained on numbers in this column"),
+        (None, "the value is missing; fill it in, or train with data.missing=mean or median"),
+    ],
+)
+def test_what_a_fitted_table_refuses_names_no_setting_that_a_prediction_lacks(cell, message):
+    fitted = table.Preprocessor(categorical=[])
+    fitted.fit(pd.DataFrame({"a": ["1", "2"]}, index=[1, 2]))
+    with pytest.raises(UserError, match=f"^the table, row 2, column a: {message}"):
+        fitted.encode(pd.DataFrame({"a": ["1", cell]}, index=[1, 2], dtype=object))
+
+
 def test_an_unknown_kind_is_refused():
     with pytest.raises(UserError, match="kind os"):
         rebuild({"kind": "os"})

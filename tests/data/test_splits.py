@@ -66,3 +66,15 @@ def test_too_few_rows_in_a_class_are_named():
         labelled_subset(Y, LABELS, 0, per_class=21)
     with pytest.raises(UserError, match="not both"):
         labelled_subset(Y, LABELS, 0, per_class=1, fraction=0.5)
+
+
+@pytest.mark.parametrize(("labels", "advised"), [(("1.5", "2e3"), True), (("1", "two"), False)])
+def test_classes_that_are_numbers_may_be_meant_for_regression(labels: tuple[str, ...], advised: bool):
+    with pytest.raises(UserError, match="at least 4 are needed") as refusal:
+        check_classes(np.array([0, 0, 0, 0, 1]), labels)
+    assert ("objective=regression" in str(refusal.value)) == advised
+
+
+def test_a_number_of_labels_per_class_without_classes_is_refused_with_what_a_transfer_takes():
+    with pytest.raises(UserError, match=r"label_fraction with this objective, .*transfer.labels=\[0.1,all\]"):
+        labelled_subset(np.array([0.5, 1.5]), (), seed=0, per_class=1)

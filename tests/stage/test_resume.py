@@ -133,9 +133,26 @@ def test_resume_is_refused_where_there_is_nothing_to_go_on_with(cli, tmp_path: P
     (done / "run.json").write_text((done / "run.json").read_text().replace('"failed"', '"done"'))
     for words, message in (
         (("stage=pretrain", f"resume={done}"), "the run is done"),
-        (("stage=finetune", f"resume={done}"), "is a pretrain run"),
+        (("stage=finetune", f"resume={done}"), "is a pretrain run; this is stage=finetune: add stage=pretrain"),
+        ((f"resume={done}",), "is a pretrain run, not a transfer: add stage=pretrain"),
         (("stage=pretrain", f"resume={tmp_path / 'nowhere'}"), "no such folder"),
     ):
         outcome = cli(*words)
         assert outcome.status == 2
         assert message in outcome.error
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_run_goes_on_with_its_experiment_named_and_none_of_its_data(
+    cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str
+):
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,kind\n" + "".join(f"{n},{n % 7},{'xy'[n % 2]}\n" for n in range(40)))
+    words = (f"stage={stage}", "experiment=table", f"data.root={table}", "data.target=kind", "trainer.max_epochs=20")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        assert cli(*words, *(("init=scratch",) if stage == "finetune" else ())).status == 130
+    (run,) = (tmp_path / "outputs" / stage).glob("*/*")
+    resumed = cli(f"stage={stage}", "experiment=table", f"resume={run}")
+    assert resumed.status == 0, resumed.err
+    assert json.loads((run / "run.json").read_text())["status"] == "done"

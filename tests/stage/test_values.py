@@ -191,6 +191,40 @@ def test_latest_is_the_newest_run_of_the_columns_that_are_there(trained: str, cl
     assert f"{first} was trained on size, city" in outcome.error
 
 
+def test_latest_takes_inputs_of_the_kind_that_is_given(trained: str, cli, tmp_path: Path):
+    path = table(tmp_path / "texts.csv", 40, text=lambda row: f"a text of {row} words", y=lambda row: row % 2)
+    words = (
+        "experiment=text",
+        f"data.root={path}",
+        "data.text=text",
+        "data.target=y",
+        "data.tokenizer.model=characters",
+    )
+    small = ("backbone.width=16", "backbone.depth=1", "backbone.heads=2")
+    assert cli("stage=finetune", "init=scratch", *words, *small, *FAST).status == 0
+    homes = table(tmp_path / "new.csv", 3, size=lambda row: row, city=lambda row: "Oslo")
+    assert "finetune/table/" in cli("stage=predict", f"input={homes}").err
+    (tmp_path / "lines.txt").write_text("a text\n\nanother\n")
+    assert [row["row"] for row in predictions(cli("stage=predict", f"input={tmp_path / 'lines.txt'}"))] == [1, 3]
+    Image.new("L", (4, 4)).save(tmp_path / "photo.png")
+    outcome = cli("stage=predict", f"input={tmp_path / 'photo.png'}")
+    assert outcome.status == 2
+    assert "was trained on text; " in outcome.error
+
+
+def test_a_prediction_may_be_written_otherwise_than_the_data(trained: str, cli, tmp_path: Path):
+    (tmp_path / "new.csv").write_text("size^city\n1^Oslo\nn.a.^Rome\n")
+    words = ("stage=predict", f"input={tmp_path / 'new.csv'}", "data.separator='^'")
+    refused = cli(*words)
+    assert refused.status == 2
+    assert "row 2, column size: 'n.a.' is not a number" in refused.error
+    refused = cli(*words, "data.missing_values=['n.a.']")
+    assert "row 2, column size: the value is missing" in refused.error
+    assert cli(*words, "data.missing_values=-999").status == 2
+    (tmp_path / "new.csv").write_text("size^city\n1^Oslo\n2^Rome\n")
+    assert len(predictions(cli(*words))) == 2
+
+
 def test_a_pretraining_of_another_table_is_not_the_latest_start(cli, tmp_path: Path):
     homes = table(tmp_path / "homes.csv", size=lambda row: row, rooms=lambda row: row % 5, y=lambda row: row % 2)
     other = table(tmp_path / "other.csv", a=lambda row: row, b=lambda row: row, y=lambda row: row % 2)
@@ -212,6 +246,15 @@ def test_images_are_predicted_from_the_very_table_that_they_were_trained_on(cli,
     assert outcome.status == 0, outcome.err
     found = predictions(cli("stage=predict", f"input={path}"))
     assert [row["file"] for row in found] == [str(tmp_path / f"{number}.png") for number in range(40)]
+
+
+@pytest.mark.parametrize("value", ["-999", "NA"])
+def test_a_missing_value_that_is_no_list_is_refused(cli, tmp_path: Path, value: str):
+    path = table(tmp_path / "t.csv", 40, n=lambda row: row, y=lambda row: "ab"[row % 2])
+    words = (f"data.root={path}", "data.target=y", f"data.missing_values={value}")
+    outcome = cli("stage=finetune", "experiment=table", "init=scratch", *words, *FAST)
+    assert outcome.status == 2
+    assert f"data.missing_values={value}: must be a list" in outcome.error
 
 
 def test_a_bad_cell_is_refused_before_torch_is_imported(tmp_path: Path):

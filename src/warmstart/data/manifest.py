@@ -58,7 +58,12 @@ def sounds_of(
     given = " and ".join(name for name in PIECE if name in frame)
     screen.say(f"{where}: the columns {given} say what is read of {cut:,} of {len(kept):,} recordings")
     files = [names[position] + ("" if piece == WHOLE else f", {piece}") for position, piece in zip(found.index, kept)]
-    return found.assign(file=files, offset=[p.offset for p in kept], duration=[p.duration for p in kept])
+    return found.assign(
+        file=files,
+        source=[names[n] for n in found.index],
+        offset=[p.offset for p in kept],
+        duration=[p.duration for p in kept],
+    )
 
 
 def pieces_of(frame: pd.DataFrame, where: str) -> list[Piece] | None:

@@ -86,7 +86,7 @@ class TakesRecordings:
             x, table = read_manifest(place, self.column, on_error, self.dialect)
             parts = x[[name for name in PIECE if name in x]].to_dict("records")
             parts = [{name: value for name, value in part.items() if pd.notna(value)} for part in parts]
-            return Inputs(x, table.index[x.index].tolist(), x["file"].tolist(), parts)
+            return Inputs(x, table.index[x.index].tolist(), x.get("source", x["file"]).tolist(), parts)
         files = files_below(place, SUFFIXES) if place.is_dir() else [place]
         if not files:
             raise UserError(f"{path} holds no sound files")

@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from warmstart.contracts import Rows, Splits, UserError
-from warmstart.data.readers.columns import to_names
+from warmstart.data.readers.columns import NUMBER, to_names
 
 
 def split_rows(
@@ -77,7 +77,10 @@ def check_classes(y: np.ndarray, labels: tuple[str, ...], are_cut: bool = True) 
         raise UserError(f"all {len(y)} rows are of one class ({labels[int(sizes.argmax())]}): two are needed")
     small = int(sizes.argmin())
     if are_cut and sizes[small] < 4:
-        raise UserError(f"class {labels[small]} has {sizes[small]} rows: at least 4 are needed to split off a test")
+        advice = "; to predict numbers, add objective=regression" if all(map(NUMBER.fullmatch, labels)) else ""
+        raise UserError(
+            f"class {labels[small]} has {sizes[small]} rows: at least 4 are needed to split off a test{advice}"
+        )
 
 
 def check_readable(splits: Splits, what: str) -> Splits:
@@ -122,7 +125,10 @@ def labelled_subset(
     generator = np.random.default_rng(seed)
     if y.dtype.kind != "i":
         if per_class is not None:
-            raise UserError("data.labels_per_class needs classes: use data.label_fraction with this objective")
+            raise UserError(
+                "data.labels_per_class needs classes: use data.label_fraction with this objective, "
+                "and in a transfer shares, such as transfer.labels=[0.1,all]"
+            )
         return np.sort(generator.permutation(len(y))[: max(1, round(len(y) * fraction))])
     chosen = []
     for number, label in enumerate(labels):

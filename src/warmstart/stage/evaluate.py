@@ -35,5 +35,6 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
     screen.table(f"evaluate {config.experiment}: {data.rows['test']:,} test rows", ("metric", "value"), rows)
     screen.say(f"run folder: {run.path}")
-    screen.next_command(f"python train.py stage=predict experiment={config.experiment} run={finetuned.path} input=FILE")
+    run_word = f"run={screen.quoted(finetuned.path)}"
+    screen.next_run("stage=predict", f"experiment={config.experiment}", run_word, "input=FILE")
     return run

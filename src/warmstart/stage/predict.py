@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import sys
@@ -18,6 +19,7 @@ from warmstart.data.encoding import encode
 from warmstart.data.loader import GatherLoader
 from warmstart.data.memory import EVALUATION_BATCH
 from warmstart.data.preprocess import rebuild
+from warmstart.data.readers.table import Dialect
 from warmstart.data.schema import lacking
 from warmstart.run.folder import RunFolder, write_atomically
 from warmstart.run.lineage import TUNED, find
@@ -33,7 +35,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.say(f"predicting with {finetuned.path}")
     settings = finetuned.config(tuple(config.trust))
     preprocessor = rebuild(SavedModel.open(finetuned.path / "model", finetuned).preprocessor)
-    given = read_inputs(preprocessor, str(config.input), config.data.on_error, config.data.missing_columns)
+    given = read_inputs(preprocessor, str(config.input), config.data)
     x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
     module, saved = restore(finetuned, settings)
     run = opened or RunFolder.create(config, runs_folder(config))
@@ -56,18 +58,21 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     return run
 
 
-def read_inputs(preprocessor: Preprocessor, path: str, on_error: str, missing_columns: str) -> Inputs:
+def read_inputs(preprocessor: Preprocessor, path: str, settings: DictConfig) -> Inputs:
     """Read what to predict for.
 
     Args:
         preprocessor: the model's.
         path: of a file or folder.
-        on_error: raise, or skip: files that cannot be read are left out and listed.
-        missing_columns: error, or fill: with what stands in for missing cells.
+        settings: those of `data` in conf/stage/predict.yaml.
 
     Raises:
         UserError: an input cannot be read, or inputs of this kind cannot be skipped or filled.
     """
+    on_error, missing_columns = settings.on_error, settings.missing_columns
+    own = preprocessor.dialect if hasattr(preprocessor, "dialect") else Dialect()
+    given = {"separator": settings.separator, "missing": settings.missing_values}
+    preprocessor.dialect = dataclasses.replace(own, **{name: v for name, v in given.items() if v is not None})
     if on_error == "skip" and "on_error" not in inspect.signature(preprocessor.read).parameters:
         raise UserError("data.on_error=skip is for inputs that are files, such as images or recordings: leave it out")
     if missing_columns == "fill" and not hasattr(preprocessor, "filled"):

@@ -65,12 +65,12 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     with training(run, config, module, data, [*own, *watchers]):
         save_model(run, config, *model, plain=True)
     show(run)
-    where = (f"experiment={config.experiment}", f"run={run.path}")
+    where = (f"experiment={config.experiment}", f"run={screen.quoted(run.path)}")
     if module.objective.task == "causal_lm":
-        screen.next_command(f"python train.py stage=generate {' '.join(where)} prompt=WORDS")
+        screen.next_run("stage=generate", *where, "prompt=WORDS")
     else:
-        words = ("stage=finetune", where[0], f"init={run.path}", *parts.choices_to_repeat(config))
-        screen.next_command(f"python train.py {' '.join(words)}")
+        init = f"init={screen.quoted(run.path)}"
+        screen.next_run("stage=finetune", where[0], init, *parts.choices_to_repeat(config))
     return run
 
 

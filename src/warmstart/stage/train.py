@@ -51,7 +51,8 @@ def resumable(path: Path, stage: str) -> RunFolder:
             raise UserError(f"resume= goes on with the run's own config: leave out {' '.join(given)}")
     run = RunFolder.open(path)
     if run.record["stage"] != stage:
-        raise UserError(f"resume={path} is a {run.record['stage']} run; this is stage={stage}")
+        theirs = run.record["stage"]
+        raise UserError(f"resume={path} is a {theirs} run; this is stage={stage}: add stage={theirs}")
     if run.record["status"] == "done":
         raise UserError(f"resume={path}: the run is done, nothing is left to do")
     if not any((path / part).is_file() for part in RESUMABLE):

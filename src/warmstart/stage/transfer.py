@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     if config.resume:
         run = RunFolder.open(Path(config.resume))
         if run.record["stage"] != "transfer":
-            raise UserError(f"resume={config.resume} is a {run.record['stage']} run, not a transfer")
+            stage = run.record["stage"]
+            raise UserError(f"resume={config.resume} is a {stage} run, not a transfer: add stage={stage}")
         manifest = replace(Manifest.read(run.path), trust=tuple(config.trust))
         manifest.check()
         check_seal(manifest, only_done=True)
@@ -80,7 +82,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         report = write_report(run.path)
     show(report)
     screen.say(f"report: {run.path / 'report.html'} and report.md, report.json, runs.csv")
-    screen.next_command(f"tensorboard --logdir {run.path}")
+    screen.next_command(shlex.join(["tensorboard", "--logdir", str(run.path)]))
     if required and report["headline"]["verdict"] != required:
         raise Unmet(f"transfer.require={required}, but the verdict is: {report['headline']['verdict'] or 'none'}")
     return run

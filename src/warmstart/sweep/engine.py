@@ -23,9 +23,10 @@ from warmstart.contracts import UserError
 from warmstart.report import sweep as report
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import Manifest
+from warmstart.screen import quoted
 from warmstart.sweep import launch, search, study
 from warmstart.sweep.handover import hand_over
-from warmstart.sweep.plan import Composer, grid, packages, quoted
+from warmstart.sweep.plan import Composer, grid, packages
 from warmstart.sweep.pool import Crash, Death, once, preload
 from warmstart.sweep.preflight import Survey, survey
 from warmstart.sweep.schedule import Rules
@@ -213,5 +214,4 @@ def conclude(manifest: Manifest, more: Sequence[str]) -> int:
 
 def go_on(manifest: Manifest, more: Sequence[str]) -> None:
     """Say how to take up a sweep."""
-    words = shlex.join([f"sweep.resume={quoted(manifest.folder)}", *more])
-    screen.next_command(f"python train.py -m {words}")
+    screen.next_run("-m", f"sweep.resume={quoted(manifest.folder)}", *more)

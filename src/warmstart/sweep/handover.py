@@ -12,8 +12,8 @@ from omegaconf import open_dict
 from warmstart import screen
 from warmstart.check import explain
 from warmstart.run.manifest import RUNS, Manifest
+from warmstart.screen import quoted
 from warmstart.sweep import launch, search
-from warmstart.sweep.plan import quoted
 from warmstart.sweep.schedule import Rules
 
 

@@ -173,10 +173,3 @@ def packages(node: Any) -> set[str]:
         own = {str(node["_target_"]).partition(".")[0]} if "_target_" in node else set()
         return own.union(*map(packages, node.values()))
     return set().union(*map(packages, node)) if isinstance(node, list) else set()
-
-
-def quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar, whatever is in it."""
-    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
-        return str(path)
-    return "'" + str(path).replace("'", "\\'") + "'"

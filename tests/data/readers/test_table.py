@@ -138,6 +138,11 @@ def test_rows_are_counted_as_in_the_file(tmp_path: Path):
     assert read_numbers(written(tmp_path / "n.csv", "x,y\n1,2\n\n3,4\n"), 2).rows == [1, 3]
 
 
+def test_a_missing_number_may_be_written_with_zeros_after_the_point(tmp_path: Path):
+    path = written(tmp_path / "t.csv", "x\n-999\n-999.0\n-999.00\n-999.5\n-9990\n")
+    assert names(path, "x", Dialect(missing=("-999",))) == [None, None, None, "-999.5", "-9990"]
+
+
 def test_a_quoted_empty_cell_of_a_single_column_is_a_missing_cell(tmp_path: Path):
     assert names(written(tmp_path / "t.csv", 'a\nx\n""\n\ny\n'), "a") == ["x", None, "y"]
 

@@ -19,6 +19,7 @@ from warmstart.data.table_duplicates import TableRows
 if TYPE_CHECKING:
     from torch import Tensor
 
+GIVEN = "the table"  # in messages about one that a trained model is given
 SHOWN = 5  # categories that a warning names
 
 
@@ -98,7 +99,7 @@ class Preprocessor:
             if "values" in column:
                 parts.append(self._one_hot(cells, column["values"]).astype(np.float32))
             else:
-                values = self._numbers(cells)
+                values = self._fitted_numbers(cells)
                 filled = np.where(np.isnan(values), column["fill"], values)
                 parts.append(((filled - column["mean"]) / column["std"])[:, None].astype(np.float32))
         import torch  # a table is checked before it is loaded
@@ -148,9 +149,20 @@ class Preprocessor:
             )
         return values
 
+    def _fitted_numbers(self, cells: pd.Series) -> np.ndarray:
+        """Return numbers of a table for a trained model, whose settings no longer change."""
+        values = to_numbers(cells, GIVEN, "; the model was trained on numbers in this column", is_fitted=True)
+        if self.missing == "error" and np.isnan(values).any():
+            row = cells.index[int(np.flatnonzero(np.isnan(values))[0])]
+            raise UserError(
+                f"{GIVEN}, row {row}, column {cells.name}: the value is missing; fill it in, or train with "
+                "data.missing=mean or median"
+            )
+        return values
+
     def _one_hot(self, cells: pd.Series, values: list[str | None]) -> np.ndarray:
         """Return 1 where a cell has a value (N, values), and print what was not seen in training."""
-        names = to_names(cells, "table")
+        names = to_names(cells, GIVEN)
         numbers = {value: number for number, value in enumerate(values)}
         index = np.array([numbers.get(name, -1) for name in names])
         unseen = names[index < 0]

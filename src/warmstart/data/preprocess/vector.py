@@ -10,12 +10,14 @@ from torch import Tensor
 
 from warmstart.contracts import Inputs, UserError
 from warmstart.data.readers.numbers import read_numbers
+from warmstart.data.readers.table import Dialect
 
 
 class Preprocessor:
     """Raw inputs are float arrays (N, F); constant features are only centred."""
 
     def __init__(self, mean: list[float] | None = None, std: list[float] | None = None):
+        self.dialect = Dialect()
         if mean is not None:
             self.mean, self.std = torch.tensor(mean), torch.tensor(std)
 
@@ -37,7 +39,7 @@ class Preprocessor:
 
     def read(self, path: str) -> Inputs:
         """A table of numbers, one row per example."""
-        return read_numbers(path, len(self.mean))
+        return read_numbers(path, len(self.mean), self.dialect)
 
     def state(self) -> dict[str, Any]:
         """Plain JSON."""

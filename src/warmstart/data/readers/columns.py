@@ -68,8 +68,14 @@ def name_of(cell: Any) -> str:
     return str(int(cell) if is_whole else cell)
 
 
-def to_numbers(column: pd.Series, where: str, advice: str = "") -> np.ndarray:
+def to_numbers(column: pd.Series, where: str, advice: str = "", is_fitted: bool = False) -> np.ndarray:
     """Return one column as float64 (N,), NaN where it is missing; True and False are 1 and 0.
+
+    Args:
+        column: of a table.
+        where: what the user calls the table.
+        advice: what to do about a cell that is no number, for the end of a message.
+        is_fitted: whether a trained model reads it, so that no setting of the data can be given.
 
     Raises:
         UserError: a cell is no number, infinite, or beyond 32-bit arithmetic; its row and column are named.
@@ -77,7 +83,7 @@ def to_numbers(column: pd.Series, where: str, advice: str = "") -> np.ndarray:
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         raise UserError(f"{where}, column {column.name}: dates and durations are not numbers{advice}")
     if column.dtype == object:
-        values = _parsed(column, where, advice)
+        values = _parsed(column, where, advice, is_fitted)
     else:
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     beyond = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
@@ -143,7 +149,7 @@ def is_listed(column: pd.Series) -> bool:
     return bool(kinds) and kinds <= {list, tuple, np.ndarray}
 
 
-def _parsed(column: pd.Series, where: str, advice: str) -> np.ndarray:
+def _parsed(column: pd.Series, where: str, advice: str, is_fitted: bool) -> np.ndarray:
     """Return numbers from cells that are texts, or of mixed types."""
     cells = column.to_numpy()
     present = column.notna().to_numpy()
@@ -155,7 +161,7 @@ def _parsed(column: pd.Series, where: str, advice: str) -> np.ndarray:
         plain = False
     if not plain:
         for position in np.flatnonzero(present):
-            values[position] = _number(cells[position], column, position, where, advice)
+            values[position] = _number(cells[position], column, position, where, advice, is_fitted)
     return values
 
 
@@ -165,7 +171,7 @@ def _are_plain(cells: np.ndarray) -> bool:
     return text.isascii() and not any(letter in text for letter in "_nN")
 
 
-def _number(cell: Any, column: pd.Series, position: int, where: str, advice: str) -> float:
+def _number(cell: Any, column: pd.Series, position: int, where: str, advice: str, is_fitted: bool) -> float:
     if isinstance(cell, int | float | Decimal | np.number):
         try:
             return float(cell)
@@ -176,7 +182,8 @@ def _number(cell: Any, column: pd.Series, position: int, where: str, advice: str
     if isinstance(cell, str) and cell.strip() in TRUTH:
         return TRUTH[cell.strip()]
     if isinstance(cell, str) and cell.strip().casefold() in STAND_INS:
-        advice = f"; if it stands for a missing value, add data.missing_values=[{cell}]"
+        added = "empty the cell, or train with" if is_fitted else "add"
+        advice = f"; if it stands for a missing value, {added} data.missing_values=[{cell}]"
     raise UserError(
         f"{where}, row {column.index[position]}, column {column.name}: {_short(cell)} is not a number{advice}"
     )

@@ -34,6 +34,7 @@ JSON = (".json", ".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 TABLES = (*SEPARATED, *JSON, *PARQUET)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}  # that a header is searched for
+WHOLE, ZEROS = re.compile(r"-?\d+"), re.compile(r"(?<=\d)\.0+$")
 EXCEL = re.compile(r"sep=(.)")  # a first line by which Excel declares a separator
 
 csv.field_size_limit(2**31 - 1)  # the module refuses cells of more than 131,072 characters otherwise
@@ -202,6 +203,8 @@ def _with_missing(column: pd.Series, missing: tuple[str, ...], where: str) -> pd
     if column.dtype != object:
         return column.mask(np.isin(to_names(column, where), missing)) if missing else column
     absent, cells = {"", *missing}, column.tolist()
+    if any(map(WHOLE.fullmatch, missing)):  # -999 is also -999.0
+        cells = [ZEROS.sub("", cell) if isinstance(cell, str) else cell for cell in cells]
     try:
         found = [np.fromiter(map(test, cells), bool, len(cells)) for test in (absent.__contains__, str.isspace)]
         gaps = found[0] | found[1]
