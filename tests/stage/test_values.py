@@ -191,6 +191,14 @@ def test_latest_is_the_newest_run_of_the_columns_that_are_there(trained: str, cl
     assert f"{first} was trained on size, city" in outcome.error
 
 
+def test_limits_of_a_training_leave_no_row_without_a_prediction(cli, tmp_path: Path):
+    path = table(tmp_path / "t.csv", n=lambda row: row, y=lambda row: row % 2)
+    words = ("experiment=table", f"data.root={path}", "data.target=y", "+trainer.limit_predict_batches=1", *FAST)
+    assert cli("stage=finetune", "init=scratch", *words).status == 0
+    path = table(tmp_path / "new.csv", 1200, n=lambda row: row)
+    assert len(predictions(cli("stage=predict", f"input={path}"))) == 1200
+
+
 def test_latest_takes_inputs_of_the_kind_that_is_given(trained: str, cli, tmp_path: Path):
     path = table(tmp_path / "texts.csv", 40, text=lambda row: f"a text of {row} words", y=lambda row: row % 2)
     words = (

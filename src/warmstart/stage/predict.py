@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import Inputs, Preprocessor, UserError
@@ -28,6 +28,13 @@ from warmstart.stage.restore import restore
 from warmstart.stage.train import runs_folder
 from warmstart.trainer.build import build_trainer
 
+MACHINE = (
+    "_target_",
+    "accelerator",
+    "devices",
+    "deterministic",
+)  # of a run's trainer; limits and precision are not kept
+
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Predict for `input=` with the run that `run=` names."""
@@ -43,15 +50,14 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     with run.recording():
         loader = GatherLoader(x, y, getattr(preprocessor, "held_out_batch", EVALUATION_BATCH))
         module.spec = saved.spec
-        settings.trainer.precision = None  # full, as the weights are saved
-        trainer = build_trainer(settings.trainer, run.path, None, [])
+        trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])
         lines = list(chain.from_iterable(trainer.predict(module, loader)))
         files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)
         places = [
             {"row": row, **({} if file is None else {"file": file}), **piece}
-            for row, file, piece in zip(given.rows, files, pieces)
+            for row, file, piece in zip(given.rows, files, pieces, strict=True)
         ]
-        answers = "".join(to_line({**place, **line}) for place, line in zip(places, lines))
+        answers = "".join(to_line({**place, **line}) for place, line in zip(places, lines, strict=True))
         write_atomically(run.path / "predictions.jsonl", answers)
         sys.stdout.write(answers)
     screen.say(f"{len(lines):,} predictions: {run.path / 'predictions.jsonl'}")
