@@ -140,7 +140,10 @@ def test_rows_are_counted_as_in_the_file(tmp_path: Path):
 
 def test_a_missing_number_may_be_written_with_zeros_after_the_point(tmp_path: Path):
     path = written(tmp_path / "t.csv", "x\n-999\n-999.0\n-999.00\n-999.5\n-9990\n")
-    assert names(path, "x", Dialect(missing=("-999",))) == [None, None, None, "-999.5", "-9990"]
+    for listed in ("-999", "-999.0"):
+        assert names(path, "x", Dialect(missing=(listed,))) == [None, None, None, "-999.5", "-9990"]
+    path = written(tmp_path / "t.csv", "x\nv1\nv1.0\n1.0\n1\n")
+    assert names(path, "x", Dialect(missing=("-999", "v1.0"))) == ["v1", None, "1.0", "1"]
 
 
 def test_a_quoted_empty_cell_of_a_single_column_is_a_missing_cell(tmp_path: Path):

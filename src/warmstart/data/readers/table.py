@@ -33,8 +33,8 @@ SEPARATED = {".csv": None, ".tsv": "\t"}  # and the separator, where the suffix 
 JSON = (".json", ".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 TABLES = (*SEPARATED, *JSON, *PARQUET)
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}  # that a header is searched for
-WHOLE, ZEROS = re.compile(r"-?\d+"), re.compile(r"(?<=\d)\.0+$")
+SEPARATORS = (",", ";", "\t", "|")  # that a header is searched for, in this order
+WHOLE = re.compile(r"(-?\d+)\.0+")  # a whole number with zeros after the point
 EXCEL = re.compile(r"sep=(.)")  # a first line by which Excel declares a separator
 
 csv.field_size_limit(2**31 - 1)  # the module refuses cells of more than 131,072 characters otherwise
@@ -198,13 +198,19 @@ def _separator(suffix: str, text: str) -> str:
     return next((separator for separator in SEPARATORS if separator in bare), ",")
 
 
+def _plain(cell: str) -> str:
+    """Return a whole number without the zeros after its point, so that -999 is -999.0; another text as it is."""
+    whole = WHOLE.fullmatch(cell)
+    return cell if whole is None else whole[1]
+
+
 def _with_missing(column: pd.Series, missing: tuple[str, ...], where: str) -> pd.Series:
     """Return a column without the cells that are empty, blank or listed."""
     if column.dtype != object:
         return column.mask(np.isin(to_names(column, where), missing)) if missing else column
-    absent, cells = {"", *missing}, column.tolist()
-    if any(map(WHOLE.fullmatch, missing)):  # -999 is also -999.0
-        cells = [ZEROS.sub("", cell) if isinstance(cell, str) else cell for cell in cells]
+    absent, cells = {"", *map(_plain, missing)}, column.tolist()
+    if missing:
+        cells = [_plain(cell) if isinstance(cell, str) else cell for cell in cells]
     try:
         found = [np.fromiter(map(test, cells), bool, len(cells)) for test in (absent.__contains__, str.isspace)]
         gaps = found[0] | found[1]
