@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -18,6 +19,22 @@ Scale = float | Callable[[float], float]
 
 class UserError(Exception):
     """Something the user can mend; the message says what, where and how in a line or two. The process ends with 2."""
+
+
+class WriteError(Exception):
+    """A file could not be written, since the disk is full, read-only or broken. The process ends with 1.
+
+    Args:
+        path: of the file.
+        reason: what the disk answered.
+    """
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"cannot write {self.path}: {self.reason}"
 
 
 class CannotBatch(Exception):

@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from warmstart.contracts import UserError
-from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256, derive_seed, new_id
 from warmstart.run.lineage import latest
 

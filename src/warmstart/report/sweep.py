@@ -23,7 +23,7 @@ from warmstart.report.leaderboard import (
     twin,
 )
 from warmstart.report.page import render
-from warmstart.run.folder import write_atomically
+from warmstart.run.files import write_atomically
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import LOCKS, Manifest
 

@@ -14,7 +14,7 @@ from warmstart.report.length import length_curve
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.transfer_page import write_page
 from warmstart.report.verdicts import labels_text
-from warmstart.run.folder import write_atomically
+from warmstart.run.files import write_atomically
 
 
 def write_report(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.paired import FEWEST_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.verdicts import BUDGET_WORDS, labels_text, pairs
-from warmstart.run.folder import write_atomically
+from warmstart.run.files import write_atomically
 from warmstart.screen import number
 
 UNITS = ("steps", "seconds", "examples")

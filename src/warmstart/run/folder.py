@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import json
 import logging
-import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import Pruned, UserError
+from warmstart.run.files import write_atomically
 from warmstart.run.identity import config_sha256, environment, git_state, new_id
 
 # What a saved config may name, by the group it stands in.
@@ -24,17 +24,6 @@ TRUSTED = {
     "optimizer": ("torch.optim.", "warmstart.trainer.muon."),
     "trainer": ("pytorch_lightning.Trainer",),
 }
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write to a temporary name, sync, rename: a reader sees the old file or the new one, never half of it."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
 
 
 class RunFolder:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.contracts import UserError
-from warmstart.run.folder import RunFolder, check_targets, write_atomically
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder, check_targets
 from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
 

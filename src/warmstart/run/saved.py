@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Preprocessor, Spec, UserError, Vocabulary
 from warmstart.run.adapter import ADAPTER
-from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder
 from warmstart.run.identity import file_sha256
 
 WEIGHTS, HEAD, CARD, PREPROCESSOR = "model.safetensors", "head.safetensors", "config.json", "preprocessor.json"

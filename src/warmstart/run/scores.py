@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from warmstart.contracts import UserError
-from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor

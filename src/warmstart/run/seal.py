@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from warmstart.contracts import UserError
-from warmstart.run.folder import write_atomically
+from warmstart.run.files import write_atomically
 from warmstart.run.identity import file_sha256
 from warmstart.run.manifest import Manifest
 from warmstart.run.scores import SCORES

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.data.preprocess import rebuild
-from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import find
 from warmstart.stage.restore import exported

@@ -21,7 +21,8 @@ from warmstart.data.memory import EVALUATION_BATCH
 from warmstart.data.preprocess import rebuild
 from warmstart.data.readers.table import Dialect
 from warmstart.data.schema import lacking
-from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find
 from warmstart.run.saved import SavedModel
 from warmstart.stage.restore import restore

@@ -18,7 +18,8 @@ from warmstart.contracts import Source, Splits, UserError
 from warmstart.data.loader import batches
 from warmstart.data.splits import most_folds
 from warmstart.report.leaderboard import to_csv
-from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
 from warmstart.stage import parts

@@ -19,7 +19,8 @@ from warmstart.data.module import TaskDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.module.finetune import FinetuneModule
 from warmstart.report.interpolation import interpolation_png
-from warmstart.run.folder import RunFolder, write_atomically
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.stage import parts

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from warmstart.run.folder import write_atomically
+from warmstart.run.files import write_atomically
 
 AVERAGE = "val/average_"  # what an average of the weights is measured as, beside val/ for the weights themselves
 
