@@ -127,8 +127,6 @@ def check(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
-        if config.get("resume"):  # the run's own config has what is missing, and was checked when it began
-            return {}
         needed = " ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(config)))
         raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}") from error
     sections = {"": plain, "pretrain.": plain.get("pretrain", {})}

@@ -32,9 +32,22 @@ class WriteError(Exception):
     def __init__(self, path: Path, reason: str):
         super().__init__(path, reason)
         self.path, self.reason = path, reason
+        self.run: Path | None = None  # the run that was broken off by it
 
     def __str__(self) -> str:
         return f"cannot write {self.path}: {self.reason}"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has broken off the run in a folder, whose record says so. The process ends with 130.
+
+    Args:
+        run: the folder.
+    """
+
+    def __init__(self, run: Path):
+        super().__init__(run)
+        self.run = run
 
 
 class CannotBatch(Exception):

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
 from warmstart.check import check, explain
-from warmstart.contracts import Unmet, UserError
+from warmstart.contracts import Unmet, UserError, WriteError
 from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
 from warmstart.run.lineage import follow
@@ -68,6 +68,12 @@ def main() -> None:
         sys.exit(USER_MISTAKE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def continue_with(run: Path | None) -> None:
+    """Print the command that continues a run that was broken off."""
+    if run is not None:
+        screen.next_run(f"resume={screen.quoted(run)}")
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
@@ -137,7 +143,10 @@ def run(config: DictConfig, typed: bool = True) -> int:
             return FAILED if command.run(Path(config.sweep.job), tuple(config.trust)) == "failed" else 0
         if config.sweep.resume:
             raise UserError(f"sweep.resume={config.sweep.resume} takes up a sweep: add -m")
-        config = OmegaConf.masked_copy(config, [key for key in config if key != "sweep"])
+        if config.get("resume") is not None:
+            importlib.import_module("warmstart.stage.resume").run(str(config.resume), config.trust)
+            return 0
+        config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")])
         check(config)
         if config.get("input") is not None and not Path(str(config.input)).exists():
             raise UserError(f"input={config.input}: there is no such file or folder")
@@ -145,9 +154,8 @@ def run(config: DictConfig, typed: bool = True) -> int:
 
         lacks = lacking(config)
         config = adopt(config if typed else follow(config, lacks), lacks)
-        if not config.get("resume"):
-            check_data(config.get("data"), "data")
-            check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
+        check_data(config.get("data"), "data")
+        check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
@@ -155,9 +163,14 @@ def run(config: DictConfig, typed: bool = True) -> int:
     except Unmet as result:
         screen.error(str(result))
         return UNMET
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as signal_:
         screen.error("interrupted")
+        continue_with(getattr(signal_, "run", None))
         return INTERRUPTED
+    except WriteError as error:
+        screen.error(f"{error}; make room or choose another disk, then continue")
+        continue_with(error.run)
+        return FAILED
     except Exception:
         traceback.print_exc()
         return FAILED

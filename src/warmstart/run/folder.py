@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import hashlib
 import json
 import logging
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,33 +14,51 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import Pruned, UserError
-from warmstart.run.files import write_atomically
-from warmstart.run.identity import config_sha256, environment, git_state, new_id
+from warmstart.contracts import Interrupted, Pruned, UserError, WriteError
+from warmstart.run.checksums import check_file, read_record, write_record
+from warmstart.run.files import remove_temporaries, write_atomically, writing
+from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
+from warmstart.run.lock import Lock
+from warmstart.run.trust import check_targets
 
-# What a saved config may name, by the group it stands in.
-TRUSTED = {
-    **{group: (f"warmstart.{group}.",) for group in ("data", "backbone", "objective", "loss", "strategy", "average")},
-    "scheduler": ("warmstart.trainer.schedule.",),
-    "optimizer": ("torch.optim.", "warmstart.trainer.muon."),
-    "trainer": ("pytorch_lightning.Trainer",),
-}
+RECORD, CONFIG, LOG, LOCK = "run.json", "config.yaml", "train.log", "lock"
+PATIENCE = 1.0  # seconds for a report that looks at the lock this very moment
 
 
 class RunFolder:
-    """One run on disk: run.json, config.yaml, train.log, checkpoints/ and model/."""
+    """One run on disk: run.json, config.yaml, train.log, checkpoints/ and model/, and a lock held by who works on it.
 
-    def __init__(self, path: Path, record: dict[str, Any]):
+    Args:
+        path: of the folder.
+        record: what run.json holds.
+        lock: held already by this process, or one to take.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any], lock: Lock | None = None):
         self.path = path
         self.record = record
+        self.lock = lock or Lock(path / LOCK)
         self.is_recording = False
 
     @classmethod
-    def create(cls, config: DictConfig, parent: Path, name: str | None = None) -> RunFolder:
-        """Make a new folder under `parent`; its name is the run's id unless one is given.
+    def create(
+        cls,
+        config: DictConfig,
+        parent: Path,
+        name: str | None = None,
+        lock: Lock | None = None,
+    ) -> RunFolder:
+        """Make a new folder under `parent`, locked until its `recording` ends; its name is the run's id, or `name`.
+
+        Args:
+            config: the run's.
+            parent: where to make it.
+            name: of the folder.
+            lock: the folder's own, where the caller has made the folder, empty, to hold it.
 
         Raises:
-            UserError: the folder exists already or cannot be written.
+            UserError: the folder exists already or cannot be made.
+            WriteError: the disk is full or broken.
         """
         run_id = new_id()
         resolved = OmegaConf.to_container(config, resolve=True)
@@ -60,37 +79,63 @@ class RunFolder:
             "cost": None,
             "error": None,
         }
-        run = cls(path, record)
+        run = cls(path, record, lock)
         try:
-            path.mkdir(parents=True, exist_ok=False)
-            write_atomically(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-            run.update()
+            path.mkdir(parents=True, exist_ok=lock is not None)
         except FileExistsError as error:
             raise UserError(f"{path} is taken: remove it, or give another output_dir=") from error
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}; give a writable output_dir=") from error
+        run.hold()
+        run.write_config(config)
         return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Read an existing run folder.
+        """Read an existing run folder; a run that no process is at work on any more is interrupted.
 
         Raises:
-            UserError: there is no run.json, or it cannot be read.
+            UserError: there is no run.json, or it is damaged.
         """
         if not path.is_dir():
             raise UserError(f"{path}: there is no such folder")
         try:
-            record = json.loads((path / "run.json").read_text())
+            record = read_record(path / RECORD)
             run = cls(path, {"id": record["id"], "stage": record["stage"], "status": record["status"], **record})
             wrong = [name for name in ("metrics", "cost", "sweep") if not isinstance(record.get(name) or {}, dict)]
             if wrong:
                 raise ValueError(f"{wrong[0]} is no mapping")
-            return run
         except FileNotFoundError as error:
-            raise UserError(f"{path} is not a run folder: it has no run.json") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path / 'run.json'} is damaged: {error}") from error
+            raise UserError(f"{path} is not a run folder: it has no {RECORD}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{path / RECORD} is damaged: {error}") from error
+        if record["status"] == "running" and not run.lock.is_held():
+            run.record |= {"status": "interrupted", "error": "its process is gone"}
+        return run
+
+    def hold(self) -> None:
+        """Lock the folder for this process, and sweep up what a killed one has left half written.
+
+        Raises:
+            UserError: another process is at work on it, or it holds links to elsewhere, which would be written through.
+            WriteError: the disk is full, read-only or broken.
+        """
+        if self.lock.is_mine:
+            return
+        for folder, names, files in os.walk(self.path):
+            for name in (*names, *files):
+                if (link := Path(folder, name)).is_symlink():
+                    raise UserError(f"{link} is a symbolic link, and a run writes to its own folder only: remove it")
+        if not self.lock.acquire(PATIENCE):
+            raise UserError(f"{self.path}: {self.lock.owner()} is at work on this run; wait until it has ended")
+        self.lock.beat()
+        remove_temporaries(self.path)
+
+    def write_config(self, config: DictConfig) -> None:
+        """Write config.yaml, and its checksum into the record."""
+        text = OmegaConf.to_yaml(config, resolve=True)
+        write_atomically(self.path / CONFIG, text)
+        self.update(checksums={CONFIG: hashlib.sha256(text.encode()).hexdigest()})
 
     def note(self, **fields: Any) -> None:
         """Change fields of the record, for the next `update` to write; a number that is not finite is refused."""
@@ -101,7 +146,20 @@ class RunFolder:
     def update(self, **fields: Any) -> None:
         """Change fields of run.json and rewrite it; a number that is not finite is refused and changes nothing."""
         self.note(**fields)
-        write_atomically(self.path / "run.json", json.dumps(self.record, indent=2) + "\n")
+        write_record(self.path / RECORD, self.record)
+
+    def checked(self, name: str) -> Path:
+        """Return the path of a file of the run, where it is what the record says.
+
+        Raises:
+            UserError: it is damaged or missing. What is not done has no checksums of what it still writes.
+        """
+        digest = (self.record.get("checksums") or {}).get(name)
+        if digest is not None and self.record["status"] != "running":
+            check_file(self.path / name, digest)
+        elif self.record["status"] == "done" and (self.path / name).exists():
+            raise UserError(f"{self.path / RECORD} is damaged: it has no checksum of {name}")
+        return self.path / name
 
     def config(self, trust: tuple[str, ...] = ()) -> DictConfig:
         """The run's own resolved config, refused where it names code that is not a part of its group.
@@ -109,11 +167,14 @@ class RunFolder:
         Raises:
             UserError: the file is missing, damaged, or names a class of a package that is not trusted.
         """
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
+        if not path.exists():
+            raise UserError(f"{path} is missing")
+        if CONFIG not in (self.record.get("checksums") or {}):
+            raise UserError(f"{self.path / RECORD} is damaged: it has no checksum of {CONFIG}")
+        self.checked(CONFIG)
         try:
             config = OmegaConf.load(path)
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is missing") from error
         except Exception as error:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
         if not isinstance(config, DictConfig) or "stage" not in config:
@@ -124,78 +185,93 @@ class RunFolder:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[RunFolder]:
-        """Keep status and log true while the block runs: done, failed with its traceback, pruned or interrupted.
+        """Hold the run, and keep its status and log true while the block runs.
 
-        Inside another `recording` of the same run the outer one does all that.
+        It ends as done, failed with its traceback, pruned or interrupted, and the lock is given back. Inside another
+        `recording` of the same run the outer one does all that.
+
+        Raises:
+            Interrupted: a signal came.
+            UserError: another process is at work on the run.
         """
         if self.is_recording:
             yield self
             return
+        self.hold()
         self.is_recording = True
-        handler = logging.FileHandler(self.path / "train.log")
+        try:
+            with self._logging():
+                try:
+                    own = (self.record.get("checksums") or {}).get(CONFIG)
+                    self.update(status="running", error=None, checksums={CONFIG: own} if own else {})
+                    yield self
+                    self.note(checksums=self._checksums())
+                    self.update(status="done")
+                except BaseException as error:
+                    self._close(error)
+                    if is_interrupt(error):
+                        raise Interrupted(self.path) from error
+                    if isinstance(error, WriteError):
+                        error.run = self.path
+                    raise
+        finally:
+            self.is_recording = False
+            self.lock.release()
+
+    def _close(self, error: BaseException) -> None:
+        """Record how the run ended, also where the disk is so full that only the lock's reserve has room for it."""
+        if self.record["status"] == "done":  # a signal came while just that was being written
+            end = {}
+        elif is_interrupt(error):
+            end = {"status": "interrupted", "error": "interrupted by the user"}
+        elif isinstance(error, Pruned):
+            end = {"status": "pruned", "error": str(error)}
+        else:
+            logging.getLogger().error(traceback.format_exc())
+            end = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        try:
+            self.update(**end)
+        except WriteError:
+            self.lock.give_reserve()
+            with contextlib.suppress(WriteError):  # the lock's end then says that the run was broken off
+                self.update()
+
+    @contextlib.contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Append what is logged inside the block to train.log."""
+        with writing(self.path / LOG):
+            handler = LogFile(self.path / LOG)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger()
         previous_level = logger.level
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         try:
-            yield self
-            self.update(status="done")
-        except KeyboardInterrupt:
-            self.update(status="interrupted", error="interrupted by the user")
-            raise
-        except Pruned as reason:
-            self.update(status="pruned", error=str(reason))
-            raise
-        except BaseException as error:
-            logger.error(traceback.format_exc())
-            self.update(status="failed", error=f"{type(error).__name__}: {error}")
-            raise
+            yield
         finally:
-            self.is_recording = False
             logger.removeHandler(handler)
             logger.setLevel(previous_level)
-            handler.close()
+            with contextlib.suppress(OSError):  # of a full disk
+                handler.close()
+
+    def _checksums(self) -> dict[str, str]:
+        """Of the files that are complete once the run is done; folders have their own."""
+        own = (RECORD, LOG, LOCK)
+        files = (path for path in sorted(self.path.iterdir()) if path.is_file() and path.name not in own)
+        return {path.name: file_sha256(path) for path in files if not path.name.startswith("events.out.")}
 
 
-def check_targets(config: dict[str, Any], place: Path, trust: tuple[str, ...] = ()) -> None:
-    """Refuse a config that was read from `place` and names code that is not a part of its group.
+class LogFile(logging.FileHandler):
+    """A log that stays silent on the screen where its disk is full: what the run itself cannot write ends it."""
 
-    Raises:
-        UserError: names the code, and how to trust it.
-    """
-    for group, target in _targets(config):
-        if "${" in target:
-            raise UserError(f"{place} holds {target}, but a saved config has no interpolations: it was changed")
-        if not _trusted(group, target, trust):
-            raise UserError(
-                f"{place} names {target}, which is not a part of warmstart; "
-                f"if that code is yours, add trust=[{target.split('.')[0]}]"
-            )
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the line out."""
 
 
-def _targets(node: Any, group: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield group, str(node["_target_"])
-        for key, value in node.items():
-            yield from _targets(value, key if key in TRUSTED else group)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value, group)
-    elif isinstance(node, str) and "${" in node:
-        yield group, node
-
-
-def _trusted(group: str, target: str, trust: tuple[str, ...]) -> bool:
-    """Whether a target is defined in its group's package: not merely reachable through it, as an import would be."""
-    if target.startswith(tuple(f"{name}." for name in trust)):
-        return True
-    if group not in TRUSTED or not target.startswith(TRUSTED[group]):
-        return False
-    module, _, name = target.rpartition(".")
-    try:
-        home = getattr(importlib.import_module(module), name).__module__
-    except (ImportError, AttributeError):
-        return False
-    return home.startswith(tuple(place.rpartition(".")[0] for place in TRUSTED[group]))
+def is_interrupt(error: BaseException) -> bool:
+    """Whether a signal asked to stop; Lightning leaves with status 1 then."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = (error.__cause__ or error.__context__) if isinstance(error, SystemExit) else None
+    return False

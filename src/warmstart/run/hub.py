@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from warmstart.contracts import UserError
 from warmstart.run import hub_images, hub_speech, hub_texts
-from warmstart.run.folder import check_targets
 from warmstart.run.hub_folder import CARD, HUB, folder_of, read_json, tensor_names
 from warmstart.run.lineage import Lacking, latest
+from warmstart.run.trust import check_targets
 
 SHUFFLED, RANDOM = "shuffled:", "random:"  # before an `init`: its weights permuted inside each tensor, or drawn anew
 TARGETS = {  # and what chooses them

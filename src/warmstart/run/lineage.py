@@ -130,6 +130,13 @@ def find(
     return run
 
 
+def named(config: DictConfig, run: RunFolder) -> DictConfig:
+    """The config with this run as the one that `run` names, so that it means the same run when it is read again."""
+    fixed = config.copy()
+    fixed.run = str(run.path.resolve())
+    return fixed
+
+
 def home_of(parent: dict[str, Any] | None) -> RunFolder | None:
     """The run that made the weights of a parent record; None where they are of no run, or it is no longer there."""
     if parent is None or parent["id"] is None:

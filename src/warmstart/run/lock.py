@@ -12,14 +12,16 @@ import time
 from pathlib import Path
 
 from warmstart.contracts import UserError
+from warmstart.run.files import writing
 
 BEAT_SECONDS = 5.0
 POLL_SECONDS = 0.01
 STALE_SECONDS = 60.0
+RESERVE = 2**16  # bytes that a held lock takes on the disk, given back to write a last record where it is full
 
 
 class Lock:
-    """An exclusive `flock` on a file beside what it guards.
+    """An exclusive `flock` on a file.
 
     The holder's process and host stand in the file, and its time of change is the heartbeat. On one machine the lock
     alone decides; where another host's lock does not reach this one, a heartbeat younger than a minute counts as held.
@@ -30,53 +32,83 @@ class Lock:
         self.descriptor: int | None = None
         self.stopped = threading.Event()
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this object holds the lock."""
+        return self.descriptor is not None
+
     def acquire(self, patience: float = 0.0) -> bool:
-        """Take the lock; False where somebody else still has it after `patience` seconds."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise UserError(f"cannot lock {self.path}: {error.strerror}") from error
+        """Take the lock; False where another still has it after `patience` seconds.
+
+        Raises:
+            WriteError: the disk is full, read-only or broken.
+            UserError: the file system has no locks.
+        """
         deadline = time.monotonic() + patience
-        while not self._try(descriptor):
+        while not self._try():
             if time.monotonic() >= deadline:
-                os.close(descriptor)
                 return False
             time.sleep(POLL_SECONDS)
-        self.descriptor = descriptor
         return True
 
-    def _try(self, descriptor: int) -> bool:
+    def _try(self) -> bool:
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._is_there(descriptor) and not self._beats_elsewhere():
+                descriptor, self.descriptor = None, descriptor
+            return self.is_mine
         except BlockingIOError:
             return False
         except OSError as error:
             raise UserError(f"cannot lock {self.path}: {error.strerror}; use a file system that has locks") from error
-        if self._beats_elsewhere():
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _is_there(self, descriptor: int) -> bool:
+        """Whether the open file is still the one at the path: another process may have removed the folder."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+        except FileNotFoundError:
             return False
-        return True
+
+    def beat(self) -> None:
+        """Sign the file, reserve some bytes in it, and keep its time fresh from a thread until the lock is released.
+
+        Raises:
+            WriteError: the disk is full, read-only or broken.
+        """
+        owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        with writing(self.path):
+            os.truncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, owner.ljust(RESERVE).encode(), 0)
+        self.stopped = threading.Event()
+        threading.Thread(target=_beat, args=(self.path, self.stopped), daemon=True, name="heartbeat").start()
 
     def release(self) -> None:
         """Give the lock back."""
         self.stopped.set()
         if self.descriptor is not None:
-            os.truncate(self.descriptor, 0)  # a signature that is left would count as held on another host
+            self.give_reserve()  # a signature that is left would count as held on another host
             os.close(self.descriptor)
             self.descriptor = None
 
-    def beat(self) -> None:
-        """Sign the file, and keep its time fresh from a thread until the lock is released."""
-        os.truncate(self.path, 0)
-        os.pwrite(self.descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+    def give_reserve(self) -> None:
+        """Give back the file's bytes, so that a full disk has room for a record."""
+        if self.descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.truncate(self.descriptor, 0)
 
-        def keep_fresh() -> None:
-            while not self.stopped.wait(BEAT_SECONDS):
-                with contextlib.suppress(OSError):
-                    os.utime(self.path)
-
-        threading.Thread(target=keep_fresh, daemon=True, name="heartbeat").start()
+    def owner(self) -> str:
+        """The holder, for a message."""
+        try:
+            signed = json.loads(self.path.read_text())
+            return f"process {int(signed['pid'])} on {signed['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"
 
     def is_held(self) -> bool:
         """Whether anybody is at work."""
@@ -88,6 +120,8 @@ class Lock:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError:  # no locks here: nobody could have one
+            return False
         finally:
             os.close(descriptor)
         return self._beats_elsewhere()
@@ -99,3 +133,9 @@ class Lock:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return host != socket.gethostname() and age < STALE_SECONDS
+
+
+def _beat(path: Path, stopped: threading.Event) -> None:
+    while not stopped.wait(BEAT_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.contracts import UserError
-from warmstart.run.files import write_atomically
-from warmstart.run.folder import RunFolder, check_targets
+from warmstart.run.checksums import KEY, read_record, write_record
+from warmstart.run.folder import LOCK, RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
+from warmstart.run.trust import check_targets
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
 RACE = "race"  # below the folder of a run that chooses its strategy: the manifest of what it tried
@@ -91,7 +91,7 @@ class Manifest:
             (self.folder / RUNS).mkdir(parents=True)
             for folder in reversed(conf):
                 shutil.copytree(folder, self.folder / CONF, dirs_exist_ok=True)
-            write_atomically(self.folder / MANIFEST, json.dumps({**plan, "jobs": jobs}) + "\n")
+            write_record(self.folder / MANIFEST, {**plan, "jobs": jobs})
         except FileExistsError as error:
             raise UserError(f"{self.folder} is taken: remove it, or give another output_dir=") from error
         except OSError as error:
@@ -99,9 +99,9 @@ class Manifest:
 
     def extend(self, jobs: Sequence[Job]) -> None:
         """Add jobs to the plan, those that could not be known before others were done; no job that is there changes."""
-        plan = json.loads((self.folder / MANIFEST).read_text())
+        plan = read_record(self.folder / MANIFEST)
         plan["jobs"] += [{**asdict(job), "sha256": job.sha256} for job in jobs]
-        write_atomically(self.folder / MANIFEST, json.dumps(plan) + "\n")
+        write_record(self.folder / MANIFEST, plan)
         self.jobs = [*self.jobs, *jobs]
         self.by_name |= {job.name: job for job in jobs}
 
@@ -114,7 +114,8 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            plan = json.loads(path.read_text())
+            plan = read_record(path)
+            del plan[KEY]
             digests = [job.pop("sha256") for job in plan["jobs"]]
             manifest = cls(folder, **{**plan, "jobs": [Job(**job) for job in plan["jobs"]]})
             manifest._check_shape()
@@ -149,7 +150,11 @@ class Manifest:
         return self.folder / RUNS / name
 
     def lock(self, name: str) -> Lock:
-        """Held by whoever runs the job."""
+        """That of a job's run folder, held by whoever runs the job."""
+        return Lock(self.path(name) / LOCK)
+
+    def shared_lock(self, name: str) -> Lock:
+        """One for what several processes of the sweep do in turn."""
         return Lock(self.folder / LOCKS / name)
 
     def record(self, name: str) -> dict[str, Any] | None:
@@ -169,11 +174,7 @@ class Manifest:
     def state(self, name: str) -> str:
         """planned, running, done, failed, pruned or interrupted."""
         record = self.record(name)
-        if record is None:
-            return "planned"
-        if record["status"] != "running":
-            return record["status"]
-        return "running" if self.lock(name).is_held() else "interrupted"
+        return "planned" if record is None else record["status"]
 
     def names(self) -> list[str]:
         """All jobs: those planned, and those that a search made so far."""

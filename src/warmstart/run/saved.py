@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,9 +17,9 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Preprocessor, Spec, UserError, Vocabulary
 from warmstart.run.adapter import ADAPTER
-from warmstart.run.files import write_atomically
+from warmstart.run.checksums import check_folder, write_checksums
+from warmstart.run.files import replacing_folder
 from warmstart.run.folder import RunFolder
-from warmstart.run.identity import file_sha256
 
 WEIGHTS, HEAD, CARD, PREPROCESSOR = "model.safetensors", "head.safetensors", "config.json", "preprocessor.json"
 
@@ -50,41 +48,33 @@ def save_model(
         snapshot: a folder to write instead of `model/`, without a note in the record.
         adapter: tensors that, with those of the run's parent, make the backbone: written instead of it.
     """
-    final = snapshot or run.path / "model"
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    weights, beside = WEIGHTS, {}
-    if adapter is None:
-        state = _tensors(backbone)
-        save_file(state, temporary / weights)
-        if plain:
-            torch.save(state, temporary / "pretrained_model.pth")
-    else:
-        weights, parent = ADAPTER, {key: run.record["parent"][key] for key in ("path", "weights_sha256")}
-        save_file(adapter, temporary / weights, {"parent": parent["weights_sha256"]})
-        beside = {"parent": {**parent, "fresh": list(config.fresh)}}
-    save_file(_tensors(objective), temporary / HEAD)
-    write_atomically(temporary / PREPROCESSOR, json.dumps(preprocessor.state()) + "\n")
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
-    card = {
-        "warmstart": run.record["environment"]["warmstart"],
-        "run": run.record["id"],
-        "stage": run.record["stage"],
-        "experiment": run.record["experiment"],
-        **parts,
-        **beside,
-        "spec": spec_record(spec),
-        "preprocessor_sha256": file_sha256(temporary / PREPROCESSOR),
-    }
-    write_atomically(temporary / CARD, json.dumps(card, indent=2) + "\n")
-    for name in (weights, HEAD):
-        with open(temporary / name, "rb") as stream:
-            os.fsync(stream.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
+    weights, beside = WEIGHTS, {}
+    with replacing_folder(snapshot or run.path / "model") as folder:
+        if adapter is None:
+            state = _tensors(backbone)
+            save_file(state, folder / weights)
+            if plain:
+                torch.save(state, folder / "pretrained_model.pth")
+        else:
+            weights, parent = ADAPTER, {key: run.record["parent"][key] for key in ("path", "weights_sha256")}
+            save_file(adapter, folder / weights, {"parent": parent["weights_sha256"]})
+            beside = {"parent": {**parent, "fresh": list(config.fresh)}}
+        save_file(_tensors(objective), folder / HEAD)
+        (folder / PREPROCESSOR).write_text(json.dumps(preprocessor.state()) + "\n")
+        card = {
+            "warmstart": run.record["environment"]["warmstart"],
+            "run": run.record["id"],
+            "stage": run.record["stage"],
+            "experiment": run.record["experiment"],
+            **parts,
+            **beside,
+            "spec": spec_record(spec),
+        }
+        (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+        digests = write_checksums(folder)
     if snapshot is None:
-        hashes = {name: file_sha256(final / name) for name in (weights, HEAD, PREPROCESSOR)}
+        hashes = {name: digests[name] for name in (weights, HEAD, PREPROCESSOR)}
         run.note(weights_sha256=hashes[weights], model_sha256=hashes)
 
 
@@ -144,32 +134,30 @@ class SavedModel:
         """Read a `model/` folder, and its parent where it is an adapter; a run's files must be those that it wrote.
 
         Raises:
-            UserError: a file is missing, truncated, or not the one that the run wrote; or so is the parent.
+            UserError: a file is missing, damaged, without checksum, or not what the run wrote; or so is its parent.
         """
         card = _read_json(path / CARD)
         file = path / (ADAPTER if "parent" in card else WEIGHTS)
+        needed = (file.name, HEAD, CARD, PREPROCESSOR)
+        digests = check_folder(path, needed)
+        recorded = run.record.get("model_sha256") if run else digests
+        if not isinstance(recorded, dict) or file.name not in recorded:
+            raise UserError(f"{run.path / 'run.json'} is damaged: it has no checksum of {path / file.name}")
+        for name, digest in recorded.items():
+            if digests.get(name) != digest:
+                raise UserError(f"{path / name} is not the one that its run wrote: its SHA-256 is not the recorded one")
         weights, head = _read_tensors(file), _read_tensors(path / HEAD)
         preprocessor = _read_json(path / PREPROCESSOR)
-        for name, digest in (run.record.get("model_sha256", {}) if run else {}).items():
-            if file_sha256(path / name) != digest:
-                raise UserError(
-                    f"{path / name} was changed after its run wrote it: its SHA-256 is not the recorded one"
-                )
         try:
             spec = spec_of(card["spec"])
             card["backbone"]["_target_"]
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path / CARD} is damaged: {error}") from error
-        if card.get("preprocessor_sha256") not in (None, file_sha256(path / PREPROCESSOR)):
-            raise UserError(
-                f"{path / PREPROCESSOR} is not the one that was saved with the model: "
-                "the preprocessor is damaged, or another model's"
-            )
         if file.name == ADAPTER:
             from warmstart.run.parent import whole_weights  # opens a saved model itself
 
             weights = whole_weights(path, card, weights)
-        return cls(path, card, spec, file_sha256(file), weights, head, preprocessor)
+        return cls(path, card, spec, digests[file.name], weights, head, preprocessor)
 
 
 def load_weights(

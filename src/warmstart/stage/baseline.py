@@ -50,8 +50,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         config.objective, backbone=SimpleNamespace(width=1), spec=data.spec, loss=parts.build_loss(config)
     )
     run = opened or RunFolder.create(config, runs_folder(config))
-    note_data(run, config, data)
     with run.recording():
+        note_data(run, config, data)
         model, metrics = choose(config.baseline, target, objective, data)
         for part in data.test_parts:
             outputs, y = predict(model, *scaled(data, part))

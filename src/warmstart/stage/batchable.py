@@ -50,8 +50,6 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch("pictures=true draws one run at a time; add pictures=false")
     if config.get("feature_rows"):
         raise CannotBatch(f"feature_rows={config.feature_rows} are looked at one run at a time; add feature_rows=0")
-    if config.get("resume"):
-        raise CannotBatch("resume= goes on with one run")
     if config.get("forgetting"):
         raise CannotBatch("forgetting=true measures what is left of a parent one run at a time")
     if config.get("snapshots"):

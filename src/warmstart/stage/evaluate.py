@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from warmstart import screen
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
-from warmstart.run.lineage import TUNED, find
+from warmstart.run.lineage import TUNED, find, named
 from warmstart.stage import parts
 from warmstart.stage.measure import measure
 from warmstart.stage.restore import restore
@@ -25,10 +25,11 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     module, saved = restore(finetuned, theirs)
     data = parts.task_data(theirs, rebuild(saved.preprocessor)).prepare()
     check_data(finetuned, data)
-    run = opened or RunFolder.create(config, runs_folder(config))
-    note_data(run, theirs, data)
-    run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
+    parent = {"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256}
+    run = opened or RunFolder.create(named(config, finetuned), runs_folder(config))
     with run.recording():
+        note_data(run, theirs, data)
+        run.update(parent=parent)
         trainer = build_trainer(theirs.trainer, run.path, None, [])
         metrics = measure(trainer, module, data)
         run.update(metrics=metrics)

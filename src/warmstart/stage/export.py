@@ -12,7 +12,7 @@ from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
-from warmstart.run.lineage import TUNED, find, finished, runs_of
+from warmstart.run.lineage import TUNED, find, finished, named, runs_of
 from warmstart.stage.export_check import check_export
 from warmstart.stage.restore import exported
 from warmstart.stage.train import runs_folder
@@ -35,11 +35,11 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.say(f"exporting {trained.path}")
     theirs = trained.config(tuple(config.trust))
     model, (backbone, objective), saved = exported(trained, theirs)
-    run = opened or RunFolder.create(config, runs_folder(config))
-    run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
+    run = opened or RunFolder.create(named(config, trained), runs_folder(config))
     folder = Path(config.folder) if config.folder is not None else run.path / "model"
     transformers.logging.disable_progress_bar()
     with run.recording(), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+        run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
         whole = Path(temporary) / folder.name
         whole.mkdir()
         model.save_pretrained(whole)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from warmstart.stage.learned import digests, settle
 from warmstart.stage.measure import measure
 from warmstart.stage.race import run_first
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
-from warmstart.stage.train import note_data, resumable, runs_folder, show, training
+from warmstart.stage.train import note_data, runs_folder, show, training
 from warmstart.trainer.build import check_interval
 from warmstart.trainer.mistakes import Mishearings, Mistakes
 from warmstart.trainer.pictures import Confusions, Projector
@@ -47,22 +46,33 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         opened: the folder to run in, if not a new one; where it holds a checkpoint, the run goes on from there.
         watchers: further callbacks for the Trainer.
     """
-    resumed = resumable(Path(config.resume), "finetune") if config.get("resume") else None
-    if resumed is not None:
-        config = resumed.config(tuple(config.trust))
-        config.init = same_start(config, resumed.record["parent"])
+    if opened is not None:
+        config = config.copy()
+        config.init = same_start(config, opened.record["parent"])
     if parts.races(config):
-        return run_first(config, opened or resumed, watchers)
+        return run_first(config, opened, watchers)
     data, module, lineage = assemble(config)
     check_interval(config.trainer, len(data.train_loader))
-    memory = remember(config, lineage["parent"])
+    run = opened or RunFolder.create(config, runs_folder(config))
+    with run.recording():
+        run.update(**lineage)
+        train(run, config, data, module, watchers)
+    show(run)
+    screen.next_run("stage=evaluate", f"experiment={config.experiment}", f"run={screen.quoted(run.path)}")
+    screen.next_command(shlex.join(["tensorboard", "--logdir", str(config.output_dir)]))
+    return run
+
+
+def train(
+    run: RunFolder, config: DictConfig, data: TaskDataModule, module: FinetuneModule, watchers: Sequence[Callback]
+) -> None:
+    """Train the module in its run folder, test it and save it."""
+    memory = remember(config, run.record["parent"])
     rows = data.sample("validation", ROWS)
-    start = pooled_features(module, rows) if lineage["transfer"] else None
-    run = opened or resumed or RunFolder.create(config, runs_folder(config))
+    start = pooled_features(module, rows) if run.record["transfer"] else None
     note_data(run, config, data)
     note_shared_rows(run, data, ["train", "validation", *(data.test_parts if config.test else ())])
-    run.update(**lineage)
-    if len(chain := ancestry(lineage["parent"])) > 1:
+    if len(chain := ancestry(run.record["parent"])) > 1:
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
     shown = [Projector(), Confusions(), Mistakes(), Mishearings(), Examples(), Players(), Alignments(), Views()]
@@ -78,10 +88,6 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         if start is not None:
             run.note(cka=linear_cka(start, pooled_features(module, rows)))
         save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, adapter=adapter)
-    show(run)
-    screen.next_run("stage=evaluate", f"experiment={config.experiment}", f"run={screen.quoted(run.path)}")
-    screen.next_command(shlex.join(["tensorboard", "--logdir", str(config.output_dir)]))
-    return run
 
 
 def assemble(

@@ -17,7 +17,7 @@ from warmstart.data.preprocess import rebuild
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
-from warmstart.run.lineage import find
+from warmstart.run.lineage import find, named
 from warmstart.stage.restore import exported
 from warmstart.stage.train import runs_folder
 
@@ -47,9 +47,9 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         screen.say(
             f"warning: prompt and length come to {longest}, and the model has seen {most} at most", style="yellow"
         )
-    run = opened or RunFolder.create(config, runs_folder(config))
-    run.update(parent={"id": pretrained.record["id"], "weights_sha256": saved.weights_sha256})
+    run = opened or RunFolder.create(named(config, pretrained), runs_folder(config))
     with run.recording():
+        run.update(parent={"id": pretrained.record["id"], "weights_sha256": saved.weights_sha256})
         torch.manual_seed(derive_seed(config.seed, "generate"))
         ids = torch.tensor([start] * config.samples)
         found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=config.length, **settings)

@@ -23,7 +23,7 @@ from warmstart.data.readers.table import Dialect
 from warmstart.data.schema import lacking
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
-from warmstart.run.lineage import TUNED, find
+from warmstart.run.lineage import TUNED, find, named
 from warmstart.run.saved import SavedModel
 from warmstart.stage.restore import restore
 from warmstart.stage.train import runs_folder
@@ -46,9 +46,9 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     given = read_inputs(preprocessor, str(config.input), config.data)
     x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
     module, saved = restore(finetuned, settings)
-    run = opened or RunFolder.create(config, runs_folder(config))
-    run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
+    run = opened or RunFolder.create(named(config, finetuned), runs_folder(config))
     with run.recording():
+        run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
         loader = GatherLoader(x, y, getattr(preprocessor, "held_out_batch", EVALUATION_BATCH))
         module.spec = saved.spec
         trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -20,7 +19,7 @@ from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
 from warmstart.stage.leakage import note_shared_rows
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
-from warmstart.stage.train import note_data, resumable, runs_folder, show, training
+from warmstart.stage.train import note_data, runs_folder, show, training
 from warmstart.trainer.build import check_interval
 from warmstart.trainer.features import FeatureQuality
 from warmstart.trainer.pictures import Projector, Reconstructions
@@ -38,16 +37,31 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         opened: the folder to run in, if not a new one; where it holds a checkpoint, the run goes on from there.
         watchers: further callbacks for the Trainer.
     """
-    resumed = resumable(Path(config.resume), "pretrain") if config.get("resume") else None
-    if resumed is not None:
-        config = resumed.config(tuple(config.trust))
-        config.init = same_start(config, resumed.record["parent"])
+    if opened is not None:
+        config = config.copy()
+        config.init = same_start(config, opened.record["parent"])
     data, module, lineage = assemble(config)
     check_interval(config.trainer, len(data.train_loader))
-    run = opened or resumed or RunFolder.create(config, runs_folder(config))
+    run = opened or RunFolder.create(config, runs_folder(config))
+    with run.recording():
+        run.update(**lineage)
+        train(run, config, data, module, watchers)
+    show(run)
+    where = (f"experiment={config.experiment}", f"run={screen.quoted(run.path)}")
+    if module.objective.task == "causal_lm":
+        screen.next_run("stage=generate", *where, "prompt=WORDS")
+    else:
+        init = f"init={screen.quoted(run.path)}"
+        screen.next_run("stage=finetune", where[0], init, *parts.choices_to_repeat(config))
+    return run
+
+
+def train(
+    run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, watchers: Sequence[Callback]
+) -> None:
+    """Train the module in its run folder, and save it."""
     note_data(run, config, data)
     note_shared_rows(run, data, ["train", "validation"])
-    run.update(**lineage)
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     model = (module.backbone, module.objective, data.spec, data.preprocessor)
     own = [Reconstructions(), Projector(), Examples(), Players(), Views()] if config.pictures else []
@@ -64,14 +78,6 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         )
     with training(run, config, module, data, [*own, *watchers]):
         save_model(run, config, *model, plain=True)
-    show(run)
-    where = (f"experiment={config.experiment}", f"run={screen.quoted(run.path)}")
-    if module.objective.task == "causal_lm":
-        screen.next_run("stage=generate", *where, "prompt=WORDS")
-    else:
-        init = f"init={screen.quoted(run.path)}"
-        screen.next_run("stage=finetune", where[0], init, *parts.choices_to_repeat(config))
-    return run
 
 
 def assemble(

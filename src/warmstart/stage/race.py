@@ -70,12 +70,12 @@ def run_first(config: DictConfig, opened: RunFolder | None, watchers: Sequence[A
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         if not run.record.get("auto"):
-            run.update(status="running", error=None, parent=field.parent)
+            run.update(parent=field.parent)
             race(config, field, run)
         taken, chosen = run.record["auto"], config.copy()
         screen.say(f"strategy=auto takes {taken['strategy']} at optimizer.lr={taken['lr']:g}: {taken['why']}")
         chosen.strategy = config.strategy.options[taken["strategy"]]
-        chosen.optimizer.lr, chosen.init, chosen.resume = taken["lr"], same_start(config, field.parent), None
+        chosen.optimizer.lr, chosen.init = taken["lr"], same_start(config, field.parent)
         return importlib.import_module("warmstart.stage.finetune").run(chosen, run, watchers)
 
 
@@ -202,7 +202,7 @@ def job_of(config: DictConfig, field: Field, number: int, rung: Any, entry: Any,
     own = config.copy()
     own.strategy = config.strategy.options[entry.strategy]
     own.optimizer.lr = config.optimizer.lr * entry.rate
-    own.init, own.resume, own.patience = same_start(config, field.parent), None, None
+    own.init, own.patience = same_start(config, field.parent), None
     own.test = own.pictures = own.forgetting = False
     own.data.folds, own.data.fold = field.folds, fold
     own.trainer.update(max_epochs=-1, max_steps=rung.steps, min_steps=None)

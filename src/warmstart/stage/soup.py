@@ -59,11 +59,11 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         states = [start_state(found[0], module), *states]
     own = own_config(config, theirs)
     run = opened or RunFolder.create(own, runs_folder(own))
-    if opened is not None:
-        write_atomically(run.path / "config.yaml", OmegaConf.to_yaml(own))
-    note_data(run, theirs, data)
-    run.update(parent=found[0].run.record["parent"], parents=[one.parent for one in found])
     with run.recording():
+        if opened is not None:
+            run.write_config(own)
+        note_data(run, theirs, data)
+        run.update(parent=found[0].run.record["parent"], parents=[one.parent for one in found])
         mixer = Mixer(run, theirs, module, data, states)
         shares, tried = methods[config.method](mixer)
         metrics = mixer.measure(shares) | (mixer.test() if theirs.test else {})

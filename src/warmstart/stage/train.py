@@ -12,7 +12,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
@@ -20,7 +19,6 @@ from warmstart.contracts import Pruned, UserError
 from warmstart.data.loader import batches
 from warmstart.data.memory import MemoryDataModule
 from warmstart.run.folder import RunFolder
-from warmstart.run.manifest import RESUMABLE
 from warmstart.stage.parts import build, build_loss, short_name, sources_of
 from warmstart.trainer.averaging import Averaging
 from warmstart.trainer.build import build_trainer, fit
@@ -38,28 +36,6 @@ def runs_folder(config: DictConfig) -> Path:
     return Path(config.output_dir) / config.stage / config.experiment
 
 
-def resumable(path: Path, stage: str) -> RunFolder:
-    """The run that `resume=` names: of this stage, not done, with a checkpoint to go on from.
-
-    Raises:
-        UserError: it is none of these, or other settings are given, which a resumed run could not follow.
-    """
-    if HydraConfig.initialized():
-        kept = ("stage", "experiment", "resume", "trust", "output_dir")
-        given = [word for word in HydraConfig.get().overrides.task if word.lstrip("+~").split("=")[0] not in kept]
-        if given:
-            raise UserError(f"resume= goes on with the run's own config: leave out {' '.join(given)}")
-    run = RunFolder.open(path)
-    if run.record["stage"] != stage:
-        theirs = run.record["stage"]
-        raise UserError(f"resume={path} is a {theirs} run; this is stage={stage}: add stage={theirs}")
-    if run.record["status"] == "done":
-        raise UserError(f"resume={path}: the run is done, nothing is left to do")
-    if not any((path / part).is_file() for part in RESUMABLE):
-        raise UserError(f"resume={path}: it stopped before its first checkpoint; start it anew")
-    return run
-
-
 @contextlib.contextmanager
 def training(
     run: RunFolder, config: DictConfig, module: pl.LightningModule, data: MemoryDataModule, callbacks: list[pl.Callback]
@@ -74,7 +50,6 @@ def training(
     started, earlier = time.monotonic(), run.record.get("cost") or {}
     every = max(1, int(config.trainer.log_every_n_steps))
     with run.recording():
-        run.update(status="running", error=None)
         state = read_checkpoint(last) if resumed else {}
         logger = RunLogger(run.path, state.get("global_step"), state.get("metrics_rows", 0))
         best = BestAndLast(run.path / "checkpoints", module.monitor)

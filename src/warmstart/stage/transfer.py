@@ -6,7 +6,6 @@ import os
 import shlex
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,22 +57,17 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     Raises:
         Unmet: the headline verdict is not the one that `transfer.require` asks for.
     """
-    if config.resume:
-        run = RunFolder.open(Path(config.resume))
-        if run.record["stage"] != "transfer":
-            stage = run.record["stage"]
-            raise UserError(f"resume={config.resume} is a {stage} run, not a transfer: add stage={stage}")
-        manifest = replace(Manifest.read(run.path), trust=tuple(config.trust))
+    started, facts = time.monotonic(), {}
+    if opened is not None and (opened.path / MANIFEST).exists():
+        manifest = replace(Manifest.read(opened.path), trust=tuple(config.trust))
         manifest.check()
         check_seal(manifest, only_done=True)
     else:
         config = without_baselines(with_strategies(with_start(config)))
         facts = check_plan(config)
-        run = opened or RunFolder.create(config, runs_folder(config))
-    required, started = config.transfer.require, time.monotonic()
+    run, required = opened or RunFolder.create(config, runs_folder(config)), config.transfer.require
     with run.recording():
-        run.update(status="running", error=None)
-        if not (run.path / MANIFEST).exists():
+        if facts:
             run.update(**facts)
             make_plan(config, run).write()
         work(run, tuple(config.trust))

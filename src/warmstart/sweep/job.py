@@ -6,13 +6,16 @@ import importlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import UserError
-from warmstart.run.folder import RunFolder
+from warmstart.contracts import UserError, WriteError
+from warmstart.run.files import remove_temporaries
+from warmstart.run.folder import LOCK, RunFolder
+from warmstart.run.lock import Lock
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 
 PATIENCE = 5.0  # seconds for the process of a sweep that was killed to be gone too
@@ -34,13 +37,13 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
     An exception is recorded, with its traceback in the job's own log, and not raised.
     """
     lock = manifest.lock(job.name)
-    if not lock.acquire(PATIENCE):
-        return Outcome(job.name, "running")
-    lock.beat()
     try:
+        if not lock.acquire(PATIENCE):
+            return Outcome(job.name, "running")
+        lock.beat()
         try:
-            run = open_run(manifest, job)
-        except UserError as error:
+            run = open_run(manifest, job, lock)
+        except (UserError, WriteError) as error:
             return Outcome(job.name, "failed", str(error))
         if run.record["status"] in OVER:
             return outcome_of(manifest, run)
@@ -77,7 +80,7 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
             lock.beat()
         if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
             return "some of them have been run meanwhile"
-        runs = [open_run(manifest, job) for job in jobs]
+        runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
         try:
             with screen.quiet():
                 together.run([job_config(job) for job in jobs], runs)
@@ -96,36 +99,54 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
             lock.release()
 
 
-def open_run(manifest: Manifest, job: Job) -> RunFolder:
-    """The job's run folder: as it is when over or with a checkpoint to go on from, else made anew."""
+def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
+    """The job's run folder, locked: as it is when over or with a checkpoint to go on from, else made anew."""
     path = manifest.path(job.name)
     attempts = manifest.attempts(job.name)
     if (path / "run.json").exists():
         run = RunFolder.open(path)
+        run.lock = lock
         if run.record.get("config_sha256") != job.sha256:
             raise UserError(f"{path} is a run of another config: remove it, and the job is run")
         if run.record["status"] in OVER:
             return run
     if attempts == 0 or not any((path / part).exists() for part in RESUMABLE):
-        shutil.rmtree(path, ignore_errors=True)
-        run = RunFolder.create(job_config(job), path.parent, path.name)
+        clear(path)
+        run = RunFolder.create(job_config(job), path.parent, path.name, lock)
+    remove_temporaries(path)
     run.update(status="running", error=None, sweep={"values": job.values, "attempts": attempts + 1})
     return run
 
 
+def clear(path: Path) -> None:
+    """Remove what is in a run folder besides its lock."""
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+
+
 def note_death(manifest: Manifest, job: Job, reason: str) -> Outcome:
     """Record that the process of a job died before it could say so itself."""
-    with_run = manifest.record(job.name) is not None
-    run = RunFolder.open(manifest.path(job.name)) if with_run else open_run(manifest, job)
-    if run.record["status"] not in OVER:
-        run.update(status="failed", error=reason)
-    return outcome_of(manifest, run)
+    lock = manifest.lock(job.name)
+    try:
+        if not lock.acquire(PATIENCE):
+            return Outcome(job.name, "running")
+        run = RunFolder.open(manifest.path(job.name)) if manifest.record(job.name) else open_run(manifest, job, lock)
+        if run.record["status"] not in OVER:
+            run.update(status="failed", error=reason)
+        return outcome_of(manifest, run)
+    except (UserError, WriteError) as error:
+        return Outcome(job.name, "failed", f"{reason}; {error}")
+    finally:
+        lock.release()
 
 
 def note_interrupt(manifest: Manifest, jobs: Sequence[Job]) -> None:
     """Record that a signal came while these jobs, locked by this process, were being set up."""
     for job in jobs:
-        if (manifest.record(job.name) or {}).get("status") == "running":
+        if (manifest.record(job.name) or {}).get("status") in ("running", "interrupted"):
             RunFolder.open(manifest.path(job.name)).update(status="interrupted", error="interrupted by the user")
 
 

@@ -85,7 +85,7 @@ class Composer:
         if choices not in self.bases:
             base = self.loader.load_configuration("train", list(choices), RunMode.RUN)
             with open_dict(base):
-                del base["hydra"], base["sweep"]
+                del base["hydra"], base["sweep"], base["resume"]
             self.bases[choices] = base
         return self.bases[choices]
 

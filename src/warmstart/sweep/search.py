@@ -15,8 +15,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from warmstart.contracts import UserError
-from warmstart.run.folder import RunFolder, check_targets
+from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest
+from warmstart.run.trust import check_targets
 from warmstart.sweep.job import PATIENCE, Outcome, run_job, without_plan
 from warmstart.sweep.plan import LATEST, Composer, compose
 from warmstart.sweep.schedule import Work
@@ -125,7 +126,7 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
     The first seed is watched while it trains; each further one starts only if the trial's mean over the seeds so far is
     not worse than the median of what other trials had over as many.
     """
-    lock = manifest.lock(trial_name(slot))
+    lock = manifest.shared_lock(trial_name(slot))
     if not lock.acquire(PATIENCE):
         return Outcome(trial_name(slot), "running")
     try:

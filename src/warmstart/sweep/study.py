@@ -46,9 +46,9 @@ def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
     """The study, with a sampler whose draws for a trial depend on the seed, the trial and what is known by then."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = manifest.search
-    mend(manifest.folder / STUDY, manifest.lock("journal"))
+    mend(manifest.folder / STUDY, manifest.shared_lock("journal"))
     backend = importlib.import_module("optuna.storages.journal")
-    journal = backend.JournalFileBackend(str(manifest.folder / STUDY), StudyLock(manifest.lock("journal")))
+    journal = backend.JournalFileBackend(str(manifest.folder / STUDY), StudyLock(manifest.shared_lock("journal")))
     sampler = None
     if slot is not None and settings["sampler"] != "grid":
         make = getattr(optuna.samplers, SAMPLERS[settings["sampler"]])
@@ -80,7 +80,7 @@ def ask(manifest: Manifest, slot: int) -> Any:
     """
     import optuna
 
-    lock = manifest.lock("ask")
+    lock = manifest.shared_lock("ask")
     lock.acquire(math.inf)
     try:
         study = open_study(manifest, optuna, slot)
