@@ -126,10 +126,11 @@ def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: p
 def test_resume_is_refused_where_there_is_nothing_to_go_on_with(cli, tmp_path: Path):
     done = cli("stage=pretrain", "trainer.max_epochs=1", *STEPWISE).run("pretrain")
     (done / "run.json").write_text((done / "run.json").read_text().replace('"done"', '"interrupted"'))
-    (done / "checkpoints/last.ckpt").write_bytes((done / "checkpoints/last.ckpt").read_bytes()[:1000])
+    for name in ("last", "previous", "best"):
+        (done / f"checkpoints/{name}.ckpt").write_bytes((done / "checkpoints/last.ckpt").read_bytes()[:1000])
     damaged = cli("stage=pretrain", f"resume={done}")
     assert damaged.status == 2
-    assert "last.ckpt cannot be read" in damaged.error
+    assert "checkpoints: damaged: last.ckpt, previous.ckpt, best.ckpt. Remove this folder and start the run again" in damaged.error
     (done / "run.json").write_text((done / "run.json").read_text().replace('"failed"', '"done"'))
     for words, message in (
         (("stage=pretrain", f"resume={done}"), "the run is done"),
