@@ -1,129 +1,152 @@
-"""A sweep is killed at random moments and taken up again until it is done, then held against one left in peace.
+"""Kill runs of every stage at write points and random moments, continue them, and compare with undisturbed ones.
 
-    python scripts/survive.py                   # 24 jobs of a grid, 20 kills
-    python scripts/survive.py --search          # 24 trials of a study, 20 kills
+    python scripts/survive.py                    # 200 kills over all recipes and stages (25 minutes on two cores)
+    python scripts/survive.py digits lora        # these recipes only; `sweep` and `start` run processes of their own
+    python scripts/survive.py --kills 40 --seed 1
 
-Ends with 1 and says why when a job was done twice, or a table is not what the undisturbed sweep's is.
+A point is a moment of a change on the disk (scripts/kills/points.py); the signal is SIGKILL, SIGTERM or SIGINT. After
+each kill every reader must find the run interrupted, and `python train.py resume=PATH` continues it. At the end the
+folder must equal that of the undisturbed run: weights, record, logs, events, tables; without temporary files or locks.
+Prints a table of recipes and stages, and each difference with the kills before it. Ends with 1 if there is any.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import signal
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
-import pandas as pd
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-TRAIN = [sys.executable, str(Path(__file__).parents[1] / "train.py"), "-m"]
-FIXED = ["stage=finetune", "init=scratch", "pictures=false", "trainer.check_val_every_n_epoch=5"]
-TIMES = ["seconds", "mean_seconds"]
+from scripts.kills import sweeps
+from scripts.kills.chain import Result, harass
+from scripts.kills.command import SIGNALS, Command, Ended, Kill, preload
+from scripts.kills.scenarios import RECIPES, SCENARIOS, Scenario, make_parents, run_folder
+
+LONGEST_CHAIN = 3  # kills of one run
+START_SHARE, SWEEP_SHARE = 0.05, 0.02  # of all kills
+EARLY = 0.2  # seconds
 
 
 def main() -> int:
-    """Run both sweeps and compare."""
+    """Run the campaign and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--search", action="store_true", help="a study of Optuna's instead of a grid")
-    parser.add_argument("--jobs", type=int, default=24)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--longest", type=float, default=20, help="seconds until a kill, at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"of {', '.join([*RECIPES, 'sweep', 'start'])}")
+    parser.add_argument("--kills", type=int, default=200, help="in all")
+    parser.add_argument("--seed", type=int, default=0, help="of points, moments and signals")
     options = parser.parse_args()
-    words = [*FIXED, f"trainer.max_epochs={options.epochs}"]
-    if options.search:
-        words += ["sweep=optuna", f"sweep.trials={options.jobs}", "sweep.pruner=median"]
-        words += ["optimizer.lr=interval(1e-4,1e-1)", "loss=cross_entropy,focal"]
-    else:
-        words += ["optimizer.lr=0.01,0.003", f"seed=range({options.jobs // 2})"]
+    chosen = options.recipes or [*RECIPES, "sweep", "start"]
+    if unknown := set(chosen) - {*RECIPES, "sweep", "start"}:
+        parser.error(f"there is no recipe {', '.join(sorted(unknown))}")
+    scenarios = [scenario for scenario in SCENARIOS if scenario.recipe in chosen]
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        calm = sweep_folder(Path(folder) / "calm", words)
-        if subprocess.run([*TRAIN, *words, f"output_dir={folder}/calm"], stderr=subprocess.DEVNULL).returncode:
-            return complain("the undisturbed sweep did not end with 0")
-        calm = sweep_folder(Path(folder) / "calm", words)
-        torn = harass(Path(folder) / "torn", words, options.kills, options.longest, random.Random(options.seed))
-        if isinstance(torn, str):
-            return complain(torn)
-        return compare(calm, torn)
+        results = campaign(scenarios, Path(folder), options.kills, options.seed, chosen)
+    return report(results, time.monotonic() - started)
 
 
-def harass(output_dir: Path, words: list[str], kills: int, longest: float, moments: random.Random) -> Path | str:
-    """Start, kill, start again; the sweep's folder, or what went wrong."""
-    done: dict[str, tuple[str, int]] = {}
-    left = kills
-    while True:
-        folder = sweep_folder(output_dir, words)
-        resume = [f"sweep.resume={folder}"] if folder else words
-        process = subprocess.Popen(
-            [*TRAIN, *resume, f"output_dir={output_dir}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            _, error = process.communicate(timeout=moments.uniform(0.5, longest) if left else None)
-        except subprocess.TimeoutExpired:
-            everyone = moments.random() < 0.5
-            os.killpg(process.pid, signal.SIGKILL) if everyone else process.kill()
-            process.communicate()
-            left -= 1
-            time.sleep(moments.choice([0.0, 0.3]))
-        else:
-            if process.returncode:
-                return f"it ended with {process.returncode}: {error[-2000:]}"
-            if not left:
-                return sweep_folder(output_dir, words)
-            print(f"done early, after {kills - left} kills: give more epochs")
-            left = 0
-        now = finished(sweep_folder(output_dir, words))
-        changed = [name for name in done if now.get(name) != done[name]]
-        if changed:
-            return f"done jobs were touched again: {changed}"
-        done = now
-        print(f"{left} kills left, {len(done)} jobs done", flush=True)
+def campaign(
+    scenarios: Sequence[Scenario], folder: Path, kills: int, seed: int, chosen: Sequence[str] = ()
+) -> list[Result]:
+    """Run everything, as many chains at a time as there are cores; return what came of each."""
+    folder = folder.resolve()
+    preload()
+    moments, results = random.Random(seed), []
+    own = {"start": max(3, round(START_SHARE * kills)), "sweep": max(2, round(SWEEP_SHARE * kills))}
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
+        places = pool.submit(make_parents, folder / "parents", list(scenarios)).result()
+        calm = [pool.submit(undisturbed, one, folder / f"calm{n}", places) for n, one in enumerate(scenarios)]
+        ended = [future.result() for future in calm]
+        chains = [
+            pool.submit(
+                one_chain, scenarios[n], folder / f"chain{number}", folder / f"calm{n}", places, kills, number == n
+            )
+            for number, (n, kills) in enumerate(plan(ended, kills if scenarios else 0, moments))
+        ]
+        if "start" in chosen:
+            chains.append(pool.submit(sweeps.harass_start, folder / "start", own["start"], moments))
+        if "sweep" in chosen:
+            for one in sweeps.SWEEPS:
+                chains.append(pool.submit(sweeps.harass, one, folder / f"sweep {one.name}", own["sweep"], moments))
+        for number, future in enumerate(as_completed(chains), 1):
+            results.append(result := future.result())
+            for line in (*result.different, *result.stuck):
+                print(f"{result.scenario.recipe} {result.scenario.name}: {line}", flush=True)
+            if number % 10 == 0:
+                print(f"{number} of {len(chains)} runs, {sum(one.kills for one in results)} kills", flush=True)
+    return results
 
 
-def sweep_folder(output_dir: Path, words: list[str]) -> Path | None:
-    """The sweep's folder, once its plan is frozen."""
-    found = sorted(path.parent for path in output_dir.glob("sweep/*/*/*/manifest.json"))
-    return found[0] if found else None
+def undisturbed(scenario: Scenario, folder: Path, places: dict[str, str]) -> Ended:
+    """Run a scenario that nobody kills."""
+    ended = Command(folder, scenario.arguments(places)).wait()
+    if ended.status:
+        raise RuntimeError(f"{scenario.recipe} {scenario.name} ended with {ended.status}: {ended.output[-2000:]}")
+    return ended
 
 
-def finished(folder: Path | None) -> dict[str, tuple[str, int]]:
-    """Id and time of change of every run that is over."""
-    over = {}
-    for path in folder.glob("runs/*/run.json") if folder else ():
-        record = json.loads(path.read_text())
-        if record["status"] in ("done", "pruned"):
-            over[path.parent.name] = (record["id"], path.stat().st_mtime_ns)
-    return over
+def plan(calm: Sequence[Ended], kills: int, moments: random.Random) -> Iterator[tuple[int, list[Kill]]]:
+    """Choose chains of kills, the scenarios in turn; two of three are at a point, of each kind as often."""
+    turn = 0
+    while kills > 0:
+        number = turn % len(calm)
+        chain = [kill_of(calm[number], moments) for _ in range(min(kills, moments.randint(1, LONGEST_CHAIN)))]
+        yield number, chain
+        kills, turn = kills - len(chain), turn + 1
 
 
-def compare(calm: Path, torn: Path) -> int:
-    """0 where every table of both sweeps is equal, times left out."""
-    for name in ("jobs.csv", "leaderboard.csv"):
-        tables = [pd.read_csv(folder / name) for folder in (calm, torn)]
-        tables = [table.drop(columns=[key for key in table if key in TIMES]) for table in tables]
-        try:
-            pd.testing.assert_frame_equal(*tables)
-        except AssertionError as error:
-            return complain(f"{name} differs: {error}")
-    attempts = [json.loads(path.read_text())["sweep"]["attempts"] for path in torn.glob("runs/*/run.json")]
-    print(f"{len(attempts)} runs, every one done once, {sum(attempts)} attempts; the tables are equal")
-    return 0
+def kill_of(ended: Ended, moments: random.Random) -> Kill:
+    """Choose a kill of a command that takes as long and comes to the same points as an undisturbed one."""
+    number = moments.choice([SIGNALS[0], *SIGNALS[:3]])
+    if moments.random() < 1 / 3:
+        return Kill(number, seconds=moments.uniform(0, moments.choice([EARLY, ended.seconds, ended.seconds])))
+    kinds: dict[str, list[int]] = {}
+    for point, line in enumerate(ended.points, 1):
+        kinds.setdefault(kind_of(line), []).append(point)
+    return Kill(number, point=moments.choice(kinds[moments.choice(sorted(kinds))]))
 
 
-def complain(problem: str) -> int:
-    """Say what went wrong."""
-    print(f"FAILED: {problem}", file=sys.stderr)
-    return 1
+def kind_of(line: str) -> str:
+    """Return what a point is, without its number, and of which file, without the parts of its name that vary."""
+    what, _, path = line.partition(" ")[2].rpartition(" ")
+    name = path.rpartition("/")[2]
+    return f"{what} {'event file' if 'tfevents' in name else name.split('.')[1] if name.startswith('.') else name}"
+
+
+def one_chain(
+    scenario: Scenario, folder: Path, calm: Path, places: dict[str, str], kills: list[Kill], rival: bool
+) -> Result:
+    """Kill and continue one run; its folder is kept where something is wrong."""
+    result = harass(scenario, folder, run_folder(calm), places, kills, rival)
+    if not result.different and not result.stuck:
+        shutil.rmtree(folder)
+    return result
+
+
+def report(results: Sequence[Result], seconds: float) -> int:
+    """Print the table; 1 where something differs or cannot be continued."""
+    print(f"{'recipe':10}{'stage':14}{'kills':>7}{'resumes':>9}{'different':>11}{'stuck':>7}")
+    rows = list(dict.fromkeys((result.scenario.recipe, result.scenario.name) for result in results))
+    order = {(one.recipe, one.name): number for number, one in enumerate(SCENARIOS)}
+    total = [0, 0, 0, 0]
+    for row in sorted(rows, key=lambda row: order.get(row, len(order))):
+        own = [result for result in results if (result.scenario.recipe, result.scenario.name) == row]
+        bad = (sum(bool(one.different) for one in own), sum(bool(one.stuck) for one in own))
+        counts = [sum(one.kills for one in own), sum(one.resumes for one in own), *bad]
+        total = [sum(pair) for pair in zip(total, counts)]
+        print(f"{row[0]:10}{row[1]:14}{counts[0]:7}{counts[1]:9}{counts[2]:11}{counts[3]:7}")
+    print(f"{'all':24}{total[0]:7}{total[1]:9}{total[2]:11}{total[3]:7}   {seconds:.0f} s")
+    return 1 if total[2] or total[3] else 0
 
 
 if __name__ == "__main__":
