@@ -130,7 +130,10 @@ def test_resume_is_refused_where_there_is_nothing_to_go_on_with(cli, tmp_path: P
         (done / f"checkpoints/{name}.ckpt").write_bytes((done / "checkpoints/last.ckpt").read_bytes()[:1000])
     damaged = cli("stage=pretrain", f"resume={done}")
     assert damaged.status == 2
-    assert "checkpoints: damaged: last.ckpt, previous.ckpt, best.ckpt. Remove this folder and start the run again" in damaged.error
+    assert (
+        "checkpoints: damaged: last.ckpt, previous.ckpt, best.ckpt. Remove this folder and start the run again"
+        in damaged.error
+    )
     (done / "run.json").write_text((done / "run.json").read_text().replace('"failed"', '"done"'))
     for words, message in (
         (("stage=pretrain", f"resume={done}"), "the run is done"),
