@@ -20,7 +20,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.stage.parts import build, build_loss, short_name, sources_of
 from warmstart.trainer.averaging import Averaging
 from warmstart.trainer.build import build_trainer, fit, measured, validate
-from warmstart.trainer.checkpoint import BestAndLast, find_checkpoint
+from warmstart.trainer.checkpoint import LAST, BestAndLast, find_checkpoint
 from warmstart.trainer.curves import Curves
 from warmstart.trainer.logger import RunLogger
 from warmstart.trainer.memory import forget_peak_memory, peak_memory_mb
@@ -47,8 +47,8 @@ def training(
     every = max(1, int(config.trainer.log_every_n_steps))
     with run.recording():
         checkpoints = run.path / "checkpoints"
-        resumed, state = find_checkpoint(checkpoints) or (None, {})
-        logger = RunLogger(run.path, state.get("log"))
+        state = find_checkpoint(checkpoints)
+        logger = RunLogger(run.path, state and state["log"])
         best = BestAndLast(checkpoints, module.monitor)
         watchers = [best, Curves(every), Throughput(every), *callbacks]
         watchers.append(ProgressLines(f"{config.stage} {config.experiment}"))
@@ -60,9 +60,9 @@ def training(
             watchers.insert(0, averaging)
         trainer = build_trainer(config.trainer, run.path, logger, watchers)
         try:
-            if resumed is None:
+            if state is None:
                 logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
-            fit(trainer, module, data, resumed)
+            fit(trainer, module, data, state and checkpoints / LAST)
             final = best.metrics | measured(trainer)
             if best.saved_step != trainer.global_step:
                 final |= validate(trainer, module, data)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from warmstart import screen
 from warmstart.contracts import UserError
-from warmstart.run.files import remove_temporaries, replacing, writing
+from warmstart.run.files import replacing, writing
 
 AVERAGE = "val/average_"  # what an average of the weights is measured as, beside val/ for the weights themselves
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -98,37 +98,39 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
 
 
-def find_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest checkpoint that a run can resume from, and what it holds; None where there are no files.
+def find_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return what the newest checkpoint holds that a run can resume from, now last.ckpt; None where there are no files.
 
     The best weights so far must still be there: in best.ckpt, or in the checkpoint itself, which becomes best.ckpt.
-    A warning is printed for each damaged file.
+    Damaged files are removed, with a warning for each.
 
     Raises:
         UserError: there is none left.
     """
-    remove_temporaries(folder)
     present = [path for name in (LAST, PREVIOUS, BEST) if (path := folder / name).exists()]
     if not present:
         return None
-    sound, damaged = {}, []
+    last, best = folder / LAST, folder / BEST
+    sound, damaged = {}, {}
     for path in present:
         try:
             sound[path] = read_checkpoint(path, mmap=True)
         except UserError as error:
-            damaged.append((path, error))
-    best = folder / BEST
+            damaged[path] = error
     usable = [path for path in sound if best in sound or has_best_weights(sound[path])]
     if not usable:
-        names = ", ".join(path.name for path, _ in damaged) or f"{BEST} (missing)"
+        names = ", ".join(path.name for path in damaged) or f"{BEST} (missing)"
         others = ", and no other checkpoint has the best weights" if sound else ""
         raise UserError(f"{folder}: damaged: {names}{others}. Remove this folder and start the run again")
     chosen = max(usable, key=lambda path: sound[path]["global_step"])
-    for _, error in damaged:
+    for path, error in damaged.items():
         screen.say(f"{error}; resuming from {chosen.name}, step {sound[chosen]['global_step']}", style="yellow")
+        path.unlink()
     if best not in sound:
         copy(chosen, best)
-    return chosen, sound[chosen]
+    if chosen != last:
+        copy(chosen, last)
+    return sound[chosen]
 
 
 def has_best_weights(checkpoint: dict[str, Any]) -> bool:
@@ -140,7 +142,8 @@ def copy(path: Path, target: Path) -> None:
     """Copy a checkpoint, with its SHA-256."""
     with replacing(target) as temporary:
         shutil.copyfile(path, temporary)
-        keep_previous(target)
+        if path.name != PREVIOUS:
+            keep_previous(target)
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:
@@ -192,9 +195,15 @@ class BestAndLast(Checkpoint):
         Raises:
             UserError: the file is damaged, or not the one that was written then.
         """
-        checkpoint = read_checkpoint(self.folder / BEST)
+        path = self.folder / BEST
+        again = "resume the run: it continues from the last checkpoint that has the best weights"
+        try:
+            checkpoint = read_checkpoint(path)
+        except UserError as error:
+            raise UserError(f"{error}; {again}") from error
         if checkpoint["global_step"] != self.best_step:
-            raise UserError(f"{self.folder / BEST} is of step {checkpoint['global_step']}, not {self.best_step}")
+            path.unlink()
+            raise UserError(f"{path} was of step {checkpoint['global_step']}, not {self.best_step}; {again}")
         return checkpoint["average"]["weights"] if self.is_average else checkpoint["state_dict"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -9,13 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import text_format
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.writer import FileWriter
 
 from warmstart.run.files import writing
 
+PROJECTOR = "projector_config.pbtxt"
 EVENTS = "events.out.tfevents.*"
 
 _number = itertools.count()
@@ -78,7 +82,19 @@ class EventFile:
 
 
 class EventWriter(SummaryWriter):
-    """A SummaryWriter on such a file; a full disk raises WriteError also where it writes files of its own."""
+    """A SummaryWriter on such a file; a full disk raises WriteError also where it writes files of its own.
+
+    Args:
+        folder: where to write; what its projector_config.pbtxt lists stays listed.
+        purge_step: from which on earlier events are not shown.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None):
+        self._projector_config = ProjectorConfig()
+        if (folder / PROJECTOR).exists():
+            with contextlib.suppress(text_format.ParseError):
+                text_format.Parse((folder / PROJECTOR).read_text(), self._projector_config)
+        super().__init__(str(folder), purge_step=purge_step)
 
     def _get_file_writer(self) -> FileWriter:
         if self.file_writer is None:
@@ -92,5 +108,5 @@ class EventWriter(SummaryWriter):
 
     def add_embedding(self, *args: Any, **kwargs: Any) -> None:
         """Write files for the projector."""
-        with writing(Path(self.log_dir) / "projector_config.pbtxt"):
+        with writing(Path(self.log_dir) / PROJECTOR):
             super().add_embedding(*args, **kwargs)

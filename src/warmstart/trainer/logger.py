@@ -13,9 +13,9 @@ from torch.utils.tensorboard.summary import hparams
 
 from warmstart.contracts import UserError
 from warmstart.run.files import sync, write_atomically
-from warmstart.trainer.event_file import EVENTS, AppendedFile, EventWriter
+from warmstart.trainer.event_file import EVENTS, PROJECTOR, AppendedFile, EventWriter
 
-METRICS, PROJECTOR = "metrics.csv", "projector_config.pbtxt"
+METRICS = "metrics.csv"
 HEADER = b"step,name,value\r\n"
 
 
@@ -38,7 +38,7 @@ class RunLogger(Logger):
         restore(folder, state["sizes"] if state else {})
         if not state:
             write_atomically(folder / METRICS, HEADER)
-        self.writer = EventWriter(str(folder), purge_step=state["step"] + 1 if state else None)
+        self.writer = EventWriter(folder, purge_step=state["step"] + 1 if state else None)
         self.metrics = AppendedFile(folder / METRICS)
 
     @property
