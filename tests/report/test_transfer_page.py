@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.records import change_run
 from tests.report.conftest import BROWSER, FLAGS, made_transfer, needs_browser
 
 from warmstart.report.figure import INK
@@ -99,7 +100,7 @@ def page(folder: Path) -> str:
 
 
 def change(path: Path, **fields):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    change_run(path.parent, **fields)
 
 
 def opened(folder: Path, width: int) -> dict:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tests.backbone.test_huggingface import minilm
 from tests.conftest import FAST
+from tests.records import change_run
 from tests.stage.test_soup import pretrain, sweep
 from tests.stage.test_text import on, own_cache, reviews  # noqa: F401
 from transformers import AutoModel
@@ -100,7 +101,7 @@ def test_a_parent_that_is_gone_or_changed_is_named(cli, tmp_path: Path):
     weights.write_bytes(content)
     outcome = cli("stage=evaluate", f"run={tuned}")
     assert outcome.status == 2
-    assert f"beside {base / 'model'}, whose weights have changed since" in outcome.error
+    assert f"beside {base / 'model'}, which cannot be opened: {weights} is damaged, or was changed" in outcome.error
     shutil.rmtree(base)
     for words in (("stage=evaluate", f"run={tuned}"), (*SHORT, f"init={tuned}")):
         outcome = cli(*words)
@@ -111,6 +112,7 @@ def test_a_parent_that_is_gone_or_changed_is_named(cli, tmp_path: Path):
     for place, status in ((tuned / "model", 2), (moved, 0)):
         card["parent"]["path"] = str(place)
         (tuned / "model/config.json").write_text(json.dumps(card))
+        change_run(tuned)
         assert cli("stage=evaluate", f"run={tuned}").status == status
 
 
