@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -119,8 +120,8 @@ def kill_of(ended: Ended, moments: random.Random) -> Kill:
 def kind_of(line: str) -> str:
     """Return what a point is, without its number, and of which file, without the parts of its name that vary."""
     what, _, path = line.partition(" ")[2].rpartition(" ")
-    name = path.rpartition("/")[2]
-    return f"{what} {'event file' if 'tfevents' in name else name.split('.')[1] if name.startswith('.') else name}"
+    name = re.sub(r"^\.(.+)\.[0-9a-f]{8}\.tmp$", r"\1", path.rpartition("/")[2])
+    return f"{what} {'event file' if 'tfevents' in name else name}"
 
 
 def one_chain(

@@ -64,7 +64,7 @@ def harass(
         ended = command.wait()
         history.append(f"{command.kill or 'continued'}, {ended.where}" if ended.killed else "continued")
         run = run_folder(folder)
-        problems = check_end(ended, folder, run, scenario)
+        problems = check_end(ended, folder, run, scenario, "SIGKILL" not in str(history))
         if ended.killed:
             result.kills += 1
         elif ended.status:
@@ -96,7 +96,7 @@ def is_over(run: Path, ended: Ended) -> bool:
     return status in OVER and (not ended.killed or RunFolder.open(run).record["stage"] != "transfer")
 
 
-def check_end(ended: Ended, folder: Path, run: Path | None, scenario: Scenario) -> list[str]:
+def check_end(ended: Ended, folder: Path, run: Path | None, scenario: Scenario, is_clean: bool) -> list[str]:
     """Return what is wrong after a command has ended: its status, what readers see, what it printed, what is left."""
     if ended.status and not ended.killed:
         return []
@@ -111,7 +111,7 @@ def check_end(ended: Ended, folder: Path, run: Path | None, scenario: Scenario) 
         if record["status"] not in (*OVER, "interrupted"):
             found.append(f"{path.relative_to(folder)} is {record['status']}: {record['error']}")
     if ended.status == main.INTERRUPTED:
-        found += leftovers(folder)
+        found += leftovers(folder) if is_clean else []
         if run is not None and not scenario.is_sweep and ended.points and records[run]["status"] not in OVER:
             printed = f"resume={run.relative_to(folder)}" in ended.output
             found += [] if printed else ["status 130, but the command that continues the run is not printed"]

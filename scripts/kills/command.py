@@ -16,7 +16,8 @@ from scripts.kills.points import Points
 
 from warmstart import main
 
-STAGES = ("pretrain", "finetune", "evaluate", "predict", "generate", "export", "soup", "transfer")
+STAGES = ("pretrain", "finetune", "evaluate", "predict", "generate", "export", "soup", "transfer", "together")
+MODULES = (*(f"warmstart.stage.{stage}" for stage in STAGES), "warmstart.sweep.engine", "transformers")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LIMIT = 300.0  # seconds after which a command counts as hanging
 
@@ -157,12 +158,10 @@ def prepare() -> None:
     engine.once = lambda task: task()
 
 
-def preload() -> None:
+def preload(names: Sequence[str] = MODULES) -> None:
     """Import what commands need, once, and keep to one thread."""
     import torch
 
     torch.set_num_threads(1)
-    for stage in STAGES:
-        importlib.import_module(f"warmstart.stage.{stage}")
-    for name in ("warmstart.sweep.engine", "warmstart.stage.together", "warmstart.sweep.study", "transformers"):
+    for name in names:
         importlib.import_module(name)

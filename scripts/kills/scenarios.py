@@ -20,7 +20,7 @@ TOKENS = (*TEXT, "data.tokenizer.vocabulary=120", "data.tokenizer.context=32", "
 LINES = ("experiment=shakespeare", "data=text_files", "data.root={lines}", "backbone.depth=1", "backbone.width=32")
 CAUSAL = ("stage=pretrain", *LINES, "data/tokenizer=characters", "data.pack=32", "data.batch_size=8")
 VECTORS = ("experiment=vectors", "data.rows=400", *SHORT)
-PER_CLASS = "data.labels_per_class=50"
+PER_CLASS = "data.labels_per_class=40"
 GRID = ("hydra.launcher.workers=0", "sweep.preflight=false")
 
 

@@ -42,10 +42,10 @@ class Interrupted(KeyboardInterrupt):
     """A signal has broken off the run in a folder, whose record says so. The process ends with 130.
 
     Args:
-        run: the folder.
+        run: the folder; None where the run is done already.
     """
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path | None):
         super().__init__(run)
         self.run = run
 

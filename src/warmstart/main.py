@@ -67,6 +67,7 @@ def main() -> None:
         screen.error(explain(error))
         sys.exit(USER_MISTAKE)
     except KeyboardInterrupt:
+        screen.error("interrupted")
         sys.exit(INTERRUPTED)
 
 

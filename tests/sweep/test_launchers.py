@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from warmstart.contracts import Interrupted
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep import command
@@ -186,7 +187,10 @@ def test_submitit_that_queues_a_job_again_has_its_exit_status(by_hand: bool, tmp
             except KeyboardInterrupt:
                 sys.exit(1)  # as Lightning does
         except SystemExit as stop:
-            raise KeyboardInterrupt from stop  # as `trainer.build.fit` does
+            try:
+                raise KeyboardInterrupt from stop  # as `trainer.stopping.handling` does
+            except KeyboardInterrupt as error:
+                raise Interrupted(tmp_path) from error  # as `RunFolder.recording` does
 
     monkeypatch.setattr(command, "run_job", interrupted)
     with pytest.raises(KeyboardInterrupt if by_hand else SystemExit):

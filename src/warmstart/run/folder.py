@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,7 @@ class RunFolder:
         Raises:
             UserError: the folder exists already or cannot be made.
             WriteError: the disk is full or broken.
+            Interrupted: a signal came once there was a record; before, the folder is removed.
         """
         run_id = new_id()
         resolved = OmegaConf.to_container(config, resolve=True)
@@ -86,8 +88,13 @@ class RunFolder:
             raise UserError(f"{path} is taken: remove it, or give another output_dir=") from error
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}; give a writable output_dir=") from error
-        run.hold()
-        run.write_config(config)
+        try:
+            run.hold()
+            run.write_config(config)
+        except BaseException as error:
+            if lock is None:
+                run._abandon(error)
+            raise
         return run
 
     @classmethod
@@ -197,9 +204,9 @@ class RunFolder:
         if self.is_recording:
             yield self
             return
-        self.hold()
         self.is_recording = True
         try:
+            self.hold()
             with self._logging():
                 try:
                     own = (self.record.get("checksums") or {}).get(CONFIG)
@@ -209,14 +216,30 @@ class RunFolder:
                     self.update(status="done")
                 except BaseException as error:
                     self._close(error)
-                    if is_interrupt(error):
-                        raise Interrupted(self.path) from error
                     if isinstance(error, WriteError):
                         error.run = self.path
                     raise
+        except BaseException as error:
+            if is_interrupt(error):
+                raise self._interrupted() from error
+            raise
         finally:
             self.is_recording = False
             self.lock.release()
+
+    def _abandon(self, error: BaseException) -> None:
+        """Record why a new run did not begin; remove its folder where it has no record yet."""
+        if has_record := (self.path / RECORD).exists():
+            self._close(error)
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.lock.release()
+        if has_record and is_interrupt(error):
+            raise self._interrupted() from error
+
+    def _interrupted(self) -> Interrupted:
+        """Return the error for a signal; it names the run where something of it is left to do."""
+        return Interrupted(None if self.record["status"] == "done" else self.path)
 
     def _close(self, error: BaseException) -> None:
         """Record how the run ended, also where the disk is so full that only the lock's reserve has room for it."""
