@@ -88,9 +88,10 @@ def training(
             if state is None:
                 logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
             fit(trainer, module, data, state and checkpoints / LAST)
-            final = best.metrics | measured(trainer)
+            best.metrics |= measured(trainer)
             if best.saved_step != trainer.global_step:
-                final |= validate(trainer, module, data)
+                best.metrics |= validate(trainer, module, data)
+            final = dict(best.metrics)
             module.load_state_dict(best.best_weights())
             if averaging is not None:
                 note_average(run, best, averaging.count)
