@@ -109,8 +109,8 @@ def training(
                 "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, data),
                 "peak_memory_mb": max(peak_memory_mb(), earlier.get("peak_memory_mb") or 0),
             }
-            run.update(cost={**(run.record["cost"] or {}), **cost})
             logger.close()
+            run.update(cost={**(run.record["cost"] or {}), **cost})
 
 
 def conclude(
