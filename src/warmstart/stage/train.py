@@ -63,9 +63,10 @@ def training(
             if state is None:
                 logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
             fit(trainer, module, data, state and checkpoints / LAST)
-            final = best.metrics | measured(trainer)
+            best.metrics |= measured(trainer)
             if best.saved_step != trainer.global_step:
-                final |= validate(trainer, module, data)
+                best.metrics |= validate(trainer, module, data)
+            final = dict(best.metrics)
             module.load_state_dict(best.best_weights())
             if averaging is not None:
                 note_average(run, best, averaging.count)
@@ -83,8 +84,8 @@ def training(
                 "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, data),
                 "peak_memory_mb": max(peak_memory_mb(), earlier.get("peak_memory_mb") or 0),
             }
-            run.update(cost={**(run.record["cost"] or {}), **cost})
             logger.close()
+            run.update(cost={**(run.record["cost"] or {}), **cost})
 
 
 def conclude(
