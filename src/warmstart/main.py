@@ -159,6 +159,6 @@ def run(config: DictConfig, typed: bool = True) -> int:
         screen.error("interrupted")
         return INTERRUPTED
     except Exception:
-        traceback.print_exc()
+        sys.stderr.write(screen.safe(traceback.format_exc()))
         return FAILED
     return 0

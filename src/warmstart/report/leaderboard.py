@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -17,6 +18,7 @@ from warmstart.run.manifest import Manifest
 
 STATES = ("done", "failed", "interrupted", "pruned", "running", "planned")
 NAME_LENGTH = 80
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")  # the last four are full-width = + - @
 
 
 def read_jobs(manifest: Manifest) -> list[dict[str, Any]]:
@@ -185,9 +187,22 @@ def jobs_csv(jobs: Sequence[dict[str, Any]]) -> str:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
-    """Rows as CSV; what is None stays empty."""
+    """Return rows as CSV; None is an empty cell.
+
+    A text that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line end, and is no number)
+    gets an apostrophe in front, as OWASP advises against CSV injection. Numbers stay as they are.
+    """
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([inert(column) for column in columns])
+    writer.writerows([inert(row.get(column)) for column in columns] for row in rows)
     return stream.getvalue()
+
+
+def inert(cell: Any) -> Any:
+    """Return a cell as it is, or with an apostrophe in front if it is a text that a spreadsheet would run."""
+    if not isinstance(cell, str) or not FORMULA.match(cell):
+        return cell
+    with contextlib.suppress(ValueError):
+        return cell if math.isfinite(float(cell)) and cell == cell.strip() else f"'{cell}"
+    return f"'{cell}"

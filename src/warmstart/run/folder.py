@@ -14,8 +14,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import Pruned, UserError
+from warmstart.reading import check_name, load_config, load_json
 from warmstart.run.files import write_atomically
 from warmstart.run.identity import config_sha256, environment, git_state, new_id
+from warmstart.screen import LogFormatter
 
 # What a saved config may name, by the group it stands in.
 TRUSTED = {
@@ -81,11 +83,12 @@ class RunFolder:
         if not path.is_dir():
             raise UserError(f"{path}: there is no such folder")
         try:
-            record = json.loads((path / "run.json").read_text())
+            record = load_json(path / "run.json")
             run = cls(path, {"id": record["id"], "stage": record["stage"], "status": record["status"], **record})
             wrong = [name for name in ("metrics", "cost", "sweep") if not isinstance(record.get(name) or {}, dict)]
             if wrong:
                 raise ValueError(f"{wrong[0]} is no mapping")
+            check_names(record)
             return run
         except FileNotFoundError as error:
             raise UserError(f"{path} is not a run folder: it has no run.json") from error
@@ -111,14 +114,22 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         try:
-            config = OmegaConf.load(path)
+            config = load_config(path)
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing") from error
         except Exception as error:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
         if not isinstance(config, DictConfig) or "stage" not in config:
             raise UserError(f"{path} is damaged: it is not the config of a run")
-        check_targets(OmegaConf.to_container(config), path, trust)
+        plain = OmegaConf.to_container(config)
+        try:
+            check_names(plain)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+        check_targets(plain, path, trust)
+        for key, value in (("trust", list(trust)), ("resume", None)):  # which are for the user to say each time
+            if key in config:
+                config[key] = value
         OmegaConf.set_struct(config, True)
         return config
 
@@ -133,7 +144,7 @@ class RunFolder:
             return
         self.is_recording = True
         handler = logging.FileHandler(self.path / "train.log")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger()
         previous_level = logger.level
         logger.addHandler(handler)
@@ -156,6 +167,13 @@ class RunFolder:
             logger.removeHandler(handler)
             logger.setLevel(previous_level)
             handler.close()
+
+
+def check_names(record: dict[str, Any]) -> None:
+    """Raise ValueError where the names that a run's folder is made of lead out of it."""
+    for key in ("id", "stage", "experiment"):
+        if record.get(key) is not None:
+            check_name(key, record[key], folders=key == "experiment")
 
 
 def check_targets(config: dict[str, Any], place: Path, trust: tuple[str, ...] = ()) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.contracts import UserError
+from warmstart.reading import load_json
 from warmstart.run.files import write_atomically
-from warmstart.run.folder import RunFolder, check_targets
+from warmstart.run.folder import RunFolder, check_names, check_targets
 from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
 
@@ -114,7 +115,7 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            plan = json.loads(path.read_text())
+            plan = load_json(path)
             digests = [job.pop("sha256") for job in plan["jobs"]]
             manifest = cls(folder, **{**plan, "jobs": [Job(**job) for job in plan["jobs"]]})
             manifest._check_shape()
@@ -131,6 +132,8 @@ class Manifest:
         texts = (self.stage, self.experiment, self.mode, *self.words, *([] if self.metric is None else [self.metric]))
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a name is no text")
+        for record in (vars(self), *(job.config for job in self.jobs)):
+            check_names(record)
         if len(self.by_name) < len(self.jobs):
             raise ValueError("two jobs have one name")
         for job in self.jobs:
@@ -140,8 +143,12 @@ class Manifest:
                 raise ValueError(f"{job.name} needs {job.needs}, which is no job")
 
     def check(self) -> None:
-        """Refuse a plan that names code of a package that is not trusted."""
+        """Refuse a plan that names code of a package that is not trusted, or jobs that would resume other runs."""
         for job in self.jobs:
+            if job.config.get("resume"):
+                raise UserError(
+                    f"{self.folder / MANIFEST}: {job.name} would resume {job.config['resume']}: not allowed"
+                )
             check_targets(job.config, self.folder / MANIFEST, self.trust)
 
     def path(self, name: str) -> Path:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from warmstart.contracts import UserError
+from warmstart.reading import load_json
 from warmstart.run.files import write_atomically
 from warmstart.run.identity import file_sha256
 from warmstart.run.manifest import Manifest
@@ -39,10 +40,12 @@ def check_seal(manifest: Manifest, only_done: bool = False) -> None:
     if not path.exists():
         return
     try:
-        hashes = {name: dict(files) for name, files in json.loads(path.read_text()).items()}
+        hashes = {name: dict(files) for name, files in load_json(path).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     for name, files in hashes.items():
+        if name not in manifest.by_name or not set(files) <= set(SEALED):
+            raise UserError(f"{path} is damaged: it names {name}: {', '.join(files)}, which no report reads")
         if only_done and (manifest.record(name) or {}).get("status") != "done":
             continue
         for file, digest in files.items():

@@ -65,7 +65,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     with training(run, config, module, data, [*own, *watchers]):
         save_model(run, config, *model, plain=True)
     show(run)
-    where = (f"experiment={config.experiment}", f"run={screen.quoted(run.path)}")
+    where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
     if module.objective.task == "causal_lm":
         screen.next_run("stage=generate", *where, "prompt=WORDS")
     else:
