@@ -138,7 +138,12 @@ def check_saved(root: Path, place: str) -> None:
     folders = [root]
     if (root / "dataset_dict.json").is_file():
         splits = load_json(root / "dataset_dict.json")["splits"]
-        folders = [root / name if is_plain(name) else root / ".." for name in splits]
+        for name in splits:
+            if not is_plain(name) or not is_inside(root / name, root):
+                raise UserError(
+                    f"{place}: its dataset_dict.json names {name} among its splits, which is no folder in it"
+                )
+        folders = [root / name for name in splits]
     for folder in folders:
         names = [file["filename"] for file in load_json(folder / "state.json")["_data_files"]]
         for name in names:
