@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -18,7 +17,8 @@ from warmstart.run.manifest import Manifest
 
 STATES = ("done", "failed", "interrupted", "pruned", "running", "planned")
 NAME_LENGTH = 80
-FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")  # the last four are full-width = + - @
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n]")  # the last four are full-width = + - @
 
 
 def read_jobs(manifest: Manifest) -> list[dict[str, Any]]:
@@ -200,9 +200,8 @@ def to_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
 
 
 def inert(cell: Any) -> Any:
-    """Return a cell as it is, or with an apostrophe in front if it is a text that a spreadsheet would run."""
-    if not isinstance(cell, str) or not FORMULA.match(cell):
+    """Return a cell as it is, or a text as a spreadsheet shows it: not as a formula, and not as two rows."""
+    if not isinstance(cell, str):
         return cell
-    with contextlib.suppress(ValueError):
-        return cell if math.isfinite(float(cell)) and cell == cell.strip() else f"'{cell}"
-    return f"'{cell}"
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # which the writer does not quote
+    return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell
