@@ -45,19 +45,24 @@ def parse_json(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -
     """Return the value that a JSON text stands for; raise ValueError as `load_json`."""
     try:
         found = json.loads(text, parse_int=_whole, parse_float=_finite, object_hook=hook)
+        check_depth(found)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    level = [found]
-    for _ in range(DEPTH):
-        level = [child for node in level for child in _children(node) if isinstance(child, (dict, list))]
-    if level:
-        raise ValueError(f"it is nested more than {DEPTH} deep")
     if re.search(r"\\u[dD][89a-fA-F]", text):
         try:
             json.dumps(found, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise ValueError("a text holds a lone surrogate, half of a character") from error
     return found
+
+
+def check_depth(found: Any) -> None:
+    """Raise RecursionError where lists and mappings are nested more deeply than code that calls itself can follow."""
+    level = [found]
+    for _ in range(DEPTH):
+        level = [child for node in level for child in _children(node) if isinstance(child, (dict, list))]
+    if level:
+        raise RecursionError(f"nested more than {DEPTH} deep")
 
 
 def load_config(path: Path) -> DictConfig | ListConfig:
