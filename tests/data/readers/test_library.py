@@ -68,6 +68,12 @@ def test_a_link_that_leads_out_is_no_file_of_a_data_set_with_a_card(pattern: str
         read_splits(str(root))
 
 
+def test_what_a_card_calls_its_settings_is_not_sent_to_the_terminal(root: Path, capfd: pytest.CaptureFixture):
+    (root / "README.md").write_text(CARD.format('data_files: a.csv\n  "\\e[31mevil": 1'))
+    read_splits(str(root))
+    assert "\x1b" not in "".join(capfd.readouterr())
+
+
 def test_links_of_a_cache_of_the_hub_are_followed(root: Path):
     blobs, snapshot = root.parent / "hub" / "blobs", root.parent / "hub" / "snapshots" / "1"
     for folder in (blobs, snapshot):

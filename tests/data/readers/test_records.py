@@ -23,5 +23,5 @@ def test_rows_that_are_nested_without_end_are_refused(form: str, depth: int, tmp
     row = '{"x": ' + "[" * depth + "1" + "]" * depth + "}"
     path = tmp_path / "t.json"
     path.write_text(f"[{row}]" if form == "list" else f"{row}\n")
-    with pytest.raises(UserError, match="(line 1|it) is nested too deeply"):
+    with pytest.raises(UserError, match=r"(line 1|it) is nested too deeply"):
         read_records(path)

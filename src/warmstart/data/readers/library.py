@@ -31,6 +31,7 @@ def read_by_library(root: str, config: str | None, option: str, dialect: Dialect
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()  # its warnings quote cards as they are
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     path = Path(root)
     try:
