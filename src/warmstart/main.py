@@ -172,6 +172,6 @@ def run(config: DictConfig, typed: bool = True) -> int:
         continue_with(error.run)
         return FAILED
     except Exception:
-        traceback.print_exc()
+        sys.stderr.write(screen.safe(traceback.format_exc()))
         return FAILED
     return 0

@@ -8,9 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from warmstart.contracts import UserError
+from warmstart.reading import load_json
 from warmstart.run.adapter import applied
 from warmstart.run.hub_folder import HUB
 from warmstart.run.saved import CARD, SavedModel
+
+MOST_ANCESTORS = 50  # adapters upon adapters; each is opened inside the opening of the next
 
 
 def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -24,8 +27,7 @@ def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]
         pooling = card["backbone"].get("pooling")
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / CARD} is damaged: {error}") from error
-    if Path(place).resolve() == folder.resolve():
-        raise UserError(f"{folder / CARD} names the model as its own parent: write the parent's folder there")
+    check_descent(folder, place)
     try:
         parent = open_parent(place, pooling)
     except UserError as error:
@@ -42,6 +44,32 @@ def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]
         return applied(tensors, parent.weights, fresh)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder} is damaged: it does not fit {place}: {error}") from error
+
+
+def check_descent(folder: Path, place: Any) -> None:
+    """Follow the cards of parents up to a model that is none's adapter, or that whoever opens it refuses.
+
+    Args:
+        folder: of an adapter.
+        place: its parent, as its card names it.
+
+    Raises:
+        UserError: a model is its own parent, by way of others or not, or has too many ancestors.
+    """
+    seen = [folder.resolve()]
+    while isinstance(place, str) and not place.startswith(HUB):
+        found = Path(place).resolve()
+        if found == seen[0]:
+            what = "as its own parent" if len(seen) == 1 else f"as an ancestor of its parent {seen[1]}"
+            raise UserError(f"{folder / CARD} names the model {what}: write the parent's folder there")
+        if found in seen or len(seen) > MOST_ANCESTORS:
+            what = "is among its own ancestors" if found in seen else f"has more than {MOST_ANCESTORS} ancestors"
+            raise UserError(f"{folder / CARD}: {found if found in seen else folder} {what}: not opened")
+        seen.append(found)
+        try:
+            place = load_json(found / CARD)["parent"]["path"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return
 
 
 def open_parent(place: str, pooling: str | None) -> SavedModel:

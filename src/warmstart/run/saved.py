@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from warmstart.contracts import Preprocessor, Spec, UserError, Vocabulary
+from warmstart.reading import load_json
 from warmstart.run.adapter import ADAPTER
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
@@ -206,7 +207,10 @@ def load_weights(
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        found = load_json(path)
+        if not isinstance(found, dict):
+            raise ValueError("it holds no settings")
+        return found
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {path.parent} is not a saved backbone") from error
     except (ValueError, OSError) as error:

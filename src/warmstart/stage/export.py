@@ -53,7 +53,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         whole.rename(folder)
     name = type(model).__name__
     screen.say(f"{name}: {folder}")
-    screen.next_command(f'python -c "from transformers import {name}; {name}.from_pretrained({str(folder)!r})"')
+    code = f"from transformers import {name}; {name}.from_pretrained({str(folder)!r})"
+    screen.next_command(screen.command("python", "-c", code))
     return run
 
 
