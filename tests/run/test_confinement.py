@@ -9,9 +9,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
+from tests.records import change_run
 
 from warmstart.contracts import UserError
 from warmstart.data import tokenizer_files
+from warmstart.run.checksums import write_checksums, write_record
 from warmstart.run.folder import RunFolder
 from warmstart.run.hub_folder import shard_names, tensor_names
 from warmstart.run.hub_tokenizer import check_names, kept_files
@@ -28,7 +30,15 @@ SPEC = {"modality": "vector", "shape": [2]}
 def made_run(folder: Path, name: str | None = None, **record: object) -> RunFolder:
     run = RunFolder.create(OmegaConf.create(CONFIG), folder, name)
     run.update(**{"status": "done", **record})
+    run.lock.release()
     return run
+
+
+def with_config(run: RunFolder, text: str) -> RunFolder:
+    """The run with another config, and checksums taken again: as a stranger could."""
+    (run.path / "config.yaml").write_text(text)
+    change_run(run.path)
+    return RunFolder.open(run.path)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +55,7 @@ def made_run(folder: Path, name: str | None = None, **record: object) -> RunFold
     ids=str,
 )
 def test_names_in_a_record_or_config_cannot_lead_out_of_the_output_folder(names: dict[str, object], tmp_path: Path):
-    run = made_run(tmp_path)
-    (run.path / "config.yaml").write_text(OmegaConf.to_yaml({**CONFIG, **names}))
+    run = with_config(made_run(tmp_path), OmegaConf.to_yaml({**CONFIG, **names}))
     with pytest.raises(UserError, match=r"config\.yaml is damaged: its \w+ is .* no name"):
         run.config()
     run.update(**names)
@@ -60,8 +69,7 @@ def test_an_experiment_in_folders_is_a_name(tmp_path: Path):
 
 
 def test_nothing_is_written_where_a_run_to_be_run_again_says(cli, tmp_path: Path):
-    run = made_run(tmp_path / "given")
-    (run.path / "config.yaml").write_text(OmegaConf.to_yaml({**CONFIG, "experiment": "../../elsewhere"}))
+    run = with_config(made_run(tmp_path / "given"), OmegaConf.to_yaml({**CONFIG, "experiment": "../../elsewhere"}))
     outcome = cli("stage=rerun", f"run={run.path}")
     assert outcome.status == 2
     assert "its experiment is '../../elsewhere', which is no name" in outcome.error
@@ -73,8 +81,7 @@ def test_nothing_is_written_where_a_run_to_be_run_again_says(cli, tmp_path: Path
 
 
 def test_a_config_cannot_say_what_code_is_trusted_or_which_run_to_resume(tmp_path: Path):
-    run = made_run(tmp_path)
-    (run.path / "config.yaml").write_text(OmegaConf.to_yaml({**CONFIG, "trust": ["os"], "resume": "elsewhere"}))
+    run = with_config(made_run(tmp_path), OmegaConf.to_yaml({**CONFIG, "trust": ["os"], "resume": "elsewhere"}))
     config = run.config(("mine",))
     assert (list(config.trust), config.resume) == (["mine"], None)
 
@@ -90,9 +97,7 @@ def test_a_config_cannot_say_what_code_is_trusted_or_which_run_to_resume(tmp_pat
     ids=["key", "nested list", "hydra", "value"],
 )
 def test_a_config_has_no_interpolations_anywhere(node: dict[str, object], tmp_path: Path):
-    run = made_run(tmp_path)
-    text = json.dumps({**CONFIG, **node})
-    (run.path / "config.yaml").write_text(text)
+    run = with_config(made_run(tmp_path), json.dumps({**CONFIG, **node}))
     with pytest.raises(UserError, match=r"holds .*\$\{.* no interpolations"):
         run.config()
 
@@ -115,6 +120,8 @@ def test_a_file_made_to_exhaust_its_reader_is_damaged(file: str, text: str, tmp_
     made_model(run.path / "model")
     plan = Manifest(run.path, "finetune", "digits", [], None, "min", {}, [])
     (run.path / file).write_text(text)
+    if file == "config.yaml":
+        change_run(run.path)
     opened = {
         "model": lambda: SavedModel.open(run.path / "model"),
         "hashes.json": lambda: check_seal(plan),
@@ -143,10 +150,9 @@ def test_the_jobs_of_a_plan_are_as_confined_as_a_run(tmp_path: Path):
 def test_hashes_of_other_files_are_not_compared(tmp_path: Path):
     plan = made_plan(tmp_path / "sweep")
     digest = config_sha256({})
-    for name, file in (("../../other", "run.json"), ("job0", "../../../other")):
-        (plan.folder / "hashes.json").write_text(json.dumps({name: {file: digest}}))
-        with pytest.raises(UserError, match=r"hashes\.json is damaged: it names .*other"):
-            check_seal(plan)
+    write_record(plan.folder / "hashes.json", {"runs": {"../../other": digest}})
+    with pytest.raises(UserError, match=r"hashes\.json is damaged: it names .*other"):
+        check_seal(plan)
 
 
 def made_model(folder: Path, parent: Path | None = None) -> Path:
@@ -160,6 +166,7 @@ def made_model(folder: Path, parent: Path | None = None) -> Path:
         save_file(
             {"x:scale": torch.ones(1)} if name == "adapter" else {"x": torch.ones(1)}, folder / f"{name}.safetensors"
         )
+    write_checksums(folder)
     return folder
 
 

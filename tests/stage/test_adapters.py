@@ -107,13 +107,18 @@ def test_a_parent_that_is_gone_or_changed_is_named(cli, tmp_path: Path):
         outcome = cli(*words)
         assert outcome.status == 2
         assert f"beside {base / 'model'}, which cannot be opened" in outcome.error
-        assert "as parent.path" in outcome.error
+        assert "put it back there" in outcome.error
+    shutil.copytree(moved, base / "model")
+    assert cli("stage=evaluate", f"run={tuned}").status == 0
+    archive = tmp_path / "archive"
+    (tmp_path / "outputs").rename(archive)
+    tuned = archive / tuned.relative_to(tmp_path / "outputs")
+    assert cli("stage=evaluate", f"run={tuned}").status == 0
     card = json.loads((tuned / "model/config.json").read_text())
-    for place, status in ((tuned / "model", 2), (moved, 0)):
-        card["parent"]["path"] = str(place)
-        (tuned / "model/config.json").write_text(json.dumps(card))
-        change_run(tuned)
-        assert cli("stage=evaluate", f"run={tuned}").status == status
+    card["parent"]["path"] = str(tuned / "model")
+    (tuned / "model/config.json").write_text(json.dumps(card))
+    change_run(tuned)
+    assert "names the model as its own parent" in cli("stage=evaluate", f"run={tuned}").error
 
 
 def test_soups_are_of_the_merged_weights(cli, composed, tmp_path: Path):
