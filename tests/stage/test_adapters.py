@@ -43,6 +43,8 @@ def test_what_is_saved_is_small_and_all_of_the_model(cli, tmp_path: Path):
     assert set(record["model_sha256"]) == {"adapter.safetensors", "head.safetensors", "preprocessor.json"}
     assert record["weights_sha256"] == record["model_sha256"]["adapter.safetensors"]
     card = json.loads((tuned / "model/config.json").read_text())
+    relative = card["parent"].pop("relative")
+    assert (tuned / "model" / relative).resolve() == (base / "model").resolve()
     assert card["parent"] == {"path": str(base / "model"), "weights_sha256": parent, "fresh": []}
     assert record["cost"]["trained_parameters"] == 2 * (64 + 256 + 256 + 256) + 256 * 10 + 10
     assert record["cost"]["bytes_per_task"] == size(tuned / "model") == 4 * record["cost"]["trained_parameters"]
