@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from warmstart import screen
 from warmstart.check import check, explain
 from warmstart.contracts import Unmet, UserError
+from warmstart.run import cores
 from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
 from warmstart.run.lineage import follow
@@ -148,6 +149,8 @@ def run(config: DictConfig, typed: bool = True) -> int:
         if not config.get("resume"):
             check_data(config.get("data"), "data")
             check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
+        if config.stage != "report":  # which needs no torch
+            cores.take(config)
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))

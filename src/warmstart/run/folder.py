@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import Pruned, UserError
+from warmstart.run import cores
 from warmstart.run.files import write_atomically
 from warmstart.run.identity import config_sha256, environment, git_state, new_id
 
@@ -54,6 +55,7 @@ class RunFolder:
             "parent": None,
             "git": git_state(),
             "environment": environment(),
+            "threads": cores.in_use(),
             "data": None,
             "metrics": {},
             "transfer": None,
