@@ -81,7 +81,6 @@ def test_a_run_has_the_threads_it_was_given_and_again_when_it_is_rerun(cli, one_
     assert first.record("pretrain")["threads"] == 2
     assert "2 CPU threads: trainer.threads=2" in first.err
     again = cli("stage=rerun", f"run={first.run('pretrain')}")
-    assert "2 CPU threads: recorded in" in again.err
     assert again.record("pretrain")["threads"] == 2
 
 
@@ -89,7 +88,7 @@ def test_a_resumed_run_has_the_threads_of_its_record(tmp_path: Path, one_thread_
     (tmp_path / "run.json").write_text(json.dumps({"threads": 2}))
     resumed = {"stage": "finetune", "resume": str(tmp_path), "trainer": {"threads": "auto"}}
     cores.take(OmegaConf.create(resumed))
-    assert torch.get_num_threads() == 2
+    assert cores.describe() == f"2 CPU threads: recorded in {tmp_path}"
 
 
 @pytest.mark.parametrize(

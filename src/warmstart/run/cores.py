@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart import screen
-
 TOLERANCE = 0.25  # of a core: what other processes may use of one that counts as free
 SHORTEST = 0.1  # seconds over which the kernel's counters, in hundredths of a second, tell the load
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # how a thread waits; read by OpenMP when torch is imported
+
+
+_applied: Choice | None = None
 
 
 class Usage(NamedTuple):
@@ -56,10 +57,10 @@ class Choice(NamedTuple):
 
 
 def take(config: DictConfig) -> None:
-    """Choose the threads of a run of this config, print their number and give it to torch, which is imported by this.
+    """Choose the threads of a run of this config, and give their number to torch, which is imported by this.
 
     A run that is resumed or run again has the number of its record, so that it rounds alike; else `trainer.threads`
-    chooses. Nothing is printed for a transfer, whose jobs have threads of their own.
+    chooses.
     """
     before = config.get("resume") or (config.run if config.stage == "rerun" else None)
     recorded = recorded_threads(Path(before)) if before else None
@@ -69,8 +70,6 @@ def take(config: DictConfig) -> None:
         choice = choice._replace(threads=recorded, reason=f"recorded in {before}")
     elif isinstance(asked, int):
         choice = choice._replace(threads=asked, reason=f"trainer.threads={asked}")
-    if config.stage != "transfer":
-        screen.say(f"{counted(choice.threads)}: {choice.reason}")
     apply(choice)
 
 
@@ -91,9 +90,18 @@ def choose(loads: Sequence[Load]) -> Choice:
 
 
 def apply(choice: Choice) -> None:
-    """Import torch and have it compute with these threads."""
+    """Import torch, have it compute with these threads, and keep the choice for `describe`."""
+    global _applied
     set_waiting(choice)
     use(choice.threads)
+    _applied = choice
+
+
+def describe() -> str:
+    """The number of threads in use, and where it was chosen in this process, why."""
+    threads = in_use() or 1
+    is_chosen = _applied is not None and _applied.threads == threads
+    return f"{counted(threads)}: {_applied.reason}" if is_chosen else counted(threads)
 
 
 def set_waiting(choice: Choice) -> None:
