@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import Interrupted, Pruned, UserError, WriteError
 from warmstart.reading import check_name, load_config
+from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
 from warmstart.run.files import remove_temporaries, write_atomically, writing
 from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
@@ -75,6 +76,7 @@ class RunFolder:
             "parent": None,
             "git": git_state(),
             "environment": environment(),
+            "threads": cores.in_use(),
             "data": None,
             "metrics": {},
             "transfer": None,
