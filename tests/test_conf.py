@@ -37,7 +37,7 @@ NEEDED = {
 }
 STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"], "soup": ["runs=x"]}
 TRAINING = ("pretrain", "finetune", "transfer")
-OURS = ("_target_", "_partial_", "defaults", "max_tokens")  # keys that the target never gets
+OURS = ("_target_", "_partial_", "defaults", "max_tokens", "threads")  # keys that the target never gets
 
 
 def target_of(path: Path) -> str:

@@ -67,7 +67,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
         ("finetune", [("SIGKILL", "half of last.ckpt"), ("SIGTERM", "half appended metrics.csv")]),
         ("lp_ft", [("SIGKILL", "before rename model"), ("SIGINT", "half appended event file")]),
         ("evaluate", [("SIGKILL", "half logged train.log")]),
-        ("transfer", [("SIGKILL", "half of best.ckpt")]),
+        ("transfer", [("SIGTERM", "half of last.ckpt")]),
     ],
     ids=["finetune", "lp_ft", "evaluate", "transfer"],
 )

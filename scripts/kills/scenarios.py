@@ -70,6 +70,7 @@ SCENARIOS = (
     Scenario("text", "predict", ("stage=predict", "run={text_tuned}", "input={texts}")),
     Scenario("text", "generate", ("stage=generate", "run={causal}", "prompt=ROMEO:", "length=20")),
     Scenario("text", "export", ("stage=export", "run={text_tuned}")),
+    Scenario("text", "export folder", ("stage=export", "run={text_tuned}", "folder=exported/here")),
     Scenario("byol", "pretrain", ("stage=pretrain", *SHORT, "objective=byol", "data.augment.shift=1")),
     Scenario("lp_ft", "finetune", ("stage=finetune", *SHORT, FEW, "init={digits}", "strategy=lp_ft")),
     Scenario("lora", "finetune", ("stage=finetune", *SHORT, FEW, "init={digits}", "strategy=lora", "average=ema")),

@@ -87,6 +87,11 @@ RULES: dict[str, Rule] = {
     "trainer.log_every_n_steps": COUNT,
     "trainer.limit_val_batches": (NUMBER, lambda value: value > 0, "above 0: the best checkpoint is chosen by it"),
     "trainer.limit_train_batches": (NUMBER, lambda value: value > 0, "above 0"),
+    "trainer.threads": (
+        (int, str),
+        lambda value: value == "auto" if isinstance(value, str) else value > 0,
+        "auto, or a whole number above 0",
+    ),
     "trainer.devices": (int, lambda value: value == 1, "1: a run uses one device"),
     "transfer.start": (str, bool, "pretrained, hf:NAME_OR_DIR or a run folder"),
     "transfer.seeds": COUNT,

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from warmstart import screen
 from warmstart.check import check, explain
 from warmstart.contracts import Unmet, UserError, WriteError
+from warmstart.run import cores
 from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
 from warmstart.run.lineage import follow
@@ -145,6 +146,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
         if config.sweep.resume:
             raise UserError(f"sweep.resume={config.sweep.resume} takes up a sweep: add -m")
         if config.get("resume") is not None:
+            cores.take(config)
             importlib.import_module("warmstart.stage.resume").run(str(config.resume), config.trust)
             return 0
         config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")])
@@ -157,6 +159,8 @@ def run(config: DictConfig, typed: bool = True) -> int:
         config = adopt(config if typed else follow(config, lacks), lacks)
         check_data(config.get("data"), "data")
         check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
+        if config.stage != "report":  # which needs no torch
+            cores.take(config)
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
@@ -173,6 +177,6 @@ def run(config: DictConfig, typed: bool = True) -> int:
         continue_with(error.run)
         return FAILED
     except Exception:
-        traceback.print_exc()
+        sys.stderr.write(screen.safe(traceback.format_exc()))
         return FAILED
     return 0

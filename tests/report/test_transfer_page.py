@@ -17,6 +17,7 @@ from tests.report.conftest import BROWSER, FLAGS, made_transfer, needs_browser
 
 from warmstart.report.figure import INK
 from warmstart.report.transfer import write_report
+from warmstart.report.transfer_page import plain
 
 MEASURE = """
 const outside = [...document.querySelectorAll("svg")].flatMap(svg => {
@@ -173,6 +174,10 @@ def test_what_looks_like_html_is_only_text(folder: Path, page: str):
     assert "<b" not in prose
     assert r"&lt;/script>" not in prose
     assert r"\`a\|b\`" in prose
+
+
+def test_the_text_holds_nothing_that_a_terminal_acts_upon():
+    assert plain("a\x1b[2J\u202eb\r\n*c*") == r"a\\x1b\[2J\\u202eb \*c\*"
 
 
 def test_the_text_says_the_same(folder: Path, report: dict):

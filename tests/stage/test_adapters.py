@@ -43,6 +43,8 @@ def test_what_is_saved_is_small_and_all_of_the_model(cli, tmp_path: Path):
     assert set(record["model_sha256"]) == {"adapter.safetensors", "head.safetensors", "preprocessor.json"}
     assert record["weights_sha256"] == record["model_sha256"]["adapter.safetensors"]
     card = json.loads((tuned / "model/config.json").read_text())
+    relative = card["parent"].pop("relative")
+    assert (tuned / "model" / relative).resolve() == (base / "model").resolve()
     assert card["parent"] == {"path": str(base / "model"), "weights_sha256": parent, "fresh": []}
     assert record["cost"]["trained_parameters"] == 2 * (64 + 256 + 256 + 256) + 256 * 10 + 10
     assert record["cost"]["bytes_per_task"] == size(tuned / "model") == 4 * record["cost"]["trained_parameters"]
@@ -107,13 +109,18 @@ def test_a_parent_that_is_gone_or_changed_is_named(cli, tmp_path: Path):
         outcome = cli(*words)
         assert outcome.status == 2
         assert f"beside {base / 'model'}, which cannot be opened" in outcome.error
-        assert "as parent.path" in outcome.error
+        assert "put it back there" in outcome.error
+    shutil.copytree(moved, base / "model")
+    assert cli("stage=evaluate", f"run={tuned}").status == 0
+    archive = tmp_path / "archive"
+    (tmp_path / "outputs").rename(archive)
+    tuned = archive / tuned.relative_to(tmp_path / "outputs")
+    assert cli("stage=evaluate", f"run={tuned}").status == 0
     card = json.loads((tuned / "model/config.json").read_text())
-    for place, status in ((tuned / "model", 2), (moved, 0)):
-        card["parent"]["path"] = str(place)
-        (tuned / "model/config.json").write_text(json.dumps(card))
-        change_run(tuned)
-        assert cli("stage=evaluate", f"run={tuned}").status == status
+    card["parent"]["path"] = str(tuned / "model")
+    (tuned / "model/config.json").write_text(json.dumps(card))
+    change_run(tuned)
+    assert "names the model as its own parent" in cli("stage=evaluate", f"run={tuned}").error
 
 
 def test_soups_are_of_the_merged_weights(cli, composed, tmp_path: Path):

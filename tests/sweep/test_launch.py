@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from warmstart import main
 from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
@@ -117,3 +118,14 @@ def test_what_was_broken_off_in_its_race_goes_on_alone(planned):
         [manifest.jobs[0].name],
         [job.name for job in manifest.jobs[1:]],
     ]
+
+
+def test_a_job_computes_with_the_threads_that_its_config_names(tmp_path: Path):
+    (job,) = grid(Composer([main.CONF]), [*WORDS, "trainer.threads=2", "test=false"])
+    manifest = Manifest(tmp_path / "sweep", "finetune", "digits", [], "val/accuracy", "max", {}, [job])
+    manifest.write()
+    assert launch.earlier_threads(manifest) is None
+    launch.run(manifest, {**HERE, "threads": 1}, Rules())
+    assert manifest.record(job.name)["threads"] == 2
+    assert torch.get_num_threads() == 1
+    assert launch.earlier_threads(manifest) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -120,7 +121,17 @@ def temporary_of(path: Path) -> Path:
 def remove_temporaries(folder: Path) -> None:
     """Remove what a process that was killed while it wrote has left below a folder; nobody may be writing there."""
     for path in folder.rglob(TEMPORARY):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def remove_temporaries_of(path: Path) -> None:
+    """Remove what a process that was killed while it wrote this file or folder has left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -39,6 +39,8 @@ def check_seal(manifest: Manifest, only_done: bool = False) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     for name, digest in digests.items():
+        if name not in manifest.names():
+            raise UserError(f"{path} is damaged: it names {name}, which is no run")
         if only_done and manifest.state(name) != "done":
             continue
         check_file(manifest.path(name) / RECORD, digest)

@@ -57,7 +57,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         lines = (json.dumps({"prompt": prompt, "continuation": answer}, ensure_ascii=False) for answer in answers)
         write_atomically(run.path / "generated.jsonl", "".join(f"{line}\n" for line in lines))
         for answer in answers:
-            sys.stdout.write(f"{prompt}{answer}\n")
+            sys.stdout.write(screen.safe(f"{prompt}{answer}\n"))  # the file has the exact text
     screen.say(f"generated: {run.path / 'generated.jsonl'}")
     return run
 

@@ -16,6 +16,7 @@ from warmstart import screen
 from warmstart.contracts import Pruned, UserError
 from warmstart.data.loader import batches
 from warmstart.data.memory import MemoryDataModule
+from warmstart.run import cores
 from warmstart.run.folder import RunFolder
 from warmstart.stage.parts import build, build_loss, short_name, sources_of
 from warmstart.trainer.averaging import Averaging
@@ -46,6 +47,7 @@ def training(
     started, earlier = time.monotonic(), run.record.get("cost") or {}
     every = max(1, int(config.trainer.log_every_n_steps))
     with run.recording():
+        screen.say(cores.describe())
         checkpoints = run.path / "checkpoints"
         state = find_checkpoint(checkpoints)
         logger = RunLogger(run.path, state and state["log"])

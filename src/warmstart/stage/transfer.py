@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from dataclasses import replace
 from typing import Any
@@ -76,7 +75,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         report = write_report(run.path)
     show(report)
     screen.say(f"report: {run.path / 'report.html'} and report.md, report.json, runs.csv")
-    screen.next_command(shlex.join(["tensorboard", "--logdir", str(run.path)]))
+    screen.next_command(screen.command("tensorboard", "--logdir", str(run.path)))
     if required and report["headline"]["verdict"] != required:
         raise Unmet(f"transfer.require={required}, but the verdict is: {report['headline']['verdict'] or 'none'}")
     return run

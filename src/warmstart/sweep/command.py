@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from warmstart.contracts import UserError
+from warmstart.run import cores
 from warmstart.run.manifest import Manifest
 from warmstart.sweep import search
 from warmstart.sweep.job import run_job
@@ -23,6 +24,7 @@ def run(path: Path, trust: tuple[str, ...]) -> str:
     manifest.check()
     if manifest.search is not None:
         search.check(manifest)
+    cores.apply(cores.automatic())
     try:
         if manifest.search is not None:
             slots = [slot for slot in range(manifest.search["trials"]) if search.trial_name(slot) == path.name]

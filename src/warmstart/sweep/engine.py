@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -125,7 +124,7 @@ def complain(found: Survey | Crash | Death) -> None:
     if isinstance(found, (Crash, Death)):
         raise UserError(f"trying the jobs failed: {found.reason}; nothing was started")
     if found.trace is not None:
-        sys.stderr.write(found.trace)
+        sys.stderr.write(screen.safe(found.trace))
     if found.problem is not None:
         raise UserError(f"{found.problem}; nothing was started")
     for line in dict.fromkeys(found.shared):
@@ -208,7 +207,7 @@ def conclude(manifest: Manifest, more: Sequence[str]) -> int:
         attempts = max(manifest.attempts(name) for name in failed)
         go_on(manifest, [*more, f"sweep.retries={attempts}"])
     else:
-        screen.next_command(shlex.join(["tensorboard", "--logdir", str(manifest.folder)]))
+        screen.next_command(screen.command("tensorboard", "--logdir", str(manifest.folder)))
     return SOME_FAILED if failed or left else 0
 
 

@@ -10,14 +10,16 @@ import importlib
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from yaml import YAMLError
 
 from warmstart.contracts import UserError
+from warmstart.reading import MOST_YAML, check_yaml, read
 from warmstart.run.folder import RunFolder
-from warmstart.run.manifest import CONF, Job, Manifest
-from warmstart.run.trust import check_targets
+from warmstart.run.manifest import CONF, Job, Manifest, check_job
 from warmstart.sweep.job import PATIENCE, Outcome, run_job, without_plan
 from warmstart.sweep.plan import LATEST, Composer, compose
 from warmstart.sweep.schedule import Work
@@ -90,9 +92,23 @@ def check(manifest: Manifest) -> None:
 
     if not (manifest.folder / CONF / "train.yaml").is_file():
         raise UserError(f"{manifest.folder / CONF} is missing, so the search cannot go on; start a new one")
-    composer = Composer([(manifest.folder / CONF).resolve()])
+    composer = Composer([checked_conf(manifest.folder / CONF)])
     for job in examples(composer, manifest.search["fixed"], space(manifest, optuna)):
-        check_targets(job.config, manifest.folder / CONF, manifest.trust)
+        check_job(job.config, manifest.folder / CONF, manifest.trust)
+
+
+def checked_conf(folder: Path) -> Path:
+    """Return the real path of a copy of `conf/` once none of its files is larger or deeper than anybody writes.
+
+    Raises:
+        UserError: names the file.
+    """
+    for path in sorted(folder.rglob("*.y*ml")):
+        try:
+            check_yaml(read(path, MOST_YAML))
+        except (OSError, ValueError, YAMLError) as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+    return folder.resolve()
 
 
 def trial_job(composer: Composer, fixed: Sequence[str], values: dict[str, Any], seed: int | None, name: str) -> Job:
@@ -133,13 +149,13 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         trial = ask(manifest, slot)
         check_choice(manifest, trial.params)
         watch = importlib.import_module("warmstart.trainer.pruning").Pruning
-        composer = Composer([(manifest.folder / CONF).resolve()])
+        composer = Composer([checked_conf(manifest.folder / CONF)])
         settings = manifest.search
         scores: list[float] = []
         for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
             name = f"{trial_name(slot)}-seed{seed}"
             job = trial_job(composer, settings["fixed"], trial.params, seed, name)
-            check_targets(job.config, manifest.folder / CONF, manifest.trust)
+            check_job(job.config, manifest.folder / CONF, manifest.trust)
             outcome = run_job(manifest, job, [] if scores else [watch(trial, manifest.metric)])
             if outcome.state != "done":
                 break
