@@ -65,9 +65,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     ("name", "kills"),
     [
         ("finetune", [("SIGKILL", "half of last.ckpt"), ("SIGTERM", "half appended metrics.csv")]),
-        ("lp_ft", [("SIGKILL", "before rename model"), ("SIGINT", "half appended event file")]),
+        ("lp_ft", [("SIGINT", "before rename model")]),
         ("evaluate", [("SIGKILL", "half logged train.log")]),
-        ("transfer", [("SIGTERM", "half of last.ckpt")]),
+        ("transfer", [("SIGKILL", "before manifest.json")]),
     ],
     ids=["finetune", "lp_ft", "evaluate", "transfer"],
 )
@@ -100,10 +100,8 @@ def test_a_difference_is_seen(calm: Undisturbed, tmp_path: Path):
         assert expected in found
 
 
-def test_a_point_is_hit(calm: Undisturbed, tmp_path: Path):
+def test_kills_are_of_every_kind(calm: Undisturbed):
     ended, _ = calm.run("finetune")
-    killed = Command(tmp_path / "one", SCENARIOS["finetune"].arguments({}), Kill(signal.SIGKILL, point=5)).wait()
-    assert (killed.status, killed.killed, len(killed.points)) == (-signal.SIGKILL, True, 5)
     kills = [kill_of(ended, random.Random(seed)) for seed in range(30)]
     assert {kill.number for kill in kills} == set(command.SIGNALS)
     assert any(kill.point for kill in kills)

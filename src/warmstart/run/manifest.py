@@ -90,7 +90,10 @@ class Manifest:
         plan = {key: value for key, value in vars(self).items() if key not in ("folder", "jobs", "trust", "by_name")}
         jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
         try:
-            (self.folder / RUNS).mkdir(parents=True)
+            runs = self.folder / RUNS
+            runs.mkdir(parents=True, exist_ok=True)  # an empty one is of a process that was killed here
+            if (self.folder / MANIFEST).exists() or any(runs.iterdir()):
+                raise FileExistsError
             for folder in reversed(conf):
                 shutil.copytree(folder, self.folder / CONF, dirs_exist_ok=True)
             write_record(self.folder / MANIFEST, {**plan, "jobs": jobs})
