@@ -154,7 +154,7 @@ def prepare() -> None:
     from warmstart.sweep import engine, launch
 
     transfer.launcher = lambda: {"workers": 0, "together": transfer.TOGETHER}
-    launch.open_pool = lambda settings: launch.ThisProcess()
+    launch.open_pool = lambda *settings: launch.ThisProcess()
     engine.once = lambda task: task()
 
 
