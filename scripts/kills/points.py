@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.run import files
-from warmstart.run.folder import LogFile
+from warmstart.run.log import LogFile
 from warmstart.trainer.event_file import AppendedFile
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from warmstart.contracts import UserError
+from warmstart.contracts import Interrupted, UserError
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256, derive_seed, new_id
@@ -107,3 +108,36 @@ def test_seeds_are_derived_by_name_and_independent():
     seeds = {derive_seed(root, name) for root in range(50) for name in ("subset", "backbone", "head", "order", "noise")}
     assert len(seeds) == 250
     assert derive_seed(1, "order") == derive_seed(1, "order")
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have one signal come once a file of this name is in place."""
+    original, left = os.replace, [KeyboardInterrupt]
+
+    def replace(source: Path, target: Path) -> None:
+        original(source, target)
+        if Path(target).name == name and left:
+            raise left.pop()
+
+    monkeypatch.setattr("os.replace", replace)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json"])
+def test_a_signal_before_a_run_begins_leaves_no_folder_or_one_to_resume(name: str, tmp_path: Path, monkeypatch):
+    interrupt_after(monkeypatch, name)
+    with pytest.raises(KeyboardInterrupt) as error:
+        RunFolder.create(CONFIG, tmp_path, "one")
+    if name == "config.yaml":
+        assert not (tmp_path / "one").exists()
+    else:
+        assert error.value.run == tmp_path / "one"
+        assert RunFolder.open(tmp_path / "one").record["status"] == "interrupted"
+        assert (tmp_path / "one/lock").stat().st_size == 0
+
+
+def test_a_signal_once_a_run_is_done_names_nothing_to_resume(tmp_path: Path, monkeypatch):
+    run = RunFolder.create(CONFIG, tmp_path)
+    with pytest.raises(Interrupted) as error, run.recording():
+        interrupt_after(monkeypatch, "run.json")
+    assert error.value.run is None
+    assert RunFolder.open(run.path).record["status"] == "done"

@@ -14,8 +14,10 @@ from tests.records import write_run
 from warmstart import main
 from warmstart.contracts import UserError
 from warmstart.run.checksums import write_record
+from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest
+from warmstart.sweep.engine import reopen
 from warmstart.sweep.plan import Composer, grid, kind
 
 WORDS = ["stage=finetune", "init=scratch"]
@@ -162,3 +164,18 @@ def test_a_plan_that_names_foreign_code_is_refused(tmp_path: Path, composer: Com
         manifest.check()
     manifest.trust = ("os",)
     manifest.check()
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_what_a_killed_sweep_was_writing_is_removed_unless_another_works_on_it(is_held: bool, composed, tmp_path: Path):
+    config = OmegaConf.to_container(composed(*WORDS), resolve=True)
+    manifest = Manifest(
+        tmp_path / "sweep", "finetune", "digits", [], None, "max", {"commit": None}, [Job("a", {}, config)]
+    )
+    manifest.write()
+    (left := manifest.folder / ".sweep.html.0123abcd.tmp").touch()
+    run = RunFolder.create(OmegaConf.create(config), manifest.path("a").parent, "a")
+    if not is_held:
+        run.lock.release()
+    reopen(manifest.folder, (), ())
+    assert left.exists() == is_held

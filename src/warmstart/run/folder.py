@@ -19,11 +19,11 @@ from warmstart.contracts import Interrupted, Pruned, UserError, WriteError
 from warmstart.reading import check_name, load_config
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
-from warmstart.run.files import remove_temporaries, write_atomically, writing
+from warmstart.run.files import remove_temporaries, write_atomically
 from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
 from warmstart.run.lock import Lock
+from warmstart.run.log import logging_to
 from warmstart.run.trust import check_targets
-from warmstart.screen import LogFormatter
 
 RECORD, CONFIG, LOG, LOCK = "run.json", "config.yaml", "train.log", "lock"
 PATIENCE = 1.0  # seconds for a report that looks at the lock this very moment
@@ -51,6 +51,7 @@ class RunFolder:
         parent: Path,
         name: str | None = None,
         lock: Lock | None = None,
+        **fields: Any,
     ) -> RunFolder:
         """Make a new folder under `parent`, locked until its `recording` ends; its name is the run's id, or `name`.
 
@@ -59,6 +60,7 @@ class RunFolder:
             parent: where to make it.
             name: of the folder.
             lock: the folder's own, where the caller has made the folder, empty, to hold it.
+            fields: further ones of the record.
 
         Raises:
             UserError: the folder exists already or cannot be made.
@@ -66,7 +68,6 @@ class RunFolder:
             Interrupted: a signal came once there was a record; before, the folder is removed.
         """
         run_id = new_id()
-        resolved = OmegaConf.to_container(config, resolve=True)
         path = parent / (name or run_id)
         record = {
             "id": run_id,
@@ -74,7 +75,7 @@ class RunFolder:
             "experiment": config.experiment,
             "status": "running",
             "seed": config.get("seed"),
-            "config_sha256": config_sha256(resolved),
+            "config_sha256": config_sha256(OmegaConf.to_container(config, resolve=True)),
             "parent": None,
             "git": git_state(),
             "environment": environment(),
@@ -84,6 +85,7 @@ class RunFolder:
             "transfer": None,
             "cost": None,
             "error": None,
+            **fields,
         }
         run = cls(path, record, lock)
         try:
@@ -220,7 +222,7 @@ class RunFolder:
         self.is_recording = True
         try:
             self.hold()
-            with self._logging():
+            with logging_to(self.path / LOG):
                 try:
                     own = (self.record.get("checksums") or {}).get(CONFIG)
                     self.update(status="running", error=None, checksums={CONFIG: own} if own else {})
@@ -251,7 +253,6 @@ class RunFolder:
             raise self._interrupted() from error
 
     def _interrupted(self) -> Interrupted:
-        """Return the error for a signal; it names the run where something of it is left to do."""
         return Interrupted(None if self.record["status"] == "done" else self.path)
 
     def _close(self, error: BaseException) -> None:
@@ -272,36 +273,11 @@ class RunFolder:
             with contextlib.suppress(WriteError):  # the lock's end then says that the run was broken off
                 self.update()
 
-    @contextlib.contextmanager
-    def _logging(self) -> Iterator[None]:
-        """Append what is logged inside the block to train.log."""
-        with writing(self.path / LOG):
-            handler = LogFile(self.path / LOG)
-        handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger = logging.getLogger()
-        previous_level = logger.level
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(previous_level)
-            with contextlib.suppress(OSError):  # of a full disk
-                handler.close()
-
     def _checksums(self) -> dict[str, str]:
         """Of the files that are complete once the run is done; folders have their own."""
         own = (RECORD, LOG, LOCK)
         files = (path for path in sorted(self.path.iterdir()) if path.is_file() and path.name not in own)
         return {path.name: file_sha256(path) for path in files if not path.name.startswith("events.out.")}
-
-
-class LogFile(logging.FileHandler):
-    """A log that stays silent on the screen where its disk is full: what the run itself cannot write ends it."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Leave the line out."""
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -64,7 +64,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     else:
         config = without_baselines(with_strategies(with_start(config)))
         facts = check_plan(config)
-    run, required = opened or RunFolder.create(config, runs_folder(config)), config.transfer.require
+    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    run, required = opened or RunFolder.create(config, runs_folder(config), words=words), config.transfer.require
     with run.recording():
         if facts:
             run.update(**facts)
@@ -144,7 +145,7 @@ def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
     else:
         jobs += finetunings(config, run.path, sizes_of(run.record["sizes"]))
     metric, mode = parts.get_object(config.objective._target_).monitor
-    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    words = run.record.get("words", [])
     return Manifest(run.path, "transfer", config.experiment, words, metric, mode, git_state(), jobs)
 
 

@@ -20,6 +20,7 @@ from warmstart import screen
 from warmstart.check import explain
 from warmstart.contracts import UserError
 from warmstart.report import sweep as report
+from warmstart.run.files import remove_temporaries
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import Manifest
 from warmstart.screen import quoted
@@ -150,6 +151,8 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
     manifest.check()
     if manifest.search is not None:
         search.check(manifest)
+    if all(manifest.state(name) != "running" for name in manifest.names()):
+        remove_temporaries(folder)
     now = git_state()["commit"]
     if now != manifest.git["commit"]:
         screen.say(f"the code has changed since the plan was made: commit {manifest.git['commit']}, now {now}")
