@@ -11,9 +11,10 @@ SRC = Path(__file__).parents[1] / "src" / "warmstart"
 FILES = sorted(SRC.rglob("*.py"))
 
 # What each part of the house may import from warmstart, besides itself.
-GROUND = {"contracts", "screen"}
+GROUND = {"contracts", "ranges", "screen"}
 ALLOWED = {
     "contracts": set(),
+    "ranges": set(),
     "screen": set(),
     "data": GROUND,
     "loss": GROUND,
@@ -25,13 +26,17 @@ ALLOWED = {
     "module": GROUND,
     "trainer": GROUND | {"run"},
     "report": GROUND | {"run"},
-    "check": GROUND,
+    "settings": {"ranges"},
+    "check": GROUND | {"settings"},
     "sweep": GROUND | {"check", "run", "report", "data"},
-    "stage": GROUND | {"data", "run", "objective", "module", "trainer", "report", "sweep"},
+    "stage": GROUND | {"check", "data", "run", "objective", "module", "trainer", "report", "sweep"},
     "main": GROUND | {"check", "run", "data"},
 }
 TORCH_FREE = (
     "contracts.py",
+    "ranges.py",
+    "settings.py",
+    "check.py",
     "screen.py",
     "main.py",
     "report",

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
-from warmstart.check import check, explain
+from warmstart.check import check, check_sweep, explain, target_of
 from warmstart.contracts import Unmet, UserError
 from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
@@ -109,7 +109,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
     Raises:
         UserError: as the source's `load`, or a setting is of another type than it takes.
     """
-    source = hydra.utils.get_object(node._target_) if node and "_target_" in node else None
+    source = target_of(node, place) if node and "_target_" in node else None
     if not getattr(source, "is_quick", False):
         return
     path = Path(str(node.root))
@@ -132,6 +132,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
         typed: whether its experiment was asked for; else a stage that starts from a run takes that of the run.
     """
     try:
+        check_sweep(config.sweep)
         if config.sweep.job:
             command = importlib.import_module("warmstart.sweep.command")
             return FAILED if command.run(Path(config.sweep.job), tuple(config.trust)) == "failed" else 0

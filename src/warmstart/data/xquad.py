@@ -16,6 +16,7 @@ from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.records import to_frame
 from warmstart.data.readers.splits import place, read_splits
+from warmstart.ranges import Seed
 
 SHARE = 0.15
 
@@ -42,7 +43,7 @@ class XQuAD:
         tokenizer: Callable[..., Preprocessor],
         root: str = "google/xquad",
         config: str | None = "xquad.en",
-        split_seed: int = 0,
+        split_seed: Seed = 0,
     ):
         self.tokenizer, self.root, self.config, self.split_seed = tokenizer, root, config, split_seed
 

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.check import target_of
 from warmstart.contracts import LossFunction, Preprocessor, Source
 from warmstart.data.augment import Augment
 from warmstart.data.module import GenericDataModule, TaskDataModule
@@ -19,6 +20,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
+GROUPS = {"trainer": "scheduler"}  # of components whose package has another name
 FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "folds", "fold", "pack", "separate")
 
 
@@ -118,9 +120,11 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
     key = repr(OmegaConf.to_container(node, resolve=True))
     if key in _made:
         return _made[key]
-    made = instantiate(node, _partial_=True, _convert_="all")
     home = node._target_.split(".")
-    check_settings(made.func, made.keywords, home[1] if home[0] == "warmstart" else node._target_)
+    place = GROUPS.get(home[1], home[1]) if home[0] == "warmstart" else "optimizer"
+    target_of(node, place)
+    made = instantiate(node, _partial_=True, _convert_="all")
+    check_settings(made.func, made.keywords, place)
     function = functools.partial(made.func, *made.args, **made.keywords)
     if key.count("'_target_'") == 1:
         _made[key] = function
