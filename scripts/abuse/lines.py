@@ -37,9 +37,10 @@ CHANGES = {
     "empty list": "[]",
     "mapping": "{a: 1}",
 }
-FEW = ("nan", "null", "text", "-1", "0", "list", "mapping")  # where a key has been changed in another stage already
-NUMBERS = ("true", "-1", "0", "0.5", "1.5", "huge", "huge number")
-NODES = ("null", "text", "list", "mapping", "0")  # what a section is changed to
+ALWAYS = ("nan", "null", "text", "-1", "0")
+ROTATED = tuple(change for change in CHANGES if change not in ALWAYS)
+PER_KEY = 2
+NODES = ("null", "text", "list")  # what a section is changed to
 SKIPPED = re.compile(r"^(stage|experiment|output_dir|hydra\b.*|sweep\b.*)$")
 
 
@@ -52,12 +53,14 @@ class Line:
         key: that is changed.
         change: how; a name of `CHANGES`, or of another kind of change.
         right: whether it must be accepted; None where `ALLOWED` decides.
+        wholly: whether it is to go through Hydra's own door.
     """
 
     words: tuple[str, ...]
     key: str
     change: str
     right: bool | None = None
+    wholly: bool = False
 
     def reason(self) -> str | None:
         """Why the line may be accepted, or None."""
@@ -73,7 +76,63 @@ class Line:
 
 
 # (keys, changes, why such a line is accepted)
-ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    (
+        r"data\.(labels_per_class|label_fraction|folds|pack|config|separator|missing_values|target|pair|root|pieces|connect"
+        r"|speaker|audio|tokenizer\.stride)|patience|preprocessor|resume|transfer\.require|backbone\.(kv_heads|window|pooling)"
+        r"|strategy\.layers|arm\.\w+\.(preprocessor|against)|trainer\.(check_val_every_n_epoch|deterministic|limit_\w+"
+        r"|gradient_clip_val|max_time|max_tokens|min_steps|precision|profiler|val_check_interval)|data\.(categorical|ignore)",
+        ("null",),
+        "null means none, all or the default",
+    ),
+    (r"trainer\.(max_epochs|max_steps)", ("-1",), "-1 means no limit, where another limit is set"),
+    (
+        r"data\.augment\.(?!crop)\w+|backbone\.dropout|strategy\.dropout|optimizer\.(weight_decay|momentum)|loss\.label_smoothing"
+        r"|objective\.(noise|drop|swap|keep|invariance|variance|covariance|ngram|ngram_weight|momentum)|data\.noise"
+        r"|trainer\.(gradient_clip_val|overfit_batches)|strategy\.(p|alpha|beta|backbone_scale)|loss\.gamma|feature_rows"
+        r"|snapshots|transfer\.(margin|tune)|average\.start|data\.tokenizer\.stride",
+        ("0",),
+        "0 means none of it",
+    ),
+    (r"scheduler\.\w+", ("0", "0.5"), "a share of the steps or of the rate"),
+    (r"seed|data\.(split_seed|seed)", ("0", "huge"), "a seed is any whole number that its generator takes"),
+    (r"data\.fold", ("0", "huge"), "which fold matters only where data.folds is set"),
+    (
+        r"pictures|test|forgetting|data\.(augment\.flip|separate|shared)|backbone\.(norm|bias|causal|tied)|objective\.\w+"
+        r"|trainer\.deterministic",
+        ("true",),
+        "a boolean",
+    ),
+    (
+        r"data\.augment\.\w+|optimizer\.(lr|weight_decay|momentum|adam_scale)|backbone\.dropout|objective\.\w+|loss\.\w+"
+        r"|strategy\.\w+|average\.\w+|data\.(noise|label_fraction|frames\.\w+|validation|test)|backbone\.mlp_ratio"
+        r"|trainer\.(gradient_clip_val|limit_\w+|max_tokens|max_time|overfit_batches|val_check_interval)|transfer\.margin",
+        ("0.5", "1.5"),
+        "a number in the range",
+    ),
+    (
+        r"optimizer\.(lr|weight_decay|adam_scale)|objective\.(noise|temperature|invariance|variance|covariance|ngram_weight)"
+        r"|loss\.(gamma|delta)|strategy\.(alpha|beta|rate|decay|backbone_scale)|data\.augment\.(colour|noise|mixup|cutmix)"
+        r"|trainer\.(gradient_clip_val|max_tokens|max_time)|data\.(noise|frames\.longest)|transfer\.margin|backbone\.mlp_ratio",
+        ("huge", "huge number"),
+        "no number is too large for a rate or a weight: the run stops where its loss diverges",
+    ),
+    (
+        r"trainer\.(max_epochs|max_steps|min_steps|accumulate_grad_batches|check_val_every_n_epoch|val_check_interval"
+        r"|log_every_n_steps|limit_\w+_batches|overfit_batches)|patience|data\.(batch_size|labels_per_class|pack)"
+        r"|transfer\.(seeds|tune|converged\.\w+)|feature_rows|average\.every|objective\.(chunk|longest|beam|ngram)"
+        r"|data\.augment\.(shift|bands|gaps)|backbone\.(window|global_every)",
+        ("huge",),
+        "a limit that is never reached",
+    ),
+    (r"trust|fresh|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
+    (
+        r"average|loss|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
+        r"|data\.augment\.\w+|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
+        ("deleted",),
+        "its default, or nothing that is needed",
+    ),
+)
 
 
 def tables(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -149,21 +208,22 @@ def composed(words: tuple[str, ...]) -> DictConfig:
 
 
 def systematic(folder: Path) -> Iterator[Line]:
-    """Every key of every base with every change; in a base, keys that an earlier one of the stage has are left out."""
+    """Every key of every base, changed; a key that an earlier base of the stage has is left out."""
     known: set[tuple[str, str]] = set()
-    anywhere: set[str] = set()
+    count = 0
     for name, words in bases(folder).items():
         yield Line(words, "", "unchanged", right=True)
         config = OmegaConf.to_container(composed(words), resolve=True)
+        group = name.partition("=")[0] if "=" in name else ""
         for key, value in leaves(config):
             stage = config["stage"]
-            if SKIPPED.match(key) or (stage, key) in known or "options." in key or is_shared(name, key):
+            is_own = key.startswith(group) and not (name.startswith("strategy=") and ".options." in key)
+            if SKIPPED.match(key) or (stage, key) in known or not is_own or is_shared(name, key):
                 continue
-            group = name.partition("=")[0]
-            if "=" not in name or key.startswith(group):
-                known |= {(stage, key)} if "=" not in name else set()
-                yield from changed(words, key, value, key.removeprefix("pretrain.") in anywhere)
-                anywhere.add(key)
+            is_new = not any(key.removeprefix("pretrain.") == other for _, other in known)
+            known |= set() if group else {(stage, key)}
+            count += 1
+            yield from changed(words, key, value, count if is_new else None)
 
 
 def is_shared(name: str, key: str) -> bool:
@@ -174,14 +234,16 @@ def is_shared(name: str, key: str) -> bool:
     return not is_own or key.startswith(("pretrain.backbone", "pretrain.data.split_seed")) or key.count(".") > 3
 
 
-def changed(words: tuple[str, ...], key: str, value: Any, is_known: bool) -> Iterator[Line]:
-    """The lines that change one key."""
-    names = NODES if isinstance(value, dict) else FEW if is_known else CHANGES
+def changed(words: tuple[str, ...], key: str, value: Any, turn: int | None) -> Iterator[Line]:
+    """The lines that change one key; of the changes in `ROTATED`, some by turns, and none where turn is None."""
+    names = NODES if isinstance(value, dict) else ALWAYS
+    if turn is not None and not isinstance(value, dict):
+        names = (*names, *(ROTATED[(turn * PER_KEY + number) % len(ROTATED)] for number in range(PER_KEY)))
     for change in names:
-        yield Line((*words, f"{key}={CHANGES[change]}"), key, change)
+        is_group = isinstance(value, dict) and "." not in key
+        yield Line((*words, f"{key}={CHANGES[change]}"), key, change, wholly=is_group)
     yield Line((*words, f"~{key}"), key, "deleted")
-    if not is_known:
+    if turn is not None:
         place, _, last = key.rpartition(".")
         misspelt = f"{place}.{last}x" if place else f"{last}x"
-        yield Line((*words, f"{misspelt}=1"), key, "misspelt", right=False)
-        yield Line((*words, f"+{misspelt}=1"), key, "added", right=False)
+        yield Line((*words, f"{'+' * (turn % 3 > 0)}{misspelt}=1"), key, "misspelt", right=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import io
 import os
 import signal
@@ -13,14 +15,22 @@ from pathlib import Path
 from types import FrameType
 from unittest import mock
 
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from scripts.abuse.lines import Line
-from warmstart import main
+
+from warmstart import main, screen
+from warmstart.check import explain
+from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Manifest
 from warmstart.sweep import engine
+from warmstart.sweep.plan import Composer
 
 SECONDS = 60
 LINES = 2  # of a refusal
@@ -60,33 +70,82 @@ def up_to_the_run() -> Iterator[None]:
         mock.patch.object(RunFolder, "create", stop),
         mock.patch.object(Manifest, "write", stop),
         mock.patch.object(engine, "once", lambda task: task()),
-        mock.patch.object(engine, "preload", lambda configs: None),
+        mock.patch.object(engine, "preload"),
     ):
         yield
 
 
-def call(words: tuple[str, ...], folder: Path, runs: bool = False) -> Seen:
+class Reader(Composer):
+    """Composes a config per command line, once per choice of groups, and keeps what steers a sweep."""
+
+    def base(self, choices: tuple[str, ...]) -> DictConfig:
+        """What the groups alone compose to."""
+        if choices not in self.bases:
+            base = self.loader.load_configuration("train", list(choices), RunMode.RUN)
+            with open_dict(base):
+                del base["hydra"]
+            self.bases[choices] = base
+        return self.bases[choices]
+
+    def run(self, words: tuple[str, ...]) -> None:
+        """Do what `main.main` does for words without flags, and leave by SystemExit."""
+        try:
+            words = main.spelled_out(words)
+            overrides = self.parse(words)
+            config = copy.deepcopy(self.base(tuple(word for word in words if self.chooses(self.parsed[word]))))
+            values = [override for override in overrides if not self.chooses(override)]
+            self.loader._apply_overrides_to_config(values, config)
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            screen.error(explain(error))
+            sys.exit(main.USER_MISTAKE)
+        sys.exit(main.run(config, any(word.startswith("experiment=") for word in words)))
+
+
+@functools.cache
+def reader() -> Reader:
+    """Make the one reader; parts that offer others need Hydra initialised."""
+    if not GlobalHydra.instance().is_initialized():
+        initialize_config_dir(version_base="1.3", config_dir=str(main.CONF))
+    return Reader([main.CONF])
+
+
+def whole(words: tuple[str, ...]) -> None:
+    """Do all that `python train.py WORDS` does."""
+    GlobalHydra.instance().clear()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with mock.patch.object(sys, "argv", ["train.py", *words]):
+            main.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+        initialize_config_dir(version_base="1.3", config_dir=str(main.CONF))
+
+
+def call(words: tuple[str, ...], folder: Path, runs: bool = False, wholly: bool = False) -> Seen:
     """What `python train.py WORDS` does.
 
     Args:
         words: of the command line.
         folder: for outputs, empty.
         runs: whether to run it to its end, and not only up to where a run folder is made.
+        wholly: whether by Hydra's own door, for flags, sweeps and words that main itself refuses.
     """
     if not any(word.startswith("output_dir=") for word in words):
         words = (*words, f"output_dir={folder}")
     out, err = io.StringIO(), io.StringIO()
-    before = [signal.signal(signal.SIGALRM, alarmed), signal.getsignal(signal.SIGTERM)]
+    act = whole if wholly else reader().run
+    before = signal.signal(signal.SIGALRM, alarmed)
     signal.alarm(SECONDS)
     status: int | str | None = None
     try:
         with (
-            mock.patch.object(sys, "argv", ["train.py", *words]),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             contextlib.nullcontext() if runs else up_to_the_run(),
         ):
-            main.main()
+            act(words)
         status = 0
     except Begins:
         return Seen("accepted") if not left(folder) else Seen("defect", "left files behind")
@@ -98,10 +157,7 @@ def call(words: tuple[str, ...], folder: Path, runs: bool = False) -> Seen:
         return Seen("defect", f"{type(error).__name__}: {error}")
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before[0])
-        signal.signal(signal.SIGTERM, before[1])
-        GlobalHydra.instance().clear()
-        HydraConfig.instance().cfg = None
+        signal.signal(signal.SIGALRM, before)
     return judge(status, err.getvalue().strip(), folder, runs)
 
 

@@ -79,9 +79,7 @@ def _check_section(node: Any, section: Section, place: str = "", partial: bool =
         partial: whether any name may be absent.
     """
     if not isinstance(node, dict):
-        raise UserError(
-            f"{place[:-1]}={shown(node)}: give its settings one by one, such as {place}{[*section.keys][-1]}="
-        )
+        raise UserError(f"{place[:-1]}={shown(node)}: give its settings one by one, such as {place}NAME=VALUE")
     unknown = [] if section.is_open else [key for key in node if key not in section.keys]
     if unknown:
         near = nearest(str(unknown[0]), list(section.keys), f"In {place[:-1] or 'the config'}")

@@ -58,7 +58,8 @@ def main() -> None:
         screen.error(str(error))
         sys.exit(USER_MISTAKE)
     for word in sys.argv[1:]:
-        if re.fullmatch(r"[a-z_/]+=(null|)", word) and (CONF / word.partition("=")[0]).is_dir():
+        group = CONF / word.lstrip("+").partition("=")[0]
+        if re.fullmatch(r"\+*[a-z_/]*=(null|true|false|nan|inf|[-+.\d]\S*|)", word) and group.is_dir():
             screen.error(f"{word}: give a name, or leave the word out for what the experiment chooses")
             sys.exit(USER_MISTAKE)
     try:
@@ -117,7 +118,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
     if is_large or path.is_dir() or not (path.suffix or path.exists()):  # the last is a hub name
         return
     taken = inspect.signature(source).parameters.keys() & node.keys()
-    settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": None}
+    settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": dict}
     with screen.quiet():
         given = {name: settings[name] for name in taken}
         importlib.import_module("warmstart.stage.signature").check_settings(source, given, place)
@@ -149,9 +150,13 @@ def run(config: DictConfig, typed: bool = True) -> int:
         if not config.get("resume"):
             check_data(config.get("data"), "data")
             check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
+        importlib.import_module("warmstart.stage.parts").check_targets(config)
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
+        return USER_MISTAKE
+    except MemoryError as error:
+        screen.error(f"this machine has not enough memory for these settings: {error}")
         return USER_MISTAKE
     except Unmet as result:
         screen.error(str(result))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import math
+import os
 import re
 import types
 import typing
@@ -36,6 +37,15 @@ Part = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <
 Below1 = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]
 Inside = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
 Seed = Annotated[int, Range("a whole number, 0 or more and below 2**32", lambda value: 0 <= value < 2**32)]
+Location = Annotated[
+    str,
+    Range(
+        "a path, of at most 255 bytes between two slashes",
+        lambda value: (
+            value != "" and max(len(os.fsencode(part)) for part in value.split("/")) <= 255 and len(value) < 4096
+        ),
+    ),
+]
 AnyText = Annotated[str, Range("a text", lambda value: True)]
 
 

@@ -15,6 +15,7 @@ from warmstart.ranges import (
     Duration,
     Inside,
     Limit,
+    Location,
     Part,
     Positive,
     Range,
@@ -52,7 +53,10 @@ PRECISIONS = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true",
 AUGMENT = Section(
     {
         **dict.fromkeys(("shift", "bands", "gaps"), Whole),
-        "side": Annotated[int, Range("a whole number of pixels, or 0 for the images' own", lambda value: value >= 0)],
+        "side": Annotated[
+            int,
+            Range("a whole number of pixels up to 4096, or 0 for the images' own", lambda value: 0 <= value <= 4096),
+        ],
         "crop": Share,
         "flip": bool,
         **dict.fromkeys(("colour", "noise", "mixup", "cutmix"), Amount),
@@ -118,12 +122,12 @@ OPTIMIZER = component(
     eps=Positive,
     nesterov=bool,
 )
-COMMON = {"stage": str, "experiment": str, "seed": Whole, "output_dir": str, "trust": list[str]}
+COMMON = {"stage": str, "experiment": str, "seed": Whole, "output_dir": Location, "trust": list[str]}
 TRAINING = {
     **COMMON,
-    "init": str,
-    "preprocessor": str | None,
-    "resume": str | None,
+    "init": Location,
+    "preprocessor": Location | None,
+    "resume": Location | None,
     "pictures": bool,
     "patience": Count | None,
     "backbone": component(),
@@ -160,7 +164,7 @@ FINETUNE = Section(
 TRANSFER = Section(
     {
         "arms": Literal["strategies"] | list[str],
-        "start": Annotated[str, Range("pretrained, hf:NAME_OR_DIR or a run folder", bool)],
+        "start": Location,
         "labels": list[Literal["all"] | Count | Inside],
         "seeds": Count,
         "pretrain_seeds": Count,
@@ -172,7 +176,7 @@ TRANSFER = Section(
     },
 )
 ARM = Section({**FINETUNE.keys, "against": str | None, "baseline": Literal["majority", "linear"]})
-RUN = {**COMMON, "run": str}
+RUN = {**COMMON, "run": Location}
 STAGES = {
     "pretrain": PRETRAIN,
     "finetune": FINETUNE,
@@ -180,7 +184,7 @@ STAGES = {
         {**FINETUNE.keys, "pretrain": PRETRAIN, "transfer": TRANSFER, "arm": Section({}, is_open=True)}, MAY_LACK
     ),
     "evaluate": Section(RUN),
-    "export": Section({**RUN, "format": str, "folder": str | None}),
+    "export": Section({**RUN, "format": str, "folder": Location | None}),
     "generate": Section(
         {
             **RUN,
@@ -193,16 +197,16 @@ STAGES = {
         }
     ),
     "predict": Section(
-        {**RUN, "input": str, "data": Section({**READING, "missing_columns": Literal["error", "fill"]})}
+        {**RUN, "input": Location, "data": Section({**READING, "missing_columns": Literal["error", "fill"]})}
     ),
-    "report": Section({**COMMON, "runs": str}),
+    "report": Section({**COMMON, "runs": Location}),
     "rerun": Section(RUN),
-    "soup": Section({**COMMON, "runs": str, "method": Literal["greedy", "uniform", "wise"]}),
+    "soup": Section({**COMMON, "runs": Location, "method": Literal["greedy", "uniform", "wise"]}),
 }
 SWEEP = Section(
     {
-        "resume": str | None,
-        "job": str | None,
+        "resume": Location | None,
+        "job": Location | None,
         "on_failure": Literal["continue", "stop"],
         "retries": Whole,
         "preflight": bool,

@@ -13,7 +13,7 @@ from warmstart.data.class_folders import cut, find_classes
 from warmstart.data.folder_files import FolderFiles
 from warmstart.data.sounds import SUFFIXES, read_sounds
 from warmstart.data.splits import check_readable
-from warmstart.ranges import Seed
+from warmstart.ranges import Location, Seed
 
 
 class AudioFolder:
@@ -33,7 +33,7 @@ class AudioFolder:
     def __init__(
         self,
         frames: Callable[..., Preprocessor],
-        root: str,
+        root: Location,
         on_error: Literal["raise", "skip"] = "raise",
         split_seed: Seed = 0,
     ):

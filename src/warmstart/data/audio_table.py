@@ -19,7 +19,7 @@ from warmstart.data.readers.splits import SHIFT, place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import check_classes, check_readable, class_numbers, split_rows
 from warmstart.data.transcripts import alphabet, spelled
-from warmstart.ranges import AnyText, Count, Seed
+from warmstart.ranges import AnyText, Count, Location, Seed
 
 FEWEST = 4  # rows of a class that can be in every part
 ABSENT = "(missing)"  # the stratum of rows without a class
@@ -54,7 +54,7 @@ class AudioTable:
     def __init__(
         self,
         frames: Callable[..., Preprocessor],
-        root: str,
+        root: Location,
         audio: str | None = None,
         text: str = "text",
         target: str = "label",

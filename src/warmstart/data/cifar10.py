@@ -15,7 +15,7 @@ from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.shifted_images import corrupted
-from warmstart.ranges import Count
+from warmstart.ranges import Count, Location
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CORRUPTED = 2000  # test images that are corrupted
@@ -35,7 +35,7 @@ class Cifar10:
     offers: ClassVar = frozenset({"category"})
 
     def __init__(
-        self, root: str = "uoft-cs/cifar10", validation: Count = 5000, limit: Count | None = None, size: Count = 32
+        self, root: Location = "uoft-cs/cifar10", validation: Count = 5000, limit: Count | None = None, size: Count = 32
     ):
         if size < 1:
             raise UserError(f"data.size={size}: must be above 0")

@@ -11,7 +11,7 @@ from warmstart.data.folder_files import FolderFiles
 from warmstart.data.image_store import ImageStore
 from warmstart.data.pictures import SUFFIXES, to_pictures
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.ranges import Count, Positive, Seed
+from warmstart.ranges import Count, Location, Positive, Seed
 
 
 class ImageFolder:
@@ -32,7 +32,7 @@ class ImageFolder:
 
     def __init__(
         self,
-        root: str,
+        root: Location,
         size: Count = 32,
         channels: Literal[1, 3] = 3,
         memory_mb: Positive = 4096,

@@ -17,7 +17,7 @@ from warmstart.data.readers.columns import check_entries, check_targets, is_list
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, strata_of
-from warmstart.ranges import AnyText, Count, Positive, Seed
+from warmstart.ranges import AnyText, Count, Location, Positive, Seed
 
 
 class ImageTable:
@@ -46,7 +46,7 @@ class ImageTable:
 
     def __init__(
         self,
-        root: str,
+        root: Location,
         image: str,
         target: str | list[str] | None = None,
         separator: str | None = None,

@@ -16,7 +16,7 @@ from warmstart.data.background_noise import with_noise
 from warmstart.data.manifest import sounds_of
 from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.transcripts import alphabet, spelled
-from warmstart.ranges import Count, Seed
+from warmstart.ranges import Count, Location, Seed
 
 FILE = Path(__file__).parent / "files" / "spoken_digits.ogg"
 SHA256 = "0ba9514af816ff57a814fa431a10b8a2f61d1af5a88751e5a43660ec1918065c"
@@ -56,7 +56,7 @@ class SpokenDigits:
     def __init__(
         self,
         frames: Callable[..., Preprocessor],
-        root: str | None = None,
+        root: Location | None = None,
         split: Literal["speaker", "official"] = "speaker",
         test_speakers: Sequence[str] = ("theo", "yweweler"),
         classes: Literal["word", "speaker"] = "word",

@@ -14,7 +14,7 @@ from warmstart.data.readers.columns import check_targets, pick, to_names, to_num
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, strata_of
-from warmstart.ranges import AnyText, Seed
+from warmstart.ranges import AnyText, Location, Seed
 
 
 class Table:
@@ -41,7 +41,7 @@ class Table:
 
     def __init__(
         self,
-        root: str,
+        root: Location,
         target: str | int | list[str | int],
         categorical: list[str | int] | None = None,
         ignore: list[str | int] | None = None,

@@ -14,7 +14,7 @@ from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.folder_files import DOCUMENTS, files_below
 from warmstart.data.readers.files import read_text
 from warmstart.data.splits import renumbered, split_rows
-from warmstart.ranges import Inside, Seed
+from warmstart.ranges import Inside, Location, Seed
 
 ENDS = {"document": re.compile(r"\Z"), "paragraph": re.compile(r"\n(?:[^\S\n]*\n)+"), "line": re.compile(r"\n")}
 
@@ -37,7 +37,7 @@ class TextFiles:
     def __init__(
         self,
         tokenizer: Callable[..., Preprocessor],
-        root: str,
+        root: Location,
         rows: Literal["document", "paragraph", "line"] = "document",
         validation: Inside = 0.05,
         test: Inside = 0.05,

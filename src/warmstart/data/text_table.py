@@ -23,7 +23,7 @@ from warmstart.data.readers.columns import (
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, renumbered, strata_of
-from warmstart.ranges import AnyText, Seed
+from warmstart.ranges import AnyText, Location, Seed
 
 
 class TextTable:
@@ -51,7 +51,7 @@ class TextTable:
     def __init__(
         self,
         tokenizer: Callable[..., Preprocessor],
-        root: str,
+        root: Location,
         text: str,
         target: str | None = None,
         pair: str | None = None,

@@ -16,7 +16,7 @@ from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.records import to_frame
 from warmstart.data.readers.splits import place, read_splits
-from warmstart.ranges import Seed
+from warmstart.ranges import Location, Seed
 
 SHARE = 0.15
 
@@ -41,7 +41,7 @@ class XQuAD:
     def __init__(
         self,
         tokenizer: Callable[..., Preprocessor],
-        root: str = "google/xquad",
+        root: Location = "google/xquad",
         config: str | None = "xquad.en",
         split_seed: Seed = 0,
     ):

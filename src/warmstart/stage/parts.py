@@ -13,7 +13,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.check import target_of
-from warmstart.contracts import LossFunction, Preprocessor, Source
+from warmstart.contracts import LossFunction, Preprocessor, Source, UserError
 from warmstart.data.augment import Augment
 from warmstart.data.module import GenericDataModule, TaskDataModule
 from warmstart.run.identity import derive_seed
@@ -21,12 +21,27 @@ from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
 GROUPS = {"trainer": "scheduler"}  # of components whose package has another name
-FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "folds", "fold", "pack", "separate")
+BLOCKS = ("pack", "separate")  # of a pretraining's rows
+LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # of a finetuning's
+FEEDING = ("batch_size", "augment", *LABELS, *BLOCKS)
 
 
 def build(node: DictConfig, **facts: Any) -> Any:
     """The object that a config node describes, with run-time facts as further arguments."""
     return build_function(node)(**facts)
+
+
+def check_targets(node: Any, place: str = "") -> None:
+    """Import what each `_target_` inside a config names.
+
+    Raises:
+        UserError: there is no such class or function.
+    """
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            target_of(node, place)
+        for key in node:
+            check_targets(node[key], f"{place}.{key}" if place else str(key))
 
 
 def short_name(node: DictConfig) -> str:
@@ -44,7 +59,8 @@ def source_node(config: DictConfig) -> DictConfig:
     own = OmegaConf.to_container(config.data, resolve=True)
     for inner in own.get("sources", {}).values():
         inner["_partial_"] = True  # the one that holds it makes it
-    return OmegaConf.create({key: value for key, value in own.items() if key not in FEEDING})
+    feeding = ("batch_size", "augment", *(BLOCKS if config.stage == "pretrain" else LABELS))
+    return OmegaConf.create({key: value for key, value in own.items() if key not in feeding})
 
 
 def sources_of(data: DictConfig) -> dict[str, DictConfig]:
@@ -134,7 +150,14 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
 def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
     """A module whose initial weights depend on (root, name) alone, whatever was drawn before."""
     torch.default_generator.manual_seed(derive_seed(root, name))
-    return build(node, **facts)
+    try:
+        return build(node, **facts)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise UserError(
+            f"{name}={short_name(node)}: this machine has not enough memory for it: make it smaller"
+        ) from error
 
 
 def races(config: DictConfig) -> bool:
