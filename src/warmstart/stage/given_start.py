@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.contracts import UserError
 from warmstart.run.hub import RANDOM, SHUFFLED
 from warmstart.run.hub_folder import HUB
+from warmstart.stage.arms import start_setting
 from warmstart.stage.start import find_start, given_preprocessor
 
 OWN = "pretrained"  # what an arm's `init`, and transfer.start, call the transfer's own pretraining
@@ -57,8 +58,7 @@ def check_starts(config: DictConfig, arm: str, own: DictConfig) -> None:
         UserError: one is missing, damaged or not of this backbone; names the setting.
     """
     init, preprocessor = own.init, config.arm[arm].get("preprocessor")
-    given = str(config.transfer.start)
-    setting = f"arm.{arm}.init={init}" if given == OWN else f"transfer.start={given} (arm {arm})"
+    setting = start_setting(config, arm, init)
     try:
         start, _ = find_start(own)
         if preprocessor not in (None, OWN):
