@@ -153,7 +153,9 @@ def call(words: tuple[str, ...], folder: Path, runs: bool = False, wholly: bool 
         return Seen("defect", f"takes more than {SECONDS} s")
     except SystemExit as ended:
         status = ended.code
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         return Seen("defect", f"{type(error).__name__}: {error}")
     finally:
         signal.alarm(0)

@@ -54,6 +54,11 @@ def least(number: int) -> Any:
     return Annotated[int, Range(f"a whole number, {number} or more", lambda value: value >= number)]
 
 
+def between(low: int, high: int) -> Any:
+    """The type of whole numbers from `low` to `high`."""
+    return Annotated[int, Range(f"a whole number from {low:,} to {high:,}", lambda value: low <= value <= high)]
+
+
 def only(number: int, why: str) -> Any:
     """The type of the one whole number that can be used, and why."""
     return Annotated[int, Range(f"{number}: {why}", lambda value: value == number)]

@@ -21,6 +21,7 @@ from warmstart.ranges import (
     Range,
     Share,
     Whole,
+    between,
     least,
     only,
 )
@@ -78,7 +79,7 @@ SOURCE = {
     "frames": Annotated[dict, Range("settings of frames: choose them by data/frames=NAME", bool)],
 }
 LABELS = {"labels_per_class": Count | None, "label_fraction": Share | None, "folds": least(2) | None, "fold": Whole}
-BLOCKS = {"pack": least(8) | None, "separate": bool}
+BLOCKS = {"pack": between(8, 2**20) | None, "separate": bool}
 TRAINER = Section(
     {
         "_target_": str,

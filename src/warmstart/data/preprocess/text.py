@@ -25,7 +25,7 @@ from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.table import Dialect, read_table
 from warmstart.data.text_duplicates import TextRows, find_shared_text
 from warmstart.data.xquad import read_squad
-from warmstart.ranges import Whole, least
+from warmstart.ranges import Whole, between
 
 CHUNK = 2_000  # rows tokenised at a time
 TOO_LONG = ("truncate", "error")
@@ -53,8 +53,8 @@ class Preprocessor:
     def __init__(
         self,
         model: str = "wordpiece",
-        vocabulary: least(16) = 8192,
-        context: least(8) = 128,
+        vocabulary: between(16, 2**20) = 8192,
+        context: between(8, 2**20) = 128,
         stride: Whole | None = None,
         too_long: Literal["truncate", "error"] = "truncate",
         columns: Sequence[str] = ("text",),
