@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_table_report_and_runs(cli):
     # One run broke off after its last checkpoint, another before its first; a third is untouched.
     for name in ("probe-2-seed1", "scratch-1-seed0"):
         change_run(folder / "runs" / name, status="running")
-    (folder / "runs" / "scratch-1-seed0" / "checkpoints" / "last.ckpt").unlink()
+    shutil.rmtree(folder / "runs" / "scratch-1-seed0" / "checkpoints")
     before = statuses(folder)
     again = cli("stage=transfer", f"resume={folder}")
     assert again.status == 0, again.err
