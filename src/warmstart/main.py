@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
-from warmstart.check import check, explain
+from warmstart.check import check, check_sweep, explain, target_of
 from warmstart.contracts import Unmet, UserError, WriteError
 from warmstart.run import cores
 from warmstart.run.hub import adopt
@@ -59,7 +59,8 @@ def main() -> None:
         screen.error(str(error))
         sys.exit(USER_MISTAKE)
     for word in sys.argv[1:]:
-        if re.fullmatch(r"[a-z_/]+=(null|)", word) and (CONF / word.partition("=")[0]).is_dir():
+        group = CONF / word.lstrip("+").partition("=")[0]
+        if re.fullmatch(r"\+*[a-z_/]*=(null|true|false|nan|inf|[-+.\d]\S*|)", word) and group.is_dir():
             screen.error(f"{word}: give a name, or leave the word out for what the experiment chooses")
             sys.exit(USER_MISTAKE)
     try:
@@ -117,7 +118,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
     Raises:
         UserError: as the source's `load`, or a setting is of another type than it takes.
     """
-    source = hydra.utils.get_object(node._target_) if node and "_target_" in node else None
+    source = target_of(node, place) if node and "_target_" in node else None
     if not getattr(source, "is_quick", False):
         return
     path = Path(str(node.root))
@@ -125,7 +126,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
     if is_large or path.is_dir() or not (path.suffix or path.exists()):  # the last is a hub name
         return
     taken = inspect.signature(source).parameters.keys() & node.keys()
-    settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": None}
+    settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": dict}
     with screen.quiet():
         given = {name: settings[name] for name in taken}
         importlib.import_module("warmstart.stage.signature").check_settings(source, given, place)
@@ -140,6 +141,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
         typed: whether its experiment was asked for; else a stage that starts from a run takes that of the run.
     """
     try:
+        check_sweep(config.sweep)
         if config.sweep.job:
             command = importlib.import_module("warmstart.sweep.command")
             return FAILED if command.run(Path(config.sweep.job), tuple(config.trust)) == "failed" else 0
@@ -161,9 +163,13 @@ def run(config: DictConfig, typed: bool = True) -> int:
         check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
         if config.stage != "report":  # which needs no torch
             cores.take(config)
+            importlib.import_module("warmstart.stage.parts").check_targets(config)
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
+        return USER_MISTAKE
+    except MemoryError as error:
+        screen.error(f"this machine has not enough memory for these settings: {error}")
         return USER_MISTAKE
     except Unmet as result:
         screen.error(str(result))

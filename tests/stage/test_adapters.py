@@ -169,8 +169,8 @@ def test_a_hugging_face_model_is_adapted_by_few_weights_and_exported_with_them(c
         (("strategy=ia3", "backbone=resnet"), "strategy=ia3: backbone ResNet has no linear layers for adapters"),
         (("strategy.layers=[qkv]",), "strategy.layers: qkv matches no linear layer of backbone MLP"),
         (("strategy.layers=[]",), "strategy.layers is empty"),
-        (("strategy.rank=0",), "rank=0 must be 1 or more"),
-        (("strategy.dropout=1.0",), "dropout=1.0 from 0 to below 1"),
+        (("strategy.rank=0",), "strategy.rank=0: must be a whole number above 0"),
+        (("strategy.dropout=1.0",), "strategy.dropout=1.0: must be a number, 0 or more and below 1"),
         (("strategy=ia3", "strategy.rate=0.0"), "strategy.rate=0.0: must be a number above 0"),
     ],
 )

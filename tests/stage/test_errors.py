@@ -57,12 +57,12 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=3"), ("patch=3", "8 x 8")),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=8"), ("backbone.widths=8",)),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=[8]"), ("backbone.widths=[8]", "as many")),
-        (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "list[int]")),
-        (("stage=pretrain", "backbone=vit", "backbone.stem.patch=abc"), ("backbone.stem.patch=abc", "int")),
-        (("stage=pretrain", "objective.noise=abc"), ("objective.noise=abc", "float")),
-        (("stage=finetune", "loss=focal", "loss.gamma=abc"), ("loss.gamma=abc", "float")),
+        (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "whole number above 0")),
+        (("stage=pretrain", "backbone=vit", "backbone.stem.patch=abc"), ("backbone.stem.patch=abc", "whole number")),
+        (("stage=pretrain", "objective.noise=abc"), ("objective.noise=abc", "a number")),
+        (("stage=finetune", "loss=focal", "loss.gamma=abc"), ("loss.gamma=abc", "a number")),
         (("stage=pretrain", "data.split_seed=-1"), ("data.split_seed=-1",)),
-        (("stage=pretrain", "data.split_seed=null"), ("data.split_seed=null", "int")),
+        (("stage=pretrain", "data.split_seed=null"), ("data.split_seed=null", "whole number")),
         (("stage=pretrain", "data.augment.shift=-1"), ("data.augment.shift=-1",)),
         (("stage=pretrain", "objective=contrastive"), ("objective=contrastive", "data.augment.shift")),
         (("stage=pretrain", "backbone=vit", "data.augment.side=4"), ("data.augment.side=4", "one size", "resnet")),
@@ -278,7 +278,7 @@ def test_a_bug_keeps_its_traceback_in_the_log_of_the_run(cli, monkeypatch: pytes
 
 @pytest.mark.parametrize("words", [("trainer.accelerator=gpu",), ("trainer.precision=foo",), ("trainer.profiler=foo",)])
 def test_what_lightning_refuses_is_said_in_a_line(words: tuple[str, ...], cli):
-    refused(cli("stage=pretrain", *FAST, *words), "trainer:")
+    refused(cli("stage=pretrain", *FAST, *words), "trainer")
 
 
 def test_a_settings_file_of_numbers_that_no_float_holds(cli, tmp_path: Path):

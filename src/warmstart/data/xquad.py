@@ -15,6 +15,7 @@ from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.records import to_frame
 from warmstart.data.readers.splits import place, read_splits
+from warmstart.ranges import Location, Seed
 from warmstart.reading import parse_json
 
 SHARE = 0.15
@@ -40,9 +41,9 @@ class XQuAD:
     def __init__(
         self,
         tokenizer: Callable[..., Preprocessor],
-        root: str = "google/xquad",
+        root: Location = "google/xquad",
         config: str | None = "xquad.en",
-        split_seed: int = 0,
+        split_seed: Seed = 0,
     ):
         self.tokenizer, self.root, self.config, self.split_seed = tokenizer, root, config, split_seed
 

@@ -281,12 +281,8 @@ class RunFolder:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether a signal asked to stop; Lightning leaves with status 1 then."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = (error.__cause__ or error.__context__) if isinstance(error, SystemExit) else None
-    return False
+    """Return whether a signal asked to stop, or a cluster's launcher, which leaves with SystemExit."""
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
 def check_names(record: dict[str, Any]) -> None:

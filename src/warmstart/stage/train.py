@@ -87,7 +87,7 @@ def training(
                 "peak_memory_mb": max(peak_memory_mb(), earlier.get("peak_memory_mb") or 0),
             }
             logger.close()
-            run.update(cost={**(run.record["cost"] or {}), **cost})
+            run.note(cost={**(run.record["cost"] or {}), **cost})
 
 
 def conclude(

@@ -34,7 +34,7 @@ def run(path: Path, trust: tuple[str, ...]) -> str:
             return run_job(manifest, manifest.by_name[path.name]).state
     except KeyboardInterrupt as interrupt:
         stop: BaseException | None = interrupt
-        while isinstance(stop, KeyboardInterrupt):
+        while stop is not None and not isinstance(stop, SystemExit):
             stop = stop.__cause__
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise stop from None  # not Ctrl-C but submitit, out of time or preempted, which has queued the job again

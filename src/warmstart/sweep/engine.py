@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
-from warmstart.check import explain
+from warmstart.check import check_sweep, explain
 from warmstart.contracts import UserError
 from warmstart.report import sweep as report
 from warmstart.run.files import remove_temporaries
@@ -172,15 +172,7 @@ def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
                 f"{override.input_line}: one value for the whole sweep; a path with a comma needs quotes: '\"a,b\"'"
             )
     sweep = config.sweep
-    whole = isinstance(sweep.retries, int) and not isinstance(sweep.retries, bool)
-    for holds, key, rule in (
-        (sweep.resume is None or isinstance(sweep.resume, str), "resume", "the folder of a sweep"),
-        (sweep.on_failure in ("continue", "stop"), "on_failure", "continue or stop"),
-        (whole and sweep.retries >= 0, "retries", "a whole number, 0 or more"),
-        (isinstance(sweep.preflight, bool), "preflight", "true or false"),
-    ):
-        if not holds:
-            raise UserError(f"sweep.{key}={sweep[key]}: must be {rule}")
+    check_sweep(sweep)
     if "trials" in sweep and sweep.retries:
         raise UserError("sweep.retries: a search gives up a trial that fails, and tries another")
     if str(config.hydra.launcher._target_).startswith(OURS):

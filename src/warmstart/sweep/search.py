@@ -50,9 +50,6 @@ def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[
     for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if own[key] not in known:
             raise UserError(f"sweep.{key}={own[key]}: must be {', '.join(known)}")
-    for key in ("trials", "seeds"):
-        if not isinstance(own[key], int) or isinstance(own[key], bool) or own[key] < 1:
-            raise UserError(f"sweep.{key}={own[key]}: must be a whole number above 0")
     overrides = composer.parse(words)
     fixed = [f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in overrides if not o.is_sweep_override()]
     space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
