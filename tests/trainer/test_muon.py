@@ -15,8 +15,9 @@ from warmstart.backbone.mlp import MLP
 from warmstart.backbone.resnet import ResNet
 from warmstart.backbone.stem import PatchStem
 from warmstart.backbone.transformer import Transformer
-from warmstart.contracts import Spec
+from warmstart.contracts import Spec, UserError
 from warmstart.module.optimization import grouped
+from warmstart.stage.parts import build_function
 from warmstart.trainer.muon import Muon
 
 MUON = functools.partial(Muon, lr=0.02, weight_decay=0.1, adam_scale=0.5)
@@ -155,3 +156,11 @@ def test_chosen_by_one_word_and_told_by_its_name(cli):
     refused = cli("stage=pretrain", "optimizer=muon", "optimizer.momentum=2")
     assert refused.status == 2
     assert "optimizer.momentum=2: must be" in refused.error
+
+
+def test_its_settings_are_those_of_an_optimizer(composed):
+    config = composed("stage=pretrain", "optimizer=muon")
+    assert build_function(config.optimizer).keywords["lr"] == config.optimizer.lr
+    config.optimizer.lr = "fast"
+    with pytest.raises(UserError, match=r"optimizer\.lr=fast"):
+        build_function(config.optimizer)
