@@ -10,6 +10,7 @@ import torch
 import transformers
 from scripts.scan_exports import make_model, rows, scan, text_tokenizer
 from tests.conftest import FAST
+from tests.records import change_run
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from warmstart.run.saved import SavedModel
@@ -88,6 +89,12 @@ def test_a_text_that_ends_in_the_end_token_keeps_its_answer_and_the_tokenizer_it
     assert record["data"] == "text_table"
     assert record["difference"] < 1e-5
 
+    change_run(exported.run("export"), status="interrupted")  # killed once the folder was in place
+    (left := tmp_path / ".back.0123abcd.tmp").mkdir()
+    assert cli(f"resume={exported.run('export')}").status == 0
+    assert exported.record("export")["status"] == "done"
+    assert not left.exists()
+
     texts = [f"happy {END}", "happy", f"so fine {END}{END}"]
     (lines := tmp_path / "lines.txt").write_text("".join(f"{text}\n" for text in texts))
     answers = [json.loads(line) for line in cli("stage=predict", *table[:1], f"input={lines}").out.splitlines()]
@@ -123,7 +130,7 @@ def test_an_export_that_answers_otherwise_is_refused_with_the_difference(cli, ta
     assert "gives other answers in one padded batch (largest difference 0.25" in outcome.error
     assert outcome.record("export")["status"] == "failed"
     assert not (tmp_path / "back").exists()
-    assert {path.name for path in outcome.run("export").iterdir()} == {"run.json", "config.yaml", "train.log"}
+    assert {path.name for path in outcome.run("export").iterdir()} == {"run.json", "config.yaml", "train.log", "lock"}
 
 
 def test_data_that_is_gone_is_reported_and_built_in_rows_are_compared(cli, table, tmp_path: Path):
