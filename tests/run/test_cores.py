@@ -108,8 +108,8 @@ def test_a_damaged_record_has_no_threads(tmp_path: Path):
         assert cores.recorded_threads(tmp_path) is None
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "null", "True"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "True"])
 def test_no_number_of_threads_is_refused(value: str, cli):
     refused = cli("stage=finetune", f"trainer.threads={value}")
     assert refused.status == 2
-    assert f"trainer.threads={value}: must be auto, or a whole number above 0" in refused.error
+    assert f"trainer.threads={value.replace('True', 'true')}: must be a whole number above 0" in refused.error
