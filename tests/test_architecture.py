@@ -15,7 +15,7 @@ GROUND = {"contracts", "screen"}
 ALLOWED = {
     "contracts": set(),
     "screen": set(),
-    "data": GROUND,
+    "data": GROUND | {"run"},
     "loss": GROUND,
     "backbone": GROUND,
     "strategy": GROUND,

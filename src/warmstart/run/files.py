@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def disk_error(error: BaseException | None) -> str | None:
         for number, words in DISK.items():  # torch and safetensors write in languages that have no OSError
             if f"os error {number})" in str(error) or words in str(error):
                 return words
-        if "PytorchStreamWriter failed" in str(error):
+        if "PytorchStreamWriter failed" in str(error) or re.fullmatch(r"\d+ requested and \d+ written", str(error)):
             return "the file could not be written to its end"
         error = error.__cause__ or error.__context__
     return None

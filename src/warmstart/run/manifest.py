@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from typing import Any
 
 from warmstart.contracts import UserError
 from warmstart.run.checksums import KEY, read_record, write_record
+from warmstart.run.files import writing
 from warmstart.run.folder import LOCK, RunFolder
-from warmstart.run.identity import config_sha256
+from warmstart.run.identity import config_sha256, file_sha256
 from warmstart.run.lock import Lock
 from warmstart.run.trust import check_targets
 
@@ -59,6 +61,7 @@ class Manifest:
         jobs: the plan; empty for a search, whose jobs are made as it goes.
         search: what the search may choose, and how; None for a grid.
         trust: packages whose code its configs may name; not written, since it is for the user to say each time.
+        checksums: SHA-256 of files of the folder that must stay as they are, by path.
     """
 
     folder: Path
@@ -71,6 +74,7 @@ class Manifest:
     jobs: list[Job]
     search: dict[str, Any] | None = None
     trust: tuple[str, ...] = ()
+    checksums: dict[str, str] = field(default_factory=dict)
     by_name: dict[str, Job] = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -83,19 +87,31 @@ class Manifest:
             conf: folders of yaml files to keep a copy of, for a search, which composes its jobs as it goes.
 
         Raises:
-            UserError: the folder exists already or cannot be written.
+            UserError: the folder exists already or cannot be made.
+            WriteError: the disk is full, read-only or broken; nothing is left in the folder.
         """
-        plan = {key: value for key, value in vars(self).items() if key not in ("folder", "jobs", "trust", "by_name")}
+        left_out = ("folder", "jobs", "trust", "by_name", "checksums")
+        plan = {key: value for key, value in vars(self).items() if key not in left_out}
         jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
         try:
             (self.folder / RUNS).mkdir(parents=True)
-            for folder in reversed(conf):
-                shutil.copytree(folder, self.folder / CONF, dirs_exist_ok=True)
-            write_record(self.folder / MANIFEST, {**plan, "jobs": jobs})
         except FileExistsError as error:
             raise UserError(f"{self.folder} is taken: remove it, or give another output_dir=") from error
         except OSError as error:
             raise UserError(f"cannot write {self.folder}: {error.strerror}; give a writable output_dir=") from error
+        try:
+            with writing(self.folder):
+                for folder in reversed(conf):
+                    shutil.copytree(folder, self.folder / CONF, dirs_exist_ok=True)
+                copies = sorted(path for path in (self.folder / CONF).rglob("*") if path.is_file())
+            self.checksums = {path.relative_to(self.folder).as_posix(): file_sha256(path) for path in copies}
+            write_record(self.folder / MANIFEST, {**plan, "jobs": jobs, KEY: self.checksums})
+        except BaseException:
+            for name in (RUNS, CONF):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            with contextlib.suppress(OSError):  # of a transfer, whose record lies in it
+                self.folder.rmdir()
+            raise
 
     def extend(self, jobs: Sequence[Job]) -> None:
         """Add jobs to the plan, those that could not be known before others were done; no job that is there changes."""
@@ -104,6 +120,13 @@ class Manifest:
         write_record(self.folder / MANIFEST, plan)
         self.jobs = [*self.jobs, *jobs]
         self.by_name |= {job.name: job for job in jobs}
+
+    def seal(self, checksums: dict[str, str]) -> None:
+        """Keep the SHA-256 of files of the folder in manifest.json, beside those that it keeps of the copy of conf/."""
+        plan = read_record(self.folder / MANIFEST)
+        copies = {name: digest for name, digest in plan[KEY].items() if name.startswith(f"{CONF}/")}
+        write_record(self.folder / MANIFEST, {**plan, KEY: {**copies, **checksums}})
+        self.checksums = {**copies, **checksums}
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -115,9 +138,9 @@ class Manifest:
         path = folder / MANIFEST
         try:
             plan = read_record(path)
-            del plan[KEY]
+            checksums = {name: digest for name, digest in plan.pop(KEY).items() if name != MANIFEST}
             digests = [job.pop("sha256") for job in plan["jobs"]]
-            manifest = cls(folder, **{**plan, "jobs": [Job(**job) for job in plan["jobs"]]})
+            manifest = cls(folder, **{**plan, "jobs": [Job(**job) for job in plan["jobs"]], "checksums": checksums})
             manifest._check_shape()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(f"{folder} is not the folder of a sweep: it has no {MANIFEST}") from error

@@ -61,7 +61,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     if opened is not None and (opened.path / MANIFEST).exists():
         manifest = replace(Manifest.read(opened.path), trust=tuple(config.trust))
         manifest.check()
-        check_seal(manifest, only_done=True)
+        check_seal(manifest, resumed=True)
     else:
         config = without_baselines(with_strategies(with_start(config)))
         facts = check_plan(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import UserError, WriteError
-from warmstart.run.files import remove_temporaries
+from warmstart.run.files import disk_error, remove_temporaries
 from warmstart.run.folder import LOCK, RunFolder
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
@@ -38,10 +39,10 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
     """
     lock = manifest.lock(job.name)
     try:
-        if not lock.acquire(PATIENCE):
-            return Outcome(job.name, "running")
-        lock.beat()
         try:
+            if not lock.acquire(PATIENCE):
+                return Outcome(job.name, "running")
+            lock.beat()
             run = open_run(manifest, job, lock)
         except (UserError, WriteError) as error:
             return Outcome(job.name, "failed", str(error))
@@ -72,20 +73,25 @@ def run_in_turn(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome]:
 def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str:
     """Train jobs of one kind in one go; where they cannot be, the reason, and no trace of an attempt."""
     together = importlib.import_module("warmstart.stage.together")
-    locks = [lock for job in jobs if (lock := manifest.lock(job.name)).acquire(PATIENCE)]
+    locks = [manifest.lock(job.name) for job in jobs]
     try:
-        if len(locks) < len(jobs):
-            return "another process is at work on one of them"
-        for lock in locks:
-            lock.beat()
-        if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
-            return "some of them have been run meanwhile"
-        runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
+        try:
+            if not all(lock.acquire(PATIENCE) for lock in locks):
+                return "another process is at work on one of them"
+            for lock in locks:
+                lock.beat()
+            if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
+                return "some of them have been run meanwhile"
+            runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
+        except (UserError, WriteError) as error:
+            return str(error)
         try:
             with screen.quiet():
                 together.run([job_config(job) for job in jobs], runs)
-        except together.GroupFailed as reason:
-            return f"together they failed: {reason}"
+        except (together.GroupFailed, WriteError) as reason:
+            if disk_error(reason) is None:
+                return f"together they failed: {reason}"
+            return [give_up(manifest, run, reason.__cause__ or reason) for run in runs]
         except together.CannotBatch as reason:
             for run in runs:
                 shutil.rmtree(run.path)
@@ -97,6 +103,16 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
     finally:
         for lock in locks:
             lock.release()
+
+
+def give_up(manifest: Manifest, run: RunFolder, error: BaseException) -> Outcome:
+    """Record that a job failed, also where the disk is so full that only its lock's reserve has room for it."""
+    if run.record["status"] not in OVER:
+        run.note(status="failed", error=f"{type(error).__name__}: {error}")
+        run.lock.give_reserve()
+        with contextlib.suppress(WriteError):  # its folder then says that it was interrupted
+            run.update()
+    return outcome_of(manifest, run)
 
 
 def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:

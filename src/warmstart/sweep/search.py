@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from warmstart.contracts import UserError
+from warmstart.run.checksums import check_file
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest
 from warmstart.run.trust import check_targets
@@ -27,6 +28,7 @@ from warmstart.sweep.study import (
     SAMPLERS,
     ask,
     check_choice,
+    check_study,
     loses,
     note_scores,
     open_study,
@@ -85,11 +87,15 @@ def examples(composer: Composer, fixed: Sequence[str], space: dict[str, Any]) ->
 
 
 def check(manifest: Manifest) -> None:
-    """Refuse a search whose copy of `conf/` names code of a package that is not trusted."""
+    """Refuse a search whose study or copy of `conf/` is damaged, or names code of a package that is not trusted."""
     import optuna
 
-    if not (manifest.folder / CONF / "train.yaml").is_file():
+    copies = [name for name in manifest.checksums if name.startswith(f"{CONF}/")]
+    if not copies or not (manifest.folder / CONF / "train.yaml").is_file():
         raise UserError(f"{manifest.folder / CONF} is missing, so the search cannot go on; start a new one")
+    for name in copies:
+        check_file(manifest.folder / name, manifest.checksums[name])
+    check_study(manifest)
     composer = Composer([(manifest.folder / CONF).resolve()])
     for job in examples(composer, manifest.search["fixed"], space(manifest, optuna)):
         check_targets(job.config, manifest.folder / CONF, manifest.trust)
