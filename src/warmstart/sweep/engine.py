@@ -223,8 +223,6 @@ def conclude(manifest: Manifest, more: Sequence[str], failures: Mapping[str, str
     left = {state for name, state in states.items() if name not in failed} - {"done", "pruned"}
     if manifest.search is not None:
         left |= {work.name for work in search.trials(manifest)}
-        manifest.search and list(search.trials(manifest))
-    )
     if failed:
         screen.error(f"{len(failed)} {'job' if len(failed) == 1 else 'jobs'} of {len(states)} failed")
     if left:
