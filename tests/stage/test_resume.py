@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from warmstart.module.finetune import FinetuneModule
 from warmstart.trainer.curves import Curves
 
 STEPWISE = ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "pictures=false")
@@ -112,24 +116,94 @@ def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: p
     assert two["status"] == "done"
     assert two["error"] is None
     assert two["weights_sha256"] == one["weights_sha256"]
-    assert two["metrics"] == pytest.approx(one["metrics"])
-    assert (two["cost"]["steps"], two["cost"]["examples"]) == (one["cost"]["steps"], one["cost"]["examples"])
+    assert_same_record(run, first)
     averages = [torch.load(path / "checkpoints/last.ckpt", weights_only=True).get("average") for path in (first, run)]
     assert (averages[0] is not None) == any(word.startswith("average=") for word in words)
     if averages[0] is not None:
         weights, same = (average.pop("weights") for average in averages)
         assert averages[0] == averages[1]
         assert all(torch.equal(value, same[name]) for name, value in weights.items())
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows; of what is measured in seconds, the steps only."""
+    seen = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    found = {tag: [(event.step, event.value) for event in seen.Scalars(tag)] for tag in seen.Tags()["scalars"]}
+    return {tag: [(s, tag == "tokens_per_second" or v) for s, v in values] for tag, values in found.items()}
+
+
+def assert_same_record(run: Path, first: Path) -> None:
+    """The resumed run's record is the undisturbed one's."""
+    one, two = (json.loads((path / "run.json").read_text()) for path in (first, run))
+    for name in ("status", "weights_sha256", "metrics", "average", "snapshots"):
+        assert two.get(name) == one.get(name), name
+    assert (two["cost"]["steps"], two["cost"]["examples"]) == (one["cost"]["steps"], one["cost"]["examples"])
     assert (run / "metrics.csv").read_text() == (first / "metrics.csv").read_text()
+    assert scalars(run) == scalars(first)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        ("trainer.max_epochs=2",),
+        ("trainer.max_epochs=-1", "trainer.max_steps=6", "trainer.val_check_interval=2"),
+        ("trainer.max_epochs=9", "patience=2", "optimizer.lr=0.1", "trainer.val_check_interval=2"),
+    ],
+    ids=["epochs", "steps", "patience"],
+)
+def test_a_signal_while_the_test_split_is_measured(limit: tuple[str, ...], cli, monkeypatch: pytest.MonkeyPatch):
+    words = ("stage=finetune", "init=scratch", "data.labels_per_class=20", "pictures=false", *limit)
+    first = cli(*words).run("finetune")
+    test_step = FinetuneModule.test_step
+
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return test_step(*args)
+
+    monkeypatch.setattr(FinetuneModule, "test_step", signalled)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        stopped = cli(*words)
+        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.status == 130
+    run = next(path for path in stopped.runs("finetune") if path != first)
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    monkeypatch.undo()
+    resumed = cli("stage=finetune", f"resume={run}")
+    assert resumed.status == 0, resumed.err
+    assert_same_record(run, first)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(cli, monkeypatch: pytest.MonkeyPatch):
+    words = ("stage=pretrain", "trainer.max_epochs=1", "snapshots=3", *STEPWISE)
+    first = cli(*words).run("pretrain")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 16)
+        run = next(path for path in cli(*words).runs("pretrain") if path != first)
+    for name in ("last", "best"):
+        path = run / "checkpoints" / f"{name}.ckpt"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    resumed = cli("stage=pretrain", f"resume={run}")
+    assert resumed.status == 0, resumed.err
+    assert resumed.err.count(" is damaged: its SHA-256 is not the recorded one; resuming from previous.ckpt") == 2
+    assert_same_record(run, first)
 
 
 def test_resume_is_refused_where_there_is_nothing_to_go_on_with(cli, tmp_path: Path):
     done = cli("stage=pretrain", "trainer.max_epochs=1", *STEPWISE).run("pretrain")
     (done / "run.json").write_text((done / "run.json").read_text().replace('"done"', '"interrupted"'))
-    (done / "checkpoints/last.ckpt").write_bytes((done / "checkpoints/last.ckpt").read_bytes()[:1000])
+    for name in ("last", "previous", "best"):
+        (done / f"checkpoints/{name}.ckpt").write_bytes((done / "checkpoints/last.ckpt").read_bytes()[:1000])
     damaged = cli("stage=pretrain", f"resume={done}")
     assert damaged.status == 2
-    assert "last.ckpt cannot be read" in damaged.error
+    assert (
+        "checkpoints: damaged: last.ckpt, previous.ckpt, best.ckpt. Remove this folder and start the run again"
+        in damaged.error
+    )
     (done / "run.json").write_text((done / "run.json").read_text().replace('"failed"', '"done"'))
     for words, message in (
         (("stage=pretrain", f"resume={done}"), "the run is done"),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from warmstart.contracts import UserError, WriteError
+from warmstart.trainer.logger import RunLogger
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -83,3 +87,63 @@ def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
     with Image.open(run / "00000" / "features before" / "sprite.png") as sprite:
         assert sprite.width == sprite.height
         assert "single_image_dim: 40" in (run / "projector_config.pbtxt").read_text()
+
+
+def logged(folder: Path) -> tuple[str, list[tuple[int, float]]]:
+    return (folder / "metrics.csv").read_text(), [(event.step, event.value) for event in events(folder).Scalars("loss")]
+
+
+def test_what_was_logged_after_the_checkpoint_is_removed(tmp_path: Path):
+    logger = RunLogger(tmp_path)
+    logger.log_metrics({"loss": 0.5}, 1)
+    state = logger.state(2)
+    at_checkpoint = logged(tmp_path)
+    logger.log_metrics({"loss": 0.25}, 1)
+    logger.log_metrics({"loss": 0.125}, 3)
+    logger.close()
+    for _ in range(2):
+        RunLogger(tmp_path, state).close()
+        assert logged(tmp_path) == at_checkpoint
+    resumed = RunLogger(tmp_path, state)
+    resumed.log_metrics({"loss": 0.75}, 3)
+    later = resumed.state(4)
+    resumed.close()
+    RunLogger(tmp_path, later).close()
+    assert logged(tmp_path)[1] == [(1, 0.5), (3, 0.75)]
+    RunLogger(tmp_path).close()
+    assert (tmp_path / "metrics.csv").read_bytes() == b"step,name,value\r\n"
+    assert events(tmp_path).Tags()["scalars"] == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [None, b"", b"1,loss,0.5\r\n", b"step,name,value\r\n", b"step,name,value\r\n1,loss,0.4\r\n"],
+    ids=["missing", "empty", "no header", "too few rows", "another value"],
+)
+def test_rows_that_are_not_those_of_the_checkpoint(changed: bytes | None, tmp_path: Path):
+    logger = RunLogger(tmp_path)
+    logger.log_metrics({"loss": 0.5}, 1)
+    state = logger.state(1)
+    logger.close()
+    path = tmp_path / "metrics.csv"
+    path.unlink()
+    if changed is not None:
+        path.write_bytes(changed)
+    with pytest.raises(
+        UserError, match=r"metrics\.csv .* so the run cannot resume: put the file back, or start the run"
+    ):
+        RunLogger(tmp_path, state)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("name", ["metrics.csv", "events.out.tfevents"])
+def test_a_full_disk_raises_where_it_was_logged_and_no_thread_prints(name: str, tmp_path: Path):
+    logger = RunLogger(tmp_path)
+    file = logger.metrics if name == "metrics.csv" else logger.writer._get_file_writer().event_writer.file
+    file.close()
+    file.stream = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - closed by the logger
+    before = threading.active_count()
+    with pytest.raises(WriteError, match=rf"cannot write .*{name}.*: No space left on device"):
+        logger.log_metrics({"loss": 0.5}, 1)
+    logger.close()
+    assert threading.active_count() == before

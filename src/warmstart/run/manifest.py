@@ -20,7 +20,9 @@ from warmstart.run.trust import check_targets
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
 RACE = "race"  # below the folder of a run that chooses its strategy: the manifest of what it tried
-RESUMABLE = ("checkpoints/last.ckpt", MANIFEST, f"{RACE}/{MANIFEST}")  # what a run that was broken off can go on from
+# What an interrupted run can resume from.
+CHECKPOINTS = tuple(f"checkpoints/{name}.ckpt" for name in ("last", "previous", "best"))
+RESUMABLE = (*CHECKPOINTS, MANIFEST, f"{RACE}/{MANIFEST}")
 NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 
 

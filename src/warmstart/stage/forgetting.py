@@ -23,7 +23,7 @@ from warmstart.run.lineage import home_of
 from warmstart.run.saved import load_weights
 from warmstart.stage import parts
 from warmstart.stage.restore import restore_parts
-from warmstart.trainer.build import build_trainer
+from warmstart.trainer.build import build_trainer, validate
 from warmstart.trainer.snapshots import SNAPSHOTS
 
 
@@ -72,8 +72,7 @@ class Memory:
         else:
             module = FinetuneModule(backbone, objective, None, **own)
         trainer = build_trainer(self.config.trainer, self.run.path, None, [])
-        trainer.validate(module, datamodule=data, verbose=False)
-        value = float(trainer.callback_metrics[module.monitor[0]])
+        value = validate(trainer, module, data)[module.monitor[0]]
         return module.monitor[0], value if math.isfinite(value) else None
 
 

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from warmstart.data.module import TaskDataModule
 from warmstart.module.finetune import FinetuneModule
+from warmstart.trainer.build import test
 
 TEST = "test"
 
@@ -22,9 +23,8 @@ def measure(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -
     try:
         for part in data.test_parts:
             module.test_part = part
-            trainer.test(module, data.held_out(part), verbose=False)
-            logged = trainer.callback_metrics.items()
-            found = {name: float(value) for name, value in logged if name.startswith(f"{part}/")}
+            logged = test(trainer, module, data.held_out(part))
+            found = {name: value for name, value in logged.items() if name.startswith(f"{part}/")}
             metrics |= {name: value for name, value in found.items() if part == TEST or math.isfinite(value)}
             trainer.callbacks = []
     finally:

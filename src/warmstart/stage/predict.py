@@ -27,7 +27,7 @@ from warmstart.run.lineage import TUNED, find, named
 from warmstart.run.saved import SavedModel
 from warmstart.stage.restore import restore
 from warmstart.stage.train import runs_folder
-from warmstart.trainer.build import build_trainer
+from warmstart.trainer.build import build_trainer, predict
 
 MACHINE = (
     "_target_",
@@ -52,7 +52,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         loader = GatherLoader(x, y, getattr(preprocessor, "held_out_batch", EVALUATION_BATCH))
         module.spec = saved.spec
         trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])
-        lines = list(chain.from_iterable(trainer.predict(module, loader)))
+        lines = list(chain.from_iterable(predict(trainer, module, loader)))
         files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)
         places = [
             {"row": row, **({} if file is None else {"file": file}), **piece}

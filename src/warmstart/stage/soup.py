@@ -28,7 +28,7 @@ from warmstart.stage.ingredients import State, read_run, read_sweep, start_state
 from warmstart.stage.measure import measure
 from warmstart.stage.restore import restore
 from warmstart.stage.train import check_data, note_data, runs_folder
-from warmstart.trainer.build import build_trainer
+from warmstart.trainer.build import build_trainer, validate
 from warmstart.trainer.checkpoint import is_better
 from warmstart.trainer.logger import RunLogger
 from warmstart.trainer.norms import recompute_norms
@@ -109,8 +109,7 @@ class Mixer:
         if max(shares) < 1:
             with self.trainer.precision_plugin.val_step_context():
                 recompute_norms(self.module.eval(), self.norms, self.data)
-        self.trainer.validate(self.module, datamodule=self.data, verbose=False)
-        return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        return validate(self.trainer, self.module, self.data)
 
     def test(self) -> dict[str, float]:
         """The test metrics of the module as it is; the scores of its examples are written down."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
@@ -21,8 +19,8 @@ from warmstart.data.memory import MemoryDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.stage.parts import build, build_loss, short_name, sources_of
 from warmstart.trainer.averaging import Averaging
-from warmstart.trainer.build import build_trainer, fit
-from warmstart.trainer.checkpoint import BestAndLast
+from warmstart.trainer.build import build_trainer, fit, measured, validate
+from warmstart.trainer.checkpoint import LAST, BestAndLast, find_checkpoint
 from warmstart.trainer.curves import Curves
 from warmstart.trainer.logger import RunLogger
 from warmstart.trainer.memory import forget_peak_memory, peak_memory_mb
@@ -44,15 +42,14 @@ def training(
 
     Yields the trainer and a dict to which the caller may add metrics.
     """
-    last = run.path / "checkpoints" / "last.ckpt"
-    resumed = last.is_file()
     forget_peak_memory()
     started, earlier = time.monotonic(), run.record.get("cost") or {}
     every = max(1, int(config.trainer.log_every_n_steps))
     with run.recording():
-        state = read_checkpoint(last) if resumed else {}
-        logger = RunLogger(run.path, state.get("global_step"), state.get("metrics_rows", 0))
-        best = BestAndLast(run.path / "checkpoints", module.monitor)
+        checkpoints = run.path / "checkpoints"
+        state = find_checkpoint(checkpoints)
+        logger = RunLogger(run.path, state and state["log"])
+        best = BestAndLast(checkpoints, module.monitor)
         watchers = [best, Curves(every), Throughput(every), *callbacks]
         watchers.append(ProgressLines(f"{config.stage} {config.experiment}"))
         if config.get("patience") is not None:
@@ -63,20 +60,20 @@ def training(
             watchers.insert(0, averaging)
         trainer = build_trainer(config.trainer, run.path, logger, watchers)
         try:
-            logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
-            fit(trainer, module, data, last if resumed else None)
-            final = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            if state is None:
+                logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
+            fit(trainer, module, data, state and checkpoints / LAST)
+            final = best.metrics | measured(trainer)
             if best.saved_step != trainer.global_step:
-                trainer.validate(module, datamodule=data, verbose=False)
-                final |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-            module.load_state_dict(best.best_weights(read_checkpoint(best.best_path)))
+                final |= validate(trainer, module, data)
+            module.load_state_dict(best.best_weights())
             if averaging is not None:
                 note_average(run, best, averaging.count)
             metrics = {**final, **best.best}
             yield trainer, metrics
             conclude(run, config, logger, metrics, final, best.best, trainer.global_step)
         except Pruned:
-            latest = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
+            latest = {name: value for name, value in measured(trainer).items() if name.startswith("val/")}
             run.note(metrics={**latest, **best.best})
             raise
         finally:
@@ -121,18 +118,6 @@ def note_average(run: RunFolder, best: BestAndLast, count: int) -> None:
     better = "average" if best.is_average else "raw"
     run.note(average={"saved": better, "steps": count, "best_step": best.best_step, "raw": best.raw})
     screen.say(f"saved: the {better} weights, by validation")
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read, so the run cannot go on; start it anew") from error
 
 
 def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from warmstart.contracts import Batch, UserError
 from warmstart.trainer.budget import Budget
 from warmstart.trainer.checkpoint import AtomicCheckpointIO
 from warmstart.trainer.logger import RunLogger
+from warmstart.trainer.loop import FitLoop
 from warmstart.trainer.memory import keep_freed_memory
-from warmstart.trainer.stopping import StopBetweenBatches
+from warmstart.trainer.stopping import StopBetweenBatches, handling
 
 
 def silence() -> None:
@@ -98,6 +100,9 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from error
     keep_targets(trainer.precision_plugin)
+    loop = FitLoop(trainer, trainer.fit_loop.min_epochs, trainer.fit_loop.max_epochs)
+    loop.epoch_loop = trainer.fit_loop.epoch_loop
+    trainer.fit_loop = loop
     return trainer
 
 
@@ -141,13 +146,35 @@ def check_interval(config: DictConfig, batches: int) -> None:
 def fit(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None = None
 ) -> None:
-    """Train; Ctrl-C and a termination signal come out as KeyboardInterrupt, which Lightning turns into an exit."""
+    """Train; a signal stops between two batches, as KeyboardInterrupt."""
     stop = StopBetweenBatches()
     trainer.callbacks.append(stop)
-    try:
-        with stop.listening():
-            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except SystemExit as exit_:
-        raise KeyboardInterrupt from exit_
+    with stop.listening():
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if stop.asked:
         raise KeyboardInterrupt
+
+
+def validate(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:
+    """Return the metrics of a validation; a signal comes out as KeyboardInterrupt."""
+    with handling():
+        trainer.validate(module, datamodule=data, verbose=False)
+    return measured(trainer)
+
+
+def test(trainer: pl.Trainer, module: pl.LightningModule, loader: Iterable[Batch]) -> dict[str, float]:
+    """Return the metrics of a test; a signal comes out as KeyboardInterrupt."""
+    with handling():
+        trainer.test(module, loader, verbose=False)
+    return measured(trainer)
+
+
+def predict(trainer: pl.Trainer, module: pl.LightningModule, loader: Iterable[Batch]) -> list[Any]:
+    """Return what `predict_step` gives for each batch; a signal comes out as KeyboardInterrupt."""
+    with handling():
+        return trainer.predict(module, loader)
+
+
+def measured(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the metrics that were logged last, by name."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}

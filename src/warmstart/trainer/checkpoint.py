@@ -1,11 +1,14 @@
-"""Checkpoints that are never half written, and hold nothing but tensors and plain values."""
+"""Checkpoints that are complete, end with their SHA-256, and hold nothing but tensors and plain values."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytorch_lightning as pl
 import torch
@@ -13,28 +16,134 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from warmstart.run.files import write_atomically
+from warmstart import screen
+from warmstart.contracts import UserError
+from warmstart.run.files import replacing, writing
 
 AVERAGE = "val/average_"  # what an average of the weights is measured as, beside val/ for the weights themselves
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+MARK = b"\nsha256 "  # with the digest after it, it follows the archive that torch.save writes; torch.load skips it
+TRAILER = len(MARK) + 64
+CHUNK = 1 << 20
+STATE = ("raw", "metrics", "best_step", "saved_step")  # of BestAndLast, in a checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary name, syncs, renames; reads with weights_only=True."""
+    """Writes to a temporary name, syncs, renames; verifies the SHA-256 and reads with weights_only=True."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save so that `path` is always whole."""
+        """Save so that `path` is always complete; an old last.ckpt becomes previous.ckpt.
+
+        Raises:
+            WriteError: the disk is full, read-only or broken; the old file is as it was.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with open(temporary, "wb") as stream:
-            torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            with open(temporary, "wb") as stream:
+                hashed = Hashed(stream)
+                torch.save(checkpoint, hashed)
+                stream.write(MARK + hashed.sha256.hexdigest().encode())
+            keep_previous(path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Load without running code."""
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        return read_checkpoint(Path(path))
+
+
+class Hashed:
+    """A stream to write to, and the SHA-256 of what was written."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.sha256 = stream, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        """Write and hash bytes."""
+        self.sha256.update(data)
+        return self.stream.write(data)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self.stream.flush()
+
+
+def keep_previous(path: Path) -> None:
+    """Rename the last checkpoint, which is about to be replaced; a run resumes from either."""
+    if path.name == LAST and path.exists():
+        os.replace(path, path.with_name(PREVIOUS))
+
+
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Return a checkpoint's tensors and plain values.
+
+    Args:
+        path: of the file.
+        mmap: read tensors only when they are used.
+
+    Raises:
+        UserError: the file is damaged: its SHA-256 is not the recorded one, or none is recorded.
+    """
+    try:
+        left, sha256 = path.stat().st_size - TRAILER, hashlib.sha256()
+        with open(path, "rb") as stream:
+            while left > 0 and (chunk := stream.read(min(CHUNK, left))):
+                sha256.update(chunk)
+                left -= len(chunk)
+            recorded = stream.read()
+        if recorded != MARK + sha256.hexdigest().encode():
+            raise UserError(f"{path} is damaged: its SHA-256 is not the recorded one")
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def find_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return what the newest checkpoint holds that a run can resume from, now last.ckpt; None where there are no files.
+
+    The best weights so far must still be there: in best.ckpt, or in the checkpoint itself, which becomes best.ckpt.
+    Damaged files are removed, with a warning for each.
+
+    Raises:
+        UserError: there is none left.
+    """
+    present = [path for name in (LAST, PREVIOUS, BEST) if (path := folder / name).exists()]
+    if not present:
+        return None
+    last, best = folder / LAST, folder / BEST
+    sound, damaged = {}, {}
+    for path in present:
+        try:
+            sound[path] = read_checkpoint(path, mmap=True)
+        except UserError as error:
+            damaged[path] = error
+    usable = [path for path in sound if best in sound or has_best_weights(sound[path])]
+    if not usable:
+        names = ", ".join(path.name for path in damaged) or f"{BEST} (missing)"
+        others = ", and no other checkpoint has the best weights" if sound else ""
+        raise UserError(f"{folder}: damaged: {names}{others}. Remove this folder and start the run again")
+    chosen = max(usable, key=lambda path: sound[path]["global_step"])
+    for path, error in damaged.items():
+        screen.say(f"{error}; resuming from {chosen.name}, step {sound[chosen]['global_step']}", style="yellow")
+        path.unlink()
+    if best not in sound:
+        copy(chosen, best)
+    if chosen != last:
+        copy(chosen, last)
+    return sound[chosen]
+
+
+def has_best_weights(checkpoint: dict[str, Any]) -> bool:
+    """Return whether the validation at which it was written was the best so far."""
+    return checkpoint["callbacks"][BestAndLast.__qualname__]["best_step"] == checkpoint["global_step"]
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy a checkpoint, with its SHA-256."""
+    with replacing(target) as temporary:
+        shutil.copyfile(path, temporary)
+        if path.name != PREVIOUS:
+            keep_previous(target)
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:
@@ -52,10 +161,10 @@ def judged(metrics: Mapping[str, Any], monitor: tuple[str, str]) -> tuple[dict[s
 
 
 class BestAndLast(Checkpoint):
-    """last.ckpt after every validation, best.ckpt when the monitored metric is the best so far.
+    """last.ckpt after every validation, the one before as previous.ckpt, and best.ckpt: that with the best metric.
 
     Where an average of the weights is measured too, the better of the two counts; `best` has its metrics, and
-    `raw` all that were measured then.
+    `raw` all that were measured then. `metrics` has all that were logged up to the last checkpoint.
 
     Args:
         folder: the run's checkpoints folder.
@@ -66,6 +175,7 @@ class BestAndLast(Checkpoint):
         self.folder = folder
         self.monitor = monitor
         self.raw: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self.best_step = -1
         self.saved_step = -1
 
@@ -79,19 +189,22 @@ class BestAndLast(Checkpoint):
         """Whether these are of the average."""
         return judged(self.raw, self.monitor)[1]
 
-    def best_weights(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The state of the module, raw or averaged, that was best, from the best checkpoint."""
+    def best_weights(self) -> dict[str, Tensor]:
+        """Return the state of the module, raw or averaged, that was best, from best.ckpt.
+
+        Raises:
+            UserError: the file is damaged, or not the one that was written then.
+        """
+        path = self.folder / BEST
+        again = "resume the run: it continues from the last checkpoint that has the best weights"
+        try:
+            checkpoint = read_checkpoint(path)
+        except UserError as error:
+            raise UserError(f"{error}; {again}") from error
+        if checkpoint["global_step"] != self.best_step:
+            path.unlink()
+            raise UserError(f"{path} was of step {checkpoint['global_step']}, not {self.best_step}; {again}")
         return checkpoint["average"]["weights"] if self.is_average else checkpoint["state_dict"]
-
-    @property
-    def last_path(self) -> Path:
-        """Where the run can go on from."""
-        return self.folder / "last.ckpt"
-
-    @property
-    def best_path(self) -> Path:
-        """The best weights so far."""
-        return self.folder / "best.ckpt"
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, and copy when it is the best so far."""
@@ -100,23 +213,24 @@ class BestAndLast(Checkpoint):
         if better:
             self.raw = {key: float(v) for key, v in trainer.callback_metrics.items() if key.startswith("val/")}
             self.best_step = trainer.global_step
+        self.metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
         self.saved_step = trainer.global_step
-        # The best is written first: killed in between, the run goes on from the older last, and gets to this one again.
-        path = self.best_path if better else self.last_path
-        trainer.save_checkpoint(path, weights_only=False)  # with optimizer and loops
+        last, best = self.folder / LAST, self.folder / BEST
+        trainer.save_checkpoint(best if better else last, weights_only=False)  # with optimizer and loops
         if better:
-            write_atomically(self.last_path, path.read_bytes())
+            copy(best, last)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note how many rows metrics.csv had."""
-        checkpoint["metrics_rows"] = trainer.logger.count
+        """Note what has been logged."""
+        checkpoint["log"] = trainer.logger.state(trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
-        return {"best": self.raw, "best_step": self.best_step}
+        return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with the best so far."""
-        self.raw, self.best_step = state_dict["best"], state_dict["best_step"]
+        """Continue comparing with the best so far."""
+        for name in STATE:
+            setattr(self, name, state_dict[name])

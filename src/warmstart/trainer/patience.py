@@ -31,14 +31,17 @@ class Patience(pl.Callback):
         self.best: float | None = None
         self.best_step = -1
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop a resumed run whose checkpoint was the last."""
+        self._check(trainer)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look how long ago the best was."""
         name, mode = self.monitor
         value = judged(trainer.callback_metrics, self.monitor)[0][name]
         if is_better(value, self.best, mode):
             self.best, self.best_step = value, trainer.global_step
-        if is_over(trainer.global_step, self.best_step, self.patience, self.min_steps):
-            trainer.should_stop = True
+        self._check(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
@@ -47,3 +50,7 @@ class Patience(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on comparing with the best so far."""
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+
+    def _check(self, trainer: pl.Trainer) -> None:
+        if self.best is not None and is_over(trainer.global_step, self.best_step, self.patience, self.min_steps):
+            trainer.should_stop = True

@@ -68,7 +68,8 @@ class Projector(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Features of the start point."""
-        self._write(trainer, pl_module, "features before")
+        if trainer.global_step == 0:
+            self._write(trainer, pl_module, "features before")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Features of the end point."""
