@@ -22,13 +22,13 @@ TINY = ["pictures=false", "trainer.max_epochs=2", "trainer.check_val_every_n_epo
 ARMS = ["transfer.arms=[pretrained,scratch]", "transfer.labels=[1]", "transfer.seeds=2", "transfer.pretrain_seeds=1"]
 SHORT = [*TINY, *(f"pretrain.{word}" for word in TINY[1:]), "pretrain.pictures=false"]
 HERE = ["hydra.launcher.workers=0"]
+SEARCH = ["sweep=optuna", "sweep.trials=2", "sweep.sampler=random", "optimizer.lr=0.01,0.003"]
 COMMANDS = {
     "pretrain": ["stage=pretrain", *TINY],
     "finetune": ["stage=finetune", "init=scratch", *TINY],
     "transfer": ["stage=transfer", *ARMS, *SHORT, *HERE],
     "sweep": ["-m", "stage=finetune", "init=scratch", *TINY, "seed=0,1", *HERE],
-    "search": ["-m", "sweep=optuna", "sweep.trials=2", "sweep.sampler=random", "optimizer.lr=0.01,0.003"]
-    + ["stage=finetune", "init=scratch", *TINY, *HERE],
+    "search": ["-m", *SEARCH, "stage=finetune", "init=scratch", *TINY, *HERE],
     "vmap": ["-m", "stage=finetune", "init=scratch", *TINY, "seed=0,1", "hydra/launcher=vmap", *HERE],
 }
 LEFT = ".*.tmp"
@@ -72,7 +72,7 @@ def resumed(output: Path, folder: Path) -> list[str]:
         words = [*(kind or [f"resume={path.parent}"]), f"output_dir={output}", *(HERE if kind else [])]
         ended = command(words, folder)
         if ended.status:
-            problems.append(f"resumed: status {ended.status}: {' '.join(ended.errors)[:200]}{ended.err[-600:] if ended.crashed else ''}")
+            problems.append(f"resumed: status {ended.status}: {' '.join(ended.errors)[:200] or ended.err[-600:]}")
     return problems
 
 
@@ -100,7 +100,10 @@ def main() -> int:
                 subprocess.run(["umount", str(output)], check=True)
                 wrong, count = wrong + bool(problems), count + 1
                 said = "fits" if fits else " ".join(ended.errors)
-                print(f"{kind:9} {size:>5}  {'WRONG: ' + '; '.join(problems) if problems else 'right'}  {said[:300]}", flush=True)
+                print(
+                    f"{kind:9} {size:>5}  {'WRONG: ' + '; '.join(problems) if problems else 'right'}  {said[:300]}",
+                    flush=True,
+                )
                 if ended.crashed:
                     print(ended.err[-1500:])
     print(f"{count} commands, {wrong} wrong")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from warmstart.report.estimate import t_factor
+from warmstart.run.files import replacing_folder
 from warmstart.run.manifest import Manifest
 
 CURVES = "curves"
@@ -82,21 +82,16 @@ def write_curves(
         read: gives a run's values.
         texts: Markdown by tag, each written as a run of the tag's name.
     """
-    fresh, old = (folder / f".{CURVES}.{word}" for word in ("new", "old"))
-    for left_over in (fresh, old):
+    for left_over in folder.glob(f".{CURVES}.*"):  # of a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
-    fresh.mkdir()
-    for name, runs in sources.items():
-        if len(runs) > 1 and (curve := aggregate(runs, read))["n"].gt(1).any():
-            for column in COLUMNS:
-                points = curve[column].items()
-                write_events(fresh / name / column, ((step, scalar_pb(metric, y)) for (metric, step), y in points))
-    for tag, text in (texts or {}).items():
-        write_events(fresh / tag, [(0, text_pb(tag, text))])
-    if (folder / CURVES).exists():
-        os.rename(folder / CURVES, old)
-    os.rename(fresh, folder / CURVES)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing_folder(folder / CURVES) as fresh:
+        for name, runs in sources.items():
+            if len(runs) > 1 and (curve := aggregate(runs, read))["n"].gt(1).any():
+                for column in COLUMNS:
+                    points = curve[column].items()
+                    write_events(fresh / name / column, ((step, scalar_pb(metric, y)) for (metric, step), y in points))
+        for tag, text in (texts or {}).items():
+            write_events(fresh / tag, [(0, text_pb(tag, text))])
 
 
 def write_events(folder: Path, summaries: Iterable[tuple[int, Summary]]) -> None:

@@ -104,6 +104,24 @@ def disk_error(error: BaseException | None) -> str | None:
     return None
 
 
+def as_write_error(error: BaseException, path: Path) -> WriteError | None:
+    """Return an exception as an error that a file could not be written; None where it is about something else.
+
+    Args:
+        error: of whatever library wrote; one that says which file it is about.
+        path: the file, where the exception does not name it.
+    """
+    if isinstance(error, WriteError):
+        return error
+    reason = disk_error(error)
+    if reason is None or isinstance(error, PermissionError):  # that may be of a file that is read
+        return None
+    name = getattr(error, "filename", None)
+    failure = WriteError(Path(name) if isinstance(name, str) else path, reason)
+    failure.__cause__ = error
+    return failure
+
+
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on the disk and not only in memory."""
     descriptor = os.open(path, os.O_RDONLY)

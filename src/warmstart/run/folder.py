@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import Interrupted, Pruned, UserError, WriteError
 from warmstart.run.checksums import check_file, read_record, write_record
-from warmstart.run.files import remove_temporaries, write_atomically, writing
+from warmstart.run.files import as_write_error, disk_error, remove_temporaries, write_atomically, writing
 from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
 from warmstart.run.lock import Lock
 from warmstart.run.trust import check_targets
@@ -85,6 +85,8 @@ class RunFolder:
         except FileExistsError as error:
             raise UserError(f"{path} is taken: remove it, or give another output_dir=") from error
         except OSError as error:
+            if (reason := disk_error(error)) is not None:
+                raise WriteError(path, reason) from error
             raise UserError(f"cannot write {path}: {error.strerror}; give a writable output_dir=") from error
         run.hold()
         run.write_config(config)
@@ -208,11 +210,13 @@ class RunFolder:
                     self.note(checksums=self._checksums())
                     self.update(status="done")
                 except BaseException as error:
-                    self._close(error)
+                    failure = as_write_error(error, self.path)
+                    self._close(failure or error)
                     if is_interrupt(error):
                         raise Interrupted(self.path) from error
-                    if isinstance(error, WriteError):
-                        error.run = self.path
+                    if failure is not None:
+                        failure.run = self.path
+                        raise failure from failure.__cause__
                     raise
         finally:
             self.is_recording = False

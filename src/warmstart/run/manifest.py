@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warmstart.contracts import UserError
+from warmstart.contracts import UserError, WriteError
 from warmstart.run.checksums import KEY, read_record, write_record
-from warmstart.run.files import writing
+from warmstart.run.files import disk_error, writing
 from warmstart.run.folder import LOCK, RunFolder
 from warmstart.run.identity import config_sha256, file_sha256
 from warmstart.run.lock import Lock
@@ -100,6 +100,8 @@ class Manifest:
         except FileExistsError as error:
             raise UserError(f"{self.folder} is taken: remove it, or give another output_dir=") from error
         except OSError as error:
+            if (reason := disk_error(error)) is not None:
+                raise WriteError(self.folder, reason) from error
             raise UserError(f"cannot write {self.folder}: {error.strerror}; give a writable output_dir=") from error
         try:
             with writing(self.folder):

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.data.preprocess import rebuild
+from warmstart.run.files import replacing_folder
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find, finished, named, runs_of
 from warmstart.stage.export_check import check_export
@@ -38,10 +39,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run = opened or RunFolder.create(named(config, trained), runs_folder(config))
     folder = Path(config.folder) if config.folder is not None else run.path / "model"
     transformers.logging.disable_progress_bar()
-    with run.recording(), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+    with run.recording(), replacing_folder(folder) as whole:
         run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
-        whole = Path(temporary) / folder.name
-        whole.mkdir()
         model.save_pretrained(whole)
         preprocessor = rebuild(
             {**saved.preprocessor, **({"too_long": "truncate"} if "too_long" in saved.preprocessor else {})}
@@ -50,7 +49,6 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         if hasattr(objective, "export"):
             objective.export(whole)
         run.note(export=check_export(whole, model, (backbone, objective), preprocessor, theirs))
-        whole.rename(folder)
     name = type(model).__name__
     screen.say(f"{name}: {folder}")
     screen.next_command(f'python -c "from transformers import {name}; {name}.from_pretrained({str(folder)!r})"')

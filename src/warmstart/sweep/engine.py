@@ -6,6 +6,7 @@ import functools
 import re
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
 from warmstart.check import explain
-from warmstart.contracts import UserError, WriteError
+from warmstart.contracts import UserError
 from warmstart.report import sweep as report
+from warmstart.run.files import as_write_error
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import Manifest
 from warmstart.run.seal import check_seal, write_seal
@@ -69,8 +71,11 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
         return USER_MISTAKE
-    except WriteError as error:
-        screen.error(f"{error}; make room or choose another disk, then continue")
+    except Exception as error:
+        failure = as_write_error(error, Path(tempfile.gettempdir()))
+        if failure is None:
+            raise
+        screen.error(f"{failure}; make room or choose another disk, then continue")
         if manifest is not None:
             go_on(manifest, chosen)
         return FAILED

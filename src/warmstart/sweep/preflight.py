@@ -19,6 +19,7 @@ from warmstart import screen
 from warmstart.check import explain
 from warmstart.contracts import UserError, WriteError
 from warmstart.report.shared import sentences
+from warmstart.run.files import as_write_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
 from warmstart.sweep.job import job_config
@@ -82,9 +83,8 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
                 searched.append(job.config["data"])
     except (UserError, InstantiationException) as error:
         found.problem = f"{explain(error)} (job {job.name})"
-    except WriteError as error:
-        found.unwritten = error
     except Exception as error:
+        found.unwritten = as_write_error(error, Path(tempfile.gettempdir()))
         found.problem = f"{type(error).__name__}: {error} (job {job.name})"
         found.trace = traceback.format_exc()
     return found

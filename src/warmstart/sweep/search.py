@@ -5,6 +5,7 @@ Whichever process runs a trial does the asking, so any number of processes, on a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import math
@@ -14,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from warmstart.contracts import UserError
+from warmstart.contracts import UserError, WriteError
 from warmstart.run.checksums import check_file
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest
@@ -133,9 +134,9 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
     not worse than the median of what other trials had over as many.
     """
     lock = manifest.shared_lock(trial_name(slot))
-    if not lock.acquire(PATIENCE):
-        return Outcome(trial_name(slot), "running")
     try:
+        if not lock.acquire(PATIENCE):
+            return Outcome(trial_name(slot), "running")
         trial = ask(manifest, slot)
         check_choice(manifest, trial.params)
         watch = importlib.import_module("warmstart.trainer.pruning").Pruning
@@ -158,17 +159,25 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         if outcome.state != "running":
             tell(manifest, trial.number, outcome.state, mean)
         return Outcome(trial_name(slot), outcome.state, outcome.error, mean)
-    except UserError as error:
-        tell(manifest, ask(manifest, slot).number, "failed", None)
-        return Outcome(trial_name(slot), "failed", str(error))
+    except (UserError, WriteError) as error:
+        return give_up(manifest, slot, str(error))
     finally:
         lock.release()
 
 
 def note_trial_death(manifest: Manifest, slot: int, reason: str) -> Outcome:
     """Record that the process of a trial died: the seed it was at has failed, and so has the trial."""
-    for path in sorted(manifest.folder.glob(f"runs/{trial_name(slot)}-seed*")):
-        if manifest.state(path.name) == "interrupted":
-            RunFolder.open(path).update(status="failed", error=reason)
-    tell(manifest, ask(manifest, slot).number, "failed", None)
+    try:
+        for path in sorted(manifest.folder.glob(f"runs/{trial_name(slot)}-seed*")):
+            if manifest.state(path.name) == "interrupted":
+                RunFolder.open(path).update(status="failed", error=reason)
+    except (UserError, WriteError) as error:
+        reason = f"{reason}; {error}"
+    return give_up(manifest, slot, reason)
+
+
+def give_up(manifest: Manifest, slot: int, reason: str) -> Outcome:
+    """Tell the study, as far as it can be written, that a trial failed; one that it is not told of is left to do."""
+    with contextlib.suppress(UserError, WriteError):
+        tell(manifest, ask(manifest, slot).number, "failed", None)
     return Outcome(trial_name(slot), "failed", reason)
