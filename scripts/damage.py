@@ -105,7 +105,7 @@ SUBJECTS = [
         "sweep, resumed",
         "grid/sweep/*/*/*",
         ("manifest.json", "runs/*/run.json", "runs/*/metrics.csv", "runs/*/test_scores.npy"),
-        ("-m", "sweep.resume={folder}", *HERE),
+        ("-m", "sweep.resume={folder}", HERE[0]),
         printed,
     ),
     Subject(
@@ -126,7 +126,7 @@ SUBJECTS = [
             "runs/*/run.json",
             "runs/*/metrics.csv",
         ),
-        ("-m", "sweep.resume={folder}", *HERE),
+        ("-m", "sweep.resume={folder}", HERE[0]),
         printed,
     ),
     Subject(

@@ -59,6 +59,7 @@ def command(words: list[str], folder: Path, before: object = None) -> Ended:
         try:
             for path, number in ((out, 1), (err, 2)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
             if before is not None:
                 before()
             engine.once = pool.attempt  # no further process for the survey of a sweep

@@ -58,7 +58,7 @@ def test_every_file_of_a_finished_run(cli):
 def test_the_latest_run_is_not_silently_an_older_one(cli):
     for _ in range(2):
         made = cli("stage=finetune", "init=scratch", *SMALL)
-    older, newest = made.runs("finetune")
+    newest = made.run("finetune")
     flip(newest / "run.json")
     seen = cli("stage=evaluate", "experiment=digits", "run=latest")
     assert seen.status == 0

@@ -83,8 +83,10 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
             if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
                 return "some of them have been run meanwhile"
             runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
-        except (UserError, WriteError) as error:
+        except UserError as error:
             return str(error)
+        except WriteError as error:
+            return [Outcome(job.name, "failed", str(error)) for job in jobs]
         try:
             with screen.quiet():
                 together.run([job_config(job) for job in jobs], runs)
