@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from warmstart.contracts import UserError, WriteError
 from warmstart.run.checksums import check_file
+from warmstart.run.files import disk_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest
 from warmstart.run.trust import check_targets
@@ -156,10 +157,14 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
                 outcome = outcome._replace(state="pruned")
                 break
         mean = statistics.mean(scores) if scores else None
+        if outcome.state == "failed" and disk_error(Exception(outcome.error)) is not None:
+            return Outcome(trial_name(slot), "failed", outcome.error)  # which says nothing of the trial: left to do
         if outcome.state != "running":
             tell(manifest, trial.number, outcome.state, mean)
         return Outcome(trial_name(slot), outcome.state, outcome.error, mean)
-    except (UserError, WriteError) as error:
+    except WriteError as error:
+        return Outcome(trial_name(slot), "failed", str(error))
+    except UserError as error:
         return give_up(manifest, slot, str(error))
     finally:
         lock.release()
