@@ -29,6 +29,7 @@ check: $(READY)  ## lint, format check and tests
 bench: $(READY)  ## measure the speed against common practice, as ratios in one run
 	$(BIN)/python scripts/bench.py && $(BIN)/python scripts/bench_sweep.py
 	$(BIN)/python scripts/bench_images.py && $(BIN)/python scripts/bench_speech.py
+	$(BIN)/python scripts/bench_threads.py
 
 clean:  ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache build dist

@@ -11,10 +11,12 @@ SRC = Path(__file__).parents[1] / "src" / "warmstart"
 FILES = sorted(SRC.rglob("*.py"))
 
 # What each part of the house may import from warmstart, besides itself.
-GROUND = {"contracts", "screen"}
+GROUND = {"contracts", "ranges", "screen", "reading"}
 ALLOWED = {
     "contracts": set(),
+    "ranges": set(),
     "screen": set(),
+    "reading": {"screen"},
     "data": GROUND | {"run"},
     "loss": GROUND,
     "backbone": GROUND,
@@ -25,14 +27,19 @@ ALLOWED = {
     "module": GROUND,
     "trainer": GROUND | {"run"},
     "report": GROUND | {"run"},
-    "check": GROUND,
+    "settings": {"ranges"},
+    "check": GROUND | {"settings"},
     "sweep": GROUND | {"check", "run", "report", "data"},
-    "stage": GROUND | {"data", "run", "objective", "module", "trainer", "report", "sweep"},
+    "stage": GROUND | {"check", "data", "run", "objective", "module", "trainer", "report", "sweep"},
     "main": GROUND | {"check", "run", "data"},
 }
 TORCH_FREE = (
     "contracts.py",
+    "ranges.py",
+    "settings.py",
+    "check.py",
     "screen.py",
+    "reading.py",
     "main.py",
     "report",
     "run/identity.py",

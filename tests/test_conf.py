@@ -10,7 +10,9 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from warmstart.check import check
 from warmstart.main import CONF
+from warmstart.settings import TRAINER
 
 GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average", "trainer")
 PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml"))]
@@ -37,7 +39,7 @@ NEEDED = {
 }
 STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"], "soup": ["runs=x"]}
 TRAINING = ("pretrain", "finetune", "transfer")
-OURS = ("_target_", "_partial_", "defaults", "max_tokens")  # keys that the target never gets
+OURS = ("_target_", "_partial_", "defaults", "max_tokens", "threads")  # keys that the target never gets
 
 
 def target_of(path: Path) -> str:
@@ -95,6 +97,7 @@ def test_every_experiment_composes_for_every_stage(experiment: str, stage: str, 
     assert config.stage == stage
     assert config.experiment == experiment
     assert not OmegaConf.missing_keys(config)
+    check(OmegaConf.masked_copy(config, [key for key in config if key != "sweep"]))
     if trains:
         assert {"data", "backbone", "objective", "optimizer", "scheduler", "trainer"} <= set(config)
 
@@ -157,3 +160,9 @@ def test_transfer_holds_the_pretraining_whole(composed):
     whole = OmegaConf.to_container(transfer, resolve=True)["pretrain"]
     alone = OmegaConf.to_container(pretrain, resolve=True)
     assert {**whole, "pictures": True, "output_dir": "outputs", "sweep": alone["sweep"]} == alone
+
+
+def test_settings_of_the_trainer_are_those_of_lightning_and_each_shipped_one_has_a_range():
+    target = inspect.signature(get_object("pytorch_lightning.Trainer")).parameters
+    assert set(TRAINER.keys) - set(target) == {"_target_", "max_tokens", "threads"}
+    assert set(own_settings(CONF / "trainer/default.yaml")) <= set(TRAINER.keys)

@@ -3,119 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import math
-import re
-from collections.abc import Callable
 from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from warmstart.contracts import UserError
+from warmstart.ranges import fits, shown, words
+from warmstart.settings import ARM, STAGES, SWEEP, Section
 
-Rule = tuple[type | tuple[type, ...], Callable[[Any], bool], str]
-NUMBER = (int, float)
-COUNT: Rule = (int, lambda value: value > 0, "a whole number above 0")
-AMOUNT: Rule = (NUMBER, lambda value: 0 <= value < math.inf, "a number, 0 or more")
-SHARE: Rule = (NUMBER, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
-POSITIVE: Rule = (NUMBER, lambda value: 0 < value < math.inf, "a number above 0")
-PART: Rule = (NUMBER, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-LIMIT: Rule = (int, lambda value: value > 0 or value == -1, "a whole number above 0, or -1 for no limit")
-TIME = re.compile(r"(?!0*:00:00$)\d+:[0-5]\d:[0-5]\d")
-DURATION: Rule = (
-    (*NUMBER, str),
-    lambda value: bool(TIME.fullmatch(value)) if isinstance(value, str) else 0 < value < math.inf,
-    "a time above 0, in seconds or as hours:minutes:seconds, such as 00:10:00",
-)
 PARTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
 LIMITS = ("max_epochs", "max_steps", "max_time", "max_tokens")
-# Settings that every part of a stage shares; those of a single part are checked by its signature and constructor.
-RULES: dict[str, Rule] = {
-    "output_dir": (str, bool, "a folder"),
-    "seed": (int, lambda value: value >= 0, "a whole number, 0 or more"),
-    "data.batch_size": COUNT,
-    "data.labels_per_class": COUNT,
-    "data.label_fraction": SHARE,
-    "data.folds": (int, lambda value: value >= 2, "a whole number, 2 or more"),
-    "data.fold": (int, lambda value: value >= 0, "a whole number, 0 or more"),
-    "data.augment": (dict, bool, "settings, such as data.augment.shift=1"),
-    "data.augment.shift": (int, lambda value: value >= 0, "a whole number, 0 or more"),
-    "data.augment.side": (int, lambda value: value >= 0, "a whole number of pixels, or 0 for the images' own"),
-    "data.augment.crop": SHARE,
-    **{f"data.augment.{name}": AMOUNT for name in ("colour", "noise", "mixup", "cutmix")},
-    **{f"data.augment.{name}": PART for name in ("grey", "blur", "solarise", "erase")},
-    "data.pack": (int, lambda value: value >= 8, "a whole number, 8 or more"),
-    "data.on_error": (str, lambda value: value in ("raise", "skip"), "raise or skip"),
-    "data.separator": (str, bool, "one character, such as ';', or tab"),
-    "data.missing_values": (list, lambda value: True, "a list of texts, such as [NA,-999]"),
-    "data.missing_columns": (str, lambda value: value in ("error", "fill"), "error or fill"),
-    "data.separate": (bool, lambda value: True, "true or false"),
-    "data.sources": (dict, lambda value: len(value) > 1, "two or more data sets, such as data=[a,b]"),
-    "data.tokenizer": (dict, bool, "a tokenizer: choose it by data/tokenizer=NAME"),
-    "optimizer.lr": POSITIVE,
-    "optimizer.weight_decay": AMOUNT,
-    "optimizer.momentum": (NUMBER, lambda value: 0 <= value < 1, "a number, 0 or more and below 1"),
-    "optimizer.adam_scale": POSITIVE,
-    "optimizer.betas": (
-        list,
-        lambda value: len(value) == 2 and all(isinstance(beta, NUMBER) and 0 <= beta < 1 for beta in value),
-        "two numbers, 0 or more and below 1, such as [0.9,0.95]",
-    ),
-    **{f"scheduler.{name}": PART for name in ("warmup", "decay", "peak", "start", "final")},
-    "strategy.rate": POSITIVE,
-    "average.decay": (NUMBER, lambda value: 0 < value < 1, "a number above 0 and below 1"),
-    "average.start": (NUMBER, lambda value: 0 <= value < 1, "a share of the steps, 0 or more and below 1"),
-    "average.every": COUNT,
-    "trainer.max_epochs": LIMIT,
-    "trainer.max_steps": LIMIT,
-    "trainer.max_time": DURATION,
-    "trainer.max_tokens": POSITIVE,
-    "trainer.min_steps": COUNT,
-    "trainer.gradient_clip_val": AMOUNT,
-    "patience": COUNT,
-    "forgetting": (bool, lambda value: True, "true or false"),
-    "snapshots": (int, lambda value: value >= 0, "a whole number, 0 or more"),
-    "trainer.accumulate_grad_batches": COUNT,
-    "trainer.check_val_every_n_epoch": COUNT,
-    "trainer.val_check_interval": (
-        (*NUMBER, str),
-        lambda value: isinstance(value, str) or 0 < value <= (1 if isinstance(value, float) else math.inf),
-        "a number of batches above 0, or a share of an epoch",
-    ),
-    "trainer.log_every_n_steps": COUNT,
-    "trainer.limit_val_batches": (NUMBER, lambda value: value > 0, "above 0: the best checkpoint is chosen by it"),
-    "trainer.limit_train_batches": (NUMBER, lambda value: value > 0, "above 0"),
-    "trainer.devices": (int, lambda value: value == 1, "1: a run uses one device"),
-    "transfer.start": (str, bool, "pretrained, hf:NAME_OR_DIR or a run folder"),
-    "transfer.seeds": COUNT,
-    "transfer.pretrain_seeds": COUNT,
-    "transfer.tune": (int, lambda value: value >= 0, "a whole number, 0 or more"),
-    "transfer.margin": AMOUNT,
-    "transfer.converged.patience": COUNT,
-    "transfer.converged.most": COUNT,
-    "transfer.converged.scratch": COUNT,
-}
-MAY_BE_NULL = frozenset(
-    {
-        "data.labels_per_class",
-        "data.label_fraction",
-        "data.folds",
-        "data.pack",
-        "data.separator",
-        "data.missing_values",
-        "patience",
-        "trainer.max_time",
-        "trainer.max_tokens",
-        "trainer.min_steps",
-        "trainer.gradient_clip_val",
-        "trainer.check_val_every_n_epoch",
-        "trainer.val_check_interval",
-        "trainer.limit_val_batches",
-        "trainer.limit_train_batches",
-    }
-)
+SAVED = "architecture"  # of a model of transformers, whose numbers may be infinite
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -129,29 +31,94 @@ def check(config: DictConfig) -> dict[str, Any]:
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         needed = " ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(config)))
         raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}") from error
-    sections = {"": plain, "pretrain.": plain.get("pretrain", {})}
-    for prefix, part in sections.items():
-        _check_parts(config, prefix, part)
-        for path, (kinds, holds, rule) in RULES.items():
-            *parents, key = path.split(".")
-            node = functools.reduce(
-                lambda node, name: node.get(name) if isinstance(node, dict) else None, parents, part
-            )
-            if not isinstance(node, dict) or key not in node:
-                continue
-            value = node[key]
-            if value is None and path in MAY_BE_NULL:
-                continue
-            if isinstance(value, bool) != (kinds is bool) or not isinstance(value, kinds) or not holds(value):
-                raise UserError(f"{prefix}{path}={'null' if value is None else value}: must be {rule}")
-        limits = part.get("trainer")
-        if limits is not None and all(limits.get(name) in (-1, None) for name in LIMITS):
-            raise UserError(f"{prefix}trainer has no end: give trainer.{' or trainer.'.join(LIMITS)}")
-        if part.get("snapshots") and limits.get("max_time") is not None:
-            raise UserError(
-                f"{prefix}snapshots are taken at steps that must be known before: leave out trainer.max_time"
-            )
+    stage = plain.get("stage")
+    if stage in STAGES:
+        sections = {"": plain, **({"pretrain.": plain.get("pretrain")} if stage == "transfer" else {})}
+        for prefix, part in sections.items():
+            _check_parts(config, prefix, part)
+        _check_section(plain, STAGES[stage])
+        for name, arm in plain.get("arm", {}).items():
+            _check_arm(name, arm)
+        for prefix, part in sections.items():
+            _check_limits(part, prefix)
+    _check_finite(plain, "")
     return plain
+
+
+def check_sweep(settings: DictConfig) -> None:
+    """Refuse settings of a sweep that cannot be.
+
+    Raises:
+        UserError: names the setting.
+    """
+    _check_section(OmegaConf.to_container(settings, resolve=True), SWEEP, "sweep.")
+
+
+def target_of(node: DictConfig, place: str) -> Any:
+    """Return the class or function that a component's `_target_` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return get_object(node["_target_"])
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{place}._target_={shown(node['_target_'])} cannot be imported: {reason}") from error
+
+
+def _check_section(node: Any, section: Section, place: str = "", partial: bool = False) -> None:
+    """Refuse names that a section does not have, values of another type or range, and names that are absent.
+
+    Args:
+        node: the settings.
+        section: their names and types.
+        place: of the section in the config, with a dot at its end.
+        partial: whether any name may be absent.
+    """
+    if not isinstance(node, dict):
+        raise UserError(f"{place[:-1]}={shown(node)}: give its settings one by one, such as {place}NAME=VALUE")
+    unknown = [] if section.is_open else [key for key in node if key not in section.keys]
+    if unknown:
+        near = nearest(str(unknown[0]), list(section.keys), f"In {place[:-1] or 'the config'}")
+        raise UserError(f"{place}{unknown[0]}: there is no such setting here. {near}")
+    for key, hint in section.keys.items():
+        if key not in node or (node[key] is None and key in section.optional and isinstance(hint, Section)):
+            if key not in section.optional and key not in node and not partial:
+                raise UserError(f"{place}{key} is missing: leave out ~{place}{key}, or give it a value")
+            continue
+        if isinstance(hint, Section):
+            _check_section(node[key], hint, f"{place}{key}.", partial)
+        elif not fits(node[key], hint):
+            raise UserError(f"{place}{key}={shown(node[key])}: must be {words(hint)}")
+
+
+def _check_arm(name: str, arm: Any) -> None:
+    """Refuse settings of an arm that finetuning does not have, or that cannot be."""
+    place = f"arm.{name}."
+    for part in PARTS if isinstance(arm, dict) else ():
+        if isinstance(arm.get(part), str):
+            raise UserError(f"{place}{part}={arm[part]}: a part is chosen by {part}@{place}{part}={arm[part]}")
+    _check_section(arm, ARM, place, partial=True)
+
+
+def _check_limits(part: dict[str, Any], prefix: str) -> None:
+    """Refuse a training without an end, and snapshots at steps that are not known before."""
+    limits = part.get("trainer")
+    if limits is not None and all(limits.get(name) in (-1, None) for name in LIMITS):
+        raise UserError(f"{prefix}trainer has no end: give trainer.{' or trainer.'.join(LIMITS)}")
+    if part.get("snapshots") and limits.get("max_time") is not None:
+        raise UserError(f"{prefix}snapshots are taken at steps that must be known before: leave out trainer.max_time")
+
+
+def _check_finite(node: Any, place: str) -> None:
+    """Refuse NaN and infinity, also where no type says what a number is for."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in children:
+        if key != SAVED:
+            _check_finite(value, f"{place}.{key}" if place else str(key))
+    if isinstance(node, float) and not math.isfinite(node):
+        raise UserError(f"{place}={node}: must be a finite number")
 
 
 def _check_parts(config: DictConfig, prefix: str, section: Any) -> None:
@@ -178,7 +145,7 @@ def explain(error: Exception) -> str:
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={name} does not exist. {_nearest(name, error.options or [])}"
+        return f"{group}={name} does not exist. {nearest(name, error.options or [])}"
     if isinstance(error, OverrideParseException) or message.startswith("Ambiguous value"):
         word = message.partition("'")[2] if message.startswith("Ambiguous") else error.override
         key = word.partition("=")[0]
@@ -189,13 +156,14 @@ def explain(error: Exception) -> str:
         place = str(cause.full_key).rpartition(".")[0] or "the config"
         if place.startswith("pretrain.") and not siblings:
             return f"{place} is the same for both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
-        return f"{cause.full_key}: there is no such key. {_nearest(str(cause.key), siblings, f'In {place}')}"
+        return f"{cause.full_key}: there is no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
     if "No match in the defaults list" in message:
         return f"{message.split(' No match')[0]} This stage and experiment have no such part."
     return message
 
 
-def _nearest(name: str, options: list[str], where: str = "There is") -> str:
+def nearest(name: str, options: list[str], where: str = "There is") -> str:
+    """Name the options that a misspelt name is near to, or all of them."""
     near = difflib.get_close_matches(name, [str(option) for option in options], n=3, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(near)}?"

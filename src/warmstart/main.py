@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
-from warmstart.check import check, explain
+from warmstart.check import check, check_sweep, explain, target_of
 from warmstart.contracts import Unmet, UserError
+from warmstart.run import cores
 from warmstart.run.files import as_write_error
 from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
@@ -60,7 +61,8 @@ def main() -> None:
         screen.error(str(error))
         sys.exit(USER_MISTAKE)
     for word in sys.argv[1:]:
-        if re.fullmatch(r"[a-z_/]+=(null|)", word) and (CONF / word.partition("=")[0]).is_dir():
+        group = CONF / word.lstrip("+").partition("=")[0]
+        if re.fullmatch(r"\+*[a-z_/]*=(null|true|false|nan|inf|[-+.\d]\S*|)", word) and group.is_dir():
             screen.error(f"{word}: give a name, or leave the word out for what the experiment chooses")
             sys.exit(USER_MISTAKE)
     try:
@@ -117,7 +119,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
     Raises:
         UserError: as the source's `load`, or a setting is of another type than it takes.
     """
-    source = hydra.utils.get_object(node._target_) if node and "_target_" in node else None
+    source = target_of(node, place) if node and "_target_" in node else None
     if not getattr(source, "is_quick", False):
         return
     path = Path(str(node.root))
@@ -125,7 +127,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
     if is_large or path.is_dir() or not (path.suffix or path.exists()):  # the last is a hub name
         return
     taken = inspect.signature(source).parameters.keys() & node.keys()
-    settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": None}
+    settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": dict}
     with screen.quiet():
         given = {name: settings[name] for name in taken}
         importlib.import_module("warmstart.stage.signature").check_settings(source, given, place)
@@ -140,12 +142,14 @@ def run(config: DictConfig, typed: bool = True) -> int:
         typed: whether its experiment was asked for; else a stage that starts from a run takes that of the run.
     """
     try:
+        check_sweep(config.sweep)
         if config.sweep.job:
             command = importlib.import_module("warmstart.sweep.command")
             return FAILED if command.run(Path(config.sweep.job), tuple(config.trust)) == "failed" else 0
         if config.sweep.resume:
             raise UserError(f"sweep.resume={config.sweep.resume} takes up a sweep: add -m")
         if config.get("resume") is not None:
+            cores.take(config)
             importlib.import_module("warmstart.stage.resume").run(str(config.resume), config.trust)
             return 0
         config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")])
@@ -158,9 +162,15 @@ def run(config: DictConfig, typed: bool = True) -> int:
         config = adopt(config if typed else follow(config, lacks), lacks)
         check_data(config.get("data"), "data")
         check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
+        if config.stage != "report":  # which needs no torch
+            cores.take(config)
+            importlib.import_module("warmstart.stage.parts").check_targets(config)
         importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
+        return USER_MISTAKE
+    except MemoryError as error:
+        screen.error(f"this machine has not enough memory for these settings: {error}")
         return USER_MISTAKE
     except Unmet as result:
         screen.error(str(result))
@@ -172,7 +182,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
     except Exception as error:
         failure = as_write_error(error, Path(tempfile.gettempdir()))
         if failure is None:
-            traceback.print_exc()
+            sys.stderr.write(screen.safe(traceback.format_exc()))
         else:
             screen.error(f"{failure}; make room or choose another disk, then continue")
             continue_with(failure.run)

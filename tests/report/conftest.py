@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from tests.records import change_run, write_run
 
-from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest
 from warmstart.run.scores import SCORES
@@ -109,14 +108,13 @@ def made_transfer(
     manifest.write()
     digest = config_sha256(config)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    RunFolder(folder, {"id": "t", "stage": "transfer", "status": "done", "config_sha256": digest}).update(
-        overlap={"exact": [], "near": [], "test_rows": 100, "generic": "digits", "comparable": True}
-    )
+    overlap = {"exact": [], "near": [], "test_rows": 100, "generic": "digits", "comparable": True}
+    record = {"id": "t", "stage": "transfer", "status": "done", "config_sha256": digest, "overlap": overlap}
+    write_run(folder, record)
     for job in jobs:
         path = manifest.path(job.name)
         path.mkdir()
         record = {"id": job.name, "stage": job.config["stage"], "status": "done", "error": None, **records[job.name]}
-        (path / "run.json").write_text(json.dumps(record))
         if job.values:
             row = scores[job.values["arm"], job.values["budget"], job.values["labels_per_class"]][job.values["seed"]]
             np.save(path / SCORES, np.asarray(row, dtype=np.float32))
@@ -125,6 +123,7 @@ def made_transfer(
             (path / "metrics.csv").write_text(
                 "\n".join(["step,name,value", *lines, "99,val/loss,0.7", "99,train/loss,0.2", ""])
             )
+        write_run(path, record)
     return folder
 
 
@@ -140,7 +139,6 @@ def rewrite() -> Callable[..., None]:
     """Changes fields of a run's record."""
 
     def call(folder: Path, name: str, **fields) -> None:
-        path = folder / "runs" / name / "run.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+        change_run(folder / "runs" / name, **fields)
 
     return call

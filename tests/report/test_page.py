@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.records import write_run
 from tests.report.conftest import BROWSER, FLAGS, needs_browser
 
 from warmstart.report.sweep import write_report
@@ -32,9 +33,9 @@ def make_sweep(folder: Path, metric: str | None = "val/accuracy", started: int =
         }
         run = manifest.path(job.name)
         run.mkdir()
-        (run / "run.json").write_text(json.dumps({"id": job.name, "stage": "finetune", **record}))
         rows = "".join(f"{step},val/accuracy,{1 - 1 / (step + number + 1)}\n" for step in range(1, 500))
         (run / "metrics.csv").write_text("step,name,value\n" + rows)
+        write_run(run, {"id": job.name, "stage": "finetune", **record})
     return manifest.folder
 
 
@@ -115,9 +116,9 @@ def test_a_thousand_runs_make_a_light_page(tmp_path: Path):
         run = manifest.path(job.name)
         run.mkdir()
         record = {"id": job.name, "stage": "finetune", "status": "done", "metrics": {"val/loss": number / 1000}}
-        (run / "run.json").write_text(json.dumps(record))
         if number < 10:
             (run / "metrics.csv").write_text(rows)
+        write_run(run, record)
     write_report(manifest.folder)
     text = (manifest.folder / "sweep.html").read_text()
     assert len(text) < 400_000

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.records import change_run, write_run
 
 from warmstart.contracts import UserError
 from warmstart.report.estimate import expected_best
@@ -38,13 +39,13 @@ def finish(manifest: Manifest, name: str, score: float | None, status: str = "do
     metrics = {} if score is None else {METRIC: score, "val/loss": 1 - score, "test/accuracy": score - 0.1}
     base = {"id": name, "stage": manifest.stage, "status": status, "metrics": metrics, "error": None}
     manifest.path(name).mkdir()
-    text = json.dumps({**base, "cost": {"seconds": 2.0, "steps": 10}, **record})
-    (manifest.path(name) / "run.json").write_text(text)
+    write_run(manifest.path(name), {**base, "cost": {"seconds": 2.0, "steps": 10}, **record})
 
 
 def log(manifest: Manifest, name: str, rows: list[tuple[int, str, float]]) -> None:
     lines = [f"{step},{key},{value}\n" for step, key, value in rows]
     (manifest.path(name) / "metrics.csv").write_text("step,name,value\n" + "".join(lines))
+    change_run(manifest.path(name))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

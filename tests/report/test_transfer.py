@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from tests.records import change_run
 
 from warmstart.contracts import UserError
 from warmstart.report.transfer import write_report
@@ -256,10 +257,8 @@ def test_warnings_for_overlap_shuffled_weights_and_simple_models(made):
             ("linear", "steps", 1): drawn(0.9, seed=4),
         }
     )
-    path = folder / "run.json"
-    record = json.loads(path.read_text())
-    record["overlap"] |= {"exact": [3, 4], "near": [7]}
-    path.write_text(json.dumps(record))
+    overlap = json.loads((folder / "run.json").read_text())["overlap"]
+    change_run(folder, overlap={**overlap, "exact": [3, 4], "near": [7]})
     warnings = "\n".join(write_report(folder)["warnings"])
     assert "2 of 100 test rows are among the rows of digits that the pretraining saw (rows 3, 4)" in warnings
     assert "1 of 100 test rows nearly are" in warnings

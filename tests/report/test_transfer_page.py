@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.records import change_run
 from tests.report.conftest import BROWSER, FLAGS, made_transfer, needs_browser
 
 from warmstart.report.figure import INK
 from warmstart.report.transfer import write_report
+from warmstart.report.transfer_page import plain
 
 MEASURE = """
 const outside = [...document.querySelectorAll("svg")].flatMap(svg => {
@@ -99,7 +101,7 @@ def page(folder: Path) -> str:
 
 
 def change(path: Path, **fields):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    change_run(path.parent, **fields)
 
 
 def opened(folder: Path, width: int) -> dict:
@@ -172,6 +174,10 @@ def test_what_looks_like_html_is_only_text(folder: Path, page: str):
     assert "<b" not in prose
     assert r"&lt;/script>" not in prose
     assert r"\`a\|b\`" in prose
+
+
+def test_the_text_holds_nothing_that_a_terminal_acts_upon():
+    assert plain("a\x1b[2J\u202eb\r\n*c*") == r"a\\x1b\[2J\\u202eb \*c\*"
 
 
 def test_the_text_says_the_same(folder: Path, report: dict):

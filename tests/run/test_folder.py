@@ -32,7 +32,7 @@ def test_record_has_the_agreed_fields_and_the_resolved_config(tmp_path: Path):
     record = json.loads((run.path / "run.json").read_text())
     assert set(record) == {
         *("id", "stage", "experiment", "status", "seed", "config_sha256", "parent", "git", "environment"),
-        *("data", "metrics", "transfer", "cost", "error"),
+        *("threads", "data", "metrics", "transfer", "cost", "error", "checksums"),
     }
     assert record["status"] == "running"
     assert record["environment"]["torch"]
@@ -83,6 +83,7 @@ def test_nan_never_gets_into_a_record(tmp_path: Path):
     with pytest.raises(ValueError, match="JSON"):
         run.update(metrics={"val/loss": float("nan")})
     run.update(status="failed")
+    run.lock.release()
     record = RunFolder.open(run.path).record
     assert (record["metrics"], record["status"]) == ({}, "failed")
 

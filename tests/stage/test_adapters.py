@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tests.backbone.test_huggingface import minilm
 from tests.conftest import FAST
+from tests.records import change_run
 from tests.stage.test_soup import pretrain, sweep
 from tests.stage.test_text import on, own_cache, reviews  # noqa: F401
 from transformers import AutoModel
@@ -42,6 +43,8 @@ def test_what_is_saved_is_small_and_all_of_the_model(cli, tmp_path: Path):
     assert set(record["model_sha256"]) == {"adapter.safetensors", "head.safetensors", "preprocessor.json"}
     assert record["weights_sha256"] == record["model_sha256"]["adapter.safetensors"]
     card = json.loads((tuned / "model/config.json").read_text())
+    relative = card["parent"].pop("relative")
+    assert (tuned / "model" / relative).resolve() == (base / "model").resolve()
     assert card["parent"] == {"path": str(base / "model"), "weights_sha256": parent, "fresh": []}
     assert record["cost"]["trained_parameters"] == 2 * (64 + 256 + 256 + 256) + 256 * 10 + 10
     assert record["cost"]["bytes_per_task"] == size(tuned / "model") == 4 * record["cost"]["trained_parameters"]
@@ -100,18 +103,24 @@ def test_a_parent_that_is_gone_or_changed_is_named(cli, tmp_path: Path):
     weights.write_bytes(content)
     outcome = cli("stage=evaluate", f"run={tuned}")
     assert outcome.status == 2
-    assert f"beside {base / 'model'}, whose weights have changed since" in outcome.error
+    assert f"beside {base / 'model'}, which cannot be opened: {weights} is damaged, or was changed" in outcome.error
     shutil.rmtree(base)
     for words in (("stage=evaluate", f"run={tuned}"), (*SHORT, f"init={tuned}")):
         outcome = cli(*words)
         assert outcome.status == 2
         assert f"beside {base / 'model'}, which cannot be opened" in outcome.error
-        assert "as parent.path" in outcome.error
+        assert "put it back there" in outcome.error
+    shutil.copytree(moved, base / "model")
+    assert cli("stage=evaluate", f"run={tuned}").status == 0
+    archive = tmp_path / "archive"
+    (tmp_path / "outputs").rename(archive)
+    tuned = archive / tuned.relative_to(tmp_path / "outputs")
+    assert cli("stage=evaluate", f"run={tuned}").status == 0
     card = json.loads((tuned / "model/config.json").read_text())
-    for place, status in ((tuned / "model", 2), (moved, 0)):
-        card["parent"]["path"] = str(place)
-        (tuned / "model/config.json").write_text(json.dumps(card))
-        assert cli("stage=evaluate", f"run={tuned}").status == status
+    card["parent"]["path"] = str(tuned / "model")
+    (tuned / "model/config.json").write_text(json.dumps(card))
+    change_run(tuned)
+    assert "names the model as its own parent" in cli("stage=evaluate", f"run={tuned}").error
 
 
 def test_soups_are_of_the_merged_weights(cli, composed, tmp_path: Path):
@@ -160,8 +169,8 @@ def test_a_hugging_face_model_is_adapted_by_few_weights_and_exported_with_them(c
         (("strategy=ia3", "backbone=resnet"), "strategy=ia3: backbone ResNet has no linear layers for adapters"),
         (("strategy.layers=[qkv]",), "strategy.layers: qkv matches no linear layer of backbone MLP"),
         (("strategy.layers=[]",), "strategy.layers is empty"),
-        (("strategy.rank=0",), "rank=0 must be 1 or more"),
-        (("strategy.dropout=1.0",), "dropout=1.0 from 0 to below 1"),
+        (("strategy.rank=0",), "strategy.rank=0: must be a whole number above 0"),
+        (("strategy.dropout=1.0",), "strategy.dropout=1.0: must be a number, 0 or more and below 1"),
         (("strategy=ia3", "strategy.rate=0.0"), "strategy.rate=0.0: must be a number above 0"),
     ],
 )

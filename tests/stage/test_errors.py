@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 from tests.conftest import FAST, Outcome
+from tests.records import change_run, write_run
+
+from warmstart.run.checksums import write_checksums
 
 
 def refused(outcome: Outcome, *parts: str) -> None:
@@ -54,12 +57,12 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=3"), ("patch=3", "8 x 8")),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=8"), ("backbone.widths=8",)),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=[8]"), ("backbone.widths=[8]", "as many")),
-        (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "list[int]")),
-        (("stage=pretrain", "backbone=vit", "backbone.stem.patch=abc"), ("backbone.stem.patch=abc", "int")),
-        (("stage=pretrain", "objective.noise=abc"), ("objective.noise=abc", "float")),
-        (("stage=finetune", "loss=focal", "loss.gamma=abc"), ("loss.gamma=abc", "float")),
+        (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "whole number above 0")),
+        (("stage=pretrain", "backbone=vit", "backbone.stem.patch=abc"), ("backbone.stem.patch=abc", "whole number")),
+        (("stage=pretrain", "objective.noise=abc"), ("objective.noise=abc", "a number")),
+        (("stage=finetune", "loss=focal", "loss.gamma=abc"), ("loss.gamma=abc", "a number")),
         (("stage=pretrain", "data.split_seed=-1"), ("data.split_seed=-1",)),
-        (("stage=pretrain", "data.split_seed=null"), ("data.split_seed=null", "int")),
+        (("stage=pretrain", "data.split_seed=null"), ("data.split_seed=null", "whole number")),
         (("stage=pretrain", "data.augment.shift=-1"), ("data.augment.shift=-1",)),
         (("stage=pretrain", "objective=contrastive"), ("objective=contrastive", "data.augment.shift")),
         (("stage=pretrain", "backbone=vit", "data.augment.side=4"), ("data.augment.side=4", "one size", "resnet")),
@@ -196,9 +199,9 @@ def test_saved_weights_that_do_not_fit(cli, tmp_path: Path):
     weights = base / "model" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    refused(cli("stage=finetune"), "model.safetensors", "truncated or damaged")
+    refused(cli("stage=finetune"), "model.safetensors", "is damaged, or was changed")
     weights.write_bytes(whole[:-4] + b"\0\1\2\3")
-    refused(cli("stage=finetune"), "model.safetensors", "changed after its run wrote it")
+    refused(cli("stage=finetune"), "model.safetensors", "is damaged, or was changed")
     weights.unlink()
     refused(cli("stage=finetune"), "model.safetensors", "missing")
 
@@ -208,12 +211,13 @@ def test_runs_that_are_not_finished(cli):
     base = pretrain.run("pretrain")
     record = json.loads((base / "run.json").read_text())
     for status in ("running", "failed", "interrupted"):
-        (base / "run.json").write_text(json.dumps({**record, "status": status, "error": "out of luck"}))
-        refused(cli("stage=finetune", f"init={base}"), str(base), f"status is {status}", "out of luck")
+        change_run(base, status=status, error="out of luck")
+        seen = ("interrupted", "its process is gone") if status == "running" else (status, "out of luck")
+        refused(cli("stage=finetune", f"init={base}"), str(base), f"status is {seen[0]}", seen[1])
         refused(cli("stage=finetune"), "no finished pretrain run")
     (base / "run.json").write_text('{"id": 1')
     refused(cli("stage=finetune", f"init={base}"), "run.json", "damaged")
-    (base / "run.json").write_text(json.dumps(record))
+    write_run(base, record)
     refused(cli("stage=evaluate", f"run={base}"), "is a pretrain run", "finetune or soup run is needed")
 
 
@@ -222,6 +226,7 @@ def test_a_run_folder_cannot_make_us_run_foreign_code(cli):
     run = cli("stage=finetune", "init=scratch", *FAST).run("finetune")
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("warmstart.strategy.full.Full", "subprocess.Popen"))
+    change_run(run)
     refused(cli("stage=evaluate", f"run={run}"), "subprocess.Popen", "trust=[subprocess]")
     for target in (
         "warmstart.strategy.torch.load",
@@ -229,10 +234,13 @@ def test_a_run_folder_cannot_make_us_run_foreign_code(cli):
         "warmstart.run.folder.json.loads",
     ):
         (run / "config.yaml").write_text(config.replace("warmstart.strategy.full.Full", target))
+        change_run(run)
         refused(cli("stage=evaluate", f"run={run}"), target)
     (run / "config.yaml").write_text(config.replace("torch.optim.AdamW", "pytorch_lightning.Trainer"))
+    change_run(run)
     refused(cli("stage=evaluate", f"run={run}"), "pytorch_lightning.Trainer")
     (run / "config.yaml").write_text(config)
+    change_run(run)
     assert cli("stage=evaluate", f"run={run}").status == 0
 
 
@@ -270,7 +278,7 @@ def test_a_bug_keeps_its_traceback_in_the_log_of_the_run(cli, monkeypatch: pytes
 
 @pytest.mark.parametrize("words", [("trainer.accelerator=gpu",), ("trainer.precision=foo",), ("trainer.profiler=foo",)])
 def test_what_lightning_refuses_is_said_in_a_line(words: tuple[str, ...], cli):
-    refused(cli("stage=pretrain", *FAST, *words), "trainer:")
+    refused(cli("stage=pretrain", *FAST, *words), "trainer")
 
 
 def test_a_settings_file_of_numbers_that_no_float_holds(cli, tmp_path: Path):
@@ -295,6 +303,7 @@ def test_a_damaged_plan_or_preprocessor(cli, tmp_path: Path):
     (base / "model").rename(tmp_path / "bare")
     state = json.loads((tmp_path / "bare" / "preprocessor.json").read_text())
     (tmp_path / "bare" / "preprocessor.json").write_text(json.dumps({**state, "colour": 1}))
+    write_checksums(tmp_path / "bare")
     refused(cli("stage=finetune", f"init={tmp_path / 'bare'}", *FAST), "preprocessor is damaged")
 
 
@@ -306,4 +315,5 @@ def test_settings_that_a_part_does_not_have_and_runs_of_another_experiment(cli):
     run = cli("stage=finetune", *FAST).run("finetune")
     refused(cli("stage=evaluate", "experiment=vectors", f"run={run}"), "add experiment=digits")
     (run / "config.yaml").write_text("")
+    change_run(run)
     refused(cli("stage=evaluate", f"run={run}"), "config.yaml", "damaged")

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.conftest import FAST, Outcome
+from tests.records import write_run
 
 SPLITS = {"test", "test_rotated", "test_noisy"}
 
@@ -62,7 +63,7 @@ def test_a_rerun_is_compared_with_a_run_from_before_there_were_shifts(finetuned:
     path = finetuned.run("finetune") / "run.json"
     record = json.loads(path.read_text())
     record["metrics"] = {name: value for name, value in record["metrics"].items() if not name.startswith("test_")}
-    path.write_text(json.dumps({**record, "model_sha256": "of another machine"}))
+    write_run(path.parent, {**record, "model_sha256": "of another machine"})
     outcome = cli("stage=rerun", f"run={path.parent}")
     assert outcome.status == 0, outcome.err
     assert outcome.record("finetune")["rerun"]["verdict"] == "near"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.conftest import FAST
+from tests.records import change_run, write_run
 
 
 def test_the_same_config_gives_the_same_weights(cli):
@@ -24,6 +25,7 @@ def test_a_probe_with_another_head_is_not_equal(cli):
     cli("stage=pretrain", *FAST)
     first = cli("stage=finetune", "strategy=linear_probe", *FAST).run("finetune")
     (first / "config.yaml").write_text((first / "config.yaml").read_text().replace("seed: 0\n", "seed: 5\n"))
+    change_run(first)
     outcome = cli("stage=rerun", f"run={first}")
     again = json.loads((outcome.run("finetune") / "run.json").read_text())
     assert again["weights_sha256"] == json.loads((first / "run.json").read_text())["weights_sha256"]
@@ -36,7 +38,7 @@ def test_another_number_is_called_different_and_other_versions_named(cli):
     record["model_sha256"] = {}
     record["metrics"]["val/loss"] += 0.5
     record["environment"]["torch"] = "1.0"
-    (first / "run.json").write_text(json.dumps(record))
+    write_run(first, record)
     outcome = cli("stage=rerun", f"run={first}")
     assert json.loads((outcome.run("pretrain") / "run.json").read_text())["rerun"]["verdict"] == "different"
     assert "torch was 1.0" in outcome.err

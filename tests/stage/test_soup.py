@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tests.conftest import Outcome
+from tests.records import change_run
 
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job, Manifest
@@ -122,8 +123,7 @@ def test_runs_that_cannot_be_averaged_are_refused(two: Path, base: Path, cli, co
     scratch = sweep(tmp_path / "scratch", composed, [("init=scratch",)])
     one = tmp_path / "one"
     shutil.copytree(two, one)
-    record = one / "runs/1/run.json"
-    record.write_text(record.read_text().replace('"status": "done"', '"status": "failed"'))
+    change_run(one / "runs/1", status="failed")
     none = tmp_path / "none"
     shutil.copytree(scratch, none)
     shutil.rmtree(none / "runs/0")
@@ -131,11 +131,11 @@ def test_runs_that_cannot_be_averaged_are_refused(two: Path, base: Path, cli, co
     shutil.copytree(two, relabelled)
     card = relabelled / "runs/1/model/config.json"
     card.write_text(card.read_text().replace('"labels": ["0"', '"labels": ["zero"').replace('"0",', '"zero",'))
+    change_run(relabelled / "runs/1")
     wider = tmp_path / "wider"
     sweep(wider, composed, [(f"init={base}",), (f"init={wide}", "backbone.hidden=[32]")])
-    record = wider / "runs/1/run.json"
     parents = [json.loads((wider / "runs" / name / "run.json").read_text())["parent"] for name in "01"]
-    record.write_text(record.read_text().replace(parents[1]["weights_sha256"], parents[0]["weights_sha256"]))
+    change_run(wider / "runs/1", parent={**parents[1], "weights_sha256": parents[0]["weights_sha256"]})
     for words, message in (
         ((f"runs={strangers}",), "start from other weights"),
         ((f"runs={relabelled}",), "have other labels"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tests.records import change_run
 
 from warmstart.data.digits import Digits
 from warmstart.run.folder import RunFolder
@@ -68,9 +70,8 @@ def test_table_report_and_runs(cli):
 
     # One run broke off after its last checkpoint, another before its first; a third is untouched.
     for name in ("probe-2-seed1", "scratch-1-seed0"):
-        path = folder / "runs" / name / "run.json"
-        path.write_text(path.read_text().replace('"done"', '"running"'))
-    (folder / "runs" / "scratch-1-seed0" / "checkpoints" / "last.ckpt").unlink()
+        change_run(folder / "runs" / name, status="running")
+    shutil.rmtree(folder / "runs" / "scratch-1-seed0" / "checkpoints")
     before = statuses(folder)
     again = cli("stage=transfer", f"resume={folder}")
     assert again.status == 0, again.err
@@ -336,9 +337,9 @@ def test_what_was_changed_after_it_was_done_is_refused(cli):
         path.write_bytes(whole[:-1] + b" ")
         changed = cli("stage=report", f"runs={folder}")
         assert changed.status == 2
-        assert f"{path} was changed" in changed.error
+        assert f"{path} is damaged, or was changed" in changed.error
         path.unlink()
-        assert f"{path} is gone" in cli("stage=report", f"runs={folder}").error
+        assert f"{path} is missing" in cli("stage=report", f"runs={folder}").error
         path.write_bytes(whole)
     path = folder / "config.yaml"
     whole = path.read_text()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.records import change_run
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
@@ -113,8 +114,7 @@ def test_what_is_missing_is_run_and_nothing_twice(calm, tmp_path: Path):
     before = {name: record["id"] for name, record in records(folder).items()}
     names = list(before)
     shutil.rmtree(folder / "runs" / names[0])
-    path = folder / "runs" / names[1] / "run.json"
-    path.write_text(path.read_text().replace('"done"', '"running"'))
+    change_run(folder / "runs" / names[1], status="running")
     again = train(f"sweep.resume={folder}", "hydra.launcher.workers=2", output_dir=tmp_path / "outputs")
     assert again.returncode == 0, again.stderr
     after = records(folder)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from warmstart import main
@@ -142,3 +143,14 @@ def test_a_job_that_fails_before_it_has_a_record_is_not_started_for_ever(planned
     summary = write_report(manifest.folder, failures)
     assert summary["states"] == {"failed": 2}
     assert "config.yaml: No space left on device" in summary["jobs"][0]["error"]
+
+
+def test_a_job_computes_with_the_threads_that_its_config_names(tmp_path: Path):
+    (job,) = grid(Composer([main.CONF]), [*WORDS, "trainer.threads=2", "test=false"])
+    manifest = Manifest(tmp_path / "sweep", "finetune", "digits", [], "val/accuracy", "max", {}, [job])
+    manifest.write()
+    assert launch.earlier_threads(manifest) is None
+    launch.run(manifest, {**HERE, "threads": 1}, Rules())
+    assert manifest.record(job.name)["threads"] == 2
+    assert torch.get_num_threads() == 1
+    assert launch.earlier_threads(manifest) == 2

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from warmstart.run.lock import Lock
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep import command
 from warmstart.sweep.handover import hand_over, quoted
@@ -107,7 +109,15 @@ class Other:
 def end(manifest: Manifest, name: str, status: str) -> None:
     if status == "lost":
         raise RuntimeError("a worker died")
-    open_run(manifest, manifest.by_name[name]).update(status=status)
+    with held(manifest.lock(name)) as lock:
+        open_run(manifest, manifest.by_name[name], lock).update(status=status)
+
+
+@contextlib.contextmanager
+def held(lock: Lock) -> Iterator[Lock]:
+    assert lock.acquire()
+    yield lock
+    lock.release()
 
 
 @pytest.fixture

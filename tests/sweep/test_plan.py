@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from tests.records import write_run
 
 from warmstart import main
 from warmstart.contracts import UserError
+from warmstart.run.checksums import write_record
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep.plan import Composer, grid, kind
@@ -72,7 +74,7 @@ def test_latest_is_written_down_as_the_run_that_it_is_now(composer: Composer, tm
     def finish(name: str) -> Path:
         path = tmp_path / "pretrain" / "digits" / name
         path.mkdir(parents=True)
-        (path / "run.json").write_text(json.dumps({"id": name, "stage": "pretrain", "status": "done"}))
+        write_run(path, {"id": name, "stage": "pretrain", "status": "done"})
         return path
 
     first = finish("a")
@@ -113,7 +115,7 @@ def test_a_changed_or_damaged_plan_is_refused(tmp_path: Path, composer: Composer
     whole = path.read_text()
     plan = json.loads(whole)
     plan["jobs"][1]["config"]["optimizer"]["lr"] = 1.0
-    path.write_text(json.dumps(plan))
+    write_record(path, plan)
     with pytest.raises(UserError, match=f"the config of {jobs[1].name} was changed"):
         Manifest.read(folder)
     path.write_text(whole[:-100])
@@ -137,7 +139,7 @@ def test_a_plan_that_could_harm_is_damaged(tmp_path: Path, composer: Composer, k
     Manifest(folder, "finetune", "digits", WORDS, "val/accuracy", "max", {"commit": None}, jobs).write()
     plan = json.loads((folder / "manifest.json").read_text())
     plan["jobs"][1][key] = plan["jobs"][0]["name"] if value == "SAME" else value
-    (folder / "manifest.json").write_text(json.dumps(plan))
+    write_record(folder / "manifest.json", plan)
     with pytest.raises(UserError, match=message):
         Manifest.read(folder)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from warmstart.run import cores
 from warmstart.sweep.pool import Crash, Death, Pool, preload
 
 
@@ -56,6 +57,11 @@ def test_threads_are_shared_out_or_as_told(pool):
     assert results(pool(1, threads=3), count) == [3]
     assert results(pool(1), count) == [torch.get_num_threads()]
     assert results(pool(64), count) == [1]
+
+
+def test_free_cores_are_shared_out_among_the_workers(pool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cores, "automatic", lambda: cores.Choice(6, "2 of 8 cores are busy"))
+    assert [pool(workers).threads for workers in (1, 2, 4, 9)] == [6, 3, 1, 1]
 
 
 def test_a_process_per_task_or_one_that_stays(pool):

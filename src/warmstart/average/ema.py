@@ -8,6 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from warmstart.ranges import Inside
+
 
 class EMA:
     """After n steps the average keeps min(decay, (1 + n) / (10 + n)) of itself, so that it soon forgets the start.
@@ -16,7 +18,7 @@ class EMA:
         decay: between 0 and 1.
     """
 
-    def __init__(self, decay: float = 0.999):
+    def __init__(self, decay: Inside = 0.999):
         self.decay = decay
 
     def takes(self, step: int, total: float) -> bool:

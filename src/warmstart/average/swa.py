@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from warmstart.contracts import UserError
+from warmstart.ranges import Below1, Count
 
 
 class SWA:
@@ -21,7 +22,7 @@ class SWA:
         every: steps from one that is averaged to the next.
     """
 
-    def __init__(self, start: float = 0.75, every: int = 1):
+    def __init__(self, start: Below1 = 0.75, every: Count = 1):
         self.start, self.every = start, every
 
     def takes(self, step: int, total: float) -> bool:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from warmstart.contracts import Features, Spec, UserError
+from warmstart.ranges import Below1, Count
 
 
 class MLP(nn.Module):
@@ -17,7 +18,7 @@ class MLP(nn.Module):
     modalities: ClassVar = frozenset({"vector", "image"})
     abilities: ClassVar = frozenset()
 
-    def __init__(self, spec: Spec, hidden: list[int], norm: bool = False, dropout: float = 0.0):
+    def __init__(self, spec: Spec, hidden: list[Count], norm: bool = False, dropout: Below1 = 0.0):
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise UserError(f"backbone.hidden={hidden}: give the width of one or more layers")

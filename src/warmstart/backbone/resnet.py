@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.contracts import Features, Spec, UserError
+from warmstart.ranges import Count
 
 
 class BasicBlock(nn.Module):
@@ -36,7 +37,7 @@ class ResNet(nn.Module):
     modalities: ClassVar = frozenset({"image"})
     abilities: ClassVar = frozenset()
 
-    def __init__(self, spec: Spec, widths: list[int], blocks: list[int]):
+    def __init__(self, spec: Spec, widths: list[Count], blocks: list[Count]):
         super().__init__()
         if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
             raise UserError(f"backbone.widths={widths} and blocks={blocks}: give as many of both, all above 0")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.contracts import Spec, UserError
+from warmstart.ranges import Count
 
 
 class FrameStem(nn.Module):
@@ -29,7 +30,7 @@ class FrameStem(nn.Module):
     modalities: ClassVar = frozenset({"speech"})
     target_kind: ClassVar = "value"
 
-    def __init__(self, spec: Spec, width: int, channels: int = 32, reach: int = 15, groups: int = 16):
+    def __init__(self, spec: Spec, width: int, channels: Count = 32, reach: Count = 15, groups: Count = 16):
         super().__init__()
         if len(spec.shape) != 3:
             raise UserError("backbone.stem: frames are of spectrograms, and the preprocessor given makes waveforms")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.contracts import Spec, UserError
+from warmstart.ranges import Count
 
 
 class ValueStem(nn.Module):
@@ -58,7 +59,7 @@ class PatchStem(ValueStem):
     modalities: ClassVar = frozenset({"image"})
     one_size: ClassVar = True
 
-    def __init__(self, spec: Spec, width: int, patch: int = 4):
+    def __init__(self, spec: Spec, width: int, patch: Count = 4):
         super().__init__()
         channels, height, columns = spec.shape
         if patch < 1 or height % patch or columns % patch:

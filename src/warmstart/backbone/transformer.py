@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from warmstart.backbone.block import LAYER_EPS, Architecture, Block, Rotary, ini
 from warmstart.backbone.exchange import to_transformers
 from warmstart.backbone.heads import token_head
 from warmstart.contracts import Features, Spec, UserError
+from warmstart.ranges import Below1, Count, Positive
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,21 +52,21 @@ class Transformer(nn.Module):
         self,
         spec: Spec,
         stem: Callable[..., nn.Module],
-        width: int = 128,
-        depth: int = 4,
-        heads: int = 4,
-        kv_heads: int | None = None,
-        mlp_ratio: float = 4.0,
-        mlp: str = "gelu",
-        norm: str = "layer",
+        width: Count = 128,
+        depth: Count = 4,
+        heads: Count = 4,
+        kv_heads: Count | None = None,
+        mlp_ratio: Positive = 4.0,
+        mlp: Literal["gelu", "geglu", "swiglu"] = "gelu",
+        norm: Literal["layer", "rms"] = "layer",
         bias: bool = True,
-        position: str = "learned",
-        window: int | None = None,
-        global_every: int = 3,
+        position: Literal["learned", "rotary"] = "learned",
+        window: Count | None = None,
+        global_every: Count = 3,
         causal: bool = False,
         tied: bool = True,
-        pooling: str | None = None,
-        dropout: float = 0.0,
+        pooling: Literal["cls", "mean", "last"] | None = None,
+        dropout: Below1 = 0.0,
     ):
         super().__init__()
         self.architecture = Architecture(

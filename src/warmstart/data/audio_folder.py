@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from warmstart.data.class_folders import cut, find_classes
 from warmstart.data.folder_files import FolderFiles
 from warmstart.data.sounds import SUFFIXES, read_sounds
 from warmstart.data.splits import check_readable
+from warmstart.ranges import Location, Seed
 
 
 class AudioFolder:
@@ -29,7 +30,13 @@ class AudioFolder:
     modality: ClassVar = "speech"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, frames: Callable[..., Preprocessor], root: str, on_error: str = "raise", split_seed: int = 0):
+    def __init__(
+        self,
+        frames: Callable[..., Preprocessor],
+        root: Location,
+        on_error: Literal["raise", "skip"] = "raise",
+        split_seed: Seed = 0,
+    ):
         self.frames, self.root, self.on_error, self.split_seed = frames, Path(root), on_error, split_seed
 
     def load(self, target: str | None) -> Splits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from warmstart.data.readers.splits import SHIFT, place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import check_classes, check_readable, class_numbers, split_rows
 from warmstart.data.transcripts import alphabet, spelled
+from warmstart.ranges import AnyText, Count, Location, Seed
 
 FEWEST = 4  # rows of a class that can be in every part
 ABSENT = "(missing)"  # the stratum of rows without a class
@@ -53,17 +54,17 @@ class AudioTable:
     def __init__(
         self,
         frames: Callable[..., Preprocessor],
-        root: str,
+        root: Location,
         audio: str | None = None,
         text: str = "text",
         target: str = "label",
         speaker: str | None = None,
-        pieces: int | None = None,
-        on_error: str = "raise",
+        pieces: Count | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
         config: str | None = None,
         separator: str | None = None,
-        missing_values: list[str | int | float] | None = None,
-        split_seed: int = 0,
+        missing_values: list[AnyText | float] | None = None,
+        split_seed: Seed = 0,
     ):
         self.frames, self.root, self.audio, self.text, self.target = frames, root, audio, text, target
         self.speaker, self.pieces, self.on_error, self.config = speaker, pieces, on_error, config

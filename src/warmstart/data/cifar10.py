@@ -15,6 +15,7 @@ from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.shifted_images import corrupted
+from warmstart.ranges import Count, Location
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CORRUPTED = 2000  # test images that are corrupted
@@ -33,7 +34,9 @@ class Cifar10:
     modality: ClassVar = "image"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, root: str = "uoft-cs/cifar10", validation: int = 5000, limit: int | None = None, size: int = 32):
+    def __init__(
+        self, root: Location = "uoft-cs/cifar10", validation: Count = 5000, limit: Count | None = None, size: Count = 32
+    ):
         if size < 1:
             raise UserError(f"data.size={size}: must be above 0")
         self.root, self.validation, self.limit, self.size = root, validation, limit, size

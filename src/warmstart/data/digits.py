@@ -12,6 +12,7 @@ from warmstart.contracts import Rows, Splits
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.shifted_images import noisy, rotated
 from warmstart.data.splits import split_rows
+from warmstart.ranges import Seed
 
 WHITE = 16.0
 DEVIATION = 4.0  # of the noise
@@ -24,7 +25,7 @@ class Digits:
     modality: ClassVar = "image"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, split_seed: int = 0):
+    def __init__(self, split_seed: Seed = 0):
         self.split_seed = split_seed
 
     def load(self, target: str | None) -> Splits:

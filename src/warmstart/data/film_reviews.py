@@ -11,6 +11,7 @@ from warmstart.contracts import Preprocessor, Rows, Splits
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.splits import read_splits
 from warmstart.data.splits import renumbered, split_rows
+from warmstart.ranges import Location, Seed
 
 
 class FilmReviews:
@@ -26,7 +27,12 @@ class FilmReviews:
     modality: ClassVar = "text"
     offers: ClassVar = frozenset()
 
-    def __init__(self, tokenizer: Callable[..., Preprocessor], root: str = "stanfordnlp/imdb", split_seed: int = 0):
+    def __init__(
+        self,
+        tokenizer: Callable[..., Preprocessor],
+        root: Location = "stanfordnlp/imdb",
+        split_seed: Seed = 0,
+    ):
         self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
 
     def load(self, target: str | None) -> Splits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from warmstart.contracts import Splits
 from warmstart.data.class_folders import cut, find_classes
@@ -11,6 +11,7 @@ from warmstart.data.folder_files import FolderFiles
 from warmstart.data.image_store import ImageStore
 from warmstart.data.pictures import SUFFIXES, to_pictures
 from warmstart.data.preprocess.image import Preprocessor
+from warmstart.ranges import Count, Location, Positive, Seed
 
 
 class ImageFolder:
@@ -31,12 +32,12 @@ class ImageFolder:
 
     def __init__(
         self,
-        root: str,
-        size: int = 32,
-        channels: int = 3,
-        memory_mb: float = 4096,
-        on_error: str = "raise",
-        split_seed: int = 0,
+        root: Location,
+        size: Count = 32,
+        channels: Literal[1, 3] = 3,
+        memory_mb: Positive = 4096,
+        on_error: Literal["raise", "skip"] = "raise",
+        split_seed: Seed = 0,
     ):
         self.store = ImageStore(size, channels, memory_mb, on_error)
         self.root, self.split_seed = Path(root), split_seed

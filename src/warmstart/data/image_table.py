@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from warmstart.data.readers.columns import check_entries, check_targets, is_list
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, strata_of
+from warmstart.ranges import AnyText, Count, Location, Positive, Seed
 
 
 class ImageTable:
@@ -45,17 +46,17 @@ class ImageTable:
 
     def __init__(
         self,
-        root: str,
+        root: Location,
         image: str,
         target: str | list[str] | None = None,
         separator: str | None = None,
-        missing_values: list[str | int | float] | None = None,
+        missing_values: list[AnyText | float] | None = None,
         config: str | None = None,
-        size: int = 32,
-        channels: int = 3,
-        memory_mb: float = 4096,
-        on_error: str = "raise",
-        split_seed: int = 0,
+        size: Count = 32,
+        channels: Literal[1, 3] = 3,
+        memory_mb: Positive = 4096,
+        on_error: Literal["raise", "skip"] = "raise",
+        split_seed: Seed = 0,
     ):
         self.store = ImageStore(size, channels, memory_mb, on_error)
         self.dialect = Dialect(separator, tuple(missing_values or ()))

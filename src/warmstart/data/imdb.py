@@ -13,6 +13,7 @@ from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import read_splits
 from warmstart.data.splits import renumbered
+from warmstart.ranges import Location, Seed
 
 LABELS = ("negative", "positive")
 NUMBERS = {"0": 0, "1": 1, "neg": 0, "pos": 1}
@@ -30,7 +31,12 @@ class IMDb:
     modality: ClassVar = "text"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, tokenizer: Callable[..., Preprocessor], root: str = "stanfordnlp/imdb", split_seed: int = 0):
+    def __init__(
+        self,
+        tokenizer: Callable[..., Preprocessor],
+        root: Location = "stanfordnlp/imdb",
+        split_seed: Seed = 0,
+    ):
         self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
 
     def load(self, target: str | None) -> Splits:

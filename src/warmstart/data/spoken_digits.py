@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from warmstart.data.background_noise import with_noise
 from warmstart.data.manifest import sounds_of
 from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.transcripts import alphabet, spelled
+from warmstart.ranges import Count, Location, Seed
 
 FILE = Path(__file__).parent / "files" / "spoken_digits.ogg"
 SHA256 = "0ba9514af816ff57a814fa431a10b8a2f61d1af5a88751e5a43660ec1918065c"
@@ -55,13 +56,13 @@ class SpokenDigits:
     def __init__(
         self,
         frames: Callable[..., Preprocessor],
-        root: str | None = None,
-        split: str = "speaker",
+        root: Location | None = None,
+        split: Literal["speaker", "official"] = "speaker",
         test_speakers: Sequence[str] = ("theo", "yweweler"),
-        classes: str = "word",
-        connect: Sequence[int] | None = None,
-        pieces: int | None = None,
-        split_seed: int = 0,
+        classes: Literal["word", "speaker"] = "word",
+        connect: Sequence[Count] | None = None,
+        pieces: Count | None = None,
+        split_seed: Seed = 0,
     ):
         if split not in SPLITS:
             raise UserError(f"data.split={split}: give {' or '.join(SPLITS)}")

@@ -14,6 +14,7 @@ from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.typos import with_typos
 from warmstart.data.whole_reviews import read_reviews
+from warmstart.ranges import Location
 
 LABELS = ("negative", "positive")
 NUMBERS = {"0": 0, "1": 1, **{label: number for number, label in enumerate(LABELS)}}
@@ -35,7 +36,12 @@ class SST2:
     modality: ClassVar = "text"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, tokenizer: Callable[..., Preprocessor], root: str = "SetFit/sst2", reviews: str | None = None):
+    def __init__(
+        self,
+        tokenizer: Callable[..., Preprocessor],
+        root: Location = "SetFit/sst2",
+        reviews: str | None = None,
+    ):
         self.tokenizer, self.root, self.reviews = tokenizer, root, reviews
 
     def load(self, target: str | None) -> Splits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from warmstart.data.readers.columns import check_targets, pick, to_names, to_num
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, strata_of
+from warmstart.ranges import AnyText, Location, Seed
 
 
 class Table:
@@ -40,15 +41,15 @@ class Table:
 
     def __init__(
         self,
-        root: str,
+        root: Location,
         target: str | int | list[str | int],
         categorical: list[str | int] | None = None,
         ignore: list[str | int] | None = None,
-        missing: str = "error",
+        missing: Literal["error", "mean", "median"] = "error",
         separator: str | None = None,
-        missing_values: list[str | int | float] | None = None,
+        missing_values: list[AnyText | float] | None = None,
         config: str | None = None,
-        split_seed: int = 0,
+        split_seed: Seed = 0,
     ):
         if missing not in ("error", "mean", "median"):
             raise UserError(f"data.missing={missing}: give mean, median or error")

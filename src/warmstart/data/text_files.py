@@ -6,7 +6,7 @@ import glob
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.folder_files import DOCUMENTS, files_below
 from warmstart.data.readers.files import read_text
 from warmstart.data.splits import renumbered, split_rows
+from warmstart.ranges import Inside, Location, Seed
 
 ENDS = {"document": re.compile(r"\Z"), "paragraph": re.compile(r"\n(?:[^\S\n]*\n)+"), "line": re.compile(r"\n")}
 
@@ -36,11 +37,11 @@ class TextFiles:
     def __init__(
         self,
         tokenizer: Callable[..., Preprocessor],
-        root: str,
-        rows: str = "document",
-        validation: float = 0.05,
-        test: float = 0.05,
-        split_seed: int = 0,
+        root: Location,
+        rows: Literal["document", "paragraph", "line"] = "document",
+        validation: Inside = 0.05,
+        test: Inside = 0.05,
+        split_seed: Seed = 0,
     ):
         if rows not in ENDS:
             raise UserError(f"data.rows={rows}: give {', '.join(ENDS)}")

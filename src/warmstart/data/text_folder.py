@@ -13,6 +13,7 @@ from warmstart.data.class_folders import cut, find_classes
 from warmstart.data.folder_files import DOCUMENTS, TEXT_FILES, FolderFiles
 from warmstart.data.readers.files import read_text
 from warmstart.data.splits import renumbered
+from warmstart.ranges import Location, Seed
 
 
 class TextFolder:
@@ -28,7 +29,7 @@ class TextFolder:
     modality: ClassVar = "text"
     offers: ClassVar = frozenset({"category"})
 
-    def __init__(self, tokenizer: Callable[..., Preprocessor], root: str, split_seed: int = 0):
+    def __init__(self, tokenizer: Callable[..., Preprocessor], root: Location, split_seed: Seed = 0):
         self.tokenizer, self.root, self.split_seed = tokenizer, Path(root), split_seed
 
     def load(self, target: str | None) -> Splits:

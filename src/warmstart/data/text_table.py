@@ -23,6 +23,7 @@ from warmstart.data.readers.columns import (
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, renumbered, strata_of
+from warmstart.ranges import AnyText, Location, Seed
 
 
 class TextTable:
@@ -50,14 +51,14 @@ class TextTable:
     def __init__(
         self,
         tokenizer: Callable[..., Preprocessor],
-        root: str,
+        root: Location,
         text: str,
         target: str | None = None,
         pair: str | None = None,
         separator: str | None = None,
-        missing_values: list[str | int | float] | None = None,
+        missing_values: list[AnyText | float] | None = None,
         config: str | None = None,
-        split_seed: int = 0,
+        split_seed: Seed = 0,
     ):
         self.tokenizer, self.root, self.target, self.config = tokenizer, root, target, config
         self.columns = {"text": str(text)} if pair is None else {"text": str(text), "pair": str(pair)}

@@ -6,6 +6,7 @@ import base64
 import inspect
 import json
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from warmstart.contracts import UserError
+from warmstart.reading import TOKENIZER_FILES, is_plain
 
 SERIAL, SETTINGS, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 BINARY = ".model"  # of sentencepiece; kept in base64
@@ -47,7 +49,9 @@ def write(
     """
     card = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for name, text in {SERIAL: serial, **(files or {})}.items():
-        (path := folder / name).parent.mkdir(exist_ok=True)
+        if not is_plain(name) or not any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES):
+            raise UserError(f"the saved preprocessor is damaged: {name!r} is no file of a tokenizer")
+        path = folder / name
         path.write_bytes(base64.b64decode(text) if path.suffix == BINARY else text.encode("utf-8"))
     changes: dict[str, Any] = {"model_max_length": context, "truncation_side": "right"}
     if not str((card.get("architectures") or [""])[0]).endswith("CausalLM"):

@@ -8,6 +8,7 @@ import numpy as np
 
 from warmstart.contracts import Rows, Splits, UserError
 from warmstart.data.preprocess.vector import Preprocessor
+from warmstart.ranges import Amount, Count, Seed, least
 
 
 class Vectors:
@@ -23,14 +24,14 @@ class Vectors:
 
     def __init__(
         self,
-        features: int = 100,
-        directions: int = 8,
-        values: int = 16,
-        classes: int = 4,
-        rows: int = 10_000,
-        noise: float = 0.1,
+        features: Count = 100,
+        directions: Count = 8,
+        values: Count = 16,
+        classes: least(2) = 4,
+        rows: least(20) = 10_000,
+        noise: Amount = 0.1,
         shared: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         if rows < 20 or classes < 2 or min(features, directions, values) < 1 or seed < 0:
             raise UserError("data: rows must be 20 or more, classes 2 or more, features, directions, values above 0")

@@ -12,6 +12,7 @@ from warmstart.contracts import Preprocessor, Rows, Splits, UserError
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.splits import read_splits
+from warmstart.ranges import Location
 
 FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
@@ -32,7 +33,7 @@ class WikiText2:
     def __init__(
         self,
         tokenizer: Callable[..., Preprocessor],
-        root: str = "Salesforce/wikitext",
+        root: Location = "Salesforce/wikitext",
         config: str | None = "wikitext-2-raw-v1",
     ):
         self.tokenizer, self.root, self.config = tokenizer, root, config

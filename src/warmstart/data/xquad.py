@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +15,8 @@ from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.records import to_frame
 from warmstart.data.readers.splits import place, read_splits
+from warmstart.ranges import Location, Seed
+from warmstart.reading import parse_json
 
 SHARE = 0.15
 
@@ -40,9 +41,9 @@ class XQuAD:
     def __init__(
         self,
         tokenizer: Callable[..., Preprocessor],
-        root: str = "google/xquad",
+        root: Location = "google/xquad",
         config: str | None = "xquad.en",
-        split_seed: int = 0,
+        split_seed: Seed = 0,
     ):
         self.tokenizer, self.root, self.config, self.split_seed = tokenizer, root, config, split_seed
 
@@ -108,7 +109,7 @@ def read_squad(path: Path) -> pd.DataFrame | None:
     if not (path.is_file() and path.suffix.lower() == ".json"):
         return None
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
         articles = content["data"]
     except (ValueError, TypeError, KeyError):
         return None

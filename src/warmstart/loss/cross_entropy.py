@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.loss import takes
+from warmstart.ranges import Part
 
 
 def is_likelihood(loss: Callable[..., Tensor]) -> bool:
@@ -15,6 +16,6 @@ def is_likelihood(loss: Callable[..., Tensor]) -> bool:
 
 
 @takes("category")
-def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: Part = 0.0) -> Tensor:
     """Logits (N, C) and class numbers (N,) or shares (N, C) to (N,); label smoothing as in Szegedy et al. 2016."""
     return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)

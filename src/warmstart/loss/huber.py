@@ -4,9 +4,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.loss import takes
+from warmstart.ranges import Positive
 
 
 @takes("value")
-def huber(outputs: Tensor, targets: Tensor, delta: float = 1.0) -> Tensor:
+def huber(outputs: Tensor, targets: Tensor, delta: Positive = 1.0) -> Tensor:
     """Huber (1964), averaged over all but the first dimension: (N, ...) and (N, ...) to (N,)."""
     return F.huber_loss(outputs, targets, reduction="none", delta=delta).flatten(1).mean(1)

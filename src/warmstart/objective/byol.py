@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
+from warmstart.ranges import Below1, Count
 
 
 class BYOL(nn.Module):
@@ -47,9 +48,9 @@ class BYOL(nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        momentum: float = 0.99,
-        hidden: int = 512,
-        projection: int = 128,
+        momentum: Below1 = 0.99,
+        hidden: Count = 512,
+        projection: Count = 128,
     ):
         super().__init__()
         if not 0 <= momentum < 1:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.objective.head import make_head
+from warmstart.ranges import Count
 
 PROMPT = 16  # tokens of an example that TensorBoard shows the continuation of
 SHOWN = 100  # tokens of the continuation
@@ -38,7 +39,7 @@ class Causal(nn.Module):
     task: ClassVar = "causal_lm"
     views: ClassVar = 1
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, chunk: int = 8192):
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, chunk: Count = 8192):
         super().__init__()
         if chunk < 1:
             raise UserError(f"objective.chunk={chunk}: must be above 0")

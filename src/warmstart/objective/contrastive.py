@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.cross_entropy import cross_entropy
+from warmstart.ranges import Count, Positive
 
 
 class Contrastive(nn.Module):
@@ -23,7 +24,7 @@ class Contrastive(nn.Module):
     views: ClassVar = 2
 
     def __init__(
-        self, backbone: Backbone, spec: Spec, loss: LossFunction, temperature: float = 0.2, projection: int = 128
+        self, backbone: Backbone, spec: Spec, loss: LossFunction, temperature: Positive = 0.2, projection: Count = 128
     ):
         super().__init__()
         if temperature <= 0 or projection < 1:

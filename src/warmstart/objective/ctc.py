@@ -19,6 +19,7 @@ from warmstart.objective.beam import search
 from warmstart.objective.head import make_head
 from warmstart.objective.ngram import NGram
 from warmstart.objective.transcript_score import TranscriptErrors
+from warmstart.ranges import Amount, Count, Whole
 
 SPACE = "▁"  # how labels show the space before a word
 BLANK, BETWEEN = "<pad>", "|"  # what transformers calls the blank and the space
@@ -53,9 +54,9 @@ class CTC(nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        beam: int = 1,
-        ngram: int = 0,
-        ngram_weight: float = 0.5,
+        beam: Count = 1,
+        ngram: Whole = 0,
+        ngram_weight: Amount = 0.5,
     ):
         super().__init__()
         if beam < 1 or ngram < 0 or ngram_weight < 0:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.mse import mse
+from warmstart.ranges import Amount, Below1
 
 
 class Denoise(nn.Module):
@@ -22,7 +23,7 @@ class Denoise(nn.Module):
     task: ClassVar = None
     views: ClassVar = 1
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: float = 1.0, drop: float = 0.0):
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: Amount = 1.0, drop: Below1 = 0.0):
         super().__init__()
         if noise < 0 or not 0 <= drop < 1:
             raise UserError(f"objective.noise={noise}, drop={drop}: must be 0 or more, and drop below 1")

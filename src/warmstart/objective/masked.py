@@ -15,6 +15,7 @@ from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.loss.mse import mse
 from warmstart.objective.choice import choose
 from warmstart.objective.head import make_head
+from warmstart.ranges import Below1, Inside
 
 
 class Masked(nn.Module):
@@ -45,9 +46,9 @@ class Masked(nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        ratio: float = 0.5,
-        swap: float = 0.0,
-        keep: float = 0.0,
+        ratio: Inside = 0.5,
+        swap: Below1 = 0.0,
+        keep: Below1 = 0.0,
         whole: bool = False,
     ):
         super().__init__()

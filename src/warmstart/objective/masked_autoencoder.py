@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.mse import mse
+from warmstart.ranges import Count, Inside
 
 EPSILON = 1e-6
 
@@ -47,10 +48,10 @@ class MaskedAutoencoder(nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        ratio: float = 0.75,
-        depth: int = 2,
-        width: int = 64,
-        heads: int = 4,
+        ratio: Inside = 0.75,
+        depth: Count = 2,
+        width: Count = 64,
+        heads: Count = 4,
         normalise: bool = True,
     ):
         super().__init__()

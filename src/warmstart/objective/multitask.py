@@ -14,6 +14,7 @@ from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput,
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
 from warmstart.objective.mixed import mixed_loss
+from warmstart.ranges import Amount
 
 
 class TaskAccuracy(Metric):
@@ -69,7 +70,7 @@ class MultiTask(nn.Module):
     mixes: ClassVar = True
     monitor: ClassVar = ("val/accuracy", "max")
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, weights: dict[str, float] | None = None):
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, weights: dict[str, Amount] | None = None):
         super().__init__()
         names = [label.partition("/")[0] for label in spec.labels]
         self.tasks = tuple(dict.fromkeys(names))

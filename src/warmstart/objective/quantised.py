@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.choice import choose
+from warmstart.ranges import Count, Inside, least
 
 
 class Quantised(nn.Module):
@@ -41,10 +42,10 @@ class Quantised(nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        ratio: float = 0.5,
+        ratio: Inside = 0.5,
         whole: bool = True,
-        codes: int = 512,
-        dimensions: int = 16,
+        codes: least(2) = 512,
+        dimensions: Count = 16,
     ):
         super().__init__()
         if not 0 < ratio < 1:

@@ -13,6 +13,7 @@ from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput,
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
 from warmstart.objective.qa_score import AnswerScore, candidates, exact_match, f1, find_answers
+from warmstart.ranges import Count
 
 if TYPE_CHECKING:
     from warmstart.data.spans import Spans
@@ -39,7 +40,9 @@ class SpanQA(nn.Module):
     views: ClassVar = 1
     monitor: ClassVar = ("val/f1", "max")
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, longest: int = 30, no_answer: bool = False):
+    def __init__(
+        self, backbone: Backbone, spec: Spec, loss: LossFunction, longest: Count = 30, no_answer: bool = False
+    ):
         super().__init__()
         if longest < 1:
             raise UserError(f"objective.longest={longest}: must be above 0")

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
+from warmstart.ranges import Amount, Count
 
 EPSILON = 1e-4
 
@@ -45,10 +46,10 @@ class VICReg(nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
-        projection: int = 512,
+        invariance: Amount = 25.0,
+        variance: Amount = 25.0,
+        covariance: Amount = 1.0,
+        projection: Count = 512,
     ):
         super().__init__()
         if min(invariance, variance, covariance) < 0 or projection < 1:

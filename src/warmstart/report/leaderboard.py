@@ -17,6 +17,8 @@ from warmstart.run.manifest import Manifest
 
 STATES = ("done", "failed", "interrupted", "pruned", "running", "planned")
 NAME_LENGTH = 80
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n]")  # the last four are full-width = + - @
 
 
 def read_jobs(manifest: Manifest, failures: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -194,9 +196,21 @@ def jobs_csv(jobs: Sequence[dict[str, Any]]) -> str:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
-    """Rows as CSV; what is None stays empty."""
+    """Return rows as CSV; None is an empty cell.
+
+    A text that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line end, and is no number)
+    gets an apostrophe in front, as OWASP advises against CSV injection. Numbers stay as they are.
+    """
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([inert(column) for column in columns])
+    writer.writerows([inert(row.get(column)) for column in columns] for row in rows)
     return stream.getvalue()
+
+
+def inert(cell: Any) -> Any:
+    """Return a cell as it is, or a text as a spreadsheet shows it: not as a formula, and not as two rows."""
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # which the writer does not quote
+    return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell

@@ -14,7 +14,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from warmstart.contracts import UserError
+from warmstart.reading import load_config
 from warmstart.report.curves import read_metrics
+from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest
@@ -23,6 +25,7 @@ from warmstart.run.seal import check_seal
 
 Labels = int | float | str
 FEWEST_RUNS = 2
+COLUMNS = ("arm", "budget", "labels", "seed", "status", "val", "test", "steps", "seconds", "examples", "run")
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def read_config(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     path = folder / "config.yaml"
     RunFolder.open(folder).checked(path.name)
     try:
-        config = OmegaConf.to_container(OmegaConf.load(path))
+        config = OmegaConf.to_container(load_config(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
     except Exception as error:
@@ -233,8 +236,8 @@ def check_comparable(manifest: Manifest, runs: Sequence[Run]) -> None:
 
 
 def runs_csv(transfer: Transfer) -> str:
-    """A row per finetuning: arm, budget, labels, seed, status, val, test, steps, seconds, examples, run."""
-    rows = [
+    """Return a row per finetuning, of these COLUMNS, as CSV; formulas are made texts, as by `to_csv`."""
+    rows = (
         {
             "arm": run.arm,
             "budget": run.budget,
@@ -247,5 +250,5 @@ def runs_csv(transfer: Transfer) -> str:
             "run": f"runs/{run.name}",
         }
         for run in transfer.runs
-    ]
-    return pd.DataFrame(rows).astype({"steps": "Int64", "examples": "Int64"}).to_csv(index=False)
+    )
+    return to_csv(COLUMNS, rows)

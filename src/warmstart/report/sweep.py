@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.report.curves import curve_files, write_curves
@@ -103,7 +101,7 @@ def grid(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for row in summary["configurations"][:ROWS_SHOWN]:
         cells = [str(row["rank"] or "-")]
-        cells += [escape(label(row["values"].get(parameter["key"]))) for parameter in summary["parameters"]]
+        cells += [label(row["values"].get(parameter["key"])) for parameter in summary["parameters"]]
         if metric:
             cells += [screen.number(row["mean"]), interval_text(row), str(row["n"])]
             cells += [screen.number(row["test"])] if other else []

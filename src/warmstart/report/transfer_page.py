@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 import re
-import shlex
 import statistics
 from collections import Counter
 from functools import partial
@@ -22,7 +21,7 @@ from warmstart.report.paired import FEWEST_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.verdicts import BUDGET_WORDS, labels_text, pairs
 from warmstart.run.files import write_atomically
-from warmstart.screen import number
+from warmstart.screen import command, number, quoted, safe
 
 UNITS = ("steps", "seconds", "examples")
 Report = dict[str, Any]
@@ -41,7 +40,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         multiplied(report),
         long_enough(report),
     ]
-    commands = ["python", "train.py", *report["words"]], ["python", "train.py", "stage=report", f"runs={folder}"]
+    runs = f"runs={quoted(folder)}"
     content = {
         "report": report,
         "word": report["headline"]["verdict"] or "no verdict",
@@ -55,8 +54,8 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         "crowded": figure.is_crowded(transfer.arms),
         "budgets": {name: BUDGET_WORDS[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
-        "settings": (folder / "config.yaml").read_text(),
-        "commands": [shlex.join(command) for command in commands],
+        "settings": safe((folder / "config.yaml").read_text(encoding="utf-8")),
+        "commands": [command("python", "train.py", *words) for words in (report["words"], ["stage=report", runs])],
     }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -76,8 +75,8 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
 
 
 def plain(text: str) -> str:
-    """Text as one line that Markdown shows as it is."""
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """Text as one line that Markdown, and a terminal, shows as it is."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(safe(str(text)).split()), quote=False))
 
 
 def span(ends: list[float | None], sign: str = "") -> str:

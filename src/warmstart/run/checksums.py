@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.contracts import UserError
+from warmstart.reading import load_json
 from warmstart.run.files import write_atomically
 from warmstart.run.identity import file_sha256
 
@@ -33,9 +34,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no JSON, or not as it was written.
+        ValueError: it is no JSON, or is not as it was written.
     """
-    record = json.loads(path.read_bytes().decode("utf-8"))
+    record = load_json(path)
     checksums = record.get(KEY) if isinstance(record, dict) else None
     if not isinstance(checksums, dict):
         raise ValueError("it has no checksum")

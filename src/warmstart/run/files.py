@@ -98,7 +98,9 @@ def disk_error(error: BaseException | None) -> str | None:
         for number, words in DISK.items():  # torch and safetensors write in languages that have no OSError
             if f"os error {number})" in str(error) or words in str(error):
                 return words
-        if "PytorchStreamWriter failed" in str(error) or re.fullmatch(r"\d+ requested and \d+ written", str(error)):
+        if any(words in str(error) for words in ("PytorchStreamWriter failed", "] . unexpected pos")) or re.fullmatch(
+            r"\d+ requested and \d+ written", str(error)
+        ):
             return "the file could not be written to its end"
         error = error.__cause__ or error.__context__
     return None

@@ -15,11 +15,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import Interrupted, Pruned, UserError, WriteError
+from warmstart.reading import check_name, load_config
+from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
 from warmstart.run.files import as_write_error, disk_error, remove_temporaries, write_atomically, writing
 from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
 from warmstart.run.lock import Lock
 from warmstart.run.trust import check_targets
+from warmstart.screen import LogFormatter
 
 RECORD, CONFIG, LOG, LOCK = "run.json", "config.yaml", "train.log", "lock"
 PATIENCE = 1.0  # seconds for a report that looks at the lock this very moment
@@ -73,6 +76,7 @@ class RunFolder:
             "parent": None,
             "git": git_state(),
             "environment": environment(),
+            "threads": cores.in_use(),
             "data": None,
             "metrics": {},
             "transfer": None,
@@ -107,6 +111,7 @@ class RunFolder:
             wrong = [name for name in ("metrics", "cost", "sweep") if not isinstance(record.get(name) or {}, dict)]
             if wrong:
                 raise ValueError(f"{wrong[0]} is no mapping")
+            check_names(record)
         except FileNotFoundError as error:
             raise UserError(f"{path} is not a run folder: it has no {RECORD}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -176,12 +181,20 @@ class RunFolder:
             raise UserError(f"{self.path / RECORD} is damaged: it has no checksum of {CONFIG}")
         self.checked(CONFIG)
         try:
-            config = OmegaConf.load(path)
+            config = load_config(path)
         except Exception as error:
             raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
         if not isinstance(config, DictConfig) or "stage" not in config:
             raise UserError(f"{path} is damaged: it is not the config of a run")
-        check_targets(OmegaConf.to_container(config), path, trust)
+        plain = OmegaConf.to_container(config)
+        try:
+            check_names(plain)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+        check_targets(plain, path, trust)
+        for key, value in (("trust", list(trust)), ("resume", None)):  # which are for the user to say each time
+            if key in config:
+                config[key] = value
         OmegaConf.set_struct(config, True)
         return config
 
@@ -245,7 +258,7 @@ class RunFolder:
         """Append what is logged inside the block to train.log."""
         with writing(self.path / LOG):
             handler = LogFile(self.path / LOG)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger()
         previous_level = logger.level
         logger.addHandler(handler)
@@ -273,9 +286,12 @@ class LogFile(logging.FileHandler):
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether a signal asked to stop; Lightning leaves with status 1 then."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = (error.__cause__ or error.__context__) if isinstance(error, SystemExit) else None
-    return False
+    """Return whether a signal asked to stop, or a cluster's launcher, which leaves with SystemExit."""
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+
+def check_names(record: dict[str, Any]) -> None:
+    """Raise ValueError where the names that a run's folder is made of lead out of it."""
+    for key in ("id", "stage", "experiment"):
+        if record.get(key) is not None:
+            check_name(key, record[key], folders=key == "experiment")

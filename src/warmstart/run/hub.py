@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from warmstart.contracts import UserError
+from warmstart.reading import load_json
 from warmstart.run import hub_images, hub_speech, hub_texts
 from warmstart.run.hub_folder import CARD, HUB, folder_of, read_json, tensor_names
 from warmstart.run.lineage import Lacking, latest
@@ -76,7 +76,7 @@ def _saved_node(config: DictConfig, word: str, lacking: Lacking) -> dict[str, An
         if word == "latest":
             path = latest(Path(config.output_dir), "pretrain", config.experiment, lacking).path
         card = next(place for place in (path / "model" / CARD, path / CARD) if place.is_file())
-        node = json.loads(card.read_text())["backbone"]
+        node = load_json(card)["backbone"]
         if node["_target_"] not in TARGETS:
             return None
     except (UserError, StopIteration, OSError, ValueError, KeyError, TypeError):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
 from warmstart.contracts import UserError
+from warmstart.reading import is_plain, load_json
 
 HUB = "hf:"
 CARD, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -43,7 +43,7 @@ def read_json(word: str, path: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_hook=_decoded)
+        content = load_json(path, _decoded)
     except FileNotFoundError as error:
         raise UserError(f"init={word}: {path.parent} has no {path.name}: it is not a Hugging Face model") from error
     except (ValueError, OSError) as error:
@@ -85,8 +85,17 @@ def tensor_names(word: str, folder: Path) -> list[str]:
 
 
 def shard_names(word: str, folder: Path) -> list[str]:
-    """The files that the weights are spread over."""
+    """The files that the weights are spread over.
+
+    Raises:
+        UserError: the index is damaged, or names what is no safetensors file of the folder.
+    """
     places = read_json(word, folder / SHARDS).get("weight_map")
     if not isinstance(places, dict):
         raise UserError(f"init={word}: {folder / SHARDS} is damaged: it has no weight_map")
+    for name in places.values():
+        if not is_plain(name) or not name.endswith(".safetensors"):
+            raise UserError(
+                f"init={word}: {folder / SHARDS} names {name!r}, which is no safetensors file of its folder"
+            )
     return sorted(set(places.values()))

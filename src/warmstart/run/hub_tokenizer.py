@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,11 @@ from tokenizers import Tokenizer
 
 from warmstart import screen
 from warmstart.contracts import Spec, UserError, Vocabulary
-from warmstart.run.hub_folder import CARD
+from warmstart.reading import TOKENIZER_FILES, is_inside, is_plain
+from warmstart.run.hub_folder import CARD, read_json
 from warmstart.run.hub_load import load
 
 SERIAL, BINARY = "tokenizer.json", ".model"
-KEPT = (
-    *(SERIAL, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("*vocab*.json", "vocab*.txt", "merges.txt", "bpe.codes", "chat_template.*", "*.model"),
-)
 
 
 def tokenizer_of(
@@ -33,6 +31,7 @@ def tokenizer_of(
         rows: of the embedding.
         most: positions that the model has, 0 or less if it does not say.
     """
+    check_names(word, folder)
     if (path := folder / "tokenizer.json").exists():
         try:
             Tokenizer.from_file(str(path))
@@ -87,13 +86,33 @@ def tokenizer_of(
     return state, Spec("text", (context,), vocabulary=vocabulary)
 
 
+def check_names(word: str, folder: Path) -> None:
+    """Refuse a tokenizer whose settings name files outside the folder.
+
+    Raises:
+        UserError: names the entry.
+    """
+    path = folder / "tokenizer_config.json"
+    files = read_json(word, path).get("fast_tokenizer_files") if path.exists() else None
+    for name in files if isinstance(files, list) else []:
+        if not is_plain(name):
+            raise UserError(f"init={word}: {path}: fast_tokenizer_files names {name!r}, which is no file of its folder")
+
+
 def kept_files(folder: Path, serial: str) -> dict[str, str]:
     """The tokenizer's files, by name, those of sentencepiece in base64; tokenizer.json where `serial` is not all of it.
 
     They are written beside the model again when it is exported.
+
+    Raises:
+        UserError: one of them is a link to a file elsewhere.
     """
     found = {}
-    for path in sorted({path for pattern in KEPT for path in folder.glob(pattern) if path.is_file()}):
+    for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}):
+        if not is_inside(path, folder):
+            raise UserError(
+                f"{path} is a link to {os.path.realpath(path)}, outside the model's folder: put a copy there"
+            )
         content = path.read_bytes()
         text = base64.b64encode(content).decode() if path.suffix == BINARY else content.decode("utf-8")
         if path.name != SERIAL or Tokenizer.from_str(text).to_str() != serial:

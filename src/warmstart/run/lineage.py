@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
+from warmstart.screen import command, quoted
 
 Lacking = Callable[[Mapping[str, Any]], list[str]]
 CANDIDATES = 3  # runs that a message names
@@ -62,7 +63,7 @@ def latest(
     if not done:
         raise UserError(
             f"no finished {stages[0]} run of experiment={experiment} under {output_dir}: "
-            f"make one with  python train.py stage={stages[0]} experiment={experiment}"
+            f"make one with  {command('python', 'train.py', f'stage={stages[0]}', f'experiment={quoted(experiment)}')}"
         )
     return newest(done, lacking)
 
@@ -162,11 +163,18 @@ def home_of(parent: dict[str, Any] | None) -> RunFolder | None:
 
 def ancestry(parent: dict[str, Any] | None) -> list[str]:
     """What a model with this parent record comes from, the oldest first, as far back as run folders tell."""
-    names: list[str] = []
-    while parent is not None:
-        run = home_of(parent)
-        if run is None:
-            return [parent["id"] or parent["path"], *names]
-        names.insert(0, f"{run.record['stage']} {run.record['id']}")
-        parent = run.record.get("parent")
-    return names
+    home = home_of(parent)
+    runs = [] if home is None else list(ancestors(home))
+    names = [f"{run.record['stage']} {run.record['id']}" for run in reversed(runs)]
+    first = runs[-1].record.get("parent") if runs else parent
+    return names if first is None or home_of(first) else [first["id"] or first["path"], *names]
+
+
+def ancestors(run: RunFolder) -> Iterator[RunFolder]:
+    """Yield a run and those that its weights come from, the newest first, each once."""
+    seen: set[Path] = set()
+    found: RunFolder | None = run
+    while found is not None and found.path.resolve() not in seen:
+        seen.add(found.path.resolve())
+        yield found
+        found = home_of(found.record.get("parent"))

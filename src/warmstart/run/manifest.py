@@ -13,7 +13,7 @@ from typing import Any
 from warmstart.contracts import UserError, WriteError
 from warmstart.run.checksums import KEY, read_record, write_record
 from warmstart.run.files import disk_error, writing
-from warmstart.run.folder import LOCK, RunFolder
+from warmstart.run.folder import LOCK, RunFolder, check_names
 from warmstart.run.identity import config_sha256, file_sha256
 from warmstart.run.lock import Lock
 from warmstart.run.trust import check_targets
@@ -159,6 +159,8 @@ class Manifest:
         texts = (self.stage, self.experiment, self.mode, *self.words, *([] if self.metric is None else [self.metric]))
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a name is no text")
+        for record in (vars(self), *(job.config for job in self.jobs)):
+            check_names(record)
         if len(self.by_name) < len(self.jobs):
             raise ValueError("two jobs have one name")
         for job in self.jobs:
@@ -168,9 +170,9 @@ class Manifest:
                 raise ValueError(f"{job.name} needs {job.needs}, which is no job")
 
     def check(self) -> None:
-        """Refuse a plan that names code of a package that is not trusted."""
+        """Refuse a plan whose jobs name code of a package that is not trusted, trust others, or resume other runs."""
         for job in self.jobs:
-            check_targets(job.config, self.folder / MANIFEST, self.trust)
+            check_job(job.config, self.folder / MANIFEST, self.trust)
 
     def path(self, name: str) -> Path:
         """A job's run folder."""
@@ -207,3 +209,17 @@ class Manifest:
         """All jobs: those planned, and those that a search made so far."""
         made = {path.parent.name for path in (self.folder / RUNS).glob("*/run.json")}
         return [*self.by_name, *sorted(made - set(self.by_name))]
+
+
+def check_job(config: dict[str, Any], place: Path, trust: tuple[str, ...]) -> None:
+    """Refuse the config of a job, read from `place`, that names code or settings which are for the user to say.
+
+    Raises:
+        UserError: names what it is.
+    """
+    more = sorted(set(config.get("trust") or []) - set(trust))
+    if more:
+        raise UserError(f"{place} trusts code of {', '.join(more)}; if that is yours, add trust=[{','.join(more)}]")
+    if config.get("resume"):
+        raise UserError(f"{place} holds a job that resumes another run, {config['resume']}, as no plan does")
+    check_targets(config, place, trust)

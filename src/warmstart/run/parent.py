@@ -8,9 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from warmstart.contracts import UserError
+from warmstart.reading import load_json
 from warmstart.run.adapter import applied
 from warmstart.run.hub_folder import HUB
 from warmstart.run.saved import CARD, SavedModel
+
+MOST_ANCESTORS = 50  # adapters upon adapters; each is opened inside the opening of the next
 
 
 def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -20,18 +23,18 @@ def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]
         UserError: the parent is gone or changed, or the two do not go together.
     """
     try:
-        place, digest, fresh = (card["parent"][key] for key in ("path", "weights_sha256", "fresh"))
+        digest, fresh = (card["parent"][key] for key in ("weights_sha256", "fresh"))
+        place = found_parent(folder, card)
         pooling = card["backbone"].get("pooling")
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / CARD} is damaged: {error}") from error
-    if Path(place).resolve() == folder.resolve():
-        raise UserError(f"{folder / CARD} names the model as its own parent: write the parent's folder there")
+    check_descent(folder, place)
     try:
         parent = open_parent(place, pooling)
     except UserError as error:
         raise UserError(
             f"{folder} holds what was learned beside {place}, which cannot be opened: {error}; "
-            f"put it back, or write where it is now into {folder / CARD}, as parent.path"
+            "put it back there, or both where they are as far apart as before"
         ) from error
     if parent.weights_sha256 != digest:
         raise UserError(
@@ -42,6 +45,41 @@ def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]
         return applied(tensors, parent.weights, fresh)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder} is damaged: it does not fit {place}: {error}") from error
+
+
+def found_parent(folder: Path, card: dict[str, Any]) -> str:
+    """Return where an adapter's parent is: at its path, or, where all was moved or copied, as far from it as it was."""
+    place, relative = card["parent"]["path"], card["parent"].get("relative")
+    if place.startswith(HUB) or Path(place).is_dir() or not isinstance(relative, str):
+        return place
+    moved = folder / relative
+    return str(moved.resolve()) if moved.is_dir() else place
+
+
+def check_descent(folder: Path, place: Any) -> None:
+    """Follow the cards of parents up to a model that is none's adapter, or that whoever opens it refuses.
+
+    Args:
+        folder: of an adapter.
+        place: its parent, as its card names it.
+
+    Raises:
+        UserError: a model is its own parent, by way of others or not, or has too many ancestors.
+    """
+    seen = [folder.resolve()]
+    while isinstance(place, str) and not place.startswith(HUB):
+        found = Path(place).resolve()
+        if found == seen[0]:
+            what = "as its own parent" if len(seen) == 1 else f"as an ancestor of its parent {seen[1]}"
+            raise UserError(f"{folder / CARD} names the model {what}")
+        if found in seen or len(seen) > MOST_ANCESTORS:
+            what = "is among its own ancestors" if found in seen else f"has more than {MOST_ANCESTORS} ancestors"
+            raise UserError(f"{folder / CARD}: {found if found in seen else folder} {what}: not opened")
+        seen.append(found)
+        try:
+            place = found_parent(found, load_json(found / CARD))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
 
 
 def open_parent(place: str, pooling: str | None) -> SavedModel:

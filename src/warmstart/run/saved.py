@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from warmstart.contracts import Preprocessor, Spec, UserError, Vocabulary
+from warmstart.reading import load_json
 from warmstart.run.adapter import ADAPTER
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
 from warmstart.run.folder import RunFolder
+from warmstart.run.hub_folder import HUB
 
 WEIGHTS, HEAD, CARD, PREPROCESSOR = "model.safetensors", "head.safetensors", "config.json", "preprocessor.json"
 
@@ -50,7 +53,8 @@ def save_model(
     """
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
     weights, beside = WEIGHTS, {}
-    with replacing_folder(snapshot or run.path / "model") as folder:
+    target = (snapshot or run.path / "model").resolve()
+    with replacing_folder(target) as folder:
         if adapter is None:
             state = _tensors(backbone)
             save_file(state, folder / weights)
@@ -59,7 +63,8 @@ def save_model(
         else:
             weights, parent = ADAPTER, {key: run.record["parent"][key] for key in ("path", "weights_sha256")}
             save_file(adapter, folder / weights, {"parent": parent["weights_sha256"]})
-            beside = {"parent": {**parent, "fresh": list(config.fresh)}}
+            moved = {} if parent["path"].startswith(HUB) else {"relative": os.path.relpath(parent["path"], target)}
+            beside = {"parent": {**parent, **moved, "fresh": list(config.fresh)}}
         save_file(_tensors(objective), folder / HEAD)
         (folder / PREPROCESSOR).write_text(json.dumps(preprocessor.state()) + "\n")
         card = {
@@ -206,7 +211,10 @@ def load_weights(
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        found = load_json(path)
+        if not isinstance(found, dict):
+            raise ValueError("it holds no settings")
+        return found
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {path.parent} is not a saved backbone") from error
     except (ValueError, OSError) as error:

@@ -39,7 +39,7 @@ def read_scores(folder: Path) -> np.ndarray | None:
         return None
     try:
         scores = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if scores.ndim != 1:
         raise UserError(f"{path} is damaged: it holds no list of scores")

@@ -39,6 +39,8 @@ def _targets(node: Any, group: str = "") -> Iterator[tuple[str, str]]:
         if "_target_" in node:
             yield group, str(node["_target_"])
         for key, value in node.items():
+            if isinstance(key, str) and "${" in key:
+                yield group, key
             yield from _targets(value, key if key in TRUSTED else group)
     elif isinstance(node, list):
         for value in node:

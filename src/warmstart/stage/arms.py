@@ -149,11 +149,23 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     for name, value in own.items():
         if isinstance(value, dict) and "_target_" in value:  # another part takes none of the shared one's settings
             shared.pop(name, None)
-    part = adopt(OmegaConf.merge(shared, own, {"seed": seed}))
+    try:
+        part = adopt(OmegaConf.merge(shared, own, {"seed": seed}))
+    except UserError as error:
+        init = own.get("init")
+        raise UserError(f"{start_setting(config, arm, init)}: {str(error).removeprefix(f'init={init}: ')}") from error
     budget = budget_of(labels)
     part.data.labels_per_class, part.data.label_fraction = budget["per_class"], budget["fraction"]
     OmegaConf.set_struct(part, True)
     return part
+
+
+def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
+    """What the user typed for the `init` of an arm."""
+    given = str(config.transfer.start)
+    if given != "pretrained" and str(init).endswith((given, str(Path(given).resolve()))):
+        return f"transfer.start={given} (arm {arm})"
+    return f"arm.{arm}.init={init}"
 
 
 def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, labels: Labels) -> None:

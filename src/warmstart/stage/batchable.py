@@ -29,7 +29,7 @@ FOLLOWED = frozenset(
         "val_check_interval",
         "log_every_n_steps",
     }
-    | {"accelerator", "devices"}
+    | {"accelerator", "devices", "threads"}
 )
 # What a strategy may have besides claims.
 OWN_WAYS = ("prepare", "step", "settle")

@@ -37,5 +37,5 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.table(f"evaluate {config.experiment}: {data.rows['test']:,} test rows", ("metric", "value"), rows)
     screen.say(f"run folder: {run.path}")
     run_word = f"run={screen.quoted(finetuned.path)}"
-    screen.next_run("stage=predict", f"experiment={config.experiment}", run_word, "input=FILE")
+    screen.next_run("stage=predict", f"experiment={screen.quoted(config.experiment)}", run_word, "input=FILE")
     return run

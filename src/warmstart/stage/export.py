@@ -51,7 +51,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         run.note(export=check_export(whole, model, (backbone, objective), preprocessor, theirs))
     name = type(model).__name__
     screen.say(f"{name}: {folder}")
-    screen.next_command(f'python -c "from transformers import {name}; {name}.from_pretrained({str(folder)!r})"')
+    code = f"from transformers import {name}; {name}.from_pretrained({str(folder)!r})"
+    screen.next_command(screen.command("python", "-c", code))
     return run
 
 

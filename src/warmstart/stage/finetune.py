@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,8 +57,10 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         run.update(**lineage)
         train(run, config, data, module, watchers)
     show(run)
-    screen.next_run("stage=evaluate", f"experiment={config.experiment}", f"run={screen.quoted(run.path)}")
-    screen.next_command(shlex.join(["tensorboard", "--logdir", str(config.output_dir)]))
+    screen.next_run(
+        "stage=evaluate", f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}"
+    )
+    screen.next_command(screen.command("tensorboard", "--logdir", str(config.output_dir)))
     return run
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
+import torch
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -14,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.contracts import UserError
 from warmstart.data.augment import Augment
 from warmstart.stage.parts import build_function, build_loss, shape_of, short_name, source_node, source_type
+from warmstart.trainer.build import build_trainer
 
 ABLE = {
     "hide": "can hide positions",
@@ -28,9 +31,10 @@ def check_fit(config: DictConfig) -> None:
     Raises:
         UserError: names both parts and what would fit.
     """
-    settled = ("backbone", "objective", "optimizer", "scheduler", "average")
-    for node in (source_node(config), *(config[part] for part in settled if part in config)):
+    settled = ("backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
+    for node in (source_node(config), *(config[part] for part in settled if config.get(part) is not None)):
         build_function(node)
+    check_built(config)
     source, objective = source_type(config.data), get_object(config.objective._target_)
     offers = get_object(config.data._target_).offers
     names = {part: short_name(config[part]) for part in ("data", "objective", "backbone")}
@@ -90,6 +94,28 @@ def check_fit(config: DictConfig) -> None:
             f"loss={short_name(config.loss)} does not fit objective={names['objective']}: "
             f"choose {_or(_losses(predicts))}"
         )
+
+
+def check_built(config: DictConfig) -> None:
+    """Build the parts that need no data, since a constructor refuses settings that do not go together.
+
+    Raises:
+        UserError: one cannot be built, or this machine has not what it asks for.
+    """
+    if "strategy" in config:
+        build_function(config.strategy)()
+    parameters = [{"params": [torch.nn.Parameter(torch.zeros(2, 2))], "hidden": False}]
+    try:
+        build_function(config.optimizer)(parameters)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"optimizer={short_name(config.optimizer)}: {str(error).splitlines()[0]}") from error
+    check_trainer(OmegaConf.to_yaml(config.trainer, resolve=True))
+
+
+@functools.lru_cache(maxsize=64)
+def check_trainer(settings: str) -> None:
+    """Build a Trainer from the `trainer` group as YAML, which refuses what Lightning or this machine cannot do."""
+    build_trainer(OmegaConf.create(settings), Path(), None, [])
 
 
 def _or(names: list[str]) -> str:

@@ -28,7 +28,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Write `samples` continuations of `prompt`, by the pretraining run that `run=` names.
 
     Raises:
-        UserError: the run does not predict the next token, or a setting cannot be.
+        UserError: the run does not predict the next token.
     """
     settings = sampling(config)
     pretrained = find(config.run, Path(config.output_dir), "pretrain", config.experiment)
@@ -57,7 +57,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         lines = (json.dumps({"prompt": prompt, "continuation": answer}, ensure_ascii=False) for answer in answers)
         write_atomically(run.path / "generated.jsonl", "".join(f"{line}\n" for line in lines))
         for answer in answers:
-            sys.stdout.write(f"{prompt}{answer}\n")
+            sys.stdout.write(screen.safe(f"{prompt}{answer}\n"))  # the file has the exact text
     screen.say(f"generated: {run.path / 'generated.jsonl'}")
     return run
 
@@ -69,21 +69,7 @@ def positions(model: Any) -> float:
 
 
 def sampling(config: DictConfig) -> dict[str, Any]:
-    """What `generate` of transformers is told about drawing.
-
-    Raises:
-        UserError: a setting cannot be.
-    """
-    rules = {
-        "length": (config.length, lambda v: isinstance(v, int) and v > 0, "a whole number above 0"),
-        "samples": (config.samples, lambda v: isinstance(v, int) and v > 0, "a whole number above 0"),
-        "temperature": (config.temperature, lambda v: isinstance(v, (int, float)) and v >= 0, "a number, 0 or more"),
-        "top_k": (config.top_k, lambda v: v is None or (isinstance(v, int) and v > 0), "a whole number above 0"),
-        "top_p": (config.top_p, lambda v: v is None or (isinstance(v, (int, float)) and 0 < v <= 1), "in (0, 1]"),
-    }
-    for name, (value, holds, rule) in rules.items():
-        if not holds(value) or isinstance(value, bool):
-            raise UserError(f"{name}={value}: must be {rule}")
+    """Return the arguments that transformers' `generate` draws tokens by."""
     if config.temperature == 0:
         return {"do_sample": False}
     return {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import UserError
 from warmstart.run.hub import RANDOM, SHUFFLED
 from warmstart.run.hub_folder import HUB
+from warmstart.stage.arms import start_setting
+from warmstart.stage.start import find_start, given_preprocessor
 
 OWN = "pretrained"  # what an arm's `init`, and transfer.start, call the transfer's own pretraining
 
@@ -42,3 +44,27 @@ def with_start(config: DictConfig) -> DictConfig:
         if arm.get("preprocessor") == OWN:
             arm.preprocessor = None if is_hub else start
     return changed
+
+
+def check_starts(config: DictConfig, arm: str, own: DictConfig) -> None:
+    """Open what an arm starts from, and its preprocessor, where these are not of the transfer's own pretraining.
+
+    Args:
+        config: a composed transfer config.
+        arm: its name.
+        own: its config, in which `init` stands for what the transfer pretrains.
+
+    Raises:
+        UserError: one is missing, damaged or not of this backbone; names the setting.
+    """
+    init, preprocessor = own.init, config.arm[arm].get("preprocessor")
+    setting = start_setting(config, arm, init)
+    try:
+        start, _ = find_start(own)
+        if preprocessor not in (None, OWN):
+            setting = f"arm.{arm}.preprocessor={preprocessor}"
+            given_preprocessor(OmegaConf.merge(own, {"init": "scratch", "preprocessor": preprocessor}), None)
+        else:
+            given_preprocessor(own, start)
+    except UserError as error:
+        raise UserError(f"{setting}: {str(error).removeprefix(f'init={init}: ')}") from error

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -17,9 +17,10 @@ from warmstart.data.duplicates import FEWEST_FEATURES, find_duplicates
 from warmstart.data.memory import MemoryDataModule
 from warmstart.data.module import GenericDataModule
 from warmstart.data.shared_rows import shared_rows
+from warmstart.reading import load_config
 from warmstart.report.shared import sentences
 from warmstart.run.folder import RunFolder
-from warmstart.run.lineage import home_of
+from warmstart.run.lineage import ancestors
 from warmstart.stage.parts import sources_of
 
 
@@ -67,14 +68,12 @@ def warn_of_other_splits(config: DictConfig, run: RunFolder) -> None:
 
     Nothing is said of a run whose config cannot be read.
     """
-    ancestor: RunFolder | None = run
-    while ancestor is not None:
-        with contextlib.suppress(OSError, YAMLError, OmegaConfBaseException):
-            seen = sources_of(OmegaConf.load(ancestor.path / "config.yaml").data).values()
+    for ancestor in ancestors(run):
+        with contextlib.suppress(OSError, ValueError, YAMLError, OmegaConfBaseException):
+            seen = sources_of(load_config(ancestor.path / "config.yaml").data).values()
             for theirs, ours in itertools.product(seen, sources_of(config.data).values()):
                 if all(theirs.get(key) == ours.get(key) for key in ("_target_", "root", "seed")):
                     _compare(theirs, ours, ancestor)
-        ancestor = home_of(ancestor.record.get("parent"))
 
 
 def _compare(theirs: DictConfig, ours: DictConfig, run: RunFolder) -> None:

@@ -12,19 +12,36 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import LossFunction, Preprocessor, Source
+from warmstart.check import target_of
+from warmstart.contracts import LossFunction, Preprocessor, Source, UserError
 from warmstart.data.augment import Augment
 from warmstart.data.module import GenericDataModule, TaskDataModule
 from warmstart.run.identity import derive_seed
 from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
-FEEDING = ("batch_size", "augment", "labels_per_class", "label_fraction", "folds", "fold", "pack", "separate")
+GROUPS = {"trainer": "scheduler"}  # of components whose package has another name
+BLOCKS = ("pack", "separate")  # of a pretraining's rows
+LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # of a finetuning's
+FEEDING = ("batch_size", "augment", *LABELS, *BLOCKS)
 
 
 def build(node: DictConfig, **facts: Any) -> Any:
     """The object that a config node describes, with run-time facts as further arguments."""
     return build_function(node)(**facts)
+
+
+def check_targets(node: Any, place: str = "") -> None:
+    """Import what each `_target_` inside a config names.
+
+    Raises:
+        UserError: there is no such class or function.
+    """
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            target_of(node, place)
+        for key in node:
+            check_targets(node[key], f"{place}.{key}" if place else str(key))
 
 
 def short_name(node: DictConfig) -> str:
@@ -42,7 +59,8 @@ def source_node(config: DictConfig) -> DictConfig:
     own = OmegaConf.to_container(config.data, resolve=True)
     for inner in own.get("sources", {}).values():
         inner["_partial_"] = True  # the one that holds it makes it
-    return OmegaConf.create({key: value for key, value in own.items() if key not in FEEDING})
+    feeding = ("batch_size", "augment", *(BLOCKS if config.stage == "pretrain" else LABELS))
+    return OmegaConf.create({key: value for key, value in own.items() if key not in feeding})
 
 
 def sources_of(data: DictConfig) -> dict[str, DictConfig]:
@@ -118,9 +136,11 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
     key = repr(OmegaConf.to_container(node, resolve=True))
     if key in _made:
         return _made[key]
-    made = instantiate(node, _partial_=True, _convert_="all")
     home = node._target_.split(".")
-    check_settings(made.func, made.keywords, home[1] if home[0] == "warmstart" else node._target_)
+    place = GROUPS.get(home[1], home[1]) if home[0] == "warmstart" else "optimizer"
+    target_of(node, place)
+    made = instantiate(node, _partial_=True, _convert_="all")
+    check_settings(made.func, made.keywords, place)
     function = functools.partial(made.func, *made.args, **made.keywords)
     if key.count("'_target_'") == 1:
         _made[key] = function
@@ -130,7 +150,14 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
 def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
     """A module whose initial weights depend on (root, name) alone, whatever was drawn before."""
     torch.default_generator.manual_seed(derive_seed(root, name))
-    return build(node, **facts)
+    try:
+        return build(node, **facts)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise UserError(
+            f"{name}={short_name(node)}: this machine has not enough memory for it: make it smaller"
+        ) from error
 
 
 def races(config: DictConfig) -> bool:

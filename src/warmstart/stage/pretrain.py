@@ -47,7 +47,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         run.update(**lineage)
         train(run, config, data, module, watchers)
     show(run)
-    where = (f"experiment={config.experiment}", f"run={screen.quoted(run.path)}")
+    where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
     if module.objective.task == "causal_lm":
         screen.next_run("stage=generate", *where, "prompt=WORDS")
     else:

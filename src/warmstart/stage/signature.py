@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import types
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from warmstart.check import nearest
 from warmstart.contracts import UserError
+from warmstart.ranges import fits, shown, words
+
+# Arguments that are known only at run time, by the group that a config node stands in: no setting may name them.
+FACTS = {
+    "backbone": ("spec",),
+    "stem": ("spec", "width"),
+    "objective": ("backbone", "spec", "loss"),
+    "loss": ("outputs", "targets"),
+    "optimizer": ("params",),
+    "scheduler": ("step", "total"),
+    "tokenizer": ("columns", "dialect", "tokenizer", "roles", "types", "files"),
+    "frames": ("mean", "std", "column", "dialect"),
+}
 
 
 def check_settings(function: Callable[..., Any], settings: Mapping[str, Any], place: str) -> None:
@@ -22,33 +34,26 @@ def check_settings(function: Callable[..., Any], settings: Mapping[str, Any], pl
     Raises:
         UserError: names the setting, its value and what it should be.
     """
-    plain = inspect.signature(function)
-    try:
-        plain.bind_partial(**settings)
-    except TypeError as error:
-        raise UserError(f"{place}: {function.__name__} {error}") from error
-    if function.__module__.split(".")[0] in ("torch", "pytorch_lightning"):
-        return
     hints = inspect.signature(function, eval_str=True).parameters
+    facts = FACTS.get(place.rpartition(".")[2], ())
+    is_open = any(hint.kind is inspect.Parameter.VAR_KEYWORD for hint in hints.values())
+    for name in settings:
+        if name in facts or (name not in hints and not is_open):
+            known = [option for option in hints if option not in facts]
+            raise UserError(
+                f"{place}.{name}: {function.__name__} has no such setting. {nearest(name, known, 'It has')}"
+            )
+    bare = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for name, hint in hints.items():
+        if hint.kind in bare and hint.default is hint.empty and name not in settings and name not in facts:
+            raise UserError(f"{place}.{name} is missing: {function.__name__} needs it, so leave out ~{place}.{name}")
+    is_ours = function.__module__.split(".")[0] not in ("torch", "pytorch_lightning")
     for name, value in settings.items():
         if hasattr(value, "func") and hasattr(value, "keywords"):
             check_settings(value.func, value.keywords, f"{place}.{name}")
-        elif isinstance(value, Mapping):
-            for key, inner in value.items():
-                if hasattr(inner, "func") and hasattr(inner, "keywords"):
-                    check_settings(inner.func, inner.keywords, f"{place}.{name}.{key}")
-        elif name in hints and not _fits(value, hints[name].annotation):
-            shown = "null" if value is None else value
-            raise UserError(f"{place}.{name}={shown}: must be {plain.parameters[name].annotation}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of a hinted type; hints beyond numbers, text, lists and unions are not judged."""
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in inner)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    return isinstance(value, hint) if hint in (str, bool, types.NoneType) else True
+            continue
+        for key, inner in value.items() if isinstance(value, Mapping) else ():
+            if hasattr(inner, "func") and hasattr(inner, "keywords"):
+                check_settings(inner.func, inner.keywords, f"{place}.{name}.{key}")
+        if is_ours and name in hints and not fits(value, hints[name].annotation):
+            raise UserError(f"{place}.{name}={shown(value)}: must be {words(hints[name].annotation)}")

@@ -72,7 +72,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
     screen.table(f"soup {own.experiment}: {config.method}", ("metric", "value"), rows)
     screen.say(f"run folder: {run.path}")
-    screen.next_run("stage=evaluate", f"experiment={own.experiment}", f"run={screen.quoted(run.path)}")
+    screen.next_run("stage=evaluate", f"experiment={screen.quoted(own.experiment)}", f"run={screen.quoted(run.path)}")
     return run
 
 

@@ -16,6 +16,7 @@ from warmstart import screen
 from warmstart.contracts import Pruned, UserError
 from warmstart.data.loader import batches
 from warmstart.data.memory import MemoryDataModule
+from warmstart.run import cores
 from warmstart.run.folder import RunFolder
 from warmstart.stage.parts import build, build_loss, short_name, sources_of
 from warmstart.trainer.averaging import Averaging
@@ -46,6 +47,7 @@ def training(
     started, earlier = time.monotonic(), run.record.get("cost") or {}
     every = max(1, int(config.trainer.log_every_n_steps))
     with run.recording():
+        screen.say(cores.describe())
         checkpoints = run.path / "checkpoints"
         state = find_checkpoint(checkpoints)
         logger = RunLogger(run.path, state and state["log"])
@@ -63,9 +65,10 @@ def training(
             if state is None:
                 logger.log_text("config", OmegaConf.to_yaml(config, resolve=True))
             fit(trainer, module, data, state and checkpoints / LAST)
-            final = best.metrics | measured(trainer)
+            best.metrics |= measured(trainer)
             if best.saved_step != trainer.global_step:
-                final |= validate(trainer, module, data)
+                best.metrics |= validate(trainer, module, data)
+            final = dict(best.metrics)
             module.load_state_dict(best.best_weights())
             if averaging is not None:
                 note_average(run, best, averaging.count)
@@ -83,8 +86,8 @@ def training(
                 "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, data),
                 "peak_memory_mb": max(peak_memory_mb(), earlier.get("peak_memory_mb") or 0),
             }
-            run.update(cost={**(run.record["cost"] or {}), **cost})
             logger.close()
+            run.note(cost={**(run.record["cost"] or {}), **cost})
 
 
 def conclude(

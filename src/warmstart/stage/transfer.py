@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,12 +35,13 @@ from warmstart.stage.arms import (
     training_rows,
 )
 from warmstart.stage.fit import check_fit
-from warmstart.stage.given_start import with_start
+from warmstart.stage.given_start import check_starts, with_start
 from warmstart.stage.leakage import find_overlap, warn_of_shared_rows
 from warmstart.stage.start import find_start, given_preprocessor
 from warmstart.stage.strategies import with_strategies
 from warmstart.stage.train import runs_folder
 from warmstart.sweep import launch
+from warmstart.sweep.launch import check_settings as check_launcher
 from warmstart.sweep.schedule import Rules
 
 TOGETHER = 32  # as conf/hydra/launcher/vmap.yaml
@@ -78,7 +78,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         report = write_report(run.path)
     show(report)
     screen.say(f"report: {run.path / 'report.html'} and report.md, report.json, runs.csv")
-    screen.next_command(shlex.join(["tensorboard", "--logdir", str(run.path)]))
+    screen.next_command(screen.command("tensorboard", "--logdir", str(run.path)))
     if required and report["headline"]["verdict"] != required:
         raise Unmet(f"transfer.require={required}, but the verdict is: {report['headline']['verdict'] or 'none'}")
     return run
@@ -174,6 +174,7 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         UserError: an arm, a budget or a part does not fit.
     """
     check_settings(config)
+    check_launcher(launcher())
     if has_pretraining(config):
         check_fit(config.pretrain)
         if config.backbone != config.pretrain.backbone:
@@ -182,6 +183,7 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
             check_fit(own)
+            check_starts(config, arm, own)
         against = config.arm[arm].get("against")
         if against is not None and against not in config.arm:
             raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from scipy import stats
 
 from warmstart.contracts import UserError
+from warmstart.ranges import Positive
 
 SAFE = ("lp_ft", "full")  # what is taken where validation cannot tell; the second where the first cannot train
 KEPT = 4  # one in so many goes on to the next rung
@@ -70,7 +71,7 @@ class Auto:
 
     measured: ClassVar = FOLDS
 
-    def __init__(self, options: dict[str, Any], candidates: list[str], rates: list[float], cost: float = 3.0):
+    def __init__(self, options: dict[str, Any], candidates: list[str], rates: list[Positive], cost: Positive = 3.0):
         able = [name for name, strategy in options.items() if hasattr(strategy, "claims")]
         for name in candidates:
             if name not in able:

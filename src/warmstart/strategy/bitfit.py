@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.ranges import Positive
 
 
 class BitFit:
@@ -15,7 +16,7 @@ class BitFit:
         rate: of what trains, times that of the optimizer.
     """
 
-    def __init__(self, rate: float = 10.0):
+    def __init__(self, rate: Positive = 10.0):
         self.rate = rate
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from warmstart.contracts import Backbone, Scale
+from warmstart.ranges import Amount
 
 
 class Full:
     """Backbone and head train at the full learning rate, or the backbone at a share of it."""
 
-    def __init__(self, backbone_scale: float = 1.0):
+    def __init__(self, backbone_scale: Amount = 1.0):
         self.backbone_scale = backbone_scale
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:

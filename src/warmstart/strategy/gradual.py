@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.ranges import Inside
 from warmstart.strategy.blocks import by_block
 
 
@@ -18,7 +19,7 @@ class Gradual:
         until: share of the run after which everything trains, above 0 and below 1.
     """
 
-    def __init__(self, until: float = 0.5):
+    def __init__(self, until: Inside = 0.5):
         if not 0 < until < 1:
             raise UserError(f"strategy.until={until}: must be above 0 and below 1")
         self.until = until

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Scale
+from warmstart.ranges import Positive
 from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
 
 
@@ -23,7 +24,7 @@ class IA3:
         rate: of scales and head, times that of the optimizer, above 0.
     """
 
-    def __init__(self, layers: Sequence[str] | None = None, rate: float = 10.0):
+    def __init__(self, layers: Sequence[str] | None = None, rate: Positive = 10.0):
         self.layers, self.rate = layers, rate
         self.wrappers: dict[str, nn.Module] = {}
 

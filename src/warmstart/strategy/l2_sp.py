@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from warmstart.contracts import Backbone, Batch, Objective, Scale, StepOutput, UserError
+from warmstart.ranges import Amount, Positive
 from warmstart.strategy.blocks import depth_of
 
 
@@ -24,7 +25,7 @@ class L2SP:
         decay: a depth is pulled at this share of the pull on the depth before it, above 0; 1 for all alike.
     """
 
-    def __init__(self, alpha: float = 0.1, beta: float = 0.01, decay: float = 1.0):
+    def __init__(self, alpha: Amount = 0.1, beta: Amount = 0.01, decay: Positive = 1.0):
         if alpha < 0 or beta < 0 or decay <= 0:
             raise UserError(f"strategy: alpha={alpha} and beta={beta} must be 0 or more, and decay={decay} above 0")
         self.alpha, self.beta, self.decay = alpha, beta, decay

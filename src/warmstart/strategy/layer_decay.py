@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.ranges import Share
 from warmstart.strategy.blocks import depth_of
 
 
@@ -16,7 +17,7 @@ class LayerDecay:
         decay: above 0 and at most 1.
     """
 
-    def __init__(self, decay: float = 0.75):
+    def __init__(self, decay: Share = 0.75):
         if not 0 < decay <= 1:
             raise UserError(f"strategy.decay={decay}: must be above 0 and at most 1")
         self.decay = decay

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.ranges import Below1, Count, Positive
 from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
 
 
@@ -27,11 +28,11 @@ class LoRA:
 
     def __init__(
         self,
-        rank: int = 8,
-        alpha: float = 16.0,
-        dropout: float = 0.0,
+        rank: Count = 8,
+        alpha: Positive = 16.0,
+        dropout: Below1 = 0.0,
         layers: Sequence[str] | None = None,
-        rate: float = 10.0,
+        rate: Positive = 10.0,
     ):
         if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.ranges import Amount, Inside, Positive
 
 
 class LPFT:
@@ -17,7 +18,7 @@ class LPFT:
         rate: of the head while it trains alone, times that of the optimizer.
     """
 
-    def __init__(self, probe: float = 0.5, backbone_scale: float = 1.0, rate: float = 1.0):
+    def __init__(self, probe: Inside = 0.5, backbone_scale: Amount = 1.0, rate: Positive = 1.0):
         if not 0 < probe < 1:
             raise UserError(f"strategy.probe={probe}: must be above 0 and below 1")
         self.probe, self.backbone_scale, self.rate = probe, backbone_scale, rate

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from warmstart.contracts import Backbone, Batch, Objective, Scale, StepOutput, UserError
+from warmstart.ranges import Below1
 
 
 class Mixout:
@@ -22,7 +23,7 @@ class Mixout:
         p: from 0 to below 1.
     """
 
-    def __init__(self, p: float = 0.5):
+    def __init__(self, p: Below1 = 0.5):
         if not 0 <= p < 1:
             raise UserError(f"strategy.p={p}: must be 0 or more and below 1")
         self.p = p

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.ranges import Count
 from warmstart.strategy.blocks import by_block
 
 SIDES = ("first", "last")
@@ -19,7 +22,7 @@ class Partial:
         side: first or last.
     """
 
-    def __init__(self, blocks: int = 1, side: str = "last"):
+    def __init__(self, blocks: Count = 1, side: Literal["first", "last"] = "last"):
         if blocks < 1:
             raise UserError(f"strategy.blocks={blocks}: must be 1 or more; strategy=linear_probe trains none")
         if side not in SIDES:

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from warmstart.contracts import UserError
+from warmstart.run import cores
 from warmstart.run.manifest import Manifest
 from warmstart.sweep import search
 from warmstart.sweep.job import run_job
@@ -23,6 +24,7 @@ def run(path: Path, trust: tuple[str, ...]) -> str:
     manifest.check()
     if manifest.search is not None:
         search.check(manifest)
+    cores.apply(cores.automatic())
     try:
         if manifest.search is not None:
             slots = [slot for slot in range(manifest.search["trials"]) if search.trial_name(slot) == path.name]
@@ -31,7 +33,9 @@ def run(path: Path, trust: tuple[str, ...]) -> str:
         elif path.name in manifest.by_name:
             return run_job(manifest, manifest.by_name[path.name]).state
     except KeyboardInterrupt as interrupt:
-        stop = interrupt.__cause__
+        stop: BaseException | None = interrupt
+        while stop is not None and not isinstance(stop, SystemExit):
+            stop = stop.__cause__
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise stop from None  # not Ctrl-C but submitit, out of time or preempted, which has queued the job again
         raise

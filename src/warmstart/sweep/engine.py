@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shlex
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
-from warmstart.check import explain
+from warmstart.check import check_sweep, explain
 from warmstart.contracts import UserError
 from warmstart.report import sweep as report
 from warmstart.run.files import as_write_error
@@ -145,7 +144,7 @@ def complain(found: Survey | Crash | Death) -> None:
     if found.unwritten is not None:
         raise found.unwritten
     if found.trace is not None:
-        sys.stderr.write(found.trace)
+        sys.stderr.write(screen.safe(found.trace))
     if found.problem is not None:
         raise UserError(f"{found.problem}; nothing was started")
     for line in dict.fromkeys(found.shared):
@@ -191,15 +190,7 @@ def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
                 f"{override.input_line}: one value for the whole sweep; a path with a comma needs quotes: '\"a,b\"'"
             )
     sweep = config.sweep
-    whole = isinstance(sweep.retries, int) and not isinstance(sweep.retries, bool)
-    for holds, key, rule in (
-        (sweep.resume is None or isinstance(sweep.resume, str), "resume", "the folder of a sweep"),
-        (sweep.on_failure in ("continue", "stop"), "on_failure", "continue or stop"),
-        (whole and sweep.retries >= 0, "retries", "a whole number, 0 or more"),
-        (isinstance(sweep.preflight, bool), "preflight", "true or false"),
-    ):
-        if not holds:
-            raise UserError(f"sweep.{key}={sweep[key]}: must be {rule}")
+    check_sweep(sweep)
     if "trials" in sweep and sweep.retries:
         raise UserError("sweep.retries: a search gives up a trial that fails, and tries another")
     if str(config.hydra.launcher._target_).startswith(OURS):
@@ -236,7 +227,7 @@ def conclude(manifest: Manifest, more: Sequence[str], failures: Mapping[str, str
         attempts = max(manifest.attempts(name) for name in failed)
         go_on(manifest, [*more, *([f"sweep.retries={attempts}"] if attempts else [])])
     else:
-        screen.next_command(shlex.join(["tensorboard", "--logdir", str(manifest.folder)]))
+        screen.next_command(screen.command("tensorboard", "--logdir", str(manifest.folder)))
     return SOME_FAILED if failed or left else 0
 
 

@@ -27,12 +27,13 @@ def hand_over(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None
     launcher = Plugins.instance().instantiate_launcher(**context)
     maker = config.hydra.runtime.choices["hydra/launcher"]
     common = [f"hydra.sweep.dir={quoted(folder)}", f"trust=[{','.join(manifest.trust)}]"]
+    status = screen.command("python", "train.py", "stage=report", f"runs={quoted(folder)}")
     if rules.on_failure == "stop":
         screen.say(f"on_failure=stop comes too late for what {maker} has been given already")
     started: dict[str, int] = {}
     while names := due(manifest, rules, started):
         started |= {name: starts_of(manifest, name, started) + 1 for name in names}
-        screen.say(f"{len(names)} handed to {maker}; to see how far it is: python train.py stage=report runs={folder}")
+        screen.say(f"{len(names)} handed to {maker}; to see how far it is: {status}")
         try:
             launcher.launch([[f"sweep.job={quoted(folder / RUNS / name)}", *common] for name in names], 0)
         except Exception as error:  # each has its own for a worker that died

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.contracts import UserError, WriteError
+from warmstart.run import cores
 from warmstart.run.files import disk_error, remove_temporaries
 from warmstart.run.folder import LOCK, RunFolder
 from warmstart.run.lock import Lock
@@ -39,30 +40,67 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
     """
     lock = manifest.lock(job.name)
     try:
-        try:
-            if not lock.acquire(PATIENCE):
-                return Outcome(job.name, "running")
-            lock.beat()
-            run = open_run(manifest, job, lock)
-        except (UserError, WriteError) as error:
-            return Outcome(job.name, "failed", str(error))
-        if run.record["status"] in OVER:
-            return outcome_of(manifest, run)
-        config = job_config(job)
-        stage = importlib.import_module(f"warmstart.stage.{config.stage}")
-        more = {"watchers": watchers} if watchers else {}
-        try:
-            with screen.quiet(), run.recording():
-                stage.run(config, run, **more)
-        except Exception:
-            if run.record["status"] == "running":  # else `recording` has written down why
-                raise
-        return outcome_of(manifest, run)
+        if not lock.acquire(PATIENCE):
+            return Outcome(job.name, "running")
+        lock.beat()
+        with cores.using(threads_of(manifest, job)):
+            return run_locked(manifest, job, lock, watchers)
+    except WriteError as error:
+        return Outcome(job.name, "failed", str(error))
     except KeyboardInterrupt:
         note_interrupt(manifest, [job])
         raise
     finally:
         lock.release()
+
+
+def run_locked(manifest: Manifest, job: Job, lock: Lock, watchers: Sequence[Any]) -> Outcome:
+    """As `run_job`, with the job's lock held and its threads set."""
+    try:
+        run = open_run(manifest, job, lock)
+    except (UserError, WriteError) as error:
+        return Outcome(job.name, "failed", str(error))
+    if run.record["status"] in OVER:
+        return outcome_of(manifest, run)
+    config = job_config(job)
+    stage = importlib.import_module(f"warmstart.stage.{config.stage}")
+    more = {"watchers": watchers} if watchers else {}
+    try:
+        with screen.quiet(), run.recording():
+            stage.run(config, run, **more)
+    except Exception:
+        if run.record["status"] == "running":  # else `recording` has written down why
+            raise
+    return outcome_of(manifest, run)
+
+
+def train_together(manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock]) -> list[Outcome] | str:
+    """As `run_together`, with the jobs' locks held and their threads set."""
+    together = importlib.import_module("warmstart.stage.together")
+    try:
+        runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
+    except UserError as error:
+        return str(error)
+    try:
+        with screen.quiet():
+            together.run([job_config(job) for job in jobs], runs)
+    except (together.GroupFailed, WriteError) as reason:
+        if disk_error(reason) is None:
+            return f"together they failed: {reason}"
+        return [give_up(manifest, run, reason.__cause__ or reason) for run in runs]
+    except together.CannotBatch as reason:
+        for run in runs:
+            shutil.rmtree(run.path)
+        return str(reason)
+    return [outcome_of(manifest, run) for run in runs]
+
+
+def threads_of(manifest: Manifest, job: Job) -> int | None:
+    """CPU threads of a job that has a checkpoint to resume from, or whose config says how many; else None."""
+    path, asked = manifest.path(job.name), (job.config.get("trainer") or {}).get("threads")
+    resumed = any((path / part).exists() for part in RESUMABLE)
+    recorded = cores.recorded_threads(path) if resumed else None
+    return recorded or (asked if isinstance(asked, int) else None)
 
 
 def run_in_turn(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome]:
@@ -72,33 +110,18 @@ def run_in_turn(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome]:
 
 def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str:
     """Train jobs of one kind in one go; where they cannot be, the reason, and no trace of an attempt."""
-    together = importlib.import_module("warmstart.stage.together")
     locks = [manifest.lock(job.name) for job in jobs]
     try:
-        try:
-            if not all(lock.acquire(PATIENCE) for lock in locks):
-                return "another process is at work on one of them"
-            for lock in locks:
-                lock.beat()
-            if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
-                return "some of them have been run meanwhile"
-            runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
-        except UserError as error:
-            return str(error)
-        except WriteError as error:
-            return [Outcome(job.name, "failed", str(error)) for job in jobs]
-        try:
-            with screen.quiet():
-                together.run([job_config(job) for job in jobs], runs)
-        except (together.GroupFailed, WriteError) as reason:
-            if disk_error(reason) is None:
-                return f"together they failed: {reason}"
-            return [give_up(manifest, run, reason.__cause__ or reason) for run in runs]
-        except together.CannotBatch as reason:
-            for run in runs:
-                shutil.rmtree(run.path)
-            return str(reason)
-        return [outcome_of(manifest, run) for run in runs]
+        if not all(lock.acquire(PATIENCE) for lock in locks):
+            return "another process is at work on one of them"
+        for lock in locks:
+            lock.beat()
+        if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
+            return "some of them have been run meanwhile"
+        with cores.using(threads_of(manifest, jobs[0])):
+            return train_together(manifest, jobs, locks)
+    except WriteError as error:
+        return [Outcome(job.name, "failed", str(error)) for job in jobs]
     except KeyboardInterrupt:
         note_interrupt(manifest, jobs)
         raise

@@ -7,6 +7,7 @@ from typing import Any
 
 from warmstart import screen
 from warmstart.contracts import UserError
+from warmstart.run import cores
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 from warmstart.sweep import search
 from warmstart.sweep.plan import kind
@@ -36,7 +37,7 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> dict[s
         work = jobs_left(manifest, states, rules.retries, launcher.get("together", 1))
         over = sum(state in ("done", "pruned") for state in states.values())
     preload(job.config for job in manifest.jobs)
-    pool = open_pool(launcher)
+    pool = open_pool(launcher, earlier_threads(manifest))
     view = View(total, over)
     try:
         done = {name for name, state in states.items() if state == "done"}
@@ -82,13 +83,33 @@ def grouped(manifest: Manifest, jobs: Sequence[Job], size: int) -> list[Work]:
     return work
 
 
-def open_pool(launcher: Mapping[str, Any]) -> Pool | ThisProcess:
-    """Workers as the launcher says: by default one per device, and the cores shared out among them."""
+def earlier_threads(manifest: Manifest) -> int | None:
+    """CPU threads of the jobs that have been run, so that the others of a resumed sweep round alike; None at first."""
+    return next(filter(None, (cores.threads_in(manifest.record(name)) for name in manifest.names())), None)
+
+
+def open_pool(launcher: Mapping[str, Any], earlier: int | None = None) -> Pool | ThisProcess:
+    """Workers as the launcher says: by default one per device, and the free cores shared out among them.
+
+    Args:
+        launcher: `hydra.launcher`.
+        earlier: CPU threads of a job before the sweep was resumed.
+    """
+    chosen = cores.automatic()
+    if launcher.get("threads"):
+        chosen = chosen._replace(threads=launcher["threads"], reason=f"hydra.launcher.threads={launcher['threads']}")
+    elif earlier is not None:
+        chosen = chosen._replace(threads=earlier, reason="as before")
     if launcher["workers"] == 0:
+        cores.apply(chosen)
+        screen.say(f"{cores.counted(chosen.threads)}: {chosen.reason}")
         return ThisProcess()
     devices = once(count_devices)
     workers = launcher["workers"] or max(1, devices)
-    return Pool(workers, launcher["threads"], devices, launcher["isolate"])
+    pool = Pool(workers, launcher["threads"] or earlier, devices, launcher["isolate"])
+    each = f"{workers} worker{'' if workers == 1 else 's'} with {cores.counted(pool.threads)}"
+    screen.say(f"{each}{'' if workers == 1 else ' each'}: {chosen.reason}")
+    return pool
 
 
 def check_settings(launcher: Mapping[str, Any]) -> None:
@@ -102,7 +123,7 @@ def check_settings(launcher: Mapping[str, Any]) -> None:
         least = 0 if key == "workers" else 1
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise UserError(f"hydra.launcher.{key}={value}: must be a whole number, {least} or more")
-    if not isinstance(launcher["isolate"], bool):
+    if not isinstance(launcher.get("isolate", True), bool):
         raise UserError(f"hydra.launcher.isolate={launcher['isolate']}: must be true or false")
 
 

@@ -78,7 +78,9 @@ class Composer:
             config = copy.deepcopy(self.base(choices))
             self.copies[choices, keys] = config
         self.loader._apply_overrides_to_config(values, config)
-        return freeze_latest(check(adopt(config, lacking(config))))
+        checked = check(config)
+        adopted = adopt(config, lacking(config))
+        return freeze_latest(checked if adopted is config else check(adopted))
 
     def base(self, choices: tuple[str, ...]) -> DictConfig:
         """What the groups alone compose to."""

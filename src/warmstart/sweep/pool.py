@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
+from warmstart.run import cores
+
 Task = Callable[[], Any]
 
 GRACE = 10.0  # seconds for a job that is told to stop to write down that it was
@@ -40,7 +42,7 @@ class Pool:
 
     Args:
         workers: tasks at a time.
-        threads: CPU threads per task; None shares out what a process alone would have.
+        threads: CPU threads per task; None shares out what a process alone would have: those of the free cores.
         devices: accelerators to share out; a process sees one of them.
         isolate: end a process after its task.
     """
@@ -48,7 +50,10 @@ class Pool:
     def __init__(self, workers: int, threads: int | None = None, devices: int = 0, isolate: bool = True):
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # the server may ask for devices but not start CUDA
         self.context = multiprocessing.get_context("forkserver")
-        self.workers, self.threads, self.devices, self.isolate = workers, threads, devices, isolate
+        alone = cores.automatic()
+        cores.set_waiting(alone)  # before the server imports torch
+        self.threads = threads or max(1, alone.threads // workers)
+        self.workers, self.devices, self.isolate = workers, devices, isolate
         self.idle: list[Worker] = []
         self.busy: list[Worker] = []
 
@@ -99,7 +104,7 @@ class Worker:
         self.slot = slot
         self.connection, theirs = context.Pipe()
         device = slot % pool.devices if pool.devices else None
-        arguments = (theirs, pool.workers, pool.threads, device)
+        arguments = (theirs, pool.threads, device)
         self.process: BaseProcess = context.Process(target=serve, args=arguments, daemon=False)
         self.process.start()
         theirs.close()
@@ -168,7 +173,7 @@ def once(task: Task) -> Any:
         pool.close()
 
 
-def serve(connection: Connection, workers: int, threads: int | None, device: int | None) -> None:
+def serve(connection: Connection, threads: int, device: int | None) -> None:
     """A process's whole life: take a task, send its result, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent tells us by SIGTERM
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -176,9 +181,7 @@ def serve(connection: Connection, workers: int, threads: int | None, device: int
     if device is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device] if visible else str(device)
-    import torch
-
-    torch.set_num_threads(threads or max(1, torch.get_num_threads() // workers))
+    cores.use(threads)
     try:
         while True:
             connection.send(attempt(connection.recv()))

@@ -11,16 +11,18 @@ import importlib
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from yaml import YAMLError
 
 from warmstart.contracts import UserError, WriteError
+from warmstart.reading import MOST_YAML, check_yaml, read
 from warmstart.run.checksums import check_file
 from warmstart.run.files import disk_error
 from warmstart.run.folder import RunFolder
-from warmstart.run.manifest import CONF, Job, Manifest
-from warmstart.run.trust import check_targets
+from warmstart.run.manifest import CONF, Job, Manifest, check_job
 from warmstart.sweep.job import PATIENCE, Outcome, run_job, without_plan
 from warmstart.sweep.plan import LATEST, Composer, compose
 from warmstart.sweep.schedule import Work
@@ -52,9 +54,6 @@ def plan(composer: Composer, config: DictConfig, words: Sequence[str]) -> tuple[
     for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if own[key] not in known:
             raise UserError(f"sweep.{key}={own[key]}: must be {', '.join(known)}")
-    for key in ("trials", "seeds"):
-        if not isinstance(own[key], int) or isinstance(own[key], bool) or own[key] < 1:
-            raise UserError(f"sweep.{key}={own[key]}: must be a whole number above 0")
     overrides = composer.parse(words)
     fixed = [f"{o.get_key_element()}={o.get_value_element_as_str()}" for o in overrides if not o.is_sweep_override()]
     space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
@@ -98,9 +97,23 @@ def check(manifest: Manifest) -> None:
     for name in copies:
         check_file(manifest.folder / name, manifest.checksums[name])
     check_study(manifest)
-    composer = Composer([(manifest.folder / CONF).resolve()])
+    composer = Composer([checked_conf(manifest.folder / CONF)])
     for job in examples(composer, manifest.search["fixed"], space(manifest, optuna)):
-        check_targets(job.config, manifest.folder / CONF, manifest.trust)
+        check_job(job.config, manifest.folder / CONF, manifest.trust)
+
+
+def checked_conf(folder: Path) -> Path:
+    """Return the real path of a copy of `conf/` once none of its files is larger or deeper than anybody writes.
+
+    Raises:
+        UserError: names the file.
+    """
+    for path in sorted(folder.rglob("*.y*ml")):
+        try:
+            check_yaml(read(path, MOST_YAML))
+        except (OSError, ValueError, YAMLError) as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+    return folder.resolve()
 
 
 def trial_job(composer: Composer, fixed: Sequence[str], values: dict[str, Any], seed: int | None, name: str) -> Job:
@@ -141,13 +154,13 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         trial = ask(manifest, slot)
         check_choice(manifest, trial.params)
         watch = importlib.import_module("warmstart.trainer.pruning").Pruning
-        composer = Composer([(manifest.folder / CONF).resolve()])
+        composer = Composer([checked_conf(manifest.folder / CONF)])
         settings = manifest.search
         scores: list[float] = []
         for seed in range(settings["seed"], settings["seed"] + settings["seeds"]):
             name = f"{trial_name(slot)}-seed{seed}"
             job = trial_job(composer, settings["fixed"], trial.params, seed, name)
-            check_targets(job.config, manifest.folder / CONF, manifest.trust)
+            check_job(job.config, manifest.folder / CONF, manifest.trust)
             outcome = run_job(manifest, job, [] if scores else [watch(trial, manifest.metric)])
             if outcome.state != "done":
                 break

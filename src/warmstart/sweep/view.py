@@ -57,6 +57,7 @@ class View:
     def say(self, line: str, style: str | None = None) -> None:
         """A line above the bar."""
         if self.bar is not None:
+            line = screen.safe(line)
             screen.log.info(line)
             self.bar.console.print(line, style=style, markup=False)
         else:

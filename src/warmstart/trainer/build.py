@@ -68,7 +68,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer from the `trainer` group, writing below the run's folder.
 
-    `max_time`, `max_tokens` and a `precision` of auto are ours, not Lightning's.
+    `max_time`, `max_tokens` and a `precision` of auto are ours, not Lightning's; `threads` were set when the run began.
 
     Raises:
         UserError: Lightning refuses a setting, or the machine has no such accelerator.
@@ -76,6 +76,7 @@ def build_trainer(
     silence()
     keep_freed_memory()
     own = OmegaConf.to_container(config, resolve=True)
+    own.pop("threads", None)
     limits = {name: own.pop(name, None) for name in ("max_time", "max_tokens")}
     if any(limit is not None for limit in limits.values()):
         callbacks = [*callbacks, Budget(**limits)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from warmstart.contracts import UserError
 from warmstart.data import cache, recordings
 from warmstart.data.frames import Frames
 from warmstart.data.ragged import Ragged
+from warmstart.ranges import Count, Positive
 
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # of the power, before the logarithm
@@ -42,13 +43,13 @@ class Preprocessor(recordings.TakesRecordings):
 
     def __init__(
         self,
-        rate: int = 16_000,
-        mels: int = 40,
-        window: float = 0.025,
-        hop: float = 0.01,
-        stack: int = 2,
-        normalise: str = "utterance",
-        longest: float = 20.0,
+        rate: Count = 16_000,
+        mels: Count = 40,
+        window: Positive = 0.025,
+        hop: Positive = 0.01,
+        stack: Count = 2,
+        normalise: Literal["utterance", "global"] = "utterance",
+        longest: Positive = 20.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         column: str | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.table import Dialect, read_table
 from warmstart.data.text_duplicates import TextRows, find_shared_text
 from warmstart.data.xquad import read_squad
+from warmstart.ranges import Whole, between
 
 CHUNK = 2_000  # rows tokenised at a time
 TOO_LONG = ("truncate", "error")
@@ -52,10 +53,10 @@ class Preprocessor:
     def __init__(
         self,
         model: str = "wordpiece",
-        vocabulary: int = 8192,
-        context: int = 128,
-        stride: int | None = None,
-        too_long: str = "truncate",
+        vocabulary: between(16, 2**20) = 8192,
+        context: between(8, 2**20) = 128,
+        stride: Whole | None = None,
+        too_long: Literal["truncate", "error"] = "truncate",
         columns: Sequence[str] = ("text",),
         dialect: dict[str, Any] | None = None,
         tokenizer: str | None = None,

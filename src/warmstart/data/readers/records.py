@@ -13,6 +13,7 @@ import pandas as pd
 
 from warmstart.contracts import UserError
 from warmstart.data.readers.files import first_twice, read_text
+from warmstart.reading import DEPTH, check_depth
 
 EXACT = 2**53  # up to which floats hold every whole number
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -60,9 +61,12 @@ def _records(text: str, path: Path) -> dict[int, dict[str, Any]]:
 def _parsed(text: str, line: int | None = None) -> Any:
     """Return what JSON says, each number as a text."""
     try:
-        return json.loads(
+        found = json.loads(
             text, parse_int=str, parse_float=_plain, parse_constant=str, object_pairs_hook=_without_repetition
         )
+        if text.count("[") + text.count("{") > DEPTH:
+            check_depth(found)
+        return found
     except ValueError as error:
         raise ValueError(f"line {line} is not JSON ({error})" if line else str(error)) from error
     except RecursionError as error:
@@ -74,9 +78,12 @@ def _plain(number: str) -> str:
     value = float(number)
     if repr(value) == number and not value.is_integer():
         return number
-    exact = Decimal(number)
-    if exact == exact.to_integral_value() and abs(exact) < EXACT:
-        return str(int(exact))
+    try:
+        exact = Decimal(number)
+        if abs(exact) < EXACT and exact == exact.to_integral_value():
+            return str(int(exact))
+    except ArithmeticError:  # an exponent that no number has
+        return number
     short = repr(value)
     return short if math.isfinite(value) and Decimal(short) == exact else number
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -133,6 +135,18 @@ def _read(path: Path, root: Path, dialect: Dialect | None) -> pd.DataFrame:
     """Read one table of a folder; files that a `metadata` table names get their paths from the root on."""
     frame = read_table(path, dialect)
     if path.name.partition(".")[0] == METADATA and "file_name" in frame:
-        names = [None if cell is None else str((path.parent / cell).relative_to(root)) for cell in frame["file_name"]]
+        names = [None if cell is None else _named(cell, path, root) for cell in frame["file_name"]]
         frame = frame.assign(**{name: names for name in ("image", "audio") if name not in frame})
     return frame
+
+
+def _named(cell: Any, table: Path, root: Path) -> str:
+    """Return the path from the root on of a file that a `metadata` table names, by a path from its own folder on.
+
+    Raises:
+        UserError: it leads out of the root.
+    """
+    found = os.path.relpath(table.parent / str(cell), root)
+    if Path(found).is_absolute() or Path(found).parts[:1] == ("..",):
+        raise UserError(f"{table} names {cell}, which is outside {root}: name files in the folder")
+    return found

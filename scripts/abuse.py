@@ -1,0 +1,94 @@
+"""Type command lines with bad settings and count: refused in a line or two, accepted for a reason, or a defect.
+
+    python scripts/abuse.py                   # all (minutes)
+    python scripts/abuse.py --only loss       # those whose words match the pattern
+    python scripts/abuse.py --list            # the lines, nothing is run
+
+Each runs in this process up to where a run folder would be made. What is accepted and trains is then run for one step.
+Ends with 1 where there is a defect, each of which is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.abuse.by_hand import by_hand
+from scripts.abuse.lines import Line, systematic
+
+
+def main() -> int:
+    """Run the lines and print the counts, what was accepted, and the defects."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="a pattern of the words")
+    parser.add_argument("--list", action="store_true", help="print the lines")
+    parser.add_argument("--refusals", action="store_true", help="print each refusal")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "here").mkdir()
+        os.chdir(folder / "here")
+        lines = [*systematic(folder), *by_hand(folder)]
+        lines = [line for line in lines if re.search(options.only, " ".join(line.words))]
+        if options.list:
+            for line in lines:
+                print(" ".join(line.words))
+            print(f"{len(lines)} lines")
+            return 0
+        return report(lines, folder, options.refusals)
+
+
+def trains(line: Line) -> bool:
+    """Whether to run a line for a step: those that train on digits, the quickest."""
+    is_training = line.words[0] in ("stage=finetune", "stage=pretrain")
+    return is_training and not any(word.startswith(("experiment=", "trainer.max_time")) for word in line.words)
+
+
+def report(lines: list[Line], folder: Path, refusals: bool) -> int:
+    """Run the lines and print what came of them; return the exit status."""
+    from scripts.abuse.runner import call, short
+
+    started, counts, defects = time.monotonic(), Counter(), []
+    accepted: dict[str, list[str]] = defaultdict(list)
+    outputs = folder / "outputs"
+    for line in lines:
+        seen = call(line.words, outputs, wholly=line.wholly)
+        reason = line.reason()
+        if seen.kind == "accepted" and reason is None:
+            seen.kind, seen.message = "defect", "accepted"
+        if seen.kind == "refused" and line.right:
+            seen.kind, seen.message = "defect", f"refused: {seen.message}"
+        if seen.kind == "accepted" and trains(line):
+            run = call(short(line), outputs, runs=True)
+            counts["of these run for a step"] += 1
+            if run.kind == "defect":
+                seen = run
+        shutil.rmtree(outputs, ignore_errors=True)
+        counts[seen.kind] += 1
+        if seen.kind == "accepted":
+            accepted[reason].append(f"{line.key} {line.change}".strip())
+        if seen.kind == "defect":
+            defects.append(f"{' '.join(line.words)}\n    {seen.message}")
+        if refusals and seen.kind == "refused":
+            print(f"{' '.join(line.words)}\n    {seen.message}")
+    print(f"{len(lines)} lines in {time.monotonic() - started:.0f} s: {dict(counts)}")
+    for reason, found in sorted(accepted.items()):
+        print(f"\naccepted, {reason} ({len(found)}):\n    {', '.join(sorted(set(found)))}")
+    for defect in defects:
+        print(f"\ndefect: {defect}")
+    return 1 if defects else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

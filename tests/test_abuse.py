@@ -1,0 +1,89 @@
+"""A part of the campaign of bad command lines: each is refused in a line or two, or accepted for a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from scripts.abuse.by_hand import by_hand
+from scripts.abuse.lines import Line, systematic
+from scripts.abuse.runner import call, reader
+
+NEW = ("stage=finetune", "init=scratch")
+EVERY, EVERY_BY_HAND = 40, 12
+SAMPLES = (
+    ((*NEW, "loss=cross_entropy", "loss.label_smoothing=nan"), "loss.label_smoothing=nan"),
+    ((*NEW, "loss=focal", "loss.gamma=-1"), "loss.gamma=-1"),
+    ((*NEW, "trainer.limit_train_batches=inf"), "trainer.limit_train_batches=inf"),
+    ((*NEW, "trainer.precision=64"), "trainer.precision=64"),
+    ((*NEW, "trainer.accelerator=tpu"), "trainer.accelerator=tpu"),
+    ((*NEW, "+trainer.num_nodes=2"), "trainer.num_nodes=2"),
+    ((*NEW, "+trainer.fast_dev_run=true"), "trainer.fast_dev_run"),
+    (("stage=evaluate", "run=null"), "run=null"),
+    ((*NEW, "resume=''"), "resume="),
+    ((*NEW, "pictures=abc"), "pictures=abc"),
+    ((*NEW, "+x=1"), "x: there is no such setting"),
+    ((*NEW, "+data.pack=128"), "data.pack"),
+    ((*NEW, "+scheduler.total=5"), "scheduler.total"),
+    ((*NEW, "~scheduler"), "scheduler is missing"),
+    ((*NEW, "backbone.hidden=[100000000000,100000000000]"), "not enough memory"),
+    ((*NEW, "optimizer=sgd", "optimizer.nesterov=true"), "Nesterov"),
+    (("stage=transfer", "pretrain.objective.drop=7"), "objective.drop=7"),
+    (("stage=transfer", "+arm.scratch.optimizer.lr=-1"), "arm.scratch.optimizer.lr=-1"),
+    (("stage=transfer", "+arm.scratch.foo=1"), "arm.scratch.foo"),
+    (("stage=transfer", "arm.scratch.init=nowhere"), "arm.scratch.init=nowhere"),
+    (("stage=transfer", "arm.scratch.init=/"), "arm.scratch.init=/"),
+    (("stage=transfer", "+arm.scratch.preprocessor=nowhere"), "arm.scratch.preprocessor=nowhere"),
+    (("stage=transfer", "transfer.start=/"), "transfer.start=/"),
+    (("stage=transfer", "transfer.start=hf:/"), "transfer.start=hf:/"),
+    (("-m", *NEW, "optimizer.lr=0.1,nan", "sweep.preflight=false"), "optimizer.lr=nan"),
+    (("-m", *NEW, "loss=focal", "loss.gamma=1,-1", "sweep.preflight=false"), "loss.gamma=-1"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the lines are typed and their data lie."""
+    folder = tmp_path_factory.mktemp("abuse")
+    (folder / "here").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder / "here")
+        yield folder
+    GlobalHydra.instance().clear()
+    reader.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def lines(folder: Path) -> list[Line]:
+    return [*systematic(folder), *by_hand(folder)]
+
+
+def test_the_campaign_is_large(lines: list[Line]):
+    assert len(lines) >= 1000
+    assert len({line.words for line in lines}) >= 1000
+
+
+def test_a_part_of_the_campaign_has_no_defect(lines: list[Line], folder: Path):
+    chosen = [line for line in lines if not line.wholly][::EVERY] + [line for line in lines if line.wholly][
+        ::EVERY_BY_HAND
+    ]
+    for line in chosen:
+        seen = call(line.words, folder / "outputs", wholly=line.wholly)
+        assert seen.kind != "defect", (line.words, seen.message)
+        assert seen.kind == "refused" or line.reason(), f"accepted: {line.words}"
+        assert seen.kind == "accepted" or not line.right, (line.words, seen.message)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"), SAMPLES, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_what_cannot_be_meant_is_refused_by_its_name(words: tuple[str, ...], named: str, folder: Path):
+    seen = call(words, folder / "outputs", wholly=words[0] == "-m")
+    assert seen.kind == "refused", seen
+    assert named in seen.message
+
+
+def test_a_defect_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("warmstart.main.check", lambda config: 1 / 0)
+    assert call(NEW, folder / "outputs").kind == "defect"
