@@ -27,7 +27,14 @@ SMALL = ["backbone.hidden=[8]"]
 MOST = 12  # files of a subject
 HERE = ["hydra.launcher.workers=0", "sweep.preflight=false"]
 TUNED = ["stage=finetune", "experiment=digits", *TINY, *SMALL]
-TEXT = ["stage=pretrain", "experiment=shakespeare", "pictures=false", "trainer.max_steps=2", "trainer.max_epochs=-1"]
+TEXT = [
+    "stage=pretrain",
+    "experiment=shakespeare",
+    "optimizer=adamw",
+    "pictures=false",
+    "trainer.max_steps=2",
+    "trainer.max_epochs=-1",
+]
 TEXT += ["trainer.val_check_interval=2", "trainer.check_val_every_n_epoch=null", "trainer.limit_val_batches=1"]
 NOT_READ = {  # by no command: for people, or for programs such as TensorBoard
     "train.log": "the log",
