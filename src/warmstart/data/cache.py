@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -22,7 +21,6 @@ from warmstart.run.files import disk_error
 
 Read = TypeVar("Read")
 
-UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 FORMAT = 3  # to be raised when entries are made in another way
 
 
@@ -54,7 +52,7 @@ def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Pa
 
     Raises:
         UserError: the cache is no folder that can be written to.
-        WriteError: its disk is full or broken.
+        WriteError: its disk is full, read-only or broken.
     """
     final = folder() / kind / name
     try:
@@ -73,7 +71,7 @@ def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Pa
         if error.filename is not None and folder() not in (Path(error.filename), *Path(error.filename).parents):
             raise  # of a file that `make` reads
         reason = disk_error(error)
-        if reason is not None and error.errno not in UNWRITABLE:
+        if reason is not None and not isinstance(error, PermissionError):
             raise WriteError(final, reason) from error
         raise UserError(
             f"WARMSTART_CACHE={folder()} cannot be written ({error.strerror or error}): give a folder that can"
