@@ -17,7 +17,7 @@ ALLOWED = {
     "ranges": set(),
     "screen": set(),
     "reading": {"screen"},
-    "data": GROUND,
+    "data": GROUND | {"run"},
     "loss": GROUND,
     "backbone": GROUND,
     "strategy": GROUND,

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
 from warmstart.check import check, check_sweep, explain, target_of
-from warmstart.contracts import Unmet, UserError, WriteError
+from warmstart.contracts import Unmet, UserError
 from warmstart.run import cores
+from warmstart.run.files import as_write_error
 from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
 from warmstart.run.lineage import follow
@@ -178,11 +180,12 @@ def run(config: DictConfig, typed: bool = True) -> int:
         screen.error("interrupted")
         continue_with(getattr(signal_, "run", None))
         return INTERRUPTED
-    except WriteError as error:
-        screen.error(f"{error}; make room or choose another disk, then continue")
-        continue_with(error.run)
-        return FAILED
-    except Exception:
-        sys.stderr.write(screen.safe(traceback.format_exc()))
+    except Exception as error:
+        failure = as_write_error(error, Path(tempfile.gettempdir()))
+        if failure is None:
+            sys.stderr.write(screen.safe(traceback.format_exc()))
+        else:
+            screen.error(f"{failure}; make room or choose another disk, then continue")
+            continue_with(failure.run)
         return FAILED
     return 0

@@ -238,6 +238,7 @@ def test_curves_hold_mean_and_interval_at_the_steps_that_all_seeds_have(sweep: M
     log(sweep, "01", [(1, METRIC, 0.4), (2, METRIC, math.nan), (3, METRIC, 0.9), (4, METRIC, 0.95)])
     with open(sweep.path("01") / "metrics.csv", "a") as stream:
         stream.write("5,val/accuracy,0.")  # being written
+    change_run(sweep.path("01"))
     for name in ("02", "04"):
         log(sweep, name, [(1, METRIC, 0.5)])
     write_report(sweep.folder)

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from warmstart import main
+from warmstart.contracts import WriteError
+from warmstart.report.sweep import write_report
+from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
 from warmstart.sweep import launch
 from warmstart.sweep.job import run_job, run_together
@@ -118,6 +122,27 @@ def test_what_was_broken_off_in_its_race_goes_on_alone(planned):
         [manifest.jobs[0].name],
         [job.name for job in manifest.jobs[1:]],
     ]
+
+
+@pytest.mark.parametrize("size", [1, 32], ids=["alone", "in a group"])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_job_that_fails_before_it_has_a_record_is_not_started_for_ever(planned, monkeypatch, retries: int, size: int):
+    started = []
+
+    def full(run: RunFolder, config: DictConfig) -> None:
+        started.append(run.path.name)
+        raise WriteError(run.path / "config.yaml", "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "write_config", full)
+    manifest = planned(lambda jobs: jobs[:2])
+    failures = launch.run(manifest, {"workers": 0, "together": size}, Rules(retries=retries))
+    names = [job.name for job in manifest.jobs]
+    counts = [retries + 1, retries + (size == 1)]  # a group stops at its first job
+    assert [started.count(name) for name in names] == counts
+    assert list(failures) == names
+    summary = write_report(manifest.folder, failures)
+    assert summary["states"] == {"failed": 2}
+    assert "config.yaml: No space left on device" in summary["jobs"][0]["error"]
 
 
 def test_a_job_computes_with_the_threads_that_its_config_names(tmp_path: Path):

@@ -14,11 +14,14 @@ from typing import TypeVar
 import numpy as np
 import tokenizers
 
-from warmstart.contracts import UserError
+from warmstart import screen
+from warmstart.contracts import UserError, WriteError
+from warmstart.run.checksums import check_folder, write_checksums
+from warmstart.run.files import disk_error
 
 Read = TypeVar("Read")
 
-FORMAT = 2  # to be raised when entries are made in another way
+FORMAT = 3  # to be raised when entries are made in another way
 
 
 def folder() -> Path:
@@ -48,19 +51,28 @@ def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Pa
     """What `read` finds in the folder `kind/name` of the cache, which `make` fills where it is missing or damaged.
 
     Raises:
-        UserError: the cache cannot be written.
+        UserError: the cache is no folder that can be written to.
+        WriteError: its disk is full, read-only or broken.
     """
+    final = folder() / kind / name
     try:
-        final = _made(kind, name, make)
+        _make(final, make)
         try:
-            return read(final)
-        except Exception:  # of whatever library reads it
+            check_folder(final)
+        except UserError as error:
+            screen.say(f"warning: {error}: this entry of the cache is made anew", style="yellow")
             aside = final.with_name(f".{name[:16]}-{os.getpid()}-damaged")
             with contextlib.suppress(FileNotFoundError):  # another process was first
                 final.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
-            return read(_made(kind, name, make))
+            _make(final, make)
+        return read(final)
     except OSError as error:
+        if error.filename is not None and folder() not in (Path(error.filename), *Path(error.filename).parents):
+            raise  # of a file that `make` reads
+        reason = disk_error(error)
+        if reason is not None and not isinstance(error, PermissionError):
+            raise WriteError(final, reason) from error
         raise UserError(
             f"WARMSTART_CACHE={folder()} cannot be written ({error.strerror or error}): give a folder that can"
         ) from error
@@ -71,21 +83,21 @@ def arrays(folder: Path, names: Iterable[str]) -> list[np.ndarray]:
     return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
 
 
-def _made(kind: str, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder of an entry; where it is not there yet, `make` fills a folder that then becomes it.
+def _make(final: Path, make: Callable[[Path], None]) -> None:
+    """Where an entry is not there yet, have `make` fill a folder that then becomes it, with checksums.
 
     Two processes may make the same one at a time; the first to finish wins, and nobody sees it half done.
     """
-    final = folder() / kind / name
-    if not final.is_dir():
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name[:16]}-", dir=final.parent))
-        try:
-            make(temporary)
-            temporary.rename(final)
-        except OSError:
-            if not final.is_dir():
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return final
+    if final.is_dir():
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name[:16]}-", dir=final.parent))
+    try:
+        make(temporary)
+        write_checksums(temporary)
+        temporary.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

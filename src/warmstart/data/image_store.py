@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +88,8 @@ class ImageStore:
     def _save(self, pictures: list[Picture], folder: Path) -> None:
         kind, shape = np.dtype(np.uint8), (len(pictures), *self.shape)
         values = np.lib.format.open_memmap(folder / "values.npy", "w+", kind, shape)
+        with open(folder / "values.npy", "r+b") as stream:  # a full disk is an error here, not a signal later
+            os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
         errors, remarks = self._decode(pictures, values)
         values.flush()
         (folder / "notes.json").write_text(json.dumps({"errors": errors, **remarks}))

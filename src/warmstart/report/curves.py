@@ -17,7 +17,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from warmstart.report.estimate import t_factor
-from warmstart.run.files import replacing_folder
+from warmstart.run.files import remove_temporaries_of, replacing_folder
 from warmstart.run.manifest import Manifest
 
 CURVES = "curves"
@@ -81,6 +81,7 @@ def write_curves(
         read: gives a run's values.
         texts: Markdown by tag, each written as a run of the tag's name.
     """
+    remove_temporaries_of(folder / CURVES)  # of a process that was killed
     with replacing_folder(folder / CURVES) as fresh:
         for name, runs in sources.items():
             if len(runs) > 1 and (curve := aggregate(runs, read))["n"].gt(1).any():

@@ -9,7 +9,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from warmstart.report.estimate import interval
@@ -21,9 +21,18 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n]")  # the last four are full-width = + - @
 
 
-def read_jobs(manifest: Manifest) -> list[dict[str, Any]]:
-    """Every job of a sweep: its state, values, score (None unless done and finite), metrics and cost."""
-    return [read_job(manifest, name) for name in manifest.names()]
+def read_jobs(manifest: Manifest, failures: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Every job of a sweep: its state, values, score (None unless done and finite), metrics and cost.
+
+    Args:
+        manifest: the sweep.
+        failures: why jobs failed that have no record of it, by name.
+    """
+    jobs = [read_job(manifest, name) for name in manifest.names()]
+    for job in jobs:
+        if failures and job["name"] in failures and job["state"] in ("planned", "interrupted"):
+            job |= {"state": "failed", "error": failures[job["name"]]}
+    return jobs
 
 
 def read_job(manifest: Manifest, name: str) -> dict[str, Any]:

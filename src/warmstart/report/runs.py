@@ -179,6 +179,7 @@ def read_config(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         UserError: it is missing, damaged, or no longer the one that the transfer was started with.
     """
     path = folder / "config.yaml"
+    RunFolder.open(folder).checked(path.name)
     try:
         config = OmegaConf.to_container(load_config(path))
     except FileNotFoundError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,21 @@ from warmstart.report.page import render
 from warmstart.run.files import write_atomically
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import LOCKS, Manifest
+from warmstart.run.seal import check_seal
 
 PATIENCE_SECONDS = 60.0
 ROWS_SHOWN = 30
 
 
-def write_report(folder: Path) -> dict[str, Any]:
+def write_report(folder: Path, failures: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Write leaderboard.csv, jobs.csv, sweep.html and curves/ into a sweep's folder; return what they show.
 
+    Args:
+        folder: of the sweep.
+        failures: why jobs failed that have no record of it, by name.
+
     Raises:
+        WriteError: the disk is full, read-only or broken.
         UserError: the folder is not a sweep's, is damaged, or another process is at this for a minute.
     """
     manifest = Manifest.read(folder)
@@ -40,7 +47,8 @@ def write_report(folder: Path) -> dict[str, Any]:
     if not lock.acquire(PATIENCE_SECONDS):
         raise UserError(f"{folder}: another process is writing this report; end it, or try again")
     try:
-        summary = summarise(manifest)
+        check_seal(manifest)
+        summary = summarise(manifest, failures)
         files = curve_files(manifest, summary["jobs"])
         write_atomically(folder / "jobs.csv", jobs_csv(summary["jobs"]))
         write_atomically(folder / "leaderboard.csv", leaderboard_csv(summary["configurations"], summary["metric"]))
@@ -51,9 +59,9 @@ def write_report(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def summarise(manifest: Manifest) -> dict[str, Any]:
+def summarise(manifest: Manifest, failures: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What the report shows, as plain JSON."""
-    jobs = read_jobs(manifest)
+    jobs = read_jobs(manifest, failures)
     search = manifest.search or {}
     configurations = rank(jobs, manifest.metric, manifest.mode, search.get("seeds"))
     complete = [row for row in configurations if row["complete"]]

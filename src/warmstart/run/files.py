@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -98,10 +99,30 @@ def disk_error(error: BaseException | None) -> str | None:
         for number, words in DISK.items():  # torch and safetensors write in languages that have no OSError
             if f"os error {number})" in str(error) or words in str(error):
                 return words
-        if any(words in str(error) for words in ("PytorchStreamWriter failed", "] . unexpected pos")):
+        if any(words in str(error) for words in ("PytorchStreamWriter failed", "] . unexpected pos")) or re.fullmatch(
+            r"\d+ requested and \d+ written", str(error)
+        ):
             return "the file could not be written to its end"
         error = error.__cause__ or error.__context__
     return None
+
+
+def as_write_error(error: BaseException, path: Path) -> WriteError | None:
+    """Return an exception as an error that a file could not be written; None where it is about something else.
+
+    Args:
+        error: of whatever library wrote; one that says which file it is about.
+        path: the file, where the exception does not name it.
+    """
+    if isinstance(error, WriteError):
+        return error
+    reason = disk_error(error)
+    if reason is None or isinstance(error, PermissionError):  # that may be of a file that is read
+        return None
+    name = getattr(error, "filename", None)
+    failure = WriteError(Path(name) if isinstance(name, str) else path, reason)
+    failure.__cause__ = error
+    return failure
 
 
 def sync(path: Path) -> None:

@@ -19,7 +19,7 @@ from warmstart.contracts import Interrupted, Pruned, UserError, WriteError
 from warmstart.reading import check_name, load_config
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
-from warmstart.run.files import remove_temporaries, write_atomically
+from warmstart.run.files import as_write_error, disk_error, remove_temporaries, write_atomically
 from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
@@ -93,6 +93,8 @@ class RunFolder:
         except FileExistsError as error:
             raise UserError(f"{path} is taken: remove it, or give another output_dir=") from error
         except OSError as error:
+            if (reason := disk_error(error)) is not None:
+                raise WriteError(path, reason) from error
             raise UserError(f"cannot write {path}: {error.strerror}; give a writable output_dir=") from error
         try:
             run.hold()
@@ -230,9 +232,11 @@ class RunFolder:
                     self.note(checksums=self._checksums())
                     self.update(status="done")
                 except BaseException as error:
-                    self._close(error)
-                    if isinstance(error, WriteError):
-                        error.run = self.path
+                    failure = as_write_error(error, self.path)
+                    self._close(failure or error)
+                    if failure is not None:
+                        failure.run = self.path
+                        raise failure from failure.__cause__
                     raise
         except BaseException as error:
             if is_interrupt(error):

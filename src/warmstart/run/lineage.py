@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.screen import command, quoted
@@ -25,14 +27,20 @@ NAMED = {
 
 
 def runs_of(output_dir: Path, stage: str, experiment: str) -> list[RunFolder]:
-    """The runs of one stage and experiment under `output_dir`, oldest first; unreadable ones are left out."""
+    """The runs of one stage and experiment under `output_dir`, oldest first; a warning names those that are damaged."""
     found = []
     for path in sorted((output_dir / stage / experiment).glob("*/run.json")):
         try:
             found.append(RunFolder.open(path.parent))
-        except UserError:
-            continue
+        except UserError as error:
+            warn_of(str(error))
     return sorted(found, key=lambda run: run.record["id"])
+
+
+@functools.cache
+def warn_of(problem: str) -> None:
+    """Print, once, that a run is left out."""
+    screen.say(f"warning: {problem}; the run is left out", style="yellow")
 
 
 def latest(
@@ -145,7 +153,10 @@ def home_of(parent: dict[str, Any] | None) -> RunFolder | None:
     homes = (path for path in Path(parent.get("path", "")).parents if (path / "run.json").is_file())
     try:
         run = RunFolder.open(next(homes))
-    except (StopIteration, UserError):
+    except StopIteration:
+        return None
+    except UserError as error:
+        warn_of(str(error))
         return None
     return run if run.record["id"] == parent["id"] else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -9,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warmstart.contracts import UserError
+from warmstart.contracts import UserError, WriteError
 from warmstart.run.checksums import KEY, read_record, write_record
+from warmstart.run.files import disk_error, writing
 from warmstart.run.folder import LOCK, RunFolder, check_names
-from warmstart.run.identity import config_sha256
+from warmstart.run.identity import config_sha256, file_sha256
 from warmstart.run.lock import Lock
 from warmstart.run.trust import check_targets
 
@@ -61,6 +63,7 @@ class Manifest:
         jobs: the plan; empty for a search, whose jobs are made as it goes.
         search: what the search may choose, and how; None for a grid.
         trust: packages whose code its configs may name; not written, since it is for the user to say each time.
+        checksums: SHA-256 of files of the folder that must stay as they are, by path.
     """
 
     folder: Path
@@ -73,6 +76,7 @@ class Manifest:
     jobs: list[Job]
     search: dict[str, Any] | None = None
     trust: tuple[str, ...] = ()
+    checksums: dict[str, str] = field(default_factory=dict)
     by_name: dict[str, Job] = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -85,22 +89,36 @@ class Manifest:
             conf: folders of yaml files to keep a copy of, for a search, which composes its jobs as it goes.
 
         Raises:
-            UserError: the folder exists already or cannot be written.
+            UserError: the folder exists already or cannot be made.
+            WriteError: the disk is full, read-only or broken; nothing is left in the folder.
         """
-        plan = {key: value for key, value in vars(self).items() if key not in ("folder", "jobs", "trust", "by_name")}
+        left_out = ("folder", "jobs", "trust", "by_name", "checksums")
+        plan = {key: value for key, value in vars(self).items() if key not in left_out}
         jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
         try:
             runs = self.folder / RUNS
             runs.mkdir(parents=True, exist_ok=True)  # an empty one is of a process that was killed here
             if (self.folder / MANIFEST).exists() or any(runs.iterdir()):
                 raise FileExistsError
-            for folder in reversed(conf):
-                shutil.copytree(folder, self.folder / CONF, dirs_exist_ok=True)
-            write_record(self.folder / MANIFEST, {**plan, "jobs": jobs})
         except FileExistsError as error:
             raise UserError(f"{self.folder} is taken: remove it, or give another output_dir=") from error
         except OSError as error:
+            if (reason := disk_error(error)) is not None:
+                raise WriteError(self.folder, reason) from error
             raise UserError(f"cannot write {self.folder}: {error.strerror}; give a writable output_dir=") from error
+        try:
+            with writing(self.folder):
+                for folder in reversed(conf):
+                    shutil.copytree(folder, self.folder / CONF, dirs_exist_ok=True)
+                copies = sorted(path for path in (self.folder / CONF).rglob("*") if path.is_file())
+            self.checksums = {path.relative_to(self.folder).as_posix(): file_sha256(path) for path in copies}
+            write_record(self.folder / MANIFEST, {**plan, "jobs": jobs, KEY: self.checksums})
+        except BaseException:
+            for name in (RUNS, CONF):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            with contextlib.suppress(OSError):  # of a transfer, whose record lies in it
+                self.folder.rmdir()
+            raise
 
     def extend(self, jobs: Sequence[Job]) -> None:
         """Add jobs to the plan, those that could not be known before others were done; no job that is there changes."""
@@ -109,6 +127,13 @@ class Manifest:
         write_record(self.folder / MANIFEST, plan)
         self.jobs = [*self.jobs, *jobs]
         self.by_name |= {job.name: job for job in jobs}
+
+    def seal(self, checksums: dict[str, str]) -> None:
+        """Keep the SHA-256 of files of the folder in manifest.json, beside those that it keeps of the copy of conf/."""
+        plan = read_record(self.folder / MANIFEST)
+        copies = {name: digest for name, digest in plan[KEY].items() if name.startswith(f"{CONF}/")}
+        write_record(self.folder / MANIFEST, {**plan, KEY: {**copies, **checksums}})
+        self.checksums = {**copies, **checksums}
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -120,9 +145,9 @@ class Manifest:
         path = folder / MANIFEST
         try:
             plan = read_record(path)
-            del plan[KEY]
+            checksums = {name: digest for name, digest in plan.pop(KEY).items() if name != MANIFEST}
             digests = [job.pop("sha256") for job in plan["jobs"]]
-            manifest = cls(folder, **{**plan, "jobs": [Job(**job) for job in plan["jobs"]]})
+            manifest = cls(folder, **{**plan, "jobs": [Job(**job) for job in plan["jobs"]], "checksums": checksums})
             manifest._check_shape()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(f"{folder} is not the folder of a sweep: it has no {MANIFEST}") from error

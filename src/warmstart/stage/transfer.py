@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import Unmet, UserError
+from warmstart.contracts import Unmet, UserError, WriteError
 from warmstart.data.encoding import PLACES
 from warmstart.data.module import GenericDataModule
 from warmstart.data.shared_rows import parts_of, shared_rows
 from warmstart.report.transfer import show, write_report
+from warmstart.run.files import disk_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, Manifest
@@ -61,7 +63,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     if opened is not None and (opened.path / MANIFEST).exists():
         manifest = replace(Manifest.read(opened.path), trust=tuple(config.trust))
         manifest.check()
-        check_seal(manifest, only_done=True)
+        check_seal(manifest, resumed=True)
     else:
         config = without_baselines(with_strategies(with_start(config)))
         facts = check_plan(config)
@@ -98,12 +100,17 @@ def without_baselines(config: DictConfig) -> DictConfig:
 def work(run: RunFolder, trust: tuple[str, ...]) -> None:
     """Run every job of the plan; where learning rates are tuned, the final runs are planned once those are chosen.
 
+    Of a transfer that is resumed, what failed is tried once more.
+
     Raises:
         UserError: a pretraining is not done.
+        WriteError: it is not done because the disk is full or broken.
     """
     manifest = Manifest.read(run.path)
-    launch.run(manifest, launcher(), Rules())
-    check_pretrainings(manifest)
+    failed = [name for name in manifest.names() if manifest.state(name) == "failed"]
+    rules = Rules(retries=max(map(manifest.attempts, failed), default=0))
+    failures = launch.run(manifest, launcher(), rules)
+    check_pretrainings(manifest, failures)
     if not any("arm" in job.values for job in manifest.jobs):
         config = run.config(trust)
         manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), tuning.choose(manifest)))
@@ -111,13 +118,15 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
     write_seal(manifest)
 
 
-def check_pretrainings(manifest: Manifest) -> None:
+def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
     """Refuse to go on where a pretraining is not done: nothing could be compared."""
     for job in manifest.jobs:
         if job.name.startswith(PRETRAINING) and not job.values:
             record = manifest.record(job.name)
             if record is None or record["status"] != "done":
-                why = (record or {}).get("error") or "another process is at work on it"
+                why = failures.get(job.name) or (record or {}).get("error") or "another process is at work on it"
+                if (reason := disk_error(Exception(why))) is not None:
+                    raise WriteError(manifest.path(job.name), reason)
                 raise UserError(f"the pretraining is not done, so nothing can be compared: {why}")
 
 

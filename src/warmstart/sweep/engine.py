@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from warmstart import screen
 from warmstart.check import check_sweep, explain
 from warmstart.contracts import UserError
 from warmstart.report import sweep as report
-from warmstart.run.files import remove_temporaries
+from warmstart.run.files import as_write_error, remove_temporaries
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import Manifest
+from warmstart.run.seal import check_seal, write_seal
 from warmstart.screen import quoted
 from warmstart.sweep import launch, search, study
 from warmstart.sweep.handover import hand_over
@@ -31,7 +33,7 @@ from warmstart.sweep.pool import Crash, Death, once, preload
 from warmstart.sweep.preflight import Survey, survey
 from warmstart.sweep.schedule import Rules
 
-USER_MISTAKE, SOME_FAILED, INTERRUPTED = 2, 3, 130
+FAILED, USER_MISTAKE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
 KEPT_ON_RESUME = ("sweep.resume", "sweep.retries", "sweep.on_failure", "trust", "output_dir")
 OURS = "hydra_plugins.warmstart_door."
 
@@ -45,7 +47,8 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
         arguments: the words of the command line.
 
     Returns:
-        The exit status: 0 all done, 2 a user's mistake, 3 some jobs failed, 130 interrupted.
+        The exit status: 0 all done, 1 the sweep itself could not write, 2 a user's mistake, 3 some jobs failed, 130
+        interrupted.
     """
     config, manifest = context["config"], None
     chosen = [word for word in config.hydra.overrides.hydra if re.match(r"\+*hydra[/.]launcher", word)]
@@ -59,13 +62,22 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
         write = functools.partial(report.write_report, manifest.folder)
         rules = Rules(config.sweep.on_failure, config.sweep.retries, write)
         if str(config.hydra.launcher._target_).startswith(OURS):
-            launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules)
+            failures = launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules)
         else:
+            failures = {}
             hand_over(manifest, context, rules)
-        return conclude(manifest, chosen)
+        return conclude(manifest, chosen, failures)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
         return USER_MISTAKE
+    except Exception as error:
+        failure = as_write_error(error, Path(tempfile.gettempdir()))
+        if failure is None:
+            raise
+        screen.error(f"{failure}; make room or choose another disk, then continue")
+        if manifest is not None:
+            go_on(manifest, chosen)
+        return FAILED
     except KeyboardInterrupt:
         screen.error("interrupted")
         if manifest is not None:
@@ -121,9 +133,16 @@ def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str]) -> Mani
 
 
 def complain(found: Survey | Crash | Death) -> None:
-    """Raise UserError where the survey found a job that cannot run, and print what rows of the data are shared."""
+    """Raise an error where the survey found a job that cannot run, and print what rows of the data are shared.
+
+    Raises:
+        UserError: says which job and why.
+        WriteError: trying it found no room on a disk.
+    """
     if isinstance(found, (Crash, Death)):
         raise UserError(f"trying the jobs failed: {found.reason}; nothing was started")
+    if found.unwritten is not None:
+        raise found.unwritten
     if found.trace is not None:
         sys.stderr.write(screen.safe(found.trace))
     if found.problem is not None:
@@ -153,6 +172,7 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
         search.check(manifest)
     if all(manifest.state(name) != "running" for name in manifest.names()):
         remove_temporaries(folder)
+    check_seal(manifest, resumed=True)
     now = git_state()["commit"]
     if now != manifest.git["commit"]:
         screen.say(f"the code has changed since the plan was made: commit {manifest.git['commit']}, now {now}")
@@ -179,28 +199,35 @@ def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
         launch.check_settings(config.hydra.launcher)
 
 
-def conclude(manifest: Manifest, more: Sequence[str]) -> int:
+def conclude(manifest: Manifest, more: Sequence[str], failures: Mapping[str, str]) -> int:
     """Write and show the tables, say what to type next, and give the exit status.
 
     Args:
         manifest: the sweep.
         more: the words that chose the launcher, for the command that goes on.
+        failures: why jobs failed, also those whose folders do not say so.
+
+    Raises:
+        WriteError: a table cannot be written.
     """
-    summary = report.write_report(manifest.folder)
+    write_seal(manifest, **({study.STUDY: study.study_digest(manifest)} if manifest.search is not None else {}))
+    summary = report.write_report(manifest.folder, failures)
     report.show(summary)
     screen.say(f"sweep folder: {manifest.folder} with leaderboard.csv and sweep.html")
     states = {name: manifest.state(name) for name in manifest.names()}
-    failed = [name for name, state in states.items() if state == "failed"]
+    failed = [name for name, state in states.items() if state == "failed" or (state != "done" and name in failures)]
     if manifest.search is not None:
         failed += [name for name in study.failed(manifest) if not any(run.startswith(f"{name}-") for run in failed)]
-    left = set(states.values()) - {"done", "pruned", "failed"} or (manifest.search and list(search.trials(manifest)))
+    left = {state for name, state in states.items() if name not in failed} - {"done", "pruned"}
+    if manifest.search is not None:
+        left |= {work.name for work in search.trials(manifest)}
     if failed:
         screen.error(f"{len(failed)} {'job' if len(failed) == 1 else 'jobs'} of {len(states)} failed")
     if left:
         go_on(manifest, more)
     elif failed and manifest.search is None:
         attempts = max(manifest.attempts(name) for name in failed)
-        go_on(manifest, [*more, f"sweep.retries={attempts}"])
+        go_on(manifest, [*more, *([f"sweep.retries={attempts}"] if attempts else [])])
     else:
         screen.next_command(screen.command("tensorboard", "--logdir", str(manifest.folder)))
     return SOME_FAILED if failed or left else 0

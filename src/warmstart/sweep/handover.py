@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from warmstart.check import explain
 from warmstart.run.manifest import RUNS, Manifest
 from warmstart.screen import quoted
 from warmstart.sweep import launch, search
-from warmstart.sweep.schedule import Rules
+from warmstart.sweep.schedule import Rules, starts_of
 
 
 def hand_over(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None:
@@ -31,9 +30,9 @@ def hand_over(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None
     status = screen.command("python", "train.py", "stage=report", f"runs={quoted(folder)}")
     if rules.on_failure == "stop":
         screen.say(f"on_failure=stop comes too late for what {maker} has been given already")
-    started: Counter[str] = Counter()
+    started: dict[str, int] = {}
     while names := due(manifest, rules, started):
-        started.update(names)
+        started |= {name: starts_of(manifest, name, started) + 1 for name in names}
         screen.say(f"{len(names)} handed to {maker}; to see how far it is: {status}")
         try:
             launcher.launch([[f"sweep.job={quoted(folder / RUNS / name)}", *common] for name in names], 0)
@@ -47,4 +46,5 @@ def due(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[st
     done = {name for name, state in states.items() if state == "done"}
     searching = manifest.search is not None
     work = search.trials(manifest) if searching else launch.jobs_left(manifest, states, rules.retries, 1)
-    return [task.name for task in work if task.needs <= done and started[task.name] <= rules.retries]
+    over = {name for name in started if starts_of(manifest, name, started) > rules.retries}
+    return [task.name for task in work if task.needs <= done and task.name not in over]

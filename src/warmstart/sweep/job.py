@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart import screen
 from warmstart.contracts import UserError, WriteError
 from warmstart.run import cores
-from warmstart.run.files import remove_temporaries
+from warmstart.run.files import disk_error, remove_temporaries
 from warmstart.run.folder import LOCK, RunFolder
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
@@ -44,6 +45,8 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
         lock.beat()
         with cores.using(threads_of(manifest, job)):
             return run_locked(manifest, job, lock, watchers)
+    except WriteError as error:
+        return Outcome(job.name, "failed", str(error))
     except KeyboardInterrupt:
         note_interrupt(manifest, [job])
         raise
@@ -74,12 +77,17 @@ def run_locked(manifest: Manifest, job: Job, lock: Lock, watchers: Sequence[Any]
 def train_together(manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock]) -> list[Outcome] | str:
     """As `run_together`, with the jobs' locks held and their threads set."""
     together = importlib.import_module("warmstart.stage.together")
-    runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
+    try:
+        runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
+    except UserError as error:
+        return str(error)
     try:
         with screen.quiet():
             together.run([job_config(job) for job in jobs], runs)
-    except together.GroupFailed as reason:
-        return f"together they failed: {reason}"
+    except (together.GroupFailed, WriteError) as reason:
+        if disk_error(reason) is None:
+            return f"together they failed: {reason}"
+        return [give_up(manifest, run, reason.__cause__ or reason) for run in runs]
     except together.CannotBatch as reason:
         for run in runs:
             shutil.rmtree(run.path)
@@ -102,9 +110,9 @@ def run_in_turn(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome]:
 
 def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str:
     """Train jobs of one kind in one go; where they cannot be, the reason, and no trace of an attempt."""
-    locks = [lock for job in jobs if (lock := manifest.lock(job.name)).acquire(PATIENCE)]
+    locks = [manifest.lock(job.name) for job in jobs]
     try:
-        if len(locks) < len(jobs):
+        if not all(lock.acquire(PATIENCE) for lock in locks):
             return "another process is at work on one of them"
         for lock in locks:
             lock.beat()
@@ -112,12 +120,24 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
             return "some of them have been run meanwhile"
         with cores.using(threads_of(manifest, jobs[0])):
             return train_together(manifest, jobs, locks)
+    except WriteError as error:
+        return [Outcome(job.name, "failed", str(error)) for job in jobs]
     except KeyboardInterrupt:
         note_interrupt(manifest, jobs)
         raise
     finally:
         for lock in locks:
             lock.release()
+
+
+def give_up(manifest: Manifest, run: RunFolder, error: BaseException) -> Outcome:
+    """Record that a job failed, also where the disk is so full that only its lock's reserve has room for it."""
+    if run.record["status"] not in OVER:
+        run.note(status="failed", error=f"{type(error).__name__}: {error}")
+        run.lock.give_reserve()
+        with contextlib.suppress(WriteError):  # its folder then says that it was interrupted
+            run.update()
+    return outcome_of(manifest, run)
 
 
 def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:

@@ -19,8 +19,8 @@ TRAIN = ("pretrain", "finetune")
 QUICK = ("baseline",)  # stages that take less time than a process of their own
 
 
-def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> None:
-    """Run what is missing of a plan.
+def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> dict[str, str]:
+    """Run what is missing of a plan; return why jobs failed, by name.
 
     Args:
         manifest: the plan; its jobs' states are read from their run folders.
@@ -41,7 +41,9 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> None:
     view = View(total, over)
     try:
         done = {name for name, state in states.items() if state == "done"}
-        Schedule(manifest, pool, rules, view, done).run(work)
+        schedule = Schedule(manifest, pool, rules, view, done)
+        schedule.run(work)
+        return schedule.failures
     finally:
         view.close()
         pool.close()

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import screen
 from warmstart.check import explain
-from warmstart.contracts import UserError
+from warmstart.contracts import UserError, WriteError
 from warmstart.report.shared import sentences
+from warmstart.run.files import as_write_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
 from warmstart.sweep.job import job_config
@@ -38,6 +39,7 @@ class Survey:
         mode: whether more (max) or less (min) of it is better.
         kinds: how many kinds of job there are.
         problem: why some job cannot run.
+        unwritten: the error, if a file could not be written.
         trace: where in the code, if that was not foreseen.
         shared: in words, rows that two parts of a data set share.
     """
@@ -46,6 +48,7 @@ class Survey:
     mode: str = "max"
     kinds: int = 0
     problem: str | None = None
+    unwritten: WriteError | None = None
     trace: str | None = None
     shared: list[str] = field(default_factory=list)
 
@@ -81,6 +84,7 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
     except (UserError, InstantiationException) as error:
         found.problem = f"{explain(error)} (job {job.name})"
     except Exception as error:
+        found.unwritten = as_write_error(error, Path(tempfile.gettempdir()))
         found.problem = f"{type(error).__name__}: {error} (job {job.name})"
         found.trace = traceback.format_exc()
     return found

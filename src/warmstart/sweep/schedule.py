@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,11 @@ def in_turn(manifest: Manifest, jobs: Sequence[Job]) -> Work:
     return Work(jobs, functools.partial(run_in_turn, without_plan(manifest), jobs), name)
 
 
+def starts_of(manifest: Manifest, name: str, counted: Mapping[str, int]) -> int:
+    """How often a job was started: as its record says, or as was counted, since it may fail before it has a record."""
+    return max(counted.get(name, 0), manifest.attempts(name))
+
+
 @dataclass
 class Schedule:
     """Works through tasks until none is left.
@@ -85,6 +90,8 @@ class Schedule:
         rules: about failures.
         view: where they are shown.
         done: names of jobs that are done, for those that need them.
+        starts: how often each job was started.
+        failures: why jobs failed, also where that could not be recorded in their folders.
     """
 
     manifest: Manifest
@@ -95,6 +102,8 @@ class Schedule:
     waiting: deque[Work] = field(default_factory=deque)
     at_work: list[Work] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)
+    starts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
     halted: bool = False
     reported: float = field(default_factory=time.monotonic)
     reporting: float = 0.0
@@ -121,6 +130,7 @@ class Schedule:
                 return
             self.waiting.remove(work)
             self.at_work.append(work)
+            self.starts |= {job.name: starts_of(self.manifest, job.name, self.starts) + 1 for job in work.jobs}
             self.pool.start(work.call)
             if isinstance(self.pool, ThisProcess):
                 return
@@ -143,6 +153,7 @@ class Schedule:
             self.view.say(f"{work.name} and the like: one by one, since {reason}")
         left = []
         for job in work.jobs:
+            self.starts.pop(job.name, None)  # one that could not be trained together has not been started
             record = self.manifest.record(job.name) or {}
             if record.get("status") in ("done", "failed"):
                 self.count(job, Outcome(job.name, record["status"], record.get("error")))
@@ -156,7 +167,9 @@ class Schedule:
         if outcome.state == "done":
             self.done.add(outcome.name)
         if outcome.state == "failed" and job is not None:
-            again = self.manifest.attempts(job.name) <= self.rules.retries
+            again = starts_of(self.manifest, job.name, self.starts) <= self.rules.retries
+        if outcome.state == "failed":
+            self.failures[outcome.name] = outcome.error or ""
         self.view.ended(outcome, again)
         if again:
             self.waiting.append(alone(self.manifest, job))

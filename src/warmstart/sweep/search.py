@@ -5,6 +5,7 @@ Whichever process runs a trial does the asking, so any number of processes, on a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import math
@@ -16,8 +17,10 @@ from typing import Any
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from warmstart.contracts import UserError
+from warmstart.contracts import UserError, WriteError
 from warmstart.reading import MOST_YAML, check_yaml, read
+from warmstart.run.checksums import check_file
+from warmstart.run.files import disk_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest, check_job
 from warmstart.sweep.job import PATIENCE, Outcome, run_job, without_plan
@@ -29,6 +32,7 @@ from warmstart.sweep.study import (
     SAMPLERS,
     ask,
     check_choice,
+    check_study,
     loses,
     note_scores,
     open_study,
@@ -84,11 +88,15 @@ def examples(composer: Composer, fixed: Sequence[str], space: dict[str, Any]) ->
 
 
 def check(manifest: Manifest) -> None:
-    """Refuse a search whose copy of `conf/` names code of a package that is not trusted."""
+    """Refuse a search whose study or copy of `conf/` is damaged, or names code of a package that is not trusted."""
     import optuna
 
-    if not (manifest.folder / CONF / "train.yaml").is_file():
+    copies = [name for name in manifest.checksums if name.startswith(f"{CONF}/")]
+    if not copies or not (manifest.folder / CONF / "train.yaml").is_file():
         raise UserError(f"{manifest.folder / CONF} is missing, so the search cannot go on; start a new one")
+    for name in copies:
+        check_file(manifest.folder / name, manifest.checksums[name])
+    check_study(manifest)
     composer = Composer([checked_conf(manifest.folder / CONF)])
     for job in examples(composer, manifest.search["fixed"], space(manifest, optuna)):
         check_job(job.config, manifest.folder / CONF, manifest.trust)
@@ -140,9 +148,9 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
     not worse than the median of what other trials had over as many.
     """
     lock = manifest.shared_lock(trial_name(slot))
-    if not lock.acquire(PATIENCE):
-        return Outcome(trial_name(slot), "running")
     try:
+        if not lock.acquire(PATIENCE):
+            return Outcome(trial_name(slot), "running")
         trial = ask(manifest, slot)
         check_choice(manifest, trial.params)
         watch = importlib.import_module("warmstart.trainer.pruning").Pruning
@@ -162,20 +170,32 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
                 outcome = outcome._replace(state="pruned")
                 break
         mean = statistics.mean(scores) if scores else None
+        if outcome.state == "failed" and disk_error(Exception(outcome.error)) is not None:
+            return Outcome(trial_name(slot), "failed", outcome.error)  # which says nothing of the trial: left to do
         if outcome.state != "running":
             tell(manifest, trial.number, outcome.state, mean)
         return Outcome(trial_name(slot), outcome.state, outcome.error, mean)
-    except UserError as error:
-        tell(manifest, ask(manifest, slot).number, "failed", None)
+    except WriteError as error:
         return Outcome(trial_name(slot), "failed", str(error))
+    except UserError as error:
+        return give_up(manifest, slot, str(error))
     finally:
         lock.release()
 
 
 def note_trial_death(manifest: Manifest, slot: int, reason: str) -> Outcome:
     """Record that the process of a trial died: the seed it was at has failed, and so has the trial."""
-    for path in sorted(manifest.folder.glob(f"runs/{trial_name(slot)}-seed*")):
-        if manifest.state(path.name) == "interrupted":
-            RunFolder.open(path).update(status="failed", error=reason)
-    tell(manifest, ask(manifest, slot).number, "failed", None)
+    try:
+        for path in sorted(manifest.folder.glob(f"runs/{trial_name(slot)}-seed*")):
+            if manifest.state(path.name) == "interrupted":
+                RunFolder.open(path).update(status="failed", error=reason)
+    except (UserError, WriteError) as error:
+        reason = f"{reason}; {error}"
+    return give_up(manifest, slot, reason)
+
+
+def give_up(manifest: Manifest, slot: int, reason: str) -> Outcome:
+    """Tell the study, as far as it can be written, that a trial failed; one that it is not told of is left to do."""
+    with contextlib.suppress(UserError, WriteError):
+        tell(manifest, ask(manifest, slot).number, "failed", None)
     return Outcome(trial_name(slot), "failed", reason)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
-import os
 import statistics
-from pathlib import Path
 from typing import Any
 
+from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.run.identity import derive_seed
-from warmstart.run.lock import Lock
 from warmstart.run.manifest import Manifest
 from warmstart.sweep.space import options
 
@@ -27,28 +25,11 @@ def trial_name(slot: int) -> str:
     return f"trial{slot:03d}"
 
 
-class StudyLock:
-    """Optuna's kind of lock, by one that the system frees when its holder is killed."""
-
-    def __init__(self, lock: Lock):
-        self.lock = lock
-
-    def acquire(self) -> bool:
-        """Wait for it."""
-        return self.lock.acquire(math.inf)
-
-    def release(self) -> None:
-        """Give it back."""
-        self.lock.release()
-
-
 def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
     """The study, with a sampler whose draws for a trial depend on the seed, the trial and what is known by then."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = manifest.search
-    mend(manifest.folder / STUDY, manifest.shared_lock("journal"))
-    backend = importlib.import_module("optuna.storages.journal")
-    journal = backend.JournalFileBackend(str(manifest.folder / STUDY), StudyLock(manifest.shared_lock("journal")))
+    storage = importlib.import_module("optuna.storages.journal").JournalStorage
     sampler = None
     if slot is not None and settings["sampler"] != "grid":
         make = getattr(optuna.samplers, SAMPLERS[settings["sampler"]])
@@ -56,7 +37,7 @@ def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
     try:
         return optuna.create_study(
             study_name="sweep",
-            storage=backend.JournalStorage(journal),
+            storage=storage(open_journal(manifest)),
             sampler=sampler,
             pruner=getattr(optuna.pruners, PRUNERS[settings["pruner"]])(),
             direction="maximize" if manifest.mode == "max" else "minimize",
@@ -65,6 +46,39 @@ def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
     except (ValueError, KeyError, TypeError) as error:
         path = manifest.folder / STUDY
         raise UserError(f"{path} is damaged; remove it to search anew: runs that are done are kept") from error
+
+
+def open_journal(manifest: Manifest) -> Any:
+    """The file of the study, as Optuna's storage takes it."""
+    journal = importlib.import_module("warmstart.sweep.journal").Journal  # imports optuna
+    return journal(manifest.folder / STUDY, manifest.shared_lock("journal"))
+
+
+def study_digest(manifest: Manifest) -> str:
+    """The SHA-256 of all that the study's file holds."""
+    journal = open_journal(manifest)
+    journal.read_logs(0)
+    return journal.digest
+
+
+def check_study(manifest: Manifest) -> None:
+    """Refuse a study whose file is damaged, or lacks what it held when the sweep ended; warn where it is gone.
+
+    Raises:
+        UserError: names the file.
+    """
+    path, sealed = manifest.folder / STUDY, manifest.checksums.get(STUDY)
+    if not path.exists():
+        if sealed is not None or any(manifest.names()):
+            screen.say(f"warning: {path} is missing: what to try is chosen anew", style="yellow")
+        return
+    journal = open_journal(manifest)
+    journal.read_logs(0)
+    if sealed is not None and sealed not in journal.digests:
+        raise UserError(
+            f"{path} is damaged: it lacks operations that it held; "
+            "remove the file to search anew: runs that are done are kept"
+        )
 
 
 def space(manifest: Manifest, optuna: Any) -> dict[str, Any]:
@@ -157,16 +171,3 @@ def failed(manifest: Manifest) -> list[str]:
 
     trials = open_study(manifest, optuna).get_trials(deepcopy=False, states=[optuna.trial.TrialState.FAIL])
     return [trial_name(trial.user_attrs["slot"]) for trial in trials if "slot" in trial.user_attrs]
-
-
-def mend(path: Path, lock: Lock) -> None:
-    """Drop a last line that a full disk or a power cut left unfinished; writers hold the lock."""
-    lock.acquire(math.inf)
-    try:
-        if path.exists() and path.stat().st_size:
-            with open(path, "r+b") as stream:
-                stream.seek(-1, os.SEEK_END)
-                if stream.read() != b"\n":
-                    stream.truncate(path.read_bytes().rfind(b"\n") + 1)
-    finally:
-        lock.release()
