@@ -1,4 +1,4 @@
-"""`resume=PATH`: a run that was broken off continues in its folder with its own config, whatever its stage."""
+"""`resume=PATH`: an interrupted or failed run continues in its folder with its own config, whatever its stage."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from warmstart.contracts import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST
 from warmstart.screen import quoted
+from warmstart.settings import STAGES
 
 KEPT = ("stage", "experiment", "resume", "trust", "output_dir")  # what may stand beside resume=
+INNER = ("baseline",)  # stages of a transfer's runs alone
 REPORTED = ("transfer",)  # a done one is looked through for runs that failed
 
 
@@ -36,6 +38,8 @@ def run(path: str, trust: Sequence[str]) -> None:
     stage, status = found.record["stage"], found.record["status"]
     if status == "done" and stage not in REPORTED:
         raise UserError(f"resume={path}: the run is done, nothing is left to do")
+    if stage not in (*STAGES, *INNER):
+        raise UserError(f"resume={path} is a run of stage={stage}, which does not exist")
     config = found.config(tuple(trust))
     with found.recording():
-        importlib.import_module(f"warmstart.stage.{config.stage}").run(config, found)
+        importlib.import_module(f"warmstart.stage.{stage}").run(config, found)
