@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from scripts.abuse.by_hand import by_hand
-from scripts.abuse.lines import Line, systematic
-from scripts.abuse.runner import call, reader
+from scripts.abuse_lines.by_hand import by_hand
+from scripts.abuse_lines.lines import Line, systematic
+from scripts.abuse_lines.runner import call, reader
 
 NEW = ("stage=finetune", "init=scratch")
 EVERY, EVERY_BY_HAND = 40, 12

@@ -40,6 +40,7 @@ CHANGES = {
 ALWAYS = ("nan", "null", "text", "-1", "0")
 ROTATED = tuple(change for change in CHANGES if change not in ALWAYS)
 PER_KEY = 2
+EVERY = 4  # of the changed lines, shares no factor with the changes of a key, so that each kind of change is among them
 NODES = ("null", "text", "list")  # what a section is changed to
 SKIPPED = re.compile(r"^(stage|experiment|output_dir|hydra\b.*|sweep\b.*)$")
 
@@ -208,6 +209,15 @@ def composed(words: tuple[str, ...]) -> DictConfig:
 
 
 def systematic(folder: Path) -> Iterator[Line]:
+    """The bases, and every fourth line of `all_changes`."""
+    number = 0
+    for line in all_changes(folder):
+        number += line.change != "unchanged"
+        if line.change == "unchanged" or number % EVERY == 0:
+            yield line
+
+
+def all_changes(folder: Path) -> Iterator[Line]:
     """Every key of every base, changed; a key that an earlier base of the stage has is left out."""
     known: set[tuple[str, str]] = set()
     count = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.abuse.lines import Line
+from scripts.abuse_lines.lines import Line
 
 NEW = ("stage=finetune", "init=scratch", "pictures=false")
 PATHS = (

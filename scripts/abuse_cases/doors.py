@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from scripts.abuse.case import Case, Seen
+from scripts.abuse_cases.case import Case, Seen
 
 from warmstart import main
 from warmstart.check import check, explain
