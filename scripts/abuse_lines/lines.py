@@ -40,9 +40,8 @@ CHANGES = {
 ALWAYS = ("nan", "null", "text", "-1", "0")
 ROTATED = tuple(change for change in CHANGES if change not in ALWAYS)
 PER_KEY = 2
-EVERY = 4  # of the changed lines, shares no factor with the changes of a key, so that each kind of change is among them
 NODES = ("null", "text", "list")  # what a section is changed to
-SKIPPED = re.compile(r"^(stage|experiment|output_dir|hydra\b.*|sweep\b.*)$")
+SKIPPED = re.compile(r"^(stage|experiment|(pretrain\.)?output_dir|hydra\b.*|sweep\b.*)$")
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,11 @@ class Line:
         """Why the line may be accepted, or None."""
         if self.right is not None:
             return "written as right" if self.right else None
-        found = (why for keys, changes, why in ALLOWED if self.change in changes and re.fullmatch(keys, self.bare))
+        found = (
+            why
+            for keys, changes, why in ALLOWED
+            if self.change in changes and any(re.fullmatch(keys, key) for key in (self.key, self.bare))
+        )
         return next(found, None)
 
     @property
@@ -81,7 +84,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         r"data\.(labels_per_class|label_fraction|folds|pack|config|separator|missing_values|target|pair|root|pieces|connect"
         r"|speaker|audio|tokenizer\.stride)|patience|preprocessor|resume|transfer\.require|backbone\.(kv_heads|window|pooling)"
-        r"|strategy\.layers|arm\.\w+\.(preprocessor|against)|trainer\.(check_val_every_n_epoch|deterministic|limit_\w+"
+        r"|strategy\.layers|arm\.\w+\.(preprocessor|against)|average|loss|trainer\.(threads|check_val_every_n_epoch|deterministic|limit_\w+"
         r"|gradient_clip_val|max_time|max_tokens|min_steps|precision|profiler|val_check_interval)|data\.(categorical|ignore)",
         ("null",),
         "null means none, all or the default",
@@ -128,7 +131,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (r"trust|fresh|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
     (
-        r"average|loss|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
+        r"average|loss|trainer\.threads|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
         r"|data\.augment\.\w+|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
         ("deleted",),
         "its default, or nothing that is needed",
@@ -209,15 +212,6 @@ def composed(words: tuple[str, ...]) -> DictConfig:
 
 
 def systematic(folder: Path) -> Iterator[Line]:
-    """The bases, and every fourth line of `all_changes`."""
-    number = 0
-    for line in all_changes(folder):
-        number += line.change != "unchanged"
-        if line.change == "unchanged" or number % EVERY == 0:
-            yield line
-
-
-def all_changes(folder: Path) -> Iterator[Line]:
     """Every key of every base, changed; a key that an earlier base of the stage has is left out."""
     known: set[tuple[str, str]] = set()
     count = 0

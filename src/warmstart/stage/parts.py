@@ -20,7 +20,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.stage.signature import check_settings
 
 _made: dict[str, functools.partial] = {}
-GROUPS = {"trainer": "scheduler"}  # of components whose package has another name
+GROUPS = {"schedule": "scheduler", "muon": "optimizer"}  # of modules whose package has another name
 BLOCKS = ("pack", "separate")  # of a pretraining's rows
 LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # of a finetuning's
 FEEDING = ("batch_size", "augment", *LABELS, *BLOCKS)
@@ -137,7 +137,7 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
     if key in _made:
         return _made[key]
     home = node._target_.split(".")
-    place = GROUPS.get(home[1], home[1]) if home[0] == "warmstart" else "optimizer"
+    place = GROUPS.get(home[2], home[1]) if home[0] == "warmstart" else "optimizer"
     target_of(node, place)
     made = instantiate(node, _partial_=True, _convert_="all")
     check_settings(made.func, made.keywords, place)
