@@ -129,9 +129,10 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("huge",),
         "a limit that is never reached",
     ),
+    (r"data\.config", ("text",), "only a data set of the hub has configurations"),
     (r"trust|fresh|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
     (
-        r"average|loss|trainer\.threads|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
+        r"average|loss|feature_rows|trainer\.threads|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
         r"|data\.augment\.\w+|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
         ("deleted",),
         "its default, or nothing that is needed",

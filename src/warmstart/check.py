@@ -39,7 +39,7 @@ def check(config: DictConfig) -> dict[str, Any]:
             _check_parts(config, prefix, part)
         _check_section(plain, STAGES[stage])
         for name, arm in plain.get("arm", {}).items():
-            _check_arm(name, arm)
+            _check_arm(name, arm, plain)
         for prefix, part in sections.items():
             _check_limits(part, prefix)
     _check_values(plain, "")
@@ -95,12 +95,14 @@ def _check_section(node: Any, section: Section, place: str = "", partial: bool =
             raise UserError(f"{place}{key}={shown(node[key])}: must be {words(hint)}")
 
 
-def _check_arm(name: str, arm: Any) -> None:
-    """Refuse settings of an arm that finetuning does not have, or that cannot be."""
+def _check_arm(name: str, arm: Any, shared: dict[str, Any]) -> None:
+    """Refuse settings of an arm that finetuning does not have, that cannot be, or of a part that nothing chooses."""
     place = f"arm.{name}."
     for part in PARTS if isinstance(arm, dict) else ():
         if isinstance(arm.get(part), str):
             raise UserError(f"{place}{part}={arm[part]}: a part is chosen by {part}@{place}{part}={arm[part]}")
+        if isinstance(arm.get(part), dict) and "_target_" not in {**(shared.get(part) or {}), **arm[part]}:
+            raise UserError(f"{place}{part}: no {part} is chosen here: add +{part}@{place}{part}=NAME")
     _check_section(arm, ARM, place, partial=True)
 
 
