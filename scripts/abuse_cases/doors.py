@@ -80,7 +80,7 @@ class Bench:
 
         from warmstart.stage import parts
 
-        config = OmegaConf.masked_copy(config, [key for key in config if key != "sweep"])
+        config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")])
         check(config)
         source = parts.build_source(config)
         seen.splits = source.load(get_object(config.objective._target_).target)

@@ -6,7 +6,7 @@ A line that is accepted must be allowed, with a reason, by `ALLOWED`; one that m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ ALWAYS = ("nan", "null", "text", "-1", "0")
 ROTATED = tuple(change for change in CHANGES if change not in ALWAYS)
 PER_KEY = 2
 NODES = ("null", "text", "list")  # what a section is changed to
-SKIPPED = re.compile(r"^(stage|experiment|(pretrain\.)?output_dir|hydra\b.*|sweep\b.*)$")
+SKIPPED = re.compile(r"^(stage|(pretrain\.)?(experiment|output_dir)|hydra\b.*|sweep\b.*)$")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "a limit that is never reached",
     ),
     (r"data\.config", ("text",), "only a data set of the hub has configurations"),
-    (r"trust|fresh|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
+    (r"trust|fresh|transfer\.budgets\.\w+|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
     (
         r"average|loss|feature_rows|trainer\.threads|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
         r"|data\.augment\.\w+|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
@@ -212,11 +212,18 @@ def composed(words: tuple[str, ...]) -> DictConfig:
         return compose("train", overrides=list(words))
 
 
-def systematic(folder: Path) -> Iterator[Line]:
-    """Every key of every base, changed; a key that an earlier base of the stage has is left out."""
+def systematic(folder: Path, only: Collection[str] = ()) -> Iterator[Line]:
+    """Every key of every base, changed; a key that an earlier base of the stage has is left out.
+
+    Args:
+        folder: for data.
+        only: names of bases; empty for all.
+    """
     known: set[tuple[str, str]] = set()
     count = 0
     for name, words in bases(folder).items():
+        if only and name not in only:
+            continue
         yield Line(words, "", "unchanged", right=True)
         config = OmegaConf.to_container(composed(words), resolve=True)
         group = name.partition("=")[0] if "=" in name else ""
