@@ -25,8 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.abuse import folders, images, manifests, predictions, sounds, tables, texts
-from scripts.abuse.case import Case
+from scripts.abuse_cases import folders, images, manifests, predictions, sounds, tables, texts
+from scripts.abuse_cases.case import Case
 
 FAMILIES = (tables, texts, images, sounds, manifests, folders, predictions)
 KINDS = ("right", "refused", "defect")
@@ -53,7 +53,7 @@ def main() -> int:
             print(f"{case.family}: {case.name}: {case.expected()}")
         print(f"{len(cases)} cases")
         return 0
-    from scripts.abuse.doors import Bench
+    from scripts.abuse_cases.doors import Bench
 
     counts, seconds, defects = defaultdict(Counter), Counter(), []
     with tempfile.TemporaryDirectory() as folder:

@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from scripts.abuse.case import Case
-from scripts.abuse.doors import Bench
+from scripts.abuse_cases.case import Case
+from scripts.abuse_cases.doors import Bench
 from scripts.abuse_files import KINDS, all_cases
 
 CASES = all_cases()
@@ -46,7 +46,7 @@ def test_the_campaign_is_large_and_knows_each_outcome():
 
 def test_a_defect_is_seen(tmp_path: Path):
     """The campaign itself can fail: a wrong class, a refusal without its place, and a file that is accepted."""
-    from scripts.abuse import tables
+    from scripts.abuse_cases import tables
 
     bench = Bench(tmp_path)
     wrong = [

@@ -97,7 +97,7 @@ def test_every_experiment_composes_for_every_stage(experiment: str, stage: str, 
     assert config.stage == stage
     assert config.experiment == experiment
     assert not OmegaConf.missing_keys(config)
-    check(OmegaConf.masked_copy(config, [key for key in config if key != "sweep"]))
+    check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")]))
     if trains:
         assert {"data", "backbone", "objective", "optimizer", "scheduler", "trainer"} <= set(config)
 
@@ -159,7 +159,7 @@ def test_transfer_holds_the_pretraining_whole(composed):
     transfer, pretrain = composed("stage=transfer"), composed("stage=pretrain")
     whole = OmegaConf.to_container(transfer, resolve=True)["pretrain"]
     alone = OmegaConf.to_container(pretrain, resolve=True)
-    assert {**whole, "pictures": True, "output_dir": "outputs", "sweep": alone["sweep"]} == alone
+    assert {**whole, "pictures": True, "output_dir": "outputs", "sweep": alone["sweep"], "resume": None} == alone
 
 
 def test_settings_of_the_trainer_are_those_of_lightning_and_each_shipped_one_has_a_range():

@@ -13,10 +13,11 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 
 from warmstart.contracts import UserError
 from warmstart.ranges import fits, shown, words
-from warmstart.settings import ARM, STAGES, SWEEP, Section
+from warmstart.settings import ARM, ROOT, STAGES, Section
 
 PARTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
 LIMITS = ("max_epochs", "max_steps", "max_time", "max_tokens")
+PARTIAL = ("tokenizer", "frames", "stem")  # parts that the part around them builds
 SAVED = "architecture"  # of a model of transformers, whose numbers may be infinite
 
 
@@ -38,20 +39,21 @@ def check(config: DictConfig) -> dict[str, Any]:
             _check_parts(config, prefix, part)
         _check_section(plain, STAGES[stage])
         for name, arm in plain.get("arm", {}).items():
-            _check_arm(name, arm)
+            _check_arm(name, arm, plain)
         for prefix, part in sections.items():
             _check_limits(part, prefix)
-    _check_finite(plain, "")
+    _check_values(plain, "")
     return plain
 
 
-def check_sweep(settings: DictConfig) -> None:
-    """Refuse settings of a sweep that cannot be.
+def check_root(config: DictConfig) -> None:
+    """Refuse settings of a sweep, and a run to resume, that cannot be.
 
     Raises:
         UserError: names the setting.
     """
-    _check_section(OmegaConf.to_container(settings, resolve=True), SWEEP, "sweep.")
+    own = OmegaConf.masked_copy(config, [key for key in ROOT.keys if key in config])
+    _check_section(OmegaConf.to_container(own, resolve=True), ROOT)
 
 
 def target_of(node: DictConfig, place: str) -> Any:
@@ -93,12 +95,14 @@ def _check_section(node: Any, section: Section, place: str = "", partial: bool =
             raise UserError(f"{place}{key}={shown(node[key])}: must be {words(hint)}")
 
 
-def _check_arm(name: str, arm: Any) -> None:
-    """Refuse settings of an arm that finetuning does not have, or that cannot be."""
+def _check_arm(name: str, arm: Any, shared: dict[str, Any]) -> None:
+    """Refuse settings of an arm that finetuning does not have, that cannot be, or of a part that nothing chooses."""
     place = f"arm.{name}."
     for part in PARTS if isinstance(arm, dict) else ():
         if isinstance(arm.get(part), str):
             raise UserError(f"{place}{part}={arm[part]}: a part is chosen by {part}@{place}{part}={arm[part]}")
+        if isinstance(arm.get(part), dict) and "_target_" not in {**(shared.get(part) or {}), **arm[part]}:
+            raise UserError(f"{place}{part}: no {part} is chosen here: add +{part}@{place}{part}=NAME")
     _check_section(arm, ARM, place, partial=True)
 
 
@@ -111,12 +115,16 @@ def _check_limits(part: dict[str, Any], prefix: str) -> None:
         raise UserError(f"{prefix}snapshots are taken at steps that must be known before: leave out trainer.max_time")
 
 
-def _check_finite(node: Any, place: str) -> None:
-    """Refuse NaN and infinity, also where no type says what a number is for."""
+def _check_values(node: Any, place: str) -> None:
+    """Refuse NaN and infinity, also where no type says what a number is for, and a part that is built too early."""
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in children:
+        if key in PARTIAL and isinstance(value, dict) and "_target_" in value and "_partial_" not in value:
+            raise UserError(f"{place}.{key}._partial_ is missing: leave out ~{place}.{key}._partial_")
+        if key == "_partial_" and value is not True:
+            raise UserError(f"{place}.{key}={shown(value)}: this is Hydra's own, leave it out")
         if key != SAVED:
-            _check_finite(value, f"{place}.{key}" if place else str(key))
+            _check_values(value, f"{place}.{key}" if place else str(key))
     if isinstance(node, float) and not math.isfinite(node):
         raise UserError(f"{place}={node}: must be a finite number")
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
-from warmstart.check import check, check_sweep, explain, target_of
+from warmstart.check import check, check_root, explain, target_of
 from warmstart.contracts import Unmet, UserError
 from warmstart.run import cores
 from warmstart.run.files import as_write_error
@@ -143,7 +143,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
         typed: whether its experiment was asked for; else a stage that starts from a run takes that of the run.
     """
     try:
-        check_sweep(config.sweep)
+        check_root(config)
         if config.sweep.job:
             command = importlib.import_module("warmstart.sweep.command")
             return FAILED if command.run(Path(config.sweep.job), tuple(config.trust)) == "failed" else 0

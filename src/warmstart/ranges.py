@@ -59,6 +59,9 @@ def between(low: int, high: int) -> Any:
     return Annotated[int, Range(f"a whole number from {low:,} to {high:,}", lambda value: low <= value <= high)]
 
 
+Depth = between(1, 1000)  # of layers, each of which takes time to build
+
+
 def only(number: int, why: str) -> Any:
     """The type of the one whole number that can be used, and why."""
     return Annotated[int, Range(f"{number}: {why}", lambda value: value == number)]

@@ -50,7 +50,7 @@ def component(**keys: Any) -> Section:
 Betas = Annotated[
     list[Below1], Range("two numbers, 0 or more and below 1, such as [0.9,0.95]", lambda value: len(value) == 2)
 ]
-PRECISIONS = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed", "16-true"]
+PRECISIONS = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed"]
 AUGMENT = Section(
     {
         **dict.fromkeys(("shift", "bands", "gaps"), Whole),
@@ -218,3 +218,4 @@ SWEEP = Section(
     },
     frozenset({"trials", "seeds", "sampler", "pruner"}),
 )
+ROOT = Section({"sweep": SWEEP, "resume": Location | None}, is_open=True)  # what no stage sees

@@ -209,7 +209,7 @@ def test_resume_is_refused_where_there_is_nothing_to_go_on_with(cli, tmp_path: P
     for words, message in (
         (("stage=pretrain", f"resume={done}"), "the run is done"),
         (("stage=finetune", f"resume={done}"), "the run is done"),
-        (("resume=",), "resume= needs the folder of a run"),
+        (("resume=",), "resume=: must be a path"),
         (("stage=pretrain", f"resume={tmp_path / 'nowhere'}"), "no such folder"),
     ):
         outcome = cli(*words)

@@ -190,7 +190,7 @@ def test_broken_tags(words: list[str], tags: object, parts: tuple[str, ...], cli
         (("objective=denoise",), ("objective=denoise", "text")),
         (("objective=contrastive",), ("objective=contrastive", "data.augment")),
         (("objective=classification",), ("data.pack",)),
-        (("data.pack=4",), ("data.pack=4", "8 or more")),
+        (("data.pack=4",), ("data.pack=4", "from 8")),
         (("data.separate=maybe",), ("data.separate=maybe",)),
         (("data.pack=null", "data.separate=true"), ("data.separate", "data.pack")),
         (("data.tokenizer.vocabulary=17",), ("data.tokenizer.vocabulary=17",)),

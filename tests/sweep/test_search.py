@@ -78,7 +78,6 @@ def test_hydras_words_describe_what_may_be_chosen(word: str, expected):
         (("seed=0,1",), "sweep.seeds=N"),
         (("loss=cross_entropy,focal", "sweep.sampler=best"), "sweep.sampler=best: must be tpe"),
         (("loss=cross_entropy,focal", "sweep.pruner=hard"), "sweep.pruner=hard: must be none"),
-        (("loss=cross_entropy,focal", "sweep.trials=0"), "sweep.trials=0"),
         (("optimizer.lr=interval(1e-3,1e-1)", "sweep.sampler=grid"), "an interval is no grid"),
         (("optimizer.lr=interval(1e-1,1e-3)",), "low"),
         (("optimizer.lr=interval(-1,1e-1)",), "optimizer.lr=-1.0: must be a number above 0"),

@@ -13,7 +13,7 @@ from warmstart.backbone.block import LAYER_EPS, Architecture, Block, Rotary, ini
 from warmstart.backbone.exchange import to_transformers
 from warmstart.backbone.heads import token_head
 from warmstart.contracts import Features, Spec, UserError
-from warmstart.ranges import Below1, Count, Positive
+from warmstart.ranges import Below1, Count, Depth, Positive
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +53,7 @@ class Transformer(nn.Module):
         spec: Spec,
         stem: Callable[..., nn.Module],
         width: Count = 128,
-        depth: Count = 4,
+        depth: Depth = 4,
         heads: Count = 4,
         kv_heads: Count | None = None,
         mlp_ratio: Positive = 4.0,

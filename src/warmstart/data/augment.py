@@ -88,7 +88,8 @@ class Augment:
             raise UserError(f"data.augment.mixup={mixup} is for images and vectors; this data is {modality}")
         if not 0 < crop <= 1:
             raise UserError(f"data.augment.crop={crop}: must be above 0 and at most 1")
-        self.scale, self.noise = scale, noise
+        self.preprocessor, self.noise = scale, noise
+        self.dtype: torch.dtype | None = None
         self.shift, self.crop, self.side, self.flip, self.colour = shift, crop, side, flip, colour
         self.grey, self.blur, self.solarise, self.erase = grey, blur, solarise, erase
         self.warp, self.stretch, self.bands, self.gaps = warp, stretch, bands, gaps
@@ -104,8 +105,25 @@ class Augment:
         """The first setting that mixes examples and their targets, as it is typed; empty where none does."""
         return next((f"data.augment.{name}={getattr(self, name)}" for name in self.MIXING if getattr(self, name)), "")
 
+    def scale(self, x: Tensor) -> Tensor:
+        """Return raw x scaled, and unchanged otherwise, in `dtype`, the model's."""
+        return self._converted(self.preprocessor(x))
+
     def __call__(self, x: Tensor) -> Tensor:
-        """Scaled and changed, of the same shape as the raw x but for `side`."""
+        """Scaled and changed, of the same shape as the raw x but for `side`, in `dtype`, the model's."""
+        if self.dtype in (None, torch.float32):
+            return self._pieces(x)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)  # a Trainer makes it that of the model
+        try:
+            return self._converted(self._pieces(x.float() if x.is_floating_point() else x))
+        finally:
+            torch.set_default_dtype(before)
+
+    def _converted(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype) if self.dtype is not None and x.is_floating_point() else x
+
+    def _pieces(self, x: Tensor) -> Tensor:
         piece = max(1, CACHED // x[0].numel())
         if x.device.type == "cpu" and len(x) > piece and (self.crop < 1 or self.side or self.blur):
             return torch.cat([self._changed(part) for part in x.split(piece)])
@@ -118,8 +136,8 @@ class Augment:
     def _changed(self, x: Tensor) -> Tensor:
         x = self._moved(x)
         if self.solarise:
-            x = images.solarised(x, self.solarise, getattr(self.scale, "white", 1.0))
-        x = self.scale(x)
+            x = images.solarised(x, self.solarise, getattr(self.preprocessor, "white", 1.0))
+        x = self.preprocessor(x)
         if self.colour or self.grey:
             x = images.recoloured(x, self.colour, self.grey)
         if self.warp or self.stretch:

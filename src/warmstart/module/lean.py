@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -32,6 +33,12 @@ class LeanModule(pl.LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LeanModule:
+        """Have inputs converted to the type of the parameters."""
+        super()._apply(fn, recurse)
+        self.augment.dtype = next((value.dtype for value in self.parameters() if value.is_floating_point()), None)
+        return self
 
     def counted(self, output: StepOutput) -> Tensor:
         """Add a training batch to train/loss and to the optimizer step; return the loss to be differentiated."""

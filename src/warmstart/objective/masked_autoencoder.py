@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
 from warmstart.loss.mse import mse
-from warmstart.ranges import Count, Inside
+from warmstart.ranges import Count, Depth, Inside
 
 EPSILON = 1e-6
 
@@ -49,7 +49,7 @@ class MaskedAutoencoder(nn.Module):
         spec: Spec,
         loss: LossFunction,
         ratio: Inside = 0.75,
-        depth: Count = 2,
+        depth: Depth = 2,
         width: Count = 64,
         heads: Count = 4,
         normalise: bool = True,

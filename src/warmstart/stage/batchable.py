@@ -58,7 +58,7 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch(f"{named(config, 'strategy')} has runs of its own to choose by")
     if config.data.get("folds"):
         raise CannotBatch(f"data.folds={config.data.folds} has each run validate on other rows")
-    if "average" in config and build(config.average) is not None:
+    if config.get("average") is not None and build(config.average) is not None:
         raise CannotBatch(f"{named(config, 'average')} is kept of one run at a time")
     for key, value in config.trainer.items():
         if key not in FOLLOWED and value != NEUTRAL.get(key):

@@ -28,8 +28,7 @@ from warmstart.stage.learned import digests, settle
 from warmstart.stage.measure import measure
 from warmstart.stage.race import run_first
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
-from warmstart.stage.train import note_data, runs_folder, show, training
-from warmstart.trainer.build import check_interval
+from warmstart.stage.train import check_length, note_data, runs_folder, show, training
 from warmstart.trainer.mistakes import Mishearings, Mistakes
 from warmstart.trainer.pictures import Confusions, Projector
 from warmstart.trainer.recordings import Alignments, Players
@@ -51,7 +50,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     if parts.races(config):
         return run_first(config, opened, watchers)
     data, module, lineage = assemble(config)
-    check_interval(config.trainer, len(data.train_loader))
+    check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         run.update(**lineage)

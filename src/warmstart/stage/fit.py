@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -96,6 +98,26 @@ def check_fit(config: DictConfig) -> None:
         )
 
 
+@contextlib.contextmanager
+def naming(section: DictConfig, place: str) -> Iterator[None]:
+    """Inside, an error that begins with a setting of this section of the config names where the section is.
+
+    Args:
+        section: of a transfer's config, which may have settings in common with others by interpolation.
+        place: of the section, with a dot at its end.
+    """
+    try:
+        yield
+    except UserError as error:
+        found = re.match(r"[a-z]\w*(\.\w+)*", str(error))
+        node = OmegaConf.to_container(section)
+        for name in found[0].split(".") if found else [""]:
+            node = node.get(name) if isinstance(node, dict) else None
+        if node is None or str(node).startswith("${"):
+            raise
+        raise UserError(f"{place}{error}") from error
+
+
 def check_built(config: DictConfig) -> None:
     """Build the parts that need no data, since a constructor refuses settings that do not go together.
 
@@ -108,7 +130,7 @@ def check_built(config: DictConfig) -> None:
     try:
         build_function(config.optimizer)(parameters)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"optimizer={short_name(config.optimizer)}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"optimizer: {str(error).splitlines()[0]}") from error
     check_trainer(OmegaConf.to_yaml(config.trainer, resolve=True))
 
 

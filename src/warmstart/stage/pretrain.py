@@ -19,8 +19,7 @@ from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
 from warmstart.stage.leakage import note_shared_rows
 from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
-from warmstart.stage.train import note_data, runs_folder, show, training
-from warmstart.trainer.build import check_interval
+from warmstart.stage.train import check_length, note_data, runs_folder, show, training
 from warmstart.trainer.features import FeatureQuality
 from warmstart.trainer.pictures import Projector, Reconstructions
 from warmstart.trainer.recordings import Players
@@ -41,7 +40,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         config = config.copy()
         config.init = same_start(config, opened.record["parent"])
     data, module, lineage = assemble(config)
-    check_interval(config.trainer, len(data.train_loader))
+    check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         run.update(**lineage)

@@ -29,8 +29,6 @@ def run(path: str, trust: Sequence[str]) -> None:
     others = [word for word in given if word.lstrip("+~").split("=")[0] not in KEPT]
     if others:
         raise UserError(f"resume= continues with the run's own config: leave out {' '.join(others)}")
-    if not path:
-        raise UserError("resume= needs the folder of a run: resume=PATH")
     folder = Path(path)
     if (folder / MANIFEST).is_file() and not (folder / "run.json").exists():
         raise UserError(f"resume={path} is a sweep: python train.py -m sweep.resume={quoted(folder)}")

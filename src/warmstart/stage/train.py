@@ -19,8 +19,8 @@ from warmstart.data.memory import MemoryDataModule
 from warmstart.run import cores
 from warmstart.run.folder import RunFolder
 from warmstart.stage.parts import build, build_loss, short_name, sources_of
-from warmstart.trainer.averaging import Averaging
-from warmstart.trainer.build import build_trainer, fit, measured, validate
+from warmstart.trainer.averaging import Averaging, check_average
+from warmstart.trainer.build import build_trainer, check_interval, fit, measured, optimizer_steps, validate
 from warmstart.trainer.checkpoint import LAST, BestAndLast, find_checkpoint
 from warmstart.trainer.curves import Curves
 from warmstart.trainer.logger import RunLogger
@@ -33,6 +33,14 @@ from warmstart.trainer.throughput import Throughput
 def runs_folder(config: DictConfig) -> Path:
     """Where a run of this config belongs: by stage and experiment."""
     return Path(config.output_dir) / config.stage / config.experiment
+
+
+def check_length(config: DictConfig, batches: int) -> None:
+    """Refuse a validation that no epoch of so many batches reaches, and an average that no step would join."""
+    check_interval(config.trainer, batches)
+    average = build(config.average) if config.get("average") is not None else None
+    if average is not None:
+        check_average(average, optimizer_steps(config.trainer, batches))
 
 
 @contextlib.contextmanager
@@ -56,7 +64,7 @@ def training(
         watchers.append(ProgressLines(f"{config.stage} {config.experiment}"))
         if config.get("patience") is not None:
             watchers.append(Patience(module.monitor, config.patience, config.trainer.min_steps))
-        average = build(config.average) if "average" in config else None
+        average = build(config.average) if config.get("average") is not None else None
         averaging = None if average is None else Averaging(average)
         if averaging is not None:
             watchers.insert(0, averaging)
@@ -154,7 +162,7 @@ def settings(config: DictConfig) -> dict[str, Any]:
         "objective": short_name(config.objective),
         "loss": getattr(loss, "func", loss).__name__,
         "optimizer": config.optimizer._target_.split(".")[-1],
-        "average": short_name(config.average) if "average" in config else "none",
+        "average": short_name(config.average) if config.get("average") is not None else "none",
         "strategy": short_name(config.strategy) if "strategy" in config else "none",
         "init": str(config.get("init", "none")),
         "lr": config.optimizer.lr,

@@ -34,10 +34,10 @@ from warmstart.stage.arms import (
     pretrainings,
     training_rows,
 )
-from warmstart.stage.fit import check_fit
+from warmstart.stage.fit import check_fit, naming
 from warmstart.stage.given_start import check_starts, with_start
 from warmstart.stage.leakage import find_overlap, warn_of_shared_rows
-from warmstart.stage.start import find_start, given_preprocessor
+from warmstart.stage.start import build_objective, find_start, given_preprocessor
 from warmstart.stage.strategies import with_strategies
 from warmstart.stage.train import runs_folder
 from warmstart.sweep import launch
@@ -177,13 +177,15 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
     check_settings(config)
     check_launcher(launcher())
     if has_pretraining(config):
-        check_fit(config.pretrain)
+        with naming(config.pretrain, "pretrain."):
+            check_fit(config.pretrain)
         if config.backbone != config.pretrain.backbone:
             raise UserError("backbone and pretrain.backbone differ, so no weights could be transferred")
     for arm in config.transfer.arms:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
-            check_fit(own)
+            with naming(config.arm[arm], f"arm.{arm}."):
+                check_fit(own)
             check_starts(config, arm, own)
         against = config.arm[arm].get("against")
         if against is not None and against not in config.arm:
@@ -197,6 +199,8 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         return {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, "data": {"overlap": shared}}
     start, _ = find_start(config.pretrain)
     generic = parts.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
+    backbone = parts.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
+    build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": parts.short_name(config.pretrain.data)}
     sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
     return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}}

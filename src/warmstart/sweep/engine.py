@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import screen
-from warmstart.check import check_sweep, explain
+from warmstart.check import check_root, explain
 from warmstart.contracts import UserError
 from warmstart.report import sweep as report
 from warmstart.run.files import as_write_error, remove_temporaries
@@ -192,7 +192,7 @@ def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
                 f"{override.input_line}: one value for the whole sweep; a path with a comma needs quotes: '\"a,b\"'"
             )
     sweep = config.sweep
-    check_sweep(sweep)
+    check_root(config)
     if "trials" in sweep and sweep.retries:
         raise UserError("sweep.retries: a search gives up a trial that fails, and tries another")
     if str(config.hydra.launcher._target_).startswith(OURS):

@@ -28,6 +28,16 @@ class Average(Protocol):
         """Take `current` into `averaged`, which holds `count` () weights, in place."""
 
 
+def check_average(average: Average, total: float) -> None:
+    """Refuse an average that none of `total` steps, which may be infinite, would join."""
+    steps = itertools.count(1) if math.isinf(total) else range(1, int(total) + 1)
+    if not any(average.takes(step, total) for step in steps):
+        raise UserError(
+            f"the average would begin beyond the end of the run's {total:.0f} steps: "
+            "train longer, or set average.start or average.every lower"
+        )
+
+
 class Averaging(pl.Callback):
     """Keeps the average in checkpoints, and logs val/average_<metric> once it has begun.
 
@@ -59,14 +69,9 @@ class Averaging(pl.Callback):
             self.model = AveragedModel(self.raw, device, multi_avg_fn=self.average.update).eval()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse an average that no step would join."""
+        """Note the length of the run, and refuse an average that no step would join."""
         self.total = float(trainer.estimated_stepping_batches)
-        steps = itertools.count(1) if math.isinf(self.total) else range(1, int(self.total) + 1)
-        if not any(self.average.takes(step, self.total) for step in steps):
-            raise UserError(
-                f"the average would begin beyond the end of the run's {self.total:.0f} steps: "
-                "train longer, or set average.start or average.every lower"
-            )
+        check_average(self.average, self.total)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Take the weights after each optimizer step that the average wants."""

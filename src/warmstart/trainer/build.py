@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -123,6 +124,20 @@ def keep_targets(precision: Any) -> None:
     precision.convert_input = converted
 
 
+def limited(config: DictConfig, batches: int) -> int:
+    """Return how many of an epoch's `batches` the `trainer` group trains on."""
+    limit = config.get("overfit_batches") or config.get("limit_train_batches")
+    limit = 1.0 if limit is None else limit
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def optimizer_steps(config: DictConfig, batches: int) -> float:
+    """Return the optimizer steps that the `trainer` group allows, infinite where only time or tokens end a run."""
+    per_epoch = math.ceil(limited(config, batches) / config.accumulate_grad_batches)
+    epochs = config.max_epochs * per_epoch if config.max_epochs > 0 else math.inf
+    return min(epochs, config.max_steps) if config.max_steps > 0 else epochs
+
+
 def check_interval(config: DictConfig, batches: int) -> None:
     """Refuse a validation that no epoch reaches.
 
@@ -133,9 +148,7 @@ def check_interval(config: DictConfig, batches: int) -> None:
     Raises:
         UserError: `val_check_interval` is more than the batches that an epoch is limited to.
     """
-    limit = config.get("overfit_batches") or config.get("limit_train_batches")
-    limit = 1.0 if limit is None else limit
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    batches = limited(config, batches)
     interval = config.get("val_check_interval")
     if isinstance(interval, int) and interval > batches and config.get("check_val_every_n_epoch") is not None:
         raise UserError(

@@ -23,7 +23,7 @@ THUMBNAIL = 64  # pixels a side, at most
 def _first_rows(trainer: pl.Trainer, count: int, module: pl.LightningModule) -> Batch:
     """Scaled validation rows, spread evenly over the set."""
     batch = converted(module, trainer.datamodule.sample("validation", count))
-    batch.x = trainer.datamodule.preprocessor(batch.x)
+    batch.x = module.augment.scale(batch.x)
     return batch
 
 

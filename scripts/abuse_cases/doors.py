@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from scripts.abuse.case import Case, Seen
+from scripts.abuse_cases.case import Case, Seen
 
 from warmstart import main
 from warmstart.check import check, explain
@@ -80,7 +80,7 @@ class Bench:
 
         from warmstart.stage import parts
 
-        config = OmegaConf.masked_copy(config, [key for key in config if key != "sweep"])
+        config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")])
         check(config)
         source = parts.build_source(config)
         seen.splits = source.load(get_object(config.objective._target_).target)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scripts.abuse.case import Case, Check, Seen, check, count, every, labels, says, silent, twin
-from scripts.abuse.written import csv, zipped
+from scripts.abuse_cases.case import Case, Check, Seen, check, count, every, labels, says, silent, twin
+from scripts.abuse_cases.written import csv, zipped
 
 SMALL = ("pictures=false", "data.size=12", "backbone.widths=[8,8,8,8]", "data.augment={}")
 FOLDER = (

@@ -6,7 +6,7 @@ A line that is accepted must be allowed, with a reason, by `ALLOWED`; one that m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ ALWAYS = ("nan", "null", "text", "-1", "0")
 ROTATED = tuple(change for change in CHANGES if change not in ALWAYS)
 PER_KEY = 2
 NODES = ("null", "text", "list")  # what a section is changed to
-SKIPPED = re.compile(r"^(stage|experiment|output_dir|hydra\b.*|sweep\b.*)$")
+SKIPPED = re.compile(r"^(stage|(pretrain\.)?(experiment|output_dir)|hydra\b.*|sweep\b.*)$")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,11 @@ class Line:
         """Why the line may be accepted, or None."""
         if self.right is not None:
             return "written as right" if self.right else None
-        found = (why for keys, changes, why in ALLOWED if self.change in changes and re.fullmatch(keys, self.bare))
+        found = (
+            why
+            for keys, changes, why in ALLOWED
+            if self.change in changes and any(re.fullmatch(keys, key) for key in (self.key, self.bare))
+        )
         return next(found, None)
 
     @property
@@ -80,7 +84,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         r"data\.(labels_per_class|label_fraction|folds|pack|config|separator|missing_values|target|pair|root|pieces|connect"
         r"|speaker|audio|tokenizer\.stride)|patience|preprocessor|resume|transfer\.require|backbone\.(kv_heads|window|pooling)"
-        r"|strategy\.layers|arm\.\w+\.(preprocessor|against)|trainer\.(check_val_every_n_epoch|deterministic|limit_\w+"
+        r"|strategy\.layers|arm\.\w+\.(preprocessor|against)|average|loss|trainer\.(threads|check_val_every_n_epoch|deterministic|limit_\w+"
         r"|gradient_clip_val|max_time|max_tokens|min_steps|precision|profiler|val_check_interval)|data\.(categorical|ignore)",
         ("null",),
         "null means none, all or the default",
@@ -125,9 +129,10 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
         ("huge",),
         "a limit that is never reached",
     ),
-    (r"trust|fresh|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
+    (r"data\.config", ("text",), "only a data set of the hub has configurations"),
+    (r"trust|fresh|transfer\.budgets\.\w+|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
     (
-        r"average|loss|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
+        r"average|loss|feature_rows|trainer\.threads|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
         r"|data\.augment\.\w+|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
         ("deleted",),
         "its default, or nothing that is needed",
@@ -207,11 +212,18 @@ def composed(words: tuple[str, ...]) -> DictConfig:
         return compose("train", overrides=list(words))
 
 
-def systematic(folder: Path) -> Iterator[Line]:
-    """Every key of every base, changed; a key that an earlier base of the stage has is left out."""
+def systematic(folder: Path, only: Collection[str] = ()) -> Iterator[Line]:
+    """Every key of every base, changed; a key that an earlier base of the stage has is left out.
+
+    Args:
+        folder: for data.
+        only: names of bases; empty for all.
+    """
     known: set[tuple[str, str]] = set()
     count = 0
     for name, words in bases(folder).items():
+        if only and name not in only:
+            continue
         yield Line(words, "", "unchanged", right=True)
         config = OmegaConf.to_container(composed(words), resolve=True)
         group = name.partition("=")[0] if "=" in name else ""

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from scripts.abuse.lines import Line
+from scripts.abuse_lines.lines import Line
 
 from warmstart import main, screen
 from warmstart.check import explain

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scripts.abuse.case import Case, Check, Seen, check, count, either, every, labels, says, twin
-from scripts.abuse.sounds import RATE, TINY, recordings, sound, tone, waveform
-from scripts.abuse.written import csv, json_lines, parquet, zipped
+from scripts.abuse_cases.case import Case, Check, Seen, check, count, either, every, labels, says, twin
+from scripts.abuse_cases.sounds import RATE, TINY, recordings, sound, tone, waveform
+from scripts.abuse_cases.written import csv, json_lines, parquet, zipped
 
 TABLE = ("stage=finetune", "experiment=recordings", "init=scratch", *TINY)
 FILES = {f"p/{name}": content for name, content in recordings(each=12).items()}

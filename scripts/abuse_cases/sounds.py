@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from scripts.abuse.case import Case, Check, Seen, check, count, every, labels, says, silent, twin
+from scripts.abuse_cases.case import Case, Check, Seen, check, count, every, labels, says, silent, twin
 
 TINY = (
     "pictures=false",

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from scripts.abuse.case import Case, Check, count, either, every, labels, parts, says, silent, texts, twin
-from scripts.abuse.written import changed, csv, json_lines, line_added, mapped, parquet, zipped
+from scripts.abuse_cases.case import Case, Check, count, either, every, labels, parts, says, silent, texts, twin
+from scripts.abuse_cases.written import changed, csv, json_lines, line_added, mapped, parquet, zipped
 
 TINY = ("pictures=false", "backbone=tiny", "data.tokenizer.vocabulary=300", "data.tokenizer.context=32")
 BASE = ("stage=finetune", "experiment=text", "init=scratch", *TINY)

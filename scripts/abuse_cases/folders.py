@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from scripts.abuse import images, sounds, tables, texts
-from scripts.abuse.case import Case, Check, check, count, every, labels, parts, says
-from scripts.abuse.written import Rows, csv, json_lines, mapped, parquet
+from scripts.abuse_cases import images, sounds, tables, texts
+from scripts.abuse_cases.case import Case, Check, check, count, every, labels, parts, says
+from scripts.abuse_cases.written import Rows, csv, json_lines, mapped, parquet
 
 BRIEF = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.abuse.lines import Line
+from scripts.abuse_lines.lines import Line
+
+from warmstart.main import CONF
 
 NEW = ("stage=finetune", "init=scratch", "pictures=false")
 PATHS = (
@@ -26,6 +28,7 @@ SETTINGS = (
         "trainer.limit_train_batches=inf",
         "trainer.precision=64",
         "trainer.precision=64-true",
+        "trainer.precision=16-true",
     ),
     *(
         "trainer.accelerator=tpu",
@@ -51,12 +54,15 @@ SETTINGS = (
 )
 RIGHT = (
     (*NEW, "+trainer.benchmark=true"),
+    ("stage=finetune", "stage=pretrain", "seed=1", "seed=2"),  # the last one holds, as everywhere in Hydra
     (*NEW, "+trainer.limit_predict_batches=1"),
     (*NEW, "+optimizer.eps=1e-6"),
     (*NEW, "trainer.max_time=00:01:00", "trainer.max_epochs=-1"),
     (*NEW, "trainer.max_tokens=1e5"),
     (*NEW, "trainer.precision=bf16-mixed"),
     (*NEW, "trainer.precision=32"),
+    (*NEW, "trainer.precision=bf16-true"),
+    ("stage=pretrain", "pictures=false", "trainer.precision=bf16-true", "data.augment.crop=0.5"),
     (*NEW, "patience=5"),
     (*NEW, "data.labels_per_class=5"),
     (*NEW, "data.label_fraction=0.5", "data.folds=5"),
@@ -149,7 +155,6 @@ WHOLLY = (
     *(
         ("stage=nope",),
         ("experiment=nope",),
-        ("stage=finetune", "stage=pretrain"),
         ("data=[a]",),
         ("data=[digits,digits]",),
     ),
@@ -170,7 +175,7 @@ def by_hand(folder: Path) -> Iterator[Line]:
         yield Line(words, " ".join(words), "by hand", right=True, wholly=words[0] == "-m")
     for setting in SETTINGS:
         key, _, value = setting.partition("=")
-        yield Line((*NEW, setting), key.lstrip("+"), f"={value}", right=False)
+        yield Line((*NEW, setting), key.lstrip("+"), f"={value}", right=False, wholly=(CONF / key).is_dir())
     yield Line((*NEW, "loss=focal", "loss.gamma=-1"), "loss.gamma", "=-1", right=False)
     yield Line((*NEW, "optimizer=sgd", "optimizer.nesterov=true"), "optimizer.nesterov", "=true", right=False)
     for setting in ARMS:

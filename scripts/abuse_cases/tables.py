@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scripts.abuse.case import (
+from scripts.abuse_cases.case import (
     Case,
     Check,
     categories,
@@ -27,7 +27,7 @@ from scripts.abuse.case import (
     targets,
     twin,
 )
-from scripts.abuse.written import changed, csv, json_lines, line_added, mapped, parquet, zipped
+from scripts.abuse_cases.written import changed, csv, json_lines, line_added, mapped, parquet, zipped
 
 BASE = ("stage=finetune", "experiment=table", "init=scratch", "pictures=false")
 ROWS = [
@@ -427,7 +427,7 @@ def number_cells() -> list[Case]:
 
 def spread(column: str, distinct: int) -> Check:
     """Encoded values stay apart."""
-    from scripts.abuse.case import check, encoded
+    from scripts.abuse_cases.case import check, encoded
 
     @check(f"{distinct} different values of {column}")
     def holds(seen: Any, other: Any) -> str | None:
@@ -524,7 +524,7 @@ def missing() -> list[Case]:
 
 def categories_count(column: str, size: int) -> Check:
     """How many different categories there are."""
-    from scripts.abuse.case import check
+    from scripts.abuse_cases.case import check
 
     @check(f"{size} categories of {column}")
     def holds(seen: Any, other: Any) -> str | None:
@@ -646,7 +646,7 @@ def names() -> list[Case]:
 
 def categories_of(column: str, *names: str) -> Check:
     """These categories are among those of a column, and no other but the one for missing cells."""
-    from scripts.abuse.case import check
+    from scripts.abuse_cases.case import check
 
     @check(f"categories of {column} with {', '.join(names)}")
     def holds(seen: Any, other: Any) -> str | None:

@@ -9,9 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scripts.abuse import images, manifests, sounds, tables, texts
-from scripts.abuse.case import Case, Check, Seen, answers, check, either, every, row_numbers, same_answers, says, silent
-from scripts.abuse.written import changed, csv, json_lines, line_added, mapped, parquet, zipped
+from scripts.abuse_cases import images, manifests, sounds, tables, texts
+from scripts.abuse_cases.case import (
+    Case,
+    Check,
+    Seen,
+    answers,
+    check,
+    either,
+    every,
+    row_numbers,
+    same_answers,
+    says,
+    silent,
+)
+from scripts.abuse_cases.written import changed, csv, json_lines, line_added, mapped, parquet, zipped
 from sklearn.metrics import mean_absolute_error, r2_score
 
 BRIEF = ("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "optimizer.lr=0.01")
