@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 OF_ITS_OWN = re.compile("id|checksums|sha256|config_sha256|.*seconds.*|peak_memory_mb|attempts|together")
 THROUGHPUT = "tokens_per_second"
 EVENTS = "events.out.tfevents."
-SKIPPED = (".html", ".md", ".log", ".ckpt", "lock", ".db", ".journal", "hashes.json", "checksums.json")
+SKIPPED = (".html", ".md", ".log", ".ckpt", "lock", ".db", ".journal", "checksums.json")
 
 
 def differences(calm: Path, torn: Path) -> list[str]:

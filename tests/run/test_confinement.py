@@ -13,7 +13,7 @@ from tests.records import change_run
 
 from warmstart.contracts import UserError
 from warmstart.data import tokenizer_files
-from warmstart.run.checksums import write_checksums, write_record
+from warmstart.run.checksums import write_checksums
 from warmstart.run.folder import RunFolder
 from warmstart.run.hub_folder import shard_names, tensor_names
 from warmstart.run.hub_tokenizer import check_names, kept_files
@@ -21,7 +21,6 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.lineage import ancestry, follow
 from warmstart.run.manifest import Job, Manifest
 from warmstart.run.saved import SavedModel
-from warmstart.run.seal import check_seal
 
 CONFIG = {"stage": "finetune", "experiment": "digits", "seed": 3, "trust": [], "resume": None}
 SPEC = {"modality": "vector", "shape": [2]}
@@ -111,20 +110,17 @@ def test_a_config_has_no_interpolations_anywhere(node: dict[str, object], tmp_pa
         ("model/config.json", '{"spec":' * 100_000),
         ("model/preprocessor.json", "[" * 100_000),
         ("manifest.json", "[" * 100_000),
-        ("hashes.json", "[" * 100_000),
     ],
-    ids=["depth", "number", "aliases", "card", "preprocessor", "plan", "hashes"],
+    ids=["depth", "number", "aliases", "card", "preprocessor", "plan"],
 )
 def test_a_file_made_to_exhaust_its_reader_is_damaged(file: str, text: str, tmp_path: Path):
     run = made_run(tmp_path)
     made_model(run.path / "model")
-    plan = Manifest(run.path, "finetune", "digits", [], None, "min", {}, [])
     (run.path / file).write_text(text)
-    if file in ("config.yaml", "hashes.json"):
+    if file == "config.yaml":
         change_run(run.path)
     opened = {
         "model": lambda: SavedModel.open(run.path / "model"),
-        "hashes.json": lambda: check_seal(plan),
         "manifest.json": lambda: Manifest.read(run.path),
     }
     with pytest.raises(UserError, match=f"{file} is damaged"):
@@ -150,9 +146,9 @@ def test_the_jobs_of_a_plan_are_as_confined_as_a_run(tmp_path: Path):
 def test_hashes_of_other_files_are_not_compared(tmp_path: Path):
     plan = made_plan(tmp_path / "sweep")
     digest = config_sha256({})
-    write_record(plan.folder / "hashes.json", {"runs": {"../../other": digest}})
-    with pytest.raises(UserError, match=r"hashes\.json is damaged: it names .*other"):
-        check_seal(plan)
+    plan.seal({"runs/../../other/run.json": digest})
+    with pytest.raises(UserError, match=r"manifest\.json is damaged: .*other.* is no file of the sweep"):
+        Manifest.read(plan.folder)
 
 
 def made_model(folder: Path, parent: Path | None = None) -> Path:

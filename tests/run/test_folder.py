@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from warmstart.contracts import Interrupted, UserError
+from warmstart.contracts import Interrupted, Unmet, UserError, WriteError
+from warmstart.run.checksums import write_record
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256, derive_seed, new_id
@@ -141,3 +142,40 @@ def test_a_signal_once_a_run_is_done_names_nothing_to_resume(tmp_path: Path, mon
         interrupt_after(monkeypatch, "run.json")
     assert error.value.run is None
     assert RunFolder.open(run.path).record["status"] == "done"
+
+
+def test_a_verdict_that_was_not_asked_for_is_a_run_that_is_done(tmp_path: Path):
+    run = RunFolder.create(CONFIG, tmp_path)
+    with pytest.raises(Unmet), run.recording():
+        raise Unmet("hurts")
+    assert RunFolder.open(run.path).record["status"] == "done"
+
+
+def test_who_takes_the_lock_continues_from_the_record_of_who_had_it(tmp_path: Path):
+    first = RunFolder.create(CONFIG, tmp_path)
+    second = RunFolder.open(first.path)
+    with first.recording():
+        first.note(metrics={"val/loss": 1.0})
+    second.hold()
+    assert (second.record["status"], second.record["metrics"]) == ("done", {"val/loss": 1.0})
+    second.lock.release()
+
+
+def test_a_record_that_cannot_be_written_as_done_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = RunFolder.create(CONFIG, tmp_path)
+
+    def full(path: Path, record: dict) -> None:
+        if record["status"] == "done":
+            raise WriteError(path, "No space left on device")
+        write_record(path, record)
+
+    monkeypatch.setattr("warmstart.run.folder.write_record", full)
+    with pytest.raises(WriteError), run.recording():
+        pass
+    assert run.record["status"] == RunFolder.open(run.path).record["status"] == "failed"
+
+
+def test_what_a_user_can_mend_is_no_error_of_the_disk(tmp_path: Path):
+    run = RunFolder.create(CONFIG, tmp_path)
+    with pytest.raises(UserError, match="table"), run.recording():
+        raise UserError("table.csv cannot be read: Permission denied")

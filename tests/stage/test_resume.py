@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.records import change_run
 
 from warmstart.module.finetune import FinetuneModule
+from warmstart.run.folder import RunFolder
 from warmstart.trainer.curves import Curves
 
 STEPWISE = ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "pictures=false")
@@ -231,3 +233,28 @@ def test_a_run_goes_on_with_its_experiment_named_and_none_of_its_data(
     resumed = cli(f"resume={run}")
     assert resumed.status == 0, resumed.err
     assert json.loads((run / "run.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize("changed", ["data", "parent"])
+def test_a_killed_run_is_not_continued_on_other_data_or_weights(
+    cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str
+):
+    table = tmp_path / "table.csv"
+    rows = "a,b,kind\n" + "".join(f"{n},{n % 7},{'xy'[n % 2]}\n" for n in range(40))
+    table.write_text(rows)
+    words = ("experiment=table", f"data.root={table}", "data.target=kind", "trainer.max_epochs=20")
+    bases = [cli("stage=pretrain", *words, f"seed={seed}").run("pretrain") / "model" for seed in (0, 1)]
+    base = Path(shutil.copytree(bases[0], tmp_path / "base"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        patch.setattr(RunFolder, "_close", lambda run, error: None)  # as after SIGKILL, the record stays as it was
+        assert cli("stage=finetune", *words, f"init={base}").status == 130
+    (run,) = (tmp_path / "outputs/finetune").glob("*/*")
+    if changed == "data":
+        table.write_text(rows.replace(",x\n", ",z\n"))
+    else:
+        shutil.rmtree(base)
+        shutil.copytree(bases[1], base)
+    refused = cli(f"resume={run}")
+    assert refused.status == 2, refused.err
+    assert ("data of" if changed == "data" else f"{base} is no longer what {run} started from") in refused.error

@@ -12,12 +12,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from warmstart.contracts import WriteError
+from warmstart.contracts import UserError, WriteError
 
-DISK = {  # what a disk answers that a program cannot mend
-    number: os.strerror(number)
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EACCES, errno.EPERM)
-}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # full, read-only or broken
+DISK = {number: os.strerror(number) for number in (*FULL, errno.EACCES, errno.EPERM)}
+INCOMPLETE = "the file could not be written to its end"
 TEMPORARY = ".*.tmp"
 
 
@@ -96,13 +95,13 @@ def disk_error(error: BaseException | None) -> str | None:
         number = getattr(error, "errno", None)
         if isinstance(error, OSError) and number in DISK:
             return DISK[number]
-        for number, words in DISK.items():  # torch and safetensors write in languages that have no OSError
-            if f"os error {number})" in str(error) or words in str(error):
-                return words
+        for number in FULL:  # torch and safetensors write in languages that have no OSError
+            if f"os error {number})" in str(error) or DISK[number] in str(error):
+                return DISK[number]
         if any(words in str(error) for words in ("PytorchStreamWriter failed", "] . unexpected pos")) or re.fullmatch(
             r"\d+ requested and \d+ written", str(error)
         ):
-            return "the file could not be written to its end"
+            return INCOMPLETE
         error = error.__cause__ or error.__context__
     return None
 
@@ -117,8 +116,8 @@ def as_write_error(error: BaseException, path: Path) -> WriteError | None:
     if isinstance(error, WriteError):
         return error
     reason = disk_error(error)
-    if reason is None or isinstance(error, PermissionError):  # that may be of a file that is read
-        return None
+    if isinstance(error, UserError) or reason not in {INCOMPLETE, *(DISK[number] for number in FULL)}:
+        return None  # a missing permission may be that of a file that is read
     name = getattr(error, "filename", None)
     failure = WriteError(Path(name) if isinstance(name, str) else path, reason)
     failure.__cause__ = error

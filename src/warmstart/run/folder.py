@@ -15,15 +15,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import Interrupted, Pruned, UserError, WriteError
-from warmstart.reading import check_name, load_config
+from warmstart.contracts import Interrupted, Pruned, Unmet, UserError, WriteError
+from warmstart.reading import load_config
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
 from warmstart.run.files import as_write_error, disk_error, remove_temporaries, write_atomically
 from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
-from warmstart.run.trust import check_targets
+from warmstart.run.trust import check_names, check_targets
 
 RECORD, CONFIG, LOG, LOCK = "run.json", "config.yaml", "train.log", "lock"
 PATIENCE = 1.0  # seconds for a report that looks at the lock this very moment
@@ -125,6 +125,8 @@ class RunFolder:
             raise UserError(f"{path} is not a run folder: it has no {RECORD}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{path / RECORD} is damaged: {error}") from error
+        except OSError as error:
+            raise UserError(f"{path / RECORD} cannot be read: {error.strerror}") from error
         if record["status"] == "running" and not run.lock.is_held():
             run.record |= {"status": "interrupted", "error": "its process is gone"}
         return run
@@ -146,6 +148,8 @@ class RunFolder:
             raise UserError(f"{self.path}: {self.lock.owner()} is at work on this run; wait until it has ended")
         self.lock.beat()
         remove_temporaries(self.path)
+        if (self.path / RECORD).exists():  # written, perhaps, by the process that had the lock until now
+            self.record = RunFolder.open(self.path).record
 
     def write_config(self, config: DictConfig) -> None:
         """Write config.yaml, and its checksum into the record."""
@@ -161,8 +165,13 @@ class RunFolder:
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json and rewrite it; a number that is not finite is refused and changes nothing."""
+        before = self.record
         self.note(**fields)
-        write_record(self.path / RECORD, self.record)
+        try:
+            write_record(self.path / RECORD, self.record)
+        except WriteError:
+            self.record = before
+            raise
 
     def checked(self, name: str) -> Path:
         """Return the path of a file of the run, where it is what the record says.
@@ -228,9 +237,15 @@ class RunFolder:
                 try:
                     own = (self.record.get("checksums") or {}).get(CONFIG)
                     self.update(status="running", error=None, checksums={CONFIG: own} if own else {})
-                    yield self
+                    unmet = None
+                    try:
+                        yield self
+                    except Unmet as result:  # all is done and written
+                        unmet = result
                     self.note(checksums=self._checksums())
                     self.update(status="done")
+                    if unmet is not None:
+                        raise unmet
                 except BaseException as error:
                     failure = as_write_error(error, self.path)
                     self._close(failure or error)
@@ -262,7 +277,7 @@ class RunFolder:
     def _close(self, error: BaseException) -> None:
         """Record how the run ended, also where the disk is so full that only the lock's reserve has room for it."""
         if self.record["status"] == "done":  # a signal came while just that was being written
-            end = {}
+            end = {"status": "done"}
         elif is_interrupt(error):
             end = {"status": "interrupted", "error": "interrupted by the user"}
         elif isinstance(error, Pruned):
@@ -274,8 +289,8 @@ class RunFolder:
             self.update(**end)
         except WriteError:
             self.lock.give_reserve()
-            with contextlib.suppress(WriteError):  # the lock's end then says that the run was broken off
-                self.update()
+            with contextlib.suppress(WriteError):  # a record that stays "running" is read as interrupted
+                self.update(**end)
 
     def _checksums(self) -> dict[str, str]:
         """Of the files that are complete once the run is done; folders have their own."""
@@ -287,10 +302,3 @@ class RunFolder:
 def is_interrupt(error: BaseException) -> bool:
     """Return whether a signal asked to stop, or a cluster's launcher, which leaves with SystemExit."""
     return isinstance(error, (KeyboardInterrupt, SystemExit))
-
-
-def check_names(record: dict[str, Any]) -> None:
-    """Raise ValueError where the names that a run's folder is made of lead out of it."""
-    for key in ("id", "stage", "experiment"):
-        if record.get(key) is not None:
-            check_name(key, record[key], folders=key == "experiment")

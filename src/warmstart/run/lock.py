@@ -117,7 +117,7 @@ class Lock:
         """Whether anybody is at work."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
-        except FileNotFoundError:
+        except OSError:  # there is none, or none that this user may read
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

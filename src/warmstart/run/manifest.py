@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.contracts import UserError, WriteError
+from warmstart.reading import is_plain
 from warmstart.run.checksums import KEY, read_record, write_record
 from warmstart.run.files import disk_error, writing
-from warmstart.run.folder import LOCK, RunFolder, check_names
+from warmstart.run.folder import LOCK, RunFolder
 from warmstart.run.identity import config_sha256, file_sha256
 from warmstart.run.lock import Lock
-from warmstart.run.trust import check_targets
+from warmstart.run.trust import check_names, check_targets
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
 RACE = "race"  # below the folder of a run that chooses its strategy: the manifest of what it tried
@@ -166,6 +167,9 @@ class Manifest:
             check_names(record)
         if len(self.by_name) < len(self.jobs):
             raise ValueError("two jobs have one name")
+        for name in self.checksums:
+            if not all(is_plain(part) for part in name.split("/")):
+                raise ValueError(f"{name} is no file of the sweep")
         for job in self.jobs:
             if not re.fullmatch(NAME, job.name):
                 raise ValueError(f"{job.name} names no run folder")

@@ -1,4 +1,4 @@
-"""Which code a config that was read from a file may name."""
+"""What a record or config that was read from a file may name: which code, and which folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.contracts import UserError
+from warmstart.reading import check_name
 
 # What a saved config may name, by the group it stands in.
 TRUSTED = {
@@ -61,3 +62,10 @@ def _trusted(group: str, target: str, trust: tuple[str, ...]) -> bool:
     except (ImportError, AttributeError):
         return False
     return home.startswith(tuple(place.rpartition(".")[0] for place in TRUSTED[group]))
+
+
+def check_names(record: dict[str, Any]) -> None:
+    """Raise ValueError where the names that a run's folder is made of lead out of it."""
+    for key in ("id", "stage", "experiment"):
+        if record.get(key) is not None:
+            check_name(key, record[key], folders=key == "experiment")

@@ -27,7 +27,15 @@ from warmstart.stage.leakage import note_shared_rows
 from warmstart.stage.learned import digests, settle
 from warmstart.stage.measure import measure
 from warmstart.stage.race import run_first
-from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
+from warmstart.stage.start import (
+    build_objective,
+    check_parent,
+    find_start,
+    given_preprocessor,
+    load_head,
+    load_start,
+    same_start,
+)
 from warmstart.stage.train import check_length, note_data, runs_folder, show, training
 from warmstart.trainer.mistakes import Mishearings, Mistakes
 from warmstart.trainer.pictures import Confusions, Projector
@@ -53,6 +61,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
+        check_parent(run, lineage.get("parent"))
         run.update(**lineage)
         train(run, config, data, module, watchers)
     show(run)

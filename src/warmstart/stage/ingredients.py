@@ -18,7 +18,7 @@ from warmstart.run.hub import SHUFFLED
 from warmstart.run.lineage import finished
 from warmstart.run.manifest import MANIFEST, Manifest
 from warmstart.run.saved import SavedModel
-from warmstart.stage.start import find_start, load_head, load_start, same_start
+from warmstart.stage.start import check_parent, find_start, load_head, load_start, same_start
 
 State = dict[str, Tensor]
 CUT = ("folds", "fold", "labels_per_class", "label_fraction")  # settings of `data` that say which rows validate
@@ -136,9 +136,8 @@ def start_state(end: Ingredient, module: FinetuneModule) -> State:
     """
     config, parent = end.config.copy(), end.run.record["parent"]
     config.init = same_start(config, parent)
-    start, _ = find_start(config)
-    if start.weights_sha256 != parent["weights_sha256"]:
-        raise UserError(f"{config.init} is no longer what {end.run.path} started from: its SHA-256 is another")
+    start, found = find_start(config)
+    check_parent(end.run, found)
     load_start(module.backbone, start, tuple(config.fresh))
     if end.run.record["transfer"].get("head") == "loaded":
         load_head(module.objective, start, end.saved.spec.labels)

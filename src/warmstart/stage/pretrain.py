@@ -18,7 +18,15 @@ from warmstart.run.saved import save_model
 from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
 from warmstart.stage.leakage import note_shared_rows
-from warmstart.stage.start import build_objective, find_start, given_preprocessor, load_head, load_start, same_start
+from warmstart.stage.start import (
+    build_objective,
+    check_parent,
+    find_start,
+    given_preprocessor,
+    load_head,
+    load_start,
+    same_start,
+)
 from warmstart.stage.train import check_length, note_data, runs_folder, show, training
 from warmstart.trainer.features import FeatureQuality
 from warmstart.trainer.pictures import Projector, Reconstructions
@@ -43,6 +51,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
+        check_parent(run, lineage.get("parent"))
         run.update(**lineage)
         train(run, config, data, module, watchers)
     show(run)

@@ -13,6 +13,7 @@ from warmstart.contracts import Preprocessor, UserError
 from warmstart.data.memory import MemoryDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.data.schema import lacking
+from warmstart.run.folder import RunFolder
 from warmstart.run.hub import RANDOM, SHUFFLED
 from warmstart.run.hub_folder import HUB
 from warmstart.run.lineage import finished, latest
@@ -137,6 +138,21 @@ def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
     if parent is None:
         return config.init
     return (SHUFFLED if config.init.startswith(SHUFFLED) else "") + parent["path"]
+
+
+def check_parent(run: RunFolder, parent: dict[str, Any] | None) -> None:
+    """Refuse to continue a run from other weights than it started from.
+
+    Args:
+        run: new, or resumed.
+        parent: of the weights that are there now.
+
+    Raises:
+        UserError: names the weights that were changed.
+    """
+    before = run.record["parent"]
+    if before is not None and parent is not None and parent["weights_sha256"] != before["weights_sha256"]:
+        raise UserError(f"{before['path']} is no longer what {run.path} started from: its SHA-256 is another")
 
 
 def check_backbone(saved: SavedModel, config: DictConfig) -> None:

@@ -142,7 +142,7 @@ def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> Non
     separator = state.get("dialect", {}).get("separator")
     inputs = {"kind": state["kind"], "columns": getattr(data.preprocessor, "names", None), "separator": separator}
     name = "+".join(sources_of(config.data))
-    run.note(data={"name": name, "fingerprint": data.fingerprint, "rows": data.rows, "inputs": inputs})
+    run.update(data={"name": name, "fingerprint": data.fingerprint, "rows": data.rows, "inputs": inputs})
 
 
 def check_data(run: RunFolder, data: MemoryDataModule) -> None:
