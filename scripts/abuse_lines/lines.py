@@ -125,7 +125,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
         r"trainer\.(max_epochs|max_steps|min_steps|accumulate_grad_batches|check_val_every_n_epoch|val_check_interval"
         r"|log_every_n_steps|limit_\w+_batches|overfit_batches)|patience|data\.(batch_size|labels_per_class|pack)"
         r"|transfer\.(seeds|tune|converged\.\w+)|feature_rows|average\.every|objective\.(chunk|longest|beam|ngram)"
-        r"|data\.augment\.(shift|bands|gaps)|backbone\.(window|global_every)",
+        r"|backbone\.(window|global_every)",
         ("huge",),
         "a limit that is never reached",
     ),
