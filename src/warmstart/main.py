@@ -30,6 +30,7 @@ from warmstart.run.lineage import follow
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # of torch's errors
 QUICK = 2**22  # bytes of a file that may be read twice
 USER_MISTAKE, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
 
@@ -181,7 +182,11 @@ def run(config: DictConfig, typed: bool = True) -> int:
         screen.error(f"{error}; make room or choose another disk, then continue")
         continue_with(error.run)
         return FAILED
-    except Exception:
+    except Exception as error:
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
+            reason = next(line for line in str(error).splitlines() if any(words in line for words in NO_MEMORY))
+            screen.error(f"this machine has not enough memory for these settings: {reason[:300]}")
+            return USER_MISTAKE
         sys.stderr.write(screen.safe(traceback.format_exc()))
         return FAILED
     return 0
