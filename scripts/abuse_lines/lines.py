@@ -116,19 +116,20 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (
         r"optimizer\.(lr|weight_decay|adam_scale)|objective\.(noise|temperature|invariance|variance|covariance|ngram_weight)"
-        r"|loss\.(gamma|delta)|strategy\.(alpha|beta|rate|decay|backbone_scale)|data\.augment\.(colour|noise|mixup|cutmix)"
-        r"|trainer\.(gradient_clip_val|max_tokens|max_time)|data\.(noise|frames\.longest)|transfer\.margin|backbone\.mlp_ratio",
+        r"|loss\.(gamma|delta)|strategy\.(alpha|beta|rate|cost|decay|backbone_scale)|data\.augment\.(colour|noise|mixup|cutmix)"
+        r"|trainer\.(gradient_clip_val|max_tokens|max_time)|data\.noise|transfer\.margin",
         ("huge", "huge number"),
         "no number is too large for a rate or a weight: the run stops where its loss diverges",
     ),
     (
         r"trainer\.(max_epochs|max_steps|min_steps|accumulate_grad_batches|check_val_every_n_epoch|val_check_interval"
-        r"|log_every_n_steps|limit_\w+_batches|overfit_batches)|patience|data\.(batch_size|labels_per_class|pack)"
+        r"|log_every_n_steps|limit_\w+_batches|overfit_batches)|patience|data\.(batch_size|labels_per_class|pack|values|classes|pieces)"
         r"|transfer\.(seeds|tune|converged\.\w+)|feature_rows|average\.every|objective\.(chunk|longest|beam|ngram)"
-        r"|data\.augment\.(shift|bands|gaps)|backbone\.(window|global_every)",
+        r"|backbone\.(window|global_every)",
         ("huge",),
         "a limit that is never reached",
     ),
+    (r"\S+\._partial_", ("true",), "as it is"),
     (r"data\.config", ("text",), "only a data set of the hub has configurations"),
     (r"trust|fresh|transfer\.budgets\.\w+|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
     (

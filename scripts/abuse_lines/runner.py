@@ -24,6 +24,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from scripts.abuse_lines.lines import Line
 
+import warmstart.stage.transfer  # noqa: F401  (slow to import, so before a line's time is taken)
 from warmstart import main, screen
 from warmstart.check import explain
 from warmstart.contracts import UserError

@@ -32,6 +32,7 @@ from warmstart.run.lineage import follow
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # of torch's errors
 QUICK = 2**22  # bytes of a file that may be read twice
 USER_MISTAKE, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
 
@@ -79,6 +80,14 @@ def continue_with(run: Path | None) -> None:
     """Print the command that continues a run that was broken off."""
     if run is not None:
         screen.next_run(f"resume={screen.quoted(run)}")
+
+
+def lacking_memory(error: Exception) -> str | None:
+    """What an error says of memory that could not be had, as Python or torch says it; None where it is another."""
+    if isinstance(error, MemoryError):
+        return str(error)[:300]
+    lines = str(error).splitlines() if isinstance(error, RuntimeError) else []
+    return next((line[:300] for line in lines if any(words in line for words in NO_MEMORY)), None)
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
@@ -170,9 +179,6 @@ def run(config: DictConfig, typed: bool = True) -> int:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
         return USER_MISTAKE
-    except MemoryError as error:
-        screen.error(f"this machine has not enough memory for these settings: {error}")
-        return USER_MISTAKE
     except Unmet as result:
         screen.error(str(result))
         return UNMET
@@ -182,10 +188,13 @@ def run(config: DictConfig, typed: bool = True) -> int:
         return INTERRUPTED
     except Exception as error:
         failure = as_write_error(error, Path(tempfile.gettempdir()))
-        if failure is None:
-            sys.stderr.write(screen.safe(traceback.format_exc()))
-        else:
+        if failure is not None:
             screen.error(f"{failure}; make room or choose another disk, then continue")
             continue_with(failure.run)
+        elif (reason := lacking_memory(error)) is not None:
+            screen.error(f"this machine has not enough memory for these settings: {reason}")
+            return USER_MISTAKE
+        else:
+            sys.stderr.write(screen.safe(traceback.format_exc()))
         return FAILED
     return 0

@@ -32,6 +32,8 @@ Whole = Annotated[int, Range("a whole number, 0 or more", lambda value: value >=
 Count = Annotated[int, Range("a whole number above 0", lambda value: value > 0)]
 Amount = Annotated[float, Range("a number, 0 or more", lambda value: value >= 0)]
 Positive = Annotated[float, Range("a number above 0", lambda value: value > 0)]
+Seconds = Annotated[float, Range("seconds, above 0 and at most 86,400", lambda value: 0 < value <= 86_400)]
+Ratio = Annotated[float, Range("a number above 0 and at most 1,000", lambda value: 0 < value <= 1000)]
 Share = Annotated[float, Range("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
 Part = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 Below1 = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]

@@ -53,7 +53,7 @@ Betas = Annotated[
 PRECISIONS = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed"]
 AUGMENT = Section(
     {
-        **dict.fromkeys(("shift", "bands", "gaps"), Whole),
+        **dict.fromkeys(("shift", "bands", "gaps"), between(0, 4096)),
         "side": Annotated[
             int,
             Range("a whole number of pixels up to 4096, or 0 for the images' own", lambda value: 0 <= value <= 4096),
@@ -146,7 +146,7 @@ PRETRAIN = Section(
     {
         **TRAINING,
         "data": Section({"_target_": str, **DATA["pretrain"], **SOURCE}, KNOWN_DATA, is_open=True),
-        "snapshots": Whole,
+        "snapshots": between(0, 1000),
         "feature_rows": Whole,
     },
     MAY_LACK | {"feature_rows"},

@@ -13,7 +13,7 @@ from warmstart.backbone.block import LAYER_EPS, Architecture, Block, Rotary, ini
 from warmstart.backbone.exchange import to_transformers
 from warmstart.backbone.heads import token_head
 from warmstart.contracts import Features, Spec, UserError
-from warmstart.ranges import Below1, Count, Depth, Positive
+from warmstart.ranges import Below1, Count, Depth, Ratio
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         depth: Depth = 4,
         heads: Count = 4,
         kv_heads: Count | None = None,
-        mlp_ratio: Positive = 4.0,
+        mlp_ratio: Ratio = 4.0,
         mlp: Literal["gelu", "geglu", "swiglu"] = "gelu",
         norm: Literal["layer", "rms"] = "layer",
         bias: bool = True,

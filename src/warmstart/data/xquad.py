@@ -111,7 +111,9 @@ def read_squad(path: Path) -> pd.DataFrame | None:
     try:
         content = parse_json(read_text(path))
         articles = content["data"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, ValueError) and "surrogate" in str(error):
+            raise UserError(f"{path}: {error}: remove it") from error
         return None
     try:
         rows = [

@@ -16,7 +16,7 @@ from warmstart.contracts import UserError
 from warmstart.data import cache, recordings
 from warmstart.data.frames import Frames
 from warmstart.data.ragged import Ragged
-from warmstart.ranges import Count, Positive
+from warmstart.ranges import Count, Positive, Seconds
 
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # of the power, before the logarithm
@@ -49,7 +49,7 @@ class Preprocessor(recordings.TakesRecordings):
         hop: Positive = 0.01,
         stack: Count = 2,
         normalise: Literal["utterance", "global"] = "utterance",
-        longest: Positive = 20.0,
+        longest: Seconds = 20.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         column: str | None = None,

@@ -17,6 +17,7 @@ from warmstart.contracts import UserError
 from warmstart.data import cache, recordings
 from warmstart.data.frames import Frames
 from warmstart.data.ragged import Ragged
+from warmstart.ranges import Seconds
 
 TINY = 1e-7  # added to the variance, as transformers does
 POINTS = 512  # of the Fourier transform that is drawn
@@ -48,7 +49,7 @@ class Preprocessor(recordings.TakesRecordings):
         stride: Sequence[int],
         normalise: bool = True,
         masked: bool = True,
-        longest: float = 20.0,
+        longest: Seconds = 20.0,
         column: str | None = None,
         dialect: dict[str, Any] | None = None,
     ):
