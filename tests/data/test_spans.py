@@ -173,7 +173,7 @@ def test_a_question_that_fills_the_window_is_refused_and_one_that_nearly_does_ge
 def test_windows_are_cut_once_and_kept_as_plain_numbers(own_cache: Path):
     before = windows()
     (folder,) = (own_cache / "windows").iterdir()
-    assert {path.suffix for path in folder.iterdir()} == {".npy"}
+    assert {path.suffix for path in folder.iterdir()} == {".npy", ".json"}
     time = folder.stat().st_mtime_ns
     after = windows()
     assert folder.stat().st_mtime_ns == time

@@ -18,6 +18,7 @@ from tests.report.conftest import BROWSER, FLAGS, made_transfer, needs_browser
 from warmstart.report.figure import INK
 from warmstart.report.transfer import write_report
 from warmstart.report.transfer_page import plain
+from warmstart.run.checksums import write_record
 
 MEASURE = """
 const outside = [...document.querySelectorAll("svg")].flatMap(svg => {
@@ -83,9 +84,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curves = {"pretrained": [0.5, 0.7, 0.8], "scratch": [0.2, 0.5, 0.6], "shuffled": [0.3, 0.5, 0.6]}
     folder = tmp_path_factory.mktemp("page") / "transfer"
     made_transfer(folder, cells, curves=curves, snapshots=taken, rules={"comment": EVIL})
-    change(folder / "manifest.json", experiment=EVIL, words=[f"note={EVIL}"])
-    failed = folder / "runs" / "shuffled-steps-5-seed2" / "run.json"
-    change(failed, status="failed", error=f"{EVIL}\nsecond line", metrics={})
+    plan = json.loads((folder / "manifest.json").read_text())
+    write_record(folder / "manifest.json", {**plan, "experiment": EVIL, "words": [f"note={EVIL}"]})
+    change_run(folder / "runs" / "shuffled-steps-5-seed2", status="failed", error=f"{EVIL}\nsecond line", metrics={})
     write_report(folder)
     return folder
 
@@ -98,10 +99,6 @@ def report(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
     return (folder / "report.html").read_text()
-
-
-def change(path: Path, **fields):
-    change_run(path.parent, **fields)
 
 
 def opened(folder: Path, width: int) -> dict:
@@ -215,6 +212,7 @@ def test_what_was_not_measured_has_no_section(made: Callable[..., Path]):
     folder = made({("pretrained", "steps", 1): scores(0.8, 1)[:2], ("trivial", "steps", 1): scores(0.1, 2)[:2]})
     for path in (folder / "runs").glob("*/metrics.csv"):
         path.unlink()
+        change_run(path.parent)
     report = write_report(folder)
     page = (folder / "report.html").read_text()
     assert report["headline"]["verdict"] is None

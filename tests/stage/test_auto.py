@@ -152,7 +152,7 @@ def test_a_candidate_that_cannot_train_is_told_and_left_behind(cli):
         (("strategy.candidates=[lp_ft,ful]",), "there is no ful; there are: bitfit, full"),
         (("strategy.candidates=[]",), "strategy.candidates=[]: give"),
         (("strategy.rates=[]",), "strategy.rates=[]: give"),
-        (("strategy.rates=[0]",), "strategy.rates=[0]: give"),
+        (("strategy.rates=[0]",), "strategy.rates=[0]: must be a list"),
         (("strategy.cost=0.2",), "strategy.cost=0.2 buys 4 steps"),
         (("data.folds=3",), "leave out data.folds"),
         (("trainer.max_time=10",), "trainer.max_time leaves open"),

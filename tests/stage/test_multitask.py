@@ -97,10 +97,16 @@ def test_images_of_two_sources_are_tasks_of_one_network_also_mixed(cli, tmp_path
         (("data=[digits,shakespeare]",), ("digits is image", "shakespeare is text")),
         (("data=[x:digits,y:digits]", "loss=mse"), ("loss=mse does not fit objective=multitask",)),
         (("data=[x:digits,y:digits]", "objective=regression"), ("objective=regression needs targets", "category")),
-        (("data=[x:digits,y:digits]", "data.sources.x.split_seed=abc"), ("sources.x.split_seed=abc", "int")),
+        (
+            ("data=[x:digits,y:digits]", "data.sources.x.split_seed=abc"),
+            ("x.split_seed=abc", "must be a whole number"),
+        ),
         (("data=[x:digits,y:digits]", "data.sources.x.split=1"), ("data.sources.x.split", "split_seed")),
         (("data=[x:digits,y:digits]", "objective.weights.z=1"), ("objective.weights.z", "no such key")),
-        (("data=[x:digits,y:digits]", "objective.weights.x=-1"), ("objective.weights.x=-1",)),
+        (
+            ("data=[x:digits,y:digits]", "objective.weights.x=-1"),
+            ("objective.weights=", "each a number, 0 or more"),
+        ),
         (("objective=multitask",), ("several data sets",)),
     ],
 )

@@ -68,7 +68,7 @@ def test_strategies_by_their_names_beside_other_arms(composed):
     [
         (("transfer.arms=[scratch,norm_only]",), "transfer.arms: strategy=norm_only: backbone MLP has no norm layers"),
         (("transfer.arms=[scratch,fulll]",), "transfer.arms: there is no arm fulll"),
-        (("transfer.arms=full",), "transfer.arms=full: give a list"),
+        (("transfer.arms=full",), "transfer.arms=full: must be strategies, or a list"),
         (("transfer.start=nowhere",), "transfer.start=nowhere: there is no such folder"),
         (("transfer.arms=[scratch,linear]", "transfer.pretrain_seeds=2", "transfer.seeds=2"), "no arm starts from"),
     ],

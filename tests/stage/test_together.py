@@ -103,7 +103,9 @@ def curves(run: RunFolder) -> tuple[list[tuple[str, str]], list[float]]:
 
 def without_chance(record: dict) -> dict:
     """A record without what no two runs share, or what is only near."""
-    kept = {key: value for key, value in record.items() if key not in ("id", "weights_sha256", "model_sha256")}
+    kept = {
+        key: value for key, value in record.items() if key not in ("id", "weights_sha256", "model_sha256", "checksums")
+    }
     kept["metrics"] = list(record["metrics"])
     kept["data"] = {key: value for key, value in record["data"].items() if key != "overlap"}  # not searched for in jobs
     kept["cost"] = {name: record["cost"][name] for name in ("steps", "examples")}

@@ -11,7 +11,7 @@ from warmstart.data.folder_files import FolderFiles
 from warmstart.data.image_store import ImageStore
 from warmstart.data.pictures import SUFFIXES, to_pictures
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.ranges import Count, Location, Positive, Seed
+from warmstart.ranges import Amount, Count, Location, Seed
 
 
 class ImageFolder:
@@ -35,7 +35,7 @@ class ImageFolder:
         root: Location,
         size: Count = 32,
         channels: Literal[1, 3] = 3,
-        memory_mb: Positive = 4096,
+        memory_mb: Amount = 4096,
         on_error: Literal["raise", "skip"] = "raise",
         split_seed: Seed = 0,
     ):

@@ -17,7 +17,7 @@ from warmstart.data.readers.columns import check_entries, check_targets, is_list
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import class_numbers, strata_of
-from warmstart.ranges import AnyText, Count, Location, Positive, Seed
+from warmstart.ranges import Amount, AnyText, Count, Location, Seed
 
 
 class ImageTable:
@@ -54,7 +54,7 @@ class ImageTable:
         config: str | None = None,
         size: Count = 32,
         channels: Literal[1, 3] = 3,
-        memory_mb: Positive = 4096,
+        memory_mb: Amount = 4096,
         on_error: Literal["raise", "skip"] = "raise",
         split_seed: Seed = 0,
     ):

@@ -17,6 +17,9 @@ from warmstart.contracts import UserError, WriteError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # full, read-only or broken
 DISK = {number: os.strerror(number) for number in (*FULL, errno.EACCES, errno.EPERM)}
 INCOMPLETE = "the file could not be written to its end"
+TORN = re.compile(
+    r"PytorchStreamWriter failed|\] \. unexpected pos|^\d+ requested and \d+ written$"
+)  # of torch and numpy
 TEMPORARY = ".*.tmp"
 
 
@@ -91,6 +94,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def disk_error(error: BaseException | None) -> str | None:
     """What the disk answered, where an exception, or one that it came from, is about that; else None."""
+    answer = None
     while error is not None:
         number = getattr(error, "errno", None)
         if isinstance(error, OSError) and number in DISK:
@@ -98,12 +102,10 @@ def disk_error(error: BaseException | None) -> str | None:
         for number in FULL:  # torch and safetensors write in languages that have no OSError
             if f"os error {number})" in str(error) or DISK[number] in str(error):
                 return DISK[number]
-        if any(words in str(error) for words in ("PytorchStreamWriter failed", "] . unexpected pos")) or re.fullmatch(
-            r"\d+ requested and \d+ written", str(error)
-        ):
-            return INCOMPLETE
+        if TORN.search(str(error)):
+            answer = INCOMPLETE
         error = error.__cause__ or error.__context__
-    return None
+    return answer
 
 
 def as_write_error(error: BaseException, path: Path) -> WriteError | None:
