@@ -18,6 +18,7 @@ from warmstart.contracts import UserError, WriteError
 from warmstart.run import cores
 from warmstart.run.files import as_write_error, remove_temporaries
 from warmstart.run.folder import LOCK, RunFolder
+from warmstart.run.links import check_links
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 
@@ -143,7 +144,12 @@ def give_up(manifest: Manifest, run: RunFolder, error: BaseException) -> Outcome
 
 
 def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
-    """The job's run folder, locked: as it is when over or with a checkpoint to go on from, else made anew."""
+    """The job's run folder, locked: as it is when over or with a checkpoint to go on from, else made anew.
+
+    Raises:
+        UserError: it is of another config, is damaged, or holds links to elsewhere.
+        WriteError: the disk is full, read-only or broken.
+    """
     path = manifest.path(job.name)
     attempts = manifest.attempts(job.name)
     if (path / "run.json").exists():
@@ -153,6 +159,7 @@ def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
             raise UserError(f"{path} is a run of another config: remove it, and the job is run")
         if run.record["status"] in OVER:
             return run
+    check_links(path)
     if attempts == 0 or not any((path / part).exists() for part in RESUMABLE):
         clear(path)
         run = RunFolder.create(job_config(job), path.parent, path.name, lock)
