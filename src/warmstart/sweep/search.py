@@ -150,6 +150,7 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
     try:
         if not lock.acquire(PATIENCE):
             return Outcome(trial_name(slot), "running")
+        lock.beat()
         trial = ask(manifest, slot)
         check_choice(manifest, trial.params)
         watch = importlib.import_module("warmstart.trainer.pruning").Pruning
