@@ -26,14 +26,14 @@ class Rules:
     Args:
         on_failure: continue, or stop.
         retries: how often a failed job is run again.
-        again: run each job that failed before once more, whatever `retries` is.
         report: called now and then while jobs run.
+        again: run each job that failed before once more, whatever `retries` is.
     """
 
     on_failure: str = "continue"
     retries: int = 0
-    again: bool = False
     report: Callable[[], None] | None = None
+    again: bool = False
 
 
 @dataclass
