@@ -21,6 +21,8 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.lineage import ancestry, follow
 from warmstart.run.manifest import Job, Manifest
 from warmstart.run.saved import SavedModel
+from warmstart.sweep.engine import reopen
+from warmstart.sweep.job import run_job
 
 CONFIG = {"stage": "finetune", "experiment": "digits", "seed": 3, "trust": [], "resume": None}
 SPEC = {"modality": "vector", "shape": [2]}
@@ -242,3 +244,27 @@ def test_a_preprocessor_writes_tokenizer_files_alone_into_an_export(name: str, t
         tokenizer_files.write(folder, "{}", {}, 8, {name: "{}"})
     assert {path.name for path in tmp_path.rglob("*")} <= {"a", "export", "config.json", "tokenizer.json"}
     assert (folder / "config.json").read_text() == "{}"
+
+
+def test_a_job_of_a_sweep_whose_folder_holds_a_link_is_not_run(tmp_path: Path):
+    job = Job("a", {}, CONFIG)
+    manifest = Manifest(tmp_path / "sweep", "finetune", "digits", [], None, "max", {}, [job])
+    manifest.write()
+    (tmp_path / "elsewhere").mkdir()
+    manifest.path("a").mkdir()
+    (manifest.path("a") / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    outcome = run_job(manifest, job)
+    assert outcome.state == "failed"
+    assert "checkpoints is a symbolic link" in outcome.error
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("name", ["runs/a", "jobs.csv", "locks/report", "curves/a"])
+def test_a_sweep_that_holds_a_link_is_not_continued(name: str, tmp_path: Path):
+    folder = tmp_path / "sweep"
+    Manifest(folder, "finetune", "digits", [], None, "max", {"commit": None}, [Job("a", {}, CONFIG)]).write()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{name} is a symbolic link"):
+        reopen(folder, [], ())
+    assert not (tmp_path / "elsewhere").exists()

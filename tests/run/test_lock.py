@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -71,6 +72,21 @@ def test_a_fresh_heartbeat_of_another_host_counts_until_it_is_stale_or_given_bac
     lock.release()
     monkeypatch.setattr("socket.gethostname", lambda: "third")
     assert Lock(path).acquire()
+
+
+def test_another_host_sees_who_holds_a_lock_and_says_for_whom_it_waits(tmp_path: Path, monkeypatch, capfd):
+    lock = Lock(tmp_path / "a")
+    assert lock.acquire()
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)  # as where locks do not reach other hosts
+    monkeypatch.setattr("warmstart.run.lock.NOTICE_SECONDS", 0.05)
+    here = socket.gethostname()
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    assert Lock(tmp_path / "a").is_held()
+    assert not Lock(tmp_path / "a").acquire(0.2)
+    line = f"waiting for process {os.getpid()} on {here}, which holds {tmp_path / 'a'}"
+    assert capfd.readouterr().err.splitlines() == [line]
+    lock.release()
+    assert Lock(tmp_path / "a").acquire()
 
 
 def test_a_place_that_cannot_hold_a_lock_is_named(tmp_path: Path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 
 from warmstart import main
-from warmstart.contracts import CannotBatch, Splits, UserError
+from warmstart.contracts import CannotBatch, Splits, UserError, WriteError
 from warmstart.data.digits import Digits
+from warmstart.run.lock import Lock
 from warmstart.run.manifest import Manifest
 from warmstart.stage.batchable import check_config
 from warmstart.strategy.auto import Auto, Entry, lower_end, ranked
@@ -223,3 +226,40 @@ def test_the_last_rung_is_the_safe_strategy_against_the_best_other():
     assert auto.promoted(alive, 3) == [Entry("a", 3.0), Entry("a", 1.0), Entry("lp_ft", 3.0)]
     scores = {Entry("a", 3.0): [0.5], Entry("a", 1.0): [0.5], Entry("b", 1.0): None}
     assert ranked(scores, "max") == [Entry("a", 1.0), Entry("a", 3.0)]
+
+
+def test_a_disk_that_is_full_in_the_race_ends_the_run_and_eliminates_no_candidate(cli, monkeypatch: pytest.MonkeyPatch):
+    first = cli(*SMALL, *PAIR).run("finetune")
+    original, steps = Curves.on_train_batch_end, 0
+
+    def on_a_full_disk(self, *args):
+        nonlocal steps
+        original(self, *args)
+        steps += 1
+        if steps == 30:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.csv")
+
+    monkeypatch.setattr(Curves, "on_train_batch_end", on_a_full_disk)
+    stopped = cli(*SMALL, *PAIR)
+    assert stopped.status == 1
+    assert "cannot write metrics.csv: No space left on device" in stopped.error
+    (folder,) = [path for path in stopped.runs("finetune") if path != first]
+    assert sorted(job["status"] for job in jobs(folder).values()) == ["done", "done", "failed"]
+    resumed = cli("stage=finetune", f"resume={folder}")
+    assert resumed.status == 0, resumed.err
+    assert read(folder)["auto"]["tried"] == read(first)["auto"]["tried"]
+
+
+def test_a_job_of_the_race_that_cannot_be_started_ends_the_run(cli, monkeypatch: pytest.MonkeyPatch):
+    beat = Lock.beat
+
+    def beat_outside_of_the_race(self):
+        if "race" in self.path.parts:
+            raise WriteError(self.path, "No space left on device")
+        beat(self)
+
+    monkeypatch.setattr(Lock, "beat", beat_outside_of_the_race)
+    stopped = cli(*SMALL, *PAIR)
+    assert stopped.status == 1
+    assert "lock: No space left on device" in stopped.error
+    assert stopped.record("finetune")["status"] == "failed"

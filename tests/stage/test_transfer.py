@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from tests.records import change_run
 
 from warmstart.data.digits import Digits
 from warmstart.run.folder import RunFolder
+from warmstart.run.manifest import Manifest
 from warmstart.stage.arms import Sizes, arm_config, finetunings
+from warmstart.trainer.curves import Curves
 
 SMALL = (
     "stage=transfer",
@@ -275,6 +279,44 @@ def test_tuning_is_equal_and_never_sees_the_test_split(cli, monkeypatch: pytest.
     assert second.run("transfer") != folder
     assert reported(second)["tuning"] == before["tuning"]
     assert reported(second)["table"] != before["table"]
+
+
+def test_no_learning_rate_is_chosen_before_every_tuning_run_has_ended(cli, monkeypatch: pytest.MonkeyPatch):
+    original, name = Curves.on_train_batch_end, "tune-scratch-2-rate0-seed1000"
+
+    def on_a_full_disk(self, trainer, *args):
+        if name in str(trainer.default_root_dir):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.csv")
+        original(self, trainer, *args)
+
+    def is_planned() -> bool:
+        return any("arm" in job.values for job in Manifest.read(folder).jobs)
+
+    alone = ("transfer.arms=[scratch]", "transfer.seeds=2", "transfer.tune=2", "transfer.budgets.converged=[]")
+    with monkeypatch.context() as full:
+        full.setattr(Curves, "on_train_batch_end", on_a_full_disk)
+        stopped = cli(*SMALL, *ONE, *alone)
+        folder = stopped.run("transfer")
+        for attempt in (1, 2):
+            assert stopped.status == 1
+            assert "cannot write metrics.csv: No space left on device" in stopped.error
+            assert record(folder, name)["sweep"]["attempts"] == attempt
+            assert not is_planned()
+            stopped = cli("stage=transfer", f"resume={folder}")
+
+    lock = Manifest.read(folder).lock(name)
+    assert lock.acquire()
+    change_run(folder / "runs" / name, status="running", error=None)
+    waiting = cli("stage=transfer", f"resume={folder}")
+    lock.release()
+    assert waiting.status == 2
+    assert f"{name} is not done" in waiting.error
+    assert not is_planned()
+
+    resumed = cli("stage=transfer", f"resume={folder}")
+    assert resumed.status == 0, resumed.err
+    assert record(folder, name)["status"] == "done"
+    assert is_planned()
 
 
 def test_several_pretrainings_share_the_seeds_out(cli):

@@ -64,6 +64,16 @@ def test_a_failed_job_is_tried_again_as_often_as_told(planned):
     assert attempts(manifest) == [4, 1, 1]
 
 
+def test_once_more_is_for_what_failed_before_and_not_for_what_fails_now(planned):
+    manifest = planned(lambda jobs: [jobs[0], replace(jobs[0], name="other")])
+    launch.run(manifest, HERE, Rules("stop"))
+    assert attempts(manifest) == [1, 0]
+    launch.run(manifest, HERE, Rules(again=True))
+    assert attempts(manifest) == [2, 1]
+    launch.run(manifest, HERE, Rules(again=True))
+    assert attempts(manifest) == [3, 2]
+
+
 def test_a_job_waits_for_what_it_needs_and_does_not_start_without(planned):
     def chain(jobs: list[Job]) -> list[Job]:
         bad, good, last = jobs

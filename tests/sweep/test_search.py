@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from warmstart import main
 from warmstart.contracts import UserError
 from warmstart.run.manifest import Manifest
-from warmstart.sweep import launch, search, space, study
+from warmstart.sweep import journal, launch, search, space, study
 from warmstart.sweep.plan import Composer
 from warmstart.sweep.schedule import Rules
 
@@ -204,6 +205,37 @@ def test_a_torn_line_of_the_study_is_dropped_and_a_damaged_study_is_named(planne
     path.write_bytes(b"garbage\n" + whole)
     with pytest.raises(UserError, match=r"study.log is damaged"):
         study_of(manifest)
+
+
+def test_what_was_read_of_a_study_is_not_read_again(planned, monkeypatch: pytest.MonkeyPatch):
+    manifest = planned("optimizer.lr=interval(1e-4,1e-1)", "sweep.trials=9", "sweep.sampler=random")
+    checked, chained = [], journal.chained
+    monkeypatch.setattr(journal, "chained", lambda *line: checked.append(line) or chained(*line))
+
+    def effort(slots: range) -> int:
+        checked.clear()
+        for slot in slots:
+            number = study.ask(manifest, slot).number
+            study.note_scores(manifest, number, [0.5])
+            study.tell(manifest, number, "done", 0.5)
+        return len(checked)
+
+    assert effort(range(1, 4)) >= effort(range(4, 7))
+
+
+def test_processes_that_share_a_study_see_each_others_trials(planned):
+    manifest = planned("optimizer.lr=interval(1e-4,1e-1)", "sweep.trials=9", "sweep.sampler=random")
+    study.ask(manifest, 0)
+    for slot in (1, 2):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if study.ask(manifest, slot).number == slot else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    study.tell(manifest, 2, "failed", None)
+    assert study.ask(manifest, 3).number == 3
+    assert study.failed(manifest) == ["trial002"]
+    assert [trial.user_attrs["slot"] for trial in study_of(manifest).trials] == [0, 1, 2, 3]
+    study.check_study(manifest)
 
 
 def test_a_study_that_names_what_the_plan_does_not_offer_is_refused(planned):

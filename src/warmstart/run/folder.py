@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
 from warmstart.run.files import as_write_error, disk_error, remove_temporaries, write_atomically
 from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
+from warmstart.run.links import check_links
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
 from warmstart.run.trust import check_names, check_targets
@@ -140,10 +140,7 @@ class RunFolder:
         """
         if self.lock.is_mine:
             return
-        for folder, names, files in os.walk(self.path):
-            for name in (*names, *files):
-                if (link := Path(folder, name)).is_symlink():
-                    raise UserError(f"{link} is a symbolic link, and a run writes to its own folder only: remove it")
+        check_links(self.path)
         if not self.lock.acquire(PATIENCE):
             raise UserError(f"{self.path}: {self.lock.owner()} is at work on this run; wait until it has ended")
         self.lock.beat()

@@ -11,12 +11,14 @@ import threading
 import time
 from pathlib import Path
 
+from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.run.files import writing
 
 BEAT_SECONDS = 5.0
 POLL_SECONDS = 0.01
 STALE_SECONDS = 60.0
+NOTICE_SECONDS = 5.0  # of waiting, until a line says for whom
 RESERVE = 2**16  # bytes that a held lock takes on the disk, given back to write a last record where it is full
 
 
@@ -25,6 +27,7 @@ class Lock:
 
     The holder's process and host stand in the file, and its time of change is the heartbeat. On one machine the lock
     alone decides; where another host's lock does not reach this one, a heartbeat younger than a minute counts as held.
+    Who holds it for longer calls `beat`.
     """
 
     def __init__(self, path: Path):
@@ -38,17 +41,26 @@ class Lock:
         return self.descriptor is not None
 
     def acquire(self, patience: float = 0.0) -> bool:
-        """Take the lock; False where another still has it after `patience` seconds.
+        """Take the lock and sign the file; False where another still has it after `patience` seconds.
 
         Raises:
             WriteError: the disk is full, read-only or broken.
             UserError: the file system has no locks.
         """
-        deadline = time.monotonic() + patience
+        started, noticed = time.monotonic(), False
         while not self._try():
-            if time.monotonic() >= deadline:
+            waited = time.monotonic() - started
+            if waited >= patience:
                 return False
+            if waited >= NOTICE_SECONDS and not noticed:
+                screen.say(f"waiting for {self.owner()}, which holds {self.path}")
+                noticed = True
             time.sleep(POLL_SECONDS)
+        try:
+            self._sign()
+        except BaseException:
+            self.release()
+            raise
         return True
 
     def _try(self) -> bool:
@@ -79,17 +91,22 @@ class Lock:
             return False
 
     def beat(self) -> None:
-        """Sign the file, reserve some bytes in it, and keep its time fresh from a thread until the lock is released.
+        """Reserve some bytes in the file, and keep its time fresh from a thread until the lock is released.
 
         Raises:
             WriteError: the disk is full, read-only or broken.
         """
+        self._sign(RESERVE)
+        self.stopped = threading.Event()
+        threading.Thread(target=_beat, args=(self.path, self.stopped), daemon=True, name="heartbeat").start()
+
+    def _sign(self, size: int = 0) -> None:
+        """Write the holder's process and host into the file, padded to `size` bytes."""
         owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         with writing(self.path):
             os.truncate(self.descriptor, 0)
-            os.pwrite(self.descriptor, owner.ljust(RESERVE).encode(), 0)
-        self.stopped = threading.Event()
-        threading.Thread(target=_beat, args=(self.path, self.stopped), daemon=True, name="heartbeat").start()
+            os.pwrite(self.descriptor, owner.ljust(size).encode(), 0)
+            os.utime(self.descriptor)  # a client of NFS sends what was written before it sets the time
 
     def release(self) -> None:
         """Give the lock back."""

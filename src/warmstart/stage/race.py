@@ -26,7 +26,7 @@ from warmstart.stage import parts
 from warmstart.stage.fit import check_fit
 from warmstart.stage.start import find_start, same_start
 from warmstart.stage.train import runs_folder
-from warmstart.sweep.job import run_job
+from warmstart.sweep.job import Outcome, run_job, write_error
 from warmstart.trainer.build import check_interval
 
 HEAVY = ("checkpoints", "model")  # what a job leaves that nobody will need
@@ -175,7 +175,7 @@ def race(config: DictConfig, field: Field, run: RunFolder) -> None:
         seconds = spent + time.monotonic() - started
         run.note(cost={"seconds": seconds, "steps": 0, "examples": 0, "peak_memory_mb": None})
     taken = {"strategy": entry.strategy, "lr": config.optimizer.lr * entry.rate, "why": why, "gain": gain}
-    costs = [manifest.record(job.name)["cost"] or {} for job in manifest.jobs]
+    costs = [(manifest.record(job.name) or {}).get("cost") or {} for job in manifest.jobs]
     race_steps, examples = (sum(cost.get(name, 0) for cost in costs) for name in ("steps", "examples"))
     used = {"race_steps": race_steps, "run_steps": field.steps, "race_examples": examples}
     peak = max((cost.get("peak_memory_mb") or 0 for cost in costs), default=0)
@@ -214,15 +214,27 @@ def job_of(config: DictConfig, field: Field, number: int, rung: Any, entry: Any,
 
 
 def work(manifest: Manifest, job: Job) -> tuple[float | None, str | None]:
-    """Run a job that is not over, in this process; its score, or why it has none."""
-    if manifest.state(job.name) in ("planned", "interrupted"):
-        run_job(manifest, job)
-        for name in HEAVY:
-            shutil.rmtree(manifest.path(job.name) / name, ignore_errors=True)
+    """Run a job that is not over, in this process; return its score, or why it has none.
+
+    Raises:
+        WriteError: a file of the job could not be written, which says nothing of its candidate: it is left to do.
+        UserError: the job could not be started, or another process is at work on it.
+    """
     record = manifest.record(job.name)
-    if record["status"] == "done":
-        return record["metrics"][manifest.metric], None
-    return None, record["error"] or f"it is {record['status']}"
+    if record is None or record["status"] not in ("done", "failed") or write_error(record["error"]) is not None:
+        outcome = run_job(manifest, job)
+        record = manifest.record(job.name)
+    else:
+        outcome = Outcome(job.name, record["status"], record["error"], record["metrics"].get(manifest.metric))
+    if outcome.state == "running":
+        raise UserError(f"{manifest.path(job.name)}: another process is at work on this run; wait until it has ended")
+    for name in HEAVY:
+        shutil.rmtree(manifest.path(job.name) / name, ignore_errors=True)
+    if (failure := write_error(outcome.error)) is not None:
+        raise failure
+    if record is None:
+        raise UserError(f"{job.name} could not be started: {outcome.error}")
+    return (outcome.score, None) if outcome.state == "done" else (None, outcome.error)
 
 
 def show(auto: dict[str, Any]) -> None:

@@ -13,12 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart import screen
-from warmstart.contracts import Unmet, UserError, WriteError
+from warmstart.contracts import Unmet, UserError
 from warmstart.data.encoding import PLACES
 from warmstart.data.module import GenericDataModule
 from warmstart.data.shared_rows import parts_of, shared_rows
 from warmstart.report.transfer import show, write_report
-from warmstart.run.files import disk_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, Manifest
@@ -41,6 +40,7 @@ from warmstart.stage.start import build_objective, find_start, given_preprocesso
 from warmstart.stage.strategies import with_strategies
 from warmstart.stage.train import runs_folder
 from warmstart.sweep import launch
+from warmstart.sweep.job import write_error
 from warmstart.sweep.launch import check_settings as check_launcher
 from warmstart.sweep.schedule import Rules
 
@@ -103,15 +103,14 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
     Of a transfer that is resumed, what failed is tried once more.
 
     Raises:
-        UserError: a pretraining is not done.
-        WriteError: it is not done because the disk is full or broken.
+        UserError: a pretraining is not done, or another process is at work on a tuning run.
+        WriteError: a file of one of them could not be written.
     """
     manifest = Manifest.read(run.path)
-    failed = [name for name in manifest.names() if manifest.state(name) == "failed"]
-    rules = Rules(retries=max(map(manifest.attempts, failed), default=0))
-    failures = launch.run(manifest, launcher(), rules)
+    failures = launch.run(manifest, launcher(), Rules(again=True))
     check_pretrainings(manifest, failures)
     if not any("arm" in job.values for job in manifest.jobs):
+        check_tuning(manifest, failures)
         config = run.config(trust)
         manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), tuning.choose(manifest)))
         launch.run(manifest, launcher(), Rules())
@@ -125,9 +124,22 @@ def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
             record = manifest.record(job.name)
             if record is None or record["status"] != "done":
                 why = failures.get(job.name) or (record or {}).get("error") or "another process is at work on it"
-                if (reason := disk_error(Exception(why))) is not None:
-                    raise WriteError(manifest.path(job.name), reason)
+                if (failure := write_error(why)) is not None:
+                    raise failure
                 raise UserError(f"the pretraining is not done, so nothing can be compared: {why}")
+
+
+def check_tuning(manifest: Manifest, failures: Mapping[str, str]) -> None:
+    """Refuse to choose learning rates while a tuning run is neither done nor failed for a reason of its own."""
+    for job in manifest.jobs:
+        record = manifest.record(job.name) or {}
+        if "tunes" not in job.values or record.get("status") == "done":
+            continue
+        why = failures.get(job.name) or record.get("error") or "another process is at work on it"
+        if (failure := write_error(why)) is not None:
+            raise failure
+        if record.get("status") != "failed":
+            raise UserError(f"{job.name} is not done, so no learning rate can be chosen: {why}")
 
 
 def launcher() -> dict[str, Any]:

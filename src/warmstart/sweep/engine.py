@@ -21,9 +21,11 @@ from warmstart import screen
 from warmstart.check import check_root, explain
 from warmstart.contracts import UserError
 from warmstart.report import sweep as report
+from warmstart.report.curves import CURVES
 from warmstart.run.files import as_write_error, remove_temporaries
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import Manifest
+from warmstart.run.links import check_links
+from warmstart.run.manifest import CONF, LOCKS, RUNS, Manifest
 from warmstart.run.seal import check_seal, write_seal
 from warmstart.screen import quoted
 from warmstart.sweep import launch, search, study
@@ -155,9 +157,13 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
     """The plan of a sweep that is to go on.
 
     Raises:
-        UserError: the folder is no sweep, its plan was changed, or the command line asks for another one.
+        UserError: the folder is no sweep, holds links, its plan was changed, or the command line asks for another.
     """
     manifest = Manifest.read(folder)
+    for path in (folder, folder / RUNS):
+        check_links(path, below=False)
+    for name in (LOCKS, CONF, CURVES):
+        check_links(folder / name)
     asked, planned = (
         [word for word in words if word.lstrip("+~").partition("=")[0] not in KEPT_ON_RESUME]
         for words in (arguments, manifest.words)

@@ -45,6 +45,6 @@ def due(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[st
     states = {name: manifest.state(name) for name in manifest.names()}
     done = {name for name, state in states.items() if state == "done"}
     searching = manifest.search is not None
-    work = search.trials(manifest) if searching else launch.jobs_left(manifest, states, rules.retries, 1)
+    work = search.trials(manifest) if searching else launch.jobs_left(manifest, states, rules, 1)
     over = {name for name in started if starts_of(manifest, name, started) > rules.retries}
     return [task.name for task in work if task.needs <= done and task.name not in over]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart import screen
 from warmstart.contracts import UserError, WriteError
 from warmstart.run import cores
-from warmstart.run.files import disk_error, remove_temporaries
+from warmstart.run.files import as_write_error, remove_temporaries
 from warmstart.run.folder import LOCK, RunFolder
+from warmstart.run.links import check_links
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 
@@ -25,7 +27,7 @@ OVER = ("done", "pruned")
 
 
 class Outcome(NamedTuple):
-    """How a job ended; `running` is one that somebody else is at work on."""
+    """How a job ended; `running` is one that another process is at work on, `error` is as in a run's record."""
 
     name: str
     state: str
@@ -46,9 +48,9 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
         with cores.using(threads_of(manifest, job)):
             return run_locked(manifest, job, lock, watchers)
     except WriteError as error:
-        return Outcome(job.name, "failed", str(error))
+        return failed(job.name, error)
     except KeyboardInterrupt:
-        note_interrupt(manifest, [job])
+        note_interrupt(manifest, [job], [lock])
         raise
     finally:
         lock.release()
@@ -59,7 +61,7 @@ def run_locked(manifest: Manifest, job: Job, lock: Lock, watchers: Sequence[Any]
     try:
         run = open_run(manifest, job, lock)
     except (UserError, WriteError) as error:
-        return Outcome(job.name, "failed", str(error))
+        return failed(job.name, error)
     if run.record["status"] in OVER:
         return outcome_of(manifest, run)
     config = job_config(job)
@@ -85,9 +87,10 @@ def train_together(manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock
         with screen.quiet():
             together.run([job_config(job) for job in jobs], runs)
     except (together.GroupFailed, WriteError) as reason:
-        if disk_error(reason) is None:
+        failure = as_write_error(reason.__cause__ or reason, manifest.folder)
+        if failure is None:
             return f"together they failed: {reason}"
-        return [give_up(manifest, run, reason.__cause__ or reason) for run in runs]
+        return [give_up(manifest, run, failure) for run in runs]
     except together.CannotBatch as reason:
         for run in runs:
             shutil.rmtree(run.path)
@@ -121,9 +124,9 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
         with cores.using(threads_of(manifest, jobs[0])):
             return train_together(manifest, jobs, locks)
     except WriteError as error:
-        return [Outcome(job.name, "failed", str(error)) for job in jobs]
+        return [failed(job.name, error) for job in jobs]
     except KeyboardInterrupt:
-        note_interrupt(manifest, jobs)
+        note_interrupt(manifest, jobs, locks)
         raise
     finally:
         for lock in locks:
@@ -141,7 +144,12 @@ def give_up(manifest: Manifest, run: RunFolder, error: BaseException) -> Outcome
 
 
 def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
-    """The job's run folder, locked: as it is when over or with a checkpoint to go on from, else made anew."""
+    """The job's run folder, locked: as it is when over or with a checkpoint to go on from, else made anew.
+
+    Raises:
+        UserError: it is of another config, is damaged, or holds links to elsewhere.
+        WriteError: the disk is full, read-only or broken.
+    """
     path = manifest.path(job.name)
     attempts = manifest.attempts(job.name)
     if (path / "run.json").exists():
@@ -151,6 +159,7 @@ def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
             raise UserError(f"{path} is a run of another config: remove it, and the job is run")
         if run.record["status"] in OVER:
             return run
+    check_links(path)
     if attempts == 0 or not any((path / part).exists() for part in RESUMABLE):
         clear(path)
         run = RunFolder.create(job_config(job), path.parent, path.name, lock)
@@ -184,11 +193,22 @@ def note_death(manifest: Manifest, job: Job, reason: str) -> Outcome:
         lock.release()
 
 
-def note_interrupt(manifest: Manifest, jobs: Sequence[Job]) -> None:
-    """Record that a signal came while these jobs, locked by this process, were being set up."""
-    for job in jobs:
-        if (manifest.record(job.name) or {}).get("status") in ("running", "interrupted"):
+def note_interrupt(manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock]) -> None:
+    """Record that a signal came while those of the jobs whose locks this process holds were being set up."""
+    for job, lock in zip(jobs, locks):
+        if lock.is_mine and (manifest.record(job.name) or {}).get("status") in ("running", "interrupted"):
             RunFolder.open(manifest.path(job.name)).update(status="interrupted", error="interrupted by the user")
+
+
+def failed(name: str, error: Exception) -> Outcome:
+    """Return the outcome of a job that an exception ended before its record could hold it."""
+    return Outcome(name, "failed", f"{type(error).__name__}: {error}")
+
+
+def write_error(error: str | None) -> WriteError | None:
+    """Return the `WriteError` that ended a job, given its outcome's or record's `error`; None for any other reason."""
+    found = re.fullmatch(f"{WriteError.__name__}: cannot write (.+): (.+?)", error or "", re.DOTALL)
+    return WriteError(Path(found[1]), found[2]) if found else None
 
 
 def outcome_of(manifest: Manifest, run: RunFolder) -> Outcome:

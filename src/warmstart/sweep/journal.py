@@ -36,6 +36,8 @@ class Journal(BaseJournalBackend):
         if not path.exists():
             with writing(path):
                 path.touch()
+        found = os.stat(path)
+        self.identity = found.st_dev, found.st_ino
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Return the operations from this number on.
@@ -64,10 +66,12 @@ class Journal(BaseJournalBackend):
 
         Raises:
             WriteError: the disk is full, read-only or broken.
-            UserError: the file is damaged.
+            UserError: the file is damaged, or no longer the one that was read.
         """
         self.lock.acquire(math.inf)
         try:
+            if not self.is_continued():
+                raise UserError(f"{self.path} was removed or shortened while it was in use; resume the search")
             self.read_logs(len(self.logs))
             digest, lines = self.digest, []
             for log in logs:
@@ -80,6 +84,14 @@ class Journal(BaseJournalBackend):
                 append(stream.fileno(), "".join(lines).encode(), self.size)
         finally:
             self.lock.release()
+
+    def is_continued(self) -> bool:
+        """Return whether the file at the path is still the one that was read, with nothing removed from it."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self.identity and found.st_size >= self.size
 
     @property
     def digest(self) -> str:

@@ -34,7 +34,7 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> dict[s
         over = total - len(work)
     else:
         total = len(manifest.jobs)
-        work = jobs_left(manifest, states, rules.retries, launcher.get("together", 1))
+        work = jobs_left(manifest, states, rules, launcher.get("together", 1))
         over = sum(state in ("done", "pruned") for state in states.values())
     preload(job.config for job in manifest.jobs)
     pool = open_pool(launcher, earlier_threads(manifest))
@@ -49,12 +49,12 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> dict[s
         pool.close()
 
 
-def jobs_left(manifest: Manifest, states: Mapping[str, str], retries: int, size: int) -> list[Work]:
+def jobs_left(manifest: Manifest, states: Mapping[str, str], rules: Rules, size: int) -> list[Work]:
     """What has not ended, and what failed and may be tried again; trained together where that is asked for."""
     left = []
     for job in manifest.jobs:
         state = states[job.name]
-        failed = state == "failed" and manifest.attempts(job.name) <= retries
+        failed = state == "failed" and (rules.again or manifest.attempts(job.name) <= rules.retries)
         if failed or state in ("planned", "interrupted"):
             left.append(job)
         elif state == "running":

@@ -27,11 +27,13 @@ class Rules:
         on_failure: continue, or stop.
         retries: how often a failed job is run again.
         report: called now and then while jobs run.
+        again: run each job that failed before once more, whatever `retries` is.
     """
 
     on_failure: str = "continue"
     retries: int = 0
     report: Callable[[], None] | None = None
+    again: bool = False
 
 
 @dataclass
@@ -153,9 +155,10 @@ class Schedule:
             self.view.say(f"{work.name} and the like: one by one, since {reason}")
         left = []
         for job in work.jobs:
-            self.starts.pop(job.name, None)  # one that could not be trained together has not been started
+            begun = self.starts.pop(job.name, 0)  # one that could not be trained together has not been started
             record = self.manifest.record(job.name) or {}
-            if record.get("status") in ("done", "failed"):
+            over = record.get("status") == "failed" and self.manifest.attempts(job.name) >= begun  # not earlier
+            if over or record.get("status") == "done":
                 self.count(job, Outcome(job.name, record["status"], record.get("error")))
             else:
                 left.append(job)

@@ -20,10 +20,9 @@ from yaml import YAMLError
 from warmstart.contracts import UserError, WriteError
 from warmstart.reading import MOST_YAML, check_yaml, read
 from warmstart.run.checksums import check_file
-from warmstart.run.files import disk_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest, check_job
-from warmstart.sweep.job import PATIENCE, Outcome, run_job, without_plan
+from warmstart.sweep.job import PATIENCE, Outcome, failed, run_job, without_plan, write_error
 from warmstart.sweep.plan import LATEST, Composer, compose
 from warmstart.sweep.schedule import Work
 from warmstart.sweep.space import distribution, options
@@ -151,6 +150,7 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
     try:
         if not lock.acquire(PATIENCE):
             return Outcome(trial_name(slot), "running")
+        lock.beat()
         trial = ask(manifest, slot)
         check_choice(manifest, trial.params)
         watch = importlib.import_module("warmstart.trainer.pruning").Pruning
@@ -170,13 +170,13 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
                 outcome = outcome._replace(state="pruned")
                 break
         mean = statistics.mean(scores) if scores else None
-        if outcome.state == "failed" and disk_error(Exception(outcome.error)) is not None:
+        if outcome.state == "failed" and write_error(outcome.error) is not None:
             return Outcome(trial_name(slot), "failed", outcome.error)  # which says nothing of the trial: left to do
         if outcome.state != "running":
             tell(manifest, trial.number, outcome.state, mean)
         return Outcome(trial_name(slot), outcome.state, outcome.error, mean)
     except WriteError as error:
-        return Outcome(trial_name(slot), "failed", str(error))
+        return failed(trial_name(slot), error)
     except UserError as error:
         return give_up(manifest, slot, str(error))
     finally:

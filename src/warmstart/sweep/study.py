@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+import os
 import statistics
+from pathlib import Path
 from typing import Any
 
 from warmstart import screen
@@ -14,10 +16,15 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.manifest import Manifest
 from warmstart.sweep.space import options
 
-STUDY = "study.log"
+STUDY, NAME = "study.log", "sweep"
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "cmaes": "CmaEsSampler", "grid": None}
 RIVALS = 5  # complete trials that must be known before one is given up for its seeds, as for Optuna's median pruner
 PRUNERS = {"none": "NopPruner", "asha": "SuccessiveHalvingPruner", "median": "MedianPruner"}
+
+
+# This process's journal and storage of the study that it used last, by the study's file.
+_opened: dict[Path, tuple[Any, Any]] = {}
+os.register_at_fork(after_in_child=_opened.clear)  # a storage stands for one process
 
 
 def trial_name(slot: int) -> str:
@@ -26,26 +33,43 @@ def trial_name(slot: int) -> str:
 
 
 def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
-    """The study, with a sampler whose draws for a trial depend on the seed, the trial and what is known by then."""
+    """The study, with a sampler whose draws for a trial depend on the seed, the trial and what is known by then.
+
+    Raises:
+        UserError: its file is damaged.
+        WriteError: it is new, and the disk is full, read-only or broken.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = manifest.search
-    storage = importlib.import_module("optuna.storages.journal").JournalStorage
     sampler = None
     if slot is not None and settings["sampler"] != "grid":
         make = getattr(optuna.samplers, SAMPLERS[settings["sampler"]])
         sampler = make(seed=derive_seed(settings["seed"], f"trial{slot}"))
     try:
+        storage = open_storage(manifest)
+        pruner = getattr(optuna.pruners, PRUNERS[settings["pruner"]])()
+        if storage.get_all_studies():
+            return optuna.load_study(study_name=NAME, storage=storage, sampler=sampler, pruner=pruner)
+        direction = "maximize" if manifest.mode == "max" else "minimize"
         return optuna.create_study(
-            study_name="sweep",
-            storage=storage(open_journal(manifest)),
-            sampler=sampler,
-            pruner=getattr(optuna.pruners, PRUNERS[settings["pruner"]])(),
-            direction="maximize" if manifest.mode == "max" else "minimize",
-            load_if_exists=True,
+            study_name=NAME, storage=storage, sampler=sampler, pruner=pruner, direction=direction, load_if_exists=True
         )
     except (ValueError, KeyError, TypeError) as error:
+        _opened.clear()  # it has left out the operation that it could not apply
         path = manifest.folder / STUDY
         raise UserError(f"{path} is damaged; remove it to search anew: runs that are done are kept") from error
+
+
+def open_storage(manifest: Manifest) -> Any:
+    """The study's file as Optuna's storage, kept open: what this process has read of it is not read again."""
+    path = (manifest.folder / STUDY).absolute()
+    journal, storage = _opened.get(path, (None, None))
+    if journal is None or not journal.is_continued():
+        _opened.clear()
+        journal = open_journal(manifest)
+        storage = importlib.import_module("optuna.storages.journal").JournalStorage(journal)
+        _opened[path] = journal, storage
+    return storage
 
 
 def open_journal(manifest: Manifest) -> Any:
