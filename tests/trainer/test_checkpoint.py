@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -130,3 +131,15 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path, small
         save(path, 2, 2, size=100_000)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert read_checkpoint(path)["global_step"] == 1
+
+
+def test_a_failing_sync_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    validate(tmp_path, 1, 1)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "no answer")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WriteError):
+        save(tmp_path / "last.ckpt", 2, 1)
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import shutil
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes to a temporary name, syncs, renames; verifies the SHA-256 and reads with weights_only=True."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save so that `path` is always complete; an old last.ckpt becomes previous.ckpt.
+        """Save a file that is complete or not there; an old last.ckpt becomes previous.ckpt once the new one is synced.
 
         Raises:
             WriteError: the disk is full, read-only or broken; the old file is as it was.
@@ -40,12 +39,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            with open(temporary, "wb") as stream:
-                hashed = Hashed(stream)
-                torch.save(checkpoint, hashed)
-                stream.write(MARK + hashed.sha256.hexdigest().encode())
-            keep_previous(path)
+        with replacing(path, previous_of(path)) as temporary, open(temporary, "wb") as stream:
+            hashed = Hashed(stream)
+            torch.save(checkpoint, hashed)
+            stream.write(MARK + hashed.sha256.hexdigest().encode())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Load without running code."""
@@ -68,10 +65,9 @@ class Hashed:
         self.stream.flush()
 
 
-def keep_previous(path: Path) -> None:
-    """Rename the last checkpoint, which is about to be replaced; a run resumes from either."""
-    if path.name == LAST and path.exists():
-        os.replace(path, path.with_name(PREVIOUS))
+def previous_of(path: Path) -> Path | None:
+    """Return where an old checkpoint at this path is kept; None where it is not."""
+    return path.with_name(PREVIOUS) if path.name == LAST else None
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -139,11 +135,9 @@ def has_best_weights(checkpoint: dict[str, Any]) -> bool:
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy a checkpoint, with its SHA-256."""
-    with replacing(target) as temporary:
+    """Copy a checkpoint, with its SHA-256; an old last.ckpt becomes previous.ckpt, unless that is what is copied."""
+    with replacing(target, None if path.name == PREVIOUS else previous_of(target)) as temporary:
         shutil.copyfile(path, temporary)
-        if path.name != PREVIOUS:
-            keep_previous(target)
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:
