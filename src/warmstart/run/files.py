@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,6 +206,15 @@ def remove_temporaries_of(path: Path) -> None:
     """Remove what a process that was killed while it wrote this file or folder has left beside it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
         _remove(left)
+
+
+def remove_old_temporaries(folder: Path, seconds: float) -> None:
+    """Remove temporary files and folders in a folder, not below it, of which nothing has been written for so long."""
+    for path in folder.glob(TEMPORARY):
+        with contextlib.suppress(OSError):  # another process renames or removes it
+            newest = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+            if time.time() - newest > seconds:
+                _remove(path)
 
 
 def _remove(path: Path) -> None:
