@@ -16,7 +16,8 @@ from warmstart.trainer.checkpoint import AtomicCheckpointIO, copy, find_checkpoi
 
 
 def save(path: Path, step: int, best_step: int, size: int = 10) -> None:
-    state = {"global_step": step, "callbacks": {"BestAndLast": {"best_step": best_step}}, "w": torch.ones(size)}
+    callbacks = {"BestAndLast": {"best_step": best_step}}
+    state = {"global_step": step, "callbacks": callbacks, "log": {}, "w": torch.ones(size)}
     AtomicCheckpointIO().save_checkpoint(state, path)
 
 
@@ -84,6 +85,16 @@ def test_the_newest_checkpoint_that_has_the_best_weights(
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == step
     assert read_checkpoint(tmp_path / "best.ckpt")["global_step"] == min(step, best_step)
     assert find_checkpoint(tmp_path)["global_step"] == step
+
+
+def test_no_more_is_read_than_is_needed_and_no_file_is_kept_open(tmp_path: Path):
+    for number in (1, 2):
+        validate(tmp_path, number, 1)
+    flip(tmp_path / "previous.ckpt", 100)
+    state = find_checkpoint(tmp_path)
+    assert state["global_step"] == 2
+    assert (tmp_path / "previous.ckpt").exists()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 @pytest.mark.parametrize("best_step", [3, 2])

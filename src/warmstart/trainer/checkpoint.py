@@ -95,27 +95,29 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def find_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return what the newest checkpoint holds that a run can resume from, now last.ckpt; None where there are no files.
+    """Return step, best step and log of the newest checkpoint that a run can resume from; None where there are no files.
 
-    The best weights so far must still be there: in best.ckpt, or in the checkpoint itself, which becomes best.ckpt.
-    Damaged files are removed, with a warning for each.
+    That checkpoint is now last.ckpt. The best weights so far must still be there: in best.ckpt, or in the checkpoint
+    itself, which becomes best.ckpt. previous.ckpt is read only where one of the others is missing or damaged. Damaged
+    files are removed, with a warning for each.
 
     Raises:
         UserError: there is none left.
     """
-    present = [path for name in (LAST, PREVIOUS, BEST) if (path := folder / name).exists()]
-    if not present:
-        return None
-    last, best = folder / LAST, folder / BEST
+    last, best, previous = (folder / name for name in (LAST, BEST, PREVIOUS))
     sound, damaged = {}, {}
-    for path in present:
+    for path in (last, best, previous):
+        if not path.exists() or (path == previous and last in sound and best in sound):
+            continue
         try:
-            sound[path] = read_checkpoint(path, mmap=True)
+            sound[path] = read_summary(path)
         except UserError as error:
             damaged[path] = error
+    if not sound and not damaged:
+        return None
     usable = [path for path in sound if best in sound or has_best_weights(sound[path])]
     if not usable:
-        names = ", ".join(path.name for path in damaged) or f"{BEST} (missing)"
+        names = ", ".join(path.name for path in (last, previous, best) if path in damaged) or f"{BEST} (missing)"
         others = ", and no other checkpoint has the best weights" if sound else ""
         raise UserError(f"{folder}: damaged: {names}{others}. Remove this folder and start the run again")
     chosen = max(usable, key=lambda path: sound[path]["global_step"])
@@ -129,9 +131,20 @@ def find_checkpoint(folder: Path) -> dict[str, Any] | None:
     return sound[chosen]
 
 
-def has_best_weights(checkpoint: dict[str, Any]) -> bool:
-    """Return whether the validation at which it was written was the best so far."""
-    return checkpoint["callbacks"][BestAndLast.__qualname__]["best_step"] == checkpoint["global_step"]
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds besides tensors: its step, the step of the best weights, and the log's state.
+
+    Raises:
+        UserError: as `read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(path, mmap=True)
+    best_step = checkpoint["callbacks"][BestAndLast.__qualname__]["best_step"]
+    return {"global_step": checkpoint["global_step"], "best_step": best_step, "log": checkpoint["log"]}
+
+
+def has_best_weights(summary: dict[str, Any]) -> bool:
+    """Return whether the validation at which a checkpoint was written was the best so far."""
+    return summary["best_step"] == summary["global_step"]
 
 
 def copy(path: Path, target: Path) -> None:
