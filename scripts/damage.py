@@ -94,7 +94,13 @@ def resumed(outputs: Path, ended: object) -> object:
 
 
 SUBJECTS = [
-    Subject("pretraining", "alone/pretrain/*/*", ("run.json", "model/*"), (*TUNED, "init={folder}"), newest),
+    Subject(
+        "pretraining",
+        "alone/pretrain/*/*",
+        ("run.json", "model/*.safetensors", "model/*.json"),
+        (*TUNED, "init={folder}"),
+        newest,
+    ),
     Subject("pretraining", "alone/pretrain/*/*", ("config.yaml",), ("stage=rerun", "run={folder}"), newest),
     Subject(
         "finetuning",

@@ -95,7 +95,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def find_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return step, best step and log of the newest checkpoint that a run can resume from; None where there are no files.
+    """Return step, best step and log of the newest checkpoint to resume from; None where there are no files.
 
     That checkpoint is now last.ckpt. The best weights so far must still be there: in best.ckpt, or in the checkpoint
     itself, which becomes best.ckpt. previous.ckpt is read only where one of the others is missing or damaged. Damaged
