@@ -48,6 +48,8 @@ NOT_READ = {  # by no command: for people, or for programs such as TensorBoard
     "*.png": "figures",
     "lock": "empty, but for who is at work",
     "checkpoints of a run that is done": "its model is in model/",
+    "previous.ckpt": "a checkpoint, read only where last.ckpt or best.ckpt is damaged",
+    "pretrained_model.pth": "a second copy of the weights, for other programs",
     "metrics.csv and test_scores.npy of a run alone": "read by the report of a sweep or transfer only",
     "race.csv, predictions.jsonl": "results",
 }
@@ -92,7 +94,13 @@ def resumed(outputs: Path, ended: object) -> object:
 
 
 SUBJECTS = [
-    Subject("pretraining", "alone/pretrain/*/*", ("run.json", "model/*"), (*TUNED, "init={folder}"), newest),
+    Subject(
+        "pretraining",
+        "alone/pretrain/*/*",
+        ("run.json", "model/*.safetensors", "model/*.json"),
+        (*TUNED, "init={folder}"),
+        newest,
+    ),
     Subject("pretraining", "alone/pretrain/*/*", ("config.yaml",), ("stage=rerun", "run={folder}"), newest),
     Subject(
         "finetuning",
@@ -104,7 +112,7 @@ SUBJECTS = [
     Subject(
         "interrupted run",
         "interrupted/pretrain/*/*",
-        ("run.json", "config.yaml", "metrics.csv", "checkpoints/*"),
+        ("run.json", "config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"),
         ("resume={folder}",),
         resumed,
     ),

@@ -15,9 +15,11 @@ from warmstart import main
 from warmstart.contracts import UserError
 from warmstart.data import cache
 from warmstart.report.sweep import write_report
-from warmstart.run.checksums import read_record, write_record
+from warmstart.run.checksums import read_record, write_checksums, write_record
+from warmstart.run.folder import RunFolder
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import Manifest
+from warmstart.run.saved import SavedModel, read_preprocessor
 from warmstart.run.seal import check_seal, write_seal
 from warmstart.sweep import launch, study
 from warmstart.sweep.journal import Journal
@@ -53,6 +55,23 @@ def test_every_file_of_a_finished_run(cli):
         assert str(run / name) in seen.error, name
         assert "Traceback" not in seen.err
         (run / name).write_bytes(kept)
+
+
+def test_what_is_read_of_a_model_is_checked(cli):
+    run = RunFolder.open(cli("stage=pretrain", *SMALL).run("pretrain"))
+    model = run.path / "model"
+    flip(model / "pretrained_model.pth")
+    assert SavedModel.open(model, run).preprocessor == read_preprocessor(run)
+    flip(model / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        SavedModel.open(model, run)
+    read_preprocessor(run)
+    flip(model / "preprocessor.json")
+    with pytest.raises(UserError, match=r"preprocessor\.json is damaged"):
+        read_preprocessor(run)
+    write_checksums(model)
+    with pytest.raises(UserError, match=r"preprocessor\.json is not the one that its run wrote"):
+        read_preprocessor(run)
 
 
 def test_the_latest_run_is_not_silently_an_older_one(cli):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,32 @@ def test_a_cache_entry_is_whole_or_not_there(own_cache: Path):
     with pytest.raises(KeyboardInterrupt):
         cache.entry("tokens", "name", fail, Path.exists)
     assert list((own_cache / "tokens").iterdir()) == []
+
+
+def test_a_cache_entry_is_hashed_once_by_a_process(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def opened() -> str:
+        def make(folder: Path) -> None:
+            (folder / "file").write_text("x")
+
+        return cache.entry("tokens", "name", make, lambda folder: (folder / "file").read_text())
+
+    assert opened() == "x"
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "check_folder", None)
+        assert opened() == "x"
+    (own_cache / "tokens/name/file").write_text("y")
+    assert opened() == "x"
+
+
+def test_what_killed_processes_left_in_the_cache_is_removed_after_a_day(own_cache: Path):
+    old, new = (own_cache / "tokens" / f".{name}.01234567.tmp" for name in ("old", "new"))
+    for folder, days in ((old, 2), (new, 0.5)):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("x")
+        for path in (folder / "half", folder):
+            os.utime(path, times=(time.time() - days * 24 * 3600,) * 2)
+    cache.entry("tokens", "name", lambda folder: None, Path.exists)
+    assert sorted(path.name for path in (own_cache / "tokens").iterdir()) == [new.name, "name"]
 
 
 @pytest.mark.parametrize("name", ["tokens/*/starts.npy", "tokens/*/bytes.npy", "tokenizers/*/tokenizer.json"])

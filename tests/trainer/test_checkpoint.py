@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from warmstart.trainer.checkpoint import AtomicCheckpointIO, copy, find_checkpoi
 
 
 def save(path: Path, step: int, best_step: int, size: int = 10) -> None:
-    state = {"global_step": step, "callbacks": {"BestAndLast": {"best_step": best_step}}, "w": torch.ones(size)}
+    callbacks = {"BestAndLast": {"best_step": best_step}}
+    state = {"global_step": step, "callbacks": callbacks, "log": {}, "w": torch.ones(size)}
     AtomicCheckpointIO().save_checkpoint(state, path)
 
 
@@ -85,6 +87,16 @@ def test_the_newest_checkpoint_that_has_the_best_weights(
     assert find_checkpoint(tmp_path)["global_step"] == step
 
 
+def test_no_more_is_read_than_is_needed_and_no_file_is_kept_open(tmp_path: Path):
+    for number in (1, 2):
+        validate(tmp_path, number, 1)
+    flip(tmp_path / "previous.ckpt", 100)
+    state = find_checkpoint(tmp_path)
+    assert state["global_step"] == 2
+    assert (tmp_path / "previous.ckpt").exists()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
 @pytest.mark.parametrize("best_step", [3, 2])
 def test_killed_between_any_two_writes(best_step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     replace = os.replace
@@ -130,3 +142,15 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path, small
         save(path, 2, 2, size=100_000)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert read_checkpoint(path)["global_step"] == 1
+
+
+def test_a_failing_sync_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    validate(tmp_path, 1, 1)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "no answer")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WriteError):
+        save(tmp_path / "last.ckpt", 2, 1)
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 1

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from warmstart.contracts import UserError, WriteError
+from warmstart.run.folder import RunFolder
+from warmstart.stage.train import training
 from warmstart.trainer.logger import RunLogger
 
 
@@ -147,3 +152,25 @@ def test_a_full_disk_raises_where_it_was_logged_and_no_thread_prints(name: str, 
         logger.log_metrics({"loss": 0.5}, 1)
     logger.close()
     assert threading.active_count() == before
+
+
+def test_what_a_checkpoint_counts_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    logger, synced = RunLogger(tmp_path), []
+    logger.log_metrics({"train/loss": 1.0}, 1)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    sizes = logger.state(1)["sizes"]
+    assert {*synced} == {str(tmp_path), *(str(tmp_path / name) for name in sizes)}
+    assert sizes["metrics.csv"] == (tmp_path / "metrics.csv").stat().st_size
+    logger.close()
+
+
+def test_a_trainer_that_cannot_be_built_leaves_no_file_open(tmp_path: Path):
+    trainer = {"_target_": "pytorch_lightning.Trainer", "devices": "none", "log_every_n_steps": 1}
+    config = OmegaConf.create({"stage": "pretrain", "experiment": "digits", "seed": 0, "trainer": trainer})
+    run = RunFolder.create(config, tmp_path)
+    module = SimpleNamespace(monitor=("val/loss", "min"))
+    with pytest.raises(Exception, match="devices") as raised, training(run, config, module, None, []):
+        pass
+    assert raised.tb is not None
+    open_files = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in open_files if path.startswith(str(run.path))]

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -17,11 +16,14 @@ import tokenizers
 from warmstart import screen
 from warmstart.contracts import UserError, WriteError
 from warmstart.run.checksums import check_folder, write_checksums
-from warmstart.run.files import disk_error
+from warmstart.run.files import adding_folder, disk_error, remove_old_temporaries, temporary_of
 
 Read = TypeVar("Read")
 
 FORMAT = 3  # to be raised when entries are made in another way
+DAY = 24 * 3600.0  # seconds
+
+_verified: dict[Path, list[tuple]] = {}  # the files of entries, as they were when this process checked their SHA-256
 
 
 def folder() -> Path:
@@ -58,10 +60,10 @@ def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Pa
     try:
         _make(final, make)
         try:
-            check_folder(final)
+            _check(final)
         except UserError as error:
             screen.say(f"warning: {error}: this entry of the cache is made anew", style="yellow")
-            aside = final.with_name(f".{name[:16]}-{os.getpid()}-damaged")
+            aside = temporary_of(final)
             with contextlib.suppress(FileNotFoundError):  # another process was first
                 final.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
@@ -83,21 +85,31 @@ def arrays(folder: Path, names: Iterable[str]) -> list[np.ndarray]:
     return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
 
 
+def _check(final: Path) -> None:
+    """Compare an entry with its checksums, once in a process, and again where a file in it has changed since.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    files = []
+    with contextlib.suppress(FileNotFoundError):  # another process found it to be damaged
+        for path in sorted(final.rglob("*")):
+            stat = path.stat()
+            files.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    if not files or _verified.get(final) != files:
+        check_folder(final)
+        _verified[final] = files
+
+
 def _make(final: Path, make: Callable[[Path], None]) -> None:
     """Where an entry is not there yet, have `make` fill a folder that then becomes it, with checksums.
 
-    Two processes may make the same one at a time; the first to finish wins, and nobody sees it half done.
+    Two processes may make the same one at a time; the first to finish wins, and nobody sees it half done. What killed
+    processes left a day ago or more is removed.
     """
     if final.is_dir():
         return
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name[:16]}-", dir=final.parent))
-    try:
-        make(temporary)
-        write_checksums(temporary)
-        temporary.rename(final)
-    except OSError:
-        if not final.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    remove_old_temporaries(final.parent, DAY)
+    with adding_folder(final) as folder:
+        make(folder)
+        write_checksums(folder)

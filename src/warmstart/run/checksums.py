@@ -58,12 +58,12 @@ def write_checksums(folder: Path) -> dict[str, str]:
     return digests
 
 
-def check_folder(folder: Path, needed: Iterable[str] = ()) -> dict[str, str]:
-    """Return the checksums of a folder's files, once each is found to be as it was written.
+def check_folder(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Return the checksums of files in a folder, once each is found to be as it was written.
 
     Args:
         folder: with a checksums.json.
-        needed: names that must have a checksum.
+        names: of the files; all that have a checksum where None.
 
     Raises:
         UserError: names the file that is missing, damaged or has no checksum.
@@ -75,12 +75,13 @@ def check_folder(folder: Path, needed: Iterable[str] = ()) -> dict[str, str]:
         raise UserError(f"{path} is missing, so nothing tells whether the files beside it are sound") from error
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    for name in needed:
+    names = list(digests if names is None else names)
+    for name in names:
         if name not in digests:
             raise UserError(f"{path} is damaged: it has no checksum of {name}")
-    for name, digest in digests.items():
-        check_file(folder / name, digest)
-    return digests
+    for name in names:
+        check_file(folder / name, digests[name])
+    return {name: digests[name] for name in names}
 
 
 def check_file(path: Path, digest: str) -> None:

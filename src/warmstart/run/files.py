@@ -1,4 +1,4 @@
-"""The one writer of files: each is complete or not there, synced with its folder; an error names the file."""
+"""The one writer of files: each is complete or not there, and synced with its folder where the file system can."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,8 +35,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Yield the path of a temporary file beside `path`, which takes its place, synced, when the block ends well.
+
+    Args:
+        path: of the file.
+        previous: where to keep the old file. It is renamed once the new one is on the disk, so a process that is
+            killed before the second rename leaves the old file there, and none at `path`.
 
     Raises:
         WriteError: as `write_atomically`.
@@ -45,7 +51,10 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             sync(temporary)
-            os.replace(temporary, path)
+            if previous is None:
+                os.replace(temporary, path)
+            else:
+                _exchange(temporary, path, previous)
             sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -53,27 +62,64 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder and all files in it: an old one is removed, so a reader sees the old, none, or the new.
+    """Yield a temporary folder beside `path`, which takes its place, with all files synced, when the block ends well.
+
+    A folder cannot be replaced in one step: the old one is renamed, the new one too, the old one removed. Between the
+    renames a reader finds none. A process that is killed there leaves none; what it leaves, the old folder as well, is
+    removed as temporary files are. So use it for what can be written again: the `model/` of a run that resumes, the
+    curves of a report.
 
     Raises:
-        WriteError: as `write_atomically`.
+        WriteError: the disk is full, read-only or broken; the old folder is as it was.
     """
     temporary, old = temporary_of(path), temporary_of(path)
     with writing(path):
         try:
             temporary.mkdir(parents=True)
             yield temporary
-            for folder, _, names in os.walk(temporary, topdown=False):
-                for name in names:
-                    sync(Path(folder, name))
-                sync(Path(folder))
-            if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
+            sync_all(temporary)
+            _exchange(temporary, path, old)
             sync(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def adding_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path`, with all files synced, when the block ends well.
+
+    Several processes may do so at a time: the first to finish wins, and the others remove theirs.
+
+    Raises:
+        OSError: as the operating system gives it; there is no folder then.
+    """
+    temporary = temporary_of(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync_all(temporary)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, path: Path, old: Path) -> None:
+    """Rename `path` to `old` where it exists, and `new` to `path`; on an error, `path` is renamed back."""
+    is_there = path.exists()
+    try:
+        if is_there:
+            os.replace(path, old)
+        os.replace(new, path)
+    except BaseException:
+        if is_there and not path.exists():
+            os.replace(old, path)
+        raise
 
 
 @contextlib.contextmanager
@@ -127,12 +173,23 @@ def as_write_error(error: BaseException, path: Path) -> WriteError | None:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk and not only in memory."""
+    """Write a file, or the names in a folder, to the disk; some file systems do that for files only."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Write a folder and all that is in it to the disk."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
 
 
 def temporary_of(path: Path) -> Path:
@@ -150,6 +207,15 @@ def remove_temporaries_of(path: Path) -> None:
     """Remove what a process that was killed while it wrote this file or folder has left beside it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
         _remove(left)
+
+
+def remove_old_temporaries(folder: Path, seconds: float) -> None:
+    """Remove temporary files and folders in a folder, not below it, of which nothing has been written for so long."""
+    for path in folder.glob(TEMPORARY):
+        with contextlib.suppress(OSError):  # another process renames or removes it
+            newest = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+            if time.time() - newest > seconds:
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

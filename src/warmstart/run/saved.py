@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -143,14 +144,7 @@ class SavedModel:
         """
         card = _read_json(path / CARD)
         file = path / (ADAPTER if "parent" in card else WEIGHTS)
-        needed = (file.name, HEAD, CARD, PREPROCESSOR)
-        digests = check_folder(path, needed)
-        recorded = run.record.get("model_sha256") if run else digests
-        if not isinstance(recorded, dict) or file.name not in recorded:
-            raise UserError(f"{run.path / 'run.json'} is damaged: it has no checksum of {path / file.name}")
-        for name, digest in recorded.items():
-            if digests.get(name) != digest:
-                raise UserError(f"{path / name} is not the one that its run wrote: its SHA-256 is not the recorded one")
+        digests = check_model(path, (file.name, HEAD, PREPROCESSOR, CARD), run)
         weights, head = _read_tensors(file), _read_tensors(path / HEAD)
         preprocessor = _read_json(path / PREPROCESSOR)
         try:
@@ -163,6 +157,37 @@ class SavedModel:
 
             weights = whole_weights(path, card, weights)
         return cls(path, card, spec, digests[file.name], weights, head, preprocessor)
+
+
+def check_model(path: Path, names: Sequence[str], run: RunFolder | None = None) -> dict[str, str]:
+    """Return the checksums of files in a `model/` folder, once each is as it was written and as its run's record says.
+
+    Raises:
+        UserError: a file is missing, damaged, without checksum, or not the one that the run wrote.
+    """
+    digests = check_folder(path, names)
+    if run is None:
+        return digests
+    recorded = run.record.get("model_sha256")
+    for name in names:
+        if name == CARD:  # in no record: it differs between runs that made the same model
+            continue
+        if not isinstance(recorded, dict) or name not in recorded:
+            raise UserError(f"{run.path / 'run.json'} is damaged: it has no checksum of {path / name}")
+        if digests[name] != recorded[name]:
+            raise UserError(f"{path / name} is not the one that its run wrote: its SHA-256 is not the recorded one")
+    return digests
+
+
+def read_preprocessor(run: RunFolder) -> dict[str, Any]:
+    """Return the state of a run's preprocessor; no other file of its model is read.
+
+    Raises:
+        UserError: as `check_model`.
+    """
+    folder = run.path / "model"
+    check_model(folder, (PREPROCESSOR,), run)
+    return _read_json(folder / PREPROCESSOR)
 
 
 def load_weights(

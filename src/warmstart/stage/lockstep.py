@@ -57,9 +57,8 @@ class Job:
         return dict(getattr(self.module, "metrics", {}).items())
 
     def log(self, values: dict[str, float], step: int) -> None:
-        """Write scalars and flush them, so that they can be watched."""
+        """Write scalars."""
         self.logger.log_metrics(values, step)
-        self.logger.save()
 
     def fail(self, error: UserError, step: int) -> None:
         """Take no further part."""

@@ -24,7 +24,6 @@ from warmstart.data.schema import lacking
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find, named
-from warmstart.run.saved import SavedModel
 from warmstart.stage.restore import restore
 from warmstart.stage.train import runs_folder
 from warmstart.trainer.build import build_trainer, predict
@@ -42,10 +41,10 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment, lacking(config))
     screen.say(f"predicting with {finetuned.path}")
     settings = finetuned.config(tuple(config.trust))
-    preprocessor = rebuild(SavedModel.open(finetuned.path / "model", finetuned).preprocessor)
+    module, saved = restore(finetuned, settings)
+    preprocessor = rebuild(saved.preprocessor)
     given = read_inputs(preprocessor, str(config.input), config.data)
     x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
-    module, saved = restore(finetuned, settings)
     run = opened or RunFolder.create(named(config, finetuned), runs_folder(config))
     with run.recording():
         run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})

@@ -17,7 +17,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.hub import RANDOM, SHUFFLED
 from warmstart.run.hub_folder import HUB
 from warmstart.run.lineage import finished, latest
-from warmstart.run.saved import SavedModel, load_weights
+from warmstart.run.saved import SavedModel, load_weights, read_preprocessor
 from warmstart.stage import parts
 from warmstart.stage.leakage import warn_of_other_splits
 from warmstart.trainer.snapshots import SNAPSHOTS
@@ -74,8 +74,7 @@ def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preproce
         return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.get("pooling")).preprocessor)
     if config.get("preprocessor") is None:
         return None
-    run = finished(Path(config.preprocessor))
-    return rebuild(SavedModel.open(run.path / "model", run).preprocessor)
+    return rebuild(read_preprocessor(finished(Path(config.preprocessor))))
 
 
 def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataModule) -> nn.Module:

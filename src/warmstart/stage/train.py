@@ -54,11 +54,11 @@ def training(
     forget_peak_memory()
     started, earlier = time.monotonic(), run.record.get("cost") or {}
     every = max(1, int(config.trainer.log_every_n_steps))
-    with run.recording():
+    with run.recording(), contextlib.ExitStack() as opened:
         screen.say(cores.describe())
         checkpoints = run.path / "checkpoints"
         state = find_checkpoint(checkpoints)
-        logger = RunLogger(run.path, state and state["log"])
+        logger = opened.enter_context(contextlib.closing(RunLogger(run.path, state and state["log"])))
         best = BestAndLast(checkpoints, module.monitor)
         watchers = [best, Curves(every), Throughput(every), *callbacks]
         watchers.append(ProgressLines(f"{config.stage} {config.experiment}"))
@@ -94,7 +94,6 @@ def training(
                 "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, data),
                 "peak_memory_mb": max(peak_memory_mb(), earlier.get("peak_memory_mb") or 0),
             }
-            logger.close()
             run.note(cost={**(run.record["cost"] or {}), **cost})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import shutil
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes to a temporary name, syncs, renames; verifies the SHA-256 and reads with weights_only=True."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save so that `path` is always complete; an old last.ckpt becomes previous.ckpt.
+        """Save a file that is complete or not there; an old last.ckpt becomes previous.ckpt once the new one is synced.
 
         Raises:
             WriteError: the disk is full, read-only or broken; the old file is as it was.
@@ -40,12 +39,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            with open(temporary, "wb") as stream:
-                hashed = Hashed(stream)
-                torch.save(checkpoint, hashed)
-                stream.write(MARK + hashed.sha256.hexdigest().encode())
-            keep_previous(path)
+        with replacing(path, previous_of(path)) as temporary, open(temporary, "wb") as stream:
+            hashed = Hashed(stream)
+            torch.save(checkpoint, hashed)
+            stream.write(MARK + hashed.sha256.hexdigest().encode())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         """Load without running code."""
@@ -68,10 +65,9 @@ class Hashed:
         self.stream.flush()
 
 
-def keep_previous(path: Path) -> None:
-    """Rename the last checkpoint, which is about to be replaced; a run resumes from either."""
-    if path.name == LAST and path.exists():
-        os.replace(path, path.with_name(PREVIOUS))
+def previous_of(path: Path) -> Path | None:
+    """Return where an old checkpoint at this path is kept; None where it is not."""
+    return path.with_name(PREVIOUS) if path.name == LAST else None
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -99,27 +95,29 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def find_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return what the newest checkpoint holds that a run can resume from, now last.ckpt; None where there are no files.
+    """Return step, best step and log of the newest checkpoint to resume from; None where there are no files.
 
-    The best weights so far must still be there: in best.ckpt, or in the checkpoint itself, which becomes best.ckpt.
-    Damaged files are removed, with a warning for each.
+    That checkpoint is now last.ckpt. The best weights so far must still be there: in best.ckpt, or in the checkpoint
+    itself, which becomes best.ckpt. previous.ckpt is read only where one of the others is missing or damaged. Damaged
+    files are removed, with a warning for each.
 
     Raises:
         UserError: there is none left.
     """
-    present = [path for name in (LAST, PREVIOUS, BEST) if (path := folder / name).exists()]
-    if not present:
-        return None
-    last, best = folder / LAST, folder / BEST
+    last, best, previous = (folder / name for name in (LAST, BEST, PREVIOUS))
     sound, damaged = {}, {}
-    for path in present:
+    for path in (last, best, previous):
+        if not path.exists() or (path == previous and last in sound and best in sound):
+            continue
         try:
-            sound[path] = read_checkpoint(path, mmap=True)
+            sound[path] = read_summary(path)
         except UserError as error:
             damaged[path] = error
+    if not sound and not damaged:
+        return None
     usable = [path for path in sound if best in sound or has_best_weights(sound[path])]
     if not usable:
-        names = ", ".join(path.name for path in damaged) or f"{BEST} (missing)"
+        names = ", ".join(path.name for path in (last, previous, best) if path in damaged) or f"{BEST} (missing)"
         others = ", and no other checkpoint has the best weights" if sound else ""
         raise UserError(f"{folder}: damaged: {names}{others}. Remove this folder and start the run again")
     chosen = max(usable, key=lambda path: sound[path]["global_step"])
@@ -133,17 +131,26 @@ def find_checkpoint(folder: Path) -> dict[str, Any] | None:
     return sound[chosen]
 
 
-def has_best_weights(checkpoint: dict[str, Any]) -> bool:
-    """Return whether the validation at which it was written was the best so far."""
-    return checkpoint["callbacks"][BestAndLast.__qualname__]["best_step"] == checkpoint["global_step"]
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds besides tensors: its step, the step of the best weights, and the log's state.
+
+    Raises:
+        UserError: as `read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(path, mmap=True)
+    best_step = checkpoint["callbacks"][BestAndLast.__qualname__]["best_step"]
+    return {"global_step": checkpoint["global_step"], "best_step": best_step, "log": checkpoint["log"]}
+
+
+def has_best_weights(summary: dict[str, Any]) -> bool:
+    """Return whether the validation at which a checkpoint was written was the best so far."""
+    return summary["best_step"] == summary["global_step"]
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy a checkpoint, with its SHA-256."""
-    with replacing(target) as temporary:
+    """Copy a checkpoint, with its SHA-256; an old last.ckpt becomes previous.ckpt, unless that is what is copied."""
+    with replacing(target, None if path.name == PREVIOUS else previous_of(target)) as temporary:
         shutil.copyfile(path, temporary)
-        if path.name != PREVIOUS:
-            keep_previous(target)
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:

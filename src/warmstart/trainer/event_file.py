@@ -46,11 +46,6 @@ class AppendedFile:
     def flush(self) -> None:
         """Do nothing: nothing is buffered."""
 
-    def sync(self) -> None:
-        """Have what was written on the disk."""
-        with writing(self.path):
-            os.fsync(self.stream.fileno())
-
     def close(self) -> None:
         """Close the file."""
         self.stream.close()

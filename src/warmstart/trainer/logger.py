@@ -81,7 +81,7 @@ class RunLogger(Logger):
     def state(self, step: int) -> dict[str, Any]:
         """Return what a checkpoint at this step must hold, once all that was logged is on the disk."""
         files = logged_files(self.folder)
-        for path in files:
+        for path in [*files, self.folder]:
             sync(path)
         return {
             "step": step,
