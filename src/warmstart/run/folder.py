@@ -132,7 +132,7 @@ class RunFolder:
         return run
 
     def hold(self) -> None:
-        """Lock the folder for this process, and sweep up what a killed one has left half written.
+        """Lock the folder for this process, and remove temporary files that a killed one has left.
 
         Raises:
             UserError: another process is at work on it, or it holds links to elsewhere, which would be written through.
@@ -291,8 +291,9 @@ class RunFolder:
 
     def _checksums(self) -> dict[str, str]:
         """Of the files that are complete once the run is done; folders have their own."""
-        own = (RECORD, LOG, LOCK)
-        files = (path for path in sorted(self.path.iterdir()) if path.is_file() and path.name not in own)
+        files = [
+            path for path in sorted(self.path.iterdir()) if path.is_file() and path.name not in (RECORD, LOG, LOCK)
+        ]
         return {path.name: file_sha256(path) for path in files if not path.name.startswith("events.out.")}
 
 

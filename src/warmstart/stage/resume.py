@@ -35,8 +35,8 @@ def run(path: str, trust: Sequence[str]) -> None:
     if stage not in (*STAGES, *INNER):
         raise UserError(f"resume={path} is a run of stage={stage}, which does not exist")
     refuse_done(found)
-    found.hold()
     try:
+        found.hold()
         refuse_done(found)  # a process that had the lock until now may have completed it
         config = found.config(tuple(trust))
         check(config)
