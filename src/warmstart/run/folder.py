@@ -190,8 +190,6 @@ class RunFolder:
             UserError: the file is missing, damaged, or names a class of a package that is not trusted.
         """
         path = self.path / CONFIG
-        if not path.exists():
-            raise UserError(f"{path} is missing")
         if CONFIG not in (self.record.get("checksums") or {}):
             raise UserError(f"{self.path / RECORD} is damaged: it has no checksum of {CONFIG}")
         self.checked(CONFIG)
@@ -291,10 +289,8 @@ class RunFolder:
 
     def _checksums(self) -> dict[str, str]:
         """Of the files that are complete once the run is done; folders have their own."""
-        files = [
-            path for path in sorted(self.path.iterdir()) if path.is_file() and path.name not in (RECORD, LOG, LOCK)
-        ]
-        return {path.name: file_sha256(path) for path in files if not path.name.startswith("events.out.")}
+        names = {path.name for path in self.path.iterdir() if path.is_file()} - {RECORD, LOG, LOCK}
+        return {name: file_sha256(self.path / name) for name in sorted(names) if not name.startswith("events.out.")}
 
 
 def is_interrupt(error: BaseException) -> bool:
