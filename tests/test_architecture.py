@@ -31,6 +31,7 @@ ALLOWED = {
     "check": GROUND | {"settings"},
     "sweep": GROUND | {"check", "run", "report", "data"},
     "stage": GROUND | {"check", "data", "run", "objective", "module", "trainer", "report", "sweep"},
+    "resume": GROUND | {"check", "settings", "run"},
     "main": GROUND | {"check", "run", "data"},
 }
 TORCH_FREE = (
@@ -41,6 +42,7 @@ TORCH_FREE = (
     "screen.py",
     "reading.py",
     "main.py",
+    "resume.py",
     "report",
     "run/checksums.py",
     "run/cores.py",

@@ -160,7 +160,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
             raise UserError(f"sweep.resume={config.sweep.resume} takes up a sweep: add -m")
         if config.get("resume") is not None:
             cores.take(config)
-            importlib.import_module("warmstart.stage.resume").run(str(config.resume), config.trust)
+            importlib.import_module("warmstart.resume").run(str(config.resume), config.trust)
             return 0
         config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")])
         check(config)
