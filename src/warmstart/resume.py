@@ -15,7 +15,7 @@ from warmstart.run.manifest import MANIFEST
 from warmstart.screen import quoted
 from warmstart.settings import STAGES
 
-KEPT = ("resume", "trust")  # what may stand beside resume=
+KEPT = ("resume", "trust", "output_dir")  # what may stand beside resume=
 INNER = ("baseline",)  # stages of a transfer's runs alone
 REPORTED = ("transfer",)  # a done one is looked through for runs that failed
 
