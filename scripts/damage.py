@@ -230,6 +230,8 @@ def verdict(path: Path, ended: object, result: object, right: object) -> str | N
         return None if named else "the file is not named"
     if ended.status != 0:
         return f"status {ended.status}"
+    if not named and path.name == "metrics.csv" and result == right and ended.status == 0:
+        return None  # rows after the checkpoint are discarded, and written again as they were
     if not named:
         return "undetected" + ("" if result == right else ", and the result is another")
     return None if result == right else "another result, with a warning"

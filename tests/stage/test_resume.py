@@ -235,8 +235,8 @@ def test_a_run_goes_on_with_its_experiment_named_and_none_of_its_data(
     assert json.loads((run / "run.json").read_text())["status"] == "done"
 
 
-@pytest.mark.parametrize("changed", ["data", "parent"])
-def test_a_killed_run_is_not_continued_on_other_data_or_weights(
+@pytest.mark.parametrize("changed", ["data", "parent", "config"])
+def test_a_killed_run_is_not_continued_on_other_data_weights_or_settings(
     cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str
 ):
     table = tmp_path / "table.csv"
@@ -252,9 +252,16 @@ def test_a_killed_run_is_not_continued_on_other_data_or_weights(
     (run,) = (tmp_path / "outputs/finetune").glob("*/*")
     if changed == "data":
         table.write_text(rows.replace(",x\n", ",z\n"))
+    elif changed == "config":
+        (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("batch_size: ", "batch_size: 1"))
     else:
         shutil.rmtree(base)
         shutil.copytree(bases[1], base)
     refused = cli(f"resume={run}")
     assert refused.status == 2, refused.err
-    assert ("data of" if changed == "data" else f"{base} is no longer what {run} started from") in refused.error
+    expected = {
+        "data": f"the data of {run} has changed",
+        "parent": f"{base} is no longer what {run} started from",
+        "config": f"{run / 'config.yaml'} is damaged, or was changed",
+    }
+    assert expected[changed] in refused.error

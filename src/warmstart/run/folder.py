@@ -177,7 +177,7 @@ class RunFolder:
             UserError: it is damaged or missing. What is not done has no checksums of what it still writes.
         """
         digest = (self.record.get("checksums") or {}).get(name)
-        if digest is not None and self.record["status"] != "running":
+        if digest is not None:
             check_file(self.path / name, digest)
         elif self.record["status"] == "done" and (self.path / name).exists():
             raise UserError(f"{self.path / RECORD} is damaged: it has no checksum of {name}")
