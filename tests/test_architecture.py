@@ -31,7 +31,7 @@ ALLOWED = {
     "check": GROUND | {"settings"},
     "sweep": GROUND | {"check", "run", "report", "data"},
     "stage": GROUND | {"check", "data", "run", "objective", "module", "trainer", "report", "sweep"},
-    "resume": GROUND | {"check", "settings", "run"},
+    "resume": GROUND | {"settings", "run"},
     "main": GROUND | {"check", "run", "data"},
 }
 TORCH_FREE = (

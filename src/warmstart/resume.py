@@ -8,8 +8,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from warmstart.check import check
-from warmstart.contracts import UserError
+from warmstart.contracts import Interrupted, UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST
 from warmstart.screen import quoted
@@ -39,9 +38,10 @@ def run(path: str, trust: Sequence[str]) -> None:
         found.hold()
         refuse_done(found)  # a process that had the lock until now may have completed it
         config = found.config(tuple(trust))
-        check(config)
         with found.recording():
             importlib.import_module(f"warmstart.stage.{stage}").run(config, found)
+    except KeyboardInterrupt as signal_:  # perhaps before the run's record is kept
+        raise signal_ if isinstance(signal_, Interrupted) else Interrupted(folder) from signal_
     finally:
         found.lock.release()
 
