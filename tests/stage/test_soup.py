@@ -145,7 +145,7 @@ def test_runs_that_cannot_be_averaged_are_refused(two: Path, base: Path, cli, co
         ((f"runs={two / 'runs' / '0'}",), "is one run: give the folder"),
         ((f"runs={two}", "method=wise"), "is a sweep, and method=wise takes one run"),
         ((f"runs={scratch / 'runs' / '0'}", "method=wise"), "a soup needs runs that start from trained weights"),
-        ((f"runs={two}", "method=best"), "give greedy, uniform, wise"),
+        ((f"runs={two}", "method=best"), "must be greedy, uniform or wise"),
         ((f"runs={tmp_path / 'nowhere'}",), "is not the folder of a sweep"),
     ):
         outcome = cli("stage=soup", *words)

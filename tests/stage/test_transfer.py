@@ -172,7 +172,7 @@ def test_all_labels_and_unknown_arms(cli):
 def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
     for words, message in (
         (("transfer.labels=[900]",), "labels_per_class=900"),
-        (("transfer.labels=[0]",), "transfer.labels=0"),
+        (("transfer.labels=[0]",), "transfer.labels=[0]: must be a list"),
         (("transfer.labels=[1,1]",), "different values"),
         (("transfer.labels=3",), "in brackets"),
         (("transfer.arms=[]",), "in brackets"),
@@ -386,6 +386,9 @@ def test_what_was_changed_after_it_was_done_is_refused(cli):
     path = folder / "config.yaml"
     whole = path.read_text()
     path.write_text(whole.replace("margin: 0.01", "margin: 0.5"))
+    assert f"{path} is damaged, or was changed" in cli("stage=report", f"runs={folder}").error
+    change_run(folder)
     assert "the rules of its verdicts" in cli("stage=report", f"runs={folder}").error
     path.write_text(whole)
+    change_run(folder)
     assert cli("stage=report", f"runs={folder}").status == 0

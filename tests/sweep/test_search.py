@@ -14,6 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from warmstart import main
 from warmstart.contracts import UserError
+from warmstart.run.identity import file_sha256
 from warmstart.run.manifest import Manifest
 from warmstart.sweep import journal, launch, search, space, study
 from warmstart.sweep.plan import Composer
@@ -255,7 +256,11 @@ def test_a_study_that_names_what_the_plan_does_not_offer_is_refused(planned):
 
 def test_foreign_code_in_the_copy_of_the_conf_folder_is_refused(planned):
     manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=1", "sweep.sampler=grid")
-    (manifest.folder / "conf" / "optimizer" / "adamw.yaml").write_text("_target_: numpy.save\nlr: 0.1\n")
+    path = manifest.folder / "conf" / "optimizer" / "adamw.yaml"
+    path.write_text("_target_: numpy.save\nlr: 0.1\n")
+    with pytest.raises(UserError, match=f"{path} is damaged, or was changed"):
+        search.check(manifest)
+    manifest.checksums["conf/optimizer/adamw.yaml"] = file_sha256(path)  # as a stranger could
     with pytest.raises(UserError, match=r"numpy.save, which is not a part of warmstart"):
         search.check(manifest)
     assert "numpy.save" in search.run_trial(manifest, 0).error

@@ -59,11 +59,13 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         return run_first(config, opened, watchers)
     data, module, lineage = assemble(config)
     check_length(config, len(data.train_loader))
+    memory = remember(config, lineage["parent"])
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
-        check_parent(run, lineage.get("parent"))
+        check_parent(run, lineage["parent"])
         run.update(**lineage)
-        train(run, config, data, module, watchers)
+        with forgetting(run, memory, module.backbone):
+            train(run, config, data, module, watchers)
     show(run)
     screen.next_run(
         "stage=evaluate", f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}"
@@ -76,7 +78,6 @@ def train(
     run: RunFolder, config: DictConfig, data: TaskDataModule, module: FinetuneModule, watchers: Sequence[Callback]
 ) -> None:
     """Train the module in its run folder, test it and save it."""
-    memory = remember(config, run.record["parent"])
     rows = data.sample("validation", ROWS)
     start = pooled_features(module, rows) if run.record["transfer"] else None
     note_data(run, config, data)
@@ -86,10 +87,7 @@ def train(
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
     shown = [Projector(), Confusions(), Mistakes(), Mishearings(), Examples(), Players(), Alignments(), Views()]
     pictures = shown if config.pictures else []
-    with (
-        forgetting(run, memory, module.backbone),
-        training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics),
-    ):
+    with training(run, config, module, data, [*pictures, *watchers]) as (trainer, metrics):
         adapter = settle(run, module)
         if config.test:
             metrics |= measure(trainer, module, data)

@@ -140,7 +140,7 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
     place = GROUPS.get(".".join(home[1:3]), home[1]) if home[0] == "warmstart" else "optimizer"
     target_of(node, place)
     made = instantiate(node, _partial_=True, _convert_="all")
-    check_settings(made.func, made.keywords, place)
+    check_settings(made.func, made.keywords, place, is_complete=home[0] in ("warmstart", "torch"))
     function = functools.partial(made.func, *made.args, **made.keywords)
     if key.count("'_target_'") == 1:
         _made[key] = function

@@ -23,13 +23,16 @@ FACTS = {
 }
 
 
-def check_settings(function: Callable[..., Any], settings: Mapping[str, Any], place: str) -> None:
+def check_settings(
+    function: Callable[..., Any], settings: Mapping[str, Any], place: str, is_complete: bool = True
+) -> None:
     """Refuse settings that a function or class does not have, or of another type than it says.
 
     Args:
         function: what will be called; nested partials among the settings are checked too.
         settings: its keyword arguments, those known only at run time left out.
         place: where the settings stand in the config.
+        is_complete: whether all other arguments are known to be those of run time; a user's own code may have others.
 
     Raises:
         UserError: names the setting, its value and what it should be.
@@ -45,7 +48,13 @@ def check_settings(function: Callable[..., Any], settings: Mapping[str, Any], pl
             )
     bare = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for name, hint in hints.items():
-        if hint.kind in bare and hint.default is hint.empty and name not in settings and name not in facts:
+        if (
+            is_complete
+            and hint.kind in bare
+            and hint.default is hint.empty
+            and name not in settings
+            and name not in facts
+        ):
             raise UserError(f"{place}.{name} is missing: {function.__name__} needs it, so leave out ~{place}.{name}")
     is_ours = function.__module__.split(".")[0] not in ("torch", "pytorch_lightning")
     for name, value in settings.items():
