@@ -17,6 +17,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="in all")
     parser.add_argument("--seed", type=int, default=0, help="of points, moments and signals")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
     chosen = options.recipes or [*RECIPES, "sweep", "start"]
     if unknown := set(chosen) - {*RECIPES, "sweep", "start"}:
         parser.error(f"there is no recipe {', '.join(sorted(unknown))}")
