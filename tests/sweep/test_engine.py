@@ -244,11 +244,3 @@ def test_interrupted_it_says_how_to_go_on(number: signal.Signals, tmp_path: Path
     assert [(record["status"], record["error"]) for record in records(folder).values()] == [
         ("interrupted", "interrupted by the user")
     ]
-
-
-def test_killed_and_taken_up_again_it_ends_as_if_left_in_peace():
-    words = ("sweep", "--kills", "2")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "survive.py"), *words], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
