@@ -91,7 +91,7 @@ def campaign(
 
 
 def undisturbed(scenario: Scenario, folder: Path, places: dict[str, str]) -> Ended:
-    """Run a scenario that nobody kills."""
+    """Run a scenario undisturbed."""
     ended = Command(folder, scenario.arguments(places)).wait()
     if ended.status:
         raise RuntimeError(f"{scenario.recipe} {scenario.name} ended with {ended.status}: {ended.output[-2000:]}")

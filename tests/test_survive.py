@@ -1,4 +1,4 @@
-"""A part of the campaign of kills: a run that was killed and continued is the one that nobody killed."""
+"""A part of the campaign of kills: a run that was killed and continued is the same as one that was not killed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCENARIOS = {
 
 
 class Undisturbed:
-    """Runs that nobody killed, each made when it is first asked for."""
+    """Undisturbed runs, each made when it is first asked for."""
 
     def __init__(self, folder: Path):
         self.folder, self.ended, self.places = folder, {}, {}
@@ -71,7 +71,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     ],
     ids=["finetune", "lp_ft", "evaluate", "transfer"],
 )
-def test_what_was_killed_ends_as_if_nobody_had(name: str, kills: list[tuple[str, str]], calm: Undisturbed, tmp_path):
+def test_what_was_killed_ends_as_undisturbed(name: str, kills: list[tuple[str, str]], calm: Undisturbed, tmp_path):
     ended, folder = calm.run(name)
     kinds = [kind_of(line) for line in ended.points]
     chosen = [Kill(signal.Signals[number], kinds.index(kind) + 1) for number, kind in kills]

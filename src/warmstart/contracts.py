@@ -32,14 +32,14 @@ class WriteError(Exception):
     def __init__(self, path: Path, reason: str):
         super().__init__(path, reason)
         self.path, self.reason = path, reason
-        self.run: Path | None = None  # the run that was broken off by it
+        self.run: Path | None = None  # the folder of the run that failed by it
 
     def __str__(self) -> str:
         return f"cannot write {self.path}: {self.reason}"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has broken off the run in a folder, whose record says so. The process ends with 130.
+    """A signal interrupted the run in a folder, whose status is now `interrupted`. The process ends with 130.
 
     Args:
         run: the folder; None where the run is done already.

@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def continue_with(run: Path | None) -> None:
-    """Print the command that continues a run that was broken off."""
+    """Print the command that resumes an interrupted or failed run."""
     if run is not None:
         screen.next_run(f"resume={screen.quoted(run)}")
 
@@ -157,7 +157,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
             command = importlib.import_module("warmstart.sweep.command")
             return FAILED if command.run(Path(config.sweep.job), tuple(config.trust)) == "failed" else 0
         if config.sweep.resume:
-            raise UserError(f"sweep.resume={config.sweep.resume} takes up a sweep: add -m")
+            raise UserError(f"sweep.resume={config.sweep.resume} resumes a sweep: add -m")
         if config.get("resume") is not None:
             cores.take(config)
             importlib.import_module("warmstart.resume").run(str(config.resume), config.trust)

@@ -62,7 +62,7 @@ def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Pa
         try:
             _check(final)
         except UserError as error:
-            screen.say(f"warning: {error}: this entry of the cache is made anew", style="yellow")
+            screen.say(f"warning: {error}: this entry of the cache is rebuilt", style="yellow")
             aside = temporary_of(final)
             with contextlib.suppress(FileNotFoundError):  # another process was first
                 final.rename(aside)
@@ -104,7 +104,7 @@ def _check(final: Path) -> None:
 def _make(final: Path, make: Callable[[Path], None]) -> None:
     """Where an entry is not there yet, have `make` fill a folder that then becomes it, with checksums.
 
-    Two processes may make the same one at a time; the first to finish wins, and nobody sees it half done. What killed
+    Two processes may make the same one at a time; the first to finish wins, and none reads it incomplete. What killed
     processes left a day ago or more is removed.
     """
     if final.is_dir():

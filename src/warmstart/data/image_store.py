@@ -88,8 +88,9 @@ class ImageStore:
     def _save(self, pictures: list[Picture], folder: Path) -> None:
         kind, shape = np.dtype(np.uint8), (len(pictures), *self.shape)
         values = np.lib.format.open_memmap(folder / "values.npy", "w+", kind, shape)
-        with open(folder / "values.npy", "r+b") as stream:  # a full disk is an error here, not a signal later
-            os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and no signal later
+            with open(folder / "values.npy", "r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
         errors, remarks = self._decode(pictures, values)
         values.flush()
         (folder / "notes.json").write_text(json.dumps({"errors": errors, **remarks}))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
+
+from warmstart.reading import load_json
 
 TOLERANCE = 0.25  # of a core: what other processes may use of one that counts as free
 SHORTEST = 0.1  # seconds over which the kernel's counters, in hundredths of a second, tell the load
@@ -143,7 +144,7 @@ def counted(threads: int) -> str:
 def recorded_threads(folder: Path) -> int | None:
     """The threads in a run folder's record; None where there are none, or no record that can be read."""
     try:
-        return threads_in(json.loads((folder / "run.json").read_text()))
+        return threads_in(load_json(folder / "run.json"))
     except (OSError, ValueError):
         return None
 

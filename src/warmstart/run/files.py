@@ -198,7 +198,7 @@ def temporary_of(path: Path) -> Path:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote has left below a folder; nobody may be writing there."""
+    """Remove what a process that was killed while it wrote has left below a folder; no process may be writing there."""
     for path in folder.rglob(TEMPORARY):
         _remove(path)
 

@@ -107,7 +107,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Read an existing run folder; a run that no process is at work on any more is interrupted.
+        """Read an existing run folder; a run recorded as running whose lock no process holds is interrupted.
 
         Raises:
             UserError: there is no run.json, or it is damaged.

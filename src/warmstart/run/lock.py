@@ -13,6 +13,7 @@ from pathlib import Path
 
 from warmstart import screen
 from warmstart.contracts import UserError
+from warmstart.reading import load_json
 from warmstart.run.files import writing
 
 BEAT_SECONDS = 5.0
@@ -125,13 +126,13 @@ class Lock:
     def owner(self) -> str:
         """The holder, for a message."""
         try:
-            signed = json.loads(self.path.read_text())
+            signed = load_json(self.path)
             return f"process {int(signed['pid'])} on {signed['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"
 
     def is_held(self) -> bool:
-        """Whether anybody is at work."""
+        """Return whether a process holds the lock."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
         except OSError:  # there is none, or none that this user may read
@@ -140,7 +141,7 @@ class Lock:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:  # no locks here: nobody could have one
+        except OSError:  # a file system without locks
             return False
         finally:
             os.close(descriptor)
@@ -148,7 +149,7 @@ class Lock:
 
     def _beats_elsewhere(self) -> bool:
         try:
-            host = json.loads(self.path.read_text())["host"]
+            host = load_json(self.path)["host"]
             age = time.time() - self.path.stat().st_mtime
         except (OSError, ValueError, KeyError, TypeError):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from warmstart.screen import LogFormatter
 
 
 class LogFile(logging.FileHandler):
-    """A log that stays silent on the screen where its disk is full: what the run itself cannot write ends it."""
+    """A log without the lines that a full disk refuses: such a disk ends the run where it writes anything else."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Leave the line out."""
+        """Leave out a line that the disk refuses; print any other error, as logging does."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 @contextlib.contextmanager

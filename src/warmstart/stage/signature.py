@@ -47,14 +47,9 @@ def check_settings(
                 f"{place}.{name}: {function.__name__} has no such setting. {nearest(name, known, 'It has')}"
             )
     bare = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    for name, hint in hints.items():
-        if (
-            is_complete
-            and hint.kind in bare
-            and hint.default is hint.empty
-            and name not in settings
-            and name not in facts
-        ):
+    needed = [name for name, hint in hints.items() if hint.kind in bare and hint.default is hint.empty]
+    for name in needed if is_complete else ():
+        if name not in settings and name not in facts:
             raise UserError(f"{place}.{name} is missing: {function.__name__} needs it, so leave out ~{place}.{name}")
     is_ours = function.__module__.split(".")[0] not in ("torch", "pytorch_lightning")
     for name, value in settings.items():
