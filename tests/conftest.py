@@ -83,22 +83,24 @@ def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
-def refused(tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    """A whole command line, flags and all, that is refused before anything is run."""
+def command(tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """A complete command line in this process: flags, sweeps and printed output as in a process of its own."""
 
-    def call(*words: str) -> Outcome:
-        folder = tmp_path / "outputs"
+    def call(*words: str, output_dir: Path | None = None) -> Outcome:
+        folder = output_dir or tmp_path / "outputs"
         monkeypatch.setattr(sys, "argv", ["train.py", *words, f"output_dir={folder}"])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
         before = signal.getsignal(signal.SIGTERM)
+        status = 0
         try:
-            with pytest.raises(SystemExit) as left:
-                main.main()
+            main.main()
+        except SystemExit as left:
+            status = left.code
         finally:
             signal.signal(signal.SIGTERM, before)
             GlobalHydra.instance().clear()
             HydraConfig.instance().cfg = None
         captured = capfd.readouterr()
-        return Outcome(left.value.code, captured.out, captured.err, folder)
+        return Outcome(status, captured.out, captured.err, folder)
 
     return call

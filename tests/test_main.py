@@ -1,4 +1,4 @@
-"""The command line itself, in a process of its own: what it imports, how it ends, and where it writes."""
+"""The command line itself: what it imports, how it ends, and where it writes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import FAST, Outcome
 from warmstart import screen
 
 ROOT = Path(__file__).parents[1]
-FAST = ("pictures=false", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
 
 
 def train(*words: str, cwd: Path = ROOT, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
@@ -63,42 +64,42 @@ def test_interrupted_it_says_so_ends_with_130_and_can_be_resumed(number: signal.
     assert json.loads(path.read_text())["status"] == "interrupted"
 
 
-def test_a_config_folder_of_ones_own_is_added(tmp_path: Path):
+def test_a_config_folder_of_ones_own_is_added(command: Callable[..., Outcome], tmp_path: Path):
     (tmp_path / "mine" / "optimizer").mkdir(parents=True)
     (tmp_path / "mine" / "optimizer" / "rmsprop.yaml").write_text("_target_: torch.optim.RMSprop\nlr: 0.001\n")
-    words = ("stage=finetune", "init=scratch", "optimizer=rmsprop", f"output_dir={tmp_path / 'out'}", *FAST)
-    done = train("--config-dir", str(tmp_path / "mine"), *words)
-    assert done.returncode == 0, done.stderr
-    assert "torch.optim.RMSprop" in next((tmp_path / "out").glob("finetune/digits/*/config.yaml")).read_text()
+    words = ("stage=finetune", "init=scratch", "optimizer=rmsprop", *FAST)
+    done = command("--config-dir", str(tmp_path / "mine"), *words)
+    assert done.status == 0, done.err
+    assert "torch.optim.RMSprop" in (done.run("finetune") / "config.yaml").read_text()
 
 
-def test_predictions_alone_go_to_standard_output(tmp_path: Path):
-    out = f"output_dir={tmp_path}"
-    assert train("stage=finetune", "init=scratch", out, *FAST).returncode == 0
+def test_predictions_alone_go_to_standard_output(cli: Callable[..., Outcome], tmp_path: Path):
+    run = cli("stage=finetune", "init=scratch", *FAST).run("finetune")
     (tmp_path / "new.csv").write_text("\n".join([",".join(["3"] * 64)] * 2) + "\n")
-    done = train("stage=predict", "run=latest", f"input={tmp_path / 'new.csv'}", out)
+    done = train("stage=predict", f"run={run}", f"input={tmp_path / 'new.csv'}", f"output_dir={tmp_path}")
     assert [json.loads(line)["row"] for line in done.stdout.splitlines()] == [1, 2]
 
 
-def test_the_command_that_a_pretraining_prints_runs_as_it_is_pasted(tmp_path: Path):
+def test_the_command_that_a_pretraining_prints_runs_as_it_is_pasted(command: Callable[..., Outcome], tmp_path: Path):
     folder = tmp_path / "my files (1), it's mine"
     folder.mkdir()
     rows = (f"{n}^{'n.a., see note' if n == 9 else n % 5}^{'xy'[n % 2]}\n" for n in range(40))
     (folder / "a b.csv").write_text("a^b^kind\n" + "".join(rows))
     settings = (
         f"data.root={screen.quoted(folder / 'a b.csv')}",
-        f"output_dir={screen.quoted(folder / 'outputs')}",
         "data.target=kind",
         "data.separator='^'",
         "data.missing_values=[-999, 'n.a., see note']",
         "data.missing=mean",
     )
-    done = train("stage=pretrain", "experiment=table", *settings, "trainer.max_epochs=1")
-    assert done.returncode == 0, done.stderr
-    (command,) = (line for line in done.stderr.splitlines() if line.startswith("next: python train.py stage=finetune"))
-    words = shlex.split(command)[3:]
-    assert set(words) >= {word for word in settings if not word.startswith("output_dir")}
-    assert train(*words, f"output_dir={tmp_path}", "trainer.max_epochs=1").returncode == 0
+    outputs = screen.quoted(folder / "outputs")
+    done = command("stage=pretrain", "experiment=table", *settings, "trainer.max_epochs=1", output_dir=outputs)
+    assert done.status == 0, done.err
+    (line,) = (line for line in done.err.splitlines() if line.startswith("next: python train.py stage=finetune"))
+    words = shlex.split(line)[3:]
+    assert set(words) >= set(settings)
+    again = command(*words, "trainer.max_epochs=1")
+    assert again.status == 0, again.err
 
 
 def test_no_chatter_of_the_libraries_reaches_the_user(tmp_path: Path):

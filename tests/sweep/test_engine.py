@@ -1,4 +1,4 @@
-"""A sweep as a user sees it: in a process of its own, with jobs that fail, and taken up again."""
+"""A sweep as a user sees it: its folder and tables, jobs that fail, interruption and resuming."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.conftest import Outcome
 from tests.records import change_run
 
 ROOT = Path(__file__).parents[2]
+CALM: list[tuple[Path, Outcome]] = []
 WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
 
 LOSSES = """
@@ -49,11 +52,6 @@ diverges = spoil(lambda value: value * torch.nan)
 """
 
 
-def train(*words: str, output_dir: Path, flags: tuple[str, ...] = ("-m",), **settings) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "train.py"), *flags, *words, f"output_dir={output_dir}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=output_dir.parent, **settings)
-
-
 def sweep_of(output_dir: Path) -> Path:
     (folder,) = output_dir.glob("sweep/*/*/*")
     return folder
@@ -68,13 +66,25 @@ def numbers(folder: Path) -> pd.DataFrame:
     return table.drop(columns=["seconds"])
 
 
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
-    out = tmp_path_factory.mktemp("calm") / "outputs"
-    out.mkdir()
-    done = train(*WORDS, "loss=cross_entropy,focal", "seed=0,1", output_dir=out)
-    assert done.returncode == 0, done.stderr
-    return sweep_of(out), done
+@pytest.fixture
+def sweep(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """A sweep whose jobs run in this process."""
+
+    def call(*words: str, output_dir: Path | None = None) -> Outcome:
+        return command("-m", *words, "hydra.launcher.workers=0", output_dir=output_dir)
+
+    return call
+
+
+@pytest.fixture
+def calm(sweep: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A sweep of four jobs that was never disturbed, run once."""
+    if not CALM:
+        out = tmp_path_factory.mktemp("calm") / "outputs"
+        done = sweep(*WORDS, "loss=cross_entropy,focal", "seed=0,1", output_dir=out)
+        assert done.status == 0, done.err
+        CALM.append((sweep_of(out), done))
+    return CALM[0]
 
 
 def test_every_job_is_a_run_folder_and_the_tables_say_how_they_did(calm):
@@ -92,45 +102,44 @@ def test_every_job_is_a_run_folder_and_the_tables_say_how_they_did(calm):
         (row,) = board[board["loss"] == loss].to_dict("records")
         assert row["n"] == 2
         assert row["mean"] == pytest.approx(sum(scores) / 2)
-    assert "focal" in done.stdout
-    assert "4 of 4" in done.stderr
+    assert "focal" in done.out
+    assert "4 of 4" in done.err
     assert (folder / "sweep.html").exists()
 
 
-def test_a_job_alone_gives_the_same_numbers_as_in_a_sweep(calm, tmp_path: Path):
+def test_a_job_alone_gives_the_same_numbers_as_in_a_sweep(calm, command):
     folder, _ = calm
-    done = train(*WORDS, "loss=focal", "seed=1", output_dir=tmp_path / "out", flags=())
-    assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "out").glob("finetune/digits/*/run.json")
-    alone = json.loads(path.read_text())
+    done = command(*WORDS, "loss=focal", "seed=1")
+    assert done.status == 0, done.err
+    alone = done.record("finetune")
     (inside,) = [record for name, record in records(folder).items() if "focal" in name and record["seed"] == 1]
     assert alone["metrics"] == inside["metrics"]
     assert alone["model_sha256"] == inside["model_sha256"]
 
 
-def test_what_is_missing_is_run_and_nothing_twice(calm, tmp_path: Path):
+def test_what_is_missing_is_run_and_nothing_twice(calm, command, tmp_path: Path):
     folder = tmp_path / "outputs" / "sweep"
     shutil.copytree(calm[0], folder)
     before = {name: record["id"] for name, record in records(folder).items()}
     names = list(before)
     shutil.rmtree(folder / "runs" / names[0])
     change_run(folder / "runs" / names[1], status="running")
-    again = train(f"sweep.resume={folder}", "hydra.launcher.workers=2", output_dir=tmp_path / "outputs")
-    assert again.returncode == 0, again.stderr
+    again = command("-m", f"sweep.resume={folder}", "hydra.launcher.workers=2")
+    assert again.status == 0, again.err
     after = records(folder)
     assert {name for name in after if after[name]["id"] != before[name]} == {names[0]}
     assert [after[name]["sweep"]["attempts"] for name in names] == [1, 2, 1, 1]
     pd.testing.assert_frame_equal(numbers(folder), numbers(calm[0]))
 
 
-def test_resuming_with_other_words_is_refused(calm, refused, tmp_path: Path):
+def test_resuming_with_other_words_is_refused(calm, command, tmp_path: Path):
     folder = calm[0]
     for words, reason in (
         (("-m", f"sweep.resume={folder}", "optimizer.lr=0.5"), "leave out optimizer.lr=0.5"),
         (("-m", f"sweep.resume={tmp_path}"), "no manifest.json"),
         ((f"sweep.resume={folder}",), "add -m"),
     ):
-        outcome = refused(*words)
+        outcome = command(*words)
         assert outcome.status == 2
         assert reason in outcome.error
 
@@ -140,25 +149,24 @@ def test_resuming_with_other_words_is_refused(calm, refused, tmp_path: Path):
     [("sweep.retries=x",), ("sweep.retries=0,1",), ("sweep.resume=/tmp/a,/tmp/b",), ("hydra.launcher.workers=1.5",)],
     ids=lambda words: words[0],
 )
-def test_what_steers_a_sweep_is_checked_before_anything_is_planned(words: tuple[str, ...], refused):
-    outcome = refused("-m", *WORDS, "seed=0,1", *words)
+def test_what_steers_a_sweep_is_checked_before_anything_is_planned(words: tuple[str, ...], command):
+    outcome = command("-m", *WORDS, "seed=0,1", *words)
     assert outcome.status == 2
     assert words[0].split("=")[0] in outcome.error
     assert len(outcome.err.splitlines()) <= 2
     assert not outcome.folder.exists()
 
 
-def test_failing_jobs_leave_the_others_alone_and_are_shown(tmp_path: Path):
+def test_failing_jobs_leave_the_others_alone_and_are_shown(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "conf" / "loss").mkdir(parents=True)
     for name in ("raises", "hungry", "killed", "diverges"):
         (tmp_path / "conf" / "loss" / f"{name}.yaml").write_text(f"_target_: losses.{name}\n")
     (tmp_path / "losses.py").write_text(LOSSES)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    words = (*WORDS, "loss=raises,hungry,killed,diverges,cross_entropy", "sweep.retries=1")
-    flags = ("--config-dir", str(tmp_path / "conf"), "-m")
-    done = train(*words, output_dir=tmp_path / "outputs", flags=flags, env=environment)
-    assert done.returncode == 3, done.stderr
-    folder = sweep_of(tmp_path / "outputs")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = (*WORDS, "loss=raises,hungry,killed,diverges,cross_entropy", "sweep.retries=1", "sweep.preflight=false")
+    done = command("--config-dir", str(tmp_path / "conf"), "-m", *words)
+    assert done.status == 3, done.err
+    folder = sweep_of(done.folder)
     runs = {name.partition("-")[2]: record for name, record in records(folder).items()}
     assert {name: record["status"] for name, record in runs.items()} == {
         "raises": "failed",
@@ -176,59 +184,58 @@ def test_failing_jobs_leave_the_others_alone_and_are_shown(tmp_path: Path):
     for name, reason in reasons.items():
         assert reason in runs[name]["error"]
         assert runs[name]["sweep"]["attempts"] == 2
-        assert reason in done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+        assert reason in done.err
+    assert "Traceback" not in done.out + done.err
     (log,) = folder.glob("runs/*raises*/train.log")
     assert "Traceback" in log.read_text()
     assert "explode" in log.read_text()
-    assert "4 jobs of 5 failed" in done.stderr
+    assert "4 jobs of 5 failed" in done.err
 
 
-def test_jobs_trained_together_come_out_as_alone(calm, tmp_path: Path):
+def test_jobs_trained_together_come_out_as_alone(calm, sweep):
     words = (*WORDS, "loss=cross_entropy,focal", "seed=0,1", "hydra/launcher=vmap")
-    done = train(*words, output_dir=tmp_path / "outputs")
-    assert done.returncode == 0, done.stderr
-    folder = sweep_of(tmp_path / "outputs")
+    done = sweep(*words)
+    assert done.status == 0, done.err
+    folder = sweep_of(done.folder)
     assert "trained together, as one of 2 jobs" in next(folder.glob("runs/*/train.log")).read_text()
     alone, together = numbers(calm[0]), numbers(folder)
     pd.testing.assert_frame_equal(together[alone.columns], alone, rtol=1e-4)
 
 
-def test_what_cannot_be_trained_together_is_run_alone_and_said_why(tmp_path: Path):
+def test_what_cannot_be_trained_together_is_run_alone_and_said_why(sweep):
     words = (*WORDS, "backbone.dropout=0.1", "seed=0,1", "hydra/launcher=vmap")
-    done = train(*words, output_dir=tmp_path / "outputs")
-    assert done.returncode == 0, done.stderr
-    assert "one by one, since backbone=mlp draws random numbers" in done.stderr
-    runs = records(sweep_of(tmp_path / "outputs"))
+    done = sweep(*words)
+    assert done.status == 0, done.err
+    assert "one by one, since backbone=mlp draws random numbers" in done.err
+    runs = records(sweep_of(done.folder))
     assert [(record["status"], record["sweep"]["attempts"]) for record in runs.values()] == [("done", 1)] * 2
 
 
-def test_the_whole_story_is_a_plan_that_the_engine_runs(tmp_path: Path):
+def test_the_whole_story_is_a_plan_that_the_engine_runs(command):
     words = ("transfer.labels=[1]", "transfer.seeds=2", "trainer.max_steps=4", "trainer.val_check_interval=4")
-    done = train(*words, "pretrain.trainer.max_epochs=1", output_dir=tmp_path / "outputs", flags=())
-    assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "outputs").glob("transfer/digits/*")
+    done = command(*words, "pretrain.trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    folder = done.run("transfer")
     runs = records(folder)
     assert len(runs) == 1 + 7 * 2 + 2 * 2
     assert {record["status"] for record in runs.values()} == {"done"}
-    assert "random_probe" in done.stdout
+    assert "random_probe" in done.out
     assert "trained together, as one of 2 jobs" in (folder / "runs" / "probe-1-seed0" / "train.log").read_text()
 
 
-def test_what_no_job_could_do_is_refused_before_the_first_starts(tmp_path: Path):
-    done = train(*WORDS, "loss=cross_entropy,mse", "seed=0,1", output_dir=tmp_path / "outputs")
-    assert done.returncode == 2
-    assert "loss=mse does not fit objective=classification" in done.stderr
-    assert "nothing was started" in done.stderr
-    assert not (tmp_path / "outputs").exists()
+def test_what_no_job_could_do_is_refused_before_the_first_starts(sweep):
+    done = sweep(*WORDS, "loss=cross_entropy,mse", "seed=0,1")
+    assert done.status == 2
+    assert "loss=mse does not fit objective=classification" in done.err
+    assert "nothing was started" in done.err
+    assert not done.folder.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
 def test_interrupted_it_says_how_to_go_on(number: signal.Signals, tmp_path: Path):
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *WORDS, "seed=0,1", f"output_dir={tmp_path}"]
-    process = subprocess.Popen(
-        [*command, "trainer.max_epochs=100000"], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    words = (*WORDS, "seed=0,1", "sweep.preflight=false", f"output_dir={tmp_path}", "trainer.max_epochs=100000")
+    line = [sys.executable, str(ROOT / "train.py"), "-m", *words]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("sweep/*/*/*/runs/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
+from tests.conftest import Outcome
 
 from warmstart.contracts import Interrupted
 from warmstart.run.lock import Lock
@@ -21,10 +21,8 @@ from warmstart.sweep.handover import hand_over, quoted
 from warmstart.sweep.job import open_run
 from warmstart.sweep.schedule import Rules
 
-ROOT = Path(__file__).parents[2]
 WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.accelerator=cpu")
 ODD = "it's here, a=b"
-GRID = (*WORDS, "optimizer.lr=0.01,0.003", "sweep.preflight=false", f"output_dir={quoted(Path(ODD))}")
 LAUNCHERS = {
     "joblib": ("hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
     "submitit_local": ("hydra_submitit_launcher", ["hydra.launcher.timeout_min=5"]),
@@ -42,10 +40,18 @@ def broken(outputs, targets):
 """
 
 
-def train(*words: str, cwd: Path) -> subprocess.CompletedProcess:
-    """As `warmstart WORDS`, with modules of the working directory to be found."""
-    line = [sys.executable, "-c", "from warmstart.main import main; main()", "-m", *words]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def sweep(command: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """As `warmstart -m WORDS` in a working directory whose modules can be found."""
+
+    def call(*words: str) -> Outcome:
+        work = tmp_path / "work"
+        work.mkdir(exist_ok=True)
+        monkeypatch.chdir(work)
+        monkeypatch.syspath_prepend(work)
+        return command("-m", *words, output_dir=quoted(Path(ODD)))
+
+    return call
 
 
 def sweep_of(cwd: Path) -> Manifest:
@@ -53,44 +59,33 @@ def sweep_of(cwd: Path) -> Manifest:
     return Manifest.read(folder)
 
 
-def metrics(manifest: Manifest) -> dict[str, dict[str, float]]:
-    return {job.name: manifest.record(job.name)["metrics"] for job in manifest.jobs}
-
-
-@pytest.fixture(scope="module")
-def by_pool(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
-    """The numbers that the default launcher comes to."""
-    cwd = tmp_path_factory.mktemp("pool")
-    done = train(*GRID, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return metrics(sweep_of(cwd))
-
-
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_grid_comes_to_the_same_numbers(launcher: str, by_pool: dict[str, dict[str, float]], tmp_path: Path):
+def test_a_job_comes_to_the_same_numbers(launcher: str, sweep, cli, tmp_path: Path):
     package, settings = LAUNCHERS[launcher]
     pytest.importorskip(f"hydra_plugins.{package}")
-    done = train(f"hydra/launcher={launcher}", *settings, *GRID, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "2 jobs: 2 done" in done.stderr
-    assert "Traceback" not in done.stderr
-    manifest = sweep_of(tmp_path)
-    assert metrics(manifest) == by_pool
-    for job in manifest.jobs:
-        assert manifest.record(job.name)["config_sha256"] == job.sha256
-    assert len((manifest.folder / "leaderboard.csv").read_text().splitlines()) == 3
-    assert [path.name for path in tmp_path.iterdir()] == [ODD]
+    done = sweep(f"hydra/launcher={launcher}", *settings, *WORDS, "optimizer.lr=0.003", "sweep.preflight=false")
+    assert done.status == 0, done.err
+    assert "1 jobs: 1 done" in done.err
+    assert "Traceback" not in done.err
+    manifest = sweep_of(Path.cwd())
+    (job,) = manifest.jobs
+    alone = cli(*WORDS, "optimizer.lr=0.003", output_dir=tmp_path / "alone").record("finetune")
+    assert manifest.record(job.name)["metrics"] == alone["metrics"]
+    assert manifest.record(job.name)["config_sha256"] == job.sha256
+    assert len((manifest.folder / "leaderboard.csv").read_text().splitlines()) == 2
+    assert [path.name for path in Path.cwd().iterdir()] == [ODD]
 
 
-def test_a_job_that_fails_costs_the_others_nothing_and_own_code_needs_no_word_of_trust(tmp_path: Path):
+def test_a_job_that_fails_costs_the_others_nothing_and_own_code_needs_no_word_of_trust(sweep, tmp_path: Path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    (tmp_path / "mine.py").write_text(MINE)
-    losses = ("loss=brier", "loss._target_=mine.broken,mine.fine", "sweep.preflight=false", "output_dir=out")
-    done = train("hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *WORDS, *losses, cwd=tmp_path)
-    assert done.returncode == 3, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "0-mine.broken: RuntimeError: boom" in done.stderr
-    manifest = sweep_of(tmp_path)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine.py").write_text(MINE)
+    losses = ("loss=brier", "loss._target_=mine.broken,mine.fine", "sweep.preflight=false")
+    done = sweep("hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *WORDS, *losses)
+    assert done.status == 3, done.err
+    assert "Traceback" not in done.err
+    assert "0-mine.broken: RuntimeError: boom" in done.err
+    manifest = sweep_of(Path.cwd())
     assert [manifest.state(job.name) for job in manifest.jobs] == ["failed", "done"]
 
 
@@ -197,7 +192,7 @@ def test_submitit_that_queues_a_job_again_has_its_exit_status(by_hand: bool, tmp
         command.run(tmp_path / "sweep" / "runs" / "a", ())
 
 
-def test_the_default_launcher_refuses_sweepers_of_other_makers(tmp_path: Path):
-    done = train("hydra/sweeper=basic", *GRID, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr == "error: hydra/launcher=pool needs hydra/sweeper=warmstart, which is the default\n"
+def test_the_default_launcher_refuses_sweepers_of_other_makers(sweep):
+    done = sweep("hydra/sweeper=basic", *WORDS, "seed=0,1")
+    assert done.status == 2, done.err
+    assert done.err == "error: hydra/launcher=pool needs hydra/sweeper=warmstart, which is the default\n"
