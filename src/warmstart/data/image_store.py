@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from warmstart.contracts import Splits, UserError
 from warmstart.data import cache
 from warmstart.data.pictures import Picture, Remarks, read_images, report, report_errors
 from warmstart.data.splits import check_readable
+from warmstart.data.threads import map_in_threads
 
 
 class ImageStore:
@@ -63,8 +63,7 @@ class ImageStore:
             values = np.empty((len(pictures), *self.shape), dtype=np.uint8)
             errors, remarks = self._decode(pictures, values)
         else:
-            with ThreadPoolExecutor() as pool:
-                name = cache.key(f"{self.shape} {self.skips}", cache.texts_digest(pool.map(stamp, pictures)))
+            name = cache.key(f"{self.shape} {self.skips}", cache.texts_digest(map_in_threads(stamp, pictures)))
             screen.say(f"{len(pictures):,} images need more than data.memory_mb={self.memory / 2**20:g}: on the disk")
             values, errors, remarks = cache.entry("images", name, lambda folder: self._save(pictures, folder), load)
         if errors:

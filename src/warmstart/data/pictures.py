@@ -7,7 +7,6 @@ import io
 import struct
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from warmstart import screen
 from warmstart.contracts import UserError
+from warmstart.data.threads import map_in_threads
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow runs programs for some others
@@ -74,10 +74,9 @@ def read_images(
                 raise
             errors[number] = str(error)
 
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, and of sizes that are refused here
-        for _ in pool.map(read, range(len(pictures))):
-            pass
+        map_in_threads(read, range(len(pictures)))
     if remarks is None:
         report(found, pictures, len(pictures) - len(errors or ()))
     return values

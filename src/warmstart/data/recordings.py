@@ -6,7 +6,6 @@ import copy
 import hashlib
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from warmstart.data.manifest import PIECE, read_manifest
 from warmstart.data.ragged import Ragged
 from warmstart.data.readers.table import Dialect, is_table
 from warmstart.data.sounds import SUFFIXES, read_sounds, resampled
+from warmstart.data.threads import map_in_threads
 
 
 class RecordingRows:
@@ -107,8 +107,8 @@ def check_longest(x: pd.DataFrame, longest: float) -> None:
 
 def waves_at(x: pd.DataFrame, rate: int) -> list[np.ndarray]:
     """Each waveform (S,) at this rate, in Hz."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda values, own: resampled(values, own, rate), x["audio"], x["rate"]))
+    recordings = list(zip(x["audio"], x["rate"], strict=True))
+    return map_in_threads(lambda recording: resampled(*recording, rate), recordings)
 
 
 def digest(x: pd.DataFrame) -> list[bytes | str]:

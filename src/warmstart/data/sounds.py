@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import soxr
 from warmstart import screen
 from warmstart.contracts import UserError
 from warmstart.data import sound_container as container
+from warmstart.data.threads import map_in_threads
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aiff", ".aif", ".aifc"})
 ON_ERROR = ("raise", "skip")
@@ -74,8 +74,7 @@ def read_sounds(
             remarks[row] = f"{names[row]}: {remark}"
         return values, rate
 
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(read, range(len(sounds))))
+    found = map_in_threads(read, range(len(sounds)))
     broken = [error for error in found if isinstance(error, UserError)]
     if broken and (on_error == "raise" or len(broken) == len(found)):
         raise broken[0]
