@@ -54,13 +54,31 @@ def write_data(root: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    words = np.array("a good film with bad actors and one long dull plot that nobody saw twice".split())
+    words = np.array(
+        [
+            "a",
+            "good",
+            "film",
+            "with",
+            "bad",
+            "actors",
+            "and",
+            "one",
+            "long",
+            "dull",
+            "plot",
+            "that",
+            "nobody",
+            "saw",
+            "twice",
+        ]
+    )
     generator = np.random.default_rng(0)
     with open(root / "texts.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         for row in range(120):
-            writer.writerow([" ".join(generator.choice(words, 6 + row % 9)), "no yes".split()[row % 2]])
+            writer.writerow([" ".join(generator.choice(words, 6 + row % 9)), ["no", "yes"][row % 2]])
     for label in ("cat", "dog"):
         (root / "images" / label).mkdir(parents=True)
         for number in range(40):

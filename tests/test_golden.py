@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.golden import GOLDEN, RECIPES, measure
 
 
