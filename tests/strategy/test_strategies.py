@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from warmstart.contracts import Batch, Spec, UserError, Vocabulary
 from warmstart.data.augment import Augment
@@ -32,11 +33,16 @@ PICKY = ("bitfit", "norm_only", *ADAPTERS)  # a backbone may have nothing for th
 STEPS = 6
 
 
+@functools.cache
+def composed_backbone(name: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose(f"backbone/{name}").backbone
+
+
 def make(strategy: str, backbone: str, **settings: Any) -> tuple[FinetuneModule, Batch]:
     """A tiny module and a batch for it."""
     torch.manual_seed(0)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        node = compose(f"backbone/{backbone}").backbone
+    node = copy.deepcopy(composed_backbone(backbone))
     modalities = get_object((node.stem if "stem" in node else node)._target_).modalities
     labels = ("a", "b")
     x = {

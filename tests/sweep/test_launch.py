@@ -92,7 +92,8 @@ def test_what_needs_a_failed_job_stays_planned(planned):
     assert states(manifest) == ["failed", "done", "planned"]
 
 
-def test_a_job_that_another_process_holds_is_left_to_it(planned, capfd):
+def test_a_job_that_another_process_holds_is_left_to_it(planned, capfd, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("warmstart.sweep.job.PATIENCE", 0.2)
     manifest = planned()
     lock = manifest.lock(manifest.jobs[1].name)
     assert lock.acquire()
