@@ -29,19 +29,19 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from warmstart import main as command_line
-from warmstart import screen
-from warmstart.contracts import Batch, Spec
-from warmstart.data.augment import Augment
+from warmstart.core import screen
+from warmstart.core.batch import Batch
+from warmstart.core.spec import Spec
+from warmstart.data.datamodule import GenericDataModule, TaskDataModule
 from warmstart.data.loader import GatherLoader
-from warmstart.data.module import GenericDataModule, TaskDataModule
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.module.finetune import FinetuneModule
-from warmstart.module.pretrain import PretrainModule
+from warmstart.data.transforms.augment import Augment
 from warmstart.run.folder import RunFolder
-from warmstart.stage import parts
-from warmstart.stage.train import training
-from warmstart.trainer.memory import keep_freed_memory
-from warmstart.trainer.schedule import cosine
+from warmstart.training import components
+from warmstart.training.memory import keep_freed_memory
+from warmstart.training.modules import FinetuneModule, PretrainModule
+from warmstart.training.schedule import cosine
+from warmstart.training.session import training
 
 WARM_UP = 10
 SEED = 0
@@ -97,31 +97,31 @@ class Job:
         with initialize_config_dir(version_base="1.3", config_dir=str(command_line.CONF)):
             self.config = compose("train", overrides=[f"backbone.hidden={hidden}", *words.split()])
         kind = TaskDataModule if stage == "finetune" else GenericDataModule
-        target = parts.get_object(self.config.objective._target_).target
-        self.data = kind(parts.build_source(self.config), target, batch, SEED).prepare()
+        target = components.get_object(self.config.objective._target_).target
+        self.data = kind(components.build_source(self.config), target, batch, SEED).prepare()
         x, y = self.data.parts["train"]
         self.tensors = self.data.preprocessor(x), y
 
     def model(self, loss: Callable[..., Tensor] | None = None) -> tuple[Any, Any, Callable[[], float]]:
         """A backbone and its objective with fresh weights, and the watch on them; the bare loss function by default."""
-        loss = loss or parts.get_object(self.config.objective._target_).default_loss
+        loss = loss or components.get_object(self.config.objective._target_).default_loss
         facts = {"spec": self.data.spec}
-        facts["backbone"] = backbone = parts.build_seeded(self.config.backbone, SEED, "backbone", **facts)
-        objective = parts.build_seeded(self.config.objective, SEED, "head", **facts, loss=loss)
+        facts["backbone"] = backbone = components.build_seeded(self.config.backbone, SEED, "backbone", **facts)
+        objective = components.build_seeded(self.config.objective, SEED, "head", **facts, loss=loss)
         return backbone, objective, watch(backbone)
 
     def optimization(self, parameters: Iterable[nn.Parameter], steps: int) -> tuple[Optimizer, LambdaLR]:
         """As one writes it by hand: all parameters in one group."""
-        optimizer = parts.build_function(self.config.optimizer)(parameters)
+        optimizer = components.build_function(self.config.optimizer)(parameters)
         return optimizer, LambdaLR(optimizer, lambda step: cosine(step, steps))
 
     def warmstart(self) -> float:
         """A run as the stages start it, with its record, logs, curves and checkpoints."""
         config = self.config
-        backbone, objective, seconds = self.model(parts.build_loss(config))
-        functions = (parts.build_function(config.optimizer), parts.build_function(config.scheduler))
-        rest = (*functions, parts.build_augment(config, self.data.preprocessor), SEED)
-        strategy = (parts.build(config.strategy),) if config.stage == "finetune" else ()
+        backbone, objective, seconds = self.model(components.build_loss(config))
+        functions = (components.build_function(config.optimizer), components.build_function(config.scheduler))
+        rest = (*functions, components.build_augment(config, self.data.preprocessor), SEED)
+        strategy = (components.build(config.strategy),) if config.stage == "finetune" else ()
         module = (FinetuneModule if strategy else PretrainModule)(backbone, objective, *strategy, *rest)
         with unseen() as folder, training(RunFolder.create(config, folder), config, module, self.data, []):
             pass
@@ -260,9 +260,9 @@ def masked_step(words: str, batch: int = 64, steps: int = 10) -> Callable[[], fl
     with initialize_config_dir(version_base="1.3", config_dir=str(command_line.CONF)):
         config = compose("train", overrides=["stage=pretrain", "backbone=vit", *words.split()])
     spec = Spec("image", (3, 32, 32))
-    backbone = parts.build_seeded(config.backbone, SEED, "backbone", spec=spec)
-    loss = parts.build_loss(config)
-    objective = parts.build_seeded(config.objective, SEED, "head", backbone=backbone, spec=spec, loss=loss)
+    backbone = components.build_seeded(config.backbone, SEED, "backbone", spec=spec)
+    loss = components.build_loss(config)
+    objective = components.build_seeded(config.objective, SEED, "head", backbone=backbone, spec=spec, loss=loss)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *objective.parameters()])
     x = torch.randn(batch, *spec.shape)
 

@@ -23,12 +23,12 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from warmstart import screen
-from warmstart.data.augment import Augment
+from warmstart.core import screen
 from warmstart.data.loader import GatherLoader
 from warmstart.data.preprocess.image import Preprocessor
-from warmstart.trainer.build import native_precision
-from warmstart.trainer.memory import keep_freed_memory
+from warmstart.data.transforms.augment import Augment
+from warmstart.training.memory import keep_freed_memory
+from warmstart.training.trainer import native_precision
 
 BATCH, BATCHES, SIDE, GOAL = 256, 20, 32, 20
 MEAN, STD = 120.0, 60.0

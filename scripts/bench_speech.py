@@ -26,12 +26,12 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from transformers.audio_utils import mel_filter_bank
 
-from warmstart import screen
-from warmstart.data.augment import Augment
+from warmstart.core import screen
 from warmstart.data.loader import GatherLoader
 from warmstart.data.preprocess.speech import Preprocessor
-from warmstart.data.spoken_digits import shipped
-from warmstart.trainer.memory import keep_freed_memory
+from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.transforms.augment import Augment
+from warmstart.training.memory import keep_freed_memory
 
 BATCH, EPOCHS, REPEATS, GOAL = 64, 20, 4, 20
 RATE, MELS, SIZE, HOP, POINTS = 8000, 40, 200, 80, 256  # as conf/data/spoken_digits.yaml has it, in samples

@@ -19,7 +19,7 @@ from statistics import median
 from typing import NamedTuple
 
 from warmstart import main as command_line
-from warmstart import screen
+from warmstart.core import screen
 from warmstart.run.manifest import Manifest
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.pool import once

@@ -29,12 +29,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart import main as command_line
-from warmstart import screen
-from warmstart.data.film_reviews import FilmReviews
+from warmstart.core import screen
 from warmstart.data.preprocess.text import Preprocessor
-from warmstart.stage import parts, pretrain
-from warmstart.trainer.budget import Stopwatch
-from warmstart.trainer.build import native_precision
+from warmstart.data.sources.text.film_reviews import FilmReviews
+from warmstart.stages import pretrain
+from warmstart.training import components
+from warmstart.training.budget import Stopwatch
+from warmstart.training.trainer import native_precision
 
 TURNS, STEPS = 3, 20
 BLOCK, BATCH = 128, 64
@@ -87,7 +88,7 @@ class NanoGPT(nn.Module):
 
 def nanogpt(steps: int = 2000, batch: int = 12, context: int = 64) -> tuple[float, float]:
     """Its published CPU recipe in a bare loop: loss over the whole validation part, and seconds of training."""
-    source = parts.build_source(config_of("stage=pretrain", "experiment=shakespeare")).load(None)
+    source = components.build_source(config_of("stage=pretrain", "experiment=shakespeare")).load(None)
     train, held_out = (part.x["text"].iloc[0] for part in (source.train, source.validation))
     number = {character: index for index, character in enumerate(sorted({*train, *held_out}))}
     train, held_out = (torch.tensor([number[character] for character in text]) for text in (train, held_out))

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from warmstart import screen
-from warmstart.data.shakespeare import Shakespeare
+from warmstart.core import screen
+from warmstart.data.sources.text.shakespeare import Shakespeare
 from warmstart.run.cores import WAITING, usable_cpus
 
 ROOT = Path(__file__).parents[1]

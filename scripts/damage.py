@@ -163,7 +163,7 @@ def make(outputs: Path, log: Path) -> None:
     """
     from scripts.forked import command
 
-    from warmstart.trainer.checkpoint import AtomicCheckpointIO
+    from warmstart.training.checkpoint import AtomicCheckpointIO
 
     def run(name: str, *words: str, before: object = None, status: int = 0) -> None:
         ended = command([*words, f"output_dir={outputs / name}"], log, before)

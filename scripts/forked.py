@@ -17,7 +17,7 @@ import torch  # noqa: F401 - imported once, before the forks
 import transformers  # noqa: F401
 
 from warmstart import main
-from warmstart.stage import finetune, pretrain, transfer  # noqa: F401
+from warmstart.stages import finetune, pretrain, transfer  # noqa: F401
 from warmstart.sweep import engine, pool
 
 SECONDS = 120  # after which a command is killed

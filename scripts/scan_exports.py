@@ -37,7 +37,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from warmstart import main
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 
 ALLOWED = 1e-4
 DOCS = Path(__file__).parents[1] / "docs" / "exports.md"

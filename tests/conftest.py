@@ -18,9 +18,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from warmstart import main, screen
-from warmstart.check import explain
-from warmstart.contracts import UserError
+from warmstart import main
+from warmstart.config.validate import explain
+from warmstart.core import screen
+from warmstart.core.errors import UserError
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet; a second thread only slows models this small

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from warmstart.core.reading import file_sha256
 from warmstart.run.checksums import write_checksums, write_record
-from warmstart.run.identity import file_sha256
 
 
 def write_run(folder: Path, record: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from warmstart.check import check
+from warmstart.config.schema import TRAINER
+from warmstart.config.validate import check
 from warmstart.main import CONF
-from warmstart.settings import TRAINER
 
 GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average", "trainer")
 PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml"))]
@@ -28,7 +28,7 @@ RUN_TIME_FACTS = {
     "average": (),
     "trainer": (),
 }
-THIRD_PARTY = ("torch.optim.", "pytorch_lightning.", "warmstart.trainer.schedule.", "warmstart.trainer.muon.")
+THIRD_PARTY = ("torch.optim.", "pytorch_lightning.", "warmstart.training.schedule.", "warmstart.training.muon.")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 STAGES = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
 NEEDED = {
@@ -63,7 +63,8 @@ def test_part_names_a_target_of_its_package_and_binds_to_it(path: Path):
     if group in ("trainer", "optimizer", "scheduler"):
         assert target.startswith(THIRD_PARTY)
     else:
-        assert target.startswith(f"warmstart.{group}.")
+        package = "huggingface" if path.stem.startswith("huggingface") else group
+        assert target.startswith(f"warmstart.{package}.")
     facts = dict.fromkeys(RUN_TIME_FACTS["stem" if path.parent.name == "stem" else group])
     inspect.signature(get_object(target)).bind(**own_settings(path), **facts)
 

@@ -12,15 +12,15 @@ import pytest
 
 from tests.conftest import FAST
 from warmstart import main
-from warmstart.contracts import UserError
-from warmstart.data import cache
+from warmstart.core.errors import UserError
+from warmstart.data.storage import cache
 from warmstart.report.sweep import write_report
 from warmstart.run.checksums import read_record, write_checksums, write_record
 from warmstart.run.folder import RunFolder
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import Manifest
-from warmstart.run.saved import SavedModel, read_preprocessor
-from warmstart.run.seal import check_seal, write_seal
+from warmstart.run.saved import open_model, read_preprocessor
+from warmstart.run.sweep_checksums import check_seal, write_seal
 from warmstart.sweep import launch, study
 from warmstart.sweep.journal import Journal
 from warmstart.sweep.plan import Composer, grid
@@ -61,10 +61,10 @@ def test_what_is_read_of_a_model_is_checked(cli):
     run = RunFolder.open(cli("stage=pretrain", *SMALL).run("pretrain"))
     model = run.path / "model"
     flip(model / "pretrained_model.pth")
-    assert SavedModel.open(model, run).preprocessor == read_preprocessor(run)
+    assert open_model(model, run).preprocessor == read_preprocessor(run)
     flip(model / "model.safetensors")
     with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
-        SavedModel.open(model, run)
+        open_model(model, run)
     read_preprocessor(run)
     flip(model / "preprocessor.json")
     with pytest.raises(UserError, match=r"preprocessor\.json is damaged"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FAST, Outcome
-from warmstart import screen
+from warmstart.core import screen
 
 ROOT = Path(__file__).parents[1]
 

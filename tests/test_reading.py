@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.reading import check_name, is_inside, load_config, load_json
+from warmstart.core.reading import check_name, is_inside, load_config, load_json
 
 LISTS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
 LISTS += "".join(f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]\n" for n in range(1, 12))

@@ -13,7 +13,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from warmstart import screen
+from warmstart.core import screen
 
 EVIL = "a\x1b[2J\x1b]0;owned\x07b\rc\x9bd\u202ee\u2066f\u2028g\udcffh\x00i"
 SHOWN = r"a\x1b[2J\x1b]0;owned\x07b\rc\x9bd\u202ee\u2066f\u2028g\udcffh\x00i"

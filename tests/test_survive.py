@@ -44,7 +44,7 @@ class Undisturbed:
 
     def __init__(self, folder: Path):
         self.folder, self.ended, self.places = folder, {}, {}
-        command.preload([f"warmstart.stage.{stage}" for stage in ("transfer", "together", "evaluate")])
+        command.preload([f"warmstart.{name}" for name in ("stages.transfer", "vmap.group", "stages.evaluate")])
 
     def run(self, name: str) -> tuple[Ended, Path]:
         if name not in self.ended:

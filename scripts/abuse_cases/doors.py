@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from scripts.abuse_cases.case import Case, Seen
 
 from warmstart import main
-from warmstart.check import check, explain
-from warmstart.contracts import UserError
+from warmstart.config.validate import check, explain
+from warmstart.core.errors import UserError
 
 MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 
@@ -78,13 +78,13 @@ class Bench:
         """Load, fit and encode the data of a finetuning or pretraining config, as the stage does."""
         from hydra.utils import get_object
 
-        from warmstart.stage import parts
+        from warmstart.training import components
 
         config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")])
         check(config)
-        source = parts.build_source(config)
+        source = components.build_source(config)
         seen.splits = source.load(get_object(config.objective._target_).target)
-        data = parts.task_data if config.stage == "finetune" else parts.generic_data
+        data = components.task_data if config.stage == "finetune" else components.generic_data
         seen.data = data(config, source=source).prepare(seen.splits)
 
     def _run(self, config: DictConfig, seen: Seen) -> None:

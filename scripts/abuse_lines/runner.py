@@ -24,10 +24,11 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from scripts.abuse_lines.lines import Line
 
-import warmstart.stage.transfer  # noqa: F401  (slow to import, so before a line's time is taken)
-from warmstart import main, screen
-from warmstart.check import explain
-from warmstart.contracts import UserError
+import warmstart.stages.transfer  # noqa: F401  (slow to import, so before a line's time is taken)
+from warmstart import main
+from warmstart.config.validate import explain
+from warmstart.core import screen
+from warmstart.core.errors import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Manifest
 from warmstart.sweep import engine

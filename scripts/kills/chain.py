@@ -14,7 +14,7 @@ from scripts.kills.compare import differences
 from scripts.kills.scenarios import Scenario, run_folder
 
 from warmstart import main
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.lock import Lock
 

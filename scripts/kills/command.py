@@ -16,8 +16,13 @@ from scripts.kills.points import Points
 
 from warmstart import main
 
-STAGES = ("pretrain", "finetune", "evaluate", "predict", "generate", "export", "soup", "transfer", "together")
-MODULES = (*(f"warmstart.stage.{stage}" for stage in STAGES), "warmstart.sweep.engine", "transformers")
+STAGES = ("pretrain", "finetune", "evaluate", "predict", "generate", "export", "soup", "transfer")
+MODULES = (
+    *(f"warmstart.stages.{stage}" for stage in STAGES),
+    "warmstart.vmap.group",
+    "warmstart.sweep.engine",
+    "transformers",
+)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LIMIT = 300.0  # seconds after which a command counts as hanging
 
@@ -150,7 +155,7 @@ class Command:
 
 def prepare() -> None:
     """Have a sweep or transfer run its jobs in the process itself, where points are counted."""
-    from warmstart.stage import transfer
+    from warmstart.stages import transfer
     from warmstart.sweep import engine, launch
 
     transfer.launcher = lambda: {"workers": 0, "together": transfer.TOGETHER}

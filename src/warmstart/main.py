@@ -20,14 +20,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from warmstart import screen
-from warmstart.check import check, check_root, explain, target_of
-from warmstart.contracts import Unmet, UserError
+from warmstart.config.resolve import adopt, follow
+from warmstart.config.validate import check, check_root, explain, target_of
+from warmstart.core import screen
+from warmstart.core.errors import Unmet, UserError
 from warmstart.run import cores
 from warmstart.run.files import as_write_error
-from warmstart.run.hub import adopt
 from warmstart.run.identity import new_id
-from warmstart.run.lineage import follow
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
@@ -140,7 +139,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
     settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": dict}
     with screen.quiet():
         given = {name: settings[name] for name in taken}
-        importlib.import_module("warmstart.stage.signature").check_settings(source, given, place)
+        importlib.import_module("warmstart.config.signature").check_settings(source, given, place)
         source(**given).load(None)
 
 
@@ -154,7 +153,7 @@ def run(config: DictConfig, typed: bool = True) -> int:
     try:
         check_root(config)
         if config.sweep.job:
-            command = importlib.import_module("warmstart.sweep.command")
+            command = importlib.import_module("warmstart.sweep.external")
             return FAILED if command.run(Path(config.sweep.job), tuple(config.trust)) == "failed" else 0
         if config.sweep.resume:
             raise UserError(f"sweep.resume={config.sweep.resume} resumes a sweep: add -m")
@@ -174,8 +173,8 @@ def run(config: DictConfig, typed: bool = True) -> int:
         check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
         if config.stage != "report":  # which needs no torch
             cores.take(config)
-            importlib.import_module("warmstart.stage.parts").check_targets(config)
-        importlib.import_module(f"warmstart.stage.{config.stage}").run(config)
+            importlib.import_module("warmstart.training.components").check_targets(config)
+        importlib.import_module(f"warmstart.stages.{config.stage}").run(config)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
         return USER_MISTAKE

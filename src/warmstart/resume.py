@@ -8,11 +8,11 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from warmstart.contracts import Interrupted, UserError
+from warmstart.config.schema import STAGES
+from warmstart.core.errors import Interrupted, UserError
+from warmstart.core.screen import quoted
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST
-from warmstart.screen import quoted
-from warmstart.settings import STAGES
 
 KEPT = ("resume", "trust", "output_dir")  # what may stand beside resume=
 INNER = ("baseline",)  # stages of a transfer's runs alone
@@ -39,7 +39,7 @@ def run(path: str, trust: Sequence[str]) -> None:
         refuse_done(found)  # a process that had the lock until now may have completed it
         config = found.config(tuple(trust))
         with found.recording():
-            importlib.import_module(f"warmstart.stage.{stage}").run(config, found)
+            importlib.import_module(f"warmstart.stages.{stage}").run(config, found)
     except KeyboardInterrupt as signal_:  # perhaps before the run's record is kept
         raise signal_ if isinstance(signal_, Interrupted) else Interrupted(folder) from signal_
     finally:

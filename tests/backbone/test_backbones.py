@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
-from warmstart.contracts import Spec, UserError, Vocabulary
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec, Vocabulary
 from warmstart.main import CONF
 from warmstart.run.saved import load_weights
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from warmstart.backbone.stem import FeatureStem, TextStem
 from warmstart.backbone.transformer import Transformer
-from warmstart.contracts import Spec, UserError, Vocabulary
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec, Vocabulary
 
 LENGTH = 12
 VOCABULARY = Vocabulary(40, padding=0, unknown=1, begin=2, end=3, mask=4, special=(0, 1, 2, 3, 4), joined=(20, 21, 22))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from warmstart.contracts import UserError
-from warmstart.data.augment import Augment
+from warmstart.core.errors import UserError
+from warmstart.data.transforms.augment import Augment
 
 
 def as_is(x: torch.Tensor) -> torch.Tensor:

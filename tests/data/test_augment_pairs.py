@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from warmstart.contracts import Batch, UserError
-from warmstart.data.augment import Augment
+from warmstart.core.batch import Batch
+from warmstart.core.errors import UserError
+from warmstart.data.transforms.augment import Augment
 
 ROWS = 2000
 

@@ -10,12 +10,13 @@ import pytest
 import soundfile
 from PIL import Image
 
-from warmstart.contracts import Splits, UserError
-from warmstart.data.audio_folder import AudioFolder
-from warmstart.data.image_folder import ImageFolder
+from warmstart.core.batch import Splits
+from warmstart.core.errors import UserError
 from warmstart.data.preprocess.speech import Preprocessor as Frames
 from warmstart.data.preprocess.text import Preprocessor as Tokens
-from warmstart.data.text_folder import TextFolder
+from warmstart.data.sources.audio.audio_folder import AudioFolder
+from warmstart.data.sources.image.image_folder import ImageFolder
+from warmstart.data.sources.text.text_folder import TextFolder
 
 KINDS = ("images", "sounds", "texts")
 THREE = {f"{split}/{label}": rows for split, rows in (("train", 6), ("val", 2), ("test", 1)) for label in "ab"}

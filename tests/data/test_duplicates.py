@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from warmstart.data.digits import Digits
-from warmstart.data.duplicates import Overlap, find_duplicates
+from warmstart.data.duplicates.overlap import Overlap, find_duplicates
+from warmstart.data.sources.image.digits import Digits
 
 NOTHING = Overlap([], [])
 
@@ -56,7 +56,7 @@ def test_blocks_and_many_equal_rows_change_nothing(monkeypatch: pytest.MonkeyPat
     test[80] = test[81] = generic[0] + 0.01
     whole = find_duplicates(generic, test)
     assert whole == Overlap([], [80, 81])
-    monkeypatch.setattr("warmstart.data.duplicates.CHUNK", 1000)
+    monkeypatch.setattr("warmstart.data.duplicates.overlap.CHUNK", 1000)
     assert find_duplicates(generic, test) == whole
 
 

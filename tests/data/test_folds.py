@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tests.conftest import FAST
 
-from warmstart.contracts import Rows, UserError
-from warmstart.data.digits import Digits
-from warmstart.data.module import TaskDataModule
+from warmstart.core.batch import Rows
+from warmstart.core.errors import UserError
+from warmstart.data.datamodule import TaskDataModule
+from warmstart.data.sources.image.digits import Digits
 from warmstart.data.splits import fold_of
 from warmstart.main import CONF
 from warmstart.report.sweep import write_report

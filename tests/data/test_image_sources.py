@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from warmstart.contracts import UserError
-from warmstart.data.image_folder import ImageFolder
-from warmstart.data.image_table import ImageTable
-from warmstart.data.module import GenericDataModule
-from warmstart.data.pictures import Picture, read_images, to_pictures
+from warmstart.core.errors import UserError
+from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.preprocess.image import Preprocessor
+from warmstart.data.readers.images import Picture, read_images, to_pictures
+from warmstart.data.sources.image.image_folder import ImageFolder
+from warmstart.data.sources.image.image_table import ImageTable
 
 RED = (200, 40, 40)
 

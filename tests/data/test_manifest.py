@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from warmstart.contracts import Splits, UserError
-from warmstart.data.audio_table import AudioTable
+from warmstart.core.batch import Splits
+from warmstart.core.errors import UserError
 from warmstart.data.preprocess.speech import Preprocessor
+from warmstart.data.sources.audio.audio_table import AudioTable
 
 RATE = 8000
 

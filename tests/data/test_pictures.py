@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from warmstart.contracts import UserError
-from warmstart.data.image_folder import ImageFolder
-from warmstart.data.pictures import Picture, read_images
+from warmstart.core.errors import UserError
+from warmstart.data.readers.images import Picture, read_images
+from warmstart.data.sources.image.image_folder import ImageFolder
 
 GREY, COLOUR = (1, 4, 8), (3, 4, 8)
 

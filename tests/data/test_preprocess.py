@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.data.preprocess import image, rebuild, table, vector
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from warmstart.data.loader import GatherLoader
-from warmstart.data.ragged import Packed, Ragged
+from warmstart.data.storage.ragged import Packed, Ragged
 
 LENGTHS = np.random.default_rng(0).integers(2, 40, 203)
 

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from warmstart.contracts import UserError
-from warmstart.data.digits import Digits
-from warmstart.data.image_table import ImageTable
+from warmstart.core.errors import UserError
 from warmstart.data.preprocess.text import Preprocessor
-from warmstart.data.several import Several
-from warmstart.data.shakespeare import Shakespeare
-from warmstart.data.table import Table
-from warmstart.data.text_table import TextTable
-from warmstart.data.vectors import Vectors
+from warmstart.data.sources.image.digits import Digits
+from warmstart.data.sources.image.image_table import ImageTable
+from warmstart.data.sources.several import Several
+from warmstart.data.sources.table.table import Table
+from warmstart.data.sources.text.shakespeare import Shakespeare
+from warmstart.data.sources.text.text_table import TextTable
+from warmstart.data.sources.vector.vectors import Vectors
 
 
 def vectors(**settings):

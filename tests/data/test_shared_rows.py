@@ -13,20 +13,21 @@ import pytest
 import soundfile
 from PIL import Image
 
-from warmstart.contracts import Rows, Source
-from warmstart.data.audio_table import AudioTable
-from warmstart.data.digits import Digits
-from warmstart.data.image_table import ImageTable
+from warmstart.core.batch import Rows
+from warmstart.core.protocols import Source
+from warmstart.data.duplicates.shared_rows import parts_of, shared_rows
 from warmstart.data.preprocess.speech import Preprocessor as Frames
 from warmstart.data.preprocess.table import Preprocessor as Cells
 from warmstart.data.preprocess.text import Preprocessor as Tokens
 from warmstart.data.preprocess.vector import Preprocessor as Numbers
-from warmstart.data.several import Several
-from warmstart.data.shared_rows import parts_of, shared_rows
-from warmstart.data.table import Table
-from warmstart.data.text_table import TextTable
-from warmstart.data.vectors import Vectors
-from warmstart.data.xquad import XQuAD
+from warmstart.data.sources.audio.audio_table import AudioTable
+from warmstart.data.sources.image.digits import Digits
+from warmstart.data.sources.image.image_table import ImageTable
+from warmstart.data.sources.several import Several
+from warmstart.data.sources.table.table import Table
+from warmstart.data.sources.text.text_table import TextTable
+from warmstart.data.sources.text.xquad import XQuAD
+from warmstart.data.sources.vector.vectors import Vectors
 
 SIZES = {"train": 40, "validation": 12, "test": 16}
 
@@ -195,7 +196,7 @@ def test_a_search_that_would_take_too_long_is_left_out_and_printed(monkeypatch: 
     parts["test"].x[[0, 1]] = parts["train"].x[[0, 1]]
     parts["test"].x[1] += 1e-3
     assert shared_rows(parts, Numbers(), None)["train/test"]["near"] == 1
-    monkeypatch.setattr("warmstart.data.duplicates.MOST_VALUES", 40 * 40 - 1)
+    monkeypatch.setattr("warmstart.data.duplicates.overlap.MOST_VALUES", 40 * 40 - 1)
     shared = shared_rows(parts, Numbers(), None)["train/test"]
     assert (shared["exact"], shared["near"]) == (1, None)
     assert "the 40 rows of train are too many to be searched for near copies" in capfd.readouterr().err

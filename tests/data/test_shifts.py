@@ -11,18 +11,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from warmstart.contracts import Splits, UserError
-from warmstart.data import shifted_images
-from warmstart.data.background_noise import with_noise
-from warmstart.data.cifar10 import LABELS, Cifar10
-from warmstart.data.digits import Digits
+from warmstart.core.batch import Splits
+from warmstart.core.errors import UserError
 from warmstart.data.fingerprint import fingerprint
-from warmstart.data.image_table import ImageTable
 from warmstart.data.preprocess.speech import Preprocessor as Frames
-from warmstart.data.spoken_digits import SpokenDigits
-from warmstart.data.sst2 import SST2
-from warmstart.data.text_table import TextTable
-from warmstart.data.typos import with_typos
+from warmstart.data.sources.audio.spoken_digits import SpokenDigits, with_noise
+from warmstart.data.sources.image.cifar10 import LABELS, Cifar10
+from warmstart.data.sources.image.digits import Digits
+from warmstart.data.sources.image.image_table import ImageTable
+from warmstart.data.sources.text.sst2 import SST2
+from warmstart.data.sources.text.sst2_shifts import with_typos
+from warmstart.data.sources.text.text_table import TextTable
+from warmstart.data.transforms import corruptions
 
 SENTENCES = ["a gorgeous, witty and seductive movie", "nothing here is worth watching, not even the ending"]
 
@@ -70,7 +70,7 @@ def test_digits_are_rotated_and_noisy_under_their_own_labels():
 def test_a_picture_is_turned_by_the_angle_it_should_be():
     bar = np.zeros((40, 1, 33, 33), dtype=np.float32)
     bar[:, :, 16, 4:29] = 1
-    turned = shifted_images.rotated(bar, 15, 30, seed=0)
+    turned = corruptions.rotated(bar, 15, 30, seed=0)
     rows, columns = np.indices((33, 33)) - 16
     angles = []
     for x in turned[:, 0]:
@@ -84,27 +84,27 @@ def test_a_picture_is_turned_by_the_angle_it_should_be():
 
 def test_photos_are_corrupted_by_every_kind_at_every_strength(tmp_path: Path):
     x = photos(400)
-    spoilt = shifted_images.corrupted(x, seed=0)
+    spoilt = corruptions.corrupted(x, seed=0)
     assert spoilt.dtype == np.uint8
-    assert np.array_equal(spoilt, shifted_images.corrupted(x, seed=0))
-    assert not np.array_equal(spoilt, shifted_images.corrupted(x, seed=1))
+    assert np.array_equal(spoilt, corruptions.corrupted(x, seed=0))
+    assert not np.array_equal(spoilt, corruptions.corrupted(x, seed=1))
     assert np.abs(spoilt.astype(int) - x).max() > 100
     generator, values = np.random.default_rng(0), x[:50] / 255
-    for corrupt, strengths in shifted_images.CORRUPTIONS.items():
+    for corrupt, strengths in corruptions.CORRUPTIONS.items():
         errors = [np.abs(np.clip(corrupt(values, one, generator), 0, 1) - values).mean() for one in strengths]
         assert 0 < errors[0] < errors[-1] < 0.3, corrupt
 
 
-@pytest.mark.parametrize("share", shifted_images.CORRUPTIONS[shifted_images.pixelate])
+@pytest.mark.parametrize("share", corruptions.CORRUPTIONS[corruptions.pixelate])
 def test_pixelation_is_pillows(share: float):
     x, side = np.random.default_rng(0).integers(0, 256, (32, 32)).astype(np.uint8), int(32 * share)
     theirs = Image.fromarray(x).resize((side, side), Image.BOX).resize((32, 32), Image.BOX)
-    ours = shifted_images.pixelate(x[None, None] / 255, share, np.random.default_rng(0))
+    ours = corruptions.pixelate(x[None, None] / 255, share, np.random.default_rng(0))
     assert np.abs(255 * ours[0, 0] - np.asarray(theirs)).max() < 1.5
 
 
 def test_cifar10_corrupts_at_most_2000_test_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("warmstart.data.cifar10.CORRUPTED", 6)
+    monkeypatch.setattr("warmstart.data.sources.image.cifar10.CORRUPTED", 6)
     for name, rows in (("train", 12), ("test", 10)):
         images = [{"bytes": encoded(x)} for x in photos(rows)]
         frame = pd.DataFrame({"img": images, "label": np.arange(rows) % len(LABELS)})

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from warmstart.contracts import UserError
-from warmstart.data.sounds import Piece, read_sounds
+from warmstart.core.errors import UserError
+from warmstart.data.readers.sounds import Piece, read_sounds
 
 RATE = 8000
 WAVE = (0.4 * np.sin(np.arange(4 * RATE) / 7) + 0.1 * np.sin(np.arange(4 * RATE) ** 1.3)).astype(np.float32)

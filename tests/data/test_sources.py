@@ -14,9 +14,9 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from PIL import Image
 
-from warmstart.data.module import GenericDataModule, TaskDataModule
+from warmstart.data.datamodule import GenericDataModule, TaskDataModule
 from warmstart.main import CONF
-from warmstart.stage.parts import build
+from warmstart.training.components import build
 
 ELSEWHERE = ("text", "speech")
 SOURCES = sorted(
@@ -25,7 +25,7 @@ SOURCES = sorted(
     if get_object(OmegaConf.load(path)._target_).modality not in ELSEWHERE
 )
 
-VECTORS = {"_target_": "warmstart.data.vectors.Vectors", "_partial_": True, "rows": 400}
+VECTORS = {"_target_": "warmstart.data.sources.vector.vectors.Vectors", "_partial_": True, "rows": 400}
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.data.loader import GatherLoader, take
+from warmstart.data.preprocess.spans import Spans, Windows
 from warmstart.data.preprocess.text import Preprocessor
-from warmstart.data.spans import Spans, Windows
-from warmstart.data.tokenizing import MODELS
+from warmstart.data.preprocess.tokenizing import MODELS
 
 ENGLISH = (
     "The river Exe rises near Simonsbath, on Exmoor. It flows for 96 kilometres, mostly due south, "

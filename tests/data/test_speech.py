@@ -11,15 +11,15 @@ import pytest
 import soundfile
 import torch
 
-from warmstart.contracts import UserError
-from warmstart.data.audio_table import AudioTable
-from warmstart.data.augment import Augment
-from warmstart.data.module import TaskDataModule
+from warmstart.core.errors import UserError
+from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.speech import Preprocessor
-from warmstart.data.sounds import read_sounds
-from warmstart.data.spoken_digits import SpokenDigits
-from warmstart.data.transcripts import alphabet, spelled
+from warmstart.data.readers.sounds import read_sounds
+from warmstart.data.sources.audio.audio_table import AudioTable
+from warmstart.data.sources.audio.spoken_digits import SpokenDigits
+from warmstart.data.sources.audio.transcripts import alphabet, spelled
+from warmstart.data.transforms.augment import Augment
 
 
 @pytest.fixture(autouse=True)

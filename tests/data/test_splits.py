@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from warmstart.contracts import Rows, UserError
+from warmstart.core.batch import Rows
+from warmstart.core.errors import UserError
 from warmstart.data.splits import check_classes, labelled_subset, split_rows
 
 LABELS = ("a", "b", "c")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from warmstart.data.duplicates import Overlap
-from warmstart.data.text_duplicates import find_shared_text
+from warmstart.data.duplicates.overlap import Overlap
+from warmstart.data.duplicates.text import find_shared_text
 
 GENERIC = [
     "The quick brown fox, it is said, jumps over the lazy dog every single morning before breakfast.",

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from warmstart.contracts import UserError
-from warmstart.data import cache
+from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.text import Preprocessor
-from warmstart.data.tokenizing import MODELS
+from warmstart.data.preprocess.tokenizing import MODELS
+from warmstart.data.storage import cache
 
 TEXTS = ["the cat sat on the mat.", "a dog ran to the cat, barking", "no animals here at all", "unbelievably good"] * 5
 

@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from warmstart.contracts import Rows, Splits, UserError
-from warmstart.data.film_reviews import FilmReviews
+from warmstart.core.batch import Rows, Splits
+from warmstart.core.errors import UserError
 from warmstart.data.preprocess.text import Preprocessor
 from warmstart.data.readers.files import read_text
-from warmstart.data.shakespeare import Shakespeare
-from warmstart.data.sst2 import SST2
-from warmstart.data.text_files import TextFiles
-from warmstart.data.text_table import TextTable
-from warmstart.data.wikitext2 import WikiText2
-from warmstart.data.xquad import XQuAD
+from warmstart.data.sources.text.film_reviews import FilmReviews
+from warmstart.data.sources.text.shakespeare import Shakespeare
+from warmstart.data.sources.text.sst2 import SST2
+from warmstart.data.sources.text.text_files import TextFiles
+from warmstart.data.sources.text.text_table import TextTable
+from warmstart.data.sources.text.wikitext2 import WikiText2
+from warmstart.data.sources.text.xquad import XQuAD
 
 SENTENCES = [f"sentence number {number} of the set" for number in range(40)]
 GRADES = ["good" if number % 2 else "bad" for number in range(40)]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from warmstart.contracts import Splits, UserError
-from warmstart.data.vectors import Vectors
+from warmstart.core.batch import Splits
+from warmstart.core.errors import UserError
+from warmstart.data.sources.vector.vectors import Vectors
 
 SMALL = {"features": 30, "directions": 4, "rows": 4000}
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
-from warmstart.contracts import UserError
-from warmstart.data.augment import Augment
+from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.speech import Preprocessor as LogMel
 from warmstart.data.preprocess.waveform import Preprocessor
-from warmstart.data.spoken_digits import shipped
+from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.transforms.augment import Augment
 
 KERNEL, STRIDE = [10, 8, 4], [8, 8, 5]
 

@@ -10,12 +10,11 @@ import torch
 from tests.objective.test_ctc import SPEC, Given, saying
 from torch import nn
 
-from warmstart.contracts import Batch, UserError
+from warmstart.core.batch import Batch
+from warmstart.core.errors import UserError
 from warmstart.loss.ctc import ctc
-from warmstart.objective.alignment import align
-from warmstart.objective.beam import search
-from warmstart.objective.ctc import CTC
-from warmstart.objective.ngram import NGram
+from warmstart.objective.beam import NGram, search
+from warmstart.objective.ctc import CTC, align
 from warmstart.run.saved import load_weights
 
 TEXTS = torch.tensor([[0, 1, 1, 2], [0, 1, 2, -1], [0, 2, -1, -1], [0, 1, 1, 1]])

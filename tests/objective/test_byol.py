@@ -11,12 +11,12 @@ from tests.conftest import FAST
 from tests.objective.test_objectives import set_up
 from torch import nn
 
-from warmstart.contracts import CannotBatch
-from warmstart.data.augment import Augment
-from warmstart.module.optimization import grouped
-from warmstart.module.pretrain import PretrainModule
-from warmstart.stage.batchable import check_pure
-from warmstart.trainer.schedule import constant
+from warmstart.core.errors import CannotBatch
+from warmstart.data.transforms.augment import Augment
+from warmstart.training.modules import PretrainModule
+from warmstart.training.optimization import grouped
+from warmstart.training.schedule import constant
+from warmstart.vmap.eligibility import check_pure
 
 WORDS = ("stage=pretrain", "objective=byol", "data.augment.shift=1", *FAST)
 

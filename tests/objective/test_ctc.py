@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from warmstart.contracts import Batch, Features, Spec, UserError
+from warmstart.core.batch import Batch, Features
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec
 from warmstart.loss.ctc import ctc
 from warmstart.objective.ctc import CTC
 from warmstart.objective.transcript_score import edits

@@ -9,10 +9,11 @@ from tests.objective.test_objectives import compose_backbone
 from torch import nn
 
 from warmstart.backbone.stem import FeatureStem
-from warmstart.contracts import Batch, Spec
+from warmstart.core.batch import Batch
+from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.masked_autoencoder import MaskedAutoencoder
-from warmstart.stage.parts import build
+from warmstart.training.components import build
 
 SPEC = Spec("image", (3, 16, 16))
 MAE = ("stage=pretrain", "objective=masked_autoencoder")

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.contracts import Batch, Features, LossFunction, Spec
+from warmstart.core.batch import Batch, Features
+from warmstart.core.protocols import LossFunction
+from warmstart.core.spec import Spec
 from warmstart.loss.bce import bce
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.loss.focal import focal

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from warmstart.contracts import Batch, Features, Spec, UserError
+from warmstart.core.batch import Batch, Features
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.multitask import MultiTask
 

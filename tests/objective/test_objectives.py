@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import Batch, Spec, Vocabulary
+from warmstart.core.batch import Batch
+from warmstart.core.spec import Spec, Vocabulary
 from warmstart.main import CONF
-from warmstart.stage.parts import build
+from warmstart.training.components import build
 
 PLACES = ("span", "tags")  # targets that need real texts: tests of their own
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from tests.objective.test_objectives import set_up
 
-from warmstart.contracts import Spec
+from warmstart.core.spec import Spec
 
 
 def unit_logits(rows: int, outputs: int) -> torch.Tensor:

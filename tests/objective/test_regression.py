@@ -16,22 +16,23 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import Tensor, nn
 
-from warmstart.contracts import Batch, Features, Rows, Spec, Splits, UserError
-from warmstart.data.augment import Augment
+from warmstart.core.batch import Batch, Features, Rows, Splits
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec
+from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.encoding import moments
 from warmstart.data.loader import GatherLoader
-from warmstart.data.module import TaskDataModule
 from warmstart.data.preprocess.vector import Preprocessor
+from warmstart.data.transforms.augment import Augment
 from warmstart.loss.mse import mse
-from warmstart.module.finetune import FinetuneModule
-from warmstart.objective.regression import Regression
-from warmstart.objective.regression_score import MAE, MSE, R2
-from warmstart.stage import baseline
-from warmstart.stage.arms import arm_config
-from warmstart.stage.measure import measure
+from warmstart.objective.regression import MAE, MSE, R2, Regression
+from warmstart.stages import baseline
 from warmstart.strategy.full import Full
-from warmstart.trainer.build import build_trainer, fit
-from warmstart.trainer.schedule import constant
+from warmstart.training.evaluation import measure
+from warmstart.training.modules import FinetuneModule
+from warmstart.training.schedule import constant
+from warmstart.training.trainer import build_trainer, fit
+from warmstart.transfer.arms import arm_config
 
 SAMPLES = [
     pytest.param([1.7e9], [10.0], id="seconds of an epoch"),
@@ -192,8 +193,8 @@ def test_the_linear_baseline_at_an_offset(composed, tmp_path: Path, monkeypatch:
     source = Given([1.7e9], [10.0])
     x, y = source.x, source.y
     pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": y[:, 0]}).to_csv(tmp_path / "t.csv", index=False)
-    monkeypatch.setattr("warmstart.data.table.Table.load", lambda self, target: source.load(target))
-    monkeypatch.setattr("warmstart.data.table.Table.preprocessor", lambda self: Preprocessor())
+    monkeypatch.setattr("warmstart.data.sources.table.table.Table.load", lambda self, target: source.load(target))
+    monkeypatch.setattr("warmstart.data.sources.table.table.Table.preprocessor", lambda self: Preprocessor())
     config = composed(
         "stage=transfer",
         "experiment=table",

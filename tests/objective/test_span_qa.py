@@ -17,17 +17,19 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchmetrics.functional.text import squad
 
-from warmstart.contracts import Batch, Features, Spec, UserError
+from warmstart.core.batch import Batch, Features
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec
 from warmstart.data.loader import take
+from warmstart.data.preprocess.spans import Spans
 from warmstart.data.preprocess.text import Preprocessor
-from warmstart.data.spans import Spans
 from warmstart.loss.brier import brier
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.loss.focal import focal
 from warmstart.main import CONF
-from warmstart.objective import qa_score
+from warmstart.objective import span_qa
 from warmstart.objective.span_qa import SpanQA
-from warmstart.stage.parts import build
+from warmstart.training.components import build
 
 CONTEXT = (
     "The library opened in 1911 after a fire had destroyed its predecessor. Its architect, Ada Brook, came from Leeds. "
@@ -125,7 +127,7 @@ def test_it_learns_that_a_question_has_no_answer_and_still_gives_one_where_told_
     forced = always.answer(outputs, batch, spec)[2]
     assert forced["answer"]
     assert CONTEXT[forced["start"] :].startswith(forced["answer"])
-    is_nothing = not qa_score.normalize(forced["answer"])  # an article alone, which SQuAD's own score drops
+    is_nothing = not span_qa.normalize(forced["answer"])  # an article alone, which SQuAD's own score drops
     assert always.scores(outputs, batch.y).tolist() == [1.0, 1.0, float(is_nothing)]
 
 
@@ -155,7 +157,7 @@ def one_window(scores: list[tuple[float, float]], context: list[bool], golds: li
 def test_the_best_answer_lies_in_the_context_ends_after_it_starts_and_is_not_too_long():
     scores = [(9, 9), (8, 8), (0, 5), (4, 0), (0, 1), (1, 0), (0, 3), (7, 7)]
     outputs, y = one_window(scores, [False, False, *[True] * 5, False])
-    find = functools.partial(qa_score.find_answers, no_answer=False)
+    find = functools.partial(span_qa.find_answers, no_answer=False)
     assert find(outputs, y, longest=30)[0][:2] == ("defg", 3)
     assert find(outputs, y, longest=3)[0][:2] == ("c", 2)
     assert find(outputs, y, longest=4)[0][:2] == ("defg", 3)
@@ -168,7 +170,7 @@ def test_the_best_answer_agrees_with_trying_all_spans():
         outputs, y = one_window(scores.tolist(), [False] * 3 + [True] * 8 + [False])
         spans = [(i, j) for i in range(3, 11) for j in range(i, min(11, i + longest))]
         i, j = max(spans, key=lambda span: scores[span[0], 0] + scores[span[1], 1])
-        (found,) = qa_score.find_answers(outputs, y, longest, False)
+        (found,) = span_qa.find_answers(outputs, y, longest, False)
         assert (found.text, found.start) == (y.texts[0][i : j + 1], i)
         allowed = scores[[0, *range(3, 11)]].log_softmax(0)
         place = [0, *range(3, 11)]
@@ -184,19 +186,19 @@ def test_windows_of_a_question_compete_and_no_answer_must_win_in_all_of_them():
     offsets = torch.tensor([[[0, 0], [0, 0], [n, n + 1]] for n in (0, 1, 0)])
     context = torch.tensor([[False, False, True]] * 3)
     y = Spans(torch.zeros(3, 2).long(), torch.tensor([0, 0, 1]), context, offsets, ["xy", "z"], [["y"], []])
-    found = qa_score.find_answers(outputs((9, 1), (2, 3), (3, 2)), y, 30, True)
+    found = span_qa.find_answers(outputs((9, 1), (2, 3), (3, 2)), y, 30, True)
     assert [answer.text for answer in found] == ["y", ""]
-    found = qa_score.find_answers(outputs((9, 1), (4, 3), (3, 2)), y, 30, True)
+    found = span_qa.find_answers(outputs((9, 1), (4, 3), (3, 2)), y, 30, True)
     assert [answer.text for answer in found] == ["", ""]
-    found = qa_score.find_answers(outputs((9, 4), (4, 3), (3, 2)), y, 30, False)
+    found = span_qa.find_answers(outputs((9, 4), (4, 3), (3, 2)), y, 30, False)
     assert [(answer.text, answer.start) for answer in found] == [("x", 0), ("z", 0)]
 
 
 def test_a_context_without_tokens_has_no_answer_and_broken_scores_do_not_stop_the_run():
     outputs, y = one_window([(1, 1), (2, 2)], [False, False])
-    assert qa_score.find_answers(outputs, y, 30, False)[0][:2] == ("", None)
+    assert span_qa.find_answers(outputs, y, 30, False)[0][:2] == ("", None)
     outputs, y = one_window([(1, 1), (math.nan, 2), (0, 1)], [False, True, True])
-    assert qa_score.find_answers(outputs, y, 30, False)[0].text == "c"
+    assert span_qa.find_answers(outputs, y, 30, False)[0].text == "c"
 
 
 def test_scores_are_those_of_the_squad_script_on_english():
@@ -210,8 +212,8 @@ def test_scores_are_those_of_the_squad_script_on_english():
             [{"prediction_text": prediction, "id": "0"}],
             [{"answers": {"answer_start": [0] * 3, "text": golds}, "id": "0"}],
         )
-        assert qa_score.f1(prediction, golds) == pytest.approx(theirs["f1"].item() / 100, abs=1e-6)
-        assert qa_score.exact_match(prediction, golds) == theirs["exact_match"].item() / 100
+        assert span_qa.f1(prediction, golds) == pytest.approx(theirs["f1"].item() / 100, abs=1e-6)
+        assert span_qa.exact_match(prediction, golds) == theirs["exact_match"].item() / 100
 
 
 @pytest.mark.parametrize(
@@ -233,8 +235,8 @@ def test_scores_are_those_of_the_squad_script_on_english():
     ],
 )
 def test_scores_by_hand(prediction: str, golds: list[str], exact: float, f1: float):
-    assert qa_score.exact_match(prediction, golds) == exact
-    assert qa_score.f1(prediction, golds) == pytest.approx(f1)
+    assert span_qa.exact_match(prediction, golds) == exact
+    assert span_qa.f1(prediction, golds) == pytest.approx(f1)
 
 
 def test_metrics_are_the_means_of_the_questions_scores_however_they_are_batched():

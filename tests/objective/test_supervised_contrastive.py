@@ -7,7 +7,7 @@ import torch
 from tests.conftest import FAST
 from tests.objective.test_objectives import set_up
 
-from warmstart.contracts import Batch
+from warmstart.core.batch import Batch
 from warmstart.loss.brier import brier
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.loss.focal import focal

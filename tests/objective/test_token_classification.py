@@ -11,16 +11,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from warmstart.contracts import Batch, Features, Spec, UserError
+from warmstart.core.batch import Batch, Features
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec
 from warmstart.data.loader import GatherLoader, take
 from warmstart.data.preprocess.text import Preprocessor
-from warmstart.data.ragged import Ragged
-from warmstart.data.tokenizing import MODELS
+from warmstart.data.preprocess.tokenizing import MODELS
+from warmstart.data.storage.ragged import Ragged
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.loss.focal import focal
 from warmstart.main import CONF
 from warmstart.objective.token_classification import TokenClassification
-from warmstart.stage.parts import build
+from warmstart.training.components import build
 
 LABELS = ("B-PER", "I-PER", "O")
 SENTENCES = [

@@ -7,7 +7,7 @@ import torch
 from tests.conftest import FAST
 from tests.objective.test_objectives import set_up
 
-from warmstart.contracts import Batch
+from warmstart.core.batch import Batch
 from warmstart.objective.vicreg import spread
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.records import change_run, write_run
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.report.estimate import expected_best
 from warmstart.report.sweep import show, write_report
 from warmstart.run.manifest import Job, Manifest

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 from tests.records import change_run
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.report.transfer import write_report
 
 EXAMPLES = 2000

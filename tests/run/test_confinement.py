@@ -11,16 +11,17 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from tests.records import change_run
 
-from warmstart.contracts import UserError
-from warmstart.data import tokenizer_files
+from warmstart.config.resolve import follow
+from warmstart.core.errors import UserError
+from warmstart.data.preprocess import tokenizer_files
+from warmstart.huggingface.files import shard_names, tensor_names
+from warmstart.huggingface.load import check_names, kept_files
 from warmstart.run.checksums import write_checksums
 from warmstart.run.folder import RunFolder
-from warmstart.run.hub_folder import shard_names, tensor_names
-from warmstart.run.hub_tokenizer import check_names, kept_files
 from warmstart.run.identity import config_sha256
-from warmstart.run.lineage import ancestry, follow
+from warmstart.run.lineage import ancestry
 from warmstart.run.manifest import Job, Manifest
-from warmstart.run.saved import SavedModel
+from warmstart.run.saved import open_model
 from warmstart.sweep.engine import reopen
 from warmstart.sweep.job import run_job
 
@@ -122,7 +123,7 @@ def test_a_file_made_to_exhaust_its_reader_is_damaged(file: str, text: str, tmp_
     if file == "config.yaml":
         change_run(run.path)
     opened = {
-        "model": lambda: SavedModel.open(run.path / "model"),
+        "model": lambda: open_model(run.path / "model"),
         "manifest.json": lambda: Manifest.read(run.path),
     }
     with pytest.raises(UserError, match=f"{file} is damaged"):
@@ -174,7 +175,7 @@ def test_adapters_that_are_each_others_parents_are_refused(size: int, tmp_path: 
     for number, folder in enumerate(folders):
         made_model(folder, folders[(number + 1) % size])
     with pytest.raises(UserError, match=r"names the model as (its own parent|an ancestor of its parent)") as error:
-        SavedModel.open(folders[0])
+        open_model(folders[0])
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -183,11 +184,11 @@ def test_a_circle_further_up_and_an_endless_chain_are_refused(tmp_path: Path):
     for folder, parent in ((a, b), (b, c), (c, b)):
         made_model(folder, parent)
     with pytest.raises(UserError, match="is among its own ancestors"):
-        SavedModel.open(a)
+        open_model(a)
     for number in range(60):
         made_model(tmp_path / str(number), tmp_path / str(number + 1))
     with pytest.raises(UserError, match="has more than 50 ancestors"):
-        SavedModel.open(tmp_path / "0")
+        open_model(tmp_path / "0")
 
 
 def test_runs_that_come_from_each_other_have_an_ancestry_with_an_end(tmp_path: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.contracts import WriteError
+from warmstart.core.errors import WriteError
 from warmstart.run.files import adding_folder, replacing, replacing_folder, write_atomically
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from warmstart.contracts import Interrupted, Unmet, UserError, WriteError
+from warmstart.core.errors import Interrupted, Unmet, UserError, WriteError
 from warmstart.run.checksums import write_record
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder

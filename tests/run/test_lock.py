@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.run.lock import STALE_SECONDS, Lock
 
 

@@ -8,11 +8,11 @@ from tests.strategy.test_strategies import ADAPTERS, KINDS, STEPS, make, optimiz
 from torch import nn
 from transformers import GPT2Config, GPT2Model
 
-from warmstart.contracts import UserError
-from warmstart.module.optimization import hidden_matrices
+from warmstart.core.errors import UserError
 from warmstart.run.adapter import applied, merge, packed
 from warmstart.strategy.injected import linear_layers
 from warmstart.strategy.lora import LoRA
+from warmstart.training.optimization import hidden_matrices
 
 FITTING = [kind for kind in KINDS if kind != "resnet"]
 

@@ -13,15 +13,17 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import Batch, Spec, UserError, Vocabulary
-from warmstart.data.augment import Augment
+from warmstart.core.batch import Batch
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec, Vocabulary
+from warmstart.data.transforms.augment import Augment
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.main import CONF
-from warmstart.module.finetune import FinetuneModule
-from warmstart.module.optimization import assign, at
 from warmstart.objective.classification import Classification
-from warmstart.stage.parts import build, build_function
-from warmstart.trainer.schedule import constant
+from warmstart.training.components import build, build_function
+from warmstart.training.modules import FinetuneModule
+from warmstart.training.optimization import assign, at
+from warmstart.training.schedule import constant
 
 CHOOSES = ("auto",)  # among others, and claims nothing itself
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml") if path.stem not in CHOOSES)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from warmstart.run.manifest import Job, Manifest
-from warmstart.stage import together
 from warmstart.sweep import job as sweep_job
 from warmstart.sweep.job import run_job, run_together
+from warmstart.vmap import group
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_a_signal_while_jobs_are_set_up_leaves_none_running(planned, monkeypatch
     def signalled(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(together, "run", signalled)
+    monkeypatch.setattr(group, "run", signalled)
     with pytest.raises(KeyboardInterrupt):
         run_together(planned, planned.jobs)
     for job in planned.jobs:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from warmstart import main
-from warmstart.contracts import WriteError
+from warmstart.core.errors import WriteError
 from warmstart.report.sweep import write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest

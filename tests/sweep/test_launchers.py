@@ -13,11 +13,11 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 from tests.conftest import Outcome
 
-from warmstart.contracts import Interrupted
+from warmstart.core.errors import Interrupted
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import Job, Manifest
-from warmstart.sweep import command
-from warmstart.sweep.handover import hand_over, quoted
+from warmstart.sweep import external
+from warmstart.sweep.external import hand_over, quoted
 from warmstart.sweep.job import open_run
 from warmstart.sweep.schedule import Rules
 
@@ -187,9 +187,9 @@ def test_submitit_that_queues_a_job_again_has_its_exit_status(by_hand: bool, tmp
             except KeyboardInterrupt as error:
                 raise Interrupted(tmp_path) from error  # as `RunFolder.recording` does
 
-    monkeypatch.setattr(command, "run_job", interrupted)
+    monkeypatch.setattr(external, "run_job", interrupted)
     with pytest.raises(KeyboardInterrupt if by_hand else SystemExit):
-        command.run(tmp_path / "sweep" / "runs" / "a", ())
+        external.run(tmp_path / "sweep" / "runs" / "a", ())
 
 
 def test_the_default_launcher_refuses_sweepers_of_other_makers(sweep):

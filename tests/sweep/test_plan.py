@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tests.records import write_run
 
 from warmstart import main
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.run.checksums import write_record
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256

@@ -13,8 +13,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from warmstart import main
-from warmstart.contracts import UserError
-from warmstart.run.identity import file_sha256
+from warmstart.core.errors import UserError
+from warmstart.core.reading import file_sha256
 from warmstart.run.manifest import Manifest
 from warmstart.sweep import journal, launch, search, space, study
 from warmstart.sweep.plan import Composer

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from warmstart.ranges import Inside
+from warmstart.core.ranges import Inside
 
 
 class EMA:

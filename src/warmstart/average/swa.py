@@ -10,8 +10,8 @@ import math
 from torch import Tensor
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
-from warmstart.contracts import UserError
-from warmstart.ranges import Below1, Count
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Below1, Count
 
 
 class SWA:

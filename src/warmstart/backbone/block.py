@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 
 LAYER_EPS, RMS_EPS = 1e-5, 1e-6
 ROTARY_BASE = 10_000.0

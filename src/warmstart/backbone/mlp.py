@@ -8,8 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from warmstart.contracts import Features, Spec, UserError
-from warmstart.ranges import Below1, Count
+from warmstart.core.batch import Features
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Below1, Count
+from warmstart.core.spec import Spec
 
 
 class MLP(nn.Module):

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.contracts import Features, Spec, UserError
-from warmstart.ranges import Count
+from warmstart.core.batch import Features
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Count
+from warmstart.core.spec import Spec
 
 
 class BasicBlock(nn.Module):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.contracts import Spec, UserError
-from warmstart.ranges import Count
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Count
+from warmstart.core.spec import Spec
 
 
 class FrameStem(nn.Module):

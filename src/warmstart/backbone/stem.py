@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Spec, UserError
-from warmstart.ranges import Count
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Count
+from warmstart.core.spec import Spec
 
 
 class ValueStem(nn.Module):

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.backbone.block import LAYER_EPS, Architecture, Block, Rotary, initialise, make_norm, sight
-from warmstart.backbone.exchange import to_transformers
 from warmstart.backbone.heads import token_head
-from warmstart.contracts import Features, Spec, UserError
-from warmstart.ranges import Below1, Count, Depth, Ratio
+from warmstart.core.batch import Features
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Below1, Count, Depth, Ratio
+from warmstart.core.spec import Spec
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 
 class Transformer(nn.Module):
@@ -204,10 +205,6 @@ class Transformer(nn.Module):
         if self.stem.target_kind != "category":
             return nn.Linear(self.width, outputs)
         return token_head(task, outputs, self.architecture, self.stem.embedding)
-
-    def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
-        """The same model as one of transformers; see `exchange.to_transformers`."""
-        return to_transformers(self, task, head, spec)
 
     def depths(self) -> dict[str, int]:
         """What makes the first tokens at 0, then one depth per block, then the final norm."""

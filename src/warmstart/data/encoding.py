@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from warmstart.contracts import Preprocessor, UserError
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
 
 PLACES = ("span", "tags", "text")  # targets that are places in the input, or must fit it: both are encoded together
 KEPT = {"value": np.float64, "categories": np.float32}  # real values are rounded only once they are standardised

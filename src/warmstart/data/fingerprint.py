@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from warmstart.contracts import Splits
+from warmstart.core.batch import Splits
 
 
 def fingerprint(splits: Splits) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warmstart.contracts import Batch
+from warmstart.core.batch import Batch
 
 POOL = 50  # batches whose rows are sorted by length together
 

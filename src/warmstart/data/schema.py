@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from warmstart.data.folder_files import IMAGES, SOUNDS, TEXT_FILES, FolderFiles
 from warmstart.data.readers.files import suffix_of
+from warmstart.data.readers.folders import IMAGES, SOUNDS, TEXT_FILES, FolderFiles
 from warmstart.data.readers.splits import columns_of
 from warmstart.data.readers.table import Dialect, header_of
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
-from warmstart.contracts import Rows, Splits, UserError
+from warmstart.core.batch import Rows, Splits
+from warmstart.core.errors import UserError
 from warmstart.data.readers.columns import NUMBER, to_names
 
 

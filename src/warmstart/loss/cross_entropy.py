@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
+from warmstart.core.ranges import Part
 from warmstart.loss import takes
-from warmstart.ranges import Part
 
 
 def is_likelihood(loss: Callable[..., Tensor]) -> bool:

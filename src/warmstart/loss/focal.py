@@ -3,8 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from warmstart.core.ranges import Amount
 from warmstart.loss import takes
-from warmstart.ranges import Amount
 
 
 @takes("category")

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.ranges import Below1, Count
+from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
-from warmstart.ranges import Below1, Count
 
 
 class BYOL(nn.Module):

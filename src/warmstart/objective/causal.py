@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.ranges import Count
+from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.objective.head import make_head
-from warmstart.ranges import Count
 
 PROMPT = 16  # tokens of an example that TensorBoard shows the continuation of
 SHOWN = 100  # tokens of the continuation

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from warmstart.contracts import Backbone, Batch
+from warmstart.core.batch import Batch
+from warmstart.core.protocols import Backbone
 
 
 def choose(backbone: Backbone, batch: Batch, ratio: float, whole: bool = False) -> Tensor:

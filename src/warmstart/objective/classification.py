@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
 from warmstart.objective.mixed import mixed_loss

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from warmstart.contracts import Backbone
+from warmstart.core.protocols import Backbone
 
 
 def make_head(backbone: Backbone, task: str, outputs: int) -> nn.Module:

@@ -10,12 +10,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.ranges import Below1, Inside
+from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.loss.mse import mse
 from warmstart.objective.choice import choose
 from warmstart.objective.head import make_head
-from warmstart.ranges import Below1, Inside
 
 
 class Masked(nn.Module):

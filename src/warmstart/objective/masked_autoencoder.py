@@ -7,9 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.ranges import Count, Depth, Inside
+from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
-from warmstart.ranges import Count, Depth, Inside
 
 EPSILON = 1e-6
 

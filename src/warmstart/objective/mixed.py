@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from warmstart.contracts import Batch, LossFunction
+from warmstart.core.batch import Batch
+from warmstart.core.protocols import LossFunction
 
 
 def mixed_loss(loss: LossFunction, outputs: Tensor, batch: Batch) -> Tensor:

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.spec import Spec
 from warmstart.loss.bce import bce
 from warmstart.objective.head import make_head
 from warmstart.objective.mixed import mixed_loss

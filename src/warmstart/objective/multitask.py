@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.ranges import Amount
+from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
 from warmstart.objective.mixed import mixed_loss
-from warmstart.ranges import Amount
 
 
 class TaskAccuracy(Metric):

@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_head
-from warmstart.objective.regression_score import MAE, MSE, R2
 
 LARGEST = 1e18  # of a target in its own units: the square of a larger one is near the end of single precision
 
@@ -86,3 +89,70 @@ class Regression(nn.Module):
     def answer(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """One plain record per example: the value of each target."""
         return [dict(zip(spec.labels, row)) for row in outputs.tolist()]
+
+
+class Errors(Metric):
+    """Sums over all examples, for each of K targets: of errors, and of the targets' deviations from their mean.
+
+    Deviations are from each batch's own mean, and batches are merged as by Chan, Golub and LeVeque (1979), so that
+    nothing is lost to an offset that is large beside the spread.
+    """
+
+    full_state_update = True  # states are merged by `update` alone
+
+    def __init__(self, targets: int):
+        super().__init__()
+        self.add_state("count", torch.tensor(0))
+        for name in ("absolute", "squared", "mean", "deviation"):
+            self.add_state(name, torch.zeros(targets, dtype=torch.float64))
+
+    def update(self, outputs: Tensor, y: Tensor) -> None:
+        """Count outputs (B, K) and targets (B, K)."""
+        outputs, y = outputs.double(), y.double()
+        residuals = outputs - y
+        own, rows = y[0] + (y - y[0]).mean(0), len(y)  # of a constant target, exactly that constant
+        total = self.count + rows
+        self.absolute = self.absolute + residuals.abs().sum(0)
+        self.squared = self.squared + residuals.square().sum(0)
+        between = (own - self.mean).square() * self.count * rows / total
+        self.deviation = self.deviation + (y - own).square().sum(0) + between
+        self.mean = torch.where(self.count > 0, self.mean + (own - self.mean) * rows / total, own)
+        self.count = total
+
+
+class MAE(Errors):
+    """The mean absolute error over examples and targets."""
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """In the units of the targets."""
+        return (self.absolute / self.count).mean()
+
+
+class MSE(Errors):
+    """The mean squared error over examples and targets."""
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """In the squared units of the targets."""
+        return (self.squared / self.count).mean()
+
+
+class R2(Errors):
+    """The coefficient of determination, averaged over targets."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """At most 1; of a constant target 1 where every prediction is exact, and 0 otherwise.
+
+        Raises:
+            UserError: there are fewer than two examples.
+        """
+        if self.count < 2:
+            raise UserError("R2 is defined for two held-out rows or more, and there is one: validate and test on more")
+        ratio = self.squared / torch.where(self.deviation > 0, self.deviation, 1.0)
+        constant = (self.squared == 0).double()
+        return torch.where(self.deviation > 0, 1 - ratio, constant).mean()

@@ -9,14 +9,28 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.ranges import Count
+from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
-from warmstart.objective.qa_score import AnswerScore, candidates, exact_match, f1, find_answers
-from warmstart.ranges import Count
 
 if TYPE_CHECKING:
-    from warmstart.data.spans import Spans
+    from warmstart.data.preprocess.spans import Spans
+import re
+import string
+import unicodedata
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from warmstart.data.preprocess.spans import Spans
+
 
 POSITIONS = 2**16  # of the windows that are computed at once where no gradients are kept
 
@@ -94,3 +108,132 @@ class SpanQA(nn.Module):
             golds = ", ".join(dict.fromkeys(batch.y.golds[row])) or "no answer"
             lines.append(f"{question} → **{found.text or 'no answer'}** ({golds})")
         return lines
+
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = frozenset(string.punctuation)
+CHARACTER = "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"  # Han, kana
+PIECE = re.compile(f"{CHARACTER}|(?:(?!{CHARACTER})\\S)+")
+EAST_ASIAN = re.compile(CHARACTER)
+
+
+class Found(NamedTuple):
+    """An answer: empty and without a start character where there is none; its probability in its window."""
+
+    text: str
+    start: int | None
+    probability: float
+
+
+def candidates(y: Spans) -> Tensor:
+    """Positions that an answer may start or end at (W, T): the context, and the first, which stands for no answer."""
+    allowed = y.context.clone()
+    allowed[:, 0] = True
+    return allowed
+
+
+def find_answers(outputs: Tensor, y: Spans, longest: int, no_answer: bool) -> list[Found]:
+    """The best answer to each question over all its windows: the largest sum of a start's and an end's score.
+
+    Args:
+        outputs: scores of each position as start and as end (W, T, 2).
+        y: the windows of B questions.
+        longest: most tokens of an answer.
+        no_answer: none is given where the first position scores above the best answer in every window.
+    """
+    hidden = float("-inf")
+    scores = outputs.float().nan_to_num(hidden, float("inf"), hidden)
+    start, end = scores.masked_fill(~y.context[:, :, None], hidden).unbind(-1)
+    reach, last = F.max_pool1d(F.pad(end, (0, longest - 1), value=hidden)[:, None], longest, 1, return_indices=True)
+    best, first = (start + reach[:, 0]).max(1)
+    last = last[:, 0].gather(1, first[:, None])[:, 0]
+    head = torch.searchsorted(y.question, torch.arange(len(y.texts), device=y.question.device))
+    best, window = _first_largest(best, y.question, head)
+    null, null_window = _first_largest(-scores[:, 0].sum(-1), y.question, head)
+    is_none = best == hidden
+    if no_answer:
+        is_none = is_none | (-null > best)
+    total = scores.masked_fill(~candidates(y)[:, :, None], hidden).logsumexp(1).sum(-1)
+    probability = torch.where(is_none, -null - total[null_window], best - total[window]).exp()
+    begin, stop = y.offsets[window, first[window], 0], y.offsets[window, last[window], 1]
+    found = []
+    for text, nothing, a, b, p in zip(
+        y.texts, is_none.tolist(), begin.tolist(), stop.tolist(), probability.tolist(), strict=True
+    ):
+        piece = "" if nothing else text[a:b]
+        found.append(Found(piece.strip(), None if nothing else a + len(piece) - len(piece.lstrip()), p))
+    return found
+
+
+def _first_largest(values: Tensor, question: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+    """Each question's largest value (B,) of its windows' values (W,), and the number of that window (B,)."""
+    rank = torch.arange(len(values), device=values.device) - head[question]
+    grid = values.new_full((len(head), int(rank.max()) + 1), float("-inf"))
+    grid[question, rank] = values
+    largest, place = grid.max(1)
+    return largest, head + place
+
+
+def normalize(text: str, east_asian: bool = False) -> str:
+    """Lower-cased, without punctuation, articles and spare spaces (Rajpurkar et al. 2016).
+
+    East Asian texts as in the evaluation of MLQA (Lewis et al. 2020), after CMRC 2018 (Cui et al. 2019): punctuation
+    is that of Unicode, nothing is an article, and every Chinese character or kana is a word of its own.
+    """
+    text = "".join(
+        c for c in text.lower() if c not in PUNCTUATION and not (east_asian and unicodedata.category(c)[0] == "P")
+    )
+    return " ".join(PIECE.findall(text) if east_asian else ARTICLES.sub(" ", text).split())
+
+
+def exact_match(prediction: str, golds: Sequence[str]) -> float:
+    """1 where the normalized prediction is one of the right answers, else 0; "" is the answer where there is none."""
+    ours, theirs = _comparable(prediction, golds)
+    return float(ours in theirs)
+
+
+def f1(prediction: str, golds: Sequence[str]) -> float:
+    """The largest F1 score of the words that prediction and a right answer have in common; 0 to 1."""
+    ours, theirs = _comparable(prediction, golds)
+    return max(_overlap(ours.split(), gold.split()) for gold in theirs)
+
+
+def _comparable(prediction: str, golds: Sequence[str]) -> tuple[str, list[str]]:
+    """All normalized by one rule; right answers of which nothing is left do not count, as for SQuAD 2."""
+    east_asian = any(EAST_ASIAN.search(text) for text in (prediction, *golds))
+    theirs = [gold for gold in (normalize(text, east_asian) for text in golds) if gold]
+    return normalize(prediction, east_asian), theirs or [""]
+
+
+def _overlap(ours: list[str], theirs: list[str]) -> float:
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = (Counter(ours) & Counter(theirs)).total()
+    return 2 * common / (len(ours) + len(theirs))
+
+
+class AnswerScore(Metric):
+    """The mean of a score over questions.
+
+    Args:
+        score: of an answer and the right ones.
+        answers: from outputs (W, T, 2) and the windows of B questions to B answers.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self, score: Callable[[str, Sequence[str]], float], answers: Callable[[Tensor, Spans], list[Found]]):
+        super().__init__()
+        self.score, self.answers = score, answers
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, outputs: Tensor, y: Spans) -> None:
+        """Count a batch."""
+        self.total += sum(self.score(found.text, golds) for found, golds in zip(self.answers(outputs, y), y.golds))
+        self.count += len(y.golds)
+
+    def compute(self) -> Tensor:
+        """0 to 1."""
+        return self.total / self.count

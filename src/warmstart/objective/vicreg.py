@@ -7,10 +7,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.contracts import Backbone, Batch, LossFunction, Spec, StepOutput, UserError
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.ranges import Amount, Count
+from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
-from warmstart.ranges import Amount, Count
 
 EPSILON = 1e-4
 

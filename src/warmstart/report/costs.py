@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from warmstart.core.screen import number
 from warmstart.report.figure import tick
 from warmstart.report.runs import Labels, Run, Transfer
 from warmstart.report.verdicts import labels_text
-from warmstart.screen import number
 
 Value = dict[str, float | None]
 AMOUNTS = {  # of `cost` in run.json, with the heading of the column

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from warmstart import screen
+from warmstart.core import screen
 from warmstart.report.curves import aggregate
 from warmstart.report.leaderboard import label
 

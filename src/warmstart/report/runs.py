@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from warmstart.contracts import UserError
-from warmstart.reading import load_config
+from warmstart.core.errors import UserError
+from warmstart.core.reading import load_config
 from warmstart.report.curves import read_metrics
 from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest
 from warmstart.run.scores import read_scores
-from warmstart.run.seal import check_seal
+from warmstart.run.sweep_checksums import check_seal
 
 Labels = int | float | str
 FEWEST_RUNS = 2

@@ -7,25 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.core import screen
+from warmstart.core.errors import UserError
 from warmstart.report.curves import curve_files, write_curves
 from warmstart.report.estimate import best_of_n, importance
-from warmstart.report.leaderboard import (
-    STATES,
-    jobs_csv,
-    label,
-    leaderboard_csv,
-    parameters,
-    rank,
-    read_jobs,
-    twin,
-)
+from warmstart.report.leaderboard import STATES, jobs_csv, label, leaderboard_csv, parameters, rank, read_jobs, twin
 from warmstart.report.page import render
 from warmstart.run.files import write_atomically
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import LOCKS, Manifest
-from warmstart.run.seal import check_seal
+from warmstart.run.sweep_checksums import check_seal
 
 PATIENCE_SECONDS = 60.0
 ROWS_SHOWN = 30

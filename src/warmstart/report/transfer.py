@@ -7,8 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from warmstart import screen
-from warmstart.report import bought, doubts, verdicts
+from warmstart.core import screen
+from warmstart.report import caveats, savings, verdicts
 from warmstart.report.costs import cost_table, costs
 from warmstart.report.length import length_curve
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
@@ -53,16 +53,16 @@ def summarise(transfer: Transfer) -> dict[str, Any]:
             {"id": base["id"], "weights_sha256": base.get("weights_sha256"), "cost": base["cost"]}
             for base in transfer.bases
         ],
-        "checks": doubts.checks(transfer),
+        "checks": caveats.checks(transfer),
         "words": transfer.manifest.words,
         "git": transfer.manifest.git,
         "runs": [run_row(run) for run in transfer.runs],
     }
     if judged and first == "steps":
         pair = judged[0]["arm"], judged[0]["against"]
-        report["labels_saved"] = bought.label_multipliers(transfer, *pair)
-        report["time_to_target"] = bought.time_to_target(transfer, *pair)
-    return {"warnings": doubts.warnings(transfer, report), **report}
+        report["labels_saved"] = savings.label_multipliers(transfer, *pair)
+        report["time_to_target"] = savings.time_to_target(transfer, *pair)
+    return {"warnings": caveats.warnings(transfer, report), **report}
 
 
 def run_row(run: Run) -> dict[str, Any]:

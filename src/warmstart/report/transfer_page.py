@@ -13,15 +13,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from warmstart.core.screen import command, number, quoted, safe
 from warmstart.report import figure, forest
-from warmstart.report.bought import per_step
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.paired import FEWEST_UNITS
 from warmstart.report.runs import Transfer
+from warmstart.report.savings import per_step
 from warmstart.report.verdicts import BUDGET_WORDS, labels_text, pairs
 from warmstart.run.files import write_atomically
-from warmstart.screen import command, number, quoted, safe
 
 UNITS = ("steps", "seconds", "examples")
 Report = dict[str, Any]

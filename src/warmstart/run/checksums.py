@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from warmstart.contracts import UserError
-from warmstart.reading import load_json
+from warmstart.core.errors import UserError
+from warmstart.core.reading import file_sha256, load_json
 from warmstart.run.files import write_atomically
-from warmstart.run.identity import file_sha256
 
 CHECKSUMS = "checksums.json"  # of the files of a folder
 KEY = "checksums"  # where a record keeps those of other files, and under its own file's name that of the rest of it

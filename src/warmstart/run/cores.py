@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.reading import load_json
+from warmstart.core.reading import load_json
 
 TOLERANCE = 0.25  # of a core: what other processes may use of one that counts as free
 SHORTEST = 0.1  # seconds over which the kernel's counters, in hundredths of a second, tell the load

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from warmstart.contracts import UserError, WriteError
+from warmstart.core.errors import UserError, WriteError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # full, read-only or broken
 DISK = {number: os.strerror(number) for number in (*FULL, errno.EACCES, errno.EPERM)}

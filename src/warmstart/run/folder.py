@@ -14,16 +14,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.contracts import Interrupted, Pruned, Unmet, UserError, WriteError
-from warmstart.reading import load_config
+from warmstart.core.errors import Interrupted, Pruned, Unmet, UserError, WriteError
+from warmstart.core.reading import file_sha256, load_config
+from warmstart.core.trust import check_names, check_targets
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
 from warmstart.run.files import as_write_error, disk_error, remove_temporaries, write_atomically
-from warmstart.run.identity import config_sha256, environment, file_sha256, git_state, new_id
+from warmstart.run.identity import config_sha256, environment, git_state, new_id
 from warmstart.run.links import check_links
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
-from warmstart.run.trust import check_names, check_targets
 
 RECORD, CONFIG, LOG, LOCK = "run.json", "config.yaml", "train.log", "lock"
 PATIENCE = 1.0  # seconds for a report that looks at the lock this very moment
@@ -150,9 +150,9 @@ class RunFolder:
 
     def write_config(self, config: DictConfig) -> None:
         """Write config.yaml, and its checksum into the record."""
-        text = OmegaConf.to_yaml(config, resolve=True)
-        write_atomically(self.path / CONFIG, text)
-        self.update(checksums={CONFIG: hashlib.sha256(text.encode()).hexdigest()})
+        content = OmegaConf.to_yaml(config, resolve=True)
+        write_atomically(self.path / CONFIG, content)
+        self.update(checksums={CONFIG: hashlib.sha256(content.encode()).hexdigest()})
 
     def note(self, **fields: Any) -> None:
         """Change fields of the record, for the next `update` to write; a number that is not finite is refused."""

@@ -7,23 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.core.screen import command, quoted
 from warmstart.run.folder import RunFolder
-from warmstart.screen import command, quoted
 
 Lacking = Callable[[Mapping[str, Any]], list[str]]
 CANDIDATES = 3  # runs that a message names
 TUNED = ("finetune", "soup")  # the stages that make a model for a task
-# The stages whose runs a stage starts from, where its `run` names one.
-NAMED = {
-    "evaluate": TUNED,
-    "predict": TUNED,
-    "export": (*TUNED, "pretrain"),
-    "generate": ("pretrain",),
-}
 
 
 def runs_of(output_dir: Path, stage: str, experiment: str) -> list[RunFolder]:
@@ -104,24 +95,6 @@ def finished(path: Path, stage: str | tuple[str, ...] | None = None) -> RunFolde
     return run
 
 
-def follow(config: DictConfig, lacking: Lacking = lambda record: []) -> DictConfig:
-    """The config with the experiment of the run that `run` names: the newest that lacks no column, or a path's."""
-    stages = NAMED.get(config.stage)
-    if stages is None:
-        return config
-    found = Path(config.run)
-    if config.run == "latest":
-        output = Path(config.output_dir)
-        names = [(stage, path.name) for stage in stages for path in (output / stage).glob("*")]
-        runs = [run for name in names for run in runs_of(output, *name) if run.record["status"] == "done"]
-        if not runs:
-            return config
-        found = newest(runs, lacking).path
-    followed = config.copy()
-    followed.experiment = finished(found).record.get("experiment", config.experiment)
-    return followed
-
-
 def find(
     word: str,
     output_dir: Path,
@@ -137,13 +110,6 @@ def find(
     if theirs != experiment:
         raise UserError(f"{word} is a run of experiment={theirs}, not of {experiment}: add experiment={theirs}")
     return run
-
-
-def named(config: DictConfig, run: RunFolder) -> DictConfig:
-    """The config with this run as the one that `run` names, so that it means the same run when it is read again."""
-    fixed = config.copy()
-    fixed.run = str(run.path.resolve())
-    return fixed
 
 
 def home_of(parent: dict[str, Any] | None) -> RunFolder | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 
 
 def check_links(path: Path, below: bool = True) -> None:

@@ -11,9 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-from warmstart import screen
-from warmstart.contracts import UserError
-from warmstart.reading import load_json
+from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.core.reading import load_json
 from warmstart.run.files import writing
 
 BEAT_SECONDS = 5.0

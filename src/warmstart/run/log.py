@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from warmstart.core.screen import LogFormatter
 from warmstart.run.files import writing
-from warmstart.screen import LogFormatter
 
 
 class LogFile(logging.FileHandler):

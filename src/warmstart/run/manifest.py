@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warmstart.contracts import UserError, WriteError
-from warmstart.reading import is_plain
+from warmstart.core.errors import UserError, WriteError
+from warmstart.core.reading import file_sha256, is_plain
+from warmstart.core.trust import check_names, check_targets
 from warmstart.run.checksums import KEY, read_record, write_record
 from warmstart.run.files import disk_error, writing
 from warmstart.run.folder import LOCK, RunFolder
-from warmstart.run.identity import config_sha256, file_sha256
+from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
-from warmstart.run.trust import check_names, check_targets
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
 RACE = "race"  # below the folder of a run that chooses its strategy: the manifest of what it tried
@@ -160,8 +160,8 @@ class Manifest:
         return manifest
 
     def _check_shape(self) -> None:
-        texts = (self.stage, self.experiment, self.mode, *self.words, *([] if self.metric is None else [self.metric]))
-        if not all(isinstance(text, str) for text in texts):
+        names = (self.stage, self.experiment, self.mode, *self.words, *([] if self.metric is None else [self.metric]))
+        if not all(isinstance(name, str) for name in names):
             raise ValueError("a name is no text")
         for record in (vars(self), *(job.config for job in self.jobs)):
             check_names(record)

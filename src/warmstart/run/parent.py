@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from warmstart.contracts import UserError
-from warmstart.reading import load_json
+from warmstart.core.errors import UserError
+from warmstart.core.reading import load_json
+from warmstart.core.saved_model import SavedModel
+from warmstart.huggingface.files import HUB
 from warmstart.run.adapter import applied
-from warmstart.run.hub_folder import HUB
-from warmstart.run.saved import CARD, SavedModel
+from warmstart.run.saved import CARD, open_model
 
 MOST_ANCESTORS = 50  # adapters upon adapters; each is opened inside the opening of the next
 
@@ -89,7 +90,7 @@ def open_parent(place: str, pooling: str | None) -> SavedModel:
         UserError: it is missing or damaged.
     """
     if place.startswith(HUB):
-        from warmstart.run.hub_model import open_hub  # imports transformers
+        from warmstart.huggingface.load import open_hub  # imports transformers
 
         return open_hub(place, pooling)
-    return SavedModel.open(Path(place))
+    return open_model(Path(place))

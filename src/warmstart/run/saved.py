@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from warmstart.contracts import Preprocessor, Spec, UserError, Vocabulary
-from warmstart.reading import load_json
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
+from warmstart.core.reading import load_json
+from warmstart.core.saved_model import SavedModel, spec_of, spec_record
+from warmstart.core.spec import Spec
+from warmstart.huggingface.files import HUB
 from warmstart.run.adapter import ADAPTER
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
 from warmstart.run.folder import RunFolder
-from warmstart.run.hub_folder import HUB
 
 WEIGHTS, HEAD, CARD, PREPROCESSOR = "model.safetensors", "head.safetensors", "config.json", "preprocessor.json"
 
@@ -84,79 +85,31 @@ def save_model(
         run.note(weights_sha256=hashes[weights], model_sha256=hashes)
 
 
-def spec_record(spec: Spec) -> dict[str, Any]:
-    """Plain JSON; which tokens go on with a word is left out, as only training asks for it."""
-    record = dataclasses.asdict(spec)
-    if spec.vocabulary is not None:
-        record["vocabulary"]["joined"] = ()
-    return record
-
-
-def spec_of(record: dict[str, Any]) -> Spec:
-    """The inverse of `spec_record`, by way of JSON."""
-
-    def frozen(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-    vocabulary = record.get("vocabulary")
-    return Spec(**frozen({**record, "vocabulary": vocabulary and Vocabulary(**frozen(vocabulary))}))
-
-
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
-@dataclass
-class SavedModel:
-    """A saved backbone on disk, read and checked: tensors by name, and what they were made for."""
+def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:
+    """Read a `model/` folder, and its parent where it is an adapter; a run's files must be those that it wrote.
 
-    folder: Path
-    card: dict[str, Any]
-    spec: Spec
-    weights_sha256: str
-    weights: dict[str, Tensor]
-    head: dict[str, Tensor]
-    preprocessor: dict[str, Any]
+    Raises:
+        UserError: a file is missing, damaged, without checksum, or not what the run wrote; or so is its parent.
+    """
+    card = _read_json(path / CARD)
+    file = path / (ADAPTER if "parent" in card else WEIGHTS)
+    digests = check_model(path, (file.name, HEAD, PREPROCESSOR, CARD), run)
+    weights, head = _read_tensors(file), _read_tensors(path / HEAD)
+    preprocessor = _read_json(path / PREPROCESSOR)
+    try:
+        spec = spec_of(card["spec"])
+        card["backbone"]["_target_"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path / CARD} is damaged: {error}") from error
+    if file.name == ADAPTER:
+        from warmstart.run.parent import whole_weights  # opens a saved model itself
 
-    @property
-    def name(self) -> str:
-        """The run's folder, or the folder itself for a backbone outside a run."""
-        return str(self.folder.parent if self.folder.name == "model" else self.folder)
-
-    def shuffled(self, seed: int) -> SavedModel:
-        """The same model with the values of each tensor permuted: their statistics without what they have learned."""
-        generator = torch.Generator().manual_seed(seed)
-
-        def permuted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {
-                name: value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value)
-                for name, value in tensors.items()
-            }
-
-        return dataclasses.replace(self, weights=permuted(self.weights), head=permuted(self.head))
-
-    @classmethod
-    def open(cls, path: Path, run: RunFolder | None = None) -> SavedModel:
-        """Read a `model/` folder, and its parent where it is an adapter; a run's files must be those that it wrote.
-
-        Raises:
-            UserError: a file is missing, damaged, without checksum, or not what the run wrote; or so is its parent.
-        """
-        card = _read_json(path / CARD)
-        file = path / (ADAPTER if "parent" in card else WEIGHTS)
-        digests = check_model(path, (file.name, HEAD, PREPROCESSOR, CARD), run)
-        weights, head = _read_tensors(file), _read_tensors(path / HEAD)
-        preprocessor = _read_json(path / PREPROCESSOR)
-        try:
-            spec = spec_of(card["spec"])
-            card["backbone"]["_target_"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path / CARD} is damaged: {error}") from error
-        if file.name == ADAPTER:
-            from warmstart.run.parent import whole_weights  # opens a saved model itself
-
-            weights = whole_weights(path, card, weights)
-        return cls(path, card, spec, digests[file.name], weights, head, preprocessor)
+        weights = whole_weights(path, card, weights)
+    return SavedModel(path, card, spec, digests[file.name], weights, head, preprocessor)
 
 
 def check_model(path: Path, names: Sequence[str], run: RunFolder | None = None) -> dict[str, str]:

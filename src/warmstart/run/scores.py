@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 

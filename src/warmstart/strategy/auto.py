@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from scipy import stats
 
-from warmstart.contracts import UserError
-from warmstart.ranges import Positive
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Positive
 
 SAFE = ("lp_ft", "full")  # what is taken where validation cannot tell; the second where the first cannot train
 KEPT = 4  # one in so many goes on to the next rung

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from warmstart.contracts import Backbone, UserError
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone
 
 
 def depth_of(backbone: Any) -> dict[str, int]:

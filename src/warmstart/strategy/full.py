@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from warmstart.contracts import Backbone, Scale
-from warmstart.ranges import Amount
+from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.ranges import Amount
 
 
 class Full:

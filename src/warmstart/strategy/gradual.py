@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from warmstart.contracts import Backbone, Scale, UserError
-from warmstart.ranges import Inside
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.ranges import Inside
 from warmstart.strategy.blocks import by_block
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Scale
-from warmstart.ranges import Positive
+from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.ranges import Positive
 from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
 
 

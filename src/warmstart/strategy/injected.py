@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from warmstart.contracts import Backbone, Scale, UserError
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, Scale
 
 READERS = ("MultiheadAttention", "WavLMAttention")  # compute with the weights of their layers, and do not call them
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from warmstart.contracts import Backbone, Batch, Objective, Scale, StepOutput, UserError
-from warmstart.ranges import Amount, Positive
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, Objective, Scale
+from warmstart.core.ranges import Amount, Positive
 from warmstart.strategy.blocks import depth_of
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from warmstart.contracts import Backbone, Scale, UserError
-from warmstart.ranges import Share
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.ranges import Share
 from warmstart.strategy.blocks import depth_of
 
 

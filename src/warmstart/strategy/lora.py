@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from warmstart.contracts import Backbone, Scale, UserError
-from warmstart.ranges import Below1, Count, Positive
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.ranges import Below1, Count, Positive
 from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from warmstart.contracts import Backbone, Batch, Objective, Scale, StepOutput, UserError
-from warmstart.ranges import Below1
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, Objective, Scale
+from warmstart.core.ranges import Below1
 
 
 class Mixout:

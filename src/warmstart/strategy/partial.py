@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from warmstart.contracts import Backbone, Scale, UserError
-from warmstart.ranges import Count
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.ranges import Count
 from warmstart.strategy.blocks import by_block
 
 SIDES = ("first", "last")

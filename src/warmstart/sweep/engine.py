@@ -17,19 +17,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from warmstart import screen
-from warmstart.check import check_root, explain
-from warmstart.contracts import UserError
+from warmstart.config.validate import check_root, explain
+from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.core.screen import quoted
 from warmstart.report import sweep as report
 from warmstart.report.curves import CURVES
 from warmstart.run.files import as_write_error, remove_temporaries
 from warmstart.run.identity import git_state
 from warmstart.run.links import check_links
 from warmstart.run.manifest import CONF, LOCKS, RUNS, Manifest
-from warmstart.run.seal import check_seal, write_seal
-from warmstart.screen import quoted
+from warmstart.run.sweep_checksums import check_seal, write_seal
 from warmstart.sweep import launch, search, study
-from warmstart.sweep.handover import hand_over
+from warmstart.sweep.external import hand_over
 from warmstart.sweep.plan import Composer, grid, packages
 from warmstart.sweep.pool import Crash, Death, once, preload
 from warmstart.sweep.preflight import Survey, survey

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart import screen
-from warmstart.contracts import UserError, WriteError
+from warmstart.core import screen
+from warmstart.core.errors import UserError, WriteError
 from warmstart.run import cores
 from warmstart.run.files import as_write_error, remove_temporaries
 from warmstart.run.folder import LOCK, RunFolder
@@ -65,7 +65,7 @@ def run_locked(manifest: Manifest, job: Job, lock: Lock, watchers: Sequence[Any]
     if run.record["status"] in OVER:
         return outcome_of(manifest, run)
     config = job_config(job)
-    stage = importlib.import_module(f"warmstart.stage.{config.stage}")
+    stage = importlib.import_module(f"warmstart.stages.{config.stage}")
     more = {"watchers": watchers} if watchers else {}
     try:
         with screen.quiet(), run.recording():
@@ -78,7 +78,7 @@ def run_locked(manifest: Manifest, job: Job, lock: Lock, watchers: Sequence[Any]
 
 def train_together(manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock]) -> list[Outcome] | str:
     """As `run_together`, with the jobs' locks held and their threads set."""
-    together = importlib.import_module("warmstart.stage.together")
+    together = importlib.import_module("warmstart.vmap.group")
     try:
         runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
     except UserError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.run.files import writing
 from warmstart.run.lock import Lock
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.core import screen
+from warmstart.core.errors import UserError
 from warmstart.run import cores
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 from warmstart.sweep import search

@@ -19,10 +19,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from warmstart.check import check, explain
-from warmstart.contracts import UserError
+from warmstart.config.resolve import adopt
+from warmstart.config.validate import check, explain
+from warmstart.core.errors import UserError
 from warmstart.data.schema import lacking
-from warmstart.run.hub import adopt
 from warmstart.run.identity import config_sha256
 from warmstart.run.lineage import TUNED, latest
 from warmstart.run.manifest import Job

@@ -22,7 +22,7 @@ from warmstart.run import cores
 Task = Callable[[], Any]
 
 GRACE = 10.0  # seconds for a job that is told to stop to write down that it was
-STAGES = ["warmstart.stage.pretrain", "warmstart.stage.finetune", "warmstart.stage.together"]
+STAGES = ["warmstart.stages.pretrain", "warmstart.stages.finetune", "warmstart.vmap.group"]
 
 
 class Death(NamedTuple):

@@ -15,10 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart import screen
-from warmstart.check import explain
-from warmstart.contracts import UserError, WriteError
-from warmstart.report.shared import sentences
+from warmstart.config.validate import explain
+from warmstart.core import screen
+from warmstart.core.errors import UserError, WriteError
+from warmstart.report.shared_rows import sentences
 from warmstart.run.files import as_write_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
@@ -59,7 +59,7 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
     stages = [job for job in jobs if job.config["stage"] in ("pretrain", "finetune")]
     if not GlobalHydra.instance().is_initialized():
         initialize_config_dir(version_base="1.3", config_dir=str(conf))
-    parts = importlib.import_module("warmstart.stage.parts")
+    parts = importlib.import_module("warmstart.training.components")
     kinds: dict[str, Job] = {}
     for job in stages:
         kinds.setdefault(kind(job.config), job)
@@ -67,13 +67,13 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
     job = stages[0] if stages else None
     try:
         for job in {kind(job.config, SEEDS): job for job in stages}.values():
-            importlib.import_module("warmstart.stage.fit").check_fit(job_config(job))
+            importlib.import_module("warmstart.training.compatibility").check_fit(job_config(job))
         if stages:
             metrics = {monitor(job.config, parts) for job in kinds.values()}
             found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
             for job in {job.config.get("init"): job for job in stages if job.needs is None}.values():
                 if job.config["stage"] == "finetune":
-                    importlib.import_module("warmstart.stage.finetune").find_start(job_config(job))
+                    importlib.import_module("warmstart.stages.finetune").find_start(job_config(job))
         if one_step:
             searched: list[Any] = []
             for job in kinds.values():
@@ -109,5 +109,5 @@ def try_step(job: Job, one_batch: DictConfig, known: bool) -> dict[str, Any]:
         trial = job_config(replace(job, config=OmegaConf.to_container(config)))
         run = RunFolder.create(trial, Path(folder), "preflight")
         run.note(**({"sweep": {"values": {}}} if known else {}))
-        importlib.import_module(f"warmstart.stage.{trial.stage}").run(trial, run)
+        importlib.import_module(f"warmstart.stages.{trial.stage}").run(trial, run)
         return run.record

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from warmstart import screen
+from warmstart.core import screen
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep.job import Outcome, note_death, run_in_turn, run_job, run_together, without_plan
 from warmstart.sweep.pool import Crash, Death, Pool, ThisProcess

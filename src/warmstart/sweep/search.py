@@ -17,8 +17,8 @@ from typing import Any
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from warmstart.contracts import UserError, WriteError
-from warmstart.reading import MOST_YAML, check_yaml, read
+from warmstart.core.errors import UserError, WriteError
+from warmstart.core.reading import MOST_YAML, check_yaml, read
 from warmstart.run.checksums import check_file
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest, check_job
@@ -153,7 +153,7 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         lock.beat()
         trial = ask(manifest, slot)
         check_choice(manifest, trial.params)
-        watch = importlib.import_module("warmstart.trainer.pruning").Pruning
+        watch = importlib.import_module("warmstart.training.callbacks.pruning").Pruning
         composer = Composer([checked_conf(manifest.folder / CONF)])
         settings = manifest.search
         scores: list[float] = []

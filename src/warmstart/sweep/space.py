@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.sweep.plan import plain
 
 DECADES = 2  # an interval over more than this many powers of ten is searched logarithmically

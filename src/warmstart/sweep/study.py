@@ -10,8 +10,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from warmstart import screen
-from warmstart.contracts import UserError
+from warmstart.core import screen
+from warmstart.core.errors import UserError
 from warmstart.run.identity import derive_seed
 from warmstart.run.manifest import Manifest
 from warmstart.sweep.space import options

@@ -7,7 +7,7 @@ from collections import Counter
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from warmstart import screen
+from warmstart.core import screen
 from warmstart.sweep.job import Outcome
 
 LINES = 25  # at most about so many for a sweep that goes well

@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.data.readers.library import check_card
 from warmstart.data.readers.splits import read_splits
 

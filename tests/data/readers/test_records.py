@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.data.readers.records import read_records
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.data.readers.columns import to_names, to_numbers
 from warmstart.data.readers.numbers import read_numbers
 from warmstart.data.readers.splits import read_splits

@@ -6,7 +6,8 @@ import importlib
 import pkgutil
 from typing import Any
 
-from warmstart.contracts import Preprocessor, UserError
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
 
 
 def rebuild(state: dict[str, Any]) -> Preprocessor:

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart import screen
-from warmstart.contracts import Inputs, UserError
-from warmstart.data import image_cells
-from warmstart.data.folder_files import files_below
-from warmstart.data.pictures import SUFFIXES, Picture, read_images, report_errors, to_pictures
+from warmstart.core import screen
+from warmstart.core.batch import Inputs
+from warmstart.core.errors import UserError
+from warmstart.data.readers import image_cells
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.files import check_is_file
+from warmstart.data.readers.folders import files_below
+from warmstart.data.readers.images import SUFFIXES, Picture, read_images, report_errors, to_pictures
 from warmstart.data.readers.numbers import read_numbers
 from warmstart.data.readers.table import Dialect, header_of, is_table, read_table
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from warmstart.contracts import UserError
-from warmstart.data import cache, recordings
-from warmstart.data.frames import Frames
-from warmstart.data.ragged import Ragged
-from warmstart.ranges import Count, Positive, Seconds
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Count, Positive, Seconds
+from warmstart.data.preprocess.frames import Frames
+from warmstart.data.readers import recordings
+from warmstart.data.storage import cache
+from warmstart.data.storage.ragged import Ragged
 
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # of the power, before the logarithm

@@ -10,11 +10,12 @@ import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
-from warmstart import screen
-from warmstart.contracts import Inputs, UserError
+from warmstart.core import screen
+from warmstart.core.batch import Inputs
+from warmstart.core.errors import UserError
+from warmstart.data.duplicates.table import TableRows
 from warmstart.data.readers.columns import to_names, to_numbers
 from warmstart.data.readers.table import Dialect, read_table
-from warmstart.data.table_duplicates import TableRows
 
 if TYPE_CHECKING:
     from torch import Tensor

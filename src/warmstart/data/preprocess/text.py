@@ -14,18 +14,21 @@ from sklearn.preprocessing import normalize
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from warmstart import screen
-from warmstart.contracts import Inputs, UserError, Vocabulary
-from warmstart.data import cache, spans, tagging, tokenizer_files, tokenizing
-from warmstart.data.duplicates import Overlap
-from warmstart.data.folder_files import DOCUMENTS, TEXT_FILES, files_below
-from warmstart.data.ragged import Ragged
+from warmstart.core import screen
+from warmstart.core.batch import Inputs
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Whole, between
+from warmstart.core.spec import Vocabulary
+from warmstart.data.duplicates.overlap import Overlap
+from warmstart.data.duplicates.text import TextRows, find_shared_text
+from warmstart.data.preprocess import spans, tagging, tokenizer_files, tokenizing
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_lines, read_text, suffix_of
+from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, files_below
 from warmstart.data.readers.table import Dialect, read_table
-from warmstart.data.text_duplicates import TextRows, find_shared_text
-from warmstart.data.xquad import read_squad
-from warmstart.ranges import Whole, between
+from warmstart.data.sources.text.xquad import read_squad
+from warmstart.data.storage import cache
+from warmstart.data.storage.ragged import Ragged
 
 CHUNK = 2_000  # rows tokenised at a time
 TOO_LONG = ("truncate", "error")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.contracts import Inputs, UserError
+from warmstart.core.batch import Inputs
+from warmstart.core.errors import UserError
 from warmstart.data.readers.numbers import read_numbers
 from warmstart.data.readers.table import Dialect
 

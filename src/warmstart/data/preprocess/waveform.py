@@ -13,11 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from warmstart.contracts import UserError
-from warmstart.data import cache, recordings
-from warmstart.data.frames import Frames
-from warmstart.data.ragged import Ragged
-from warmstart.ranges import Seconds
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Seconds
+from warmstart.data.preprocess.frames import Frames
+from warmstart.data.readers import recordings
+from warmstart.data.storage import cache
+from warmstart.data.storage.ragged import Ragged
 
 TINY = 1e-7  # added to the variance, as transformers does
 POINTS = 512  # of the Fourier transform that is drawn

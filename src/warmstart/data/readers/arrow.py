@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.data.readers.files import first_twice
 
 INDEX = "__index_level_"  # what begins the name of an index that pandas has stored

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 
 GZIP = ".gz"
 

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
+from warmstart.core.reading import MOST_YAML, check_yaml, is_inside, is_plain, load_json, read
 from warmstart.data.readers.arrow import from_arrow, named
 from warmstart.data.readers.table import Dialect, read_table
-from warmstart.reading import MOST_YAML, check_yaml, is_inside, is_plain, load_json, read
 
 OURS = {"csv": ".csv", "json": ".jsonl", "parquet": ".parquet"}  # formats that our reader takes, as it guesses nothing
 THEIRS = ("arrow", "imagefolder", "audiofolder")  # and those that the library does; some others run code

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from warmstart.contracts import Inputs, UserError
+from warmstart.core.batch import Inputs
+from warmstart.core.errors import UserError
 from warmstart.data.readers.columns import NUMBER, to_numbers
 from warmstart.data.readers.files import check_is_file, suffix_of
 from warmstart.data.readers.table import SEPARATED, Dialect, read_cells, read_table

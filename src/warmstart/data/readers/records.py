@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
+from warmstart.core.reading import DEPTH, check_depth
 from warmstart.data.readers.files import first_twice, read_text
-from warmstart.reading import DEPTH, check_depth
 
 EXACT = 2**53  # up to which floats hold every whole number
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from warmstart.contracts import UserError
-from warmstart.data.folder_files import FolderFiles, files_below
+from warmstart.core.errors import UserError
+from warmstart.data.readers.folders import FolderFiles, files_below
 from warmstart.data.readers.library import read_by_library, stacked
 from warmstart.data.readers.table import TABLES, Dialect, header_of, is_table, read_table
 

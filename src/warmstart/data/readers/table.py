@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from warmstart.contracts import UserError
+from warmstart.core.errors import UserError
 from warmstart.data.readers.arrow import read_names, read_parquet
 from warmstart.data.readers.columns import to_names
 from warmstart.data.readers.files import check_is_file, first_lines, first_twice, read_text, suffix_of

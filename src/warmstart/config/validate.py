@@ -1,0 +1,178 @@
+"""What no run can use is refused before anything heavy is imported, and errors are said in a line or two."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Any
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+
+from warmstart.config.schema import ARM, ROOT, STAGES, Section
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import fits, shown, words
+
+PARTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
+LIMITS = ("max_epochs", "max_steps", "max_time", "max_tokens")
+PARTIAL = ("tokenizer", "frames", "stem")  # parts that the part around them builds
+SAVED = "architecture"  # of a model of transformers, whose numbers may be infinite
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """Refuse missing values and numbers that no run can use, before anything heavy is imported.
+
+    Returns:
+        The config, resolved, as plain containers.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        needed = " ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(config)))
+        raise UserError(f"experiment={config.experiment} stage={config.stage} needs a value: add {needed}") from error
+    stage = plain.get("stage")
+    if stage in STAGES:
+        sections = {"": plain, **({"pretrain.": plain.get("pretrain")} if stage == "transfer" else {})}
+        for prefix, part in sections.items():
+            _check_parts(config, prefix, part)
+        _check_section(plain, STAGES[stage])
+        for name, arm in plain.get("arm", {}).items():
+            _check_arm(name, arm, plain)
+        for prefix, part in sections.items():
+            _check_limits(part, prefix)
+    _check_values(plain, "")
+    return plain
+
+
+def check_root(config: DictConfig) -> None:
+    """Refuse settings of a sweep, and a run to resume, that cannot be.
+
+    Raises:
+        UserError: names the setting.
+    """
+    own = OmegaConf.masked_copy(config, [key for key in ROOT.keys if key in config])
+    _check_section(OmegaConf.to_container(own, resolve=True), ROOT)
+
+
+def target_of(node: DictConfig, place: str) -> Any:
+    """Return the class or function that a component's `_target_` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return get_object(node["_target_"])
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{place}._target_={shown(node['_target_'])} cannot be imported: {reason}") from error
+
+
+def _check_section(node: Any, section: Section, place: str = "", partial: bool = False) -> None:
+    """Refuse names that a section does not have, values of another type or range, and names that are absent.
+
+    Args:
+        node: the settings.
+        section: their names and types.
+        place: of the section in the config, with a dot at its end.
+        partial: whether any name may be absent.
+    """
+    if not isinstance(node, dict):
+        raise UserError(f"{place[:-1]}={shown(node)}: give its settings one by one, such as {place}NAME=VALUE")
+    unknown = [] if section.is_open else [key for key in node if key not in section.keys]
+    if unknown:
+        near = nearest(str(unknown[0]), list(section.keys), f"In {place[:-1] or 'the config'}")
+        raise UserError(f"{place}{unknown[0]}: there is no such setting here. {near}")
+    for key, hint in section.keys.items():
+        if key not in node or (node[key] is None and key in section.optional and isinstance(hint, Section)):
+            if key not in section.optional and key not in node and not partial:
+                raise UserError(f"{place}{key} is missing: leave out ~{place}{key}, or give it a value")
+            continue
+        if isinstance(hint, Section):
+            _check_section(node[key], hint, f"{place}{key}.", partial)
+        elif not fits(node[key], hint):
+            raise UserError(f"{place}{key}={shown(node[key])}: must be {words(hint)}")
+
+
+def _check_arm(name: str, arm: Any, shared: dict[str, Any]) -> None:
+    """Refuse settings of an arm that finetuning does not have, that cannot be, or of a part that nothing chooses."""
+    place = f"arm.{name}."
+    for part in PARTS if isinstance(arm, dict) else ():
+        if isinstance(arm.get(part), str):
+            raise UserError(f"{place}{part}={arm[part]}: a part is chosen by {part}@{place}{part}={arm[part]}")
+        if isinstance(arm.get(part), dict) and "_target_" not in {**(shared.get(part) or {}), **arm[part]}:
+            raise UserError(f"{place}{part}: no {part} is chosen here: add +{part}@{place}{part}=NAME")
+    _check_section(arm, ARM, place, partial=True)
+
+
+def _check_limits(part: dict[str, Any], prefix: str) -> None:
+    """Refuse a training without an end, and snapshots at steps that are not known before."""
+    limits = part.get("trainer")
+    if limits is not None and all(limits.get(name) in (-1, None) for name in LIMITS):
+        raise UserError(f"{prefix}trainer has no end: give trainer.{' or trainer.'.join(LIMITS)}")
+    if part.get("snapshots") and limits.get("max_time") is not None:
+        raise UserError(f"{prefix}snapshots are taken at steps that must be known before: leave out trainer.max_time")
+
+
+def _check_values(node: Any, place: str) -> None:
+    """Refuse NaN and infinity, also where no type says what a number is for, and a part that is built too early."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in children:
+        if key in PARTIAL and isinstance(value, dict) and "_target_" in value and "_partial_" not in value:
+            raise UserError(f"{place}.{key}._partial_ is missing: leave out ~{place}.{key}._partial_")
+        if key == "_partial_" and value is not True:
+            raise UserError(f"{place}.{key}={shown(value)}: this is Hydra's own, leave it out")
+        if key != SAVED:
+            _check_values(value, f"{place}.{key}" if place else str(key))
+    if isinstance(node, float) and not math.isfinite(node):
+        raise UserError(f"{place}={node}: must be a finite number")
+
+
+def _check_parts(config: DictConfig, prefix: str, section: Any) -> None:
+    """Refuse a section of the config, found at `prefix`, in which a part is not one."""
+    if not isinstance(section, dict):
+        raise UserError(f"{prefix[:-1]}={section}: give its settings one by one, such as {prefix}seed=1")
+    for part in PARTS:
+        node = section.get(part)
+        if node is None or (isinstance(node, dict) and "_target_" in node):
+            continue
+        if part == "data" and config.stage == "predict":  # which data is the run's
+            continue
+        if not isinstance(node, dict):
+            raise UserError(f"{prefix}{part}={node}: a part is chosen by {part}@{prefix}{part}={node}")
+        raise UserError(
+            f"experiment={config.experiment} chooses no {prefix}{part} for stage={config.stage}: "
+            f"does it have a file conf/experiment/{config.experiment}/{config.stage}.yaml?"
+        )
+
+
+def explain(error: Exception) -> str:
+    """An error of Hydra or OmegaConf in one or two lines, with the nearest names that do exist."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[0] if lines else type(error).__name__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name} does not exist. {nearest(name, error.options or [])}"
+    if isinstance(error, OverrideParseException) or message.startswith("Ambiguous value"):
+        word = message.partition("'")[2] if message.startswith("Ambiguous") else error.override
+        key = word.partition("=")[0]
+        return f"{key}: a value with commas, quotes or other signs must be quoted twice: {key}=\"'...'\""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
+        siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
+        place = str(cause.full_key).rpartition(".")[0] or "the config"
+        if place.startswith("pretrain.") and not siblings:
+            return f"{place} is the same for both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
+        return f"{cause.full_key}: there is no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
+    if "No match in the defaults list" in message:
+        return f"{message.split(' No match')[0]} This stage and experiment have no such part."
+    return message
+
+
+def nearest(name: str, options: list[str], where: str = "There is") -> str:
+    """Name the options that a misspelt name is near to, or all of them."""
+    near = difflib.get_close_matches(name, [str(option) for option in options], n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"{where}: {', '.join(sorted(map(str, options)))}." if options else ""

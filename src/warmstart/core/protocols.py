@@ -1,0 +1,125 @@
+"""What each kind of component promises.
+
+Shapes: B batch, T positions, D width, F input features, C channels or classes, H x W pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+from warmstart.core.batch import Batch, Features, Inputs, Splits, StepOutput
+
+LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
+
+
+Scale = float | Callable[[float], float]
+
+
+class Preprocessor(Protocol):
+    """Fitted on the generic data, saved with the weights, reused by finetuning and prediction.
+
+    One of a user's tables has `names`, the columns that these must have, and may add those `filled` for a prediction.
+    """
+
+    def fit(self, x: Any) -> None:
+        """Learn the settings from raw training inputs."""
+
+    def encode(self, x: Any) -> Any:
+        """Turn raw inputs into one tensor (N, ...), or rows of different lengths, once, when the data is set up."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scale a batch of encoded inputs, on the device; if large, `held_out_batch` of them fit in memory."""
+
+    def read(self, path: str) -> Inputs:
+        """Raw inputs from a user's file or folder, blank lines counted in their row numbers."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to rebuild it, as plain JSON."""
+
+
+class Source(Protocol):
+    """One data set. `offers` names the kinds of target it has: category, categories, value, span, tags, text."""
+
+    modality: ClassVar[str]
+    offers: ClassVar[frozenset[str]]
+
+    def load(self, target: str | None) -> Splits:
+        """Read and check the data; raise UserError where it is missing or broken."""
+
+    def preprocessor(self) -> Preprocessor:
+        """A preprocessor that is not fitted yet."""
+
+
+class Augment(Protocol):
+    """Raw training batches to scaled, randomly changed ones; `scale` alone is for validation."""
+
+    scale: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Scaled and changed, of the same shape."""
+
+    def mixed(self, batch: Batch) -> Batch:
+        """A changed batch, each example mixed with another where that is asked."""
+
+
+class Backbone(Protocol):
+    """Inputs to features. `abilities` names what an objective may ask of it: a set, or a function of its settings.
+
+    One that can `hide` positions also has `targets(x)`, with its inverse `assemble(targets)`: for each position
+    `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`. `maskable(x)`
+    (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
+    positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
+    One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
+    has `exported(task, head, spec)`; tasks are named as in transformers, such as causal_lm. A class (or its stem) that
+    is `one_size` takes no inputs of another size than its spec's.
+    """
+
+    modalities: ClassVar[frozenset[str]]
+    abilities: ClassVar[frozenset[str] | Callable[..., frozenset[str]]]
+    width: int
+
+    def __call__(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
+        """Features of x, `hidden` (B, T) being replaced. Where tokens are fewer, `token_mask(mask)` is theirs."""
+
+    def depths(self) -> dict[str, int]:
+        """Parameter-name prefix to depth: 0 at the input, rising to the output."""
+
+
+class Objective(Protocol):
+    """A head and a loss on a backbone's features; a supervised one also has `monitor`, `predict`, `scores`, `answer`.
+
+    `monitor` is the metric that chooses the best checkpoint and max or min; `predict(backbone, batch)` gives outputs
+    (B, C), `scores(outputs, y)` one value per example (B,) whose mean is that metric, or None where no mean is, and
+    `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head.
+    `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
+    has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)`, where a
+    self-supervised one has it, is what else the held-out loss says, by name. One with `mixes` takes mixed batches.
+    `follow(backbone)`, if it has one, is called before the first batch of each optimizer step of a pretraining.
+    """
+
+    target: ClassVar[str | None]
+    predicts: ClassVar[str | None]
+    needs: ClassVar[frozenset[str]]
+    default_loss: ClassVar[LossFunction | Mapping[str, LossFunction]]
+    task: ClassVar[str | None]
+    views: ClassVar[int]
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """The loss of a batch, of `views` copies along B; `fit(y)`, if it has one, was given all training targets."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Named torchmetrics that take (outputs, targets); empty for self-supervised objectives."""
+
+
+class Strategy(Protocol):
+    """Which parameters train, when, and how fast. One may have:
+
+    `restarts`, shares of the run at which the schedule begins anew; `prepare(backbone)`, given it at its start point;
+    `settle(backbone)`, which undoes changes at the end and returns what was learned, as `run.adapter.merge` takes it;
+    `step(objective, backbone, batch)` in place of the objective's own; `race` in place of `claims`, to choose another.
+    """
+
+    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        """Patterns of names (`backbone.*`, `objective.*`), each claimed once, to scale: 0, frozen, or by share done."""

@@ -1,0 +1,140 @@
+"""Types with ranges: whether a value is of one, and how a message describes it.
+
+Signatures and tables of settings use them. A bare `str` is a text of one character or more, and a bare `float` or `int`
+is finite. Imports no torch."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+LARGEST = 2**63  # whole numbers beyond fit no tensor, and no index of one
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which values of a type are allowed, and how a message describes them."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+Whole = Annotated[int, Range("a whole number, 0 or more", lambda value: value >= 0)]
+Count = Annotated[int, Range("a whole number above 0", lambda value: value > 0)]
+Amount = Annotated[float, Range("a number, 0 or more", lambda value: value >= 0)]
+Positive = Annotated[float, Range("a number above 0", lambda value: value > 0)]
+Seconds = Annotated[float, Range("seconds, above 0 and at most 86,400", lambda value: 0 < value <= 86_400)]
+Ratio = Annotated[float, Range("a number above 0 and at most 1,000", lambda value: 0 < value <= 1000)]
+Share = Annotated[float, Range("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
+Part = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
+Below1 = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]
+Inside = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
+Seed = Annotated[int, Range("a whole number, 0 or more and below 2**32", lambda value: 0 <= value < 2**32)]
+Location = Annotated[
+    str,
+    Range(
+        "a path, of at most 255 bytes between two slashes",
+        lambda value: (
+            value != "" and max(len(os.fsencode(part)) for part in value.split("/")) <= 255 and len(value) < 4096
+        ),
+    ),
+]
+AnyText = Annotated[str, Range("a text", lambda value: True)]
+
+
+def least(number: int) -> Any:
+    """The type of whole numbers of `number` or more."""
+    return Annotated[int, Range(f"a whole number, {number} or more", lambda value: value >= number)]
+
+
+def between(low: int, high: int) -> Any:
+    """The type of whole numbers from `low` to `high`."""
+    return Annotated[int, Range(f"a whole number from {low:,} to {high:,}", lambda value: low <= value <= high)]
+
+
+Depth = between(1, 1000)  # of layers, each of which takes time to build
+
+
+def only(number: int, why: str) -> Any:
+    """The type of the one whole number that can be used, and why."""
+    return Annotated[int, Range(f"{number}: {why}", lambda value: value == number)]
+
+
+Limit = Annotated[int, Range("a whole number above 0, or -1 for no limit", lambda value: value > 0 or value == -1)]
+TIME = re.compile(r"(?!0*:00:00$)\d{1,6}:[0-5]\d:[0-5]\d")
+Duration = (
+    Annotated[float, Range("a time above 0, in seconds", lambda value: value > 0)]
+    | Annotated[str, Range("as hours:minutes:seconds, such as 00:10:00", lambda value: bool(TIME.fullmatch(value)))]
+)
+# Batches of an epoch: a number of them, or a share.
+Batches = (
+    Annotated[int, Range("a whole number of batches above 0", lambda value: value > 0)]
+    | Annotated[float, Range("a share of them above 0 and at most 1, such as 0.5", lambda value: 0 < value <= 1)]
+)
+PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
+LISTS = (list, tuple, collections.abc.Sequence)
+SETTINGS = (dict, collections.abc.Mapping)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value, or something to be called, is of a hinted type and in its range."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Annotated:
+        is_typed = isinstance(value, str) if inner[0] is str else fits(value, inner[0])
+        return is_typed and all(bound.holds(value) for bound in inner[1:] if isinstance(bound, Range))
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in inner)
+    if origin is Literal:
+        return any(type(value) is type(option) and value == option for option in inner)
+    if origin in LISTS:
+        return isinstance(value, (list, tuple)) and all(fits(item, inner[0]) for item in value)
+    if origin in SETTINGS or hint in SETTINGS:
+        return isinstance(value, Mapping) and all(fits(item, inner[1] if inner else Any) for item in value.values())
+    if origin is collections.abc.Callable:
+        return callable(value)
+    if hint in (int, float):
+        kinds = int if hint is int or isinstance(value, int) else float
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        return abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value)
+    if hint is str:
+        return isinstance(value, str) and value != ""
+    return isinstance(value, hint) if inspect.isclass(hint) else True
+
+
+def words(hint: Any) -> str:
+    """A type and its range, as a message gives it after `must be`."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return next(bound.words for bound in inner[1:] if isinstance(bound, Range))
+    if origin in (typing.Union, types.UnionType):
+        options = [words(option) for option in inner]
+        return f"{', or '.join(options)}" if len(options) > 1 else options[0]
+    if origin is Literal:
+        shown = [
+            "null" if option is None else str(option).lower() if option in (True, False) else str(option)
+            for option in inner
+        ]
+        return " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    if origin in LISTS:
+        return f"a list in brackets, each entry {words(inner[0])}"
+    if origin in SETTINGS or hint in SETTINGS:
+        return "settings by name" + (f", each {words(inner[1])}" if inner and inner[1] is not Any else "")
+    return PLAIN.get(hint, "chosen by its name")
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed, in at most some 80 characters."""
+    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    text = str(value) if text is None else text
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,49 @@
+"""A saved backbone in memory: tensors by name, and what they were made for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warmstart.core.spec import Spec, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class SavedModel:
+    """A saved backbone on disk, read and checked: tensors by name, and what they were made for."""
+
+    folder: Path
+    card: dict[str, Any]
+    spec: Spec
+    weights_sha256: str
+    weights: dict[str, Tensor]
+    head: dict[str, Tensor]
+    preprocessor: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's folder, or the folder itself for a backbone outside a run."""
+        return str(self.folder.parent if self.folder.name == "model" else self.folder)
+
+
+def spec_record(spec: Spec) -> dict[str, Any]:
+    """Plain JSON; which tokens go on with a word is left out, as only training asks for it."""
+    record = dataclasses.asdict(spec)
+    if spec.vocabulary is not None:
+        record["vocabulary"]["joined"] = ()
+    return record
+
+
+def spec_of(record: dict[str, Any]) -> Spec:
+    """The inverse of `spec_record`, by way of JSON."""
+
+    def frozen(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    vocabulary = record.get("vocabulary")
+    return Spec(**frozen({**record, "vocabulary": vocabulary and Vocabulary(**frozen(vocabulary))}))

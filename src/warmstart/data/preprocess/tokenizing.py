@@ -1,0 +1,167 @@
+"""Tokenizers of the `tokenizers` library: trained on texts, and what a model must know of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Vocabulary
+from warmstart.data.storage import cache
+
+ROLES = {"padding": "[PAD]", "unknown": "[UNK]", "begin": "[CLS]", "end": "[SEP]", "mask": "[MASK]"}
+COMMON = {"special_tokens": list(ROLES.values()), "show_progress": False}
+
+
+def wordpiece(size: int) -> tuple[Tokenizer, trainers.Trainer]:
+    """Lower-cased words cut into pieces, as for BERT (Devlin et al. 2019)."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=ROLES["unknown"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer, trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=list(ROLES.values()), show_progress=False
+    )
+
+
+def bpe(size: int) -> tuple[Tokenizer, trainers.Trainer]:
+    """Byte-level byte-pair encoding, as for GPT-2 (Radford et al. 2019); it knows every character."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    return tokenizer, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, **COMMON)
+
+
+def unigram(size: int) -> tuple[Tokenizer, trainers.Trainer]:
+    """A unigram language model over pieces (Kudo 2018), with spaces as part of them."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer, trainers.UnigramTrainer(vocab_size=size, unk_token=ROLES["unknown"], **COMMON)
+
+
+def characters(size: int) -> tuple[Tokenizer, trainers.Trainer]:
+    """One token per character, the most frequent ones."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token=ROLES["unknown"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer, trainers.WordLevelTrainer(
+        vocab_size=size, special_tokens=list(ROLES.values()), show_progress=False
+    )
+
+
+MODELS: dict[str, Callable[[int], tuple[Tokenizer, trainers.Trainer]]] = {
+    "wordpiece": wordpiece,
+    "bpe": bpe,
+    "unigram": unigram,
+    "characters": characters,
+}
+
+
+def trained(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
+    """A tokenizer trained on texts, as JSON; made once per (model, size, texts) and kept in the cache.
+
+    Args:
+        model: wordpiece, bpe, unigram or characters.
+        size: most tokens of the vocabulary.
+        texts: gives the texts anew at each call.
+
+    Raises:
+        UserError: there is no such model, or the size cannot be had from these texts.
+    """
+    if model not in MODELS:
+        raise UserError(f"data.tokenizer.model={model}: give {', '.join(MODELS)}")
+
+    def make(folder: cache.Path) -> None:
+        tokenizer, trainer = MODELS[model](size)
+        try:
+            tokenizer.train_from_iterator(pieces(texts()), trainer)
+        except Exception as error:  # the library's own class for everything
+            raise UserError(
+                f"data.tokenizer.vocabulary={size}: no {model} can be trained on this text: {error}"
+            ) from error
+        tokenizer = settled(tokenizer)
+        count = tokenizer.get_vocab_size()
+        if count > size:
+            raise UserError(
+                f"data.tokenizer.vocabulary={size} is too small: the single characters alone need {count} ({model})"
+            )
+        begin, end = ROLES["begin"], ROLES["end"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A {end}",
+            pair=f"{begin} $A {end} $B:1 {end}:1",
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in (begin, end)],
+        )
+        (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+
+    name = cache.key(model, str(size), cache.texts_digest(texts()))
+    return cache.entry("tokenizers", name, make, _read)
+
+
+def settled(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer without what the library leaves to chance: WordPiece's numbers, Unigram's last digits."""
+    state = json.loads(tokenizer.to_str())
+    model = state["model"]
+    if model["type"] == "WordPiece":
+        special = list(ROLES.values())
+        model["vocab"] = {token: n for n, token in enumerate([*special, *sorted(set(model["vocab"]) - set(special))])}
+    elif model["type"] == "Unigram":
+        model["vocab"] = [[piece, round(score, 6)] for piece, score in model["vocab"]]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _read(folder: cache.Path) -> str:
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    Tokenizer.from_str(text)
+    return text
+
+
+def pieces(texts: Iterable[str], most: int = 100_000) -> Iterator[str]:
+    """Texts in pieces that the library can share out among threads."""
+    for text in texts:
+        if len(text) <= most:
+            yield text
+        else:
+            yield from (text[start : start + most] for start in range(0, len(text), most))
+
+
+def vocabulary(tokenizer: Tokenizer, roles: dict[str, str | None]) -> Vocabulary:
+    """The numbers that a model must know.
+
+    Args:
+        tokenizer: any of the library's.
+        roles: the tokens that stand for padding, unknown, begin, end and mask, where there are such.
+    """
+    numbers = {role: None if token is None else tokenizer.token_to_id(token) for role, token in roles.items()}
+    padding = numbers.pop("padding", None)
+    others = {number for number in numbers.values() if number is not None}
+    added = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    known = {*added, *others}
+    order = [padding, *(numbers.get(role) for role in ("end", "begin", "unknown"))]
+    return Vocabulary(
+        size=1 + max(tokenizer.get_vocab().values()),  # numbers may have gaps
+        padding=next((number for number in order if number is not None), 0),
+        special=tuple(sorted(known | ({padding} if padding is not None else set()))),
+        joined=joined(tokenizer),
+        only_pads=padding is not None and padding not in {*others, *tokenizer.encode("a").ids},
+        **{role: numbers.get(role) for role in ("unknown", "begin", "end", "mask")},
+    )
+
+
+def joined(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Numbers of the tokens that go on with the word before; none for a tokenizer that does not say."""
+    settings = json.loads(tokenizer.to_str())
+    words = tokenizer.get_vocab(with_added_tokens=False)
+    prefix = settings["model"].get("continuing_subword_prefix")
+    if prefix:
+        return tuple(sorted(number for token, number in words.items() if token.startswith(prefix)))
+    text = json.dumps(settings["pre_tokenizer"])
+    start = "Ġ" if "ByteLevel" in text else "▁" if "Metaspace" in text else None
+    if start is None:
+        return ()
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    return tuple(sorted(n for token, n in words.items() if not token.startswith(start) and token not in added))

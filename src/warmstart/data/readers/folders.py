@@ -1,0 +1,134 @@
+"""The files below a folder, found by one set of rules for every kind of data, and what is left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.data.readers.files import suffix_of
+
+NAMED = 5
+SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})  # what desktops leave behind, besides dot files
+IMAGES = (
+    "png jpg jpeg jpe jfif webp bmp gif tif tiff heic heif avif jxl jp2 j2k svg psd raw cr2 cr3 nef arw dng orf rw2 "
+    "ico tga pcx pbm pgm ppm pnm exr hdr eps dcm nii"
+)
+SOUNDS = "wav wave flac ogg oga mp3 opus aiff aif aifc au caf w64 m4a aac wma amr ape ac3 mka mid"
+OTHERS = (
+    "mp4 m4v mov avi mkv webm mpg mpeg wmv 3gp npy npz mat h5 hdf5 tfrecord parquet zip tar gz tgz bz2 xz zst 7z rar"
+)
+TEXTS = "txt text md rst html htm xml tex pdf doc docx odt rtf epub csv tsv json jsonl"
+MEDIA = frozenset(f".{ending}" for group in (IMAGES, SOUNDS, OTHERS) for ending in group.split())
+TEXT_FILES = frozenset({".txt", ".text"})
+DOCUMENTS = MEDIA | {f".{ending}" for ending in TEXTS.split()}
+
+
+class FolderFiles:
+    """Links to files are followed, and links to folders as long as these are below the root.
+
+    Args:
+        root: the folder that the user names.
+        suffixes: endings of files to read, in lower case.
+        unread: endings of files that look like data, and are counted where they are not among `suffixes`.
+    """
+
+    def __init__(self, root: Path, suffixes: frozenset[str], unread: frozenset[str] = MEDIA):
+        self.root, self.suffixes, self.unread = root, suffixes, unread - suffixes
+        self.real = Path(os.path.realpath(root))
+        self.left: dict[str, dict[Path, None]] = {}
+
+    def below(self, folder: Path) -> list[Path]:
+        """The files to read below a folder, however deep, sorted."""
+        return sorted(self._walk(folder, self._above(folder), set()))
+
+    def any_below(self, folder: Path) -> bool:
+        """Whether there is a file to read below a folder."""
+        return next(self._walk(folder, self._above(folder), set()), None) is not None
+
+    def directly_in(self, folder: Path) -> list[Path]:
+        """The files to read in a folder itself, sorted; what cannot be read is counted."""
+        return [path for path in self._entries(folder) if self._is_read(path)]
+
+    def folders(self, folder: Path) -> list[Path]:
+        """The folders in a folder, sorted; links that lead out of the root are counted."""
+        above = self._above(folder)
+        return [path for path in self._entries(folder) if path.is_dir() and self._is_inside(path, above)]
+
+    def leave(self, why: str, paths: Iterable[Path]) -> None:
+        """Count paths as left out, each once, for a reason that ends `left out 3 `."""
+        self.left.setdefault(why, {}).update(dict.fromkeys(paths))
+
+    def report(self) -> None:
+        """Print what was left out, a line per reason."""
+        for why, paths in self.left.items():
+            if paths:
+                names = ", ".join(self._name(path) for path in sorted(paths)[:NAMED])
+                more = ", ..." if len(paths) > NAMED else ""
+                screen.say(f"warning: {self.root}: left out {len(paths):,} {why}: {names}{more}", style="yellow")
+
+    def _above(self, folder: Path) -> set[str]:
+        """The real paths of a folder and of those above it, up to the root."""
+        chain = [folder, *folder.parents]
+        return {
+            os.path.realpath(path) for path in (chain[: chain.index(self.root) + 1] if self.root in chain else [folder])
+        }
+
+    def _walk(self, folder: Path, above: set[str], seen: set[str]) -> Iterator[Path]:
+        """The files to read; each folder once, however many links lead to it."""
+        real = os.path.realpath(folder)
+        if real in seen:
+            return
+        seen.add(real)
+        for path in self._entries(folder):
+            if self._is_read(path):
+                yield path
+            elif path.is_dir() and self._is_inside(path, above | {real}):
+                yield from self._walk(path, above | {real}, seen)
+
+    def _entries(self, folder: Path) -> list[Path]:
+        try:
+            found = sorted(folder.iterdir())
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+        return [path for path in found if is_shown(path)]
+
+    def _is_read(self, path: Path) -> bool:
+        kind = suffix_of(path)
+        if kind in self.suffixes and path.is_file():
+            return True
+        if path.is_symlink() and not path.exists():
+            self.leave("links that lead nowhere", [path])
+        elif kind in self.suffixes | self.unread and not path.is_dir():
+            self.leave("files that cannot be read here", [path])
+        return False
+
+    def _is_inside(self, path: Path, above: set[str]) -> bool:
+        if not path.is_symlink():
+            return True
+        real = os.path.realpath(path)
+        if not Path(real).is_relative_to(self.real):
+            self.leave(f"linked folders that lead out of {self.root}", [path])
+        elif real in above:
+            self.leave("linked folders that lead back to a folder above them", [path])
+        else:
+            return True
+        return False
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+
+def is_shown(path: Path) -> bool:
+    """Whether this is none of the hidden files and folders that cameras and desktops leave behind."""
+    return not path.name.startswith(".") and path.name.lower() not in SYSTEM
+
+
+def files_below(folder: Path, suffixes: frozenset[str], unread: frozenset[str] = MEDIA) -> list[Path]:
+    """The files of these kinds below a folder, sorted; what is left out is reported."""
+    files = FolderFiles(folder, suffixes, unread)
+    found = files.below(folder)
+    files.report()
+    return found

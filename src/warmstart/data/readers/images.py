@@ -1,0 +1,170 @@
+"""Encoded images to arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.data.readers.threads import map_in_threads
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow runs programs for some others
+UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error)  # of Pillow's decoders
+BITS, PHOTOMETRIC = 258, 262  # tags of a TIFF file: of a value, and whether 0 is black
+NAMED = 5
+LISTED = 20
+SMALLEST, LARGEST = 2, 2**26  # pixels a side, and pixels
+DARK = 255 // 8  # of an image whose brightest pixel is not above it, so little of the range is used
+FRAMES, DEEP_DARK, ALL_DARK = "frames", "deep", "dark"  # kinds of remarks about images
+Remarks = dict[str, dict[int, int]]  # by kind, the numbers of images, each with its brightest value
+TOO_LARGE = f"larger than {LARGEST:,} pixels: make it smaller"
+
+
+class Picture(NamedTuple):
+    """An encoded image, and what messages call it."""
+
+    name: str
+    content: Path | bytes
+
+
+def to_pictures(files: Sequence[Path]) -> list[Picture]:
+    """Files, called by their paths."""
+    return [Picture(str(path), path) for path in files]
+
+
+def read_images(
+    pictures: Sequence[Picture],
+    shape: tuple[int, int, int],
+    values: np.ndarray | None = None,
+    errors: dict[int, str] | None = None,
+    remarks: Remarks | None = None,
+) -> np.ndarray:
+    """Images decoded in parallel, resized and put into one uint8 array (N, C, H, W), C being 1 or 3.
+
+    Args:
+        pictures: the images.
+        shape: C, H and W.
+        values: the array to fill.
+        errors: takes what is wrong with an image, by its number, where that is not to be raised.
+        remarks: takes what `report` prints, where that is not to be printed here.
+
+    Raises:
+        UserError: one is not a readable image, or has too few or too many pixels; it is named.
+    """
+    values = np.empty((len(pictures), *shape), dtype=np.uint8) if values is None else values
+    found: Remarks = {} if remarks is None else remarks
+
+    def read(number: int) -> None:
+        try:
+            values[number], kinds = decoded(pictures[number], shape)
+            for kind in kinds:
+                found.setdefault(kind, {})[number] = int(values[number].max())
+        except UserError as error:
+            if errors is None:
+                raise
+            errors[number] = str(error)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, and of sizes that are refused here
+        map_in_threads(read, range(len(pictures)))
+    if remarks is None:
+        report(found, pictures, len(pictures) - len(errors or ()))
+    return values
+
+
+def report(remarks: Remarks, pictures: Sequence[Picture], read: int) -> None:
+    """Print how many of the `read` images have further frames, or use little of the range of their values."""
+
+    def named(numbers: dict[int, int]) -> str:
+        names = [pictures[number].name for number in sorted(numbers)]
+        return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+    if frames := remarks.get(FRAMES):
+        what = f"{len(frames):,} of {read:,} images have several frames, of which the first is read"
+        screen.say(f"warning: {what}: {named(frames)}", style="yellow")
+    deep, dark = remarks.get(DEEP_DARK, {}), remarks.get(ALL_DARK, {})
+    remedy = "if that is not how they should look, scale their values to the full range (12 in 16 bits: times 16)"
+    if deep:
+        what = f"{len(deep):,} of {read:,} images have 16 bits but values in less than 1/8 of that range"
+        screen.say(f"warning: {what}, so that they are nearly black: {named(deep)}; {remedy}", style="yellow")
+    if len(dark) == read and any(dark.values()):
+        what = f"no pixel of {read:,} images is above {max(dark.values())} of 255, so that they are nearly black"
+        screen.say(f"warning: {what}: {named(dark)}; {remedy}", style="yellow")
+
+
+def report_errors(errors: dict[int, str], count: int) -> None:
+    """Print how many of `count` images are skipped, and what is wrong with the first of them."""
+    listed = "".join(f"\n  {error}" for _, error in sorted(errors.items())[:LISTED])
+    more = f"\n  and {len(errors) - LISTED:,} more" if len(errors) > LISTED else ""
+    screen.say(f"{len(errors):,} of {count:,} images are skipped:{listed}{more}", style="yellow")
+
+
+def decoded(picture: Picture, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
+    """One image as uint8 (C, H, W), and kinds of remarks; errors are those of `read_images`."""
+    name, content = picture
+    try:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+            if min(image.size) < SMALLEST:
+                raise UserError(f"{name} has {image.width} x {image.height} pixels: {SMALLEST} a side are needed")
+            if image.width * image.height > LARGEST:
+                raise UserError(f"{name} has {image.width:,} x {image.height:,} pixels, {TOO_LARGE}")
+            values, is_dark = to_array(image, shape)
+            kinds = [DEEP_DARK] if is_dark else [ALL_DARK] if values.max() <= DARK else []
+            with contextlib.suppress(*UNREADABLE):  # a second frame that is broken
+                kinds += [FRAMES] if image.format != "MPO" and getattr(image, "is_animated", False) else []
+            return values, kinds
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name} is {TOO_LARGE}") from error
+    except UNREADABLE as error:
+        raise UserError(f"{name} is not a readable image: {_reason(content, error)}") from error
+
+
+def _reason(content: Path | bytes, error: Exception) -> str:
+    if isinstance(content, Path) and not content.is_file():
+        return "there is no such file"
+    if not (content if isinstance(content, bytes) else content.stat().st_size):
+        return "it is empty"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def to_array(image: Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarray, bool]:
+    """One image as uint8 (C, H, W), turned as its EXIF data says, what is transparent being white.
+
+    The second value is whether it has 16 bits and all its values are in the lowest eighth of their range.
+    """
+    channels, height, width = shape
+    image.draft(image.mode, (2 * width, 2 * height))  # a large JPEG is decoded at a fraction of its size
+    deep = any("16" in str(tile.args) for tile in image.tile)
+    tags = getattr(image, "tag_v2", {})
+    bits, white_is_zero = tags.get(BITS, (16,))[0], tags.get(PHOTOMETRIC) == 0
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are signed, 32-bit or floating-point numbers; save it with 8 or 16 bits, unsigned")
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float32) / (2**bits - 1)
+        clear = values == image.info.get("transparency", -1) / (2**bits - 1)
+        values = 1 - values if white_is_zero else values
+        is_dark = 0 < values.max() * 255 < DARK + 1
+        image = Image.fromarray(np.where(clear, 255, np.rint(values.clip(0, 1) * 255)).astype(np.uint8))
+    else:
+        is_dark = None
+        if deep and isinstance(image.info.get("transparency"), tuple):
+            image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])  # as the pixels are
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    values = np.asarray(image, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+    return values, bool(deep and values.max() <= DARK) if is_dark is None else is_dark

@@ -1,0 +1,145 @@
+"""The user's own images in a table: one row per image, one column (or several) to predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+from warmstart.core.batch import Rows, Splits
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Amount, AnyText, Count, Location, Seed
+from warmstart.data.preprocess.image import Preprocessor
+from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
+from warmstart.data.readers.image_cells import to_pictures
+from warmstart.data.readers.splits import place
+from warmstart.data.readers.table import Dialect
+from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
+from warmstart.data.splits import class_numbers, strata_of
+from warmstart.data.storage.images import ImageStore
+
+
+class ImageTable:
+    """Classes, several labels or real values, as the objective asks.
+
+    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
+    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
+
+    Args:
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
+        image: the column of images: paths relative to the file's folder, or encoded, as `datasets` stores them.
+        target: the column to predict, of lists where an image has several labels; or a list of columns, of 0 and 1
+            (several labels) or of numbers. Pretraining needs none.
+        separator: between the cells of a text file; None for the one that its header line has.
+        missing_values: texts of cells that stand for a missing value, as an empty cell does.
+        config: of a hub name that has several.
+        size: height and width in pixels.
+        channels: 3 for colour, 1 for grey.
+        memory_mb: decoded images that need more are kept in the cache and read from the disk.
+        on_error: what to do about images that cannot be read: raise or skip.
+        split_seed: fixes which rows train, validate and test.
+    """
+
+    modality: ClassVar = "image"
+    offers: ClassVar = frozenset({"category", "categories", "value"})
+
+    def __init__(
+        self,
+        root: Location,
+        image: str,
+        target: str | list[str] | None = None,
+        separator: str | None = None,
+        missing_values: list[AnyText | float] | None = None,
+        config: str | None = None,
+        size: Count = 32,
+        channels: Literal[1, 3] = 3,
+        memory_mb: Amount = 4096,
+        on_error: Literal["raise", "skip"] = "raise",
+        split_seed: Seed = 0,
+    ):
+        self.store = ImageStore(size, channels, memory_mb, on_error)
+        self.dialect = Dialect(separator, tuple(missing_values or ()))
+        self.root, self.image, self.config, self.split_seed = root, str(image), config, split_seed
+        self.target = [str(name) for name in (target if isinstance(target, list) else [target]) if name is not None]
+
+    def load(self, target: str | None) -> Splits:
+        """Images (N, C, size, size), uint8; which part a row is in does not depend on the kind of target.
+
+        Raises:
+            UserError: a column is missing, an image cannot be read, or the targets do not suit the objective.
+        """
+        if target is not None and not self.target:
+            raise UserError("data.target=null: name the column to predict")
+        frames = read_own_splits(self.root, self.config, self.dialect)
+        pictures, tables = [], []
+        for name, frame in frames.items():
+            where = place(self.root, name, frames)
+            column = pick(frame, self.image, where, "data.image")
+            pictures += to_pictures(column, where, self._folder(), must_exist=not self.store.skips)
+            targets = pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)
+            for key in self.target:  # whose errors name rows of the file
+                if is_listed(targets[key]):
+                    check_entries(targets[key], where, "a label")
+                elif target != "categories" or len(self.target) > 1:
+                    check_targets(targets[key], target, where)
+            tables.append(targets)
+        table = pd.concat(tables, ignore_index=True)
+        split = np.repeat(list(frames), [len(part) for part in tables])
+        known = with_target(table.notna().all(axis=1).to_numpy(), split, self.root, self.target)
+        numbers = np.arange(len(table))
+        spare = numbers[~known & (split == "train")]
+        table, split, numbers = table[known].reset_index(drop=True), split[known], numbers[known]
+        y, labels = self._targets(table, target)
+        splits = to_splits(
+            Rows(numbers, y),
+            labels,
+            split,
+            frames,
+            self.root,
+            self.split_seed,
+            lambda train: self._strata(table.iloc[train]),
+            Rows(spare) if len(spare) else None,
+        )
+        return self.store.fill(splits, pictures)
+
+    def preprocessor(self) -> Preprocessor:
+        """8-bit pixels."""
+        return Preprocessor(column=self.image, dialect=self.dialect.state())
+
+    def _folder(self) -> Path:
+        """What paths of images are relative to, and must not leave."""
+        path = Path(self.root)
+        if path.exists():
+            return path if path.is_dir() else path.parent
+        import datasets
+
+        return Path(datasets.config.HF_CACHE_HOME)
+
+    def _strata(self, table: pd.DataFrame) -> np.ndarray | None:
+        return strata_of(table[self.target[0]], self.root) if self.target else None
+
+    def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if kind is None:
+            return None, ()
+        column = table[self.target[0]]
+        if kind == "categories" and is_listed(column):
+            return several(column)
+        if kind == "category":
+            if len(self.target) > 1 or is_listed(column):
+                raise UserError(f"data.target={self.target}: these are several labels; set objective=multilabel")
+            return class_numbers(to_names(column, self.root))
+        if kind == "categories" and len(self.target) < 2:
+            raise UserError("objective=multilabel needs a column of lists, or two columns or more: data.target=[a,b]")
+        values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
+        return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)
+
+
+def several(column: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Lists of labels as 0 and 1 (N, labels), and the labels."""
+    rows = [set(map(name_of, row)) for row in column]
+    labels = tuple(sorted(set().union(*rows)))
+    if len(labels) < 2:
+        raise UserError(f"data.target={column.name}: all rows have the labels {', '.join(labels)}: two are needed")
+    return np.array([[label in row for label in labels] for row in rows], dtype=np.float32), labels

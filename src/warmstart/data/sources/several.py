@@ -1,0 +1,112 @@
+"""Several data sets as one, each a task of its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from warmstart.core.batch import Rows, Splits
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor, Source
+
+OWN = ("white", "columns", "column", "dialect")  # of preprocessors not yet fitted: what may differ between sources
+
+
+class Several:
+    """The rows of all sources, evenly mixed; a label is named after its source too, as in `digits/7`.
+
+    One preprocessor serves all: that of the pretraining, or a new one with the settings of the first source.
+
+    Args:
+        sources: what makes each source, by the name of its task.
+        tokenizer: settings for the tokenizers of all sources, which recipes for texts may have.
+    """
+
+    modality: ClassVar = "several"
+    offers: ClassVar = frozenset({"category"})
+
+    def __init__(self, sources: dict[str, Callable[..., Source]], tokenizer: dict[str, Any] | None = None):
+        if len(sources) < 2:
+            raise UserError("data.sources: give two or more data sets, such as data=[a,b]")
+        self.sources = {name: _made(make, tokenizer or {}) for name, make in sources.items()}
+        first, *others = self.sources
+        self.modality = self.sources[first].modality
+        for name in others:
+            other = self.sources[name].modality
+            if other != self.modality:
+                raise UserError(
+                    f"data.sources: {first} is {self.modality}, {name} is {other}; they must be of one kind"
+                )
+        for name, source in self.sources.items():
+            if not self.offers <= source.offers:
+                raise UserError(f"data.sources.{name} offers no classes: each of several data sets must")
+
+    def load(self, target: str | None) -> Splits:
+        """All rows of each part, with class numbers (N,) over the labels of all sources.
+
+        Raises:
+            UserError: rows of two sources differ in shape or columns, or are to be prepared differently.
+        """
+        loaded = {name: source.load(target) for name, source in self.sources.items()}
+        self._check_alike({name: splits.train.x for name, splits in loaded.items()})
+        first = self.preprocessor()
+        starts = np.cumsum([0, *(len(splits.labels) for splits in loaded.values())])
+        parts: dict[str, list[Rows]] = {"train": [], "validation": [], "test": [], "unlabelled": []}
+        shifts: dict[str, list[Rows]] = {name: [] for splits in loaded.values() for name in splits.shifts}
+        for source, splits, start in zip(self.sources.values(), loaded.values(), starts):
+            own = source.preprocessor()
+            for part, found in {**parts, **shifts}.items():
+                rows = getattr(splits, part) if part in parts else splits.shifts.get(part)
+                if rows is not None and len(rows):
+                    x = first.converted(rows.x, own) if hasattr(first, "converted") else rows.x
+                    found.append(Rows(x, None if rows.classes is None else rows.classes + start))
+        labels = tuple(f"{name}/{label}" for name, splits in loaded.items() for label in splits.labels)
+        train, validation, test, spare = (mixed(found) if found else None for found in parts.values())
+        return Splits(train, validation, test, labels, spare, {name: mixed(found) for name, found in shifts.items()})
+
+    def preprocessor(self) -> Preprocessor:
+        """As the first source has it."""
+        return next(iter(self.sources.values())).preprocessor()
+
+    def _check_alike(self, inputs: dict[str, Any]) -> None:
+        """Refuse raw training inputs, by source, that one preprocessor cannot take."""
+        first, *others = self.sources
+        kept, settings = _form(inputs[first]), vars(self.preprocessor())
+        for name in others:
+            form, own = _form(inputs[name]), vars(self.sources[name].preprocessor())
+            if form != kept:
+                raise UserError(f"data.sources: rows of {first} have {kept}, rows of {name} {form}: they must be alike")
+            for key in settings:
+                if key not in OWN and settings[key] != own.get(key):
+                    raise UserError(
+                        f"data.sources: {key} is {settings[key]} in {first} and {own.get(key)} in {name}; "
+                        "one preprocessor serves all, so set them alike"
+                    )
+
+
+def mixed(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, each spread evenly over the whole, so that any stretch holds about its share of each."""
+    places = np.concatenate([np.arange(len(part)) / len(part) for part in parts])
+    inputs, targets = [part.x for part in parts], [part.y for part in parts]
+    is_table = isinstance(inputs[0], pd.DataFrame)
+    x = pd.concat(inputs, ignore_index=True) if is_table else np.concatenate(inputs)
+    y = None if any(part is None for part in targets) else np.concatenate(targets)
+    rows = Rows(x, y).take(np.argsort(places, kind="stable"))
+    return Rows(rows.x.reset_index(drop=True), y=rows.y) if is_table else rows
+
+
+def _made(make: Callable[..., Source], tokenizer: dict[str, Any]) -> Source:
+    """A source, with these settings for its tokenizer where it has one."""
+    own = getattr(make, "keywords", {}).get("tokenizer")
+    return make() if own is None else make(tokenizer=functools.partial(own, **tokenizer))
+
+
+def _form(x: Any) -> str:
+    """The columns of a table, or the shape of an array's row."""
+    if isinstance(x, pd.DataFrame):
+        return f"the columns {', '.join(sorted(map(str, x.columns)))}"
+    return f"the shape {' x '.join(map(str, x.shape[1:]))}"

@@ -1,0 +1,116 @@
+"""The user's own table of numbers and categories: one row per example, one column (or several) to predict."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+from warmstart.core.batch import Rows, Splits
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import AnyText, Location, Seed
+from warmstart.data.preprocess.table import Preprocessor
+from warmstart.data.readers.columns import check_targets, pick, to_names, to_numbers
+from warmstart.data.readers.splits import place
+from warmstart.data.readers.table import Dialect
+from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
+from warmstart.data.splits import class_numbers, strata_of
+
+
+class Table:
+    """Classes, several labels or real values, as the objective asks.
+
+    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
+    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
+
+    Args:
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
+        target: the column to predict, or a list of columns of 0 and 1 (several labels) or of numbers.
+        categorical: columns whose values are names; every other column must hold numbers.
+        ignore: columns to leave out.
+        missing: what to do about empty numbers: mean, median, or error.
+        separator: between the cells of a text file; None for the one that its header line has.
+        missing_values: texts of cells that stand for a missing value, as an empty cell does.
+        config: of a hub name that has several.
+        split_seed: fixes which rows train, validate and test.
+    """
+
+    modality: ClassVar = "vector"
+    offers: ClassVar = frozenset({"category", "categories", "value"})
+    is_quick: ClassVar = True  # `load` needs no torch
+
+    def __init__(
+        self,
+        root: Location,
+        target: str | int | list[str | int],
+        categorical: list[str | int] | None = None,
+        ignore: list[str | int] | None = None,
+        missing: Literal["error", "mean", "median"] = "error",
+        separator: str | None = None,
+        missing_values: list[AnyText | float] | None = None,
+        config: str | None = None,
+        split_seed: Seed = 0,
+    ):
+        if missing not in ("error", "mean", "median"):
+            raise UserError(f"data.missing={missing}: give mean, median or error")
+        self.root, self.missing, self.config, self.split_seed = str(root), missing, config, split_seed
+        self.target = list(map(str, target)) if isinstance(target, list) else [str(target)]
+        self.categorical, self.ignore = list(map(str, categorical or [])), list(map(str, ignore or []))
+        self.dialect = Dialect(separator, tuple(missing_values or ()))
+
+    def load(self, target: str | None) -> Splits:
+        """Return tables of features; rows with an empty target serve pretraining alone."""
+        if target == "category" and len(self.target) > 1:
+            raise UserError("classification predicts one column: give one data.target, or objective=multilabel")
+        if target == "categories" and len(self.target) < 2:
+            raise UserError("objective=multilabel needs two or more columns: data.target=[a,b,...]")
+        frames = read_own_splits(self.root, self.config, self.dialect)
+        features, targets = [], []
+        for name, frame in frames.items():
+            where = place(self.root, name, frames)
+            chosen = {key: pick(frame, key, where, "data.target") for key in self.target}
+            for option, names in (("categorical", self.categorical), ("ignore", self.ignore)):
+                for key in names:
+                    pick(frame, key, where, f"data.{option}")
+            features.append(self._features(frame.drop(columns=[*self.target, *self.ignore]), where))
+            targets.append(pd.DataFrame(chosen))
+            for column in chosen.values():
+                check_targets(column, target, where)
+        x, table = (pd.concat(part, ignore_index=True) for part in (features, targets))
+        split = np.repeat(list(frames), [len(part) for part in targets])
+        known = with_target(table.notna().all(axis=1).to_numpy(), split, self.root, self.target)
+        spare = Rows(x[~known & (split == "train")])
+        x, table, split = x[known].reset_index(drop=True), table[known].reset_index(drop=True), split[known]
+        y, labels = self._targets(table, target)
+        column = table[self.target[0]]
+        return to_splits(
+            Rows(x, y),
+            labels,
+            split,
+            frames,
+            self.root,
+            self.split_seed,
+            lambda train: strata_of(column.iloc[train], self.root),
+            spare,
+        )
+
+    def preprocessor(self) -> Preprocessor:
+        """Fill, scale and one-hot encode."""
+        return Preprocessor(self.categorical, self.missing, dialect=self.dialect.state())
+
+    def _features(self, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+        """Return names and numbers of a split, read while the rows are those of the file, so that errors name them."""
+        if frame.shape[1] == 0:
+            raise UserError(f"{where} has no feature column left beside the target and data.ignore")
+        categories, numbers = self.preprocessor().check(frame, where)
+        names = {name: pd.Series(cells, dtype=object) for name, cells in categories.items()}
+        return pd.DataFrame({**names, **numbers})[list(frame)]
+
+    def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if kind is None:
+            return None, ()
+        if kind == "category":
+            return class_numbers(to_names(table[self.target[0]], self.root))
+        values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
+        return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)

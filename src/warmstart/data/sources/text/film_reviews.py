@@ -1,0 +1,49 @@
+"""Whole film reviews without labels: generic text near SST-2's single sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import pandas as pd
+
+from warmstart.core.batch import Rows, Splits
+from warmstart.core.protocols import Preprocessor
+from warmstart.core.ranges import Location, Seed
+from warmstart.data.readers.columns import pick, to_texts
+from warmstart.data.readers.splits import read_splits
+from warmstart.data.splits import renumbered, split_rows
+
+
+class FilmReviews:
+    """A row is a review of the data set's train split; 90 % train, 5 % validate and 5 % test.
+
+    Args:
+        tokenizer: makes the preprocessor.
+        root: a hub name or local folder with a column `text`: by default the 25,000 reviews of IMDb (Maas et al. 2011);
+            the 2,000 of Pang and Lee (2004) will do as well.
+        split_seed: fixes which reviews train, validate and test.
+    """
+
+    modality: ClassVar = "text"
+    offers: ClassVar = frozenset()
+
+    def __init__(
+        self,
+        tokenizer: Callable[..., Preprocessor],
+        root: Location = "stanfordnlp/imdb",
+        split_seed: Seed = 0,
+    ):
+        self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
+
+    def load(self, target: str | None) -> Splits:
+        """Texts, line breaks that are written as in HTML made plain."""
+        frames = read_splits(self.root)
+        where = f"data.root={self.root}"
+        texts = to_texts(pick(frames.get("train", next(iter(frames.values()))), "text", where), where)
+        rows = Rows(pd.DataFrame({"text": texts.str.replace("<br />", "\n", regex=False)}))
+        return renumbered(split_rows(rows, (), self.split_seed, None, validation=0.05, test=0.05))
+
+    def preprocessor(self) -> Preprocessor:
+        """As the tokenizer is configured."""
+        return self.tokenizer(columns=["text"])

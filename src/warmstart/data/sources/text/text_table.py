@@ -1,0 +1,148 @@
+"""The user's own texts in a table: one row per example, one column to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from warmstart.core.batch import Rows, Splits
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
+from warmstart.core.ranges import AnyText, Location, Seed
+from warmstart.data.readers.columns import (
+    check_entries,
+    check_targets,
+    is_listed,
+    name_of,
+    pick,
+    to_names,
+    to_numbers,
+    to_texts,
+)
+from warmstart.data.readers.splits import place
+from warmstart.data.readers.table import Dialect
+from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
+from warmstart.data.splits import class_numbers, renumbered, strata_of
+
+
+class TextTable:
+    """Classes, real values, or tags of words, as the objective asks.
+
+    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
+    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
+
+    Args:
+        tokenizer: makes the preprocessor.
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
+        text: the column of texts; for tags, of lists of words.
+        target: the column to predict; for tags, of lists of names, one for each word. Pretraining needs none.
+        pair: the column of second texts, if any.
+        separator: between the cells of a text file; None for the one that its header line has.
+        missing_values: texts of cells that stand for a missing value, as an empty cell does.
+        config: of a hub name that has several.
+        split_seed: fixes which rows train, validate and test.
+    """
+
+    modality: ClassVar = "text"
+    offers: ClassVar = frozenset({"category", "value", "tags"})
+    is_quick: ClassVar = True  # `load` needs no torch
+
+    def __init__(
+        self,
+        tokenizer: Callable[..., Preprocessor],
+        root: Location,
+        text: str,
+        target: str | None = None,
+        pair: str | None = None,
+        separator: str | None = None,
+        missing_values: list[AnyText | float] | None = None,
+        config: str | None = None,
+        split_seed: Seed = 0,
+    ):
+        self.tokenizer, self.root, self.target, self.config = tokenizer, root, target, config
+        self.columns = {"text": str(text)} if pair is None else {"text": str(text), "pair": str(pair)}
+        self.split_seed = split_seed
+        self.dialect = Dialect(separator, tuple(missing_values or ()))
+
+    def load(self, target: str | None) -> Splits:
+        """Texts, or lists of words; which part a row is in does not depend on the kind of target.
+
+        Raises:
+            UserError: a column is missing, a text is empty, or the targets do not suit the objective.
+        """
+        if target is not None and self.target is None:
+            raise UserError("data.target=null: name the column to predict")
+        frames = read_own_splits(self.root, self.config, self.dialect)
+        tables = {name: self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()}
+        table = pd.concat(tables.values(), ignore_index=True)
+        split = np.repeat(list(tables), [len(part) for part in tables.values()])
+        known = with_target(table.target.notna().to_numpy(), split, self.root, [str(self.target)])
+        spare = table[~known & (split == "train")]
+        table, split = table[known].reset_index(drop=True), split[known]
+        y, labels = self._targets(table.target, target)
+        rows = Rows(table[list(self.columns)], y)
+        splits = to_splits(
+            rows,
+            labels,
+            split,
+            frames,
+            self.root,
+            self.split_seed,
+            lambda train: self._strata(table.target.iloc[train]),
+            Rows(spare[rows.x.columns]),
+        )
+        return renumbered(splits)
+
+    def preprocessor(self) -> Preprocessor:
+        """As the tokenizer is configured."""
+        return self.tokenizer(columns=list(self.columns.values()), dialect=self.dialect.state())
+
+    def _table(self, frame: pd.DataFrame, where: str, kind: str | None) -> pd.DataFrame:
+        """One split's texts and raw targets, None where there is none, checked while the rows are those of the user."""
+        texts = {to: to_texts(pick(frame, name, where, f"data.{to}"), where) for to, name in self.columns.items()}
+        table = pd.DataFrame(texts)
+        if self.target is None:
+            return table.assign(target="")
+        column = pick(frame, str(self.target), where, "data.target").astype(object)
+        column = column.where(column.notna(), None)
+        if kind == "tags":
+            self._check_tags(table.text.set_axis(column.index), column, where)
+        elif kind is not None and is_listed(column):
+            raise UserError(f"{where}, column {self.target}: these are lists of tags, not one target for each text")
+        else:
+            check_targets(column, kind, where)
+        return table.assign(target=column.reset_index(drop=True))
+
+    def _check_tags(self, words: pd.Series, tags: pd.Series, where: str) -> None:
+        for column, name in ((words, self.columns["text"]), (tags, self.target)):
+            if not is_listed(column):
+                raise UserError(
+                    f"{where}, column {name}: tags need lists, of words and of tags (JSON lines or Parquet)"
+                )
+        check_entries(tags, where, "a tag")
+        uneven = np.flatnonzero(tags.notna() & (words.str.len() != tags.str.len()))
+        if len(uneven):
+            row = tags.index[uneven[0]]
+            raise UserError(
+                f"{where}, row {row}: {len(words[row])} words but {len(tags[row])} tags ({len(uneven):,} such rows)"
+            )
+
+    def _targets(self, column: pd.Series, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if kind is None:
+            return None, ()
+        if kind == "value":
+            return to_numbers(column, self.root)[:, None], (str(self.target),)
+        if kind == "category":
+            return class_numbers(to_names(column, self.root))
+        labels = tuple(sorted({name_of(tag) for tags in column for tag in tags}))
+        if len(labels) < 2:
+            raise UserError(f"data.root={self.root}: every word has the tag {labels[0]}: two are needed")
+        numbers = {label: number for number, label in enumerate(labels)}
+        rows = pd.Series([[numbers[name_of(tag)] for tag in tags] for tags in column], dtype=object)
+        return rows.to_numpy(), labels
+
+    def _strata(self, column: pd.Series) -> np.ndarray | None:
+        return None if self.target is None else strata_of(column, self.root)

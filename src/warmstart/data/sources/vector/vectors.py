@@ -1,0 +1,71 @@
+"""The textbook example: two sets of feature vectors whose targets look along the same hidden directions, or not."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from warmstart.core.batch import Rows, Splits
+from warmstart.core.errors import UserError
+from warmstart.core.ranges import Amount, Count, Seed, least
+from warmstart.data.preprocess.vector import Preprocessor
+
+
+class Vectors:
+    """Standard normal vectors x and hidden activations h = tanh(W x) with one W for both sets.
+
+    The generic set's targets are real values, linear in h; the task's are classes, the largest of linear scores in h.
+    Without `shared`, the generic set has a W of its own, at right angles to the task's, so that its targets are
+    independent of everything that the classes depend on.
+    """
+
+    modality: ClassVar = "vector"
+    offers: ClassVar = frozenset({"category", "value"})
+
+    def __init__(
+        self,
+        features: Count = 100,
+        directions: Count = 8,
+        values: Count = 16,
+        classes: least(2) = 4,
+        rows: least(20) = 10_000,
+        noise: Amount = 0.1,
+        shared: bool = True,
+        seed: Seed = 0,
+    ):
+        if rows < 20 or classes < 2 or min(features, directions, values) < 1 or seed < 0:
+            raise UserError("data: rows must be 20 or more, classes 2 or more, features, directions, values above 0")
+        if not shared and features < 2 * directions:
+            raise UserError("data: with shared=false, features must be at least twice the directions")
+        self.features, self.directions, self.values, self.classes = features, directions, values, classes
+        self.rows, self.noise, self.shared, self.seed = rows, noise, shared, seed
+
+    def load(self, target: str | None) -> Splits:
+        """Vectors (N, F), with real values (N, K) for a generic set or class numbers (N,) for a task."""
+        shared, own = (np.random.default_rng([self.seed, part]) for part in (0, 1 if target == "category" else 2))
+        w = shared.standard_normal((self.features, self.directions)) * 2 / np.sqrt(self.features)
+        if target != "category" and not self.shared:
+            w = self.at_right_angles(w)
+        x = own.standard_normal((self.rows, self.features)).astype(np.float32)
+        h = np.tanh(x @ w)
+        if target == "category":
+            scores = h @ own.standard_normal((self.directions, self.classes))
+            y = (scores + self.noise * own.standard_normal(scores.shape)).argmax(1)
+            labels = tuple(f"class {index}" for index in range(self.classes))
+        else:
+            y = h @ own.standard_normal((self.directions, self.values)) / np.sqrt(self.directions)
+            y = (y + self.noise * own.standard_normal(y.shape)).astype(np.float32)
+            labels = tuple(f"value {index}" for index in range(self.values))
+        a, b = int(0.7 * self.rows), int(0.85 * self.rows)
+        parts = (Rows(x[part], y[part]) for part in (slice(0, a), slice(a, b), slice(b, None)))
+        return Splits(*parts, labels=labels)
+
+    def at_right_angles(self, w: np.ndarray) -> np.ndarray:
+        """As many directions (F, D), at right angles to those given and to each other, and of about their length, 2."""
+        others = np.random.default_rng([self.seed, 3]).standard_normal(w.shape)
+        return 2 * np.linalg.qr(np.hstack([w, others]))[0][:, self.directions :]
+
+    def preprocessor(self) -> Preprocessor:
+        """Per feature."""
+        return Preprocessor()

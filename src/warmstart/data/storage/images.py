@@ -1,0 +1,115 @@
+"""Decoded images, in memory, or in the cache and left on the disk where they need more of it than they may have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from warmstart.core import screen
+from warmstart.core.batch import Splits
+from warmstart.core.errors import UserError
+from warmstart.data.readers.images import Picture, Remarks, read_images, report, report_errors
+from warmstart.data.readers.threads import map_in_threads
+from warmstart.data.splits import check_readable
+from warmstart.data.storage import cache
+
+
+class ImageStore:
+    """How a source's images are decoded and kept.
+
+    Args:
+        size: height and width in pixels.
+        channels: 3 for colour, 1 for grey.
+        memory_mb: decoded images that need more are kept in the cache and read from the disk, batch by batch.
+        on_error: what to do about images that cannot be read: raise, or skip, which lists them.
+    """
+
+    def __init__(self, size: int, channels: int, memory_mb: float, on_error: str):
+        if size < 1 or channels not in (1, 3):
+            raise UserError(f"data.size={size}, channels={channels}: size must be above 0, channels 1 or 3")
+        if memory_mb < 0:
+            raise UserError(f"data.memory_mb={memory_mb}: must be 0 or more")
+        if on_error not in ("raise", "skip"):
+            raise UserError(f"data.on_error={on_error}: give raise or skip")
+        self.shape, self.memory, self.skips = (channels, size, size), memory_mb * 2**20, on_error == "skip"
+
+    def fill(self, splits: Splits, pictures: Sequence[Picture]) -> Splits:
+        """The same splits with images (n, C, H, W), uint8, in place of the numbers of `pictures` (n,).
+
+        Parts lie one after another, so that each is a view of all.
+
+        Raises:
+            UserError: an image cannot be read, or too many cannot.
+        """
+        parts = [splits.train, splits.validation, splits.test, splits.unlabelled, *splits.shifts.values()]
+        parts = [rows for rows in parts if rows is not None]
+        order = [pictures[number] for rows in parts for number in rows.x]
+        values, kept = self._read(order)
+        start = 0
+        for rows in parts:
+            first, last = np.searchsorted(kept, [start, start + len(rows)])
+            y = None if rows.y is None else rows.y[kept[first:last] - start]
+            start += len(rows)
+            rows.x, rows.y = values[first:last], y
+        return check_readable(splits, "image")
+
+    def _read(self, pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
+        """Images, and the numbers (n,) of those that could be read."""
+        if len(pictures) * np.prod(self.shape) <= self.memory:
+            values = np.empty((len(pictures), *self.shape), dtype=np.uint8)
+            errors, remarks = self._decode(pictures, values)
+        else:
+            name = cache.key(f"{self.shape} {self.skips}", cache.texts_digest(map_in_threads(stamp, pictures)))
+            screen.say(f"{len(pictures):,} images need more than data.memory_mb={self.memory / 2**20:g}: on the disk")
+            values, errors, remarks = cache.entry("images", name, lambda folder: self._save(pictures, folder), load)
+        if errors:
+            report_errors(errors, len(pictures))
+        report(remarks, pictures, len(pictures) - len(errors))
+        kept = np.setdiff1d(np.arange(len(pictures)), np.array(list(errors), dtype=np.int64))
+        return values[: len(kept)], kept
+
+    def _decode(self, pictures: list[Picture], values: np.ndarray) -> tuple[dict[int, str], Remarks]:
+        """Fill the array, from its start on with those that can be read; return errors, by number, and remarks."""
+        errors: dict[int, str] | None = {} if self.skips else None
+        remarks: Remarks = {}
+        read_images(pictures, self.shape, values, errors, remarks)
+        if not errors:
+            return {}, remarks
+        kept = [number for number in range(len(pictures)) if number not in errors]
+        for to, number in enumerate(kept[min(errors) :], start=min(errors)):
+            values[to] = values[number]
+        return errors, remarks
+
+    def _save(self, pictures: list[Picture], folder: Path) -> None:
+        kind, shape = np.dtype(np.uint8), (len(pictures), *self.shape)
+        values = np.lib.format.open_memmap(folder / "values.npy", "w+", kind, shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and no signal later
+            with open(folder / "values.npy", "r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+        errors, remarks = self._decode(pictures, values)
+        values.flush()
+        (folder / "notes.json").write_text(json.dumps({"errors": errors, **remarks}))
+
+
+def load(folder: Path) -> tuple[np.ndarray, dict[int, str], Remarks]:
+    """What `ImageStore._save` has saved; changes to the array, which torch asks for, would stay in memory."""
+    notes = json.loads((folder / "notes.json").read_text())
+    found = {kind: {int(number): note for number, note in by_number.items()} for kind, by_number in notes.items()}
+    return np.load(folder / "values.npy", mmap_mode="c"), found.pop("errors"), found
+
+
+def stamp(picture: Picture) -> str:
+    """What changes when the image does: of a file, its path and the digest of its bytes."""
+    if isinstance(picture.content, bytes):
+        return hashlib.blake2b(picture.content).hexdigest()
+    path = picture.content.absolute()
+    try:
+        with path.open("rb") as file:
+            return f"{path} {hashlib.file_digest(file, hashlib.blake2b).hexdigest()}"
+    except OSError:
+        return str(path)

@@ -1,0 +1,235 @@
+"""The trunk as a model of transformers: the same numbers under the names of its ModernBERT or Llama classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.backbone.block import LAYER_EPS, RMS_EPS, ROTARY_BASE, Architecture
+from warmstart.backbone.transformer import Transformer
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+TASKS = {
+    None: "Model",
+    "sequence_classification": "ForSequenceClassification",
+    "token_classification": "ForTokenClassification",
+    "question_answering": "ForQuestionAnswering",
+    "masked_lm": "ForMaskedLM",
+    "causal_lm": "ForCausalLM",
+}
+BLOCK = {
+    "ModernBert": {
+        "norm1": "attn_norm",
+        "qkv": "attn.Wqkv",
+        "out": "attn.Wo",
+        "norm2": "mlp_norm",
+        "mlp.0": "mlp.Wi",
+        "mlp.2": "mlp.Wo",
+    },
+    "Llama": {
+        "norm1": "input_layernorm",
+        "qkv.q": "self_attn.q_proj",
+        "qkv.k": "self_attn.k_proj",
+        "qkv.v": "self_attn.v_proj",
+        "out": "self_attn.o_proj",
+        "norm2": "post_attention_layernorm",
+        "mlp.0.first": "mlp.gate_proj",
+        "mlp.0.second": "mlp.up_proj",
+        "mlp.2": "mlp.down_proj",
+    },
+}
+AROUND = {
+    "ModernBert": {
+        "stem.embedding": "embeddings.tok_embeddings",
+        "embedding_norm": "embeddings.norm",
+        "norm": "final_norm",
+    },
+    "Llama": {"stem.embedding": "embed_tokens", "norm": "norm"},
+}
+HEAD = {
+    ("ModernBert", "sequence_classification"): {"": "classifier"},
+    ("ModernBert", "token_classification"): {"classifier": "classifier"},
+    ("ModernBert", "question_answering"): {"classifier": "classifier"},
+    ("ModernBert", "masked_lm"): {"dense": "head.dense", "norm": "head.norm", "decoder": "decoder"},
+    ("Llama", "sequence_classification"): {"": "score"},
+    ("Llama", "token_classification"): {"": "score"},
+    ("Llama", "question_answering"): {"": "qa_outputs"},
+    ("Llama", "causal_lm"): {"": "lm_head"},
+}
+
+
+def exported(backbone: Any, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel | None:
+    """Return the same model as one of transformers; None for a backbone whose architecture transformers lacks."""
+    if isinstance(backbone, Transformer):
+        return to_transformers(backbone, task, head, spec)
+    return backbone.exported(task, head, spec) if hasattr(backbone, "exported") else None
+
+
+def to_transformers(trunk: Transformer, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
+    """A model of transformers that computes what trunk and head compute, on the CPU and in evaluation mode.
+
+    Args:
+        trunk: on token numbers.
+        task: of the head; None for the trunk alone.
+        head: as `token_head` makes it for the task.
+        spec: names labels and special tokens.
+
+    Raises:
+        UserError: a setting that no class of transformers has, and what to use.
+    """
+    import transformers
+
+    family = "Llama" if trunk.architecture.causal else "ModernBert"
+    check(trunk, family, task, spec)
+    config = getattr(transformers, f"{family}Config")(
+        **shared_config(trunk.architecture, task, spec), **own_config(trunk.architecture, family, task, spec)
+    )
+    model = getattr(transformers, f"{family}{TASKS[task]}")(config)
+    state = {name: value.detach().cpu().clone() for name, value in trunk.state_dict().items()}
+    prefix = "" if task is None else f"{model.base_model_prefix}."
+    found = {f"{prefix}{name}": value for name, value in renamed(state, trunk.architecture, family).items()}
+    if task is not None:
+        found |= head_state(head, family, task, trunk)
+    model.load_state_dict(found)
+    return model.eval()
+
+
+def check(trunk: Transformer, family: str, task: str | None, spec: Spec) -> None:
+    """Refuse what the family has no form for.
+
+    Raises:
+        UserError: names the setting and what to use.
+    """
+    own = trunk.architecture
+    if trunk.target_kind != "category":
+        raise UserError(f"{spec.modality} models have no class of transformers: only text models are exchanged")
+    if task is not None and (family, task) not in HEAD:
+        raise UserError(f"no {family} class of transformers has a head for this objective ({task})")
+    only = {"position": ("rotary",), "mlp": ("geglu", "swiglu")}
+    if family == "Llama":
+        only |= {"norm": ("rms",), "window": (None,)}
+    else:
+        only |= {"norm": ("layer",), "kv_heads": (own.heads,)}
+    if task == "sequence_classification":
+        only["pooling"] = ("last",) if family == "Llama" else ("mean", "cls")
+    for name, allowed in only.items():
+        if getattr(own, name) not in allowed:
+            able = " or ".join("null" if value is None else str(value) for value in allowed)
+            raise UserError(
+                f"backbone.{name}={getattr(own, name)}: transformers' {family} has no such form; "
+                f"train with backbone.{name}={able} to exchange the model"
+            )
+    if task == "sequence_classification" and spec.center:
+        raise UserError("a regression's outputs are in units that transformers' classes do not restore: not exchanged")
+    tokens = spec.vocabulary
+    shared = (tokens.unknown, tokens.begin, tokens.end, tokens.mask)
+    if task == "sequence_classification" and family == "Llama" and tokens.padding in shared:
+        raise UserError(
+            "transformers' Llama finds the last token by the padding after it, and this tokenizer has no token for "
+            "padding alone: pretrain with one that has"
+        )
+
+
+def shared_config(own: Architecture, task: str | None, spec: Spec) -> dict[str, Any]:
+    """Settings that both families name alike."""
+    vocabulary = spec.vocabulary
+    found = {
+        "vocab_size": vocabulary.size,
+        "hidden_size": own.width,
+        "intermediate_size": own.inner,
+        "num_hidden_layers": own.depth,
+        "num_attention_heads": own.heads,
+        "max_position_embeddings": spec.shape[0],
+        "attention_bias": own.bias,
+        "mlp_bias": own.bias,
+        "tie_word_embeddings": own.tied,
+        "pad_token_id": vocabulary.padding,
+        "bos_token_id": vocabulary.begin,
+        "eos_token_id": vocabulary.end,
+    }
+    if task in ("sequence_classification", "token_classification"):
+        found["id2label"] = dict(enumerate(spec.labels))
+        found["label2id"] = {label: number for number, label in enumerate(spec.labels)}
+    return found
+
+
+def own_config(own: Architecture, family: str, task: str | None, spec: Spec) -> dict[str, Any]:
+    """Settings that the families name differently."""
+    activation = {"geglu": "gelu", "swiglu": "silu"}[own.mlp]
+    rotary = {"rope_type": "default", "rope_theta": ROTARY_BASE}
+    if family == "Llama":
+        return {
+            "num_key_value_heads": own.kv_heads,
+            "hidden_act": activation,
+            "rms_norm_eps": RMS_EPS,
+            "rope_parameters": rotary,
+        }
+    kinds = ["sliding_attention" if own.is_local(index) else "full_attention" for index in range(own.depth)]
+    return {
+        "hidden_activation": activation,
+        "norm_eps": LAYER_EPS,
+        "norm_bias": own.bias,
+        "rope_parameters": {kind: dict(rotary) for kind in ("full_attention", "sliding_attention")},
+        "layer_types": kinds,
+        "local_attention": 2 * (own.window or spec.shape[0]),
+        "classifier_activation": "gelu" if task == "masked_lm" else "linear",
+        "classifier_pooling": "cls" if own.pooling == "cls" else "mean",
+        "cls_token_id": spec.vocabulary.begin,
+        "sep_token_id": spec.vocabulary.end,
+    }
+
+
+def renamed(state: dict[str, Tensor], own: Architecture, family: str) -> dict[str, Tensor]:
+    """The trunk's tensors under the family's names."""
+    found = {}
+    for name, value in state.items():
+        if not name.startswith("blocks."):
+            part, _, kind = name.rpartition(".")
+            found[f"{AROUND[family][part]}.{kind}"] = value
+            continue
+        _, index, rest = name.split(".", 2)
+        part, _, kind = rest.rpartition(".")
+        for piece, tensor in pieces(part, value, own, family).items():
+            found[f"layers.{index}.{BLOCK[family][piece]}.{kind}"] = tensor
+    return found
+
+
+def pieces(part: str, value: Tensor, own: Architecture, family: str) -> dict[str, Tensor]:
+    """A block's weight or bias in the pieces that the family keeps apart.
+
+    Both families turn feature i of a head with feature i + W/2, we turn neighbours: rows change places.
+    """
+    if part == "qkv":
+        turned = (own.heads + own.kv_heads) * own.head_width
+        pairs = value[:turned].unflatten(0, (-1, own.head_width // 2, 2))
+        value = torch.cat([pairs.transpose(1, 2).flatten(0, 2), value[turned:]])
+        if family == "Llama":
+            sizes = [heads * own.head_width for heads in (own.heads, own.kv_heads, own.kv_heads)]
+            return dict(zip(("qkv.q", "qkv.k", "qkv.v"), value.split(sizes)))
+    if part == "mlp.0" and family == "Llama":
+        return dict(zip(("mlp.0.first", "mlp.0.second"), value.chunk(2)))
+    return {part: value}
+
+
+def head_state(head: nn.Module, family: str, task: str, trunk: Transformer) -> dict[str, Tensor]:
+    """The head's tensors under the family's names, with those that ours leaves out."""
+    names = HEAD[family, task]
+    found = {}
+    for name, value in head.state_dict().items():
+        part, _, kind = name.rpartition(".")
+        found[f"{names[part]}.{kind}"] = value.detach().cpu().clone()
+    if trunk.architecture.tied and task.endswith("_lm"):
+        found["lm_head.weight" if family == "Llama" else "decoder.weight"] = trunk.stem.embedding.weight.detach().cpu()
+    if family == "ModernBert" and task != "masked_lm":
+        width = trunk.width
+        found |= {"head.dense.weight": torch.eye(width), "head.norm.weight": torch.ones(width)}
+        if trunk.architecture.bias:
+            found["head.norm.bias"] = torch.zeros(width)
+    return found

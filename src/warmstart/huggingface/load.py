@@ -1,0 +1,181 @@
+"""Load a model of Hugging Face with its tokenizer and preprocessor."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.core.reading import TOKENIZER_FILES, file_sha256, is_inside, is_plain
+from warmstart.core.saved_model import SavedModel, spec_record
+from warmstart.core.spec import Spec, Vocabulary
+from warmstart.huggingface.configs import image, speech
+from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
+from warmstart.huggingface.from_pretrained import load
+from warmstart.huggingface.resolve import node_of
+from warmstart.huggingface.saved_heads import ctc_head, language_head, task_head
+
+
+def open_hub(word: str, pooling: str | None = None) -> SavedModel:
+    """A Hugging Face model as a saved backbone: weights in float32, its preprocessor, its trained head if it is taken.
+
+    Args:
+        word: hf:NAME_OR_DIR.
+        pooling: that of the config, where it is not what `adopt` chooses.
+
+    Raises:
+        UserError: it is none that can be used, is damaged, or its preprocessor is another model's.
+    """
+    folder = folder_of(word)
+    node = node_of(word, folder, pooling)
+    architecture = node["architecture"]
+    changes = speech.OFF if speech.describes(architecture) else {}
+    model, found = load(word, folder, "AutoModel", **changes)
+    has_pooler = node.get("pooler", node.get("pooling") == "pooler")
+    weights = {
+        f"model.{name}": value
+        for name, value in model.state_dict().items()
+        if name not in found["missing_keys"] and (has_pooler or not name.startswith("pooler."))
+    }
+    head, task, labels = {}, None, ()
+    if image.describes(architecture):
+        preprocessor = image.preprocessor_of(word, folder, architecture)
+        shape = tuple(preprocessor["shape"])
+        task, head, labels = task_head(word, folder, architecture, node["pooling"], shape)
+        spec = Spec("image", shape, labels)
+    elif changes:
+        preprocessor = speech.preprocessor_of(word, folder, architecture)
+        task, head, labels = task_head(word, folder, architecture)
+        if task is None:
+            head, labels = ctc_head(word, folder, architecture)
+        spec = Spec("speech", (preprocessor["rate"],), labels)
+    else:
+        task, head, labels = task_head(word, folder, architecture)
+        if task is None and found["unexpected_keys"]:
+            head = language_head(word, folder, architecture)
+        most = getattr(model.config, "max_position_embeddings", None) or 0
+        rows = len(model.get_input_embeddings().weight)
+        preprocessor, spec = tokenizer_of(word, folder, architecture, rows, most)
+        spec = dataclasses.replace(spec, labels=labels)
+    card = {"stage": "hf", "backbone": node, "spec": spec_record(spec), **({"task": task} if task else {})}
+    return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
+
+
+def _sha256(folder: Path) -> str:
+    """Of the weights' file, or of the digests of its shards, in order."""
+    if (folder / WEIGHTS).exists():
+        return file_sha256(folder / WEIGHTS)
+    digests = [file_sha256(folder / name) for name in shard_names("", folder)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+SERIAL, BINARY = "tokenizer.json", ".model"
+
+
+def tokenizer_of(
+    word: str, folder: Path, architecture: dict[str, Any], rows: int, most: int
+) -> tuple[dict[str, Any], Spec]:
+    """The state of a preprocessor with the model's tokenizer, and what its examples look like.
+
+    Args:
+        word: hf:NAME_OR_DIR.
+        folder: the model's.
+        architecture: its config.json.
+        rows: of the embedding.
+        most: positions that the model has, 0 or less if it does not say.
+    """
+    check_names(word, folder)
+    if (path := folder / "tokenizer.json").exists():
+        try:
+            Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers knows no other
+            raise UserError(f"init={word}: {path} is damaged: {error}") from error
+    tokenizer = load(word, folder, "AutoTokenizer")
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise UserError(f"init={word}: no tokenizer.json can be made of the files in {folder}: put one there")
+    numbers = tokenizer.get_vocab()
+    size = 1 + max(numbers.values())
+    if size > rows:
+        raise UserError(
+            f"init={word}: the tokenizer has {size:,} tokens and the model's embedding {rows:,} rows: "
+            "the tokenizer is another model's"
+        )
+    named = tokenizer.special_tokens_map
+    doubts = [f"{size:,} tokens for {rows:,} rows of the embedding"] if 2 * size < rows else []
+    for role in ("pad", "bos", "eos", "cls", "sep", "mask"):
+        here, there = numbers.get(named.get(f"{role}_token")), architecture.get(f"{role}_token_id")
+        if None not in (here, there) and here not in (there if isinstance(there, list) else [there]):
+            doubts.append(f"{role}_token_id={here} where {CARD} says {there}")
+    if doubts:
+        doubt = f"warning: init={word}: the tokenizer may be another model's: it has {', '.join(doubts)}"
+        screen.say(doubt, style="yellow")
+    first, last = ("cls_token", "bos_token"), ("sep_token", "eos_token")
+    roles = {
+        "padding": named.get("pad_token"),
+        "unknown": named.get("unk_token"),
+        "begin": next((named[key] for key in first if key in named), None),
+        "end": next((named[key] for key in last if key in named), None),
+        "mask": named.get("mask_token"),
+    }
+    known = {role: numbers.get(token) for role, token in roles.items()}
+    order = ("padding", "end", "begin", "unknown")
+    known["padding"] = next((known[role] for role in order if known[role] is not None), 0)
+    others = {known[role] for role in ("unknown", "begin", "end", "mask")} | set(tokenizer("a")["input_ids"])
+    only_pads = numbers.get(roles["padding"]) not in {None, *others}
+    special = tuple(sorted(tokenizer.all_special_ids))
+    vocabulary = Vocabulary(size=size, special=special, only_pads=only_pads, **known)
+    context = min(tokenizer.model_max_length, most if most > 0 else 512)
+    serial = tokenizer.backend_tokenizer.to_str()
+    state = {
+        "kind": "text",
+        "model": json.loads(serial)["model"]["type"].lower(),
+        "vocabulary": size,
+        "context": context,
+        "tokenizer": serial,
+        "roles": roles,
+        "types": "token_type_ids" in tokenizer.model_input_names,
+        "files": kept_files(folder, serial),
+    }
+    return state, Spec("text", (context,), vocabulary=vocabulary)
+
+
+def check_names(word: str, folder: Path) -> None:
+    """Refuse a tokenizer whose settings name files outside the folder.
+
+    Raises:
+        UserError: names the entry.
+    """
+    path = folder / "tokenizer_config.json"
+    files = read_json(word, path).get("fast_tokenizer_files") if path.exists() else None
+    for name in files if isinstance(files, list) else []:
+        if not is_plain(name):
+            raise UserError(f"init={word}: {path}: fast_tokenizer_files names {name!r}, which is no file of its folder")
+
+
+def kept_files(folder: Path, serial: str) -> dict[str, str]:
+    """The tokenizer's files, by name, those of sentencepiece in base64; tokenizer.json where `serial` is not all of it.
+
+    They are written beside the model again when it is exported.
+
+    Raises:
+        UserError: one of them is a link to a file elsewhere.
+    """
+    found = {}
+    for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}):
+        if not is_inside(path, folder):
+            raise UserError(
+                f"{path} is a link to {os.path.realpath(path)}, outside the model's folder: put a copy there"
+            )
+        content = path.read_bytes()
+        text = base64.b64encode(content).decode() if path.suffix == BINARY else content.decode("utf-8")
+        if path.name != SERIAL or Tokenizer.from_str(text).to_str() != serial:
+            found[path.name] = text
+    return found

@@ -1,0 +1,118 @@
+"""The trained heads of a Hugging Face model, as an objective names their tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.huggingface.configs import speech
+from warmstart.huggingface.configs.text import decodes
+from warmstart.huggingface.from_pretrained import load
+
+AUTO = {  # how classes of transformers end, the one that loads them, and the task as an objective names it
+    "ForSequenceClassification": ("AutoModelForSequenceClassification", "sequence_classification"),
+    "ForTokenClassification": ("AutoModelForTokenClassification", "token_classification"),
+    "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question_answering"),
+    "ForImageClassification": ("AutoModelForImageClassification", "sequence_classification"),
+}
+SOUND = "AutoModelForAudioClassification"
+
+
+def language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict[str, Tensor]:
+    """The trained head that predicts tokens, as an objective names it; empty if the file has not all of it."""
+    name = "AutoModelForCausalLM" if decodes(word, architecture) else "AutoModelForMaskedLM"
+    model, found = load(word, folder, name)
+    shared = set(model.all_tied_weights_keys)
+    if set(found["missing_keys"]) - shared:
+        return {}
+    trunk = f"{model.base_model_prefix}."
+    state = model.state_dict().items()
+    return {f"head.model.{n}": value for n, value in state if not n.startswith(trunk) and n not in shared}
+
+
+def ctc_head(word: str, folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The trained head that says labels, the blank last, and these; empty if the folder has none."""
+    if not any(str(name).endswith("ForCTC") for name in architecture.get("architectures") or ()):
+        return {}, ()
+    model, found = load(word, folder, "AutoModelForCTC", **speech.OFF)
+    linear = {name: value for name, value in model.state_dict().items() if name.startswith("lm_head.")}
+    rows, labels = speech.labels_of(word, folder, architecture, len(linear["lm_head.weight"]))
+    if not rows or set(found["missing_keys"]) & set(linear):
+        return {}, ()
+    return {f"head.{name.removeprefix('lm_head.')}": value[rows] for name, value in linear.items()}, labels
+
+
+def task_head(
+    word: str, folder: Path, architecture: dict[str, Any], pooling: str | None = None, shape: tuple[int, ...] = ()
+) -> tuple[str | None, dict[str, Tensor], tuple[str, ...]]:
+    """The task that the model was finetuned for, its head, and its labels in alphabetical order, as data have them.
+
+    The task is None where the model has no such head, and the head empty where it is of a form that is not taken over.
+
+    Args:
+        word: hf:NAME_OR_DIR.
+        folder: the model's.
+        architecture: its config.json.
+        pooling: of a model of images or sound.
+        shape: of an image.
+    """
+    name = str((architecture.get("architectures") or [""])[0])
+    auto, task = next((found for end, found in AUTO.items() if name.endswith(end)), (None, None))
+    if task is None:
+        return None, {}, ()
+    is_sound = speech.describes(architecture)
+    model, found = load(word, folder, SOUND if is_sound else auto, **(speech.OFF if is_sound else {}))
+    trunk, shared = f"{model.base_model_prefix}.", set(model.all_tied_weights_keys)
+    state = {n: v for n, v in model.state_dict().items() if not n.startswith(trunk) and n not in shared}
+    if not state or set(found["missing_keys"]) & set(state):
+        return None, {}, ()
+    labels = (
+        () if task == "question_answering" else tuple(model.config.id2label[n] for n in range(model.config.num_labels))
+    )
+    order = sorted(range(len(labels)), key=labels.__getitem__)
+    sized = _sized_by_labels(model) if labels else set()
+    state = {name: value[order] if name in sized else value for name, value in state.items()}
+    labels = tuple(labels[number] for number in order)
+    if is_sound:
+        return task, _one_linear(model, state), labels
+    if shape:
+        is_alike = _pools(model, pooling, shape)
+        linear = {f"head.{name.rpartition('.')[2]}": value for name, value in state.items() if name in sized}
+        return task, linear if is_alike else {}, labels
+    return task, {f"head.model.{name}": value for name, value in state.items()}, labels
+
+
+def _sized_by_labels(model: Any) -> set[str]:
+    """The tensors of which the first dimension is that of the labels."""
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.num_labels = model.config.num_labels + 1
+    with torch.device("meta"):
+        other = type(model)(config).state_dict()
+    return {name for name, value in model.state_dict().items() if value.shape != other[name].shape}
+
+
+def _one_linear(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The two linear layers of a classifier of sound, with a mean between them, as one; empty for another form."""
+    names = {f"{layer}.{part}" for layer in ("projector", "classifier") for part in ("weight", "bias")}
+    if set(state) != names or model.config.use_weighted_layer_sum:
+        return {}
+    weight = state["classifier.weight"]
+    bias = weight @ state["projector.bias"] + state["classifier.bias"]
+    return {"head.weight": weight @ state["projector.weight"], "head.bias": bias}
+
+
+@torch.no_grad()
+def _pools(model: Any, pooling: str | None, shape: tuple[int, ...]) -> bool:
+    """Whether a classifier of images is one linear layer on what the backbone pools, tried on noise."""
+    trunk = f"{model.base_model_prefix}."
+    linear = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.startswith(trunk)]
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        found = model.eval().base_model(pixel_values=x)
+        pooled = found.last_hidden_state[:, 0] if pooling == "cls" else found.pooler_output.flatten(1)
+        return len(linear) == 1 and torch.allclose(linear[0](pooled), model(pixel_values=x).logits, atol=1e-4)
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # it has no such output
+        return False

@@ -1,0 +1,134 @@
+"""Whole models of transformers, made of a trunk and a head: what is exported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from warmstart.core.errors import UserError
+from warmstart.core.spec import Spec, Vocabulary
+from warmstart.huggingface.heads import LANGUAGE, Head, described, is_causal, whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def assembled(
+    task: str | None,
+    head: nn.Module | None,
+    architecture: dict[str, Any],
+    trunk: PreTrainedModel,
+    spec: Spec,
+) -> PreTrainedModel:
+    """A whole model of transformers with a trunk's and a head's weights, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: transformers has no such head.
+    """
+    config = described(architecture)
+    if task is None:
+        model = whole(None, config)
+        if getattr(trunk, "pooler", None) is None and getattr(model, "pooler", None) is not None:
+            model.pooler = None
+        model.load_state_dict(trunk.state_dict())
+        if spec.vocabulary is not None:
+            _set_padding(model, spec.vocabulary, False)
+        return model.cpu().eval()
+    if not isinstance(head, Head):
+        hint = (
+            "use backbone.pooling=cls (encoders) or last (decoders), or " if task == "sequence_classification" else ""
+        )
+        raise UserError(
+            f"transformers has no {config.model_type} for {task} that computes what is done here with the features: "
+            f"{hint}choose another model to export"
+        )
+    if task not in LANGUAGE:
+        config.num_labels = head.outputs
+    if task in ("sequence_classification", "token_classification") and len(spec.labels) == head.outputs:
+        config.id2label = dict(enumerate(spec.labels))
+        config.label2id = {label: number for number, label in enumerate(spec.labels)}
+    model = whole(task, config)
+    own = {f"{model.base_model_prefix}.{name}": value for name, value in trunk.state_dict().items()}
+    kept = set(model.state_dict())
+    state = {name: value for name, value in {**own, **head.model.state_dict()}.items() if name in kept}
+    missing = kept - set(state) - set(model.all_tied_weights_keys)
+    if missing:
+        raise RuntimeError(f"no weights for {sorted(missing)}")
+    model.load_state_dict(state, strict=False)
+    model.tie_weights()
+    if spec.center and task == "sequence_classification":
+        _restore_units(model, spec)
+    if spec.vocabulary is not None:
+        _set_padding(model, spec.vocabulary, is_causal(architecture) and task == "sequence_classification")
+    return model.cpu().eval()
+
+
+def _set_padding(model: PreTrainedModel, vocabulary: Vocabulary, finds_last: bool) -> None:
+    """Name the number that pads, which is no other token where the model finds a text's last token by it.
+
+    Args:
+        model: of transformers.
+        vocabulary: of the tokenizer.
+        finds_last: the model takes the last token that is not padding.
+    """
+    config = model.config.get_text_config()
+    if finds_last and not vocabulary.only_pads:
+        config.pad_token_id = vocabulary.size
+        rows = model.get_input_embeddings().weight.shape[0]
+        if vocabulary.size >= rows:
+            model.resize_token_embeddings(vocabulary.size + 1, mean_resizing=False)
+            with torch.no_grad():
+                model.get_input_embeddings().weight[rows:] = 0
+    elif finds_last or config.pad_token_id is None:
+        config.pad_token_id = vocabulary.padding
+
+
+@torch.no_grad()
+def _restore_units(model: PreTrainedModel, spec: Spec) -> None:
+    """Put the units of a regression's targets into the last layer.
+
+    Raises:
+        UserError: it is no linear layer with a bias.
+    """
+    trunk = set(model.base_model.modules())
+    own = [module for module in model.modules() if module not in trunk and isinstance(module, nn.Linear)]
+    last = [linear for linear in own if linear.out_features == len(spec.center)]
+    if len(last) != 1 or last[0].bias is None:
+        raise UserError(f"{type(model).__name__} of transformers has no form for a regression's units: not exported")
+    spread = torch.tensor(spec.spread)
+    last[0].weight.mul_(spread[:, None])
+    last[0].bias.mul_(spread).add_(torch.tensor(spec.center))
+    model.config.problem_type = "regression"
+
+
+def depths_by_layer(backbone: nn.Module, layers: str | None = None) -> dict[str, int]:
+    """Embeddings and what else stands before the layers at 0, one depth per layer, then the rest.
+
+    Args:
+        backbone: holds the model.
+        layers: the name of the list of layers; None for the longest list.
+    """
+    lists = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)}
+    outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    layers = layers or max(outer, key=lambda name: len(lists[name]), default="")
+    depths: dict[str, int] = {}
+    depth = 0
+    for name, _ in backbone.named_parameters():
+        if layers and name.startswith(f"{layers}."):
+            index = int(name.removeprefix(f"{layers}.").split(".")[0])
+            depths[f"{layers}.{index}"] = index + 1
+            depth = len(lists[layers]) + 1
+        else:
+            place = _outside(name, layers)
+            inner = backbone.get_submodule(place).modules() if place != name else ()
+            depths[place] = 0 if any(isinstance(module, nn.Embedding) for module in inner) else depth
+    return depths
+
+
+def _outside(name: str, layers: str) -> str:
+    """The outermost module that holds the parameter and not the layers; its own name where there is none."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return next((prefix for prefix in prefixes if not f"{layers}.".startswith(f"{prefix}.")), name)

@@ -1,0 +1,42 @@
+"""stage=evaluate: test metrics of a finetuned run, from its saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from warmstart.config.resolve import named
+from warmstart.core import screen
+from warmstart.data.preprocess import rebuild
+from warmstart.run.folder import RunFolder
+from warmstart.run.lineage import TUNED, find
+from warmstart.training import components
+from warmstart.training.evaluation import measure
+from warmstart.training.restore import restore
+from warmstart.training.session import check_data, note_data, runs_folder
+from warmstart.training.trainer import build_trainer
+
+
+def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
+    """Test the run that `run=` names, on the test split of its own data and on each shifted one."""
+    finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment)
+    screen.say(f"evaluating {finetuned.path}")
+    theirs = finetuned.config(tuple(config.trust))
+    module, saved = restore(finetuned, theirs)
+    data = components.task_data(theirs, rebuild(saved.preprocessor)).prepare()
+    check_data(finetuned, data)
+    parent = {"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256}
+    run = opened or RunFolder.create(named(config, finetuned), runs_folder(config))
+    with run.recording():
+        note_data(run, theirs, data)
+        run.update(parent=parent)
+        trainer = build_trainer(theirs.trainer, run.path, None, [])
+        metrics = measure(trainer, module, data)
+        run.update(metrics=metrics)
+    rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
+    screen.table(f"evaluate {config.experiment}: {data.rows['test']:,} test rows", ("metric", "value"), rows)
+    screen.say(f"run folder: {run.path}")
+    run_word = f"run={screen.quoted(finetuned.path)}"
+    screen.next_run("stage=predict", f"experiment={screen.quoted(config.experiment)}", run_word, "input=FILE")
+    return run

@@ -1,0 +1,106 @@
+"""stage=predict: answers for new data, one JSON line per row, on standard output and in the run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart.config.resolve import named
+from warmstart.core import screen
+from warmstart.core.batch import Inputs
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
+from warmstart.data.datamodule import EVALUATION_BATCH
+from warmstart.data.encoding import encode
+from warmstart.data.loader import GatherLoader
+from warmstart.data.preprocess import rebuild
+from warmstart.data.readers.table import Dialect
+from warmstart.data.schema import lacking
+from warmstart.run.files import write_atomically
+from warmstart.run.folder import RunFolder
+from warmstart.run.lineage import TUNED, find
+from warmstart.training.restore import restore
+from warmstart.training.session import runs_folder
+from warmstart.training.trainer import build_trainer, predict
+
+MACHINE = (
+    "_target_",
+    "accelerator",
+    "devices",
+    "deterministic",
+)  # of a run's trainer; limits and precision are not kept
+
+
+def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
+    """Predict for `input=` with the run that `run=` names."""
+    finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment, lacking(config))
+    screen.say(f"predicting with {finetuned.path}")
+    settings = finetuned.config(tuple(config.trust))
+    module, saved = restore(finetuned, settings)
+    preprocessor = rebuild(saved.preprocessor)
+    given = read_inputs(preprocessor, str(config.input), config.data)
+    x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
+    run = opened or RunFolder.create(named(config, finetuned), runs_folder(config))
+    with run.recording():
+        run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
+        loader = GatherLoader(x, y, getattr(preprocessor, "held_out_batch", EVALUATION_BATCH))
+        module.spec = saved.spec
+        trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])
+        lines = list(chain.from_iterable(predict(trainer, module, loader)))
+        files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)
+        places = [
+            {"row": row, **({} if file is None else {"file": file}), **piece}
+            for row, file, piece in zip(given.rows, files, pieces, strict=True)
+        ]
+        answers = "".join(to_line({**place, **line}) for place, line in zip(places, lines, strict=True))
+        write_atomically(run.path / "predictions.jsonl", answers)
+        sys.stdout.write(answers)
+    screen.say(f"{len(lines):,} predictions: {run.path / 'predictions.jsonl'}")
+    return run
+
+
+def read_inputs(preprocessor: Preprocessor, path: str, settings: DictConfig) -> Inputs:
+    """Read what to predict for.
+
+    Args:
+        preprocessor: the model's.
+        path: of a file or folder.
+        settings: those of `data` in conf/stage/predict.yaml.
+
+    Raises:
+        UserError: an input cannot be read, or inputs of this kind cannot be skipped or filled.
+    """
+    on_error, missing_columns = settings.on_error, settings.missing_columns
+    own = preprocessor.dialect if hasattr(preprocessor, "dialect") else Dialect()
+    given = {"separator": settings.separator, "missing": settings.missing_values}
+    preprocessor.dialect = dataclasses.replace(own, **{name: v for name, v in given.items() if v is not None})
+    if on_error == "skip" and "on_error" not in inspect.signature(preprocessor.read).parameters:
+        raise UserError("data.on_error=skip is for inputs that are files, such as images or recordings: leave it out")
+    if missing_columns == "fill" and not hasattr(preprocessor, "filled"):
+        raise UserError("data.missing_columns=fill is for columns of numbers and categories: leave it out")
+    given = preprocessor.read(path, on_error=on_error) if on_error == "skip" else preprocessor.read(path)
+    if missing_columns == "fill":
+        given.x = preprocessor.filled(given.x)
+    return given
+
+
+def to_line(answer: dict[str, Any]) -> str:
+    """A record as a line of JSON.
+
+    Raises:
+        UserError: a number in it is not finite.
+    """
+    try:
+        return json.dumps(answer, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise UserError(
+            f"row {answer['row']} of input= has no finite prediction: is one of its values far from those of training?"
+        ) from error

@@ -1,0 +1,116 @@
+"""stage=pretrain: train a backbone on generic data and save it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+from pytorch_lightning import Callback
+
+from warmstart.core import screen
+from warmstart.core.batch import Splits
+from warmstart.data.datamodule import GenericDataModule
+from warmstart.run.folder import RunFolder
+from warmstart.run.identity import derive_seed
+from warmstart.run.saved import save_model
+from warmstart.training import components
+from warmstart.training.callbacks.snapshots import Snapshots
+from warmstart.training.compatibility import check_fit
+from warmstart.training.modules import PretrainModule
+from warmstart.training.session import check_length, note_data, runs_folder, show, training
+from warmstart.training.start import (
+    build_objective,
+    check_parent,
+    find_start,
+    given_preprocessor,
+    load_head,
+    load_start,
+    same_start,
+)
+from warmstart.training.visualization.features import FeatureQuality
+from warmstart.training.visualization.pictures import Projector, Reconstructions, Views
+from warmstart.training.visualization.recordings import Players
+from warmstart.training.visualization.texts import Examples
+from warmstart.transfer.leakage import note_shared_rows
+
+
+def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
+    """Pretrain as `config` says.
+
+    Args:
+        config: a composed pretraining config.
+        opened: the folder to run in, if not a new one; where it holds a checkpoint, the run goes on from there.
+        watchers: further callbacks for the Trainer.
+    """
+    if opened is not None:
+        config = config.copy()
+        config.init = same_start(config, opened.record["parent"])
+    data, module, lineage = assemble(config)
+    check_length(config, len(data.train_loader))
+    run = opened or RunFolder.create(config, runs_folder(config))
+    with run.recording():
+        check_parent(run, lineage.get("parent"))
+        run.update(**lineage)
+        train(run, config, data, module, watchers)
+    show(run)
+    where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
+    if module.objective.task == "causal_lm":
+        screen.next_run("stage=generate", *where, "prompt=WORDS")
+    else:
+        init = f"init={screen.quoted(run.path)}"
+        screen.next_run("stage=finetune", where[0], init, *components.choices_to_repeat(config))
+    return run
+
+
+def train(
+    run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, watchers: Sequence[Callback]
+) -> None:
+    """Train the module in its run folder, and save it."""
+    note_data(run, config, data)
+    note_shared_rows(run, data, ["train", "validation"])
+    screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
+    model = (module.backbone, module.objective, data.spec, data.preprocessor)
+    own = [Reconstructions(), Projector(), Examples(), Players(), Views()] if config.pictures else []
+    if config.get("feature_rows"):
+        own.append(FeatureQuality(config.feature_rows))
+    if config.snapshots:
+        own.append(
+            Snapshots(
+                run.path,
+                config.snapshots,
+                save=lambda folder: save_model(run, config, *model, snapshot=folder),
+                note=lambda taken: run.update(snapshots=taken),
+            )
+        )
+    with training(run, config, module, data, [*own, *watchers]):
+        save_model(run, config, *model, plain=True)
+
+
+def assemble(
+    config: DictConfig, splits: Splits | None = None, like: GenericDataModule | None = None
+) -> tuple[GenericDataModule, PretrainModule, dict[str, Any]]:
+    """The data, the module with its initial weights, and for the record where these are from, if from somewhere.
+
+    `splits` are the data if it is loaded already, and `like` is that of a job that differs in numbers only.
+    """
+    if like is None:
+        check_fit(config)
+    start, parent = find_start(config)
+    data = components.generic_data(config, given_preprocessor(config, start), like.source if like else None)
+    data.prepare(splits, like)
+    backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
+    objective = build_objective(config, backbone, data)
+    lineage = {}
+    if start is not None:
+        transfer = load_start(backbone, start)
+        lineage = {"parent": parent, "transfer": {**transfer, "head": load_head(objective, start, data.spec.labels)}}
+    module = PretrainModule(
+        backbone,
+        objective,
+        components.build_function(config.optimizer),
+        components.build_function(config.scheduler),
+        components.build_augment(config, data.preprocessor),
+        derive_seed(config.seed, "noise"),
+    )
+    return data, module, lineage

@@ -1,0 +1,22 @@
+"""stage=report: rebuild the tables and figures of a transfer or a sweep from its run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from warmstart.core import screen
+from warmstart.report import sweep, transfer
+from warmstart.run.manifest import Manifest
+
+
+def run(config: DictConfig) -> None:
+    """Rebuild everything in the folder that `runs=` names; it may still be running."""
+    folder = Path(config.runs)
+    if any({"arm", "tunes"} & set(job.values) for job in Manifest.read(folder).jobs):
+        transfer.show(transfer.write_report(folder))
+        screen.say(f"report: {folder / 'report.html'} and report.md, report.json, runs.csv")
+    else:
+        sweep.show(sweep.write_report(folder))
+        screen.say(f"report: {folder / 'sweep.html'} and leaderboard.csv, jobs.csv")

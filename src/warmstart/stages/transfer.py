@@ -1,0 +1,274 @@
+"""stage=transfer: pretrain once, then finetune every arm over label budgets and paired seeds, and compare."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from warmstart.core import screen
+from warmstart.core.errors import Unmet, UserError
+from warmstart.data.datamodule import GenericDataModule
+from warmstart.data.duplicates.shared_rows import parts_of, shared_rows
+from warmstart.data.encoding import PLACES
+from warmstart.report.transfer import show, write_report
+from warmstart.run.folder import RunFolder
+from warmstart.run.identity import git_state
+from warmstart.run.manifest import MANIFEST, Manifest
+from warmstart.run.sweep_checksums import check_seal, write_seal
+from warmstart.sweep import launch
+from warmstart.sweep.job import write_error
+from warmstart.sweep.launch import check_settings as check_launcher
+from warmstart.sweep.schedule import Rules
+from warmstart.training import components
+from warmstart.training.compatibility import check_fit, naming
+from warmstart.training.session import runs_folder
+from warmstart.training.start import build_objective, find_start, given_preprocessor
+from warmstart.transfer import tuning
+from warmstart.transfer.arms import (
+    BUDGETS,
+    PRETRAINING,
+    Sizes,
+    arm_config,
+    check_starts,
+    finetunings,
+    has_pretraining,
+    pretrainings,
+    training_rows,
+    with_start,
+)
+from warmstart.transfer.leakage import find_overlap, warn_of_shared_rows
+from warmstart.transfer.strategies import with_strategies
+
+TOGETHER = 32  # as conf/hydra/launcher/vmap.yaml
+MOST_WORKERS = 4  # processes on a CPU: small models gain more from a process of their own than from a second thread
+VERDICTS = ("helps", "hurts", "equivalent", "cannot tell")
+
+
+def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
+    """Run what is missing of the plan, then report.
+
+    Args:
+        config: a composed transfer config.
+        opened: the folder to run in, if not a new one.
+
+    Raises:
+        Unmet: the headline verdict is not the one that `transfer.require` asks for.
+    """
+    started, facts = time.monotonic(), {}
+    if opened is not None and (opened.path / MANIFEST).exists():
+        manifest = replace(Manifest.read(opened.path), trust=tuple(config.trust))
+        manifest.check()
+        check_seal(manifest, resumed=True)
+    else:
+        config = without_baselines(with_strategies(with_start(config)))
+        facts = check_plan(config)
+    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    run, required = opened or RunFolder.create(config, runs_folder(config), words=words), config.transfer.require
+    with run.recording():
+        if facts:
+            run.update(**facts)
+            make_plan(config, run).write()
+        work(run, tuple(config.trust))
+        seconds = (run.record["cost"] or {}).get("seconds", 0.0) + time.monotonic() - started
+        run.update(cost={"seconds": seconds, "steps": None, "examples": None, "peak_memory_mb": None})
+        report = write_report(run.path)
+    show(report)
+    screen.say(f"report: {run.path / 'report.html'} and report.md, report.json, runs.csv")
+    screen.next_command(screen.command("tensorboard", "--logdir", str(run.path)))
+    if required and report["headline"]["verdict"] != required:
+        raise Unmet(f"transfer.require={required}, but the verdict is: {report['headline']['verdict'] or 'none'}")
+    return run
+
+
+def without_baselines(config: DictConfig) -> DictConfig:
+    """The config without the arms that predict one target per example, where the objective asks for something else."""
+    if components.get_object(config.objective._target_).target not in PLACES:
+        return config
+    dropped = [arm for arm in config.transfer.arms if "baseline" in config.arm.get(arm, {})]
+    if dropped:
+        screen.say(f"left out {' and '.join(dropped)}: a baseline predicts one target per example, and no sequence")
+    kept = config.copy()
+    kept.transfer.arms = [arm for arm in config.transfer.arms if arm not in dropped]
+    return kept
+
+
+def work(run: RunFolder, trust: tuple[str, ...]) -> None:
+    """Run every job of the plan; where learning rates are tuned, the final runs are planned once those are chosen.
+
+    Of a transfer that is resumed, what failed is tried once more.
+
+    Raises:
+        UserError: a pretraining is not done, or another process is at work on a tuning run.
+        WriteError: a file of one of them could not be written.
+    """
+    manifest = Manifest.read(run.path)
+    failures = launch.run(manifest, launcher(), Rules(again=True))
+    check_pretrainings(manifest, failures)
+    if not any("arm" in job.values for job in manifest.jobs):
+        check_tuning(manifest, failures)
+        config = run.config(trust)
+        manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), tuning.choose(manifest)))
+        launch.run(manifest, launcher(), Rules())
+    write_seal(manifest)
+
+
+def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
+    """Refuse to go on where a pretraining is not done: nothing could be compared."""
+    for job in manifest.jobs:
+        if job.name.startswith(PRETRAINING) and not job.values:
+            record = manifest.record(job.name)
+            if record is None or record["status"] != "done":
+                why = failures.get(job.name) or (record or {}).get("error") or "another process is at work on it"
+                if (failure := write_error(why)) is not None:
+                    raise failure
+                raise UserError(f"the pretraining is not done, so nothing can be compared: {why}")
+
+
+def check_tuning(manifest: Manifest, failures: Mapping[str, str]) -> None:
+    """Refuse to choose learning rates while a tuning run is neither done nor failed for a reason of its own."""
+    for job in manifest.jobs:
+        record = manifest.record(job.name) or {}
+        if "tunes" not in job.values or record.get("status") == "done":
+            continue
+        why = failures.get(job.name) or record.get("error") or "another process is at work on it"
+        if (failure := write_error(why)) is not None:
+            raise failure
+        if record.get("status") != "failed":
+            raise UserError(f"{job.name} is not done, so no learning rate can be chosen: {why}")
+
+
+def launcher() -> dict[str, Any]:
+    """The launcher of the command line; where none was asked for, small models of an arm are trained together.
+
+    In this process where there is no command line, or the launcher is of another maker.
+    """
+    chosen = HydraConfig.get().launcher if HydraConfig.initialized() else {}
+    if "workers" not in chosen:
+        return {"workers": 0}
+    asked = any(word.startswith("hydra/launcher=") for word in HydraConfig.get().overrides.hydra)
+    settings = OmegaConf.to_container(chosen)
+    if asked:
+        return settings
+    if settings["workers"] is None and not torch.cuda.is_available():
+        settings["workers"] = min(MOST_WORKERS, os.cpu_count() or 1)
+    return {"together": TOGETHER, **settings}
+
+
+def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
+    """The pretraining and every finetuning, or the runs that tune them, frozen before the first one starts."""
+    jobs = pretrainings(config)
+    if config.transfer.tune:
+        jobs += tuning.trials(config, run.path)
+    else:
+        jobs += finetunings(config, run.path, sizes_of(run.record["sizes"]))
+    metric, mode = components.get_object(config.objective._target_).monitor
+    words = run.record.get("words", [])
+    return Manifest(run.path, "transfer", config.experiment, words, metric, mode, git_state(), jobs)
+
+
+def sizes_of(record: dict[str, Any]) -> Sizes:
+    """The sizes that a transfer's record keeps."""
+    return Sizes({labels: rows for labels, rows in record["labelled"]}, record["examples"])
+
+
+def check_plan(config: DictConfig) -> dict[str, Any]:
+    """Refuse what some arm could not do, before the pretraining is paid for.
+
+    Returns:
+        For the record: sizes that budgets are computed from, rows that the generic data shares with the test split,
+        None where there is no pretraining, and those that the task's own parts share.
+
+    Raises:
+        UserError: an arm, a budget or a part does not fit.
+    """
+    check_settings(config)
+    check_launcher(launcher())
+    if has_pretraining(config):
+        with naming(config.pretrain, "pretrain."):
+            check_fit(config.pretrain)
+        if config.backbone != config.pretrain.backbone:
+            raise UserError("backbone and pretrain.backbone differ, so no weights could be transferred")
+    for arm in config.transfer.arms:
+        own = arm_config(config, arm, "scratch", "all", 0)
+        if own.stage == "finetune":
+            with naming(config.arm[arm], f"arm.{arm}."):
+                check_fit(own)
+            check_starts(config, arm, own)
+        against = config.arm[arm].get("against")
+        if against is not None and against not in config.arm:
+            raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")
+    source, target = components.build_source(config), components.get_object(config.objective._target_).target
+    splits = source.load(target)
+    labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
+    shared = shared_rows(parts_of(splits), source.preprocessor(), target)
+    warn_of_shared_rows(shared)
+    if not has_pretraining(config):
+        return {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, "data": {"overlap": shared}}
+    start, _ = find_start(config.pretrain)
+    generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
+    backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
+    build_objective(config.pretrain, backbone, generic)
+    overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}
+    sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
+    return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}}
+
+
+def check_settings(config: DictConfig) -> None:
+    """Refuse settings of `transfer` that cannot be.
+
+    Raises:
+        UserError: names the setting.
+    """
+    chosen = config.transfer
+    for name in ("arms", "labels"):
+        values = chosen[name]
+        if not isinstance(values, ListConfig) or not values or len(set(values)) < len(values):
+            raise UserError(f"transfer.{name}={values}: give a list of different values, in brackets")
+    for budget in chosen.budgets:
+        if budget not in BUDGETS:
+            raise UserError(f"transfer.budgets.{budget}: there is no such budget; there are: {', '.join(BUDGETS)}")
+        arms = chosen.budgets[budget]
+        if not isinstance(arms, ListConfig) or not set(arms) <= {*config.arm, *chosen.arms}:
+            raise UserError(f"transfer.budgets.{budget}={arms}: give a list of arms: {', '.join(config.arm)}")
+    if any(config.trainer[name] is not None for name in ("max_time", "max_tokens")) and any(
+        arms for budget, arms in chosen.budgets.items() if budget != "steps"
+    ):
+        raise UserError("transfer.budgets beyond steps are multiples of steps: give trainer.max_steps or max_epochs")
+    if chosen.budgets.get("total") and not has_pretraining(config):
+        raise UserError("transfer.budgets.total counts what a pretraining has seen, and none is run here: leave it out")
+    if config.pretrain.data.pack is not None and chosen.budgets.get("total"):
+        raise UserError("transfer.budgets.total counts rows, which blocks of pretrain.data.pack are not: leave it out")
+    if chosen.pretrain_seeds > 1 and not has_pretraining(config):
+        raise UserError(
+            f"transfer.pretrain_seeds={chosen.pretrain_seeds}: no arm starts from a pretraining; leave it out"
+        )
+    if chosen.seeds % chosen.pretrain_seeds:
+        raise UserError(
+            f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "
+            "the seeds are shared out among the pretrainings"
+        )
+    if chosen.require is not None and chosen.require not in VERDICTS:
+        raise UserError(f"transfer.require={chosen.require}: give {', '.join(VERDICTS)}, or null")
+
+
+def examples_of(config: DictConfig, generic: GenericDataModule) -> int:
+    """Rows that a pretraining sees, each counted as often as it is seen.
+
+    Raises:
+        UserError: that is not known before it ends.
+    """
+    trainer, rows = config.pretrain.trainer, generic.rows["train"]
+    if trainer.max_time is not None:
+        raise UserError("a transfer counts examples, which pretrain.trainer.max_time leaves open: give max_tokens")
+    per_epoch, unlimited = len(generic.train_loader), float("inf")
+    epochs = trainer.max_epochs if trainer.max_epochs > 0 else unlimited
+    steps = trainer.max_steps if trainer.max_steps > 0 else unlimited
+    batches = (trainer.max_tokens or unlimited) / (generic.batch_tokens or generic.batch_size)
+    return round(min(epochs * rows, steps / per_epoch * rows, batches / per_epoch * rows))

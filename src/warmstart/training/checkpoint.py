@@ -1,0 +1,243 @@
+"""Checkpoints that are complete, end with their SHA-256, and hold nothing but tensors and plain values."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.run.files import replacing, writing
+
+AVERAGE = "val/average_"  # what an average of the weights is measured as, beside val/ for the weights themselves
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+MARK = b"\nsha256 "  # with the digest after it, it follows the archive that torch.save writes; torch.load skips it
+TRAILER = len(MARK) + 64
+CHUNK = 1 << 20
+STATE = ("raw", "metrics", "best_step", "saved_step")  # of BestAndLast, in a checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes to a temporary name, syncs, renames; verifies the SHA-256 and reads with weights_only=True."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save a file that is complete or not there; an old last.ckpt becomes previous.ckpt once the new one is synced.
+
+        Raises:
+            WriteError: the disk is full, read-only or broken; the old file is as it was.
+        """
+        path = Path(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, previous_of(path)) as temporary, open(temporary, "wb") as stream:
+            hashed = Hashed(stream)
+            torch.save(checkpoint, hashed)
+            stream.write(MARK + hashed.sha256.hexdigest().encode())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Load without running code."""
+        return read_checkpoint(Path(path))
+
+
+class Hashed:
+    """A stream to write to, and the SHA-256 of what was written."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.sha256 = stream, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        """Write and hash bytes."""
+        self.sha256.update(data)
+        return self.stream.write(data)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self.stream.flush()
+
+
+def previous_of(path: Path) -> Path | None:
+    """Return where an old checkpoint at this path is kept; None where it is not."""
+    return path.with_name(PREVIOUS) if path.name == LAST else None
+
+
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Return a checkpoint's tensors and plain values.
+
+    Args:
+        path: of the file.
+        mmap: read tensors only when they are used.
+
+    Raises:
+        UserError: the file is damaged: its SHA-256 is not the recorded one, or none is recorded.
+    """
+    try:
+        left, sha256 = path.stat().st_size - TRAILER, hashlib.sha256()
+        with open(path, "rb") as stream:
+            while left > 0 and (chunk := stream.read(min(CHUNK, left))):
+                sha256.update(chunk)
+                left -= len(chunk)
+            recorded = stream.read()
+        if recorded != MARK + sha256.hexdigest().encode():
+            raise UserError(f"{path} is damaged: its SHA-256 is not the recorded one")
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def find_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return step, best step and log of the newest checkpoint to resume from; None where there are no files.
+
+    That checkpoint is now last.ckpt. The best weights so far must still be there: in best.ckpt, or in the checkpoint
+    itself, which becomes best.ckpt. previous.ckpt is read only where one of the others is missing or damaged. Damaged
+    files are removed, with a warning for each.
+
+    Raises:
+        UserError: there is none left.
+    """
+    last, best, previous = (folder / name for name in (LAST, BEST, PREVIOUS))
+    sound, damaged = {}, {}
+    for path in (last, best, previous):
+        if not path.exists() or (path == previous and last in sound and best in sound):
+            continue
+        try:
+            sound[path] = read_summary(path)
+        except UserError as error:
+            damaged[path] = error
+    if not sound and not damaged:
+        return None
+    usable = [path for path in sound if best in sound or has_best_weights(sound[path])]
+    if not usable:
+        names = ", ".join(path.name for path in (last, previous, best) if path in damaged) or f"{BEST} (missing)"
+        others = ", and no other checkpoint has the best weights" if sound else ""
+        raise UserError(f"{folder}: damaged: {names}{others}. Remove this folder and start the run again")
+    chosen = max(usable, key=lambda path: sound[path]["global_step"])
+    for path, error in damaged.items():
+        screen.say(f"{error}; resuming from {chosen.name}, step {sound[chosen]['global_step']}", style="yellow")
+        path.unlink()
+    if best not in sound:
+        copy(chosen, best)
+    if chosen != last:
+        copy(chosen, last)
+    return sound[chosen]
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds besides tensors: its step, the step of the best weights, and the log's state.
+
+    Raises:
+        UserError: as `read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(path, mmap=True)
+    best_step = checkpoint["callbacks"][BestAndLast.__qualname__]["best_step"]
+    return {"global_step": checkpoint["global_step"], "best_step": best_step, "log": checkpoint["log"]}
+
+
+def has_best_weights(summary: dict[str, Any]) -> bool:
+    """Return whether the validation at which a checkpoint was written was the best so far."""
+    return summary["best_step"] == summary["global_step"]
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy a checkpoint, with its SHA-256; an old last.ckpt becomes previous.ckpt, unless that is what is copied."""
+    with replacing(target, None if path.name == PREVIOUS else previous_of(target)) as temporary:
+        shutil.copyfile(path, temporary)
+
+
+def is_better(value: float, best: float | None, mode: str) -> bool:
+    """Whether a metric, of which min or max is wanted, is the best so far; an equal one is not."""
+    return best is None or (value < best if mode == "min" else value > best)
+
+
+def judged(metrics: Mapping[str, Any], monitor: tuple[str, str]) -> tuple[dict[str, float], bool]:
+    """The val/ metrics of the weights or, where it is better, of their average; and whether it is that."""
+    name, mode = monitor
+    own = {key: float(value) for key, value in metrics.items() if key.startswith("val/")}
+    averaged = {f"val/{key.removeprefix(AVERAGE)}": v for key, v in own.items() if key.startswith(AVERAGE)}
+    is_average = bool(averaged) and is_better(averaged[name], own[name], mode)
+    return {**own, **averaged} if is_average else own, is_average
+
+
+class BestAndLast(Checkpoint):
+    """last.ckpt after every validation, the one before as previous.ckpt, and best.ckpt: that with the best metric.
+
+    Where an average of the weights is measured too, the better of the two counts; `best` has its metrics, and
+    `raw` all that were measured then. `metrics` has all that were logged up to the last checkpoint.
+
+    Args:
+        folder: the run's checkpoints folder.
+        monitor: the metric's name, and min or max.
+    """
+
+    def __init__(self, folder: Path, monitor: tuple[str, str]):
+        self.folder = folder
+        self.monitor = monitor
+        self.raw: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
+        self.best_step = -1
+        self.saved_step = -1
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The val/ metrics at the best validation so far."""
+        return judged(self.raw, self.monitor)[0] if self.raw else {}
+
+    @property
+    def is_average(self) -> bool:
+        """Whether these are of the average."""
+        return judged(self.raw, self.monitor)[1]
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """Return the state of the module, raw or averaged, that was best, from best.ckpt.
+
+        Raises:
+            UserError: the file is damaged, or not the one that was written then.
+        """
+        path = self.folder / BEST
+        again = "resume the run: it continues from the last checkpoint that has the best weights"
+        try:
+            checkpoint = read_checkpoint(path)
+        except UserError as error:
+            raise UserError(f"{error}; {again}") from error
+        if checkpoint["global_step"] != self.best_step:
+            path.unlink()
+            raise UserError(f"{path} was of step {checkpoint['global_step']}, not {self.best_step}; {again}")
+        return checkpoint["average"]["weights"] if self.is_average else checkpoint["state_dict"]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, and copy when it is the best so far."""
+        name, mode = self.monitor
+        better = is_better(judged(trainer.callback_metrics, self.monitor)[0][name], self.best.get(name), mode)
+        if better:
+            self.raw = {key: float(v) for key, v in trainer.callback_metrics.items() if key.startswith("val/")}
+            self.best_step = trainer.global_step
+        self.metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.saved_step = trainer.global_step
+        last, best = self.folder / LAST, self.folder / BEST
+        trainer.save_checkpoint(best if better else last, weights_only=False)  # with optimizer and loops
+        if better:
+            copy(best, last)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note what has been logged."""
+        checkpoint["log"] = trainer.logger.state(trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {name: getattr(self, name) for name in STATE}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue comparing with the best so far."""
+        for name in STATE:
+            setattr(self, name, state_dict[name])

@@ -1,0 +1,138 @@
+"""The check that ends an export: the folder, loaded by transformers alone, answers as the trained model does."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from warmstart.core import screen
+from warmstart.core.batch import Batch
+from warmstart.core.errors import UserError
+from warmstart.data.datamodule import evenly
+from warmstart.data.loader import take
+from warmstart.training import components
+
+TOLERANCE = 1e-4  # of outputs up to 1; of larger ones, times the largest of them
+ROWS = 8
+PLACED = "tags"  # targets of which the rows are encoded in their own way
+
+
+def check_export(
+    folder: Path, model: nn.Module, trained: tuple[Any, Any], preprocessor: Any, config: DictConfig
+) -> Any:
+    """Compare the exported folder with the trained model, on rows of the run's data and on built-in ones.
+
+    The folder's own preprocessing and weights are used, in one padded batch and one row at a time. Batches are left
+    out, with a warning, for models whose answers depend on the padding by design.
+
+    Args:
+        folder: holds the exported files.
+        model: of which class the folder is.
+        trained: backbone and objective, in evaluation mode.
+        preprocessor: the run's.
+        config: the run's, which names its data.
+
+    Returns:
+        The record: rows, their data, and the largest difference.
+
+    Raises:
+        UserError: an output differs by more than the tolerance, or the folder cannot be loaded.
+    """
+    try:
+        theirs = type(model).from_pretrained(folder, local_files_only=True).eval()
+    except Exception as error:  # of every kind, by architecture
+        raise UserError(f"not exported: transformers cannot load the folder: {_line(error)}") from error
+    inputs_of = preprocessor.exported_inputs(folder)
+    target = trained[1].target
+    rows = validation_rows(config, target)
+    name = "built-in" if rows is None else "+".join(components.sources_of(config.data))
+    tables = [preprocessor.probes(target), *([] if rows is None else [rows])]
+    largest = 0.0
+    pads_alike = getattr(preprocessor, "pads_alike", True)
+    if not pads_alike:
+        screen.say(
+            "warning: this model takes no attention mask, so transformers' answers for recordings of different lengths "
+            "in one batch differ from those one by one: predict one by one",
+            style="yellow",
+        )
+    for table in tables:
+        batches = [slice(None)] if pads_alike else []
+        for chosen in [*batches, *(slice(row, row + 1) for row in range(len(table)))]:
+            raw = table.iloc[chosen] if hasattr(table, "iloc") else table[chosen]
+            found = difference(theirs, inputs_of, trained, preprocessor, raw)
+            if not found <= TOLERANCE:
+                how = "in one padded batch" if chosen == slice(None) else "one by one"
+                raise UserError(
+                    f"not exported: {type(model).__name__} of transformers gives other answers {how} "
+                    f"(largest difference {found:.2g}, allowed {TOLERANCE:g})"
+                )
+            largest = max(largest, found)
+    count = sum(map(len, tables))
+    how = "in a batch and one by one" if pads_alike else "one by one"
+    screen.say(f"checked on {count} rows, {how}: the largest difference is {largest:.1g}")
+    return {"rows": count, "data": name, "batch": pads_alike, "difference": largest}
+
+
+def validation_rows(config: DictConfig, target: str | None) -> Any:
+    """Some raw validation rows of a run's data; None, with a note, where it cannot be loaded any more."""
+    try:
+        found = components.build_source(config).load(target).validation.x
+    except (UserError, OSError) as error:
+        screen.say(f"warning: the run's data cannot be loaded, so built-in rows are compared: {error}", style="yellow")
+        return None
+    rows = evenly(len(found), ROWS)
+    return found.iloc[rows] if hasattr(found, "iloc") else found[rows]
+
+
+@torch.no_grad()
+def difference(theirs: nn.Module, inputs_of: Any, trained: tuple[Any, Any], preprocessor: Any, raw: Any) -> float:
+    """The largest difference of outputs at valid positions, over the larger of 1 and the largest of ours.
+
+    Infinity where there are other positions, or a value is no number.
+
+    Raises:
+        UserError: the exported files cannot take these rows.
+    """
+    backbone, objective = trained
+    is_placed = objective.target == PLACED
+    x = preprocessor.align(raw, None, PLACED)[0] if is_placed else preprocessor.encode(raw)
+    batch = take(x, None, slice(0, len(x)))
+    batch = Batch(preprocessor(batch.x), None, batch.mask)
+    try:
+        torch.manual_seed(0)
+        found = _outputs(theirs(**inputs_of(raw)))
+    except Exception as error:  # of every kind, by architecture
+        raise UserError(f"not exported: transformers cannot compute these rows: {_line(error)}") from error
+    torch.manual_seed(0)
+    if found.ndim == 2:
+        ours = objective.predict(backbone, batch)
+    else:
+        ours = backbone(batch.x, batch.mask).tokens
+        ours = ours if objective.task is None else objective.head(ours)
+    if ours.shape != found.shape:
+        return math.inf
+    if found.ndim > 2 and batch.mask is not None:
+        valid = backbone.token_mask(batch.mask) if hasattr(backbone, "token_mask") else batch.mask > 0
+        ours, found = ours[valid], found[valid]
+    scale = max(1.0, ours.abs().max().item())
+    largest = (ours - found).abs().max().item() / scale
+    return math.inf if math.isnan(largest) else largest
+
+
+def _outputs(found: Any) -> Tensor:
+    """Logits (B, C) or (B, T, C), those of start and end side by side, or features (B, T, D)."""
+    if "logits" in found:
+        return found.logits
+    if "start_logits" in found:
+        return torch.stack([found.start_logits, found.end_logits], -1)
+    features = found.last_hidden_state
+    return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,227 @@
+"""Where a training starts: the weights and the preprocessor that `init` names."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+from yaml import YAMLError
+
+from warmstart.config.resolve import RANDOM, SHUFFLED
+from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
+from warmstart.core.reading import load_config
+from warmstart.core.saved_model import SavedModel
+from warmstart.data.datamodule import MemoryDataModule
+from warmstart.data.preprocess import rebuild
+from warmstart.data.schema import lacking
+from warmstart.huggingface.files import HUB
+from warmstart.run.folder import RunFolder
+from warmstart.run.lineage import ancestors, finished, latest
+from warmstart.run.saved import load_weights, open_model, read_preprocessor
+from warmstart.training import components
+from warmstart.training.callbacks.snapshots import SNAPSHOTS
+
+
+def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | None]:
+    """The saved backbone that `init` names, and the parent record; both None for init=scratch.
+
+    Raises:
+        UserError: there is none, it is unfinished or damaged, or its backbone is not this config's.
+    """
+    word = str(config.init).removeprefix(SHUFFLED)
+    if word == "scratch" or word.startswith(RANDOM):
+        return None, None
+    if word.startswith(HUB):
+        from warmstart.huggingface.load import open_hub  # imports transformers
+
+        saved = open_hub(word, config.backbone.get("pooling"))
+        check_backbone(saved, config)
+        name = Path(word.removeprefix(HUB))
+        where = f"{HUB}{name.resolve()}" if name.is_dir() else word
+        return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": where}
+    if word == "latest":
+        found = latest(Path(config.output_dir), "pretrain", config.experiment, lacking(config))
+        screen.say(f"init=latest is {found.path}")
+    else:
+        path = Path(word)
+        if not path.is_dir():
+            raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
+        above = path.parents[1] if path.parent.name == SNAPSHOTS else path.parent
+        home = above if (above / "run.json").exists() else path
+        found = finished(home) if (home / "run.json").exists() else None
+    if found is not None:
+        warn_of_other_splits(config, found)
+    if found is not None and "model_sha256" not in found.record:
+        raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
+    if word != "latest" and path.parent.name == SNAPSHOTS:
+        saved = open_model(folder := path)
+    else:
+        folder = path if found is None else found.path / "model"
+        saved = open_model(folder, found)
+    check_backbone(saved, config)
+    parent = {"id": found.record["id"] if found else None, "weights_sha256": saved.weights_sha256}
+    return saved, {**parent, "path": str(folder.resolve())}
+
+
+def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preprocessor | None:
+    """The preprocessor of the start point, or else of the run that `preprocessor` names; None to fit a new one."""
+    if start is not None:
+        return rebuild(start.preprocessor)
+    if config.init.startswith(RANDOM):
+        from warmstart.huggingface.load import open_hub
+
+        return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.get("pooling")).preprocessor)
+    if config.get("preprocessor") is None:
+        return None
+    return rebuild(read_preprocessor(finished(Path(config.preprocessor))))
+
+
+def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataModule) -> nn.Module:
+    """The objective with its initial head, and with what it learns of the training targets beforehand."""
+    facts = {"backbone": backbone, "spec": data.spec, "loss": components.build_loss(config)}
+    objective = components.build_seeded(config.objective, config.seed, "head", **facts)
+    if hasattr(objective, "fit"):
+        objective.fit(data.parts["train"][1][:])
+    return objective
+
+
+def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Copy the start's weights, say how many, and return the transfer record."""
+    transfer = load_weights(backbone, start.weights, start.name, fresh)
+    screen.say(
+        f"loaded {transfer['loaded']} of {len(backbone.state_dict())} tensors, "
+        f"{transfer['fraction']:.0%} of parameters, from {start.name}"
+    )
+    return transfer
+
+
+def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) -> str:
+    """Load the start's head where it has the same form, task and labels; print and return loaded, tied or fresh.
+
+    Whether a head with outputs of other names or in another order fits is up to an objective that can `take_over` one.
+    """
+    own = {name: value.shape for name, value in objective.state_dict().items()}
+    if not own:
+        screen.say(f"the head is tied to weights of the backbone, those of {start.name}")
+        return "tied"
+    task = start.card.get("task", objective.task)
+    if hasattr(objective, "take_over"):
+        is_taken = objective.take_over(start.head, start.spec.labels)
+    else:
+        is_alike = own == {name: value.shape for name, value in start.head.items()}
+        is_taken = is_alike and start.spec.labels == labels and task == objective.task
+        if is_taken:
+            load_weights(objective, start.head, f"{start.name} (head)")
+    if is_taken:
+        screen.say(f"the head is that of {start.name}")
+        return "loaded"
+    if task != objective.task:
+        why = f"that of {start.name} is for {task}"
+    elif start.head and set(start.spec.labels) != set(labels):
+        why = f"that of {start.name} is for other labels ({_listed(start.spec.labels)}; here {_listed(labels)})"
+    else:
+        why = f"{start.name} has none of this form for these labels"
+    screen.say(f"the head is a new one: {why}", style="yellow")
+    return "fresh"
+
+
+def _listed(labels: tuple[str, ...], most: int = 4) -> str:
+    """The first labels, and how many more there are; or that there are none."""
+    more = f" and {len(labels) - most:,} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more if labels else "none"
+
+
+def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
+    """The `init` that gives a run of this config the very weights it had."""
+    if parent is None:
+        return config.init
+    return (SHUFFLED if config.init.startswith(SHUFFLED) else "") + parent["path"]
+
+
+def check_parent(run: RunFolder, parent: dict[str, Any] | None) -> None:
+    """Refuse to continue a run from other weights than it started from.
+
+    Args:
+        run: new, or resumed.
+        parent: of the weights that are there now.
+
+    Raises:
+        UserError: names the weights that were changed.
+    """
+    before = run.record["parent"]
+    if before is not None and parent is not None and parent["weights_sha256"] != before["weights_sha256"]:
+        raise UserError(f"{before['path']} is no longer what {run.path} started from: its SHA-256 is another")
+
+
+def check_backbone(saved: SavedModel, config: DictConfig) -> None:
+    """Refuse a saved backbone that was built from other settings or for other data, naming what differs."""
+    modality = components.source_type(config.data).modality
+    if saved.spec.modality != modality:
+        raise UserError(
+            f"the backbone of {saved.name} was made for {saved.spec.modality} data, "
+            f"but data={components.short_name(config.data)} is {modality}"
+        )
+    here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
+    there = _flat(saved.card["backbone"])
+    differing = [key for key in sorted({*here, *there}) if not _is_same(here.get(key), there.get(key))]
+    if differing:
+        what = "; ".join(f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3])
+        raise UserError(f"the backbone of {saved.name} is not this one: {what}")
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; a number that is none (NaN) equals itself."""
+    return one == other or repr(one) == repr(other)
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def warn_of_other_splits(config: DictConfig, run: RunFolder) -> None:
+    """Say so where a run, or one that its weights come from, cut the same data set into other parts.
+
+    Nothing is said of a run whose config cannot be read.
+    """
+    for ancestor in ancestors(run):
+        with contextlib.suppress(OSError, ValueError, YAMLError, OmegaConfBaseException):
+            seen = components.sources_of(load_config(ancestor.path / "config.yaml").data).values()
+            for theirs, ours in itertools.product(seen, components.sources_of(config.data).values()):
+                if all(theirs.get(key) == ours.get(key) for key in ("_target_", "root", "seed")):
+                    _compare(theirs, ours, ancestor)
+
+
+def _compare(theirs: DictConfig, ours: DictConfig, run: RunFolder) -> None:
+    for key in ("split_seed", "split", "test_speakers", "target", "config"):
+        before, now = theirs.get(key), ours.get(key)
+        if before != now:
+            screen.say(
+                f"warning: {run.path} was trained with data.{key}={before}, so it has seen rows that "
+                f"data.{key}={now} tests on: use the same data.{key} in both",
+                style="yellow",
+            )
+
+
+def shuffled(saved: SavedModel, seed: int) -> SavedModel:
+    """Return the model with the values of each tensor permuted: their statistics without what they have learned."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def permuted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value)
+            for name, value in tensors.items()
+        }
+
+    return dataclasses.replace(saved, weights=permuted(saved.weights), head=permuted(saved.head))

@@ -1,0 +1,269 @@
+"""The Lightning Trainer, lean: one logger, our callbacks, no chatter."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loops.fit_loop import _FitLoop
+from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from warmstart.core.batch import Batch
+from warmstart.core.errors import UserError
+from warmstart.training.budget import Budget
+from warmstart.training.checkpoint import AtomicCheckpointIO
+from warmstart.training.logger import RunLogger
+from warmstart.training.memory import keep_freed_memory
+
+
+def silence() -> None:
+    """Send the libraries' tips and warnings to the run's log instead of the screen."""
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning's default opens a context of its own around each of some 40 hooks a step; here they share one."""
+
+    nothing = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> contextlib.AbstractContextManager:
+        """Measure nothing."""
+        return self.nothing
+
+
+def native_precision(accelerator: str, processor: Path = Path("/proc/cpuinfo")) -> str | None:
+    """bf16-mixed where the device that Lightning will choose has bfloat16 arithmetic, else None: no mixing.
+
+    Args:
+        accelerator: as `trainer.accelerator` says.
+        processor: what Linux knows of the CPU; elsewhere none is known to have it.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        has_bfloat16 = False
+    else:
+        flags = set(processor.read_text().split()) if processor.is_file() else set()
+        has_bfloat16 = bool(flags & {"avx512_bf16", "amx_bf16"})
+    return "bf16-mixed" if has_bfloat16 else None
+
+
+def build_trainer(
+    config: DictConfig, folder: Path, logger: RunLogger | None, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """A Trainer from the `trainer` group, writing below the run's folder.
+
+    `max_time`, `max_tokens` and a `precision` of auto are ours, not Lightning's; `threads` were set when the run began.
+
+    Raises:
+        UserError: Lightning refuses a setting, or the machine has no such accelerator.
+    """
+    silence()
+    keep_freed_memory()
+    own = OmegaConf.to_container(config, resolve=True)
+    own.pop("threads", None)
+    limits = {name: own.pop(name, None) for name in ("max_time", "max_tokens")}
+    if any(limit is not None for limit in limits.values()):
+        callbacks = [*callbacks, Budget(**limits)]
+    if own.get("precision") == "auto":
+        own["precision"] = native_precision(own.get("accelerator", "auto"))
+    profiler = {} if own.get("profiler") else {"profiler": NoProfiler()}
+    make = instantiate(own, _partial_=True, _convert_="all")
+    settings = dict(
+        **profiler,
+        default_root_dir=folder,
+        logger=logger or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    try:
+        trainer = make(**settings)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from error
+    keep_targets(trainer.precision_plugin)
+    loop = FitLoop(trainer, trainer.fit_loop.min_epochs, trainer.fit_loop.max_epochs)
+    loop.epoch_loop = trainer.fit_loop.epoch_loop
+    trainer.fit_loop = loop
+    return trainer
+
+
+def keep_targets(precision: Any) -> None:
+    """Have a precision that converts inputs, such as bf16-true, leave targets in double precision as they are.
+
+    An objective standardises them before it rounds them, and metrics are computed of them.
+    """
+    convert = precision.convert_input
+
+    def converted(batch: Batch) -> Batch:
+        result = convert(batch)
+        if isinstance(batch.y, Tensor) and batch.y.dtype == torch.float64:
+            result.y = batch.y
+        return result
+
+    precision.convert_input = converted
+
+
+def limited(config: DictConfig, batches: int) -> int:
+    """Return how many of an epoch's `batches` the `trainer` group trains on."""
+    limit = config.get("overfit_batches") or config.get("limit_train_batches")
+    limit = 1.0 if limit is None else limit
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def optimizer_steps(config: DictConfig, batches: int) -> float:
+    """Return the optimizer steps that the `trainer` group allows, infinite where only time or tokens end a run."""
+    per_epoch = math.ceil(limited(config, batches) / config.accumulate_grad_batches)
+    epochs = config.max_epochs * per_epoch if config.max_epochs > 0 else math.inf
+    return min(epochs, config.max_steps) if config.max_steps > 0 else epochs
+
+
+def check_interval(config: DictConfig, batches: int) -> None:
+    """Refuse a validation that no epoch reaches.
+
+    Args:
+        config: the `trainer` group.
+        batches: those of all training rows.
+
+    Raises:
+        UserError: `val_check_interval` is more than the batches that an epoch is limited to.
+    """
+    batches = limited(config, batches)
+    interval = config.get("val_check_interval")
+    if isinstance(interval, int) and interval > batches and config.get("check_val_every_n_epoch") is not None:
+        raise UserError(
+            f"trainer.val_check_interval={interval} is more than the {batches} batches of an epoch: "
+            "set trainer.check_val_every_n_epoch=null, or less"
+        )
+
+
+def fit(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None = None
+) -> None:
+    """Train; a signal stops between two batches, as KeyboardInterrupt."""
+    stop = StopBetweenBatches()
+    trainer.callbacks.append(stop)
+    with stop.listening():
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    if stop.asked:
+        raise KeyboardInterrupt
+
+
+def validate(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:
+    """Return the metrics of a validation; a signal comes out as KeyboardInterrupt."""
+    with handling():
+        trainer.validate(module, datamodule=data, verbose=False)
+    return measured(trainer)
+
+
+def test(trainer: pl.Trainer, module: pl.LightningModule, loader: Iterable[Batch]) -> dict[str, float]:
+    """Return the metrics of a test; a signal comes out as KeyboardInterrupt."""
+    with handling():
+        trainer.test(module, loader, verbose=False)
+    return measured(trainer)
+
+
+def predict(trainer: pl.Trainer, module: pl.LightningModule, loader: Iterable[Batch]) -> list[Any]:
+    """Return what `predict_step` gives for each batch; a signal comes out as KeyboardInterrupt."""
+    with handling():
+        return trainer.predict(module, loader)
+
+
+def measured(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the metrics that were logged last, by name."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+class FitLoop(_FitLoop):
+    """Also completes an epoch in which training has reached its limit: its loss is logged, and training ends."""
+
+    @property
+    def done(self) -> bool:
+        """Return whether a limit is reached and no epoch is incomplete."""
+        epochs = self.epoch_progress.total
+        return super().done and epochs.processed == epochs.started
+
+    def advance(self) -> None:
+        """Run an epoch, or what is left of it: nothing where the checkpoint was written as training was to stop."""
+        if self.epoch_loop.restarting and self.trainer.should_stop and self._can_stop_early:
+            self.epoch_loop._batches_that_stepped += (
+                not self._should_accumulate()
+            )  # done after the checkpoint otherwise
+        super().advance()
+
+
+DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def handling(handler: Callable[[int, Any], None] = signal.default_int_handler) -> Iterator[None]:
+    """Inside, `handler` gets SIGINT and SIGTERM, unless they are ignored or something else waits for them.
+
+    Lightning turns an interrupt into an exit and ignores SIGINT from then on: the exit comes out as KeyboardInterrupt,
+    and the handlers are as before.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
+    for number, found in before.items():
+        if found in DEFAULT:
+            signal.signal(number, handler)
+    try:
+        yield
+    except SystemExit as exit_:
+        raise KeyboardInterrupt from exit_
+    finally:
+        for number, found in before.items():
+            if found is not None:
+                signal.signal(number, found)
+
+
+class StopBetweenBatches(pl.Callback):
+    """Notes a signal while it listens, and raises KeyboardInterrupt at the end of the batch; a second one at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which signals are noted."""
+        return handling(self.note)
+
+    def note(self, number: int, frame: Any) -> None:
+        """Handle a signal."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Stop here if asked to."""
+        self.heed()
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """Stop here if asked to."""
+        self.heed()
+
+    def heed(self) -> None:
+        """Raise KeyboardInterrupt if a signal came."""
+        if self.asked:
+            raise KeyboardInterrupt

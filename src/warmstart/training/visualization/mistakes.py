@@ -1,0 +1,130 @@
+"""The worst mistakes on the test set, kept while it is gone through, to look at, read or hear in TensorBoard."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from warmstart.core.batch import Batch
+from warmstart.training.visualization.recordings import play
+
+SHOWN = 12
+LETTERS = 300  # of a text in a table
+COLUMNS = 3
+TAG = "most confident mistakes"
+
+
+class Mistakes(pl.Callback):
+    """The test examples whose wrong class the model was most sure of: as a figure of images, or as a table."""
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin."""
+        self.seen, self.kept = 0, None
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keep the worst so far, on the device: probability (K,), row, true and predicted class."""
+        if not isinstance(batch.y, Tensor) or batch.y.ndim != 1:
+            return
+        probability, predicted = outputs.float().softmax(-1).max(-1)
+        rows = torch.arange(self.seen, self.seen + len(predicted), device=predicted.device)
+        self.seen += len(predicted)
+        found = (probability.masked_fill(predicted == batch.y, 0), rows, batch.y, predicted)
+        if self.kept is not None:
+            found = tuple(map(torch.cat, zip(self.kept, found)))
+        worst = found[0].argsort(descending=True, stable=True)[:SHOWN]
+        self.kept = tuple(values[worst] for values in found)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write, where the examples are images, texts or recordings."""
+        if self.kept is None:
+            return
+        data, writer = trainer.datamodule, trainer.logger.writer
+        labels, preprocessor = data.spec.labels, data.preprocessor
+        wrong = [found for found in zip(*(values.tolist() for values in self.kept)) if found[0] > 0]
+        rows = [row for _, row, *_ in wrong]
+        verdicts = [(labels[true], labels[predicted], f"{sure:.1%}") for sure, _, true, predicted in wrong]
+        if not wrong:
+            return
+        header = ("true", "predicted", "probability")
+        if "audio" in getattr(data.raw_test, "columns", ()):
+            sounds = data.raw_test.iloc[rows]
+            cells = [(*verdict, file) for verdict, file in zip(verdicts, sounds.file)]
+            writer.add_text(TAG, table((*header, "file"), cells), trainer.global_step)
+            names = [f"{true} taken for {predicted}" for true, predicted, _ in verdicts]
+            play(writer, TAG, sounds, names, trainer.global_step)
+        elif hasattr(preprocessor, "decode"):
+            texts = [preprocessor.decode(row) for row in data.pick("test", rows).x.tolist()]
+            cells = [(*verdict, text) for verdict, text in zip(verdicts, texts)]
+            writer.add_text(TAG, table((*header, "text"), cells), trainer.global_step)
+        elif hasattr(preprocessor, "drawn"):
+            images = preprocessor.drawn(preprocessor(data.pick("test", rows).x))
+            writer.add_figure(TAG, draw_mistakes(images, verdicts), trainer.global_step)
+
+
+class Mishearings(pl.Callback):
+    """The test recordings with the most wrong words: what was said beside what was understood, and to be played."""
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin."""
+        self.seen, self.kept = 0, []
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keep the worst so far."""
+        compared = next((m.compared for m in pl_module.metrics.values() if hasattr(m, "compared")), None)
+        if compared is None:
+            return
+        found = [(errors, row, said, heard) for row, (errors, said, heard) in enumerate(compared, self.seen) if errors]
+        self.seen += len(compared)
+        self.kept = sorted([*self.kept, *found], key=lambda one: (-one[0], one[1]))[:SHOWN]
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write."""
+        if not self.kept:
+            return
+        writer, sounds = trainer.logger.writer, trainer.datamodule.raw_test.iloc[[row for _, row, *_ in self.kept]]
+        cells = [
+            (said, heard or "(nothing)", str(errors), file)
+            for (errors, _, said, heard), file in zip(self.kept, sounds.file)
+        ]
+        header = ("said", "understood", "wrong words", "file")
+        writer.add_text("worst transcripts", table(header, cells), trainer.global_step)
+        play(writer, "worst transcripts", sounds, [said for _, _, said, _ in self.kept], trainer.global_step)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown of a numbered table; what the cells hold is shown as it is, long texts cut off."""
+    lines = [("", *header), ["---"] * (1 + len(header))]
+    lines += [(str(number), *map(_plain, row)) for number, row in enumerate(rows, 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    text = " ".join(text.split())
+    text = text if len(text) <= LETTERS else f"{text[:LETTERS]} …"
+    return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text, quote=False))
+
+
+def draw_mistakes(images: Tensor, verdicts: Sequence[tuple[str, str, str]]) -> object:
+    """Images (N, 3 or 1, H, W) from 0 to 1, each under its true class, the predicted one and its probability."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = -(-len(images) // COLUMNS)
+    figure = Figure(figsize=(1.5 * COLUMNS, 1.9 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    places = figure.subplots(lines, COLUMNS, squeeze=False).flat
+    for axes in places:
+        axes.set_axis_off()
+    for axes, image, (true, predicted, sure) in zip(figure.axes, images, verdicts):
+        axes.imshow(image.permute(1, 2, 0).expand(-1, -1, 3).numpy(), vmin=0, vmax=1)
+        axes.set_title(f"{true}\ntaken for {predicted}\n{sure}", fontsize=9)
+    return figure

@@ -1,0 +1,80 @@
+"""What people would rather hear, and when each word of it was said, in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from warmstart.core.batch import Batch
+from warmstart.training.evaluation import aside, converted
+from warmstart.training.visualization.pictures import drawn
+
+SHOWN = 4
+NAME = 60  # letters of a player's name
+
+
+class Players(pl.Callback):
+    """The same few validation recordings that the examples are of, to be played."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write, where the data are recordings."""
+        data, objective = trainer.datamodule, pl_module.objective
+        if "audio" not in getattr(data.shown, "columns", ()):
+            return
+        is_text = objective.target == "text"
+        names = objective.spell(data.sample("validation", SHOWN).y) if is_text else data.shown.file
+        play(trainer.logger.writer, "recordings", data.shown, names, trainer.global_step)
+
+
+def play(writer: Any, tag: str, sounds: Any, names: Sequence[str], step: int) -> None:
+    """Players of the first few recordings of a table with the columns audio and rate, as loud as can be."""
+    for number, (row, name) in enumerate(zip(sounds[:SHOWN].itertuples(), names), 1):
+        sound = torch.from_numpy(row.audio)[None] / max(abs(row.audio).max(), 1e-6)
+        writer.add_audio(f"{tag}/{number} {name[:NAME]}", sound, step, sample_rate=int(row.rate))
+
+
+class Alignments(pl.Callback):
+    """Spectrograms with the words that were understood, where they were, at every validation."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, for objectives that say when each word was said."""
+        data, objective = trainer.datamodule, pl_module.objective
+        if objective.target != "text" or not hasattr(data.preprocessor, "drawn"):
+            return
+        raw = converted(pl_module, data.sample("validation", SHOWN))
+        batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
+        with aside(pl_module):
+            outputs = objective.predict(pl_module.backbone, batch)
+        records, said = objective.answer(outputs, batch, data.spec), objective.spell(batch.y)
+        pictures = drawn(data.preprocessor, batch.x.float(), batch.mask)
+        shares = [1.0] * len(said) if batch.mask is None else (batch.mask > 0).float().mean(1).tolist()
+        seconds = [share * outputs.shape[1] * data.spec.seconds for share in shares]
+        figure = draw_alignments(pictures, seconds, said, [record["words"] for record in records])
+        trainer.logger.writer.add_figure("words over spectrograms", figure, trainer.global_step)
+
+
+def draw_alignments(
+    pictures: Sequence[Tensor], seconds: Sequence[float], said: Sequence[str], words: Sequence[list[dict[str, Any]]]
+) -> object:
+    """Spectrograms (1, mels, T), each of so many seconds, under what was said and with the words that were found."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2 * len(pictures)), layout="constrained")
+    FigureCanvasAgg(figure)
+    places = figure.subplots(len(pictures), sharex=True, squeeze=False)[:, 0]
+    for axes, picture, length, text, found in zip(places, pictures, seconds, said, words):
+        bands = picture.shape[1]
+        axes.imshow(picture[0].numpy(), aspect="auto", extent=(0, length, 0, bands), cmap="magma", vmin=0, vmax=1)
+        axes.set_title(f"said: {text}", fontsize=10, loc="left")
+        axes.set_yticks([])
+        for word in found:
+            axes.axvspan(word["start"], word["end"], ymin=0.9, color="white", alpha=0.8)
+            axes.text(word["start"], bands * 0.8, word["word"], color="white", fontsize=9)
+    axes.set_xlim(0, max(seconds))
+    axes.set_xlabel("seconds")
+    return figure

@@ -1,0 +1,27 @@
+"""What a model makes of a few held-out texts, in TensorBoard."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+from warmstart.core.batch import Batch
+from warmstart.training.evaluation import aside, converted
+
+EXAMPLES = 4
+
+
+class Examples(pl.Callback):
+    """The same few validation rows at every validation, as the objective writes them out."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write, where examples can be read as text."""
+        decode = getattr(trainer.datamodule.preprocessor, "decode", None)
+        objective = pl_module.objective
+        if not hasattr(objective, "examples") or (decode is None and getattr(objective, "target", None) != "text"):
+            return
+        raw = converted(pl_module, trainer.datamodule.sample("validation", EXAMPLES))
+        batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
+        with aside(pl_module):
+            lines = objective.examples(pl_module.backbone, batch, decode)
+        if lines:
+            trainer.logger.writer.add_text("examples", "\n\n".join(lines), trainer.global_step)

@@ -1,0 +1,54 @@
+"""Whether a pretraining has seen rows that a task is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from warmstart.core import screen
+from warmstart.core.batch import Splits
+from warmstart.core.errors import UserError
+from warmstart.data.datamodule import GenericDataModule, MemoryDataModule
+from warmstart.data.duplicates.overlap import FEWEST_FEATURES, find_duplicates
+from warmstart.data.duplicates.shared_rows import shared_rows
+from warmstart.report.shared_rows import sentences
+from warmstart.run.folder import RunFolder
+
+
+def note_shared_rows(run: RunFolder, data: MemoryDataModule, names: Sequence[str]) -> None:
+    """Print and record which of a run's rows stand in two of the named parts.
+
+    Runs of a sweep or a transfer are left out: these look once, at the data that all their runs have.
+    """
+    if run.record.get("sweep") is not None:
+        return
+    overlap = shared_rows({name: data.given[name] for name in names}, data.preprocessor, data.target)
+    warn_of_shared_rows(overlap)
+    run.note(data={**run.record["data"], "overlap": overlap})
+
+
+def warn_of_shared_rows(overlap: dict[str, dict[str, Any]]) -> None:
+    """Print a warning for each two parts that share rows."""
+    for line in sentences(overlap):
+        screen.say(f"warning: {line}", style="yellow")
+
+
+def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
+    """Rows of the task's test split that the generic training rows hold too, exactly or nearly.
+
+    `comparable` is False where the two hold different kinds of rows.
+    """
+    nothing = {"exact": [], "near": [], "test_rows": len(splits.test), "comparable": False}
+    if hasattr(generic.preprocessor, "overlap"):
+        found = generic.preprocessor.overlap(generic.raw, splits.test.x)
+        return nothing if found is None else {**nothing, "exact": found.exact, "near": found.near, "comparable": True}
+    try:
+        rows = generic.preprocessor(generic.preprocessor.encode(splits.test.x))
+    except UserError:
+        return nothing
+    seen = generic.preprocessor(generic.parts["train"][0])
+    if seen.shape[1:] != rows.shape[1:]:
+        return nothing
+    found = find_duplicates(seen, rows)
+    near = found.near if rows[0].numel() >= FEWEST_FEATURES else []
+    return {"exact": found.exact, "near": near, "test_rows": len(rows), "comparable": True}

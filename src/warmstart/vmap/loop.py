@@ -1,0 +1,227 @@
+"""The training loop of J jobs at once: step for step, and row for row of metrics.csv, what Lightning does for one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torchmetrics import Metric
+
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.errors import UserError
+from warmstart.data.datamodule import MemoryDataModule
+from warmstart.data.loader import GatherLoader
+from warmstart.run.folder import RunFolder
+from warmstart.training.callbacks.curves import check_training, check_validation
+from warmstart.training.callbacks.patience import is_over
+from warmstart.training.checkpoint import is_better
+from warmstart.training.logger import RunLogger
+from warmstart.training.mean import RunningMean
+from warmstart.training.modules import seed_step
+from warmstart.training.trainer import StopBetweenBatches
+from warmstart.vmap.stack import Stack, StackOptimizer
+
+
+@dataclass(eq=False)
+class Job:
+    """One of the runs that are trained together.
+
+    `last` and `best` hold its metrics at the end and at the best validation, `test` those of tests, `scores` one
+    value per test example, `start` the features before the first step. One with an `error` takes no further part, one
+    that is `over` no further steps; `steps` is how far it came.
+    """
+
+    config: DictConfig
+    run: RunFolder
+    data: MemoryDataModule
+    module: Any
+    lineage: dict[str, Any]
+    logger: RunLogger | None = None
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    best_step: int = -1
+    test: dict[str, float] = field(default_factory=dict)
+    scores: list[Tensor | None] = field(default_factory=list)
+    start: Tensor | None = None
+    error: BaseException | None = None
+    steps: int | None = None
+    over: bool = False
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured on held-out data besides the loss."""
+        return dict(getattr(self.module, "metrics", {}).items())
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Write scalars."""
+        self.logger.log_metrics(values, step)
+
+    def fail(self, error: UserError, step: int) -> None:
+        """Take no further part."""
+        self.error, self.steps = error, step
+
+
+class Lockstep:
+    """Trains jobs that differ in numbers only, keeps the best weights of each in memory, and tests them.
+
+    Args:
+        jobs: the jobs, sorted so that those with the same optimizer settings are neighbours.
+        device: where to train.
+        signals: asked after each batch whether to stop.
+    """
+
+    def __init__(self, jobs: Sequence[Job], device: torch.device, signals: StopBetweenBatches):
+        self.jobs, self.device, self.signals = jobs, device, signals
+        self.settings, self.data, self.module = jobs[0].config.trainer, jobs[0].data, jobs[0].module
+        self.per_epoch = len(self.data.train_loader)
+        epochs, steps = self.settings.max_epochs, self.settings.max_steps
+        self.total = min(epochs * self.per_epoch if epochs >= 0 else steps, steps if steps >= 0 else math.inf)
+        modules = [job.module for job in jobs]
+        self.stack = Stack(modules, device)
+        self.optimizer = StackOptimizer(self.stack, modules, self.total)
+        self.step, self.epoch, self.validated = 0, 0, -1
+
+    @property
+    def active(self) -> list[tuple[int, Job]]:
+        """The jobs that are still training, with their places in the stack."""
+        return [(row, job) for row, job in self.sound if not job.over]
+
+    @property
+    def sound(self) -> list[tuple[int, Job]]:
+        """The jobs that have not failed, with their places in the stack."""
+        return [(row, job) for row, job in enumerate(self.jobs) if job.error is None]
+
+    def run(self) -> None:
+        """Train, go back to each job's best weights, and test them where they were finetuned."""
+        while self.step < self.total and self.active:
+            self.train_epoch()
+        if self.validated != self.step and self.active:
+            self.validate(self.step)
+        self.stack.restore()
+        if self.jobs[0].config.get("test"):
+            for part in self.data.test_parts:
+                for _, job, values in self.evaluate(part, self.data.held_out(part), self.sound):
+                    job.log(values, self.step if job.steps is None else job.steps)
+                    job.test |= values
+
+    def train_epoch(self) -> None:
+        """One pass over the training rows, or as much of it as is left to do."""
+        mean = RunningMean()
+        self.module.train()
+        for index, batches in enumerate(zip(*(job.data.train_loader for job in self.jobs))):
+            output = self.train_step(batches)
+            mean.update(output)
+            self.draw_curves(output.loss)
+            self.signals.heed()
+            if self.is_time_to_validate(index):
+                self.validate(self.step - 1)
+                self.close_epoch(mean, [(row, job) for row, job in self.sound if job.steps == self.step])
+            if self.step == self.total or not self.active:
+                break
+        self.close_epoch(mean, self.active)
+        self.epoch += 1
+
+    def close_epoch(self, mean: RunningMean, jobs: Sequence[tuple[int, Job]]) -> None:
+        """Log the training loss of these jobs' epoch."""
+        losses = mean.each()
+        for row, job in jobs:
+            values = {"train/loss": losses[row]}
+            job.log(values, self.step - 1)
+            job.last |= values
+
+    def train_step(self, batches: Sequence[Batch]) -> StepOutput:
+        """Forward, backward and update of all jobs; losses (J,)."""
+        batches = [batch.to(self.device) for batch in batches]
+        y = None if batches[0].y is None else torch.stack([batch.y for batch in batches])
+        output = self.stack(self.changed([batch.x for batch in batches], self.step), y)
+        output.loss.sum().backward()
+        self.optimizer.step()
+        self.step += 1
+        return output
+
+    def changed(self, raw: Sequence[Tensor], step: int) -> Tensor:
+        """Each job's batch (B, ...), scaled and augmented by what it would draw alone: (J, B, ...)."""
+        if self.module.augment.changes_nothing:
+            return self.module.augment.scale(torch.cat(list(raw))).unflatten(0, (len(raw), -1))
+        stacked = []
+        for job, x in zip(self.jobs, raw):
+            seed_step(job.module.seed, step, self.device)
+            stacked.append(torch.cat([job.module.augment(x) for _ in range(job.module.objective.views)]))
+        return torch.stack(stacked)
+
+    def draw_curves(self, losses: Tensor) -> None:
+        """Loss and learning rate every n steps; a job whose loss is no longer a number has failed."""
+        if self.step % max(1, int(self.settings.log_every_n_steps)):
+            return
+        values, rates = losses.tolist(), self.optimizer.rates()
+        for row, job in self.active:
+            try:
+                check_training(values[row], rates[row], self.step)
+            except UserError as error:
+                job.fail(error, self.step)
+            else:
+                job.logger.log_metrics({"train/loss_step": values[row], "learning_rate": rates[row]}, self.step)
+
+    def is_time_to_validate(self, index: int) -> bool:
+        """Whether to validate after batch `index` of this epoch, as Lightning decides it."""
+        epochs, interval = self.settings.check_val_every_n_epoch, self.settings.val_check_interval or self.per_epoch
+        if epochs is None:
+            return self.step % interval == 0
+        return (self.epoch + 1) % epochs == 0 and (index + 1) % interval == 0
+
+    def validate(self, step: int) -> None:
+        """Measure every job, keep the weights of those that were never better, and end those out of patience."""
+        self.validated = self.step
+        improved = []
+        name, mode = self.module.monitor
+        patience = self.jobs[0].config.get("patience")
+        for row, job, values in self.evaluate("val", self.data.val_dataloader(), self.active):
+            job.log(values, step)
+            job.last |= values
+            try:
+                check_validation(values["val/loss"], self.step)
+            except UserError as error:
+                job.fail(error, self.step)
+                continue
+            if is_better(values[name], job.best.get(name), mode):
+                job.best, job.best_step = values, self.step
+                improved.append(row)
+            if is_over(self.step, job.best_step, patience, self.settings.min_steps):
+                job.over, job.steps = True, self.step
+        self.stack.keep(improved)
+
+    @torch.no_grad()
+    def evaluate(
+        self, part: str, loader: GatherLoader, jobs: Sequence[tuple[int, Job]]
+    ) -> list[tuple[int, Job, dict[str, float]]]:
+        """Loss and metrics of these jobs on a part of the data, with their places in the stack."""
+        self.module.eval()
+        mean = RunningMean()
+        for index, batch in enumerate(loader):
+            moved = batch.to(self.device)
+            if self.module.objective.views > 1:
+                output = self.stack(self.changed([moved.x] * len(self.jobs), index), moved.y, y_dim=None)
+            else:
+                output = self.stack(self.module.augment.scale(moved.x), moved.y, x_dim=None, y_dim=None)
+            mean.update(output)
+            for row, job in jobs:
+                for metric in job.metrics.values():
+                    metric.update(output.outputs[row].cpu(), batch.y)
+                if part == "test":
+                    job.scores.append(job.module.objective.scores(output.outputs[row].cpu(), batch.y))
+            self.signals.heed()
+        losses = mean.each()
+        measured = []
+        for row, job in jobs:
+            values = {f"{part}/loss": losses[row]}
+            for name, metric in job.metrics.items():
+                values[f"{part}/{name}"] = float(metric.compute())
+                metric.reset()
+            measured.append((row, job, values))
+        self.module.train()
+        return measured

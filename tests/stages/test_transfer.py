@@ -1,0 +1,394 @@
+"""The transfer: arms, budgets and seeds, paired; nothing done twice; nothing chosen on the test split."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tests.records import change_run
+
+from warmstart.data.sources.image.digits import Digits
+from warmstart.run.folder import RunFolder
+from warmstart.run.manifest import Manifest
+from warmstart.training.callbacks.curves import Curves
+from warmstart.transfer.arms import Sizes, arm_config, finetunings
+
+SMALL = (
+    "stage=transfer",
+    "transfer.labels=[1,2]",
+    "transfer.seeds=2",
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=4",
+    "pretrain.trainer.max_epochs=1",
+)
+FOUR = "transfer.arms=[pretrained,scratch,probe,random_probe]"
+ONE = ("transfer.labels=[2]", "transfer.seeds=1", "transfer.arms=[pretrained,scratch]")
+
+
+def reported(outcome) -> dict:
+    return json.loads((outcome.run("transfer") / "report.json").read_text())
+
+
+def record(folder: Path, name: str) -> dict:
+    return json.loads((folder / "runs" / name / "run.json").read_text())
+
+
+def statuses(folder: Path) -> dict[str, tuple[str, str, int]]:
+    """Id, status and time of change of every run."""
+    found = {}
+    for path in sorted((folder / "runs").glob("*/run.json")):
+        record = json.loads(path.read_text())
+        found[path.parent.name] = (record["id"], record["status"], path.stat().st_mtime_ns)
+    return found
+
+
+def test_table_report_and_runs(cli):
+    outcome = cli(*SMALL, FOUR)
+    assert outcome.status == 0, outcome.err
+    folder = outcome.run("transfer")
+    report = json.loads((folder / "report.json").read_text())
+    assert len(report["table"]) == 4 * 2
+    assert len(report["tables"]["converged"]) == 2 * 2
+    assert len(report["runs"]) == 4 * 2 * 2 + 2 * 2 * 2
+    for row in report["table"]:
+        values = [
+            r["value"]
+            for r in report["runs"]
+            if (r["arm"], r["labels_per_class"], r["budget"]) == (row["arm"], row["labels_per_class"], "steps")
+        ]
+        assert row["metric"] == "test/accuracy"
+        assert row["n"] == 2
+        assert row["mean"] == pytest.approx(np.mean(values))
+        assert row["std"] == pytest.approx(np.std(values, ddof=1))
+    assert {row["arm"] for row in report["table"]} == {"pretrained", "scratch", "probe", "random_probe"}
+    assert (folder / "report.png").stat().st_size > 10_000
+    assert "random_probe" in (folder / "report.md").read_text()
+    assert "random_probe" in outcome.out
+
+    # One run broke off after its last checkpoint, another before its first; a third is untouched.
+    for name in ("probe-2-seed1", "scratch-1-seed0"):
+        change_run(folder / "runs" / name, status="running")
+    shutil.rmtree(folder / "runs" / "scratch-1-seed0" / "checkpoints")
+    before = statuses(folder)
+    again = cli("stage=transfer", f"resume={folder}")
+    assert again.status == 0, again.err
+    after = statuses(folder)
+    assert {name for name in before if before[name] != after[name]} == {"probe-2-seed1", "scratch-1-seed0"}
+    assert {status for _, status, _ in after.values()} == {"done"}
+    assert before["probe-2-seed1"][0] == after["probe-2-seed1"][0]
+    assert before["scratch-1-seed0"][0] != after["scratch-1-seed0"][0]
+    redone = json.loads((folder / "report.json").read_text())
+    assert redone["table"] == report["table"]
+
+    rebuilt = cli("stage=report", f"runs={folder}")
+    assert rebuilt.status == 0
+    assert json.loads((folder / "report.json").read_text()) == redone
+
+
+def test_arms_of_one_seed_share_subset_order_and_head(composed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Each arm is stopped just before it trains, and what it would have trained on and from is compared."""
+    from warmstart.stages import finetune, pretrain
+
+    seen = {}
+
+    class Stop(Exception):
+        pass
+
+    def spy(run, config, module, data, callbacks):
+        first = [batch.y.tolist() for batch in data.train_dataloader()]
+        head = torch.cat([p.detach().flatten() for p in module.objective.parameters()])
+        backbone = torch.cat([p.detach().flatten() for p in module.backbone.parameters()])
+        seen[name] = (data.parts["train"][0], first, head, backbone, module.seed)
+        raise Stop
+
+    config = composed(*SMALL, f"output_dir={tmp_path}")
+    whole = OmegaConf.create(OmegaConf.to_container(config, resolve=True)["pretrain"])
+    base = pretrain.run(whole, RunFolder.create(whole, tmp_path, "base"))
+    monkeypatch.setattr(finetune, "training", spy)
+    arms = ("pretrained", "scratch", "probe", "random_probe", "shuffled")
+    for arm in arms:
+        for seed in (0, 1):
+            name = (arm, seed)
+            with pytest.raises(Stop):
+                finetune.run(arm_config(config, arm, str(base.path), 2, seed))
+    for seed in (0, 1):
+        one = seen["pretrained", seed]
+        for arm in arms:
+            other = seen[arm, seed]
+            assert torch.equal(one[0], other[0])
+            assert one[1] == other[1]
+            assert torch.equal(one[2], other[2])
+            assert one[4] == other[4]
+    assert torch.equal(seen["pretrained", 0][3], seen["probe", 1][3])
+    assert torch.equal(seen["scratch", 0][3], seen["random_probe", 0][3])
+    assert not torch.equal(seen["scratch", 0][3], seen["scratch", 1][3])
+    assert not torch.equal(seen["scratch", 0][3], seen["pretrained", 0][3])
+    assert not torch.equal(seen["scratch", 0][0], seen["scratch", 1][0])
+    shuffled, pretrained = seen["shuffled", 0][3], seen["pretrained", 0][3]
+    assert not torch.equal(shuffled, pretrained)
+    assert torch.equal(shuffled.sort().values, pretrained.sort().values)
+    name = ("more labels", 0)
+    with pytest.raises(Stop):
+        finetune.run(arm_config(config, "scratch", str(base.path), 5, 0))
+    few, more = ({row.numpy().tobytes() for row in seen[key][0]} for key in (("scratch", 0), name))
+    assert few < more
+
+
+def test_a_diverged_arm_is_counted_and_does_not_stop_the_rest(cli):
+    words = ("transfer.arms=[scratch,probe]", "+arm.scratch.optimizer.lr=1e30", "transfer.labels=[2]")
+    outcome = cli(*SMALL, *words, "transfer.budgets.converged=[]", "arm.probe.against=scratch")
+    assert outcome.status == 0, outcome.err
+    report = reported(outcome)
+    scratch, probe = report["table"]
+    assert (scratch["n"], scratch["failed"], scratch["mean"]) == (0, 2, None)
+    assert (probe["n"], probe["failed"]) == (2, 0)
+    assert all("diverged" in run["error"] for run in report["runs"] if run["arm"] == "scratch")
+    assert "2 failed" in outcome.out
+    assert "nan" not in outcome.out.lower()
+    (row,) = report["verdicts"]
+    assert row["flag"] == "2 of 2 scratch runs failed"
+    assert row["difference"] is None
+    assert any("2 of 2 scratch runs failed" in line for line in report["warnings"])
+
+
+def test_all_labels_and_unknown_arms(cli):
+    outcome = cli(*SMALL, "transfer.labels=[all]", "transfer.arms=[trivial,linear]")
+    assert outcome.status == 0, outcome.err
+    trivial, linear = reported(outcome)["table"]
+    assert trivial["labels_per_class"] == "all"
+    assert trivial["mean"] < 0.15 < 0.9 < linear["mean"]
+    unknown = cli(*SMALL, "transfer.arms=[scrach]")
+    assert unknown.status == 2
+    assert "there is no arm scrach" in unknown.error
+
+
+def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
+    for words, message in (
+        (("transfer.labels=[900]",), "labels_per_class=900"),
+        (("transfer.labels=[0]",), "transfer.labels=[0]: must be a list"),
+        (("transfer.labels=[1,1]",), "different values"),
+        (("transfer.labels=3",), "in brackets"),
+        (("transfer.arms=[]",), "in brackets"),
+        (("+transfer.budgets.forever=[scratch]",), "there is no such budget"),
+        (("transfer.budgets.converged=3",), "give a list of arms"),
+        (("transfer.budgets.converged=[scrach]",), "give a list of arms"),
+        (("+arm.mine.against=scratch", "transfer.arms=[scratch,mine]"), "arm.mine.init=pretrained"),
+        (("transfer.pretrain_seeds=3",), "must divide"),
+        (("transfer.require=help",), "transfer.require=help"),
+        (("arm.probe.against=random",), "there is no such arm"),
+        (("objective=regression",), "objective=regression"),
+    ):
+        outcome = cli(*SMALL, *words)
+        assert outcome.status == 2
+        assert message in outcome.error
+        assert not outcome.folder.exists()
+
+
+def test_an_arm_may_have_another_backbone_with_settings_of_its_own(composed):
+    words = ("+backbone@arm.wide.backbone=vit", "+arm.wide.init=scratch", "arm.wide.backbone.width=16")
+    config = composed(*SMALL, *words)
+    own = arm_config(config, "wide", "scratch", 2, 0).backbone
+    assert own._target_.endswith("Transformer")
+    assert own.width == 16
+    assert "hidden" not in own
+    assert arm_config(config, "scratch", "scratch", 2, 0).backbone == config.backbone
+
+
+def test_shares_of_the_rows_are_budgets_too(cli):
+    words = ("experiment=vectors", "data.rows=400", "objective=regression", "loss=mse", "transfer.labels=[0.1,all]")
+    outcome = cli(*SMALL, *words, "transfer.arms=[pretrained,scratch]", "pretrain.data.batch_size=64")
+    assert outcome.status == 0, outcome.err
+    report = reported(outcome)
+    assert [row["labels_per_class"] for row in report["table"]] == [0.1, "all"] * 2
+    assert report["mode"] == "min"
+    means = {(row["arm"], row["labels_per_class"]): row["mean"] for row in report["table"]}
+    for row in report["verdicts"][:2]:
+        oriented = means["scratch", row["labels"]] - means["pretrained", row["labels"]]
+        assert row["difference"] == pytest.approx(oriented)
+
+
+@pytest.mark.parametrize(
+    "experiment", ["digits", "vectors", "transfer_conflict", "cifar10", "table", "images", "sst2", "text", "recordings"]
+)
+def test_pretraining_and_finetuning_split_the_data_alike_whatever_is_overridden(experiment: str, composed):
+    needs = {"table": ["data.root=x", "data.target=y"], "images": ["data.root=x"], "recordings": ["data.root=x"]}
+    needs["text"] = ["data.root=x", "data.text=x", "data.target=y"]
+    needs = needs.get(experiment, [])
+    config = composed("stage=transfer", f"experiment={experiment}", *needs)
+    tied = OmegaConf.to_container(config)["pretrain"]
+    own = {"batch_size", "augment", "pack", "separate", "tokenizer", "frames", "_target_"}
+    is_same = tied["data"]["_target_"] == config.data._target_
+    for key, value in tied["data"].items() if is_same else ():
+        assert key in own or value == f"${{data.{key}}}", key
+    assert tied["backbone"] == "${backbone}"
+
+
+def test_budgets_lengthen_the_arms_they_are_about(composed, tmp_path: Path):
+    words = ("trainer.max_steps=200", "trainer.val_check_interval=20", "transfer=full", "transfer.seeds=1")
+    config = composed("stage=transfer", *words, "transfer.labels=[2]", "pretrain.snapshots=0", f"output_dir={tmp_path}")
+    jobs = {job.name: job.config for job in finetunings(config, tmp_path, Sizes({2: 20}, examples=30_000))}
+    assert jobs["scratch-total-2-seed0"]["trainer"]["max_steps"] == 200 + 30_000 // 20
+    assert "pretrained-total-2-seed0" not in jobs  # the run at equal steps counts at both budgets
+    warm, cold = (jobs[f"{arm}-converged-2-seed0"] for arm in ("pretrained", "scratch"))
+    assert warm["trainer"]["max_steps"] == 400
+    assert cold["trainer"]["min_steps"] == cold["trainer"]["max_steps"] == 3 * 400
+    assert warm["patience"] == 10 * warm["trainer"]["val_check_interval"]
+    assert warm["trainer"]["max_steps"] / warm["trainer"]["val_check_interval"] == 400 / 20
+    assert cold["trainer"]["max_steps"] / cold["trainer"]["val_check_interval"] == 400 / 20
+    baselines = [name for name in jobs if name.startswith(("trivial", "linear"))]
+    assert baselines == ["trivial-2-seed0", "linear-2-seed0"]
+
+
+def test_tuning_is_equal_and_never_sees_the_test_split(cli, monkeypatch: pytest.MonkeyPatch):
+    words = (*SMALL, *ONE, "transfer.tune=3", "transfer.budgets.converged=[]")
+    first = cli(*words)
+    assert first.status == 0, first.err
+    folder = first.run("transfer")
+    trials = [path.name for path in folder.glob("runs/tune-*")]
+    assert sorted(name.split("-")[1] for name in trials) == ["pretrained"] * 6 + ["scratch"] * 6
+    for name in trials:
+        assert not any(metric.startswith("test/") for metric in record(folder, name)["metrics"])
+        assert not (folder / "runs" / name / "test_scores.npy").exists()
+    chosen = {one["arm"]: one["lr"] for one in reported(first)["tuning"]}
+    for arm, rate in chosen.items():
+        rates = {}
+        for name in trials:
+            if name.split("-")[1] == arm:
+                config = OmegaConf.load(folder / "runs" / name / "config.yaml")
+                rates.setdefault(config.optimizer.lr, []).append(record(folder, name)["metrics"]["val/accuracy"])
+        assert rate == max(rates, key=lambda rate: np.mean(rates[rate]))
+    assert "learning rates chosen on validation" in first.err
+    before = reported(first)
+
+    load = Digits.load
+
+    def with_another_test_split(self, target):
+        splits = load(self, target)
+        splits.test.y = np.roll(splits.test.y, 1)
+        return splits
+
+    monkeypatch.setattr(Digits, "load", with_another_test_split)
+    second = cli(*words)
+    assert second.run("transfer") != folder
+    assert reported(second)["tuning"] == before["tuning"]
+    assert reported(second)["table"] != before["table"]
+
+
+def test_no_learning_rate_is_chosen_before_every_tuning_run_has_ended(cli, monkeypatch: pytest.MonkeyPatch):
+    original, name = Curves.on_train_batch_end, "tune-scratch-2-rate0-seed1000"
+
+    def on_a_full_disk(self, trainer, *args):
+        if name in str(trainer.default_root_dir):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.csv")
+        original(self, trainer, *args)
+
+    def is_planned() -> bool:
+        return any("arm" in job.values for job in Manifest.read(folder).jobs)
+
+    alone = ("transfer.arms=[scratch]", "transfer.seeds=2", "transfer.tune=2", "transfer.budgets.converged=[]")
+    with monkeypatch.context() as full:
+        full.setattr(Curves, "on_train_batch_end", on_a_full_disk)
+        stopped = cli(*SMALL, *ONE, *alone)
+        folder = stopped.run("transfer")
+        for attempt in (1, 2):
+            assert stopped.status == 1
+            assert "cannot write metrics.csv: No space left on device" in stopped.error
+            assert record(folder, name)["sweep"]["attempts"] == attempt
+            assert not is_planned()
+            stopped = cli("stage=transfer", f"resume={folder}")
+
+    lock = Manifest.read(folder).lock(name)
+    assert lock.acquire()
+    change_run(folder / "runs" / name, status="running", error=None)
+    waiting = cli("stage=transfer", f"resume={folder}")
+    lock.release()
+    assert waiting.status == 2
+    assert f"{name} is not done" in waiting.error
+    assert not is_planned()
+
+    resumed = cli("stage=transfer", f"resume={folder}")
+    assert resumed.status == 0, resumed.err
+    assert record(folder, name)["status"] == "done"
+    assert is_planned()
+
+
+def test_several_pretrainings_share_the_seeds_out(cli):
+    words = ("transfer.pretrain_seeds=2", "transfer.arms=[pretrained,scratch]", "transfer.labels=[2]")
+    outcome = cli(*SMALL, *words, "transfer.seeds=4", "transfer.budgets.converged=[]")
+    assert outcome.status == 0, outcome.err
+    folder, report = outcome.run("transfer"), reported(outcome)
+    bases = [record(folder, f"pretrain{number}") for number in (0, 1)]
+    assert bases[0]["weights_sha256"] != bases[1]["weights_sha256"]
+    for seed in range(4):
+        parent = record(folder, f"pretrained-2-seed{seed}")["parent"]
+        assert parent["weights_sha256"] == bases[seed % 2]["weights_sha256"]
+    assert [row["n"] for row in report["verdicts"]] == [2]
+    assert "2 paired pretrainings are too few" in report["headline"]["sentence"]
+
+
+def test_snapshots_are_finetuned_too(cli):
+    words = ("pretrain.snapshots=3", "transfer.arms=[pretrained,scratch]", "transfer.labels=[2]")
+    outcome = cli(*SMALL, *words, "transfer.budgets.converged=[]")
+    assert outcome.status == 0, outcome.err
+    folder, length = outcome.run("transfer"), reported(outcome)["pretraining_length"]
+    taken = record(folder, "pretrain")["snapshots"]
+    assert [point["step"] for point in length["points"]] == [one["step"] for one in taken] == [3, 7, 20]
+    for number, point in enumerate(length["points"], start=1):
+        scores = [record(folder, f"snapshot{number}-2-seed{seed}")["metrics"]["test/accuracy"] for seed in (0, 1)]
+        assert point["score"] == pytest.approx(np.mean(scores))
+        assert point["generic_loss"] == taken[number - 1]["val/loss"]
+    assert (
+        record(folder, "snapshot1-2-seed0")["parent"]["weights_sha256"] != record(folder, "pretrain")["weights_sha256"]
+    )
+
+
+def test_a_required_verdict_that_is_not_reached_is_exit_status_4(cli):
+    outcome = cli(*SMALL, *ONE, "transfer.seeds=2", "transfer.require=helps", "transfer.budgets.converged=[]")
+    assert outcome.status == 4
+    assert "transfer.require=helps, but the verdict is: none" in outcome.error
+    assert outcome.record("transfer")["status"] == "done"
+    assert reported(outcome)["headline"]["verdict"] is None
+
+
+def test_a_pretraining_on_the_test_rows_is_noticed(cli):
+    outcome = cli(*SMALL, *ONE, "transfer.seeds=2", "pretrain.data.split_seed=1", "transfer.budgets.converged=[]")
+    assert outcome.status == 0, outcome.err
+    overlap = outcome.record("transfer")["overlap"]
+    ours, theirs = Digits(0).load(None), Digits(1).load(None)
+    seen = {row.tobytes() for row in theirs.train.x}
+    assert overlap["exact"] == [row for row, x in enumerate(ours.test.x) if x.tobytes() in seen]
+    assert f"{len(overlap['exact'])} of 270 test rows are among the rows of digits" in reported(outcome)["warnings"][0]
+    alone = cli("stage=pretrain", "pictures=false", "trainer.max_epochs=1", "data.split_seed=1")
+    warned = cli("stage=finetune", "pictures=false", "trainer.max_epochs=1", f"init={alone.run('pretrain')}")
+    assert "has seen rows that data.split_seed=0 tests on" in warned.err
+
+
+def test_what_was_changed_after_it_was_done_is_refused(cli):
+    outcome = cli(*SMALL, *ONE, "transfer.seeds=2", "transfer.budgets.converged=[]")
+    folder = outcome.run("transfer")
+    for name in ("run.json", "test_scores.npy", "metrics.csv"):
+        path = folder / "runs" / "scratch-2-seed1" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + b" ")
+        changed = cli("stage=report", f"runs={folder}")
+        assert changed.status == 2
+        assert f"{path} is damaged, or was changed" in changed.error
+        path.unlink()
+        assert f"{path} is missing" in cli("stage=report", f"runs={folder}").error
+        path.write_bytes(whole)
+    path = folder / "config.yaml"
+    whole = path.read_text()
+    path.write_text(whole.replace("margin: 0.01", "margin: 0.5"))
+    assert f"{path} is damaged, or was changed" in cli("stage=report", f"runs={folder}").error
+    change_run(folder)
+    assert "the rules of its verdicts" in cli("stage=report", f"runs={folder}").error
+    path.write_text(whole)
+    change_run(folder)
+    assert cli("stage=report", f"runs={folder}").status == 0

@@ -1,0 +1,176 @@
+"""What TensorBoard gets is read back from the event files, and metrics.csv says the same."""
+
+from __future__ import annotations
+
+import csv
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from warmstart.core.errors import UserError, WriteError
+from warmstart.run.folder import RunFolder
+from warmstart.training.logger import RunLogger
+from warmstart.training.session import training
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    return accumulator.Reload()
+
+
+def test_scalars_text_hparams_and_pictures_of_a_finetuning(cli):
+    outcome = cli("stage=finetune", "init=scratch", "trainer.max_epochs=3", "optimizer.lr=0.01")
+    run = outcome.run("finetune")
+    record = outcome.record("finetune")
+    seen = events(run)
+
+    tags = set(seen.Tags()["scalars"])
+    assert {"train/loss", "train/loss_step", "learning_rate", "val/loss", "val/accuracy", "test/accuracy"} <= tags
+    assert not any("hp_metric" in tag for tag in tags)
+    with open(run / "metrics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for name in ("train/loss", "val/accuracy", "train/loss_step", "test/loss"):
+        logged = [(event.step, pytest.approx(event.value, rel=1e-6)) for event in seen.Scalars(name)]
+        assert [(int(row["step"]), float(row["value"])) for row in rows if row["name"] == name] == logged
+    assert len(seen.Scalars("val/accuracy")) == 3
+
+    assert "max_epochs: 3" in seen.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+
+    plugin = {
+        tag: HParamsPluginData.FromString(seen.SummaryMetadata(tag).plugin_data.content)
+        for tag in seen.summary_metadata
+        if tag.startswith("_hparams_")
+    }
+    settings = plugin["_hparams_/session_start_info"].session_start_info.hparams
+    assert settings["lr"].number_value == 0.01
+    assert settings["loss"].string_value == "cross_entropy"
+    metrics = {info.name.tag for info in plugin["_hparams_/experiment"].experiment.metric_infos}
+    assert {"best/val/accuracy", "last/val/accuracy", "best/test/accuracy"} <= metrics
+    assert seen.Scalars("best/val/accuracy")[0].value == pytest.approx(record["metrics"]["val/accuracy"])
+    assert len(seen.Scalars("best/val/accuracy")) == 1
+    last = [float(row["value"]) for row in rows if row["name"] == "val/accuracy"][-1]
+    assert seen.Scalars("last/val/accuracy")[0].value == pytest.approx(last)
+
+    assert "test confusion matrix" in seen.Tags()["images"]
+    projector = (run / "projector_config.pbtxt").read_text()
+    assert "features before" in projector
+    assert "features after" in projector
+    assert "single_image_dim: 8" in projector
+    with Image.open(run / "00000" / "features before" / "sprite.png") as sprite:
+        assert sprite.size == (17 * 8, 17 * 8)  # of 270 rows
+
+
+def test_rebuilt_images_beside_their_inputs_while_pretraining(cli):
+    outcome = cli("stage=pretrain", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1")
+    seen = events(outcome.run("pretrain"))
+    pictures = seen.Images("input, corrupted, rebuilt")
+    assert len(pictures) == 2
+    assert (pictures[0].width, pictures[0].height) == (8 * 10, 3 * 10)
+
+
+def test_masked_pretraining_of_images_is_pictured_too(cli):
+    words = ("objective=masked", "backbone=vit", "backbone.stem.patch=2", "backbone.depth=1")
+    outcome = cli("stage=pretrain", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", *words)
+    assert events(outcome.run("pretrain")).Images("input, corrupted, rebuilt")
+
+
+def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
+    small = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
+    words = ("stage=pretrain", "experiment=speech", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
+    outcome = cli(*words, *small, "data.test_speakers=[george,jackson,lucas,nicolas]")
+    assert outcome.status == 0, outcome.err
+    run = outcome.run("pretrain")
+    (picture,) = events(run).Images("input, corrupted, rebuilt")
+    assert picture.height == 3 * 42
+    with Image.open(run / "00000" / "features before" / "sprite.png") as sprite:
+        assert sprite.width == sprite.height
+        assert "single_image_dim: 40" in (run / "projector_config.pbtxt").read_text()
+
+
+def logged(folder: Path) -> tuple[str, list[tuple[int, float]]]:
+    return (folder / "metrics.csv").read_text(), [(event.step, event.value) for event in events(folder).Scalars("loss")]
+
+
+def test_what_was_logged_after_the_checkpoint_is_removed(tmp_path: Path):
+    logger = RunLogger(tmp_path)
+    logger.log_metrics({"loss": 0.5}, 1)
+    state = logger.state(2)
+    at_checkpoint = logged(tmp_path)
+    logger.log_metrics({"loss": 0.25}, 1)
+    logger.log_metrics({"loss": 0.125}, 3)
+    logger.close()
+    for _ in range(2):
+        RunLogger(tmp_path, state).close()
+        assert logged(tmp_path) == at_checkpoint
+    resumed = RunLogger(tmp_path, state)
+    resumed.log_metrics({"loss": 0.75}, 3)
+    later = resumed.state(4)
+    resumed.close()
+    RunLogger(tmp_path, later).close()
+    assert logged(tmp_path)[1] == [(1, 0.5), (3, 0.75)]
+    RunLogger(tmp_path).close()
+    assert (tmp_path / "metrics.csv").read_bytes() == b"step,name,value\r\n"
+    assert events(tmp_path).Tags()["scalars"] == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [None, b"", b"1,loss,0.5\r\n", b"step,name,value\r\n", b"step,name,value\r\n1,loss,0.4\r\n"],
+    ids=["missing", "empty", "no header", "too few rows", "another value"],
+)
+def test_rows_that_are_not_those_of_the_checkpoint(changed: bytes | None, tmp_path: Path):
+    logger = RunLogger(tmp_path)
+    logger.log_metrics({"loss": 0.5}, 1)
+    state = logger.state(1)
+    logger.close()
+    path = tmp_path / "metrics.csv"
+    path.unlink()
+    if changed is not None:
+        path.write_bytes(changed)
+    with pytest.raises(
+        UserError, match=r"metrics\.csv .* so the run cannot resume: put the file back, or start the run"
+    ):
+        RunLogger(tmp_path, state)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("name", ["metrics.csv", "events.out.tfevents"])
+def test_a_full_disk_raises_where_it_was_logged_and_no_thread_prints(name: str, tmp_path: Path):
+    logger = RunLogger(tmp_path)
+    file = logger.metrics if name == "metrics.csv" else logger.writer._get_file_writer().event_writer.file
+    file.close()
+    file.stream = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - closed by the logger
+    before = threading.active_count()
+    with pytest.raises(WriteError, match=rf"cannot write .*{name}.*: No space left on device"):
+        logger.log_metrics({"loss": 0.5}, 1)
+    logger.close()
+    assert threading.active_count() == before
+
+
+def test_what_a_checkpoint_counts_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    logger, synced = RunLogger(tmp_path), []
+    logger.log_metrics({"train/loss": 1.0}, 1)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    sizes = logger.state(1)["sizes"]
+    assert {*synced} == {str(tmp_path), *(str(tmp_path / name) for name in sizes)}
+    assert sizes["metrics.csv"] == (tmp_path / "metrics.csv").stat().st_size
+    logger.close()
+
+
+def test_a_trainer_that_cannot_be_built_leaves_no_file_open(tmp_path: Path):
+    trainer = {"_target_": "pytorch_lightning.Trainer", "devices": "none", "log_every_n_steps": 1}
+    config = OmegaConf.create({"stage": "pretrain", "experiment": "digits", "seed": 0, "trainer": trainer})
+    run = RunFolder.create(config, tmp_path)
+    module = SimpleNamespace(monitor=("val/loss", "min"))
+    with pytest.raises(Exception, match="devices") as raised, training(run, config, module, None, []):
+        pass
+    assert raised.tb is not None
+    open_files = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in open_files if path.startswith(str(run.path))]
