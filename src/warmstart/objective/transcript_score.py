@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -49,22 +50,6 @@ class TranscriptErrors(Metric):
 
 
 def edits(said: Sequence[str], found: Sequence[str]) -> tuple[int, int, int]:
-    """Substitutions, deletions and insertions of the shortest way from what was said to what was found.
-
-    By the algorithm of Wagner and Fischer (1974); of ways of equal length the one with most substitutions.
-    """
-    cost = np.zeros((len(said) + 1, len(found) + 1), dtype=np.int64)
-    cost[:, 0], cost[0] = np.arange(len(said) + 1), np.arange(len(found) + 1)
-    for i, word in enumerate(said, 1):
-        for j, other in enumerate(found, 1):
-            cost[i, j] = min(cost[i - 1, j - 1] + (word != other), cost[i - 1, j] + 1, cost[i, j - 1] + 1)
-    i, j, kinds = len(said), len(found), [0, 0, 0]
-    while i or j:
-        if i and j and cost[i, j] == cost[i - 1, j - 1] + (said[i - 1] != found[j - 1]):
-            kinds[0] += said[i - 1] != found[j - 1]
-            i, j = i - 1, j - 1
-        elif i and cost[i, j] == cost[i - 1, j] + 1:
-            kinds[1], i = kinds[1] + 1, i - 1
-        else:
-            kinds[2], j = kinds[2] + 1, j - 1
-    return tuple(kinds)
+    """Return the substitutions, deletions and insertions of a shortest way from what was said to what was found."""
+    counts = Counter(edit.tag for edit in Levenshtein.editops(said, found))
+    return counts["replace"], counts["delete"], counts["insert"]

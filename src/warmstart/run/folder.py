@@ -20,7 +20,7 @@ from warmstart.core.trust import check_names, check_targets
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
 from warmstart.run.files import as_write_error, disk_error, remove_temporaries, write_atomically
-from warmstart.run.identity import config_sha256, environment, git_state, new_id
+from warmstart.run.identity import check_version, config_sha256, environment, git_state, new_id
 from warmstart.run.links import check_links
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
@@ -120,6 +120,7 @@ class RunFolder:
             wrong = [name for name in ("metrics", "cost", "sweep") if not isinstance(record.get(name) or {}, dict)]
             if wrong:
                 raise ValueError(f"{wrong[0]} is no mapping")
+            check_version((record.get("environment") or {}).get("warmstart"), path)
             check_names(record)
         except FileNotFoundError as error:
             raise UserError(f"{path} is not a run folder: it has no {RECORD}") from error

@@ -6,12 +6,17 @@ import functools
 import hashlib
 import json
 import platform
+import re
 import secrets
 import subprocess
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from warmstart.core.errors import UserError
+
+OLDEST = (0, 2)  # version whose run folders are read
 
 
 def new_id() -> str:
@@ -44,6 +49,22 @@ def git_state() -> dict[str, Any]:
 
     status = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(status) if status is not None else None}
+
+
+def check_version(version: Any, place: Path) -> None:
+    """Refuse what a version of warmstart wrote whose modules had other names than this one's.
+
+    Args:
+        version: of warmstart, as recorded; what is no version is left to whoever reads it.
+        place: what it is recorded of.
+
+    Raises:
+        UserError: names the version.
+    """
+    found = re.match(r"(\d+)\.(\d+)\b", version) if isinstance(version, str) else None
+    if found and tuple(map(int, found.groups())) < OLDEST:
+        here = metadata.version("warmstart")
+        raise UserError(f"{place} was made by warmstart {version}, which {here} cannot read: make it again")
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from warmstart.run.adapter import ADAPTER
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
 from warmstart.run.folder import RunFolder
+from warmstart.run.identity import check_version
 
 WEIGHTS, HEAD, CARD, PREPROCESSOR = "model.safetensors", "head.safetensors", "config.json", "preprocessor.json"
 
@@ -96,6 +97,7 @@ def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:
         UserError: a file is missing, damaged, without checksum, or not what the run wrote; or so is its parent.
     """
     card = _read_json(path / CARD)
+    check_version(card.get("warmstart"), path)
     file = path / (ADAPTER if "parent" in card else WEIGHTS)
     digests = check_model(path, (file.name, HEAD, PREPROCESSOR, CARD), run)
     weights, head = _read_tensors(file), _read_tensors(path / HEAD)
