@@ -103,13 +103,17 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is collections.abc.Callable:
         return callable(value)
     if hint in (int, float):
-        kinds = int if hint is int or isinstance(value, int) else float
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            return False
-        return abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value)
+        return _is_number(value, hint)
     if hint is str:
         return isinstance(value, str) and value != ""
     return isinstance(value, hint) if inspect.isclass(hint) else True
+
+
+def _is_number(value: Any, hint: type) -> bool:
+    """Whether a value is a finite number, whole where `hint` is int."""
+    if isinstance(value, bool) or not isinstance(value, int if hint is int else (int, float)):
+        return False
+    return abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def words(hint: Any) -> str:

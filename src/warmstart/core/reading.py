@@ -100,16 +100,20 @@ def check_yaml(text: str) -> None:
             anchor, size, depth = event.anchor, 1, 0
         else:
             continue
-        if len(open_nodes) + depth > DEPTH + 1:
-            raise ValueError(f"it is nested more than {DEPTH} deep")
-        if aliased > MOST_ALIASED:
-            raise ValueError(f"its aliases stand for more than {MOST_ALIASED:,} values")
+        _check_size(len(open_nodes) + depth - 1, aliased)
         if isinstance(event, yaml.CollectionStartEvent):
             continue
         if anchor is not None:
             known[anchor] = size, depth
         name, sizes, depths = open_nodes[-1]
         open_nodes[-1] = name, sizes + size, max(depths, depth)
+
+
+def _check_size(depth: int, aliased: int) -> None:
+    if depth > DEPTH:
+        raise ValueError(f"it is nested more than {DEPTH} deep")
+    if aliased > MOST_ALIASED:
+        raise ValueError(f"its aliases stand for more than {MOST_ALIASED:,} values")
 
 
 def read(path: Path, most: int) -> str:

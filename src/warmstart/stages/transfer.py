@@ -231,6 +231,27 @@ def check_settings(config: DictConfig) -> None:
         values = chosen[name]
         if not isinstance(values, ListConfig) or not values or len(set(values)) < len(values):
             raise UserError(f"transfer.{name}={values}: give a list of different values, in brackets")
+    check_budgets(config)
+    if chosen.pretrain_seeds > 1 and not has_pretraining(config):
+        raise UserError(
+            f"transfer.pretrain_seeds={chosen.pretrain_seeds}: no arm starts from a pretraining; leave it out"
+        )
+    if chosen.seeds % chosen.pretrain_seeds:
+        raise UserError(
+            f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "
+            "the seeds are shared out among the pretrainings"
+        )
+    if chosen.require is not None and chosen.require not in VERDICTS:
+        raise UserError(f"transfer.require={chosen.require}: give {', '.join(VERDICTS)}, or null")
+
+
+def check_budgets(config: DictConfig) -> None:
+    """Refuse `transfer.budgets` that cannot be.
+
+    Raises:
+        UserError: names the setting.
+    """
+    chosen = config.transfer
     for budget in chosen.budgets:
         if budget not in BUDGETS:
             raise UserError(f"transfer.budgets.{budget}: there is no such budget; there are: {', '.join(BUDGETS)}")
@@ -245,17 +266,6 @@ def check_settings(config: DictConfig) -> None:
         raise UserError("transfer.budgets.total counts what a pretraining has seen, and none is run here: leave it out")
     if config.pretrain.data.pack is not None and chosen.budgets.get("total"):
         raise UserError("transfer.budgets.total counts rows, which blocks of pretrain.data.pack are not: leave it out")
-    if chosen.pretrain_seeds > 1 and not has_pretraining(config):
-        raise UserError(
-            f"transfer.pretrain_seeds={chosen.pretrain_seeds}: no arm starts from a pretraining; leave it out"
-        )
-    if chosen.seeds % chosen.pretrain_seeds:
-        raise UserError(
-            f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "
-            "the seeds are shared out among the pretrainings"
-        )
-    if chosen.require is not None and chosen.require not in VERDICTS:
-        raise UserError(f"transfer.require={chosen.require}: give {', '.join(VERDICTS)}, or null")
 
 
 def examples_of(config: DictConfig, generic: GenericDataModule) -> int:

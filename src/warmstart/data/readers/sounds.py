@@ -126,13 +126,17 @@ def read_sound(sound: Path | bytes, name: str, piece: Piece = WHOLE) -> tuple[np
         _check_piece(piece, start, wanted, len(values), rate, name)
     if piece.duration is None and len(values) < count and promised < container.UNKNOWN:
         remark = remark or f"it ends after {len(values) / rate:,.2f} of {promised / rate:,.2f} s"
+    _check_samples(values, name)
+    return values, rate, remark
+
+
+def _check_samples(values: np.ndarray, name: str) -> None:
     if not len(values):
         raise UserError(f"{name} holds no sound: it has no samples")
     if not np.isfinite(values).all():
         raise UserError(f"{name} holds samples that are no numbers: save it again")
     if not values.any():
         raise UserError(f"{name} is silent: every sample is zero")
-    return values, rate, remark
 
 
 def _decoded(file: soundfile.SoundFile, count: int) -> np.ndarray:

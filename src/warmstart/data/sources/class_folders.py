@@ -101,10 +101,7 @@ def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:
         beside = ", ".join(folder.name for folder in others[:NAMED])
         screen.say(f"warning: data.root={root}: {names} read as a class, like {beside}", style="yellow")
         return None
-    for name, group in named.items():
-        if len(group) > 1:
-            both = ", ".join(folder.name for folder in group)
-            raise UserError(f"data.root={root} has two folders for the split {name}: {both}. Keep one of them")
+    _check_one_folder_each(root, named)
     if not nested:
         names = ", ".join(folder.name for folder in folders)
         raise UserError(f"data.root={root}: the splits {names} have {what} but no folder per class; expected {LAYOUT}")
@@ -120,6 +117,13 @@ def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:
         return {"train": folder}
     order = ("train", *HELD_OUT, *sorted(name for name in found if name.startswith(SHIFT)))
     return {name: found[name] for name in order if name in found}
+
+
+def _check_one_folder_each(root: Path, named: dict[str, list[Path]]) -> None:
+    for name, group in named.items():
+        if len(group) > 1:
+            both = ", ".join(folder.name for folder in group)
+            raise UserError(f"data.root={root} has two folders for the split {name}: {both}. Keep one of them")
 
 
 def _classes_in(listing: FolderFiles, parent: Path, what: str) -> dict[str, list[Path]]:
