@@ -61,6 +61,11 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch(f"data.folds={config.data.folds} has each run validate on other rows")
     if config.get("average") is not None and build(config.average) is not None:
         raise CannotBatch(f"{named(config, 'average')} is kept of one run at a time")
+    _check_optimization(config)
+
+
+def _check_optimization(config: DictConfig) -> None:
+    """Refuse settings of the Trainer and optimizers for which a step of several models is not that of each."""
     for key, value in config.trainer.items():
         if key not in FOLLOWED and value != NEUTRAL.get(key):
             raise CannotBatch(f"trainer.{key}={value} is for one model at a time")
