@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test quick check bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -21,6 +21,9 @@ demo: $(READY)  ## set up, then run the main job: the whole story on the built-i
 
 test: $(READY)  ## set up, then run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+quick: $(READY)  ## the tests of less than a minute: data, losses, run folders, configs, imports, golden losses
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m quick
 
 check: $(READY)  ## lint, format check and tests
 	$(BIN)/ruff check .

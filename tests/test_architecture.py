@@ -7,6 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.quick
+
 SRC = Path(__file__).parents[1] / "src" / "warmstart"
 FILES = sorted(SRC.rglob("*.py"))
 

@@ -14,6 +14,8 @@ from warmstart.config.schema import TRAINER
 from warmstart.config.validate import check
 from warmstart.main import CONF
 
+pytestmark = pytest.mark.quick
+
 GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average", "trainer")
 PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml"))]
 RUN_TIME_FACTS = {

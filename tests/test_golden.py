@@ -9,6 +9,8 @@ import pytest
 
 from tests.golden import GOLDEN, RECIPES, measure
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_losses_are_as_recorded(name: str, cli, tmp_path: Path):

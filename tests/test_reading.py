@@ -8,6 +8,8 @@ import pytest
 
 from warmstart.core.reading import check_name, is_inside, load_config, load_json
 
+pytestmark = pytest.mark.quick
+
 LISTS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
 LISTS += "".join(f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]\n" for n in range(1, 12))
 MERGES = "a0: &a0 {k: x}\n"

@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 
 from warmstart.core import screen
 
+pytestmark = pytest.mark.quick
+
 EVIL = "a\x1b[2J\x1b]0;owned\x07b\rc\x9bd\u202ee\u2066f\u2028g\udcffh\x00i"
 SHOWN = r"a\x1b[2J\x1b]0;owned\x07b\rc\x9bd\u202ee\u2066f\u2028g\udcffh\x00i"
 NASTY = [

@@ -8,6 +8,8 @@ import torch
 from warmstart.core.errors import UserError
 from warmstart.data.transforms.augment import Augment
 
+pytestmark = pytest.mark.quick
+
 
 def as_is(x: torch.Tensor) -> torch.Tensor:
     return x

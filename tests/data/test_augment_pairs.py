@@ -9,6 +9,8 @@ from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
 from warmstart.data.transforms.augment import Augment
 
+pytestmark = pytest.mark.quick
+
 ROWS = 2000
 
 

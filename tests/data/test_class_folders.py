@@ -18,6 +18,8 @@ from warmstart.data.sources.audio.audio_folder import AudioFolder
 from warmstart.data.sources.image.image_folder import ImageFolder
 from warmstart.data.sources.text.text_folder import TextFolder
 
+pytestmark = pytest.mark.quick
+
 KINDS = ("images", "sounds", "texts")
 THREE = {f"{split}/{label}": rows for split, rows in (("train", 6), ("val", 2), ("test", 1)) for label in "ab"}
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from warmstart.data.duplicates.overlap import Overlap, find_duplicates
 from warmstart.data.sources.image.digits import Digits
 
+pytestmark = pytest.mark.quick
+
 NOTHING = Overlap([], [])
 
 

@@ -21,6 +21,8 @@ from warmstart.sweep import launch
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.schedule import Rules
 
+pytestmark = pytest.mark.quick
+
 LABELS = ("a", "b", "c")
 ROWS = Rows(np.arange(30), np.arange(30) % 3)
 

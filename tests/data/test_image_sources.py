@@ -18,6 +18,8 @@ from warmstart.data.readers.images import Picture, read_images, to_pictures
 from warmstart.data.sources.image.image_folder import ImageFolder
 from warmstart.data.sources.image.image_table import ImageTable
 
+pytestmark = pytest.mark.quick
+
 RED = (200, 40, 40)
 
 

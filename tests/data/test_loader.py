@@ -9,6 +9,8 @@ import torch
 
 from warmstart.data.loader import GatherLoader
 
+pytestmark = pytest.mark.quick
+
 
 def loader(seed: int | None = 3) -> GatherLoader:
     return GatherLoader(torch.arange(10), torch.arange(10) * 2, batch_size=4, seed=seed)

@@ -15,6 +15,8 @@ from warmstart.core.errors import UserError
 from warmstart.data.preprocess.speech import Preprocessor
 from warmstart.data.sources.audio.audio_table import AudioTable
 
+pytestmark = pytest.mark.quick
+
 RATE = 8000
 
 

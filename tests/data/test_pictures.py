@@ -16,6 +16,8 @@ from warmstart.core.errors import UserError
 from warmstart.data.readers.images import Picture, read_images
 from warmstart.data.sources.image.image_folder import ImageFolder
 
+pytestmark = pytest.mark.quick
+
 GREY, COLOUR = (1, 4, 8), (3, 4, 8)
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import image, rebuild, table, vector
 
+pytestmark = pytest.mark.quick
+
 
 def frame() -> pd.DataFrame:
     return pd.DataFrame({"n": [1.0, 2.0, 3.0, np.nan], "c": ["x", "y", "x", None], "k": [5, 5, 5, 5]})

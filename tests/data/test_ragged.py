@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from warmstart.data.loader import GatherLoader
 from warmstart.data.storage.ragged import Packed, Ragged
+
+pytestmark = pytest.mark.quick
 
 LENGTHS = np.random.default_rng(0).integers(2, 40, 203)
 

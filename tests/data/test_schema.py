@@ -7,6 +7,8 @@ import pytest
 from warmstart.data import schema
 from warmstart.data.schema import lacking
 
+pytestmark = pytest.mark.quick
+
 
 def record(kind: str, *columns: str, separator: str | None = None) -> dict:
     return {"data": {"inputs": {"kind": kind, "columns": list(columns), "separator": separator}}}

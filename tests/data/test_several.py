@@ -20,6 +20,8 @@ from warmstart.data.sources.text.shakespeare import Shakespeare
 from warmstart.data.sources.text.text_table import TextTable
 from warmstart.data.sources.vector.vectors import Vectors
 
+pytestmark = pytest.mark.quick
+
 
 def vectors(**settings):
     return functools.partial(Vectors, **{"rows": 200, "features": 20, "classes": 3, **settings})

@@ -29,6 +29,8 @@ from warmstart.data.sources.text.text_table import TextTable
 from warmstart.data.sources.text.xquad import XQuAD
 from warmstart.data.sources.vector.vectors import Vectors
 
+pytestmark = pytest.mark.quick
+
 SIZES = {"train": 40, "validation": 12, "test": 16}
 
 

@@ -24,6 +24,8 @@ from warmstart.data.sources.text.sst2_shifts import with_typos
 from warmstart.data.sources.text.text_table import TextTable
 from warmstart.data.transforms import corruptions
 
+pytestmark = pytest.mark.quick
+
 SENTENCES = ["a gorgeous, witty and seductive movie", "nothing here is worth watching, not even the ending"]
 
 

@@ -12,6 +12,8 @@ import soundfile
 from warmstart.core.errors import UserError
 from warmstart.data.readers.sounds import Piece, read_sounds
 
+pytestmark = pytest.mark.quick
+
 RATE = 8000
 WAVE = (0.4 * np.sin(np.arange(4 * RATE) / 7) + 0.1 * np.sin(np.arange(4 * RATE) ** 1.3)).astype(np.float32)
 

@@ -18,6 +18,8 @@ from warmstart.data.datamodule import GenericDataModule, TaskDataModule
 from warmstart.main import CONF
 from warmstart.training.components import build
 
+pytestmark = pytest.mark.quick
+
 ELSEWHERE = ("text", "speech")
 SOURCES = sorted(
     path.stem

@@ -18,6 +18,8 @@ from warmstart.data.preprocess.spans import Spans, Windows
 from warmstart.data.preprocess.text import Preprocessor
 from warmstart.data.preprocess.tokenizing import MODELS
 
+pytestmark = pytest.mark.quick
+
 ENGLISH = (
     "The river Exe rises near Simonsbath, on Exmoor. It flows for 96 kilometres, mostly due south, "
     "to the English Channel.  Its name comes from a Celtic word for 'water' \U0001f30a and so does Exeter's; "

@@ -11,6 +11,8 @@ from warmstart.core.batch import Rows
 from warmstart.core.errors import UserError
 from warmstart.data.splits import check_classes, labelled_subset, split_rows
 
+pytestmark = pytest.mark.quick
+
 LABELS = ("a", "b", "c")
 Y = np.array([0] * 50 + [1] * 30 + [2] * 20)
 

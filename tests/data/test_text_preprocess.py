@@ -17,6 +17,8 @@ from warmstart.data.preprocess.text import Preprocessor
 from warmstart.data.preprocess.tokenizing import MODELS
 from warmstart.data.storage import cache
 
+pytestmark = pytest.mark.quick
+
 TEXTS = ["the cat sat on the mat.", "a dog ran to the cat, barking", "no animals here at all", "unbelievably good"] * 5
 
 

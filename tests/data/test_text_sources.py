@@ -25,6 +25,8 @@ from warmstart.data.sources.text.text_table import TextTable
 from warmstart.data.sources.text.wikitext2 import WikiText2
 from warmstart.data.sources.text.xquad import XQuAD
 
+pytestmark = pytest.mark.quick
+
 SENTENCES = [f"sentence number {number} of the set" for number in range(40)]
 GRADES = ["good" if number % 2 else "bad" for number in range(40)]
 

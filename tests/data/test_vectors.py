@@ -10,6 +10,8 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.data.sources.vector.vectors import Vectors
 
+pytestmark = pytest.mark.quick
+
 SMALL = {"features": 30, "directions": 4, "rows": 4000}
 
 

@@ -18,6 +18,8 @@ from warmstart.data.preprocess.waveform import Preprocessor
 from warmstart.data.sources.audio.spoken_digits import shipped
 from warmstart.data.transforms.augment import Augment
 
+pytestmark = pytest.mark.quick
+
 KERNEL, STRIDE = [10, 8, 4], [8, 8, 5]
 
 

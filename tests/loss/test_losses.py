@@ -18,6 +18,8 @@ from warmstart.loss.l1 import l1
 from warmstart.loss.mse import mse
 from warmstart.main import CONF
 
+pytestmark = pytest.mark.quick
+
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 
 

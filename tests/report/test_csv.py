@@ -12,6 +12,8 @@ import pytest
 from warmstart.report.leaderboard import inert, jobs_csv, leaderboard_csv, rank, to_csv
 from warmstart.report.runs import read_transfer, runs_csv
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     "text",

@@ -25,6 +25,8 @@ from warmstart.run.saved import open_model
 from warmstart.sweep.engine import reopen
 from warmstart.sweep.job import run_job
 
+pytestmark = pytest.mark.quick
+
 CONFIG = {"stage": "finetune", "experiment": "digits", "seed": 3, "trust": [], "resume": None}
 SPEC = {"modality": "vector", "shape": [2]}
 

@@ -11,6 +11,8 @@ import pytest
 from warmstart.core.errors import WriteError
 from warmstart.run.files import adding_folder, replacing, replacing_folder, write_atomically
 
+pytestmark = pytest.mark.quick
+
 
 def fail_renaming_to(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the rename of a new file or folder to `target` fail; that of an old one back to it succeeds."""

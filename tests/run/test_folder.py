@@ -17,6 +17,8 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256, derive_seed, new_id
 from warmstart.run.lineage import latest
 
+pytestmark = pytest.mark.quick
+
 CONFIG = OmegaConf.create({"stage": "pretrain", "experiment": "digits", "seed": 3, "half": "${seed}"})
 
 

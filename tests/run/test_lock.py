@@ -16,6 +16,8 @@ import pytest
 from warmstart.core.errors import UserError
 from warmstart.run.lock import STALE_SECONDS, Lock
 
+pytestmark = pytest.mark.quick
+
 
 def test_one_holder_at_a_time(tmp_path: Path):
     first, second = Lock(tmp_path / "a"), Lock(tmp_path / "a")

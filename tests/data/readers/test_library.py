@@ -13,6 +13,8 @@ from warmstart.core.errors import UserError
 from warmstart.data.readers.library import check_card
 from warmstart.data.readers.splits import read_splits
 
+pytestmark = pytest.mark.quick
+
 CARD = "---\nconfigs:\n- config_name: default\n  {}\n---\n"
 
 

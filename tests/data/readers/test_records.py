@@ -9,6 +9,8 @@ import pytest
 from warmstart.core.errors import UserError
 from warmstart.data.readers.records import read_records
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("number", ["1e999999999", "1e99999999999999999999", "-1e-99999999999999999999", "1" * 10_000])
 def test_a_number_that_no_float_holds_stays_as_it_is_written(number: str, tmp_path: Path):

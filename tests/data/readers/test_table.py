@@ -17,6 +17,8 @@ from warmstart.data.readers.numbers import read_numbers
 from warmstart.data.readers.splits import read_splits
 from warmstart.data.readers.table import Dialect, header_of, read_table
 
+pytestmark = pytest.mark.quick
+
 
 def written(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
