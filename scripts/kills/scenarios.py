@@ -62,7 +62,7 @@ SCENARIOS = (
     Scenario("digits", "search", ("-m", "sweep=optuna", "sweep.trials=3", *SHORT, FEW, "init=scratch", *GRID,
                                   "optimizer.lr=interval(1e-4,1e-1)", "sweep.sampler=random")),
     Scenario("vectors", "pretrain", ("stage=pretrain", *VECTORS)),
-    Scenario("vectors", "finetune", ("stage=finetune", *VECTORS, "init=scratch", "patience=4", PER_CLASS)),
+    Scenario("vectors", "finetune", ("stage=finetune", *VECTORS, "init=scratch", "patience=2", PER_CLASS)),
     Scenario("vectors", "transfer", ("stage=transfer", "experiment=vectors", "data.rows=400", *PAIR, *TINY[4:],
                                      "transfer.arms=[pretrained,scratch]", "pretrain.snapshots=2")),
     Scenario("text", "pretrain", ("stage=pretrain", *TOKENS, *SHORT, "data.pack=32")),

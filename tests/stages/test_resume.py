@@ -150,7 +150,7 @@ def assert_same_record(run: Path, first: Path) -> None:
     [
         ("trainer.max_epochs=2",),
         ("trainer.max_epochs=-1", "trainer.max_steps=6", "trainer.val_check_interval=2"),
-        ("trainer.max_epochs=9", "patience=2", "optimizer.lr=0.1", "trainer.val_check_interval=2"),
+        ("trainer.max_epochs=9", "patience=1", "optimizer.lr=0.1", "trainer.val_check_interval=2"),
     ],
     ids=["epochs", "steps", "patience"],
 )

@@ -38,7 +38,7 @@ STEPS = (
 )
 PATIENT = (
     *("trainer.max_epochs=-1", "trainer.max_steps=300", "trainer.check_val_every_n_epoch=null"),
-    *("trainer.val_check_interval=10", "trainer.min_steps=60", "patience=30"),
+    *("trainer.val_check_interval=10", "trainer.min_steps=60", "patience=3"),
 )
 WITHIN = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2", "trainer.val_check_interval=4")
 SUBSET = ("data.labels_per_class=10", "data.batch_size=16", "data.augment.noise=0.2", "data.augment.shift=1")

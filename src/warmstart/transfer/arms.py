@@ -201,7 +201,7 @@ def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, label
     if budget == "converged":
         scale = config.transfer.converged.scratch if is_cold else 1
         trainer.min_steps = trainer.max_steps if is_cold else None
-        own.patience = config.transfer.converged.patience * interval * scale
+        own.patience = config.transfer.converged.patience
     else:
         scale = times
     trainer.check_val_every_n_epoch, trainer.val_check_interval = None, max(1, round(interval * scale))

@@ -31,9 +31,9 @@ from warmstart.vmap.stack import Stack, StackOptimizer
 class Job:
     """One of the runs that are trained together.
 
-    `last` and `best` hold its metrics at the end and at the best validation, `test` those of tests, `scores` one
-    value per test example, `start` the features before the first step. One with an `error` takes no further part, one
-    that is `over` no further steps; `steps` is how far it came.
+    `last` and `best` hold its metrics at the end and at the best validation, which is `waited` validations ago, `test`
+    those of tests, `scores` one value per test example, `start` the features before the first step. One with an `error`
+    takes no further part, one that is `over` no further steps; `steps` is how far it came.
     """
 
     config: DictConfig
@@ -44,7 +44,7 @@ class Job:
     logger: RunLogger | None = None
     last: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
-    best_step: int = -1
+    waited: int = 0
     test: dict[str, float] = field(default_factory=dict)
     scores: list[Tensor | None] = field(default_factory=list)
     start: Tensor | None = None
@@ -188,10 +188,11 @@ class Lockstep:
             except UserError as error:
                 job.fail(error, self.step)
                 continue
+            job.waited += 1
             if is_better(values[name], job.best.get(name), mode):
-                job.best, job.best_step = values, self.step
+                job.best, job.waited = values, 0
                 improved.append(row)
-            if is_over(self.step, job.best_step, patience, self.settings.min_steps):
+            if is_over(job.waited, patience, self.step, self.settings.min_steps):
                 job.over, job.steps = True, self.step
         self.stack.keep(improved)
 
