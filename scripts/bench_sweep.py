@@ -21,6 +21,7 @@ from typing import NamedTuple
 from warmstart import main as command_line
 from warmstart.core import screen
 from warmstart.run.manifest import Manifest
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.pool import once
 from warmstart.sweep.preflight import survey
@@ -89,7 +90,7 @@ def planning(jobs: int) -> float:
         started = time.monotonic()
         words = [*OURS[:-1], f"seed=range({jobs // 2})", "loss=cross_entropy,focal"]
         plan = grid(Composer([command_line.CONF]), words)
-        found = once(functools.partial(survey, plan, command_line.CONF, True))
+        found = once(functools.partial(survey, plan, command_line.CONF, True, StageRunner()))
         assert (len(plan), found.problem) == (jobs, None)
         Manifest(Path(folder) / "sweep", "finetune", "digits", words, found.metric, found.mode, {}, plan).write()
         return time.monotonic() - started

@@ -25,6 +25,7 @@ from hydra.utils import get_object
 from warmstart.main import CONF
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, RUNS, Job, Manifest
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
 from warmstart.sweep.plan import Composer, quoted
 from warmstart.sweep.schedule import Rules
@@ -130,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     options.width = options.width or [[]]
     manifest = opened(options)
-    launch.run(manifest, LAUNCHER, Rules())
+    launch.run(manifest, LAUNCHER, Rules(), StageRunner())
     print(f"{manifest.metric}, {options.seeds} seeds\n\n{table(manifest)}")
 
 

@@ -42,6 +42,7 @@ TORCH_FREE = (
     "config/validate.py",
     "main.py",
     "resume.py",
+    "stages/runner.py",
     "report",
     *(f"run/{name}.py" for name in ("checksums", "cores", "files", "folder", "identity", "lineage", "lock", "log")),
     "run/manifest.py",

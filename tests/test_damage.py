@@ -21,6 +21,7 @@ from warmstart.run.lock import Lock
 from warmstart.run.manifest import Manifest
 from warmstart.run.saved import open_model, read_preprocessor
 from warmstart.run.sweep_checksums import check_seal, write_seal
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch, study
 from warmstart.sweep.journal import Journal
 from warmstart.sweep.plan import Composer, grid
@@ -91,7 +92,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep") / "sweep"
     manifest = Manifest(folder, "finetune", "digits", [], "val/accuracy", "max", {"commit": ""}, jobs)
     manifest.write()
-    launch.run(manifest, {"workers": 0}, Rules())
+    launch.run(manifest, {"workers": 0}, Rules(), StageRunner())
     write_seal(manifest)
     return folder
 

@@ -158,7 +158,7 @@ def prepare() -> None:
     from warmstart.stages import transfer
     from warmstart.sweep import engine, launch
 
-    transfer.launcher = lambda: {"workers": 0, "together": transfer.TOGETHER}
+    transfer.launcher = lambda: {"workers": 0, "together": transfer.GROUP_SIZE}
     launch.open_pool = lambda *settings: launch.ThisProcess()
     engine.once = lambda task: task()
 

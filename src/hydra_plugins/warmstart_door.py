@@ -26,9 +26,10 @@ class Sweeper(HydraSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan and run; leave with the exit status where it is not 0."""
+        from warmstart.stages.runner import StageRunner
         from warmstart.sweep.engine import multirun
 
-        status = multirun(self.context, self.params, arguments)
+        status = multirun(self.context, self.params, arguments, StageRunner())
         if status:
             sys.exit(status)
 

@@ -153,8 +153,11 @@ def run(config: DictConfig, typed: bool = True) -> int:
     try:
         check_root(config)
         if config.sweep.job:
-            command = importlib.import_module("warmstart.sweep.external")
-            return FAILED if command.run(Path(config.sweep.job), tuple(config.trust)) == "failed" else 0
+            from warmstart.stages.runner import StageRunner
+            from warmstart.sweep import external  # imports Optuna
+
+            state = external.run(Path(config.sweep.job), tuple(config.trust), StageRunner())
+            return FAILED if state == "failed" else 0
         if config.sweep.resume:
             raise UserError(f"sweep.resume={config.sweep.resume} resumes a sweep: add -m")
         if config.get("resume") is not None:

@@ -17,6 +17,7 @@ from warmstart.data.splits import fold_of
 from warmstart.main import CONF
 from warmstart.report.sweep import write_report
 from warmstart.run.manifest import Manifest
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.schedule import Rules
@@ -94,7 +95,7 @@ def test_a_sweep_over_folds_is_one_configuration(cli, tmp_path):
     jobs, folder = grid(Composer([CONF]), words), tmp_path / "sweep"
     manifest = Manifest(folder, "finetune", "digits", [], "val/accuracy", "max", {}, jobs)
     manifest.write()
-    launch.run(manifest, {"workers": 0, "together": 8}, Rules())
+    launch.run(manifest, {"workers": 0, "together": 8}, Rules(), StageRunner())
     write_report(folder)
     rows = list(csv.DictReader((folder / "leaderboard.csv").open()))
     assert [row["n"] for row in rows] == ["3"]

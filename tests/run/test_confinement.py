@@ -22,6 +22,7 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.lineage import ancestry
 from warmstart.run.manifest import Job, Manifest
 from warmstart.run.saved import open_model
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep.engine import reopen
 from warmstart.sweep.job import run_job
 
@@ -256,7 +257,7 @@ def test_a_job_of_a_sweep_whose_folder_holds_a_link_is_not_run(tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     manifest.path("a").mkdir()
     (manifest.path("a") / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    outcome = run_job(manifest, job)
+    outcome = run_job(manifest, job, StageRunner().run)
     assert outcome.state == "failed"
     assert "checkpoints is a symbolic link" in outcome.error
     assert not list((tmp_path / "elsewhere").iterdir())

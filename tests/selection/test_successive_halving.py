@@ -17,6 +17,7 @@ from warmstart.core.errors import CannotBatch, UserError, WriteError
 from warmstart.data.sources.image.digits import Digits
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import Manifest
+from warmstart.stages.runner import StageRunner
 from warmstart.strategy.auto import Auto, Entry, lower_end, ranked
 from warmstart.strategy.full import Full
 from warmstart.strategy.lp_ft import LPFT
@@ -176,7 +177,7 @@ def test_a_job_of_a_sweep_races_in_its_own_process_and_is_not_trained_with_other
         check_config(job_config(job))
     manifest = Manifest(tmp_path / "sweep", "finetune", "digits", [], "val/accuracy", "max", {}, [job])
     manifest.write()
-    launch.run(manifest, {"workers": 0, "together": 8}, Rules())
+    launch.run(manifest, {"workers": 0, "together": 8}, Rules(), StageRunner())
     record = manifest.record(job.name)
     assert record["status"] == "done"
     assert record["auto"]["race_steps"] > 0

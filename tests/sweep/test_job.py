@@ -8,8 +8,7 @@ import pytest
 
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep import job as sweep_job
-from warmstart.sweep.job import run_job, run_together
-from warmstart.vmap import group
+from warmstart.sweep.job import run_group, run_job
 
 
 @pytest.fixture
@@ -21,13 +20,12 @@ def planned(tmp_path: Path) -> Manifest:
     return manifest
 
 
-def test_a_signal_while_jobs_are_set_up_leaves_none_running(planned, monkeypatch: pytest.MonkeyPatch):
+def test_a_signal_while_jobs_are_set_up_leaves_none_running(planned):
     def signalled(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(group, "run", signalled)
     with pytest.raises(KeyboardInterrupt):
-        run_together(planned, planned.jobs)
+        run_group(planned, planned.jobs, signalled)
     for job in planned.jobs:
         record = planned.record(job.name)
         assert (record["status"], record["error"]) == ("interrupted", "interrupted by the user")
@@ -38,12 +36,15 @@ def test_a_signal_while_another_process_is_at_work_leaves_its_record_alone(plann
     def signalled(*_):
         raise KeyboardInterrupt
 
+    def never(*_):
+        raise AssertionError
+
     other = planned.lock("b")
     assert other.acquire()
     sweep_job.open_run(planned, planned.by_name["b"], other)
     before = planned.record("b")
     monkeypatch.setattr("warmstart.run.lock.time.sleep", signalled)
-    for run in (lambda: run_job(planned, planned.by_name["b"]), lambda: run_together(planned, planned.jobs)):
+    for run in (lambda: run_job(planned, planned.by_name["b"], never), lambda: run_group(planned, planned.jobs, never)):
         with pytest.raises(KeyboardInterrupt):
             run()
         assert planned.record("b") == before

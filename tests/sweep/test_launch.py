@@ -16,8 +16,9 @@ from warmstart.core.errors import WriteError
 from warmstart.report.sweep import write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
-from warmstart.sweep.job import run_job, run_together
+from warmstart.sweep.job import run_group, run_job
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.schedule import Rules
 
@@ -48,29 +49,29 @@ def attempts(manifest: Manifest) -> list[int]:
 
 def test_a_failure_stops_the_rest_if_told_to_and_leaves_it_for_later(planned):
     manifest = planned()
-    launch.run(manifest, HERE, Rules("stop"))
+    launch.run(manifest, HERE, Rules("stop"), StageRunner())
     assert states(manifest) == ["failed", "planned", "planned"]
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert states(manifest) == ["failed", "done", "done"]
     assert attempts(manifest) == [1, 1, 1]
 
 
 def test_a_failed_job_is_tried_again_as_often_as_told(planned):
     manifest = planned()
-    launch.run(manifest, HERE, Rules(retries=2))
+    launch.run(manifest, HERE, Rules(retries=2), StageRunner())
     assert states(manifest) == ["failed", "done", "done"]
     assert attempts(manifest) == [3, 1, 1]
-    launch.run(manifest, HERE, Rules(retries=3))
+    launch.run(manifest, HERE, Rules(retries=3), StageRunner())
     assert attempts(manifest) == [4, 1, 1]
 
 
 def test_once_more_is_for_what_failed_before_and_not_for_what_fails_now(planned):
     manifest = planned(lambda jobs: [jobs[0], replace(jobs[0], name="other")])
-    launch.run(manifest, HERE, Rules("stop"))
+    launch.run(manifest, HERE, Rules("stop"), StageRunner())
     assert attempts(manifest) == [1, 0]
-    launch.run(manifest, HERE, Rules(again=True))
+    launch.run(manifest, HERE, Rules(again=True), StageRunner())
     assert attempts(manifest) == [2, 1]
-    launch.run(manifest, HERE, Rules(again=True))
+    launch.run(manifest, HERE, Rules(again=True), StageRunner())
     assert attempts(manifest) == [3, 2]
 
 
@@ -80,7 +81,7 @@ def test_a_job_waits_for_what_it_needs_and_does_not_start_without(planned):
         return [replace(bad, needs=last.name), good, replace(last, needs=good.name)]
 
     manifest = planned(chain)
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert states(manifest) == ["failed", "done", "done"]
     ids = [manifest.record(job.name)["id"] for job in manifest.jobs]
     assert ids[1] < ids[2] < ids[0]
@@ -88,7 +89,7 @@ def test_a_job_waits_for_what_it_needs_and_does_not_start_without(planned):
 
 def test_what_needs_a_failed_job_stays_planned(planned):
     manifest = planned(lambda jobs: [jobs[0], jobs[1], replace(jobs[2], needs=jobs[0].name)])
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert states(manifest) == ["failed", "done", "planned"]
 
 
@@ -97,29 +98,29 @@ def test_a_job_that_another_process_holds_is_left_to_it(planned, capfd, monkeypa
     manifest = planned()
     lock = manifest.lock(manifest.jobs[1].name)
     assert lock.acquire()
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert manifest.record(manifest.jobs[1].name) is None
     lock.release()
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert states(manifest) == ["failed", "done", "done"]
 
 
 def test_a_run_of_another_config_does_not_pass_for_the_job(planned):
     manifest = planned()
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     second, third = (manifest.path(job.name) for job in manifest.jobs[1:])
     shutil.rmtree(second)
     shutil.copytree(third, second)
-    outcome = run_job(manifest, manifest.jobs[1])
+    outcome = run_job(manifest, manifest.jobs[1], StageRunner().run)
     assert outcome.state == "failed"
     assert "a run of another config" in outcome.error
 
 
 def test_jobs_that_are_over_are_not_trained_together_again(planned):
     manifest = planned()
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     before = [manifest.record(job.name) for job in manifest.jobs]
-    assert "run meanwhile" in run_together(manifest, manifest.jobs[1:])
+    assert "run meanwhile" in run_group(manifest, manifest.jobs[1:], StageRunner().run_group)
     assert [manifest.record(job.name) for job in manifest.jobs] == before
 
 
@@ -128,7 +129,7 @@ def test_what_was_broken_off_in_its_race_goes_on_alone(planned):
     race = manifest.path(manifest.jobs[0].name) / RACE / MANIFEST
     race.parent.mkdir(parents=True)
     race.touch()
-    work = launch.grouped(manifest, manifest.jobs, 32)
+    work = launch.grouped(manifest, manifest.jobs, 32, StageRunner())
     assert [[job.name for job in one.jobs] for one in work] == [
         [manifest.jobs[0].name],
         [job.name for job in manifest.jobs[1:]],
@@ -146,7 +147,7 @@ def test_a_job_that_fails_before_it_has_a_record_is_not_started_for_ever(planned
 
     monkeypatch.setattr(RunFolder, "write_config", full)
     manifest = planned(lambda jobs: jobs[:2])
-    failures = launch.run(manifest, {"workers": 0, "together": size}, Rules(retries=retries))
+    failures = launch.run(manifest, {"workers": 0, "together": size}, Rules(retries=retries), StageRunner())
     names = [job.name for job in manifest.jobs]
     counts = [retries + 1, retries + (size == 1)]  # a group stops at its first job
     assert [started.count(name) for name in names] == counts
@@ -161,7 +162,7 @@ def test_a_job_computes_with_the_threads_that_its_config_names(tmp_path: Path):
     manifest = Manifest(tmp_path / "sweep", "finetune", "digits", [], "val/accuracy", "max", {}, [job])
     manifest.write()
     assert launch.earlier_threads(manifest) is None
-    launch.run(manifest, {**HERE, "threads": 1}, Rules())
+    launch.run(manifest, {**HERE, "threads": 1}, Rules(), StageRunner())
     assert manifest.record(job.name)["threads"] == 2
     assert torch.get_num_threads() == 1
     assert launch.earlier_threads(manifest) == 2

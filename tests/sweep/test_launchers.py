@@ -16,6 +16,7 @@ from tests.conftest import Outcome
 from warmstart.core.errors import Interrupted
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import Job, Manifest
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep import external
 from warmstart.sweep.external import hand_over, quoted
 from warmstart.sweep.job import open_run
@@ -189,7 +190,7 @@ def test_submitit_that_queues_a_job_again_has_its_exit_status(by_hand: bool, tmp
 
     monkeypatch.setattr(external, "run_job", interrupted)
     with pytest.raises(KeyboardInterrupt if by_hand else SystemExit):
-        external.run(tmp_path / "sweep" / "runs" / "a", ())
+        external.run(tmp_path / "sweep" / "runs" / "a", (), StageRunner())
 
 
 def test_the_default_launcher_refuses_sweepers_of_other_makers(sweep):

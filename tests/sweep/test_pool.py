@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from warmstart.run import cores
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep.pool import Crash, Death, Pool, preload
 
 
 @pytest.fixture
 def pool() -> Iterator[Callable[..., Pool]]:
-    preload([])
+    preload(StageRunner.modules, [])
     made: list[Pool] = []
 
     def call(*args: Any, **kwargs: Any) -> Pool:

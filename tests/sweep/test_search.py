@@ -16,6 +16,7 @@ from warmstart import main
 from warmstart.core.errors import UserError
 from warmstart.core.reading import file_sha256
 from warmstart.run.manifest import Manifest
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep import journal, launch, search, space, study
 from warmstart.sweep.plan import Composer
 from warmstart.sweep.schedule import Rules
@@ -96,7 +97,7 @@ def test_the_same_seed_searches_the_same(planned, sampler: str):
     words = ("optimizer.lr=interval(1e-4,1e-1)", "optimizer.weight_decay=interval(0.0,0.1)", "sweep.trials=4")
     first, second = (planned(*words, f"sweep.sampler={sampler}", name=name) for name in ("first", "second"))
     for manifest in (first, second):
-        launch.run(manifest, HERE, Rules())
+        launch.run(manifest, HERE, Rules(), StageRunner())
     chosen = [[trial.params for trial in study_of(manifest).trials] for manifest in (first, second)]
     assert len(chosen[0]) == 4
     assert len({params["optimizer.lr"] for params in chosen[0]}) == 4
@@ -106,14 +107,14 @@ def test_the_same_seed_searches_the_same(planned, sampler: str):
 
 def test_a_grid_tries_each_combination_once(planned):
     manifest = planned("loss=cross_entropy,focal", "data.batch_size=8,16", "sweep.sampler=grid", "sweep.trials=9")
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     tried = [tuple(trial.params.values()) for trial in study_of(manifest).trials]
     assert sorted(tried) == [("cross_entropy", 8), ("cross_entropy", 16), ("focal", 8), ("focal", 16)]
 
 
 def test_a_trial_counts_as_the_mean_of_its_seeds(planned):
     manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=2", "sweep.seeds=2", "sweep.pruner=none")
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert states(manifest) == {f"trial00{trial}-seed{seed}": "done" for trial in (0, 1) for seed in (0, 1)}
     for trial in study_of(manifest).trials:
         values = [scores(manifest)[f"trial00{trial.number}-seed{seed}"]["val/accuracy"] for seed in (0, 1)]
@@ -132,7 +133,7 @@ def test_a_bad_trial_is_pruned_and_its_other_seeds_are_not_run(planned):
             params={"optimizer.lr": 0.02}, distributions=good, value=0.9, intermediate_values=steps
         )
         study.add_trial(trial)
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     pruned = {name for name, state in states(manifest).items() if state == "pruned"}
     (bad,) = [trial for trial in study_of(manifest).trials if trial.params["optimizer.lr"] == 1e-9]
     assert bad.state == optuna.trial.TrialState.PRUNED
@@ -145,7 +146,7 @@ def test_a_bad_trial_is_pruned_and_its_other_seeds_are_not_run(planned):
 
 def test_a_trial_that_fails_is_counted_and_the_search_goes_on(planned):
     manifest = planned("optimizer.lr=0.01,1e30", "sweep.sampler=grid", "optimizer=sgd", "trainer.log_every_n_steps=1")
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert sorted(states(manifest).values()) == ["done", "failed"]
     assert sorted(trial.state.name for trial in study_of(manifest).trials) == ["COMPLETE", "FAIL"]
 
@@ -153,14 +154,14 @@ def test_a_trial_that_fails_is_counted_and_the_search_goes_on(planned):
 def test_a_search_goes_on_where_it_was_left(planned):
     words = ("optimizer.lr=interval(1e-4,1e-1)", "sweep.trials=4", "sweep.seeds=2", "sweep.pruner=none")
     calm, torn = planned(*words, name="calm"), planned(*words, name="torn")
-    launch.run(calm, HERE, Rules())
-    search.run_trial(torn, 0)
+    launch.run(calm, HERE, Rules(), StageRunner())
+    search.run_trial(torn, 0, StageRunner())
     trial = study.ask(torn, 1)  # asked for by a process that died in the middle of its second seed
     del trial
     study_of(torn).ask(study.space(torn, optuna))  # and by one that died before it took it
     again = Manifest.read(torn.folder)
     before = {name: again.record(name)["id"] for name in again.names()}
-    launch.run(again, HERE, Rules())
+    launch.run(again, HERE, Rules(), StageRunner())
     assert {name: again.record(name)["id"] for name in before} == before
     assert scores(again) == scores(calm)
     params = [trial.params for trial in study_of(again).trials if trial.state.name == "COMPLETE"]
@@ -173,7 +174,7 @@ def test_a_yaml_edited_during_a_search_changes_no_trial(planned, monkeypatch: py
     manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=2", "sweep.sampler=grid")
     (tmp_path / "conf" / "loss" / "cross_entropy.yaml").write_text("broken")
     (tmp_path / "conf" / "stage" / "finetune.yaml").write_text("broken: [")
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert set(states(manifest).values()) == {"done"}
     plan = json.loads((manifest.folder / "manifest.json").read_text())
     assert plan["search"]["trials"] == 2
@@ -182,26 +183,26 @@ def test_a_yaml_edited_during_a_search_changes_no_trial(planned, monkeypatch: py
 def test_a_trial_that_cannot_be_composed_has_failed(planned):
     words = ("trainer.max_epochs=1,-1", "trainer.max_steps=5,-1", "sweep.sampler=grid", "sweep.trials=4")
     manifest = planned(*words)
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert len(states(manifest)) == 3
     assert study.failed(manifest) == ["trial003"]
 
 
 def test_a_trial_that_is_over_stays_as_it_is(planned):
     manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=1", "sweep.sampler=grid")
-    first = search.run_trial(manifest, 0)
+    first = search.run_trial(manifest, 0, StageRunner())
     record = manifest.record("trial000-seed0")
-    assert search.run_trial(manifest, 0) == first
+    assert search.run_trial(manifest, 0, StageRunner()) == first
     assert manifest.record("trial000-seed0") == record
 
 
 def test_a_torn_line_of_the_study_is_dropped_and_a_damaged_study_is_named(planned):
     manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=2", "sweep.sampler=grid")
-    search.run_trial(manifest, 0)
+    search.run_trial(manifest, 0, StageRunner())
     path = manifest.folder / "study.log"
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"op_code": 5, "wor')
-    launch.run(manifest, HERE, Rules())
+    launch.run(manifest, HERE, Rules(), StageRunner())
     assert [trial.state.name for trial in study_of(manifest).trials] == ["COMPLETE", "COMPLETE"]
     path.write_bytes(b"garbage\n" + whole)
     with pytest.raises(UserError, match=r"study.log is damaged"):
@@ -249,7 +250,7 @@ def test_a_study_that_names_what_the_plan_does_not_offer_is_refused(planned):
         user_attrs={"slot": 0},
     )
     study_of(manifest).add_trial(trial)
-    outcome = search.run_trial(manifest, 0)
+    outcome = search.run_trial(manifest, 0, StageRunner())
     assert outcome.state == "failed"
     assert "is not what the plan offers" in outcome.error
 
@@ -263,7 +264,7 @@ def test_foreign_code_in_the_copy_of_the_conf_folder_is_refused(planned):
     manifest.checksums["conf/optimizer/adamw.yaml"] = file_sha256(path)  # as a stranger could
     with pytest.raises(UserError, match=r"numpy.save, which is not a part of warmstart"):
         search.check(manifest)
-    assert "numpy.save" in search.run_trial(manifest, 0).error
+    assert "numpy.save" in search.run_trial(manifest, 0, StageRunner()).error
 
 
 def test_a_trial_is_given_up_between_seeds_only_where_it_is_worse_than_most(planned):

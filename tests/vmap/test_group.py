@@ -19,12 +19,11 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from warmstart.core import screen
-from warmstart.core.errors import GroupFailed, UserError
+from warmstart.core.errors import CannotBatch, GroupFailed, UserError
 from warmstart.data.sources.image.digits import Digits
 from warmstart.run.folder import RunFolder
-from warmstart.vmap import group
-from warmstart.vmap.group import CannotBatch
-from warmstart.vmap.loop import Lockstep
+from warmstart.stages.runner import StageRunner
+from warmstart.vmap.loop import VmapLoop
 
 FINETUNE = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=2")
 PRETRAIN = (
@@ -81,10 +80,10 @@ def opened(configs: list[DictConfig]) -> list[RunFolder]:
     return [RunFolder.create(config, Path(config.output_dir) / "together") for config in configs]
 
 
-def run_together(configs: list[DictConfig]) -> list[RunFolder]:
+def run_in_group(configs: list[DictConfig]) -> list[RunFolder]:
     runs = opened(configs)
     with screen.quiet():
-        group.run(configs, runs)
+        StageRunner().run_group(configs, runs)
     return runs
 
 
@@ -194,13 +193,13 @@ CASES = {
 def test_each_job_comes_out_as_alone(case, jobs: Jobs, table: Path):
     shared, *own = case
     configs = jobs(shared, *own)
-    for config, run in zip(configs, run_together(configs)):
+    for config, run in zip(configs, run_in_group(configs)):
         assert_same(run_alone(config), run)
 
 
 def test_patience_ends_each_job_at_a_step_of_its_own(jobs: Jobs):
     shared, *own = CASES["an end to patience"]
-    steps = [run.record["cost"]["steps"] for run in run_together(jobs(shared, *own))]
+    steps = [run.record["cost"]["steps"] for run in run_in_group(jobs(shared, *own))]
     assert len(set(steps)) > 1
     assert all(60 <= step < 300 for step in steps)
 
@@ -208,7 +207,7 @@ def test_patience_ends_each_job_at_a_step_of_its_own(jobs: Jobs):
 def test_jobs_that_start_from_saved_backbones_and_from_scratch(jobs: Jobs, tmp_path: Path):
     starts = [run_alone(config) for config in jobs((*PRETRAIN, "trainer.max_epochs=1"), "seed=0", "seed=1")]
     configs = jobs(FINETUNE, f"init={starts[0].path}", f"init={starts[1].path}", "init=scratch")
-    runs = run_together(configs)
+    runs = run_in_group(configs)
     assert runs[0].record["parent"]["id"] == starts[0].record["id"]
     assert runs[0].record["transfer"]["fraction"] == 1
     for config, run in zip(configs, runs):
@@ -218,7 +217,7 @@ def test_jobs_that_start_from_saved_backbones_and_from_scratch(jobs: Jobs, tmp_p
 def test_events_hold_the_same_curves_and_hparams_as_alone(jobs: Jobs):
     config, other = jobs((*FINETUNE, "trainer.max_epochs=1"), "seed=0", "seed=1")
     tags = []
-    for run in (run_alone(config), run_together([config, other])[0]):
+    for run in (run_alone(config), run_in_group([config, other])[0]):
         events = EventAccumulator(str(run.path)).Reload()
         tags.append((events.Tags()["scalars"], events.Tags()["tensors"], sorted(events.PluginAssets("hparams"))))
         hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
@@ -229,7 +228,7 @@ def test_events_hold_the_same_curves_and_hparams_as_alone(jobs: Jobs):
 
 def test_a_saved_backbone_can_be_finetuned_and_has_no_checkpoints_beside_it(jobs: Jobs):
     shared = (*PRETRAIN, "trainer.max_epochs=1", "objective=classification")
-    start = run_together(jobs(shared, "seed=0", "seed=1"))[1]
+    start = run_in_group(jobs(shared, "seed=0", "seed=1"))[1]
     assert (start.path / "model" / "pretrained_model.pth").is_file()
     assert not (start.path / "checkpoints").exists()
     assert "as one of 2 jobs" in (start.path / "train.log").read_text()
@@ -243,7 +242,7 @@ def test_a_saved_backbone_can_be_finetuned_and_has_no_checkpoints_beside_it(jobs
 def test_a_job_that_diverges_leaves_the_others_alone(extra, jobs: Jobs):
     shared = (*FINETUNE, "optimizer=sgd", "trainer.check_val_every_n_epoch=1", "trainer.log_every_n_steps=50", *extra)
     configs = jobs(shared, "optimizer.lr=0.1", "optimizer.lr=1e30", "optimizer.lr=0.2")
-    runs = run_together(configs)
+    runs = run_in_group(configs)
     with pytest.raises(UserError, match="diverged") as reason:
         run_alone(configs[1])
     assert [run.record["status"] for run in runs] == ["done", "failed", "done"]
@@ -255,7 +254,7 @@ def test_a_job_that_diverges_leaves_the_others_alone(extra, jobs: Jobs):
 
 
 def test_a_group_stops_when_all_its_jobs_have_failed(jobs: Jobs):
-    runs = run_together(
+    runs = run_in_group(
         jobs((*FINETUNE, "trainer.max_epochs=50", "optimizer=sgd", "optimizer.lr=1e30"), "seed=0", "seed=1")
     )
     assert [run.record["status"] for run in runs] == ["failed", "failed"]
@@ -265,40 +264,40 @@ def test_a_group_stops_when_all_its_jobs_have_failed(jobs: Jobs):
 def test_the_data_is_read_once(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
     count, load = [], Digits.load
     monkeypatch.setattr(Digits, "load", lambda self, target: count.append(1) or load(self, target))
-    run_together(jobs((*FINETUNE, "trainer.max_epochs=1", "loss=cross_entropy"), "seed=0", "loss.label_smoothing=0.1"))
+    run_in_group(jobs((*FINETUNE, "trainer.max_epochs=1", "loss=cross_entropy"), "seed=0", "loss.label_smoothing=0.1"))
     assert len(count) == 1
 
 
 def test_a_signal_interrupts_every_run_of_all_groups(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
-    step = Lockstep.train_step
+    step = VmapLoop.train_step
 
-    def killed(self: Lockstep, batches):
+    def killed(self: VmapLoop, batches):
         if self.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, batches)
 
-    monkeypatch.setattr(Lockstep, "train_step", killed)
+    monkeypatch.setattr(VmapLoop, "train_step", killed)
     configs = jobs((*FINETUNE, "loss=cross_entropy"), "seed=0", "seed=1", "loss.label_smoothing=0.1")
     runs = opened(configs)
     with pytest.raises(KeyboardInterrupt):
-        group.run(configs, runs)
+        StageRunner().run_group(configs, runs)
     assert [run.record["status"] for run in runs] == ["interrupted"] * 3
     assert [run.record["cost"]["steps"] for run in runs] == [4, 4, 0]
 
 
 def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
-    step = Lockstep.train_step
+    step = VmapLoop.train_step
 
-    def broken(self: Lockstep, batches):
+    def broken(self: VmapLoop, batches):
         if self.jobs[0].config.loss.label_smoothing == 0:
             raise RuntimeError("out of memory")
         return step(self, batches)
 
-    monkeypatch.setattr(Lockstep, "train_step", broken)
+    monkeypatch.setattr(VmapLoop, "train_step", broken)
     shared = (*FINETUNE, "trainer.max_epochs=1", "loss=cross_entropy")
     configs = jobs(shared, "seed=0", "seed=1", "loss.label_smoothing=0.1")
     with pytest.raises(GroupFailed, match="RuntimeError: out of memory"):
-        run_together(configs)
+        run_in_group(configs)
     records = [json.loads(path.read_text()) for path in sorted(Path(configs[0].output_dir).rglob("run.json"))]
     assert sorted(record["status"] for record in records) == ["done", "interrupted", "interrupted"]
 
@@ -334,6 +333,6 @@ def test_what_cannot_be_trained_together_is_said_before_anything_is_written(word
     runs = opened(configs)
     before = [sorted((path.name, path.stat().st_mtime_ns) for path in run.path.iterdir()) for run in runs]
     with screen.quiet(), pytest.raises(CannotBatch) as refusal:
-        group.run(configs, runs)
+        StageRunner().run_group(configs, runs)
     assert reason in str(refusal.value)
     assert before == [sorted((path.name, path.stat().st_mtime_ns) for path in run.path.iterdir()) for run in runs]

@@ -88,7 +88,7 @@ def train_alone(jobs: Jobs) -> None:
             made["lr_scheduler"]["scheduler"].step()
 
 
-def train_together(jobs: Jobs) -> Stack:
+def train_stack(jobs: Jobs) -> Stack:
     stack = Stack(jobs.together, CPU)
     optimizer = StackOptimizer(stack, jobs.together, STEPS)
     for x, y in zip(jobs.x, jobs.y):
@@ -107,7 +107,7 @@ def assert_equal(jobs: Jobs) -> None:
 def test_every_elementwise_optimizer_steps_each_row_as_alone(name: str):
     jobs = make(name)
     train_alone(jobs)
-    stack = train_together(jobs)
+    stack = train_stack(jobs)
     stack.keep([0, 1, 2])
     stack.restore()
     assert_equal(jobs)
@@ -116,7 +116,7 @@ def test_every_elementwise_optimizer_steps_each_row_as_alone(name: str):
 def test_frozen_parameters_have_no_gradient_and_stay():
     jobs = make("AdamW", frozen=True)
     train_alone(jobs)
-    stack = train_together(jobs)
+    stack = train_stack(jobs)
     assert not stack.values["backbone.layer.weight"].requires_grad
     assert set(stack.best) == {"objective.head.weight", "objective.head.bias"}
     stack.keep([0, 1, 2])
@@ -127,7 +127,7 @@ def test_frozen_parameters_have_no_gradient_and_stay():
 def test_only_the_rows_that_are_kept_are_restored():
     jobs = make("SGD")
     before = [job.backbone.layer.weight.clone() for job in jobs.together]
-    stack = train_together(jobs)
+    stack = train_stack(jobs)
     after = stack.values["backbone.layer.weight"][1].clone()
     stack.keep([1])
     stack.restore()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import shutil
 import statistics
@@ -25,6 +24,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
 from warmstart.sweep.job import Outcome, run_job, write_error
+from warmstart.sweep.runner import RunStage
 from warmstart.training import components
 from warmstart.training.compatibility import check_fit
 from warmstart.training.session import runs_folder
@@ -60,25 +60,26 @@ class Field(NamedTuple):
         return min(steps)
 
 
-def run_first(config: DictConfig, opened: RunFolder | None, watchers: Sequence[Any]) -> RunFolder:
+def run_first(config: DictConfig, opened: RunFolder | None, watchers: Sequence[Any], finetune: RunStage) -> RunFolder:
     """Race, unless that is over, and finetune with what was taken, all in one run folder.
 
     Args:
         config: a composed finetuning config.
         opened: the folder to run in, or to go on in, if not a new one.
         watchers: further callbacks for the finetuning's Trainer.
+        finetune: runs the jobs of the race, and then the run itself.
     """
     field = survey(config)
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         if not run.record.get("auto"):
             run.update(parent=field.parent)
-            race(config, field, run)
+            race(config, field, run, finetune)
         taken, chosen = run.record["auto"], config.copy()
         screen.say(f"strategy=auto takes {taken['strategy']} at optimizer.lr={taken['lr']:g}: {taken['why']}")
         chosen.strategy = config.strategy.options[taken["strategy"]]
         chosen.optimizer.lr, chosen.init = taken["lr"], same_start(config, field.parent)
-        return importlib.import_module("warmstart.stages.finetune").run(chosen, run, watchers)
+        return finetune(chosen, run, watchers)
 
 
 def survey(config: DictConfig) -> Field:
@@ -136,7 +137,7 @@ def length_of(config: DictConfig, rows: int) -> tuple[int, int]:
     return steps, round(steps * each / per_epoch)
 
 
-def race(config: DictConfig, field: Field, run: RunFolder) -> None:
+def race(config: DictConfig, field: Field, run: RunFolder, finetune: RunStage) -> None:
     """Have the strategy race, and note in the run's record what was tried, what was taken, why, and what it cost."""
     started, spent = time.monotonic(), (run.record["cost"] or {}).get("seconds", 0.0)
     manifest = reopen(config, run)
@@ -151,7 +152,7 @@ def race(config: DictConfig, field: Field, run: RunFolder) -> None:
         manifest.extend([job for own in jobs.values() for job in own if job.name not in manifest.by_name])
         scores = {}
         for entry, own in jobs.items():
-            outcomes = [work(manifest, job) for job in own]
+            outcomes = [work(manifest, job, finetune) for job in own]
             values, errors = [value for value, _ in outcomes], [error for _, error in outcomes if error]
             scores[entry] = None if errors else values
             tried.append(
@@ -215,7 +216,7 @@ def job_of(config: DictConfig, field: Field, number: int, rung: Any, entry: Any,
     return Job(name, values, OmegaConf.to_container(own, resolve=True))
 
 
-def work(manifest: Manifest, job: Job) -> tuple[float | None, str | None]:
+def work(manifest: Manifest, job: Job, finetune: RunStage) -> tuple[float | None, str | None]:
     """Run a job that is not over, in this process; return its score, or why it has none.
 
     Raises:
@@ -224,7 +225,7 @@ def work(manifest: Manifest, job: Job) -> tuple[float | None, str | None]:
     """
     record = manifest.record(job.name)
     if record is None or record["status"] not in ("done", "failed") or write_error(record["error"]) is not None:
-        outcome = run_job(manifest, job)
+        outcome = run_job(manifest, job, finetune)
         record = manifest.record(job.name)
     else:
         outcome = Outcome(job.name, record["status"], record["error"], record["metrics"].get(manifest.metric))

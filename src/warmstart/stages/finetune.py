@@ -57,7 +57,12 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         config = config.copy()
         config.init = same_start(config, opened.record["parent"])
     if components.races(config):
-        return run_first(config, opened, watchers)
+        return run_first(config, opened, watchers, run)
+    return finetune(config, opened, watchers)
+
+
+def finetune(config: DictConfig, opened: RunFolder | None, watchers: Sequence[Callback]) -> RunFolder:
+    """As `run`, with a strategy that is given."""
     data, module, lineage = assemble(config)
     check_length(config, len(data.train_loader))
     memory = remember(config, lineage["parent"])

@@ -22,6 +22,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, Manifest
 from warmstart.run.sweep_checksums import check_seal, write_seal
+from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
 from warmstart.sweep.job import write_error
 from warmstart.sweep.launch import check_settings as check_launcher
@@ -46,7 +47,7 @@ from warmstart.transfer.arms import (
 from warmstart.transfer.leakage import find_overlap, warn_of_shared_rows
 from warmstart.transfer.strategies import with_strategies
 
-TOGETHER = 32  # as conf/hydra/launcher/vmap.yaml
+GROUP_SIZE = 32  # as conf/hydra/launcher/vmap.yaml
 MOST_WORKERS = 4  # processes on a CPU: small models gain more from a process of their own than from a second thread
 VERDICTS = ("helps", "hurts", "equivalent", "cannot tell")
 
@@ -109,13 +110,13 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
         WriteError: a file of one of them could not be written.
     """
     manifest = Manifest.read(run.path)
-    failures = launch.run(manifest, launcher(), Rules(again=True))
+    failures = launch.run(manifest, launcher(), Rules(again=True), StageRunner())
     check_pretrainings(manifest, failures)
     if not any("arm" in job.values for job in manifest.jobs):
         check_tuning(manifest, failures)
         config = run.config(trust)
         manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), tuning.choose(manifest)))
-        launch.run(manifest, launcher(), Rules())
+        launch.run(manifest, launcher(), Rules(), StageRunner())
     write_seal(manifest)
 
 
@@ -158,7 +159,7 @@ def launcher() -> dict[str, Any]:
         return settings
     if settings["workers"] is None and not torch.cuda.is_available():
         settings["workers"] = min(MOST_WORKERS, os.cpu_count() or 1)
-    return {"together": TOGETHER, **settings}
+    return {"together": GROUP_SIZE, **settings}
 
 
 def make_plan(config: DictConfig, run: RunFolder) -> Manifest:

@@ -33,6 +33,7 @@ from warmstart.sweep.external import hand_over
 from warmstart.sweep.plan import Composer, grid, packages
 from warmstart.sweep.pool import Crash, Death, once, preload
 from warmstart.sweep.preflight import Survey, survey
+from warmstart.sweep.runner import Runner
 from warmstart.sweep.schedule import Rules
 
 FAILED, USER_MISTAKE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
@@ -40,13 +41,14 @@ KEPT_ON_RESUME = ("sweep.resume", "sweep.retries", "sweep.on_failure", "trust", 
 OURS = "hydra_plugins.warmstart_door."
 
 
-def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequence[str]) -> int:
+def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequence[str], runner: Runner) -> int:
     """What `-m` does.
 
     Args:
         context: Hydra's context, task function and the config of the command line as a whole.
         params: values that a sweep's own yaml gives.
         arguments: the words of the command line.
+        runner: runs the jobs.
 
     Returns:
         The exit status: 0 all done, 1 the sweep itself could not write, 2 a user's mistake, 3 some jobs failed, 130
@@ -60,11 +62,11 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
             manifest = reopen(Path(config.sweep.resume), arguments, tuple(config.trust))
         else:
             words = [*(f"{key}={value}" for key, value in params.items()), *arguments]
-            manifest = plan(config, context["hydra_context"].config_loader, words)
+            manifest = plan(config, context["hydra_context"].config_loader, words, runner)
         write = functools.partial(report.write_report, manifest.folder)
         rules = Rules(config.sweep.on_failure, config.sweep.retries, write)
         if str(config.hydra.launcher._target_).startswith(OURS):
-            failures = launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules)
+            failures = launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules, runner)
         else:
             failures = {}
             hand_over(manifest, context, rules)
@@ -87,7 +89,7 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
         return INTERRUPTED
 
 
-def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str]) -> Manifest:
+def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str], runner: Runner) -> Manifest:
     """Compose, try and freeze every job of a command line.
 
     Raises:
@@ -105,8 +107,8 @@ def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str]) -> Mani
     stages = {job.config["stage"] for job in jobs}
     if stages & {"report", "rerun"}:
         raise UserError(f"stage={'/'.join(sorted(stages))} makes no runs of its own, so there is nothing to sweep")
-    preload(job.config for job in jobs)
-    found = once(functools.partial(survey, jobs, folders[0], config.sweep.preflight))
+    preload(runner.modules, (job.config for job in jobs))
+    found = once(functools.partial(survey, jobs, folders[0], config.sweep.preflight, runner))
     complain(found)
     varied = list(settings["space"]) if settings else [key for job in jobs for key in job.values]
     losses = [key for key in varied if key.partition(".")[0] in ("loss", "objective")]
@@ -226,7 +228,7 @@ def conclude(manifest: Manifest, more: Sequence[str], failures: Mapping[str, str
         failed += [name for name in study.failed(manifest) if not any(run.startswith(f"{name}-") for run in failed)]
     left = {state for name, state in states.items() if name not in failed} - {"done", "pruned"}
     if manifest.search is not None:
-        left |= {work.name for work in search.trials(manifest)}
+        left |= set(search.trials_left(manifest))
     if failed:
         screen.error(f"{len(failed)} {'job' if len(failed) == 1 else 'jobs'} of {len(states)} failed")
     if left:

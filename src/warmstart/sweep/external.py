@@ -18,10 +18,11 @@ from warmstart.run import cores
 from warmstart.run.manifest import RUNS, Manifest
 from warmstart.sweep import launch, search
 from warmstart.sweep.job import run_job
+from warmstart.sweep.runner import Runner
 from warmstart.sweep.schedule import Rules, starts_of
 
 
-def run(path: Path, trust: tuple[str, ...]) -> str:
+def run(path: Path, trust: tuple[str, ...], runner: Runner) -> str:
     """Run the job, or the trial of a search, whose run folder this is; return the state that came of it.
 
     Raises:
@@ -38,9 +39,9 @@ def run(path: Path, trust: tuple[str, ...]) -> str:
         if manifest.search is not None:
             slots = [slot for slot in range(manifest.search["trials"]) if search.trial_name(slot) == path.name]
             if slots:
-                return search.run_trial(manifest, slots[0]).state
+                return search.run_trial(manifest, slots[0], runner).state
         elif path.name in manifest.by_name:
-            return run_job(manifest, manifest.by_name[path.name]).state
+            return run_job(manifest, manifest.by_name[path.name], runner.run).state
     except KeyboardInterrupt as interrupt:
         stop: BaseException | None = interrupt
         while stop is not None and not isinstance(stop, SystemExit):
@@ -79,7 +80,9 @@ def due(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[st
     """Jobs, or trials of a search, that can start now and have not been started as often as the rules allow."""
     states = {name: manifest.state(name) for name in manifest.names()}
     done = {name for name, state in states.items() if state == "done"}
-    searching = manifest.search is not None
-    work = search.trials(manifest) if searching else launch.jobs_left(manifest, states, rules, 1)
     over = {name for name in started if starts_of(manifest, name, started) > rules.retries}
-    return [task.name for task in work if task.needs <= done and task.name not in over]
+    if manifest.search is not None:
+        ready = list(search.trials_left(manifest))
+    else:
+        ready = [job.name for job in launch.jobs_left(manifest, states, rules) if job.needs in (None, *done)]
+    return [name for name in ready if name not in over]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -14,13 +13,14 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.core import screen
-from warmstart.core.errors import UserError, WriteError
+from warmstart.core.errors import CannotBatch, GroupFailed, UserError, WriteError
 from warmstart.run import cores
 from warmstart.run.files import as_write_error, remove_temporaries
 from warmstart.run.folder import LOCK, RunFolder
 from warmstart.run.links import check_links
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
+from warmstart.sweep.runner import RunGroup, RunStage
 
 PATIENCE = 5.0  # seconds for the process of a sweep that was killed to be gone too
 OVER = ("done", "pruned")
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     score: float | None = None
 
 
-def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outcome:
+def run_job(manifest: Manifest, job: Job, run_stage: RunStage, watchers: Sequence[Any] = ()) -> Outcome:
     """Run a job, or go on with it from its last checkpoint; what is over stays as it is.
 
     An exception is recorded, with its traceback in the job's own log, and not raised.
@@ -46,7 +46,7 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
             return Outcome(job.name, "running")
         lock.beat()
         with cores.using(threads_of(manifest, job)):
-            return run_locked(manifest, job, lock, watchers)
+            return run_locked(manifest, job, lock, run_stage, watchers)
     except WriteError as error:
         return failed(job.name, error)
     except KeyboardInterrupt:
@@ -56,7 +56,7 @@ def run_job(manifest: Manifest, job: Job, watchers: Sequence[Any] = ()) -> Outco
         lock.release()
 
 
-def run_locked(manifest: Manifest, job: Job, lock: Lock, watchers: Sequence[Any]) -> Outcome:
+def run_locked(manifest: Manifest, job: Job, lock: Lock, run_stage: RunStage, watchers: Sequence[Any]) -> Outcome:
     """As `run_job`, with the job's lock held and its threads set."""
     try:
         run = open_run(manifest, job, lock)
@@ -64,34 +64,32 @@ def run_locked(manifest: Manifest, job: Job, lock: Lock, watchers: Sequence[Any]
         return failed(job.name, error)
     if run.record["status"] in OVER:
         return outcome_of(manifest, run)
-    config = job_config(job)
-    stage = importlib.import_module(f"warmstart.stages.{config.stage}")
-    more = {"watchers": watchers} if watchers else {}
     try:
         with screen.quiet(), run.recording():
-            stage.run(config, run, **more)
+            run_stage(job_config(job), run, watchers)
     except Exception:
         if run.record["status"] == "running":  # else `recording` has written down why
             raise
     return outcome_of(manifest, run)
 
 
-def train_together(manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock]) -> list[Outcome] | str:
-    """As `run_together`, with the jobs' locks held and their threads set."""
-    together = importlib.import_module("warmstart.vmap.group")
+def run_group_locked(
+    manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock], train: RunGroup
+) -> list[Outcome] | str:
+    """As `run_group`, with the jobs' locks held and their threads set."""
     try:
         runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
     except UserError as error:
         return str(error)
     try:
         with screen.quiet():
-            together.run([job_config(job) for job in jobs], runs)
-    except (together.GroupFailed, WriteError) as reason:
+            train([job_config(job) for job in jobs], runs)
+    except (GroupFailed, WriteError) as reason:
         failure = as_write_error(reason.__cause__ or reason, manifest.folder)
         if failure is None:
             return f"together they failed: {reason}"
         return [give_up(manifest, run, failure) for run in runs]
-    except together.CannotBatch as reason:
+    except CannotBatch as reason:
         for run in runs:
             shutil.rmtree(run.path)
         return str(reason)
@@ -106,12 +104,12 @@ def threads_of(manifest: Manifest, job: Job) -> int | None:
     return recorded or (asked if isinstance(asked, int) else None)
 
 
-def run_in_turn(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome]:
+def run_in_turn(manifest: Manifest, jobs: Sequence[Job], run_stage: RunStage) -> list[Outcome]:
     """Run jobs one after the other."""
-    return [run_job(manifest, job) for job in jobs]
+    return [run_job(manifest, job, run_stage) for job in jobs]
 
 
-def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str:
+def run_group(manifest: Manifest, jobs: Sequence[Job], train: RunGroup) -> list[Outcome] | str:
     """Train jobs of one kind in one go; where they cannot be, the reason, and no trace of an attempt."""
     locks = [manifest.lock(job.name) for job in jobs]
     try:
@@ -122,7 +120,7 @@ def run_together(manifest: Manifest, jobs: Sequence[Job]) -> list[Outcome] | str
         if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
             return "some of them have been run meanwhile"
         with cores.using(threads_of(manifest, jobs[0])):
-            return train_together(manifest, jobs, locks)
+            return run_group_locked(manifest, jobs, locks, train)
     except WriteError as error:
         return [failed(job.name, error) for job in jobs]
     except KeyboardInterrupt:

@@ -12,36 +12,38 @@ from warmstart.run.manifest import RESUMABLE, Job, Manifest
 from warmstart.sweep import search
 from warmstart.sweep.plan import kind
 from warmstart.sweep.pool import Pool, ThisProcess, once, preload
-from warmstart.sweep.schedule import Rules, Schedule, Work, alone, in_turn, together
+from warmstart.sweep.runner import Runner
+from warmstart.sweep.schedule import Rules, Schedule, Work, alone, in_group, in_turn
 from warmstart.sweep.view import View
 
 TRAIN = ("pretrain", "finetune")
 QUICK = ("baseline",)  # stages that take less time than a process of their own
 
 
-def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> dict[str, str]:
+def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules, runner: Runner) -> dict[str, str]:
     """Run what is missing of a plan; return why jobs failed, by name.
 
     Args:
         manifest: the plan; its jobs' states are read from their run folders.
         launcher: `hydra.launcher`, whose keys are those of conf/hydra/launcher/pool.yaml or vmap.yaml.
         rules: about failures and reports.
+        runner: runs the jobs.
     """
     states = {name: manifest.state(name) for name in manifest.names()}
     if manifest.search is not None:
         total = manifest.search["trials"]
-        work = list(search.trials(manifest))
+        work = [search.trial_work(manifest, slot, runner) for slot in search.trials_left(manifest).values()]
         over = total - len(work)
     else:
         total = len(manifest.jobs)
-        work = jobs_left(manifest, states, rules, launcher.get("together", 1))
+        work = grouped(manifest, jobs_left(manifest, states, rules), launcher.get("together") or 1, runner)
         over = sum(state in ("done", "pruned") for state in states.values())
-    preload(job.config for job in manifest.jobs)
+    preload(runner.modules, (job.config for job in manifest.jobs))
     pool = open_pool(launcher, earlier_threads(manifest))
     view = View(total, over)
     try:
         done = {name for name, state in states.items() if state == "done"}
-        schedule = Schedule(manifest, pool, rules, view, done)
+        schedule = Schedule(manifest, pool, rules, view, runner, done)
         schedule.run(work)
         return schedule.failures
     finally:
@@ -49,8 +51,8 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules) -> dict[s
         pool.close()
 
 
-def jobs_left(manifest: Manifest, states: Mapping[str, str], rules: Rules, size: int) -> list[Work]:
-    """What has not ended, and what failed and may be tried again; trained together where that is asked for."""
+def jobs_left(manifest: Manifest, states: Mapping[str, str], rules: Rules) -> list[Job]:
+    """What has not ended, and what failed and may be tried again."""
     left = []
     for job in manifest.jobs:
         state = states[job.name]
@@ -59,27 +61,29 @@ def jobs_left(manifest: Manifest, states: Mapping[str, str], rules: Rules, size:
             left.append(job)
         elif state == "running":
             screen.say(f"{job.name} is being run by another process, and left to it")
-    return grouped(manifest, left, size) if size > 1 else [alone(manifest, job) for job in left]
+    return left
 
 
-def grouped(manifest: Manifest, jobs: Sequence[Job], size: int) -> list[Work]:
+def grouped(manifest: Manifest, jobs: Sequence[Job], size: int, runner: Runner) -> list[Work]:
     """Training jobs of one kind in groups of at most `size`, quick ones in turn; those that were broken off alone."""
+    if size == 1:
+        return [alone(manifest, job, runner) for job in jobs]
     work: list[Work] = []
     groups: dict[tuple[str, str | None], list[Job]] = {}
     for job in jobs:
         if any((manifest.path(job.name) / part).exists() for part in RESUMABLE):
-            work.append(alone(manifest, job))
+            work.append(alone(manifest, job, runner))
         elif job.config["stage"] in TRAIN:
             groups.setdefault((kind(job.config), job.needs), []).append(job)
         elif job.config["stage"] in QUICK:
             groups.setdefault((job.config["stage"], job.needs), []).append(job)
         else:
-            work.append(alone(manifest, job))
+            work.append(alone(manifest, job, runner))
     for group in groups.values():
-        gather = together if group[0].config["stage"] in TRAIN else in_turn
+        gather = in_group if group[0].config["stage"] in TRAIN else in_turn
         for start in range(0, len(group), size):
             part = group[start : start + size]
-            work.append(gather(manifest, part) if len(part) > 1 else alone(manifest, part[0]))
+            work.append(gather(manifest, part, runner) if len(part) > 1 else alone(manifest, part[0], runner))
     return work
 
 

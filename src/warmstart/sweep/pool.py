@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ from warmstart.run import cores
 Task = Callable[[], Any]
 
 GRACE = 10.0  # seconds for a job that is told to stop to write down that it was
-STAGES = ["warmstart.stages.pretrain", "warmstart.stages.finetune", "warmstart.vmap.group"]
 
 
 class Death(NamedTuple):
@@ -153,12 +152,12 @@ class ThisProcess:
         """Nothing to stop."""
 
 
-def preload(configs: Iterable[dict[str, Any]]) -> None:
-    """Have the server import what these jobs are made of, so that no process need do so; call it before the first."""
+def preload(modules: Sequence[str], configs: Iterable[dict[str, Any]]) -> None:
+    """Have the server import `modules` and what these jobs are made of; call it before the first process starts."""
     nodes = [part for config in configs for part in config.values() if isinstance(part, dict)]
     names = {str(node["_target_"]).rpartition(".")[0] for node in nodes if "_target_" in node}
     parts = sorted(name for name in names if name.startswith("warmstart."))
-    multiprocessing.set_forkserver_preload([*STAGES, *parts])
+    multiprocessing.set_forkserver_preload([*modules, *parts])
 
 
 def once(task: Task) -> Any:

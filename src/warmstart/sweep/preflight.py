@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.config.validate import explain
@@ -24,6 +24,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
 from warmstart.sweep.job import job_config
 from warmstart.sweep.plan import kind
+from warmstart.sweep.runner import Runner
 
 SEEDS = ("seed", "init")  # settings that no part is bound with
 # A rate of 0, since it is the shapes that are tried: whether a rate diverges is for the job to find out.
@@ -53,13 +54,12 @@ class Survey:
     shared: list[str] = field(default_factory=list)
 
 
-def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
+def survey(jobs: Sequence[Job], conf: Path, one_step: bool, runner: Runner) -> Survey:
     """Bind the parts of every job, look for what it starts from, and try a step of each kind; imports torch."""
     found = Survey()
     stages = [job for job in jobs if job.config["stage"] in ("pretrain", "finetune")]
     if not GlobalHydra.instance().is_initialized():
         initialize_config_dir(version_base="1.3", config_dir=str(conf))
-    parts = importlib.import_module("warmstart.training.components")
     kinds: dict[str, Job] = {}
     for job in stages:
         kinds.setdefault(kind(job.config), job)
@@ -67,18 +67,18 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
     job = stages[0] if stages else None
     try:
         for job in {kind(job.config, SEEDS): job for job in stages}.values():
-            importlib.import_module("warmstart.training.compatibility").check_fit(job_config(job))
+            runner.check(job_config(job))
         if stages:
-            metrics = {monitor(job.config, parts) for job in kinds.values()}
+            metrics = {monitor(job.config) for job in kinds.values()}
             found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
             for job in {job.config.get("init"): job for job in stages if job.needs is None}.values():
                 if job.config["stage"] == "finetune":
-                    importlib.import_module("warmstart.stages.finetune").find_start(job_config(job))
+                    runner.check_start(job_config(job))
         if one_step:
             searched: list[Any] = []
             for job in kinds.values():
                 known = job.config["data"] in searched
-                record = try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"), known)
+                record = try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"), known, runner)
                 found.shared += [] if known else sentences(record["data"]["overlap"])
                 searched.append(job.config["data"])
     except (UserError, InstantiationException) as error:
@@ -90,14 +90,14 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
     return found
 
 
-def monitor(config: dict[str, Any], parts: Any) -> tuple[str, str]:
+def monitor(config: dict[str, Any]) -> tuple[str, str]:
     """The validation metric that ranks runs of this config, and which way."""
     if config["stage"] == "pretrain":
         return "val/loss", "min"
-    return parts.get_object(config["objective"]["_target_"]).monitor
+    return get_object(config["objective"]["_target_"]).monitor
 
 
-def try_step(job: Job, one_batch: DictConfig, known: bool) -> dict[str, Any]:
+def try_step(job: Job, one_batch: DictConfig, known: bool, runner: Runner) -> dict[str, Any]:
     """Run the job under `debug=one_batch`, in a folder that is thrown away, and return its record.
 
     A job that starts from another one, which has not run yet, starts from scratch here. Where the data is `known`, it
@@ -109,5 +109,5 @@ def try_step(job: Job, one_batch: DictConfig, known: bool) -> dict[str, Any]:
         trial = job_config(replace(job, config=OmegaConf.to_container(config)))
         run = RunFolder.create(trial, Path(folder), "preflight")
         run.note(**({"sweep": {"values": {}}} if known else {}))
-        importlib.import_module(f"warmstart.stages.{trial.stage}").run(trial, run)
+        runner.run(trial, run, ())
         return run.record

@@ -11,8 +11,9 @@ from typing import Any
 
 from warmstart.core import screen
 from warmstart.run.manifest import Job, Manifest
-from warmstart.sweep.job import Outcome, note_death, run_in_turn, run_job, run_together, without_plan
+from warmstart.sweep.job import Outcome, note_death, run_group, run_in_turn, run_job, without_plan
 from warmstart.sweep.pool import Crash, Death, Pool, ThisProcess
+from warmstart.sweep.runner import Runner
 from warmstart.sweep.view import View
 
 REPORT_SECONDS = 10.0
@@ -58,23 +59,23 @@ class Work:
         return {job.needs for job in self.jobs if job.needs is not None}
 
 
-def alone(manifest: Manifest, job: Job) -> Work:
+def alone(manifest: Manifest, job: Job, runner: Runner) -> Work:
     """A job by itself."""
     lean = without_plan(manifest)
     died = functools.partial(note_death, lean, job)
-    return Work([job], functools.partial(run_job, lean, job), job.name, died)
+    return Work([job], functools.partial(run_job, lean, job, runner.run), job.name, died)
 
 
-def together(manifest: Manifest, jobs: Sequence[Job]) -> Work:
+def in_group(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
     """Jobs of one kind, trained in one go."""
     name = f"{jobs[0].name} and {len(jobs) - 1} more"
-    return Work(jobs, functools.partial(run_together, without_plan(manifest), jobs), name)
+    return Work(jobs, functools.partial(run_group, without_plan(manifest), jobs, runner.run_group), name)
 
 
-def in_turn(manifest: Manifest, jobs: Sequence[Job]) -> Work:
+def in_turn(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
     """Quick jobs, one after the other in one process."""
     name = f"{jobs[0].name} and {len(jobs) - 1} more"
-    return Work(jobs, functools.partial(run_in_turn, without_plan(manifest), jobs), name)
+    return Work(jobs, functools.partial(run_in_turn, without_plan(manifest), jobs, runner.run), name)
 
 
 def starts_of(manifest: Manifest, name: str, counted: Mapping[str, int]) -> int:
@@ -91,6 +92,7 @@ class Schedule:
         pool: where tasks run.
         rules: about failures.
         view: where they are shown.
+        runner: runs the jobs.
         done: names of jobs that are done, for those that need them.
         starts: how often each job was started.
         failures: why jobs failed, also where that could not be recorded in their folders.
@@ -100,6 +102,7 @@ class Schedule:
     pool: Pool | ThisProcess
     rules: Rules
     view: View
+    runner: Runner
     done: set[str] = field(default_factory=set)
     waiting: deque[Work] = field(default_factory=deque)
     at_work: list[Work] = field(default_factory=list)
@@ -162,7 +165,7 @@ class Schedule:
                 self.count(job, Outcome(job.name, record["status"], record.get("error")))
             else:
                 left.append(job)
-        self.waiting.extendleft(alone(self.manifest, job) for job in reversed(left))
+        self.waiting.extendleft(alone(self.manifest, job, self.runner) for job in reversed(left))
 
     def count(self, job: Job | None, outcome: Outcome) -> None:
         """Show how a job ended, and try it again where that is allowed."""
@@ -175,7 +178,7 @@ class Schedule:
             self.failures[outcome.name] = outcome.error or ""
         self.view.ended(outcome, again)
         if again:
-            self.waiting.append(alone(self.manifest, job))
+            self.waiting.append(alone(self.manifest, job, self.runner))
         elif outcome.state == "failed" and self.rules.on_failure == "stop" and not self.halted:
             self.halted = True
             self.view.say("on_failure=stop: no further job is started")

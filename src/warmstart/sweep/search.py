@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest, check_job
 from warmstart.sweep.job import PATIENCE, Outcome, failed, run_job, without_plan, write_error
 from warmstart.sweep.plan import LATEST, Composer, compose
+from warmstart.sweep.runner import Runner
 from warmstart.sweep.schedule import Work
 from warmstart.sweep.space import distribution, options
 from warmstart.sweep.study import (
@@ -124,8 +124,8 @@ def trial_job(composer: Composer, fixed: Sequence[str], values: dict[str, Any], 
     return Job(name, {key.lstrip("+"): value for key, value in values.items()}, compose(composer, words, values))
 
 
-def trials(manifest: Manifest) -> Iterator[Work]:
-    """The trials that have not ended, each a task."""
+def trials_left(manifest: Manifest) -> dict[str, int]:
+    """The trials that have not ended: places in the sweep by name."""
     import optuna
 
     ended = {
@@ -133,14 +133,17 @@ def trials(manifest: Manifest) -> Iterator[Work]:
         for trial in open_study(manifest, optuna).get_trials(deepcopy=False)
         if trial.state.is_finished() and "slot" in trial.user_attrs
     }
+    return {trial_name(slot): slot for slot in range(manifest.search["trials"]) if slot not in ended}
+
+
+def trial_work(manifest: Manifest, slot: int, runner: Runner) -> Work:
+    """A trial as a task."""
     lean = without_plan(manifest)
-    for slot in range(manifest.search["trials"]):
-        if slot not in ended:
-            died = functools.partial(note_trial_death, lean, slot)
-            yield Work([], functools.partial(run_trial, lean, slot), trial_name(slot), died)
+    died = functools.partial(note_trial_death, lean, slot)
+    return Work([], functools.partial(run_trial, lean, slot, runner), trial_name(slot), died)
 
 
-def run_trial(manifest: Manifest, slot: int) -> Outcome:
+def run_trial(manifest: Manifest, slot: int, runner: Runner) -> Outcome:
     """Run a trial's seeds one after another.
 
     The first seed is watched while it trains; each further one starts only if the trial's mean over the seeds so far is
@@ -153,7 +156,6 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
         lock.beat()
         trial = ask(manifest, slot)
         check_choice(manifest, trial.params)
-        watch = importlib.import_module("warmstart.training.callbacks.pruning").Pruning
         composer = Composer([checked_conf(manifest.folder / CONF)])
         settings = manifest.search
         scores: list[float] = []
@@ -161,7 +163,8 @@ def run_trial(manifest: Manifest, slot: int) -> Outcome:
             name = f"{trial_name(slot)}-seed{seed}"
             job = trial_job(composer, settings["fixed"], trial.params, seed, name)
             check_job(job.config, manifest.folder / CONF, manifest.trust)
-            outcome = run_job(manifest, job, [] if scores else [watch(trial, manifest.metric)])
+            watchers = [] if scores else [runner.pruning(trial, manifest.metric)]
+            outcome = run_job(manifest, job, runner.run, watchers)
             if outcome.state != "done":
                 break
             scores.append(outcome.score)

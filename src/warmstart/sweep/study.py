@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 import os
@@ -62,20 +61,23 @@ def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
 
 def open_storage(manifest: Manifest) -> Any:
     """The study's file as Optuna's storage, kept open: what this process has read of it is not read again."""
+    from optuna.storages.journal import JournalStorage
+
     path = (manifest.folder / STUDY).absolute()
     journal, storage = _opened.get(path, (None, None))
     if journal is None or not journal.is_continued():
         _opened.clear()
         journal = open_journal(manifest)
-        storage = importlib.import_module("optuna.storages.journal").JournalStorage(journal)
+        storage = JournalStorage(journal)
         _opened[path] = journal, storage
     return storage
 
 
 def open_journal(manifest: Manifest) -> Any:
     """The file of the study, as Optuna's storage takes it."""
-    journal = importlib.import_module("warmstart.sweep.journal").Journal  # imports optuna
-    return journal(manifest.folder / STUDY, manifest.shared_lock("journal"))
+    from warmstart.sweep.journal import Journal  # imports Optuna
+
+    return Journal(manifest.folder / STUDY, manifest.shared_lock("journal"))
 
 
 def study_digest(manifest: Manifest) -> str:

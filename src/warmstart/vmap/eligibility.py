@@ -112,11 +112,11 @@ def check_stack(config: DictConfig, module: Any, stack: Stack, raw: Batch, devic
     try:
         with torch.no_grad():
             alone = module.objective.step(module.backbone, Batch(x, raw.y)).loss
-            together = stack(*(None if part is None else part.to(device) for part in (x, raw.y)), None, None).loss
+            stacked = stack(*(None if part is None else part.to(device) for part in (x, raw.y)), None, None).loss
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise CannotBatch(f"{named(config, 'backbone')}, {named(config, 'objective')}: {reason}") from error
-    if not torch.allclose(together[0].cpu(), alone, rtol=1e-3, equal_nan=True):
+    if not torch.allclose(stacked[0].cpu(), alone, rtol=1e-3, equal_nan=True):
         raise CannotBatch(f"{named(config, 'objective')}: its loss is another one when torch.func computes it")
 
 

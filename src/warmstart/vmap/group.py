@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -26,11 +26,13 @@ from warmstart.training.session import conclude, examples, note_data
 from warmstart.training.trainer import StopBetweenBatches, build_trainer
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
 from warmstart.vmap.eligibility import check_config, check_model, check_stack
-from warmstart.vmap.loop import Job, Lockstep
+from warmstart.vmap.loop import Job, VmapLoop
 from warmstart.vmap.stack import numbers
 
+Assemble = Callable[..., tuple[Any, Any, dict[str, Any]]]
 
-def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
+
+def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder], assemble: Assemble) -> None:
     """Finetune or pretrain all `configs`, whose run folders are open; each ends with status done or failed.
 
     A job that fails does not stop the others, and its error is not raised. There are no checkpoints: a group that is
@@ -40,6 +42,7 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
     Args:
         configs: composed configs of one stage that differ in the numbers of `sweep.plan.NUMBERS` only.
         runs: their run folders.
+        assemble: the stage's: data, module and lineage of a config, given loaded splits and the data of a like job.
 
     Raises:
         CannotBatch: they have to be run one by one; nothing was written.
@@ -50,30 +53,32 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
     try:
         device = build_trainer(configs[0].trainer, runs[0].path, None, []).strategy.root_device
         signals = StopBetweenBatches()
-        groups = [Lockstep(jobs, device, signals) for jobs in alike(assemble(configs, runs, device))]
+        built = build_jobs(configs, runs, assemble, device)
+        loops = [VmapLoop(jobs, device, signals) for jobs in alike(built)]
     except UserError as error:
         raise CannotBatch(str(error)) from error
-    for group in groups:
-        check(group)
+    for loop in loops:
+        check(loop)
     with signals.listening():
-        failures = [failure for group in groups if (failure := finish(group)) is not None]
+        failures = [failure for loop in loops if (failure := finish(loop)) is not None]
     if signals.asked:
         raise KeyboardInterrupt
     if failures:
         raise GroupFailed(f"{type(failures[0]).__name__}: {failures[0]}") from failures[0]
 
 
-def assemble(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device: torch.device) -> list[Job]:
+def build_jobs(
+    configs: Sequence[DictConfig], runs: Sequence[RunFolder], assemble: Assemble, device: torch.device
+) -> list[Job]:
     """Every job with its parts; the data is read once, and encoded once where it is encoded alike.
 
     Raises:
         CannotBatch: the first of them is not one to be multiplied.
     """
-    stage = importlib.import_module(f"warmstart.stages.{configs[0].stage}")
     splits = components.build_source(configs[0]).load(components.get_object(configs[0].objective._target_).target)
     jobs: list[Job] = []
     for config, run in zip(configs, runs):
-        jobs.append(Job(config, run, *stage.assemble(config, splits, jobs[0].data if jobs else None)))
+        jobs.append(Job(config, run, *assemble(config, splits, jobs[0].data if jobs else None)))
         if len(jobs) == 1:
             check_model(config, jobs[0].module, first_rows(jobs[0]), device)
     return jobs
@@ -101,22 +106,22 @@ def alike(jobs: Sequence[Job]) -> list[list[Job]]:
     return [list(group) for _, group in itertools.groupby(ordered, key)]
 
 
-def check(group: Lockstep) -> None:
+def check(loop: VmapLoop) -> None:
     """Refuse a group whose steps cannot be done at once.
 
     Raises:
         CannotBatch: says why.
     """
-    if len({job.data.rows["train"] for job in group.jobs}) > 1:
+    if len({job.data.rows["train"] for job in loop.jobs}) > 1:
         raise CannotBatch("the jobs have different numbers of training rows")
-    interval, epochs = group.settings.val_check_interval or 1, group.settings.check_val_every_n_epoch
-    if epochs is not None and interval > group.per_epoch:
-        raise CannotBatch(f"trainer.val_check_interval={interval} is more than the {group.per_epoch} steps of an epoch")
-    job = group.jobs[0]
-    check_stack(job.config, job.module, group.stack, first_rows(job), group.device)
+    interval, epochs = loop.settings.val_check_interval or 1, loop.settings.check_val_every_n_epoch
+    if epochs is not None and interval > loop.per_epoch:
+        raise CannotBatch(f"trainer.val_check_interval={interval} is more than the {loop.per_epoch} steps of an epoch")
+    job = loop.jobs[0]
+    check_stack(job.config, job.module, loop.stack, first_rows(job), loop.device)
 
 
-def finish(group: Lockstep) -> Exception | None:
+def finish(loop: VmapLoop) -> Exception | None:
     """Train a group and close its records; if a signal came before, only close them.
 
     Returns:
@@ -125,16 +130,16 @@ def finish(group: Lockstep) -> Exception | None:
     forget_peak_memory()
     started, failure = time.monotonic(), None
     try:
-        group.signals.heed()
-        for job in group.jobs:
+        loop.signals.heed()
+        for job in loop.jobs:
             begin(job)
-        group.run()
+        loop.run()
     except BaseException as error:
         failure = error
-        group.signals.asked |= not isinstance(error, Exception)
-    seconds = (time.monotonic() - started) / len(group.jobs)
+        loop.signals.asked |= not isinstance(error, Exception)
+    seconds = (time.monotonic() - started) / len(loop.jobs)
     failed = failure if isinstance(failure, Exception) else None
-    for job in group.jobs:
+    for job in loop.jobs:
         if failed is not None and job.error is None:
             if job.logger is not None:
                 job.logger.close()
@@ -142,7 +147,7 @@ def finish(group: Lockstep) -> Exception | None:
             continue
         job.error = job.error or failure
         with contextlib.suppress(BaseException), job.run.recording():
-            end(job, group, seconds)
+            end(job, loop, seconds)
     return failed
 
 
@@ -156,10 +161,10 @@ def begin(job: Job) -> None:
     job.logger.log_text("config", (job.run.path / "config.yaml").read_text())
 
 
-def end(job: Job, group: Lockstep, seconds: float) -> None:
+def end(job: Job, loop: VmapLoop, seconds: float) -> None:
     """Save the best weights, write metrics and cost, or raise what the job failed by."""
-    steps = group.step if job.steps is None else job.steps
-    screen.log.info("trained together, as one of %d jobs", len(group.jobs))
+    steps = loop.step if job.steps is None else job.steps
+    screen.log.info("trained together, as one of %d jobs", len(loop.jobs))
     try:
         if job.error is not None:
             raise job.error
@@ -177,9 +182,9 @@ def end(job: Job, group: Lockstep, seconds: float) -> None:
         cost = {
             "seconds": seconds,
             "steps": steps,
-            "examples": examples(steps, group.per_epoch, job.data),
+            "examples": examples(steps, loop.per_epoch, job.data),
             "peak_memory_mb": peak_memory_mb(),
-            "together": len(group.jobs),
+            "together": len(loop.jobs),
         }
         job.run.note(cost={**(job.run.record["cost"] or {}), **cost})
         if job.logger is not None:

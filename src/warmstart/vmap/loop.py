@@ -66,7 +66,7 @@ class Job:
         self.error, self.steps = error, step
 
 
-class Lockstep:
+class VmapLoop:
     """Trains jobs that differ in numbers only, keeps the best weights of each in memory, and tests them.
 
     Args:
