@@ -20,7 +20,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import Manifest
 from warmstart.run.saved import open_model, read_preprocessor
-from warmstart.run.sweep_checksums import check_seal, write_seal
+from warmstart.run.sweep_checksums import check_runs, record_runs
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch, study
 from warmstart.sweep.journal import Journal
@@ -93,7 +93,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = Manifest(folder, "finetune", "digits", [], "val/accuracy", "max", {"commit": ""}, jobs)
     manifest.write()
     launch.run(manifest, {"workers": 0}, Rules(), StageRunner())
-    write_seal(manifest)
+    record_runs(manifest)
     return folder
 
 
@@ -124,9 +124,9 @@ def test_a_run_that_was_removed_is_run_again(ended: Path, tmp_path: Path):
     removed = min(folder.glob("runs/*"))
     shutil.rmtree(removed)
     with pytest.raises(UserError, match=rf"{removed}/run.json is missing"):
-        check_seal(Manifest.read(folder))
-    check_seal(Manifest.read(folder), resumed=True)
-    check_seal(Manifest.read(folder))
+        check_runs(Manifest.read(folder))
+    check_runs(Manifest.read(folder), resumed=True)
+    check_runs(Manifest.read(folder))
 
 
 def operations(path: Path, tmp_path: Path) -> list[dict]:

@@ -152,7 +152,7 @@ def test_the_jobs_of_a_plan_are_as_confined_as_a_run(tmp_path: Path):
 def test_hashes_of_other_files_are_not_compared(tmp_path: Path):
     plan = made_plan(tmp_path / "sweep")
     digest = config_sha256({})
-    plan.seal({"runs/../../other/run.json": digest})
+    plan.record_checksums({"runs/../../other/run.json": digest})
     with pytest.raises(UserError, match=r"manifest\.json is damaged: .*other.* is no file of the sweep"):
         Manifest.read(plan.folder)
 

@@ -18,7 +18,7 @@ from warmstart.run.lock import Lock
 from warmstart.run.manifest import Job, Manifest
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import external
-from warmstart.sweep.external import hand_over, quoted
+from warmstart.sweep.external import launch_externally, quoted
 from warmstart.sweep.job import open_run
 from warmstart.sweep.schedule import Rules
 
@@ -131,7 +131,7 @@ def rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
         other = Other(manifest, ends)
         monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda **context: other)
         hydra = {"sweep": {"dir": "."}, "runtime": {"choices": {"hydra/launcher": "other"}}}
-        hand_over(manifest, {"config": OmegaConf.create({"hydra": hydra, "trust": []})}, Rules(retries=retries))
+        launch_externally(manifest, {"config": OmegaConf.create({"hydra": hydra, "trust": []})}, Rules(retries=retries))
         return other.rounds
 
     return call

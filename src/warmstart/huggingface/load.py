@@ -109,14 +109,14 @@ def tokenizer_of(
             "the tokenizer is another model's"
         )
     named = tokenizer.special_tokens_map
-    doubts = [f"{size:,} tokens for {rows:,} rows of the embedding"] if 2 * size < rows else []
+    differences = [f"{size:,} tokens for {rows:,} rows of the embedding"] if 2 * size < rows else []
     for role in ("pad", "bos", "eos", "cls", "sep", "mask"):
         here, there = numbers.get(named.get(f"{role}_token")), architecture.get(f"{role}_token_id")
         if None not in (here, there) and here not in (there if isinstance(there, list) else [there]):
-            doubts.append(f"{role}_token_id={here} where {CARD} says {there}")
-    if doubts:
-        doubt = f"warning: init={word}: the tokenizer may be another model's: it has {', '.join(doubts)}"
-        screen.say(doubt, style="yellow")
+            differences.append(f"{role}_token_id={here} where {CARD} says {there}")
+    if differences:
+        warning = f"warning: init={word}: the tokenizer may be another model's: it has {', '.join(differences)}"
+        screen.say(warning, style="yellow")
     first, last = ("cls_token", "bos_token"), ("sep_token", "eos_token")
     roles = {
         "padding": named.get("pad_token"),

@@ -21,7 +21,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest
 from warmstart.run.scores import read_scores
-from warmstart.run.sweep_checksums import check_seal
+from warmstart.run.sweep_checksums import check_runs
 
 Labels = int | float | str
 FEWEST_RUNS = 2
@@ -164,7 +164,7 @@ def read_transfer(folder: Path) -> Transfer:
         raise UserError(f"{folder} is not the folder of a transfer")
     if any("budget" not in job.values for job in jobs):
         raise UserError(f"{folder} was planned by an older version of warmstart: run the transfer again")
-    check_seal(manifest)
+    check_runs(manifest)
     record = RunFolder.open(folder).record
     bases = [manifest.record(job.name) for job in manifest.jobs if not job.values]
     runs = [read_run(manifest, job) for job in jobs]

@@ -16,7 +16,7 @@ from warmstart.report.page import render
 from warmstart.run.files import write_atomically
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import LOCKS, Manifest
-from warmstart.run.sweep_checksums import check_seal
+from warmstart.run.sweep_checksums import check_runs
 
 PATIENCE_SECONDS = 60.0
 ROWS_SHOWN = 30
@@ -38,7 +38,7 @@ def write_report(folder: Path, failures: Mapping[str, str] | None = None) -> dic
     if not lock.acquire(PATIENCE_SECONDS):
         raise UserError(f"{folder}: another process is writing this report; end it, or try again")
     try:
-        check_seal(manifest)
+        check_runs(manifest)
         summary = summarise(manifest, failures)
         files = curve_files(manifest, summary["jobs"])
         write_atomically(folder / "jobs.csv", jobs_csv(summary["jobs"]))

@@ -129,7 +129,7 @@ class Manifest:
         self.jobs = [*self.jobs, *jobs]
         self.by_name |= {job.name: job for job in jobs}
 
-    def seal(self, checksums: dict[str, str]) -> None:
+    def record_checksums(self, checksums: dict[str, str]) -> None:
         """Keep the SHA-256 of files of the folder in manifest.json, beside those that it keeps of the copy of conf/."""
         plan = read_record(self.folder / MANIFEST)
         copies = {name: digest for name, digest in plan[KEY].items() if name.startswith(f"{CONF}/")}

@@ -11,7 +11,7 @@ from warmstart.run.scores import SCORES
 READ = ("metrics.csv", SCORES)  # what a report reads of a run besides its record
 
 
-def write_seal(manifest: Manifest, **others: str) -> None:
+def record_runs(manifest: Manifest, **others: str) -> None:
     """Take the checksums of the records of all runs that are done; these have those of their files.
 
     Args:
@@ -20,10 +20,10 @@ def write_seal(manifest: Manifest, **others: str) -> None:
     """
     done = [name for name in manifest.names() if manifest.state(name) == "done"]
     digests = {f"{RUNS}/{name}/{RECORD}": file_sha256(manifest.path(name) / RECORD) for name in done}
-    manifest.seal({**digests, **others})
+    manifest.record_checksums({**digests, **others})
 
 
-def check_seal(manifest: Manifest, resumed: bool = False) -> None:
+def check_runs(manifest: Manifest, resumed: bool = False) -> None:
     """Refuse runs that are not as they were when their checksums were taken, or when they were done.
 
     Args:
@@ -38,7 +38,7 @@ def check_seal(manifest: Manifest, resumed: bool = False) -> None:
         records = {f"{RUNS}/{name}/{RECORD}" for name in done}
         kept = {file: digest for file, digest in manifest.checksums.items() if file in records or not is_run(file)}
         if kept != manifest.checksums:
-            manifest.seal(kept)
+            manifest.record_checksums(kept)
     for file, digest in manifest.checksums.items():
         if is_run(file):
             check_file(manifest.folder / file, digest)

@@ -26,7 +26,7 @@ CUT = ("folds", "fold", "labels_per_class", "label_fraction")  # settings of `da
 
 
 @dataclass(frozen=True)
-class Ingredient:
+class SoupModel:
     """A finetuned run, its config and its model."""
 
     run: RunFolder
@@ -49,7 +49,7 @@ class Ingredient:
         }
 
 
-def read_sweep(folder: Path, trust: tuple[str, ...]) -> list[Ingredient]:
+def read_sweep(folder: Path, trust: tuple[str, ...]) -> list[SoupModel]:
     """The finished runs of a finetuning sweep, in the order of its plan.
 
     Raises:
@@ -69,7 +69,7 @@ def read_sweep(folder: Path, trust: tuple[str, ...]) -> list[Ingredient]:
     return found
 
 
-def read_run(path: Path, trust: tuple[str, ...]) -> Ingredient:
+def read_run(path: Path, trust: tuple[str, ...]) -> SoupModel:
     """A finished finetuning run that started from the weights of another.
 
     Raises:
@@ -81,10 +81,10 @@ def read_run(path: Path, trust: tuple[str, ...]) -> Ingredient:
     config = run.config(trust)
     if run.record["parent"] is None or str(config.init).startswith(SHUFFLED):
         raise UserError(f"{path} started from init={config.init}: a soup needs runs that start from trained weights")
-    return Ingredient(run, config, open_model(path / "model", run))
+    return SoupModel(run, config, open_model(path / "model", run))
 
 
-def check_alike(found: Sequence[Ingredient]) -> None:
+def check_alike(found: Sequence[SoupModel]) -> None:
     """Refuse runs whose weights or scores have nothing to do with each other.
 
     Raises:
@@ -123,7 +123,7 @@ def check_alike(found: Sequence[Ingredient]) -> None:
                 )
 
 
-def start_state(end: Ingredient, module: FinetuneModule) -> State:
+def start_state(end: SoupModel, module: FinetuneModule) -> State:
     """The weights that a run started from. A new head, and what `fresh` let start anew, had no trained start.
 
     In its place is what the run came to.

@@ -86,9 +86,9 @@ class Mixer:
 
     Args:
         run: the soup's run.
-        config: a config of its ingredients.
+        config: a config of its models.
         module: takes the averaged weights.
-        data: of its ingredients.
+        data: of its models.
         states: their weights, by name.
     """
 

@@ -21,7 +21,7 @@ from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, Manifest
-from warmstart.run.sweep_checksums import check_seal, write_seal
+from warmstart.run.sweep_checksums import check_runs, record_runs
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
 from warmstart.sweep.job import write_error
@@ -66,7 +66,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     if opened is not None and (opened.path / MANIFEST).exists():
         manifest = replace(Manifest.read(opened.path), trust=tuple(config.trust))
         manifest.check()
-        check_seal(manifest, resumed=True)
+        check_runs(manifest, resumed=True)
     else:
         config = without_baselines(with_strategies(with_start(config)))
         facts = check_plan(config)
@@ -117,7 +117,7 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
         config = run.config(trust)
         manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), tuning.choose(manifest)))
         launch.run(manifest, launcher(), Rules(), StageRunner())
-    write_seal(manifest)
+    record_runs(manifest)
 
 
 def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:

@@ -27,9 +27,9 @@ from warmstart.run.files import as_write_error, remove_temporaries
 from warmstart.run.identity import git_state
 from warmstart.run.links import check_links
 from warmstart.run.manifest import CONF, LOCKS, RUNS, Manifest
-from warmstart.run.sweep_checksums import check_seal, write_seal
+from warmstart.run.sweep_checksums import check_runs, record_runs
 from warmstart.sweep import launch, search, study
-from warmstart.sweep.external import hand_over
+from warmstart.sweep.external import launch_externally
 from warmstart.sweep.plan import Composer, grid, packages
 from warmstart.sweep.pool import Crash, Death, once, preload
 from warmstart.sweep.preflight import Survey, survey
@@ -69,7 +69,7 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
             failures = launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules, runner)
         else:
             failures = {}
-            hand_over(manifest, context, rules)
+            launch_externally(manifest, context, rules)
         return conclude(manifest, chosen, failures)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
@@ -180,7 +180,7 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
         search.check(manifest)
     if all(manifest.state(name) != "running" for name in manifest.names()):
         remove_temporaries(folder)
-    check_seal(manifest, resumed=True)
+    check_runs(manifest, resumed=True)
     now = git_state()["commit"]
     if now != manifest.git["commit"]:
         screen.say(f"the code has changed since the plan was made: commit {manifest.git['commit']}, now {now}")
@@ -218,7 +218,7 @@ def conclude(manifest: Manifest, more: Sequence[str], failures: Mapping[str, str
     Raises:
         WriteError: a table cannot be written.
     """
-    write_seal(manifest, **({study.STUDY: study.study_digest(manifest)} if manifest.search is not None else {}))
+    record_runs(manifest, **({study.STUDY: study.study_digest(manifest)} if manifest.search is not None else {}))
     summary = report.write_report(manifest.folder, failures)
     report.show(summary)
     screen.say(f"sweep folder: {manifest.folder} with leaderboard.csv and sweep.html")

@@ -52,7 +52,7 @@ def run(path: Path, trust: tuple[str, ...], runner: Runner) -> str:
     raise UserError(f"sweep.job={path}: the sweep has no such job")
 
 
-def hand_over(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None:
+def launch_externally(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None:
     """Have a launcher of another maker (joblib, submitit, Ray) run what is left, one command per job.
 
     It tells nothing before all it was given has ended: what needs other jobs, or is to be tried again, waits for then.

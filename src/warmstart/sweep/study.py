@@ -93,14 +93,14 @@ def check_study(manifest: Manifest) -> None:
     Raises:
         UserError: names the file.
     """
-    path, sealed = manifest.folder / STUDY, manifest.checksums.get(STUDY)
+    path, recorded = manifest.folder / STUDY, manifest.checksums.get(STUDY)
     if not path.exists():
-        if sealed is not None or any(manifest.names()):
+        if recorded is not None or any(manifest.names()):
             screen.say(f"warning: {path} is missing: what to try is chosen anew", style="yellow")
         return
     journal = open_journal(manifest)
     journal.read_logs(0)
-    if sealed is not None and sealed not in journal.digests:
+    if recorded is not None and recorded not in journal.digests:
         raise UserError(
             f"{path} is damaged: it lacks operations that it held; "
             "remove the file to search anew: runs that are done are kept"

@@ -257,13 +257,13 @@ class StopBetweenBatches(pl.Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Stop here if asked to."""
-        self.heed()
+        self.check()
 
     def on_validation_batch_end(self, *args: Any) -> None:
         """Stop here if asked to."""
-        self.heed()
+        self.check()
 
-    def heed(self) -> None:
+    def check(self) -> None:
         """Raise KeyboardInterrupt if a signal came."""
         if self.asked:
             raise KeyboardInterrupt

@@ -130,7 +130,7 @@ def finish(loop: VmapLoop) -> Exception | None:
     forget_peak_memory()
     started, failure = time.monotonic(), None
     try:
-        loop.signals.heed()
+        loop.signals.check()
         for job in loop.jobs:
             begin(job)
         loop.run()

@@ -117,7 +117,7 @@ class VmapLoop:
             output = self.train_step(batches)
             mean.update(output)
             self.draw_curves(output.loss)
-            self.signals.heed()
+            self.signals.check()
             if self.is_time_to_validate(index):
                 self.validate(self.step - 1)
                 self.close_epoch(mean, [(row, job) for row, job in self.sound if job.steps == self.step])
@@ -215,7 +215,7 @@ class VmapLoop:
                     metric.update(output.outputs[row].cpu(), batch.y)
                 if part == "test":
                     job.scores.append(job.module.objective.scores(output.outputs[row].cpu(), batch.y))
-            self.signals.heed()
+            self.signals.check()
         losses = mean.each()
         measured = []
         for row, job in jobs:
