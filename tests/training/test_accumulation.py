@@ -99,7 +99,7 @@ def example(name: str) -> tuple[nn.Module, nn.Module, Take, int]:
 def module_of(backbone: nn.Module, objective: nn.Module, strategy: object = None) -> pl.LightningModule:
     optimizer = functools.partial(torch.optim.SGD, lr=RATE)
     own = {"optimizer": optimizer, "scheduler": constant, "augment": Augment(lambda x: x, "vector"), "seed": 0}
-    if hasattr(objective, "predict"):
+    if objective.monitor is not None:
         strategy = strategy or Full()
         if hasattr(strategy, "prepare"):
             strategy.prepare(backbone)
@@ -185,8 +185,7 @@ def by_hand(name: str) -> Steps:
     optimizer = torch.optim.SGD((value for value in module.parameters() if value.requires_grad), lr=RATE)
     batches = [module.views(batch) for batch in Loader(pick, rows, SIZE)]
     for group in (batches[:2], batches[2:4], batches[4:]):
-        if hasattr(objective, "follow"):
-            objective.follow(backbone)
+        objective.follow(backbone)
         outputs = [objective.step(backbone, batch) for batch in group]
         loss = sum(output.loss * output.count for output in outputs) / sum(output.count for output in outputs)
         optimizer.zero_grad()

@@ -5,11 +5,13 @@ Shapes: B batch, T positions, D width, F input features, C channels or classes, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 from warmstart.core.batch import Batch, Features, Inputs, Splits, StepOutput
+from warmstart.core.spec import Spec
 
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 
@@ -87,30 +89,68 @@ class Backbone(Protocol):
         """Parameter-name prefix to depth: 0 at the input, rising to the output."""
 
 
-class Objective(Protocol):
-    """A head and a loss on a backbone's features; a supervised one also has `monitor`, `predict`, `scores`, `answer`.
+class Objective:
+    """A head and a loss on a backbone's features; one that is also an nn.Module names this class first.
 
-    `monitor` is the metric that chooses the best checkpoint and max or min; `predict(backbone, batch)` gives outputs
-    (B, C), `scores(outputs, y)` one value per example (B,) whose mean is that metric, or None where no mean is, and
-    `answer(outputs, batch, spec)` turns outputs into one plain record per example. `task` names the form of its head.
-    `predicts` is the kind of value that the loss takes; where None, that of the backbone's targets, and `default_loss`
-    has one for each; `made_of` is what these must be, where it is another. `summary(loss, spec)`, where a
-    self-supervised one has it, is what else the held-out loss says, by name. One with `mixes` takes mixed batches.
-    `follow(backbone)`, if it has one, is called before the first batch of each optimizer step of a pretraining.
+    A supervised one has a `monitor`, the metric that chooses the best checkpoint and max or min, and the methods
+    `predict`, `scores` and `answer`. `predicts` is the kind of value that the loss takes; where None, that of the
+    backbone's targets, and `default_loss` has one for each; `made_of` is what these must be, where it is another.
+    `needs` are abilities of the backbone, and `task` names the form of the head. `step` takes `views` copies of a
+    batch along B, and one that `mixes` takes mixed batches. `abilities` names which of the methods it has that only
+    some objectives have:
+
+    `pictures(backbone, batch)`: scaled inputs (B, ...), what the network saw of them, and what it rebuilt.
+    `examples(backbone, batch, decode)`: lines of text about a few held-out rows.
+    `take_over(head, labels)`: starts from a head whose outputs have other names or another order, and says if it did.
     """
 
-    target: ClassVar[str | None]
-    predicts: ClassVar[str | None]
-    needs: ClassVar[frozenset[str]]
+    target: ClassVar[str | None] = None
+    predicts: ClassVar[str | None] = None
+    made_of: ClassVar[str | None] = None
+    needs: ClassVar[frozenset[str]] = frozenset()
     default_loss: ClassVar[LossFunction | Mapping[str, LossFunction]]
-    task: ClassVar[str | None]
-    views: ClassVar[int]
+    task: ClassVar[str | None] = None
+    views: ClassVar[int] = 1
+    mixes: ClassVar[bool] = False
+    monitor: ClassVar[tuple[str, str] | None] = None
+    abilities: ClassVar[frozenset[str]] = frozenset()
+
+    def fit(self, y: Any) -> None:
+        """Learn from all training targets, before the first step."""
+
+    def follow(self, backbone: Backbone) -> None:
+        """Act before the first batch of each optimizer step of a pretraining."""
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """The loss of a batch, of `views` copies along B; `fit(y)`, if it has one, was given all training targets."""
+        """The loss of a batch."""
+        raise NotImplementedError
+
+    def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
+        """Outputs (B, C)."""
+        raise NotImplementedError
+
+    def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
+        """One value per example (B,) whose mean is the monitored metric; None where no mean is."""
+        raise NotImplementedError
+
+    def answer(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """One plain record per example."""
+        raise NotImplementedError
 
     def metrics(self) -> dict[str, Any]:
-        """Named torchmetrics that take (outputs, targets); empty for self-supervised objectives."""
+        """Named torchmetrics that take (outputs, targets); none where the loss says it all."""
+        return {}
+
+    def summary(self, loss: float, spec: Spec) -> dict[str, float]:
+        """What else the held-out loss says, by name."""
+        return {}
+
+    def in_units(self, spec: Spec) -> Spec:
+        """The spec with the units of the outputs, where these are others than the targets'."""
+        return spec
+
+    def export(self, folder: Path) -> None:
+        """Write further files for transformers beside the model."""
 
 
 class Strategy(Protocol):

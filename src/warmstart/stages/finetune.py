@@ -125,7 +125,7 @@ def assemble(
         strategy.prepare(backbone)
     objective = build_objective(config, backbone, data)
     has_head = start is not None and (start.card["stage"] in TUNED or "task" in start.card)
-    if has_head or (start is not None and hasattr(objective, "take_over")):
+    if has_head or (start is not None and "take_over" in objective.abilities):
         transfer["head"] = load_head(objective, start, data.spec.labels)
     module = FinetuneModule(
         backbone,

@@ -51,7 +51,7 @@ def check_fit(config: DictConfig) -> None:
             f"objective={names['objective']} needs a backbone that {' and '.join(ABLE[n] for n in objective.needs)}, "
             f"which this backbone={names['backbone']} does not: choose {_or(_able(config, objective.needs))}"
         )
-    if "strategy" in config and not hasattr(objective, "predict"):
+    if "strategy" in config and objective.monitor is None:
         raise UserError(
             f"objective={names['objective']} is for pretraining, it predicts no target of a task: "
             f"choose {_or(_options('objective', _is_supervised))}"
@@ -59,7 +59,7 @@ def check_fit(config: DictConfig) -> None:
     predicts = objective.predicts or shape_of(config.backbone).target_kind
     made_of = getattr(shape_of(config.backbone), "target_kind", "value")
     rebuilds = objective.needs or (objective.target is None and predicts == "value" and objective.views == 1)
-    if getattr(objective, "made_of", predicts) != made_of and rebuilds:
+    if (objective.made_of or predicts) != made_of and rebuilds:
         words = {"value": "values", "category": "names"}
         raise UserError(
             f"objective={names['objective']} predicts {words[predicts]}, and data={names['data']}, which is "
@@ -164,11 +164,11 @@ def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
 
 
 def _is_supervised(node: DictConfig) -> bool:
-    return hasattr(get_object(node._target_), "predict")
+    return get_object(node._target_).monitor is not None
 
 
 def _mixes(node: DictConfig) -> bool:
-    return getattr(get_object(node._target_), "mixes", False)
+    return get_object(node._target_).mixes
 
 
 def _losses(kind: str) -> list[str]:

@@ -129,7 +129,7 @@ class PretrainModule(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective's mean loss."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        if hasattr(self.objective, "follow") and not self.accumulation.count:
+        if not self.accumulation.count:
             self.objective.follow(self.backbone)
         return self.counted(self.objective.step(self.backbone, self.views(batch)))
 
@@ -149,9 +149,7 @@ class PretrainModule(LeanModule):
     def held_out(self) -> dict[str, float]:
         """Loss, measures and what the objective says of the loss, of the batches since the last time, by name."""
         loss = self.val_loss.compute()
-        found = self.val_loss.measured()
-        if hasattr(self.objective, "summary"):
-            found |= self.objective.summary(loss, self.trainer.datamodule.spec)
+        found = self.val_loss.measured() | self.objective.summary(loss, self.trainer.datamodule.spec)
         self.val_loss.reset()
         return {"loss": loss, **found}
 

@@ -55,7 +55,7 @@ class Reconstructions(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that rebuild what can be drawn."""
         preprocessor = trainer.datamodule.preprocessor
-        if not (hasattr(preprocessor, "drawn") and hasattr(pl_module.objective, "pictures")):
+        if not (hasattr(preprocessor, "drawn") and "pictures" in pl_module.objective.abilities):
             return
         batch = _first_rows(trainer, PICTURES, pl_module)
         with aside(pl_module):

@@ -17,7 +17,7 @@ class Examples(pl.Callback):
         """Write, where examples can be read as text."""
         decode = getattr(trainer.datamodule.preprocessor, "decode", None)
         objective = pl_module.objective
-        if not hasattr(objective, "examples") or (decode is None and getattr(objective, "target", None) != "text"):
+        if "examples" not in objective.abilities or (decode is None and objective.target != "text"):
             return
         raw = converted(pl_module, trainer.datamodule.sample("validation", EXAMPLES))
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
