@@ -81,8 +81,7 @@ def make(strategy: str, backbone: str, **settings: Any) -> tuple[FinetuneModule,
         node.dropout = 0.1
     part = build(node, spec=spec)
     chosen = build(OmegaConf.merge(OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml"), settings))
-    if hasattr(chosen, "prepare"):
-        chosen.prepare(part)
+    chosen.prepare(part)
     module = FinetuneModule(
         part,
         Classification(part, spec, cross_entropy),

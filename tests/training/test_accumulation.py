@@ -101,8 +101,7 @@ def module_of(backbone: nn.Module, objective: nn.Module, strategy: object = None
     own = {"optimizer": optimizer, "scheduler": constant, "augment": Augment(lambda x: x, "vector"), "seed": 0}
     if objective.monitor is not None:
         strategy = strategy or Full()
-        if hasattr(strategy, "prepare"):
-            strategy.prepare(backbone)
+        strategy.prepare(backbone)
         return FinetuneModule(backbone, objective, strategy, **own)
     return PretrainModule(backbone, objective, **own)
 

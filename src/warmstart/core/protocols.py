@@ -153,13 +153,29 @@ class Objective:
         """Write further files for transformers beside the model."""
 
 
-class Strategy(Protocol):
-    """Which parameters train, when, and how fast. One may have:
+class Strategy:
+    """Which parameters train, when, and how fast.
 
-    `restarts`, shares of the run at which the schedule begins anew; `prepare(backbone)`, given it at its start point;
-    `settle(backbone)`, which undoes changes at the end and returns what was learned, as `run.adapter.merge` takes it;
-    `step(objective, backbone, batch)` in place of the objective's own; `race` in place of `claims`, to choose another.
+    One that `races` has a method `race` in place of `claims`, which chooses another strategy. `restarts` are shares of
+    the run at which the schedule begins anew. One that does more than claim, in `prepare`, `step` or `settle`, says so
+    by `only_claims`: runs are trained together only where it is true.
     """
+
+    races: ClassVar[bool] = False
+    only_claims: ClassVar[bool] = True
+    restarts: tuple[float, ...] = ()
+
+    def prepare(self, backbone: Backbone) -> None:
+        """Act on the backbone at its start point, before anything is claimed."""
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """Patterns of names (`backbone.*`, `objective.*`), each claimed once, to scale: 0, frozen, or by share done."""
+        raise NotImplementedError
+
+    def step(self, objective: Objective, backbone: Backbone, batch: Batch) -> StepOutput:
+        """The loss of a training batch: the objective's."""
+        return objective.step(backbone, batch)
+
+    def settle(self, backbone: Backbone) -> dict[str, dict[str, Tensor]]:
+        """Undo changes of the backbone's layers at the end; what these learned, as `run.adapter.merge` takes it."""
+        return {}

@@ -188,7 +188,7 @@ class FinetuneModule(LeanModule):
             self.scales = assign(strategy.claims(backbone), [name for name, _ in self.named_parameters()])
             self.enter(0.0)
         # Whether what trains, or how fast beside the schedule, depends on the step.
-        self.has_phases = any(map(callable, self.scales.values())) or bool(getattr(strategy, "restarts", ()))
+        self.has_phases = any(map(callable, self.scales.values())) or bool(strategy and strategy.restarts)
         self.total_steps = math.inf
         self.monitor = objective.monitor
         self.held_out_loss = RunningMean()
@@ -239,11 +239,7 @@ class FinetuneModule(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective's mean loss, or what the strategy makes of it."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        if hasattr(self.strategy, "step"):
-            output = self.strategy.step(self.objective, self.backbone, self.views(batch))
-        else:
-            output = self.objective.step(self.backbone, self.views(batch))
-        return self.counted(output)
+        return self.counted(self.strategy.step(self.objective, self.backbone, self.views(batch)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to loss and metrics; return the outputs (B, C)."""
@@ -276,8 +272,7 @@ class FinetuneModule(LeanModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Rates as the strategy says."""
         self.total_steps = float(self.trainer.estimated_stepping_batches)
-        restarts = getattr(self.strategy, "restarts", ())
-        return configure(self, self.scales, self.optimizer, self.scheduler, self.total_steps, restarts)
+        return configure(self, self.scales, self.optimizer, self.scheduler, self.total_steps, self.strategy.restarts)
 
     def held_out(self) -> dict[str, Any]:
         """Loss and metrics of the batches since the last time, by name."""
