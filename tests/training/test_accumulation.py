@@ -15,6 +15,7 @@ from tests.objective import test_span_qa as questions
 from tests.objective.test_objectives import OBJECTIVES, TOKENS, class_of, compose_backbone, set_up
 from torch import Tensor, nn
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
 from warmstart.core.spec import Spec, Vocabulary
 from warmstart.data.loader import GatherLoader, take
@@ -98,7 +99,12 @@ def example(name: str) -> tuple[nn.Module, nn.Module, Take, int]:
 
 def module_of(backbone: nn.Module, objective: nn.Module, strategy: object = None) -> pl.LightningModule:
     optimizer = functools.partial(torch.optim.SGD, lr=RATE)
-    own = {"optimizer": optimizer, "scheduler": constant, "augment": Augment(lambda x: x, "vector"), "seed": 0}
+    own = {
+        "optimizer": optimizer,
+        "scheduler": constant,
+        "augment": Augment(protocols.Preprocessor(), "vector"),
+        "seed": 0,
+    }
     if objective.monitor is not None:
         strategy = strategy or Full()
         strategy.prepare(backbone)

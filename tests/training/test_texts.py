@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from warmstart.core.batch import Batch
-from warmstart.core.protocols import Objective
+from warmstart.core.protocols import Objective, Preprocessor
 from warmstart.training.logger import RunLogger
 from warmstart.training.visualization.texts import Examples
 
 
-class Letters:
+class Letters(Preprocessor):
     """Numbers to letters."""
+
+    abilities = frozenset({"decode"})
 
     def decode(self, ids: list[int]) -> str:
         return "".join(chr(97 + number) for number in ids)
@@ -121,5 +123,5 @@ def test_written_at_every_validation_without_a_trace_in_training(tmp_path: Path)
 
 
 def test_other_data_and_objectives_have_none(tmp_path: Path):
-    assert fitted(tmp_path / "images", object(), Guess())[1] == []
+    assert fitted(tmp_path / "images", Preprocessor(), Guess())[1] == []
     assert fitted(tmp_path / "silent", Letters(), Objective())[1] == []

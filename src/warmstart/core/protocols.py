@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 from warmstart.core.batch import Batch, Features, Inputs, Splits, StepOutput
-from warmstart.core.spec import Spec
+from warmstart.core.spec import Spec, Vocabulary
 
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 
@@ -19,26 +19,72 @@ LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 Scale = float | Callable[[float], float]
 
 
-class Preprocessor(Protocol):
+class Preprocessor:
     """Fitted on the generic data, saved with the weights, reused by finetuning and prediction.
 
-    One of a user's tables has `names`, the columns that these must have, and may add those `filled` for a prediction.
+    One of a user's tables has `names`, the columns that these must have; `dialect` is how they are written. `white` is
+    the brightest possible pixel, `seconds` are those from one position to the next, and `vocabulary` is what a model
+    must know of tokens. Of large examples, only `held_out_batch` fit in memory at a time. Only where inputs are
+    `spectral` can bands and positions of sound be changed, and only where it `pads_alike` does an exported model answer
+    alike in a batch and one by one. `abilities` names what else only some can do:
+
+    `skip`: `read` leaves broken files out where its `on_error` is skip.
+    `filled(x)`: a user's table with the columns that it lacks.
+    `whole(x)`: encoded rows (data.storage.Ragged) that are not cut off, to be packed.
+    `decode(numbers)`: the text of some tokens.
+    `drawn(x)`: pictures (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
+    `overlap(generic, test)`: the raw test rows that the generic ones hold; others are compared as they are scaled.
     """
+
+    abilities: ClassVar[frozenset[str]] = frozenset()
+    spectral: ClassVar[bool] = True
+    held_out_batch: ClassVar[int] = 512
+    pads_alike: bool = True
+    names: list[str] | None = None
+    dialect: Any
+    white: float = 1.0
+    seconds: float = 0.0
+    vocabulary: Vocabulary | None = None
 
     def fit(self, x: Any) -> None:
         """Learn the settings from raw training inputs."""
+        raise NotImplementedError
+
+    def adapted(self, own: Preprocessor) -> Preprocessor:
+        """This one, fitted, for a data set with its `own` preprocessor."""
+        return self
+
+    def converted(self, x: Any, own: Preprocessor) -> Any:
+        """Raw inputs of a data set with its `own` preprocessor, as this one takes them."""
+        return x
 
     def encode(self, x: Any) -> Any:
         """Turn raw inputs into one tensor (N, ...), or rows of different lengths, once, when the data is set up."""
+        raise NotImplementedError
+
+    def align(self, x: Any, y: Any, target: str) -> tuple[Any, Any]:
+        """Encode inputs and, unless None, targets whose places in them are known: span, tags, text."""
+        raise NotImplementedError
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scale a batch of encoded inputs, on the device; if large, `held_out_batch` of them fit in memory."""
+        """Scale a batch of encoded inputs, on the device."""
+        return x
+
+    def flat(self, x: Any) -> Any:
+        """Encoded inputs as an array (N, F), for simple baselines."""
+        return self(x).flatten(1).numpy()
+
+    def comparison(self) -> Any:
+        """How rows are found to be copies, as a data.duplicates.shared_rows.Comparison; None compares numbers."""
+        return None
 
     def read(self, path: str) -> Inputs:
         """Raw inputs from a user's file or folder, blank lines counted in their row numbers."""
+        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild it, as plain JSON."""
+        raise NotImplementedError
 
 
 class Source(Protocol):

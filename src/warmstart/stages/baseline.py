@@ -129,8 +129,7 @@ def estimator(kind: str, target: str, strength: float) -> BaseEstimator:
 def scaled(data: TaskDataModule, part: str) -> tuple[Any, np.ndarray]:
     """Inputs (N, F), scaled as a backbone gets them or as the preprocessor flattens them, and targets."""
     x, y = data.parts[part]
-    flat = data.preprocessor.flat(x) if hasattr(data.preprocessor, "flat") else data.preprocessor(x).flatten(1).numpy()
-    return flat, y.numpy()
+    return data.preprocessor.flat(x), y.numpy()
 
 
 def predict(model: BaseEstimator, x: Any, y: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
 from warmstart.data.transforms.augment import Augment
 from warmstart.training.components import build_function, build_loss, shape_of, short_name, source_node, source_type
 from warmstart.training.trainer import build_trainer
@@ -71,7 +72,7 @@ def check_fit(config: DictConfig) -> None:
             f"but data={names['data']} offers {' and '.join(sorted(offers)) or 'none'}"
         )
     changes = OmegaConf.to_container(config.data.augment, resolve=True)
-    augment = Augment(lambda x: x, source.modality, **changes)
+    augment = Augment(Preprocessor(), source.modality, **changes)
     if augment.side and getattr(shape_of(config.backbone), "one_size", False):
         raise UserError(
             f"data.augment.side={augment.side}: backbone={names['backbone']} has positions for one size only: "

@@ -53,7 +53,7 @@ def check_export(
     name = "built-in" if rows is None else "+".join(components.sources_of(config.data))
     tables = [preprocessor.probes(target), *([] if rows is None else [rows])]
     largest = 0.0
-    pads_alike = getattr(preprocessor, "pads_alike", True)
+    pads_alike = preprocessor.pads_alike
     if not pads_alike:
         screen.say(
             "warning: this model takes no attention mask, so transformers' answers for recordings of different lengths "

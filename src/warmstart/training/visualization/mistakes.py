@@ -59,11 +59,11 @@ class Mistakes(pl.Callback):
             writer.add_text(TAG, table((*header, "file"), cells), trainer.global_step)
             names = [f"{true} taken for {predicted}" for true, predicted, _ in verdicts]
             play(writer, TAG, sounds, names, trainer.global_step)
-        elif hasattr(preprocessor, "decode"):
+        elif "decode" in preprocessor.abilities:
             texts = [preprocessor.decode(row) for row in data.pick("test", rows).x.tolist()]
             cells = [(*verdict, text) for verdict, text in zip(verdicts, texts)]
             writer.add_text(TAG, table((*header, "text"), cells), trainer.global_step)
-        elif hasattr(preprocessor, "drawn"):
+        elif "drawn" in preprocessor.abilities:
             images = preprocessor.drawn(preprocessor(data.pick("test", rows).x))
             writer.add_figure(TAG, draw_mistakes(images, verdicts), trainer.global_step)
 

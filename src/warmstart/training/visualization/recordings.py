@@ -43,7 +43,7 @@ class Alignments(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that say when each word was said."""
         data, objective = trainer.datamodule, pl_module.objective
-        if objective.target != "text" or not hasattr(data.preprocessor, "drawn"):
+        if objective.target != "text" or "drawn" not in data.preprocessor.abilities:
             return
         raw = converted(pl_module, data.sample("validation", SHOWN))
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)

@@ -15,7 +15,8 @@ class Examples(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write, where examples can be read as text."""
-        decode = getattr(trainer.datamodule.preprocessor, "decode", None)
+        preprocessor = trainer.datamodule.preprocessor
+        decode = preprocessor.decode if "decode" in preprocessor.abilities else None
         objective = pl_module.objective
         if "examples" not in objective.abilities or (decode is None and objective.target != "text"):
             return
