@@ -200,7 +200,7 @@ def by_hand(name: str) -> Steps:
     return found
 
 
-class Line(nn.Module):
+class Line(protocols.Backbone, nn.Module):
     """One layer."""
 
     width = 6

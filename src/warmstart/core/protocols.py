@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from torch import Tensor
-from warmstart.core.batch import Batch, Features, Inputs, Splits, StepOutput
+    from torch import Tensor, nn
+from warmstart.core.batch import Batch, Inputs, Splits, StepOutput
 from warmstart.core.spec import Spec, Vocabulary
 
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
@@ -112,27 +112,39 @@ class Augment(Protocol):
         """A changed batch, each example mixed with another where that is asked."""
 
 
-class Backbone(Protocol):
-    """Inputs to features. `abilities` names what an objective may ask of it: a set, or a function of its settings.
+class Backbone:
+    """Inputs to features: `forward(x, mask, hidden) -> Features`; one that is also an nn.Module names this class first.
 
-    One that can `hide` positions also has `targets(x)`, with its inverse `assemble(targets)`: for each position
-    `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`. `maskable(x)`
-    (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can also `skip`
-    positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens are of these.
-    One that brings a head of its own form for a task has `head(task, outputs)`, and one that another library can load
-    has `exported(task, head, spec)`; tasks are named as in transformers, such as causal_lm. A class (or its stem) that
-    is `one_size` takes no inputs of another size than its spec's.
+    `abilities` names what an objective may ask of it: a set, or a function of its settings. One that can `hide`
+    positions replaces those `hidden` (B, T). It also has `targets(x)`, with its inverse `assemble(targets)`: for each
+    position `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`.
+    `maskable(x)` (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can
+    also `skip` positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens
+    are of these. A class (or its stem) that is `one_size` takes no inputs of another size than its spec's. Tasks are
+    named as in transformers, such as causal_lm.
     """
 
     modalities: ClassVar[frozenset[str]]
-    abilities: ClassVar[frozenset[str] | Callable[..., frozenset[str]]]
+    abilities: ClassVar[frozenset[str] | Callable[..., frozenset[str]]] = frozenset()
+    target_kind: str = "value"
+    one_size: ClassVar[bool] = False
     width: int
-
-    def __call__(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """Features of x, `hidden` (B, T) being replaced. Where tokens are fewer, `token_mask(mask)` is theirs."""
 
     def depths(self) -> dict[str, int]:
         """Parameter-name prefix to depth: 0 at the input, rising to the output."""
+        raise NotImplementedError
+
+    def token_mask(self, mask: Tensor) -> Tensor:
+        """Which tokens are valid, by the mask of the inputs, of which there may be more."""
+        return mask > 0
+
+    def head(self, task: str, outputs: int) -> nn.Module | None:
+        """A head of its own form for a task; None where that is one linear layer."""
+        return None
+
+    def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> Any:
+        """The same model as one of transformers; None where that has no such architecture."""
+        return None
 
 
 class Objective:

@@ -19,7 +19,7 @@ from warmstart.data.encoding import encode, moments
 from warmstart.data.fingerprint import fingerprint
 from warmstart.data.loader import GatherLoader, take
 from warmstart.data.splits import fold_of, labelled_subset
-from warmstart.data.storage.ragged import Packed
+from warmstart.data.storage.ragged import Packed, PaddedRows
 
 SHOWN = 4  # raw validation rows that are kept to be looked at
 
@@ -114,7 +114,7 @@ class MemoryDataModule(pl.LightningDataModule):
             center,
             spread,
             self.preprocessor.vocabulary,
-            getattr(held_out, "bytes_per_token", 0.0),
+            held_out.bytes_per_token if isinstance(held_out, PaddedRows) else 0.0,
             self.preprocessor.seconds,
         )
         return self
@@ -135,7 +135,7 @@ class MemoryDataModule(pl.LightningDataModule):
     def batch_tokens(self) -> float | None:
         """Positions of a training batch, on average; None where examples are not made of tokens."""
         x = self.parts["train"][0]
-        return self.batch_size * x.tokens / len(x) if hasattr(x, "tokens") else None
+        return self.batch_size * x.tokens / len(x) if isinstance(x, PaddedRows) else None
 
     @property
     def rows(self) -> dict[str, int]:

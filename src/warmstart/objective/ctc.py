@@ -81,7 +81,7 @@ class CTC(Objective, nn.Module):
         outputs = self.head(backbone(batch.x, batch.mask).tokens).float().log_softmax(-1)
         if batch.mask is None:
             return outputs
-        valid = backbone.token_mask(batch.mask) if hasattr(backbone, "token_mask") else batch.mask > 0
+        valid = backbone.token_mask(batch.mask)
         padding = outputs.new_full(outputs.shape[-1:], NEVER)
         padding[-1] = 0
         return torch.where(valid[:, :, None], outputs, padding)

@@ -58,7 +58,7 @@ def check_fit(config: DictConfig) -> None:
             f"choose {_or(_options('objective', _is_supervised))}"
         )
     predicts = objective.predicts or shape_of(config.backbone).target_kind
-    made_of = getattr(shape_of(config.backbone), "target_kind", "value")
+    made_of = shape_of(config.backbone).target_kind
     rebuilds = objective.needs or (objective.target is None and predicts == "value" and objective.views == 1)
     if (objective.made_of or predicts) != made_of and rebuilds:
         words = {"value": "values", "category": "names"}
@@ -73,7 +73,7 @@ def check_fit(config: DictConfig) -> None:
         )
     changes = OmegaConf.to_container(config.data.augment, resolve=True)
     augment = Augment(Preprocessor(), source.modality, **changes)
-    if augment.side and getattr(shape_of(config.backbone), "one_size", False):
+    if augment.side and shape_of(config.backbone).one_size:
         raise UserError(
             f"data.augment.side={augment.side}: backbone={names['backbone']} has positions for one size only: "
             "set data.augment.side=0, or choose a backbone without positions, such as backbone=resnet"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from warmstart.core.batch import Batch
-from warmstart.training.visualization.recordings import play
+from warmstart.training.visualization.recordings import holds_sound, play
 
 SHOWN = 12
 LETTERS = 300  # of a text in a table
@@ -53,7 +53,7 @@ class Mistakes(pl.Callback):
         if not wrong:
             return
         header = ("true", "predicted", "probability")
-        if "audio" in getattr(data.raw_test, "columns", ()):
+        if holds_sound(data.raw_test):
             sounds = data.raw_test.iloc[rows]
             cells = [(*verdict, file) for verdict, file in zip(verdicts, sounds.file)]
             writer.add_text(TAG, table((*header, "file"), cells), trainer.global_step)
