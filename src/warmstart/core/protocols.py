@@ -16,6 +16,11 @@ from warmstart.core.spec import Spec, Vocabulary
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
+def taken(loss: LossFunction) -> frozenset[str]:
+    """The kinds of prediction that a loss declares it `takes`; a function cannot inherit that it takes none."""
+    return vars(loss).get("takes", frozenset())
+
+
 Scale = float | Callable[[float], float]
 
 
