@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
 from warmstart.data.transforms.augment import Augment
 
 pytestmark = pytest.mark.quick
 
-
-def as_is(x: torch.Tensor) -> torch.Tensor:
-    return x
+as_is = Preprocessor()
 
 
 SETTINGS = [
@@ -132,14 +131,10 @@ def test_blur_spreads_a_point_and_keeps_an_even_image():
 
 
 def test_solarise_inverts_the_brighter_half_between_black_and_white():
-    class Scale:
-        white = 16.0
-
-        def __call__(self, x: torch.Tensor) -> torch.Tensor:
-            return x
-
+    scale = Preprocessor()
+    scale.white = 16.0
     x = torch.arange(17.0).view(1, 1, 1, 17).expand(100, -1, -1, -1)
-    one = Augment(Scale(), "image", solarise=0.5)(x)
+    one = Augment(scale, "image", solarise=0.5)(x)
     drawn = one[:, 0, 0, 16] == 0
     assert 20 < int(drawn.sum()) < 80
     assert torch.equal(one[~drawn], x[~drawn])

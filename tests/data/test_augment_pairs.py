@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
 from warmstart.data.transforms.augment import Augment
@@ -16,7 +17,7 @@ ROWS = 2000
 
 def mixed(batch: Batch, modality: str = "image", **settings: float) -> Batch:
     torch.manual_seed(0)
-    return Augment(lambda x: x, modality, **settings).mixed(batch)
+    return Augment(protocols.Preprocessor(), modality, **settings).mixed(batch)
 
 
 def numbered(*shape: int) -> Batch:
@@ -69,7 +70,7 @@ def test_nothing_asked_nothing_mixed():
 @pytest.mark.parametrize(("modality", "name"), [("text", "mixup"), ("speech", "mixup"), ("vector", "cutmix")])
 def test_what_cannot_be_mixed_is_refused(modality: str, name: str):
     with pytest.raises(UserError, match=f"data.augment.{name}=0.2 is for images.* this data is {modality}"):
-        Augment(lambda x: x, modality, **{name: 0.2})
+        Augment(protocols.Preprocessor(), modality, **{name: 0.2})
 
 
 def test_whole_numbers_are_numbers_too():

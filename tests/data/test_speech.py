@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from warmstart.core import protocols
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.preprocess import rebuild
@@ -224,7 +225,7 @@ def test_speech_is_changed_example_by_example_and_hidden_in_runs():
     x = torch.rand(16, 30, 2, 20) + 1
 
     def changed(**settings) -> torch.Tensor:
-        return Augment(lambda x: x, "speech", **settings)(x)
+        return Augment(protocols.Preprocessor(), "speech", **settings)(x)
 
     assert torch.equal(changed(), x)
     bands = (changed(bands=5) == 0).all(1).all(1)
@@ -235,9 +236,11 @@ def test_speech_is_changed_example_by_example_and_hidden_in_runs():
     assert gaps.sum(1).max() <= 8
     assert not torch.equal(changed(warp=0.1)[0], changed(warp=0.1)[0])
     ramp = torch.arange(20.0).expand(16, 30, 2, 20)
-    moved = Augment(lambda x: x, "speech", warp=0.2)(ramp)
+    moved = Augment(protocols.Preprocessor(), "speech", warp=0.2)(ramp)
     assert moved[..., 10].amin() < 10 < moved[..., 10].amax()
-    fast = Augment(lambda x: x, "speech", stretch=0.2)(torch.arange(60.0).view(1, 30, 2, 1).expand(16, 30, 2, 20))
+    fast = Augment(protocols.Preprocessor(), "speech", stretch=0.2)(
+        torch.arange(60.0).view(1, 30, 2, 1).expand(16, 30, 2, 20)
+    )
     assert (fast.flatten(1, 2)[:, 30, 0] >= 30).all()
     with pytest.raises(UserError, match="are for speech"):
-        Augment(lambda x: x, "image", warp=0.1)
+        Augment(protocols.Preprocessor(), "image", warp=0.1)

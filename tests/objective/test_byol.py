@@ -11,6 +11,7 @@ from tests.conftest import FAST
 from tests.objective.test_objectives import set_up
 from torch import nn
 
+from warmstart.core import protocols
 from warmstart.core.errors import CannotBatch
 from warmstart.data.transforms.augment import Augment
 from warmstart.training.modules import PretrainModule
@@ -60,7 +61,7 @@ def test_the_loss_is_the_distance_on_the_sphere_to_the_other_view():
 def test_no_optimizer_sees_the_teacher_and_no_gradient_reaches_it():
     backbone, objective, batch = set_up("byol")
     optimizer = functools.partial(torch.optim.AdamW, lr=1e-3)
-    module = PretrainModule(backbone, objective, optimizer, constant, Augment(lambda x: x, "image"), 0)
+    module = PretrainModule(backbone, objective, optimizer, constant, Augment(protocols.Preprocessor(), "image"), 0)
     names = {name for group in grouped(module, module.scales, optimizer) for name in group["params"]}
     assert names == {name for name, _ in module.named_parameters() if ".teacher." not in name}
     objective.step(backbone, batch).loss.backward()

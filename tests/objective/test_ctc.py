@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
@@ -19,7 +20,7 @@ from warmstart.objective.transcript_score import edits
 SPEC = Spec("speech", (9, 2, 4), labels=("▁", "a", "b"), seconds=0.5)
 
 
-class Given(nn.Module):
+class Given(protocols.Backbone, nn.Module):
     """A backbone whose features are its inputs."""
 
     width = 4

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
 from warmstart.core.protocols import LossFunction
 from warmstart.core.spec import Spec
@@ -19,7 +20,7 @@ from warmstart.objective.multilabel import MultiLabel
 SPEC = Spec("vector", (4,), ("a", "b", "c"))
 
 
-class AsIs(nn.Module):
+class AsIs(protocols.Backbone, nn.Module):
     """Features are the inputs; it counts how often it is asked."""
 
     width, calls = 4, 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
@@ -20,13 +20,21 @@ SPEC = Spec("vector", (4,), ("a/x", "a/y", "a/z", "b/u", "b/v"))
 Y = torch.tensor([0, 3, 2, 4, 1, 4])
 
 
-def backbone(x: torch.Tensor, mask: None = None) -> Features:
-    return Features(x[:, None], x)
+class Unchanged(protocols.Backbone):
+    """Examples are their own features."""
+
+    width = 4
+
+    def __call__(self, x: torch.Tensor, mask: None = None) -> Features:
+        return Features(x[:, None], x)
+
+
+backbone = Unchanged()
 
 
 def made(loss=cross_entropy, **weights: float) -> MultiTask:
     torch.manual_seed(0)
-    return MultiTask(SimpleNamespace(width=4), SPEC, loss, weights)
+    return MultiTask(backbone, SPEC, loss, weights)
 
 
 @pytest.fixture
@@ -110,4 +118,4 @@ def test_no_class_of_transformers_has_several_heads(tmp_path: Path):
 )
 def test_labels_and_weights_that_make_no_tasks_are_refused(labels: tuple, weights: dict, part: str):
     with pytest.raises(UserError, match=part):
-        MultiTask(SimpleNamespace(width=4), Spec("vector", (4,), labels), cross_entropy, weights)
+        MultiTask(backbone, Spec("vector", (4,), labels), cross_entropy, weights)

@@ -16,6 +16,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import Tensor, nn
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features, Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
@@ -45,7 +46,7 @@ SAMPLES = [
 TRAINER = OmegaConf.create({"_target_": "pytorch_lightning.Trainer", "max_epochs": 12, "accelerator": "cpu"})
 
 
-class Line(nn.Module):
+class Line(protocols.Backbone, nn.Module):
     """One layer."""
 
     width = 8

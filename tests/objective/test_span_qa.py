@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchmetrics.functional.text import squad
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
@@ -47,7 +48,7 @@ ROWS = [
 UNANSWERED = ("Who paid for it?", CONTEXT, [])
 
 
-class Tiny(nn.Module):
+class Tiny(protocols.Backbone, nn.Module):
     """Two layers of attention over at most 48 tokens."""
 
     def __init__(self, vocabulary: int, width: int = 48):

@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
@@ -33,7 +34,7 @@ SENTENCES = [
 ]
 
 
-class Tiny(nn.Module):
+class Tiny(protocols.Backbone, nn.Module):
     """Attention over at most 64 tokens."""
 
     width = 32

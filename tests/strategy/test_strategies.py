@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec, Vocabulary
@@ -81,15 +82,14 @@ def make(strategy: str, backbone: str, **settings: Any) -> tuple[FinetuneModule,
         node.dropout = 0.1
     part = build(node, spec=spec)
     chosen = build(OmegaConf.merge(OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml"), settings))
-    if hasattr(chosen, "prepare"):
-        chosen.prepare(part)
+    chosen.prepare(part)
     module = FinetuneModule(
         part,
         Classification(part, spec, cross_entropy),
         chosen,
         build_function(OmegaConf.load(CONF / "optimizer" / "adamw.yaml")),
         constant,
-        Augment(lambda x: x, spec.modality),
+        Augment(protocols.Preprocessor(), spec.modality),
         seed=0,
     )
     return module, Batch(x, torch.arange(8) % 2)

@@ -15,6 +15,7 @@ from tests.objective import test_span_qa as questions
 from tests.objective.test_objectives import OBJECTIVES, TOKENS, class_of, compose_backbone, set_up
 from torch import Tensor, nn
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
 from warmstart.core.spec import Spec, Vocabulary
 from warmstart.data.loader import GatherLoader, take
@@ -98,11 +99,15 @@ def example(name: str) -> tuple[nn.Module, nn.Module, Take, int]:
 
 def module_of(backbone: nn.Module, objective: nn.Module, strategy: object = None) -> pl.LightningModule:
     optimizer = functools.partial(torch.optim.SGD, lr=RATE)
-    own = {"optimizer": optimizer, "scheduler": constant, "augment": Augment(lambda x: x, "vector"), "seed": 0}
-    if hasattr(objective, "predict"):
+    own = {
+        "optimizer": optimizer,
+        "scheduler": constant,
+        "augment": Augment(protocols.Preprocessor(), "vector"),
+        "seed": 0,
+    }
+    if objective.monitor is not None:
         strategy = strategy or Full()
-        if hasattr(strategy, "prepare"):
-            strategy.prepare(backbone)
+        strategy.prepare(backbone)
         return FinetuneModule(backbone, objective, strategy, **own)
     return PretrainModule(backbone, objective, **own)
 
@@ -185,8 +190,7 @@ def by_hand(name: str) -> Steps:
     optimizer = torch.optim.SGD((value for value in module.parameters() if value.requires_grad), lr=RATE)
     batches = [module.views(batch) for batch in Loader(pick, rows, SIZE)]
     for group in (batches[:2], batches[2:4], batches[4:]):
-        if hasattr(objective, "follow"):
-            objective.follow(backbone)
+        objective.follow(backbone)
         outputs = [objective.step(backbone, batch) for batch in group]
         loss = sum(output.loss * output.count for output in outputs) / sum(output.count for output in outputs)
         optimizer.zero_grad()
@@ -196,7 +200,7 @@ def by_hand(name: str) -> Steps:
     return found
 
 
-class Line(nn.Module):
+class Line(protocols.Backbone, nn.Module):
     """One layer."""
 
     width = 6

@@ -12,19 +12,24 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from warmstart.core.batch import Batch
+from warmstart.core.protocols import Objective, Preprocessor
 from warmstart.training.logger import RunLogger
 from warmstart.training.visualization.texts import Examples
 
 
-class Letters:
+class Letters(Preprocessor):
     """Numbers to letters."""
+
+    abilities = frozenset({"decode"})
 
     def decode(self, ids: list[int]) -> str:
         return "".join(chr(97 + number) for number in ids)
 
 
-class Guess:
+class Guess(Objective):
     """Says each row, and a place of it drawn at random."""
+
+    abilities = frozenset({"examples"})
 
     def examples(self, backbone: nn.Module, batch: Batch, decode: Callable[[list[int]], str]) -> list[str]:
         assert not backbone.training
@@ -114,9 +119,9 @@ def test_written_at_every_validation_without_a_trace_in_training(tmp_path: Path)
     assert len(lines) == 4
     assert lines[0] in [f"abcd *{letter}*" for letter in "abcd"]
     assert lines[1].startswith("efgh *")
-    assert fitted(tmp_path / "without", Letters(), object())[0] == losses
+    assert fitted(tmp_path / "without", Letters(), Objective())[0] == losses
 
 
 def test_other_data_and_objectives_have_none(tmp_path: Path):
-    assert fitted(tmp_path / "images", object(), Guess())[1] == []
-    assert fitted(tmp_path / "silent", Letters(), object())[1] == []
+    assert fitted(tmp_path / "images", Preprocessor(), Guess())[1] == []
+    assert fitted(tmp_path / "silent", Letters(), Objective())[1] == []

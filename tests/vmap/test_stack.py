@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
@@ -23,7 +24,7 @@ SETTINGS = ((0.01, 0.0), (0.01, 0.0), (0.03, 0.1))  # learning rate and weight d
 STEPS = 4
 
 
-class Backbone(nn.Module):
+class Backbone(protocols.Backbone, nn.Module):
     """One layer, and a parameter that no step uses."""
 
     width = 4

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone
 from warmstart.core.ranges import Below1, Count
 from warmstart.core.spec import Spec
 
 
-class MLP(nn.Module):
+class MLP(Backbone, nn.Module):
     """Linear, GELU and, where asked, layer norm and dropout, once per entry of `hidden`."""
 
     modalities: ClassVar = frozenset({"vector", "image"})
-    abilities: ClassVar = frozenset()
 
     def __init__(self, spec: Spec, hidden: list[Count], norm: bool = False, dropout: Below1 = 0.0):
         super().__init__()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone
 from warmstart.core.ranges import Count
 from warmstart.core.spec import Spec
 
@@ -33,11 +34,10 @@ class BasicBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone, nn.Module):
     """A 3x3 stem and one stage per entry of `widths`, each with `blocks` blocks; every later stage halves the size."""
 
     modalities: ClassVar = frozenset({"image"})
-    abilities: ClassVar = frozenset()
 
     def __init__(self, spec: Spec, widths: list[Count], blocks: list[Count]):
         super().__init__()

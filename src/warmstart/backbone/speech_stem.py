@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from warmstart.backbone.stem import Stem
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import Count
 from warmstart.core.spec import Spec
 
 
-class FrameStem(nn.Module):
+class FrameStem(Stem):
     """Convolutions over time and frequency, then one over the positions, which says where each is.
 
     The first are those of VGG-like front ends of speech transformers (Mohamed et al. 2019, "Transformers with
@@ -29,7 +30,7 @@ class FrameStem(nn.Module):
     """
 
     modalities: ClassVar = frozenset({"speech"})
-    target_kind: ClassVar = "value"
+    hides: ClassVar = True
 
     def __init__(self, spec: Spec, width: int, channels: Count = 32, reach: Count = 15, groups: Count = 16):
         super().__init__()

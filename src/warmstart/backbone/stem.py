@@ -12,11 +12,19 @@ from warmstart.core.ranges import Count
 from warmstart.core.spec import Spec
 
 
-class ValueStem(nn.Module):
-    """A stem whose positions hold values: all may be hidden, and each is a word of its own."""
+class Stem(nn.Module):
+    """Inputs to tokens (B, T, D). It has what a backbone that can hide positions has, and does so itself if it `hides`;
+    else the trunk puts a token of its own in their place. One of `one_size` takes inputs of its spec's size alone."""
 
-    target_kind: ClassVar = "value"
+    modalities: ClassVar[frozenset[str]]
+    target_kind: ClassVar[str] = "value"
+    one_size: ClassVar[bool] = False
+    hides: ClassVar[bool] = False
     positions: int
+
+
+class ValueStem(Stem):
+    """A stem whose positions hold values: all may be hidden, and each is a word of its own."""
 
     def maskable(self, x: Tensor) -> Tensor:
         """All positions, (B, T)."""
@@ -87,11 +95,12 @@ class PatchStem(ValueStem):
         return x.permute(0, 3, 1, 4, 2, 5).reshape(len(targets), self.channels, height, width)
 
 
-class TextStem(nn.Module):
+class TextStem(Stem):
     """One token per token of a text: its embedding. A hidden one is shown as the vocabulary's mask."""
 
     modalities: ClassVar = frozenset({"text"})
     target_kind: ClassVar = "category"
+    hides: ClassVar = True
 
     def __init__(self, spec: Spec, width: int):
         super().__init__()

@@ -13,6 +13,7 @@ from warmstart.backbone.block import LAYER_EPS, Architecture, Block, Rotary, ini
 from warmstart.backbone.heads import token_head
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone
 from warmstart.core.ranges import Below1, Count, Depth, Ratio
 from warmstart.core.spec import Spec
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     pass
 
 
-class Transformer(nn.Module):
+class Transformer(Backbone, nn.Module):
     """Stem, positions, pre-norm blocks, final norm, pooling.
 
     On token numbers it has the form of ModernBERT (Warner et al. 2024), whose embedding norm stands in for the first
@@ -96,7 +97,7 @@ class Transformer(nn.Module):
             self.rotary = Rotary(self.architecture.head_width, self.stem.positions)
         else:
             self.position = nn.Parameter(torch.randn(self.stem.positions, width) * 0.02)
-        if not hasattr(self.stem, "hide"):
+        if not self.stem.hides:
             self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
         if self.like_modernbert:
             self.embedding_norm = make_norm(self.architecture)
@@ -122,7 +123,7 @@ class Transformer(nn.Module):
         Raises:
             UserError: a sequence is longer than the learned positions.
         """
-        if visible is not None and hasattr(self.stem, "hide"):  # before its convolutions can show one to another
+        if visible is not None and self.stem.hides:  # before its convolutions can show one to another
             hidden = torch.ones_like(self.maskable(x)).scatter(1, visible, False)
         tokens = self.embed(x, mask, hidden)
         turns = None if self.rotary is None else self.rotary(tokens.shape[1])

@@ -25,9 +25,14 @@ class Rows:
         """Class numbers (N,), where these are the targets, or None."""
         return self.y if self.y is not None and self.y.ndim == 1 and self.y.dtype.kind == "i" else None
 
+    @property
+    def is_frame(self) -> bool:
+        """Whether the inputs are a frame of pandas, which is not imported for it."""
+        return hasattr(self.x, "iloc")
+
     def take(self, index: Any) -> Rows:
         """The rows of these numbers."""
-        x = self.x.iloc[index] if hasattr(self.x, "iloc") else self.x[index]
+        x = self.x.iloc[index] if self.is_frame else self.x[index]
         return Rows(x, None if self.y is None else self.y[index])
 
 

@@ -19,9 +19,8 @@ from warmstart.data.encoding import encode, moments
 from warmstart.data.fingerprint import fingerprint
 from warmstart.data.loader import GatherLoader, take
 from warmstart.data.splits import fold_of, labelled_subset
-from warmstart.data.storage.ragged import Packed
+from warmstart.data.storage.ragged import Packed, PaddedRows
 
-EVALUATION_BATCH = 512
 SHOWN = 4  # raw validation rows that are kept to be looked at
 
 
@@ -53,7 +52,7 @@ class MemoryDataModule(pl.LightningDataModule):
     @property
     def held_out_batch(self) -> int:
         """Rows per validation or test step."""
-        return getattr(self.preprocessor, "held_out_batch", EVALUATION_BATCH)
+        return self.preprocessor.held_out_batch
 
     @abstractmethod
     def training_rows(self, splits: Splits) -> Rows:
@@ -90,7 +89,7 @@ class MemoryDataModule(pl.LightningDataModule):
         if self.preprocessor is None:
             self.preprocessor = own
             self.preprocessor.fit(self.fitting_rows(splits).x)
-        elif hasattr(self.preprocessor, "adapted"):
+        else:
             self.preprocessor = self.preprocessor.adapted(own)
         is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training, validation = self.training_rows(splits), self.validation_rows(splits)
@@ -114,9 +113,9 @@ class MemoryDataModule(pl.LightningDataModule):
             splits.labels if self.target is not None else (),
             center,
             spread,
-            getattr(self.preprocessor, "vocabulary", None),
-            getattr(held_out, "bytes_per_token", 0.0),
-            getattr(self.preprocessor, "seconds", 0.0),
+            self.preprocessor.vocabulary,
+            held_out.bytes_per_token if isinstance(held_out, PaddedRows) else 0.0,
+            self.preprocessor.seconds,
         )
         return self
 
@@ -136,7 +135,7 @@ class MemoryDataModule(pl.LightningDataModule):
     def batch_tokens(self) -> float | None:
         """Positions of a training batch, on average; None where examples are not made of tokens."""
         x = self.parts["train"][0]
-        return self.batch_size * x.tokens / len(x) if hasattr(x, "tokens") else None
+        return self.batch_size * x.tokens / len(x) if isinstance(x, PaddedRows) else None
 
     @property
     def rows(self) -> dict[str, int]:
@@ -216,7 +215,7 @@ class GenericDataModule(MemoryDataModule):
         """
         if self.pack is None:
             return super().encode(rows)
-        if not hasattr(self.preprocessor, "whole") or self.target is not None:
+        if "whole" not in self.preprocessor.abilities or self.target is not None:
             raise UserError("data.pack puts rows end to end, which these cannot be: set data.pack=null")
         return Packed(self.preprocessor.whole(rows.x), self.pack, self.separate), None
 

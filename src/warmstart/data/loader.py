@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from warmstart.core.batch import Batch
+from warmstart.data.storage.ragged import PaddedRows
 
 POOL = 50  # batches whose rows are sorted by length together
 
@@ -25,7 +26,7 @@ class GatherLoader:
     Rows of different lengths are put into batches of like length, and padded to the longest of the batch.
 
     Args:
-        x: a tensor (N, ...), or rows that come `padded`.
+        x: a tensor (N, ...), or `PaddedRows`.
         y: targets that `index_select` works on, or None.
         batch_size: rows of a batch.
         seed: of the order.
@@ -61,9 +62,10 @@ class GatherLoader:
     def order(self, generator: torch.Generator) -> Tensor:
         """The row numbers of an epoch (N,); blocks are cut anew, and rows of different lengths sorted within pools."""
         order = torch.randperm(len(self.x), generator=generator)
-        if hasattr(self.x, "offset"):
-            self.x.offset = int(torch.randint(self.x.block, (), generator=generator))
-        if not hasattr(self.x, "lengths"):
+        if not isinstance(self.x, PaddedRows):
+            return order
+        self.x.redraw(generator)
+        if self.x.lengths is None:
             return order
         lengths = torch.from_numpy(self.x.lengths)
         pools = [pool[lengths[pool].argsort()] for pool in order.split(POOL * self.batch_size)]
@@ -90,7 +92,7 @@ def batches(rows: int, size: int) -> int:
 
 def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:
     """The raw batch of some rows."""
-    if hasattr(x, "padded"):
+    if isinstance(x, PaddedRows):
         inputs, mask = x.padded(rows)
         rows = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
         return Batch(inputs, None if y is None else y.index_select(0, rows), mask)

@@ -69,7 +69,7 @@ def exported(backbone: Any, task: str | None, head: nn.Module | None, spec: Spec
     """Return the same model as one of transformers; None for a backbone whose architecture transformers lacks."""
     if isinstance(backbone, Transformer):
         return to_transformers(backbone, task, head, spec)
-    return backbone.exported(task, head, spec) if hasattr(backbone, "exported") else None
+    return backbone.exported(task, head, spec)
 
 
 def to_transformers(trunk: Transformer, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:

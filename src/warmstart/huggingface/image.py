@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
 from warmstart.huggingface.heads import described, whole
 from warmstart.huggingface.trunk import assembled, depths_by_layer
@@ -23,7 +24,7 @@ MEAN = "set backbone=huggingface_images backbone.pooling=mean"
 PREFIX = ("cls_token", "distillation_token", "register_tokens")  # parameters that stand before the patches
 
 
-class HuggingFaceImages(nn.Module):
+class HuggingFaceImages(Backbone, nn.Module):
     """A trunk of transformers, on scaled pixels.
 
     Position encodings are interpolated where images have another size than the model's and it is able to.
@@ -39,7 +40,6 @@ class HuggingFaceImages(nn.Module):
     """
 
     modalities: ClassVar = frozenset({"image"})
-    abilities: ClassVar = frozenset()
 
     def __init__(self, spec: Spec, architecture: dict[str, Any] | None, pooling: str | None = None):
         super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
 from warmstart.huggingface.heads import described, whole
 from warmstart.huggingface.trunk import assembled, depths_by_layer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class HuggingFaceSpeech(nn.Module):
+class HuggingFaceSpeech(Backbone, nn.Module):
     """A trunk of transformers, on samples at the rate and of the scale that it was trained on.
 
     The library's random masking in training is off, since it draws from another source than the run's seed.
@@ -35,7 +36,6 @@ class HuggingFaceSpeech(nn.Module):
     """
 
     modalities: ClassVar = frozenset({"speech"})
-    abilities: ClassVar = frozenset()
 
     def __init__(self, spec: Spec, architecture: dict[str, Any] | None):
         super().__init__()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
 from warmstart.huggingface.heads import LANGUAGE, Head, described, has_class, is_causal, whole
 from warmstart.huggingface.trunk import assembled, depths_by_layer
@@ -28,7 +29,7 @@ POOLINGS = ("cls", "mean", "last")
 LOWER = re.compile("BFloat16|Half|dtype|scalar type")  # in the message of a model that mixes precisions
 
 
-class HuggingFace(nn.Module):
+class HuggingFace(Backbone, nn.Module):
     """A trunk of transformers, on token numbers.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Below1, Count
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
 
 
-class BYOL(nn.Module):
+class BYOL(Objective, nn.Module):
     """The teacher is an exponential moving average of backbone and projection, moved at the start of an optimizer step.
 
     It is part of this objective's state, so that a resumed run goes on with it, and no optimizer sees it. Its first
@@ -39,11 +39,8 @@ class BYOL(nn.Module):
         UserError: a setting is out of range.
     """
 
-    target: ClassVar = None
     predicts: ClassVar = "value"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(mse)
-    task: ClassVar = None
     views: ClassVar = 2
 
     def __init__(
@@ -79,10 +76,6 @@ class BYOL(nn.Module):
         guess = self.predictor(self.head(backbone(batch.x, batch.mask).pooled))
         values = self.loss(scaled(guess), scaled(wanted).roll(len(wanted) // 2, 0))
         return StepOutput(values.mean(), values.numel())
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}
 
 
 def scaled(z: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
@@ -22,7 +22,7 @@ PROMPT = 16  # tokens of an example that TensorBoard shows the continuation of
 SHOWN = 100  # tokens of the continuation
 
 
-class Causal(nn.Module):
+class Causal(Objective, nn.Module):
     """Cross-entropy of the next token, `chunk` positions at a time, so that all logits are never held at once.
 
     The logits of a chunk are computed again for its gradients: memory of chunk x vocabulary in place of all positions x
@@ -35,12 +35,11 @@ class Causal(nn.Module):
         chunk: positions.
     """
 
-    target: ClassVar = None
     predicts: ClassVar = "category"
     needs: ClassVar = frozenset({"causal"})
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "causal_lm"
-    views: ClassVar = 1
+    abilities: ClassVar = frozenset({"examples"})
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, chunk: Count = 8192):
         super().__init__()
@@ -89,7 +88,3 @@ class Causal(nn.Module):
         if spec.bytes_per_token:
             found["bits_per_byte"] = loss / math.log(2) / spec.bytes_per_token
         return found
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}

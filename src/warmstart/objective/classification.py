@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
@@ -16,15 +16,13 @@ from warmstart.objective.mixed import mixed_loss
 from warmstart.objective.probability_score import CalibrationError
 
 
-class Classification(nn.Module):
+class Classification(Objective, nn.Module):
     """A linear head on the pooled features."""
 
     target: ClassVar = "category"
     predicts: ClassVar = "category"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "sequence_classification"
-    views: ClassVar = 1
     mixes: ClassVar = True
     monitor: ClassVar = ("val/accuracy", "max")
 

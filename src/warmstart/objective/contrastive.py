@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -10,20 +10,17 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count, Positive
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 
 
-class Contrastive(nn.Module):
+class Contrastive(Objective, nn.Module):
     """NT-Xent: cross-entropy over cosine similarities, of a projection, divided by `temperature`."""
 
-    target: ClassVar = None
     predicts: ClassVar = "category"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
-    task: ClassVar = None
     views: ClassVar = 2
 
     def __init__(
@@ -47,7 +44,3 @@ class Contrastive(nn.Module):
         partner = torch.arange(count, device=z.device).roll(count // 2)
         values = self.loss(similarity, partner)
         return StepOutput(values.mean(), values.numel())
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}

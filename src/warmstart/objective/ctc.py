@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Amount, Count, Whole
 from warmstart.core.spec import Spec
 from warmstart.loss.ctc import ctc
@@ -28,7 +28,7 @@ BLANK, BETWEEN = "<pad>", "|"  # what transformers calls the blank and the space
 NEVER = -1e4  # log-probability
 
 
-class CTC(nn.Module):
+class CTC(Objective, nn.Module):
     """A label or the blank at every position (Graves et al. 2006).
 
     What is read is the best path, or with a beam the labels that are most probable over all paths, together with an
@@ -45,11 +45,10 @@ class CTC(nn.Module):
 
     target: ClassVar = "text"
     predicts: ClassVar = "sequence"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(ctc)
     task: ClassVar = "ctc"
-    views: ClassVar = 1
     monitor: ClassVar = ("val/wer", "min")
+    abilities: ClassVar = frozenset({"examples", "take_over"})
 
     def __init__(
         self,
@@ -72,17 +71,17 @@ class CTC(nn.Module):
         self.ngram = NGram(ngram, len(self.labels)) if ngram else None
         self.head = make_head(backbone, self.task, len(self.labels) + 1)
 
-    def fit(self, y: Tensor) -> None:
-        """Learn the n-gram from the training targets (N, L), -1 beyond the end."""
+    def fit(self, y: Any) -> None:
+        """Learn the n-gram from the training targets, a tensor (N, L) or padded to one, -1 beyond the end."""
         if self.ngram is not None:
-            self.ngram.fit(y)
+            self.ngram.fit(y[:])
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Log-probabilities (B, T, C + 1), the blank last, which is certain where there is only padding."""
         outputs = self.head(backbone(batch.x, batch.mask).tokens).float().log_softmax(-1)
         if batch.mask is None:
             return outputs
-        valid = backbone.token_mask(batch.mask) if hasattr(backbone, "token_mask") else batch.mask > 0
+        valid = backbone.token_mask(batch.mask)
         padding = outputs.new_full(outputs.shape[-1:], NEVER)
         padding[-1] = 0
         return torch.where(valid[:, :, None], outputs, padding)

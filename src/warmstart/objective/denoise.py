@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Amount, Below1
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 
 
-class Denoise(nn.Module):
+class Denoise(Objective, nn.Module):
     """Gaussian noise of `noise` standard deviations is added and a share `drop` of the inputs is set to the mean."""
 
-    target: ClassVar = None
     predicts: ClassVar = "value"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(mse)
-    task: ClassVar = None
-    views: ClassVar = 1
+    abilities: ClassVar = frozenset({"pictures"})
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: Amount = 1.0, drop: Below1 = 0.0):
         super().__init__()
@@ -55,7 +52,3 @@ class Denoise(nn.Module):
         """Inputs, what the network saw, and what it rebuilt, each of the shape of the inputs."""
         noisy = self.corrupt(batch.x)
         return [batch.x, noisy, self.rebuild(backbone, noisy)]
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}

@@ -17,7 +17,8 @@ def make_head(backbone: Backbone, task: str, outputs: int) -> nn.Module:
         task: named as in transformers, such as sequence_classification or masked_lm.
         outputs: how many.
     """
-    return backbone.head(task, outputs) if hasattr(backbone, "head") else nn.Linear(backbone.width, outputs)
+    own = backbone.head(task, outputs)
+    return nn.Linear(backbone.width, outputs) if own is None else own
 
 
 def make_projection(*widths: int) -> nn.Sequential:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Below1, Inside
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
@@ -21,7 +21,7 @@ from warmstart.objective.choice import choose
 from warmstart.objective.head import make_head
 
 
-class Masked(nn.Module):
+class Masked(Objective, nn.Module):
     """A share `ratio` of each example's positions is chosen anew every step; the loss is over the chosen ones alone.
 
     Of the chosen positions a share `swap` shows what stands at some other position of the batch, and a share `keep` is
@@ -37,12 +37,11 @@ class Masked(nn.Module):
         whole: choose all positions of a word, or none.
     """
 
-    target: ClassVar = None
     needs: ClassVar = frozenset({"hide"})
     predicts: ClassVar = None  # what the backbone's targets are
     default_loss: ClassVar = MappingProxyType({"value": mse, "category": cross_entropy})
     task: ClassVar = "masked_lm"
-    views: ClassVar = 1
+    abilities: ClassVar = frozenset({"pictures", "examples"})
 
     def __init__(
         self,
@@ -124,7 +123,3 @@ class Masked(nn.Module):
     def summary(self, loss: float, spec: Spec) -> dict[str, float]:
         """Perplexity of the chosen tokens, where the loss is their likelihood."""
         return {"perplexity": math.exp(min(loss, 700))} if is_likelihood(self.loss) else {}
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}

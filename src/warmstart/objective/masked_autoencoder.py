@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count, Depth, Inside
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
@@ -17,7 +17,7 @@ from warmstart.loss.mse import mse
 EPSILON = 1e-6
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(Objective, nn.Module):
     """A share `ratio` of each example's positions is hidden anew every step; the loss is over the hidden ones alone.
 
     Source: He et al. (2022), "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377;
@@ -39,12 +39,10 @@ class MaskedAutoencoder(nn.Module):
         UserError: a setting is out of range, or positions of one value are to be normalised.
     """
 
-    target: ClassVar = None
     predicts: ClassVar = "value"
     needs: ClassVar = frozenset({"skip"})
     default_loss: ClassVar = staticmethod(mse)
-    task: ClassVar = None
-    views: ClassVar = 1
+    abilities: ClassVar = frozenset({"pictures"})
 
     def __init__(
         self,
@@ -124,10 +122,6 @@ class MaskedAutoencoder(nn.Module):
         hidden = hidden[:, :, None]
         parts = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, guesses, targets)]
         return [backbone.assemble(part) for part in parts]
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
 from warmstart.loss.bce import bce
 from warmstart.objective.head import make_head
@@ -15,15 +15,13 @@ from warmstart.objective.mixed import mixed_loss
 from warmstart.objective.probability_score import LabelAccuracy, LabelF1, decided
 
 
-class MultiLabel(nn.Module):
+class MultiLabel(Objective, nn.Module):
     """A linear head on the pooled features, one logit per label."""
 
     target: ClassVar = "categories"
     predicts: ClassVar = "categories"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(bce)
     task: ClassVar = "sequence_classification"
-    views: ClassVar = 1
     mixes: ClassVar = True
     monitor: ClassVar = ("val/f1", "max")
 

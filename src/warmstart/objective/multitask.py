@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Amount
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
@@ -48,7 +48,7 @@ class TaskAccuracy(Metric):
         return shares[self.count > 0].mean() if self.task is None else shares[self.task]
 
 
-class MultiTask(nn.Module):
+class MultiTask(Objective, nn.Module):
     """A linear head on the pooled features for each task; an example trains the backbone and the head of its own.
 
     Tasks are what labels are named after, as in `digits/7`. Each example's loss is multiplied by the weight of its
@@ -66,10 +66,8 @@ class MultiTask(nn.Module):
 
     target: ClassVar = "category"
     predicts: ClassVar = "category"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "sequence_classification"
-    views: ClassVar = 1
     mixes: ClassVar = True
     monitor: ClassVar = ("val/accuracy", "max")
 

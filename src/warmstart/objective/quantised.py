@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count, Inside, least
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.choice import choose
 
 
-class Quantised(nn.Module):
+class Quantised(Objective, nn.Module):
     """A share `ratio` of the positions is hidden; each is to be told from the other codes of a codebook, not rebuilt.
 
     A position's class is the nearest code, by cosine, to a random projection of its values; neither is ever trained.
@@ -32,13 +32,10 @@ class Quantised(nn.Module):
         dimensions: of the projection.
     """
 
-    target: ClassVar = None
     needs: ClassVar = frozenset({"hide"})
     predicts: ClassVar = "category"
     made_of: ClassVar = "value"
     default_loss: ClassVar = staticmethod(cross_entropy)
-    task: ClassVar = None
-    views: ClassVar = 1
 
     def __init__(
         self,
@@ -81,7 +78,3 @@ class Quantised(nn.Module):
         """The nearest code of each position's values (N, P), (N,)."""
         projected = targets.to(self.projection.dtype) @ self.projection
         return (projected @ self.codebook.T).argmax(1)
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torchmetrics import Metric
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_head
@@ -19,7 +20,7 @@ from warmstart.objective.head import make_head
 LARGEST = 1e18  # of a target in its own units: the square of a larger one is near the end of single precision
 
 
-class Regression(nn.Module):
+class Regression(Objective, nn.Module):
     """A linear head on the pooled features.
 
     With `standardize`, loss is in standard deviations of the training targets; outputs and metrics keep their units.
@@ -29,10 +30,8 @@ class Regression(nn.Module):
 
     target: ClassVar = "value"
     predicts: ClassVar = "value"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(mse)
     task: ClassVar = "sequence_classification"
-    views: ClassVar = 1
     monitor: ClassVar = ("val/mae", "min")
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, standardize: bool = True):
@@ -77,6 +76,10 @@ class Regression(nn.Module):
     def restored(self, standard: Tensor) -> Tensor:
         """The head's outputs (B, K) in the units of the data, in double precision."""
         return standard.double() * self.spread + self.center
+
+    def in_units(self, spec: Spec) -> Spec:
+        """The center and spread that outputs are restored by."""
+        return dataclasses.replace(spec, center=tuple(self.center.tolist()), spread=tuple(self.spread.tolist()))
 
     def metrics(self) -> dict[str, Any]:
         """Mean absolute and mean squared error, and the share of variance explained."""

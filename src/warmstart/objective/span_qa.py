@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 POSITIONS = 2**16  # of the windows that are computed at once where no gradients are kept
 
 
-class SpanQA(nn.Module):
+class SpanQA(Objective, nn.Module):
     """Two scores per token, as BERT for SQuAD (Devlin et al. 2019); a long context comes in several windows.
 
     Args:
@@ -48,11 +48,10 @@ class SpanQA(nn.Module):
 
     target: ClassVar = "span"
     predicts: ClassVar = "category"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "question_answering"
-    views: ClassVar = 1
     monitor: ClassVar = ("val/f1", "max")
+    abilities: ClassVar = frozenset({"examples"})
 
     def __init__(
         self, backbone: Backbone, spec: Spec, loss: LossFunction, longest: Count = 30, no_answer: bool = False

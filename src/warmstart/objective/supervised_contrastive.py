@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count, Positive
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 
 
-class SupervisedContrastive(nn.Module):
+class SupervisedContrastive(Objective, nn.Module):
     """Softmax over cosine similarities of a projection, divided by `temperature`: views of one class share it equally.
 
     It trains on the classes of all generic rows: finetuned at few labels of the same data set, it has seen the others.
@@ -36,9 +36,7 @@ class SupervisedContrastive(nn.Module):
 
     target: ClassVar = "category"
     predicts: ClassVar = "category"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
-    task: ClassVar = None
     views: ClassVar = 2
 
     def __init__(
@@ -62,7 +60,3 @@ class SupervisedContrastive(nn.Module):
         same = (y[:, None] == y)[others].view(len(z), -1).to(similarity.dtype)
         values = self.loss(similarity, same / same.sum(1, keepdim=True))
         return StepOutput(values.mean(), values.numel())
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}

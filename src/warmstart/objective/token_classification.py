@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
@@ -32,15 +32,13 @@ class WordF1(MulticlassF1Score):
         super().update(outputs.flatten(0, 1), y.flatten())
 
 
-class TokenClassification(nn.Module):
+class TokenClassification(Objective, nn.Module):
     """A head on the features of each word's first token, as BERT for named entities (Devlin et al. 2019)."""
 
     target: ClassVar = "tags"
     predicts: ClassVar = "category"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "token_classification"
-    views: ClassVar = 1
     monitor: ClassVar = ("val/accuracy", "max")
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction):

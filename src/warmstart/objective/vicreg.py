@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction
+from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Amount, Count
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
@@ -18,7 +18,7 @@ from warmstart.objective.head import make_projection
 EPSILON = 1e-4
 
 
-class VICReg(nn.Module):
+class VICReg(Objective, nn.Module):
     """Invariance by the chosen loss, a hinge on each feature's standard deviation, and squared covariances.
 
     Source: Bardes, Ponce and LeCun (2022), "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
@@ -37,11 +37,8 @@ class VICReg(nn.Module):
         UserError: a weight is below 0, or the projection has no features.
     """
 
-    target: ClassVar = None
     predicts: ClassVar = "value"
-    needs: ClassVar = frozenset()
     default_loss: ClassVar = staticmethod(mse)
-    task: ClassVar = None
     views: ClassVar = 2
 
     def __init__(
@@ -73,10 +70,6 @@ class VICReg(nn.Module):
         loss = self.invariance * invariance + self.variance * variance + self.covariance * covariance
         measures = {"invariance": invariance, "variance": variance, "covariance": covariance}
         return StepOutput(loss, len(batch.x), measures=measures)
-
-    def metrics(self) -> dict[str, Any]:
-        """None: the loss says it all."""
-        return {}
 
 
 def spread(z: Tensor) -> tuple[Tensor, Tensor]:

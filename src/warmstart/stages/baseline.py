@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Objective
+from warmstart.core.protocols import Backbone, Objective
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.encoding import PLACES, moments
 from warmstart.run.folder import RunFolder
@@ -49,7 +48,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         raise UserError(f"baseline={config.baseline} predicts one target per example, not places in it: leave it out")
     data = components.task_data(config).prepare(load(OmegaConf.to_yaml(components.source_node(config)), target))
     objective = components.build(
-        config.objective, backbone=SimpleNamespace(width=1), spec=data.spec, loss=components.build_loss(config)
+        config.objective, backbone=NoBackbone(), spec=data.spec, loss=components.build_loss(config)
     )
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
@@ -96,6 +95,12 @@ def choose(
     return best
 
 
+class NoBackbone(Backbone):
+    """What an objective gets that is asked for its metrics alone."""
+
+    width = 1
+
+
 class Standardized(BaseEstimator):
     """A regression of standardised targets, which scikit-learn would round to the precision of the inputs.
 
@@ -129,13 +134,12 @@ def estimator(kind: str, target: str, strength: float) -> BaseEstimator:
 def scaled(data: TaskDataModule, part: str) -> tuple[Any, np.ndarray]:
     """Inputs (N, F), scaled as a backbone gets them or as the preprocessor flattens them, and targets."""
     x, y = data.parts[part]
-    flat = data.preprocessor.flat(x) if hasattr(data.preprocessor, "flat") else data.preprocessor(x).flatten(1).numpy()
-    return flat, y.numpy()
+    return data.preprocessor.flat(x), y.numpy()
 
 
 def predict(model: BaseEstimator, x: Any, y: np.ndarray) -> tuple[Tensor, Tensor]:
     """Outputs as an objective's head gives them, and targets as a tensor."""
-    if not hasattr(model, "predict_proba"):
+    if isinstance(model, Standardized):
         return torch.from_numpy(model.predict(x)), torch.from_numpy(y)
     p = torch.from_numpy(model.predict_proba(x)).float().clamp(1e-6, 1 - 1e-6)
     return (p.logit() if isinstance(model, OneVsRestClassifier) else p.log()), torch.from_numpy(y)

@@ -49,8 +49,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
                 {**saved.preprocessor, **({"too_long": "truncate"} if "too_long" in saved.preprocessor else {})}
             )
             preprocessor.export(whole)
-            if hasattr(objective, "export"):
-                objective.export(whole)
+            objective.export(whole)
             run.update(export=check_export(whole, model, (backbone, objective), preprocessor, theirs))
     name = type(model).__name__
     screen.say(f"{name}: {folder}")

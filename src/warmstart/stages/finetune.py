@@ -125,12 +125,11 @@ def assemble(
         if not str(config.init).startswith(SHUFFLED):
             origin = digests(backbone, transfer["missing"])
     strategy = components.build(config.strategy)
-    if hasattr(strategy, "prepare"):
-        torch.default_generator.manual_seed(derive_seed(config.seed, "strategy"))
-        strategy.prepare(backbone)
+    torch.default_generator.manual_seed(derive_seed(config.seed, "strategy"))
+    strategy.prepare(backbone)
     objective = build_objective(config, backbone, data)
     has_head = start is not None and (start.card["stage"] in TUNED or "task" in start.card)
-    if has_head or (start is not None and hasattr(objective, "take_over")):
+    if has_head or (start is not None and "take_over" in objective.abilities):
         transfer["head"] = load_head(objective, start, data.spec.labels)
     module = FinetuneModule(
         backbone,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import sys
 from itertools import chain
@@ -18,11 +17,9 @@ from warmstart.core import screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
-from warmstart.data.datamodule import EVALUATION_BATCH
 from warmstart.data.encoding import encode
 from warmstart.data.loader import GatherLoader
 from warmstart.data.preprocess import rebuild
-from warmstart.data.readers.table import Dialect
 from warmstart.data.schema import lacking
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
@@ -51,7 +48,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run = opened or RunFolder.create(named(config, finetuned), runs_folder(config))
     with run.recording():
         run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
-        loader = GatherLoader(x, y, getattr(preprocessor, "held_out_batch", EVALUATION_BATCH))
+        loader = GatherLoader(x, y, preprocessor.held_out_batch)
         module.spec = saved.spec
         trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])
         lines = list(chain.from_iterable(predict(trainer, module, loader)))
@@ -79,12 +76,12 @@ def read_inputs(preprocessor: Preprocessor, path: str, settings: DictConfig) -> 
         UserError: an input cannot be read, or inputs of this kind cannot be skipped or filled.
     """
     on_error, missing_columns = settings.on_error, settings.missing_columns
-    own = preprocessor.dialect if hasattr(preprocessor, "dialect") else Dialect()
     given = {"separator": settings.separator, "missing": settings.missing_values}
-    preprocessor.dialect = dataclasses.replace(own, **{name: v for name, v in given.items() if v is not None})
-    if on_error == "skip" and "on_error" not in inspect.signature(preprocessor.read).parameters:
+    given = {name: value for name, value in given.items() if value is not None}
+    preprocessor.dialect = dataclasses.replace(preprocessor.dialect, **given)
+    if on_error == "skip" and "skip" not in preprocessor.abilities:
         raise UserError("data.on_error=skip is for inputs that are files, such as images or recordings: leave it out")
-    if missing_columns == "fill" and not hasattr(preprocessor, "filled"):
+    if missing_columns == "fill" and "filled" not in preprocessor.abilities:
         raise UserError("data.missing_columns=fill is for columns of numbers and categories: leave it out")
     given = preprocessor.read(path, on_error=on_error) if on_error == "skip" else preprocessor.read(path)
     if missing_columns == "fill":

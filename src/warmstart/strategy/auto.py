@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from scipy import stats
 
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Strategy
 from warmstart.core.ranges import Positive
 
 SAFE = ("lp_ft", "full")  # what is taken where validation cannot tell; the second where the first cannot train
@@ -50,10 +51,10 @@ Affordable = Callable[[float], int]
 Measure = Callable[[Rung, list[Entry]], Mapping[Entry, "list[float] | None"]]
 
 
-class Auto:
+class Auto(Strategy):
     """Successive halving over entries, then one comparison of the best with the safe choice.
 
-    It has no `claims`: a stage has it race and goes on with the strategy that was taken. A rung gives each entry some
+    A stage has it race and goes on with the strategy that was taken. A rung gives each entry some
     steps and keeps the best quarter; two thirds of the cost go to the last rung, where the best entry of lp_ft meets
     the best entry of any other strategy on the same folds. The rule, fixed before it was measured: the other one is
     taken only if the lower end of a one-sided 90 % interval of its mean gain is above 0; else lp_ft, or full where
@@ -69,10 +70,11 @@ class Auto:
         cost: examples that the whole race trains on, as a multiple of those of the run itself, at most.
     """
 
+    races: ClassVar = True
     measured: ClassVar = FOLDS
 
     def __init__(self, options: dict[str, Any], candidates: list[str], rates: list[Positive], cost: Positive = 3.0):
-        able = [name for name, strategy in options.items() if hasattr(strategy, "claims")]
+        able = [name for name, strategy in options.items() if not strategy.races]
         for name in candidates:
             if name not in able:
                 raise UserError(f"strategy.candidates: there is no {name}; there are: {', '.join(able)}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Positive
 
 
-class BitFit:
+class BitFit(Strategy):
     """The backbone's biases, those of norm layers included, and the head train.
 
     Source: Ben Zaken et al. (2022), "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked

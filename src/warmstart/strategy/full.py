@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Amount
 
 
-class Full:
+class Full(Strategy):
     """Backbone and head train at the full learning rate, or the backbone at a share of it."""
 
     def __init__(self, backbone_scale: Amount = 1.0):

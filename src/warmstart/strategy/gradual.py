@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Inside
 from warmstart.strategy.blocks import by_block
 
 
-class Gradual:
+class Gradual(Strategy):
     """The head alone at first, then block after block below it, at equal distances; all by a share `until` of the run.
 
     One schedule spans the run, as in the paper. Source: Howard and Ruder (2018), "Universal Language Model Fine-tuning

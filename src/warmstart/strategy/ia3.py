@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Positive
 from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
 
 
-class IA3:
+class IA3(Strategy):
     """Each output of each linear layer is multiplied by a number that is learned, 1 at first; these and the head train.
 
     The paper scales keys, values and the inner activations of MLPs; name those layers to do the same. Learning rates
@@ -23,6 +23,8 @@ class IA3:
         layers: patterns of names of linear layers, such as `blocks.*.qkv`; None for all.
         rate: of scales and head, times that of the optimizer, above 0.
     """
+
+    only_claims: ClassVar = False
 
     def __init__(self, layers: Sequence[str] | None = None, rate: Positive = 10.0):
         self.layers, self.rate = layers, rate

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Objective, Scale
+from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
 from warmstart.core.ranges import Amount, Positive
 from warmstart.strategy.blocks import depth_of
 
 
-class L2SP:
+class L2SP(Strategy):
     """Adds alpha / 2 ||w - w0||^2 over the backbone and beta / 2 ||w||^2 over the head to the loss.
 
     It stands in the place of weight decay, which pulls to zero: set optimizer.weight_decay=0. The training loss that is
@@ -26,6 +26,8 @@ class L2SP:
         beta: pull of the head to zero, 0 or more.
         decay: a depth is pulled at this share of the pull on the depth before it, above 0; 1 for all alike.
     """
+
+    only_claims: ClassVar = False
 
     def __init__(self, alpha: Amount = 0.1, beta: Amount = 0.01, decay: Positive = 1.0):
         if alpha < 0 or beta < 0 or decay <= 0:

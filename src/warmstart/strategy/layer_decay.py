@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Share
 from warmstart.strategy.blocks import depth_of
 
 
-class LayerDecay:
+class LayerDecay(Strategy):
     """The deepest part trains at the full rate, as the head does, and each depth below it at `decay` of the one above.
 
     Sources: Howard and Ruder (2018), https://arxiv.org/abs/1801.06146; as here, Clark et al. (2020), "ELECTRA",

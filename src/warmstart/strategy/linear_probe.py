@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Positive
 
 
-class LinearProbe:
+class LinearProbe(Strategy):
     """The backbone stays as it is, statistics of its norm layers included.
 
     Args:

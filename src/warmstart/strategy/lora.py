@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Below1, Count, Positive
 from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
 
 
-class LoRA:
+class LoRA(Strategy):
     """The weight of each linear layer (O, I) gets a change of `rank`, alpha / rank * up (O, R) @ down (R, I).
 
     These and the head train, from a change of zero.
@@ -26,6 +26,8 @@ class LoRA:
         layers: patterns of names of linear layers, such as `blocks.*.qkv`; None for all.
         rate: of adapters and head, times that of the optimizer, above 0.
     """
+
+    only_claims: ClassVar = False
 
     def __init__(
         self,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Amount, Inside, Positive
 
 
-class LPFT:
+class LPFT(Strategy):
     """The head alone until a share `probe` of the run is over, then everything.
 
     The schedule begins anew with the second phase, as these are two trainings. Source: Kumar et al. (2022),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,11 @@ from torch.func import functional_call
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Objective, Scale
+from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
 from warmstart.core.ranges import Below1
 
 
-class Mixout:
+class Mixout(Strategy):
     """At each step each weight is, with probability p, the one it started from, and the mean is kept as it was.
 
     It is drawn for the matrices and kernels of the backbone; embeddings, norms and biases are left alone. Source:
@@ -24,6 +24,8 @@ class Mixout:
     Args:
         p: from 0 to below 1.
     """
+
+    only_claims: ClassVar = False
 
     def __init__(self, p: Below1 = 0.5):
         if not 0 <= p < 1:

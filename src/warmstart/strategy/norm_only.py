@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Positive
 
 
-class NormOnly:
+class NormOnly(Strategy):
     """Scales and biases of the backbone's norm layers, whose statistics move too, and the head train.
 
     Source: Frankle et al. (2021), "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, Scale
+from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Count
 from warmstart.strategy.blocks import by_block
 
 SIDES = ("first", "last")
 
 
-class Partial:
+class Partial(Strategy):
     """`blocks` blocks of the backbone and the head train, the rest is frozen.
 
     The last ones serve another task on like inputs, the first ones a shift of the inputs: Lee et al. (2023), "Surgical

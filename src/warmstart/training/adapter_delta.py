@@ -29,18 +29,17 @@ def settle(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor] | None:
         Those tensors of the backbone, where there are adapters and a parent; else None.
     """
     trained = sum(value.numel() for name, value in module.named_parameters() if module.scales[name])
-    adapts = hasattr(module.strategy, "settle")
-    changes = module.strategy.settle(module.backbone) if adapts else {}
+    changes = module.strategy.settle(module.backbone)
     state = {name: value.cpu() for name, value in module.backbone.state_dict().items()}
     own = {
         name: value.clone().contiguous() for name, value in state.items() if module.origin.get(name) != _sha256(value)
     }
     small = {**own, **packed(changes)} if module.origin else own
-    if adapts:
+    if changes:
         module.backbone.load_state_dict(merge(state, changes))
     size = _bytes(small.values()) + _bytes(module.objective.state_dict().values())
     run.note(cost={**(run.record["cost"] or {}), "trained_parameters": trained, "bytes_per_task": size})
-    return small if adapts and module.origin else None
+    return small if changes and module.origin else None
 
 
 def _sha256(value: Tensor) -> str:

@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Objective, Preprocessor, taken
 from warmstart.data.transforms.augment import Augment
 from warmstart.training.components import build_function, build_loss, shape_of, short_name, source_node, source_type
 from warmstart.training.trainer import build_trainer
@@ -25,6 +26,140 @@ ABLE = {
     "skip": "can leave positions out",
     "causal": "sees earlier positions only (backbone.causal=true)",
 }
+
+
+class Parts:
+    """The chosen parts: their classes, which declare what they need and can, and `said`, how each is typed."""
+
+    def __init__(self, config: DictConfig):
+        self.config = config
+        self.source, self.shape = source_type(config.data), shape_of(config.backbone)
+        self.objective: type[Objective] = get_object(config.objective._target_)
+        self.said = {part: f"{part}={short_name(config[part])}" for part in ("data", "objective", "backbone")}
+        self.predicts = self.objective.predicts or self.shape.target_kind
+        self.changes = OmegaConf.to_container(config.data.augment, resolve=True)
+
+    @functools.cached_property
+    def augment(self) -> Augment:
+        """The augmentation, which refuses settings that do not suit the data."""
+        return Augment(Preprocessor(), self.source.modality, **self.changes)
+
+
+def takes_the_data(parts: Parts) -> str | None:
+    """The backbone is for data of this modality."""
+    modality, accepted = parts.source.modality, parts.shape.modalities
+    if modality in accepted:
+        return None
+    return (
+        f"{parts.said['backbone']} takes {' and '.join(sorted(accepted))}, "
+        f"but {parts.said['data']} is {modality}: choose {_or(_backbones(modality))}"
+    )
+
+
+def does_what_is_needed(parts: Parts) -> str | None:
+    """The backbone can do what the objective asks of it."""
+    needs = parts.objective.needs
+    if needs <= _abilities(parts.config.backbone):
+        return None
+    return (
+        f"{parts.said['objective']} needs a backbone that {' and '.join(ABLE[n] for n in needs)}, "
+        f"which this {parts.said['backbone']} does not: choose {_or(_able(parts.config, needs))}"
+    )
+
+
+def is_for_tasks(parts: Parts) -> str | None:
+    """What is finetuned predicts."""
+    if "strategy" not in parts.config or parts.objective.monitor is not None:
+        return None
+    return (
+        f"{parts.said['objective']} is for pretraining, it predicts no target of a task: "
+        f"choose {_or(_options('objective', lambda node: get_object(node._target_).monitor is not None))}"
+    )
+
+
+def rebuilds_what_data_is_made_of(parts: Parts) -> str | None:
+    """An objective that rebuilds inputs predicts values of values, and names of names."""
+    objective, made_of = parts.objective, parts.shape.target_kind
+    rebuilds = objective.needs or (objective.target is None and parts.predicts == "value" and objective.views == 1)
+    if not rebuilds or (objective.made_of or parts.predicts) == made_of:
+        return None
+    words = {"value": "values", "category": "names"}
+    return (
+        f"{parts.said['objective']} predicts {words[parts.predicts]}, and {parts.said['data']}, which is "
+        f"{parts.source.modality}, is made of {words[made_of]}"
+    )
+
+
+def has_targets(parts: Parts) -> str | None:
+    """The data has targets of the objective's kind."""
+    target, offers = parts.objective.target, get_object(parts.config.data._target_).offers
+    if target is None or target in offers:
+        return None
+    return (
+        f"{parts.said['objective']} needs targets of kind {target}, "
+        f"but {parts.said['data']} offers {' and '.join(sorted(offers)) or 'none'}"
+    )
+
+
+def takes_other_sizes(parts: Parts) -> str | None:
+    """Only a backbone that is not of one size gets crops of another."""
+    if not (parts.augment.side and parts.shape.one_size):
+        return None
+    return (
+        f"data.augment.side={parts.augment.side}: {parts.said['backbone']} has positions for one size only: "
+        "set data.augment.side=0, or choose a backbone without positions, such as backbone=resnet"
+    )
+
+
+def takes_mixed_targets(parts: Parts) -> str | None:
+    """Only an objective that mixes gets mixed targets."""
+    if not parts.augment.mixing or parts.objective.mixes:
+        return None
+    return (
+        f"{parts.augment.mixing} mixes targets, which {parts.said['objective']} cannot: "
+        f"set it to 0, or choose {_or(_options('objective', lambda node: get_object(node._target_).mixes))}"
+    )
+
+
+def has_changed_copies(parts: Parts) -> str | None:
+    """Views are changed."""
+    if parts.objective.views == 1 or not parts.augment.changes_nothing:
+        return None
+    settings = ", data.augment.".join(name for name in parts.changes if name not in Augment.MIXING)
+    return (
+        f"{parts.said['objective']} compares changed copies, and data.augment changes nothing: "
+        f"set one of data.augment.{settings}"
+    )
+
+
+def has_others_to_compare(parts: Parts) -> str | None:
+    """Views of an example have others beside them."""
+    if parts.objective.views == 1 or parts.config.data.batch_size >= 2:
+        return None
+    return f"{parts.said['objective']} compares examples: data.batch_size must be 2 or more"
+
+
+def loss_takes_what_is_predicted(parts: Parts) -> str | None:
+    """The loss is for predictions of this kind."""
+    loss = build_loss(parts.config)
+    if parts.predicts in taken(loss.func if isinstance(loss, functools.partial) else loss):
+        return None
+    fitting = _options("loss", lambda node: parts.predicts in taken(get_object(node._target_)))
+    return f"loss={short_name(parts.config.loss)} does not fit {parts.said['objective']}: choose {_or(fitting)}"
+
+
+RULES: tuple[Callable[[Parts], str | None], ...] = (  # what does not fit, in words, is said by the first that is broken
+    takes_the_data,
+    does_what_is_needed,
+    is_for_tasks,
+    rebuilds_what_data_is_made_of,
+    has_targets,
+    takes_other_sizes,
+    takes_mixed_targets,
+    has_changed_copies,
+    has_others_to_compare,
+    loss_takes_what_is_predicted,
+)
 
 
 def check_fit(config: DictConfig) -> None:
@@ -37,65 +172,11 @@ def check_fit(config: DictConfig) -> None:
     for node in (source_node(config), *(config[part] for part in settled if config.get(part) is not None)):
         build_function(node)
     check_built(config)
-    source, objective = source_type(config.data), get_object(config.objective._target_)
-    offers = get_object(config.data._target_).offers
-    names = {part: short_name(config[part]) for part in ("data", "objective", "backbone")}
-    accepted = shape_of(config.backbone).modalities
-    if source.modality not in accepted:
-        raise UserError(
-            f"backbone={names['backbone']} takes {' and '.join(sorted(accepted))}, "
-            f"but data={names['data']} is {source.modality}: choose {_or(_backbones(source.modality))}"
-        )
-    if not objective.needs <= _abilities(config.backbone):
-        raise UserError(
-            f"objective={names['objective']} needs a backbone that {' and '.join(ABLE[n] for n in objective.needs)}, "
-            f"which this backbone={names['backbone']} does not: choose {_or(_able(config, objective.needs))}"
-        )
-    if "strategy" in config and not hasattr(objective, "predict"):
-        raise UserError(
-            f"objective={names['objective']} is for pretraining, it predicts no target of a task: "
-            f"choose {_or(_options('objective', _is_supervised))}"
-        )
-    predicts = objective.predicts or shape_of(config.backbone).target_kind
-    made_of = getattr(shape_of(config.backbone), "target_kind", "value")
-    rebuilds = objective.needs or (objective.target is None and predicts == "value" and objective.views == 1)
-    if getattr(objective, "made_of", predicts) != made_of and rebuilds:
-        words = {"value": "values", "category": "names"}
-        raise UserError(
-            f"objective={names['objective']} predicts {words[predicts]}, and data={names['data']}, which is "
-            f"{source.modality}, is made of {words[made_of]}"
-        )
-    if objective.target is not None and objective.target not in offers:
-        raise UserError(
-            f"objective={names['objective']} needs targets of kind {objective.target}, "
-            f"but data={names['data']} offers {' and '.join(sorted(offers)) or 'none'}"
-        )
-    changes = OmegaConf.to_container(config.data.augment, resolve=True)
-    augment = Augment(lambda x: x, source.modality, **changes)
-    if augment.side and getattr(shape_of(config.backbone), "one_size", False):
-        raise UserError(
-            f"data.augment.side={augment.side}: backbone={names['backbone']} has positions for one size only: "
-            "set data.augment.side=0, or choose a backbone without positions, such as backbone=resnet"
-        )
-    if augment.mixing and not _mixes(config.objective):
-        raise UserError(
-            f"{augment.mixing} mixes targets, which objective={names['objective']} cannot: "
-            f"set it to 0, or choose {_or(_options('objective', _mixes))}"
-        )
-    if objective.views > 1 and augment.changes_nothing:
-        raise UserError(
-            f"objective={names['objective']} compares changed copies, and data.augment changes nothing: "
-            f"set one of data.augment.{', data.augment.'.join(name for name in changes if name not in Augment.MIXING)}"
-        )
-    if objective.views > 1 and config.data.batch_size < 2:
-        raise UserError(f"objective={names['objective']} compares examples: data.batch_size must be 2 or more")
-    loss = build_loss(config)
-    kinds = getattr(loss.func if isinstance(loss, functools.partial) else loss, "takes", frozenset())
-    if predicts not in kinds:
-        raise UserError(
-            f"loss={short_name(config.loss)} does not fit objective={names['objective']}: "
-            f"choose {_or(_losses(predicts))}"
-        )
+    parts = Parts(config)
+    for rule in RULES:
+        wrong = rule(parts)
+        if wrong is not None:
+            raise UserError(wrong)
 
 
 @contextlib.contextmanager
@@ -161,18 +242,6 @@ def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
         return _backbones(source_type(config.data).modality, needs)
     able = _abilities(config.backbone)
     return _options("objective", lambda node: frozenset() < get_object(node._target_).needs <= able)
-
-
-def _is_supervised(node: DictConfig) -> bool:
-    return hasattr(get_object(node._target_), "predict")
-
-
-def _mixes(node: DictConfig) -> bool:
-    return getattr(get_object(node._target_), "mixes", False)
-
-
-def _losses(kind: str) -> list[str]:
-    return _options("loss", lambda node: kind in getattr(get_object(node._target_), "takes", ()))
 
 
 def _abilities(backbone: DictConfig) -> frozenset[str]:

@@ -168,7 +168,7 @@ def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
 
 def races(config: DictConfig) -> bool:
     """Whether the strategy claims no parameters, but chooses one that does."""
-    return not hasattr(get_object(config.strategy._target_), "claims")
+    return get_object(config.strategy._target_).races
 
 
 def choices_to_repeat(config: DictConfig) -> list[str]:

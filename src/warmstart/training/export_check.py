@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from warmstart.core import screen
-from warmstart.core.batch import Batch
+from warmstart.core.batch import Batch, Rows
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import evenly
 from warmstart.data.loader import take
@@ -53,7 +53,7 @@ def check_export(
     name = "built-in" if rows is None else "+".join(components.sources_of(config.data))
     tables = [preprocessor.probes(target), *([] if rows is None else [rows])]
     largest = 0.0
-    pads_alike = getattr(preprocessor, "pads_alike", True)
+    pads_alike = preprocessor.pads_alike
     if not pads_alike:
         screen.say(
             "warning: this model takes no attention mask, so transformers' answers for recordings of different lengths "
@@ -63,7 +63,7 @@ def check_export(
     for table in tables:
         batches = [slice(None)] if pads_alike else []
         for chosen in [*batches, *(slice(row, row + 1) for row in range(len(table)))]:
-            raw = table.iloc[chosen] if hasattr(table, "iloc") else table[chosen]
+            raw = Rows(table).take(chosen).x
             found = difference(theirs, inputs_of, trained, preprocessor, raw)
             if not found <= TOLERANCE:
                 how = "in one padded batch" if chosen == slice(None) else "one by one"
@@ -81,12 +81,11 @@ def check_export(
 def validation_rows(config: DictConfig, target: str | None) -> Any:
     """Some raw validation rows of a run's data; None, with a note, where it cannot be loaded any more."""
     try:
-        found = components.build_source(config).load(target).validation.x
+        found = components.build_source(config).load(target).validation
     except (UserError, OSError) as error:
         screen.say(f"warning: the run's data cannot be loaded, so built-in rows are compared: {error}", style="yellow")
         return None
-    rows = evenly(len(found), ROWS)
-    return found.iloc[rows] if hasattr(found, "iloc") else found[rows]
+    return found.take(evenly(len(found), ROWS)).x
 
 
 @torch.no_grad()
@@ -117,7 +116,7 @@ def difference(theirs: nn.Module, inputs_of: Any, trained: tuple[Any, Any], prep
     if ours.shape != found.shape:
         return math.inf
     if found.ndim > 2 and batch.mask is not None:
-        valid = backbone.token_mask(batch.mask) if hasattr(backbone, "token_mask") else batch.mask > 0
+        valid = backbone.token_mask(batch.mask)
         ours, found = ours[valid], found[valid]
     scale = max(1.0, ours.abs().max().item())
     largest = (ours - found).abs().max().item() / scale

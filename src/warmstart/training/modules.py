@@ -129,7 +129,7 @@ class PretrainModule(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective's mean loss."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        if hasattr(self.objective, "follow") and not self.accumulation.count:
+        if not self.accumulation.count:
             self.objective.follow(self.backbone)
         return self.counted(self.objective.step(self.backbone, self.views(batch)))
 
@@ -149,9 +149,7 @@ class PretrainModule(LeanModule):
     def held_out(self) -> dict[str, float]:
         """Loss, measures and what the objective says of the loss, of the batches since the last time, by name."""
         loss = self.val_loss.compute()
-        found = self.val_loss.measured()
-        if hasattr(self.objective, "summary"):
-            found |= self.objective.summary(loss, self.trainer.datamodule.spec)
+        found = self.val_loss.measured() | self.objective.summary(loss, self.trainer.datamodule.spec)
         self.val_loss.reset()
         return {"loss": loss, **found}
 
@@ -190,7 +188,7 @@ class FinetuneModule(LeanModule):
             self.scales = assign(strategy.claims(backbone), [name for name, _ in self.named_parameters()])
             self.enter(0.0)
         # Whether what trains, or how fast beside the schedule, depends on the step.
-        self.has_phases = any(map(callable, self.scales.values())) or bool(getattr(strategy, "restarts", ()))
+        self.has_phases = any(map(callable, self.scales.values())) or bool(strategy and strategy.restarts)
         self.total_steps = math.inf
         self.monitor = objective.monitor
         self.held_out_loss = RunningMean()
@@ -241,11 +239,7 @@ class FinetuneModule(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective's mean loss, or what the strategy makes of it."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        if hasattr(self.strategy, "step"):
-            output = self.strategy.step(self.objective, self.backbone, self.views(batch))
-        else:
-            output = self.objective.step(self.backbone, self.views(batch))
-        return self.counted(output)
+        return self.counted(self.strategy.step(self.objective, self.backbone, self.views(batch)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to loss and metrics; return the outputs (B, C)."""
@@ -278,8 +272,7 @@ class FinetuneModule(LeanModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Rates as the strategy says."""
         self.total_steps = float(self.trainer.estimated_stepping_batches)
-        restarts = getattr(self.strategy, "restarts", ())
-        return configure(self, self.scales, self.optimizer, self.scheduler, self.total_steps, restarts)
+        return configure(self, self.scales, self.optimizer, self.scheduler, self.total_steps, self.strategy.restarts)
 
     def held_out(self) -> dict[str, Any]:
         """Loss and metrics of the batches since the last time, by name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +56,7 @@ def exported(run: RunFolder, config: DictConfig) -> tuple[Any, tuple[Backbone, A
         UserError: the backbone is of no architecture that transformers has.
     """
     backbone, objective, saved = restore_parts(run, config)
-    spec = saved.spec
-    if hasattr(objective, "center"):  # the units of its outputs
-        spec = dataclasses.replace(
-            spec, center=tuple(objective.center.tolist()), spread=tuple(objective.spread.tolist())
-        )
-    model = export.exported(backbone, objective.task, objective.head, spec)
+    model = export.exported(backbone, objective.task, objective.head, objective.in_units(saved.spec))
     if model is None:
         name = components.short_name(config.backbone)
         raise UserError(f"{run.path}: backbone={name} is of no architecture that transformers has a class for")

@@ -139,7 +139,7 @@ def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> Non
     check_data(run, data)
     state = data.preprocessor.state()
     separator = state.get("dialect", {}).get("separator")
-    inputs = {"kind": state["kind"], "columns": getattr(data.preprocessor, "names", None), "separator": separator}
+    inputs = {"kind": state["kind"], "columns": data.preprocessor.names, "separator": separator}
     name = "+".join(sources_of(config.data))
     run.update(data={"name": name, "fingerprint": data.fingerprint, "rows": data.rows, "inputs": inputs})
 

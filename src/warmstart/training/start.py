@@ -89,8 +89,7 @@ def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataMod
     """The objective with its initial head, and with what it learns of the training targets beforehand."""
     facts = {"backbone": backbone, "spec": data.spec, "loss": components.build_loss(config)}
     objective = components.build_seeded(config.objective, config.seed, "head", **facts)
-    if hasattr(objective, "fit"):
-        objective.fit(data.parts["train"][1][:])
+    objective.fit(data.parts["train"][1])
     return objective
 
 
@@ -114,7 +113,7 @@ def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) 
         screen.say(f"the head is tied to weights of the backbone, those of {start.name}")
         return "tied"
     task = start.card.get("task", objective.task)
-    if hasattr(objective, "take_over"):
+    if "take_over" in objective.abilities:
         is_taken = objective.take_over(start.head, start.spec.labels)
     else:
         is_alike = own == {name: value.shape for name, value in start.head.items()}

@@ -39,7 +39,7 @@ def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
     `comparable` is False where the two hold different kinds of rows.
     """
     nothing = {"exact": [], "near": [], "test_rows": len(splits.test), "comparable": False}
-    if hasattr(generic.preprocessor, "overlap"):
+    if "overlap" in generic.preprocessor.abilities:
         found = generic.preprocessor.overlap(generic.raw, splits.test.x)
         return nothing if found is None else {**nothing, "exact": found.exact, "near": found.near, "comparable": True}
     try:

@@ -88,9 +88,8 @@ def misfits(config: DictConfig, names: list[str]) -> Iterator[tuple[str, str]]:
     for name in names:
         strategy, tried = components.build(config.arm[name].strategy), copy.deepcopy(backbone)
         try:
-            if hasattr(strategy, "prepare"):
-                strategy.prepare(tried)
-            if hasattr(strategy, "claims"):
+            strategy.prepare(tried)
+            if not strategy.races:
                 strategy.claims(tried)
         except UserError as error:
             yield name, str(error)

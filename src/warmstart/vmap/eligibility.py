@@ -32,8 +32,6 @@ FOLLOWED = frozenset(
     }
     | {"accelerator", "devices", "threads"}
 )
-# What a strategy may have besides claims.
-OWN_WAYS = ("prepare", "step", "settle")
 NEUTRAL = {"accumulate_grad_batches": 1, "overfit_batches": 0}
 # Floating-point operations of a backbone's forward pass above which, on the CPU, arithmetic is nearly all that a step
 # costs. At 10 million, 16 MLPs were 1.4 times as fast together, Lightning's loop left out; at 470 million, transformers
@@ -85,8 +83,7 @@ def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.devic
     """
     if module.augment.mixing:
         raise CannotBatch(f"{module.augment.mixing} mixes the targets of one run at a time")
-    strategy = getattr(module, "strategy", None)
-    if strategy is not None and (module.has_phases or any(hasattr(strategy, hook) for hook in OWN_WAYS)):
+    if "strategy" in config and (module.has_phases or not module.strategy.only_claims):
         raise CannotBatch(f"{named(config, 'strategy')} is for one run at a time: its steps are not alike")
     x = scaled(module, raw.x)
     module.train()

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.core import screen
 from warmstart.core.batch import Batch
 from warmstart.core.errors import CannotBatch, GroupFailed, UserError
+from warmstart.data.storage.ragged import PaddedRows
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
@@ -90,7 +91,7 @@ def first_rows(job: Job) -> Batch:
     Raises:
         CannotBatch: the rows are not alike in shape.
     """
-    if hasattr(job.data.parts["train"][0], "padded"):
+    if isinstance(job.data.parts["train"][0], PaddedRows):
         raise CannotBatch("rows of different lengths are padded batch by batch")
     return Batch(*(part if part is None else part[: job.data.batch_size] for part in job.data.parts["train"]))
 

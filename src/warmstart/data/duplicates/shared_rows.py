@@ -51,7 +51,7 @@ def shared_rows(parts: Mapping[str, Rows], preprocessor: Preprocessor, target: s
         copies and how many `near` ones (None: not searched for), how many exact ones have only an `other_target`, for
         questions how many others have the `same_context`, and the `first` of them, numbered from 1.
     """
-    comparison: Comparison = getattr(preprocessor, "comparison", ArrayRows)()
+    comparison: Comparison = preprocessor.comparison() or ArrayRows()
     parts = {name: rows for name, rows in parts.items() if len(rows)}
     keys = {name: comparison.keys(rows.x) for name, rows in parts.items()}
     held_out = {"train": [name for name in parts if name != "train"], "validation": [n for n in parts if n == "test"]}

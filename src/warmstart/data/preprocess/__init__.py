@@ -24,7 +24,7 @@ def rebuild(state: dict[str, Any]) -> Preprocessor:
     module = importlib.import_module(f"{__name__}.{kind}")
     try:
         preprocessor = module.Preprocessor(**settings)
-        getattr(preprocessor, "vocabulary", None)  # which parses a tokenizer
+        preprocessor.vocabulary  # noqa: B018, which parses a tokenizer
         return preprocessor
     except Exception as error:  # tokenizers knows no other
         raise UserError(f"the saved preprocessor is damaged: {error}") from error

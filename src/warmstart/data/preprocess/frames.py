@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.data.storage.ragged import Rows, plain
+from warmstart.data.storage.ragged import PaddedRows, Rows, plain
 
 
-class Frames:
+class Frames(PaddedRows):
     """Rows put end to end; a batch is padded with zeros to the longest of its rows.
 
     Args:
@@ -48,10 +48,3 @@ class Frames:
         x = np.zeros((*valid.shape, *self.values.shape[1:]), dtype=self.values.dtype)
         x[valid] = self.values[(starts[:, None] + columns)[valid]]
         return torch.from_numpy(x), None if valid.all() else torch.from_numpy(valid)
-
-    def index_select(self, dim: int, rows: Tensor) -> Tensor:
-        """Padded rows (B, T, ...), as of a tensor."""
-        return self.padded(rows)[0]
-
-    def __getitem__(self, rows: Rows) -> Tensor:
-        return self.padded(rows)[0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.core import screen
+from warmstart.core import protocols, screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.data.readers import image_cells
@@ -26,7 +26,7 @@ COLUMNS = ("image", "img", "file", "file_name", "path")  # of a table of images 
 PIECE = 1000  # images at a time, since they may be too many for the memory
 
 
-class Preprocessor:
+class Preprocessor(protocols.Preprocessor):
     """Raw inputs are arrays (N, C, H, W), uint8 or float, whose brightest possible pixel is `white`.
 
     Args:
@@ -38,6 +38,8 @@ class Preprocessor:
         column: of images, in the user's tables; None for the first of image, img, file, file_name and path.
         dialect: how these tables are written.
     """
+
+    abilities: ClassVar = frozenset({"drawn", "skip"})
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from warmstart.core.errors import UserError
 from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import Ragged, Rows, plain
+from warmstart.data.storage.ragged import PaddedRows, Ragged, Rows, plain
 
 if TYPE_CHECKING:
     from warmstart.data.preprocess.text import Preprocessor
@@ -55,7 +55,7 @@ class Spans:
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in tensors})
 
 
-class Windows:
+class Windows(PaddedRows):
     """N questions in M windows, both inputs and targets of a loader; the arrays may be memory maps.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,8 @@ class Preprocessor(recordings.TakesRecordings):
         column: of recordings, in the user's tables.
         dialect: how these tables are written.
     """
+
+    abilities: ClassVar = recordings.TakesRecordings.abilities | {"drawn"}
 
     def __init__(
         self,

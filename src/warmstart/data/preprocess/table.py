@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
-from warmstart.core import screen
+from warmstart.core import protocols, screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.data.duplicates.table import TableRows
@@ -24,7 +24,7 @@ GIVEN = "the table"  # in messages about one that a trained model is given
 SHOWN = 5  # categories that a warning names
 
 
-class Preprocessor:
+class Preprocessor(protocols.Preprocessor):
     """Fitted by scikit-learn on the training rows; kept as plain numbers and names.
 
     Args:
@@ -33,6 +33,8 @@ class Preprocessor:
         columns: the fitted state, one record per column; a missing category is the value None.
         dialect: how the user's tables are written.
     """
+
+    abilities: ClassVar = frozenset({"filled"})
 
     def __init__(
         self,

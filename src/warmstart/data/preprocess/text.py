@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from warmstart.core import screen
+from warmstart.core import protocols, screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import Whole, between
@@ -36,7 +36,7 @@ PARTS = ("values", "starts", "whole", "bytes", "types")
 PLAIN = (".txt", ".text", "")  # files with a text on each line
 
 
-class Preprocessor:
+class Preprocessor(protocols.Preprocessor):
     """Raw inputs are tables with a column `text`, and `pair` where a second text belongs to it.
 
     Args:
@@ -52,6 +52,8 @@ class Preprocessor:
         types: examples have the token types that the tokenizer gives.
         files: those of a tokenizer that was not trained here, by name.
     """
+
+    abilities: ClassVar = frozenset({"decode", "overlap", "whole"})
 
     def __init__(
         self,

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warmstart.core import protocols
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.data.readers.numbers import read_numbers
 from warmstart.data.readers.table import Dialect
 
 
-class Preprocessor:
+class Preprocessor(protocols.Preprocessor):
     """Raw inputs are float arrays (N, F); constant features are only centred."""
 
     def __init__(self, mean: list[float] | None = None, std: list[float] | None = None):

@@ -40,6 +40,7 @@ class Preprocessor(recordings.TakesRecordings):
         dialect: how these tables are written.
     """
 
+    abilities: ClassVar = recordings.TakesRecordings.abilities | {"drawn"}
     spectral: ClassVar = False
     held_out_batch: ClassVar = 8  # the first convolutions make hundreds of channels of every few samples
 

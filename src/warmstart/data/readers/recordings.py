@@ -7,13 +7,14 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
 from warmstart.data.duplicates.overlap import Overlap, to_keys
 from warmstart.data.readers.folders import files_below
 from warmstart.data.readers.sounds import SUFFIXES, read_sounds, resampled
@@ -43,13 +44,15 @@ class RecordingRows:
         return str(x["file"].iloc[row])
 
 
-class TakesRecordings:
+class TakesRecordings(Preprocessor):
     """What preprocessors of recordings have in common, whatever they turn waveforms into.
 
     Args:
         column: of recordings, in the user's tables; None for the first of audio, audio_filepath, path and file.
         dialect: how these tables are written.
     """
+
+    abilities: ClassVar = frozenset({"overlap", "skip"})
 
     def __init__(self, column: str | None = None, dialect: dict[str, Any] | None = None):
         self.column, self.dialect = column, Dialect(**(dialect or {}))

@@ -62,7 +62,7 @@ class Several:
             for part, found in {**parts, **shifts}.items():
                 rows = getattr(splits, part) if part in parts else splits.shifts.get(part)
                 if rows is not None and len(rows):
-                    x = first.converted(rows.x, own) if hasattr(first, "converted") else rows.x
+                    x = first.converted(rows.x, own)
                     found.append(Rows(x, None if rows.classes is None else rows.classes + start))
         labels = tuple(f"{name}/{label}" for name, splits in loaded.items() for label in splits.labels)
         train, validation, test, spare = (mixed(found) if found else None for found in parts.values())

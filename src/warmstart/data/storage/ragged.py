@@ -9,7 +9,33 @@ from torch import Tensor
 Rows = slice | Tensor | np.ndarray
 
 
-class Ragged:
+class PaddedRows:
+    """Rows that a loader takes a batch at a time, padded to the longest of them.
+
+    `lengths` are the positions that each takes (N,), None where these are all alike, and `tokens` those of all
+    together; `bytes_per_token` are of the raw text, 0 where that is not known.
+    """
+
+    lengths: np.ndarray | None = None
+    tokens: int
+    bytes_per_token: float = 0.0
+
+    def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        """Rows (B, T, ...), and where they are valid (B, T); None where they are everywhere."""
+        raise NotImplementedError
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw what is another in each epoch."""
+
+    def index_select(self, dim: int, rows: Tensor) -> Tensor:
+        """Padded rows (B, T, ...), as of a tensor."""
+        return self.padded(rows)[0]
+
+    def __getitem__(self, rows: Rows) -> Tensor:
+        return self.padded(rows)[0]
+
+
+class Ragged(PaddedRows):
     """Rows of whole numbers, one after the other; the array may be a memory map.
 
     Args:
@@ -82,15 +108,8 @@ class Ragged:
             return torch.from_numpy(x), torch.from_numpy(np.where(valid, self.types[index] + 1, 0).astype(np.uint8))
         return torch.from_numpy(x), None if valid.all() else torch.from_numpy(valid)
 
-    def index_select(self, dim: int, rows: Tensor) -> Tensor:
-        """Padded rows (B, T), as of a tensor."""
-        return self.padded(rows)[0]
 
-    def __getitem__(self, rows: Rows) -> Tensor:
-        return self.padded(rows)[0]
-
-
-class Packed:
+class Packed(PaddedRows):
     """Blocks of `block` positions cut from all rows put end to end, so that nothing is padded.
 
     Blocks start `offset` positions further on, and go on at the beginning; a loader draws another offset every epoch.
@@ -119,6 +138,10 @@ class Packed:
     def tokens(self) -> int:
         """Positions of all blocks together."""
         return len(self) * self.block
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Cut the blocks anew."""
+        self.offset = int(torch.randint(self.block, (), generator=generator))
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Blocks (B, T), and the number of each position's row (B, T), from 1 on, where they are to be told apart."""

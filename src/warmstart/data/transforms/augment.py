@@ -74,7 +74,7 @@ class Augment:
             )
         if modality != "speech" and self.changes_speech:
             raise UserError(f"data.augment: warp, stretch, bands and gaps are for speech; this data is {modality}")
-        if self.changes_speech and not getattr(scale, "spectral", True):
+        if self.changes_speech and not scale.spectral:
             raise UserError(
                 "data.augment: warp, stretch, bands and gaps change spectrograms, and this model takes waveforms: "
                 "leave them out"
@@ -137,7 +137,7 @@ class Augment:
     def _changed(self, x: Tensor) -> Tensor:
         x = self._moved(x)
         if self.solarise:
-            x = images.solarised(x, self.solarise, getattr(self.preprocessor, "white", 1.0))
+            x = images.solarised(x, self.solarise, self.preprocessor.white)
         x = self.preprocessor(x)
         if self.colour or self.grey:
             x = images.recoloured(x, self.colour, self.grey)

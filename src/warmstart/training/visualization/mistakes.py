@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from warmstart.core.batch import Batch
-from warmstart.training.visualization.recordings import play
+from warmstart.training.visualization.recordings import holds_sound, play
 
 SHOWN = 12
 LETTERS = 300  # of a text in a table
@@ -53,17 +53,17 @@ class Mistakes(pl.Callback):
         if not wrong:
             return
         header = ("true", "predicted", "probability")
-        if "audio" in getattr(data.raw_test, "columns", ()):
+        if holds_sound(data.raw_test):
             sounds = data.raw_test.iloc[rows]
             cells = [(*verdict, file) for verdict, file in zip(verdicts, sounds.file)]
             writer.add_text(TAG, table((*header, "file"), cells), trainer.global_step)
             names = [f"{true} taken for {predicted}" for true, predicted, _ in verdicts]
             play(writer, TAG, sounds, names, trainer.global_step)
-        elif hasattr(preprocessor, "decode"):
+        elif "decode" in preprocessor.abilities:
             texts = [preprocessor.decode(row) for row in data.pick("test", rows).x.tolist()]
             cells = [(*verdict, text) for verdict, text in zip(verdicts, texts)]
             writer.add_text(TAG, table((*header, "text"), cells), trainer.global_step)
-        elif hasattr(preprocessor, "drawn"):
+        elif "drawn" in preprocessor.abilities:
             images = preprocessor.drawn(preprocessor(data.pick("test", rows).x))
             writer.add_figure(TAG, draw_mistakes(images, verdicts), trainer.global_step)
 

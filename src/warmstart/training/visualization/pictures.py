@@ -55,7 +55,7 @@ class Reconstructions(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that rebuild what can be drawn."""
         preprocessor = trainer.datamodule.preprocessor
-        if not (hasattr(preprocessor, "drawn") and hasattr(pl_module.objective, "pictures")):
+        if not ("drawn" in preprocessor.abilities and "pictures" in pl_module.objective.abilities):
             return
         batch = _first_rows(trainer, PICTURES, pl_module)
         with aside(pl_module):
@@ -83,7 +83,7 @@ class Projector(pl.Callback):
             pooled = module.backbone(batch.x, batch.mask).pooled.float().cpu()
         labels = data.spec.labels
         names = [labels[int(row)] for row in batch.y] if isinstance(batch.y, Tensor) and batch.y.ndim == 1 else None
-        has_pictures = hasattr(data.preprocessor, "drawn")
+        has_pictures = "drawn" in data.preprocessor.abilities
         pictures = _thumbnails(drawn(data.preprocessor, batch.x.float(), batch.mask)) if has_pictures else None
         trainer.logger.writer.add_embedding(pooled, names, pictures, trainer.global_step, tag)
 
@@ -140,7 +140,7 @@ class Views(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what can be drawn, once a run."""
         preprocessor = trainer.datamodule.preprocessor
-        if not hasattr(preprocessor, "drawn") or trainer.global_step > 0:
+        if "drawn" not in preprocessor.abilities or trainer.global_step > 0:
             return
         raw = converted(pl_module, trainer.datamodule.sample("train", PICTURES))
         with aside(pl_module):

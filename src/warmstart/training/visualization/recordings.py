@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -23,11 +24,16 @@ class Players(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write, where the data are recordings."""
         data, objective = trainer.datamodule, pl_module.objective
-        if "audio" not in getattr(data.shown, "columns", ()):
+        if not holds_sound(data.shown):
             return
         is_text = objective.target == "text"
         names = objective.spell(data.sample("validation", SHOWN).y) if is_text else data.shown.file
         play(trainer.logger.writer, "recordings", data.shown, names, trainer.global_step)
+
+
+def holds_sound(rows: Any) -> bool:
+    """Whether raw rows are recordings: a table with the column audio."""
+    return isinstance(rows, pd.DataFrame) and "audio" in rows
 
 
 def play(writer: Any, tag: str, sounds: Any, names: Sequence[str], step: int) -> None:
@@ -43,7 +49,7 @@ class Alignments(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that say when each word was said."""
         data, objective = trainer.datamodule, pl_module.objective
-        if objective.target != "text" or not hasattr(data.preprocessor, "drawn"):
+        if objective.target != "text" or "drawn" not in data.preprocessor.abilities:
             return
         raw = converted(pl_module, data.sample("validation", SHOWN))
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)

@@ -15,9 +15,10 @@ class Examples(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write, where examples can be read as text."""
-        decode = getattr(trainer.datamodule.preprocessor, "decode", None)
+        preprocessor = trainer.datamodule.preprocessor
+        decode = preprocessor.decode if "decode" in preprocessor.abilities else None
         objective = pl_module.objective
-        if not hasattr(objective, "examples") or (decode is None and getattr(objective, "target", None) != "text"):
+        if "examples" not in objective.abilities or (decode is None and objective.target != "text"):
             return
         raw = converted(pl_module, trainer.datamodule.sample("validation", EXAMPLES))
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
