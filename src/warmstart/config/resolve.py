@@ -9,14 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from warmstart.core.errors import UserError
+from warmstart.core.init import HUB, Init
 from warmstart.core.reading import load_json
 from warmstart.core.trust import check_targets
-from warmstart.huggingface.files import CARD, HUB, folder_of
+from warmstart.huggingface.files import CARD, folder_of
 from warmstart.huggingface.resolve import TARGETS, node_of
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, Lacking, finished, latest, newest, runs_of
-
-SHUFFLED, RANDOM = "shuffled:", "random:"  # before an `init`: its weights permuted inside each tensor, or drawn anew
 
 
 def adopt(config: DictConfig, lacking: Lacking = lambda record: []) -> DictConfig:
@@ -33,22 +32,20 @@ def adopt(config: DictConfig, lacking: Lacking = lambda record: []) -> DictConfi
     Raises:
         UserError: there is no such model, or it is none that can be used without running code of its own.
     """
-    init = str(config.get("init") or "")
+    init = Init.parse(str(config.get("init") or "scratch"))
     if "pretrain" in config:
-        if HUB in init:
+        if init.kind == "hub":
             raise UserError(f"init={init}: say it of an arm, arm.NAME.init={init}, or of pretrain.init")
         node = adopt(config.pretrain, lacking).backbone
         return config if node is config.pretrain.backbone else _with(config, backbone=node, pretrain={"backbone": node})
-    word = init.removeprefix(SHUFFLED).removeprefix(RANDOM)
-    if init.startswith(RANDOM) and not word.startswith(HUB):
-        raise UserError(f"init={init}: {RANDOM} goes before {HUB}NAME_OR_DIR")
-    if word.startswith(HUB):
+    if init.kind == "hub":
+        word = str(init.source)
         return _with(config, backbone=node_of(word, folder_of(word), OmegaConf.select(config, "backbone.pooling")))
     backbone = config.get("backbone") or {}
     target = backbone.get("_target_")
-    if word in ("", "scratch") and target in TARGETS and backbone.get("architecture") is None:
+    if init.kind == "scratch" and target in TARGETS and backbone.get("architecture") is None:
         raise UserError(f"backbone={TARGETS[target]} needs init={HUB}NAME_OR_DIR")
-    node = _saved_node(config, word, lacking)
+    node = _saved_node(config, init, lacking)
     return config if node is None else _with(config, backbone=node)
 
 
@@ -61,13 +58,13 @@ def _with(config: DictConfig, **parts: Any) -> DictConfig:
     return adopted
 
 
-def _saved_node(config: DictConfig, word: str, lacking: Lacking) -> dict[str, Any] | None:
+def _saved_node(config: DictConfig, init: Init, lacking: Lacking) -> dict[str, Any] | None:
     """The node of a Hugging Face backbone that a run of ours was pretrained from; None for any other start."""
-    if config.get("stage") not in ("pretrain", "finetune") or word in ("", "scratch"):
+    if config.get("stage") not in ("pretrain", "finetune") or init.kind == "scratch":
         return None
     try:
-        path = Path(word)
-        if word == "latest":
+        path = Path(init.place)
+        if init.kind == "latest":
             path = latest(Path(config.output_dir), "pretrain", config.experiment, lacking).path
         card = next(place for place in (path / "model" / CARD, path / CARD) if place.is_file())
         node = load_json(card)["backbone"]

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from warmstart.config.resolve import SHUFFLED
 from warmstart.core import screen
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.saved_model import SavedModel
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import finished
@@ -79,7 +79,7 @@ def read_run(path: Path, trust: tuple[str, ...]) -> Ingredient:
         raise UserError(f"runs={path} is a sweep, and method=wise takes one run: give one below its runs folder")
     run = finished(path, "finetune")
     config = run.config(trust)
-    if run.record["parent"] is None or str(config.init).startswith(SHUFFLED):
+    if run.record["parent"] is None or Init.parse(config.init).shuffled:
         raise UserError(f"{path} started from init={config.init}: a soup needs runs that start from trained weights")
     return Ingredient(run, config, open_model(path / "model", run))
 

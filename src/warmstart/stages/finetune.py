@@ -9,10 +9,10 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
-from warmstart.config.resolve import SHUFFLED
 from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
@@ -108,7 +108,7 @@ def assemble(
     if like is None:
         check_fit(config)
     start, parent = find_start(config)
-    if start is not None and str(config.init).startswith(SHUFFLED):
+    if start is not None and Init.parse(config.init).shuffled:
         start = shuffled(start, derive_seed(config.seed, "shuffle"))
     data = components.task_data(config, given_preprocessor(config, start), like.source if like else None).prepare(
         splits, like
@@ -117,7 +117,7 @@ def assemble(
     transfer, origin = None, {}
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.fresh))
-        if not str(config.init).startswith(SHUFFLED):
+        if not Init.parse(config.init).shuffled:
             origin = digests(backbone, transfer["missing"])
     strategy = components.build(config.strategy)
     if hasattr(strategy, "prepare"):

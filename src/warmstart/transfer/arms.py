@@ -5,18 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.config.resolve import RANDOM, SHUFFLED, adopt
+from warmstart.config.resolve import adopt
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
+from warmstart.core.init import HUB, Init
 from warmstart.data.loader import batches
 from warmstart.data.splits import fold_of, labelled_subset
-from warmstart.huggingface.files import HUB
 from warmstart.run.manifest import RUNS, Job
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
 from warmstart.training.start import find_start, given_preprocessor
@@ -145,7 +145,7 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
             raise UserError(
                 f"arm.{arm} does not say where it starts: give arm.{arm}.init=pretrained, scratch or a path"
             )
-        starts = {"pretrained": pretrained, "shuffled": f"shuffled:{pretrained}"}
+        starts = {"pretrained": pretrained, "shuffled": str(replace(Init.parse(pretrained), shuffled=True))}
         own["init"] = starts.get(own["init"], own["init"])
         if own.get("preprocessor") == "pretrained":
             own["preprocessor"] = None if pretrained == "scratch" else pretrained
@@ -180,7 +180,7 @@ def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, label
     """
     if own.stage == "baseline" or budget == "steps":
         return
-    is_cold = own.init == "scratch" or own.init.startswith(RANDOM)
+    is_cold = Init.parse(own.init).is_cold
     rows, batch = sizes.labelled[labels], own.data.batch_size
     per_epoch = batches(rows, batch)
     trainer = own.trainer
@@ -242,25 +242,25 @@ def with_start(config: DictConfig) -> DictConfig:
     Raises:
         UserError: transfer.start is neither of these nor a folder.
     """
-    start = str(config.transfer.start)
-    if start == OWN:
+    if config.transfer.start == OWN:
         return config
-    is_hub = start.startswith(HUB)
-    if not is_hub and not Path(start).is_dir():
+    start = Init.parse(str(config.transfer.start))
+    is_hub = start.kind == "hub"
+    if start != start.source or not (is_hub or start.is_found):
         raise UserError(
             f"transfer.start={start}: there is no such folder; give {OWN}, a run folder, or {HUB}NAME_OR_DIR"
         )
     if not is_hub:
-        start = str(Path(start).resolve())
+        start = replace(start, place=str(Path(start.place).resolve()))
     changed = config.copy()
     for arm in changed.arm.values():
-        inits = {OWN: start, "shuffled": SHUFFLED + start}
+        inits = {OWN: str(start), "shuffled": str(replace(start, shuffled=True))}
         if is_hub and "backbone" not in arm:
-            inits["scratch"] = RANDOM + start
+            inits["scratch"] = str(replace(start, random=True))
         if "init" in arm:
             arm.init = inits.get(arm.init, arm.init)
         if arm.get("preprocessor") == OWN:
-            arm.preprocessor = None if is_hub else start
+            arm.preprocessor = None if is_hub else start.place
     return changed
 
 
