@@ -34,8 +34,7 @@ TOP = ("stages", "main", "resume", "__init__")  # may import everything below; n
 TORCH = {"torch", "pytorch_lightning", "torchmetrics", "safetensors"}
 TORCH_FREE = (
     "core",
-    "config/schema.py",
-    "config/validate.py",
+    "config",
     "main.py",
     "resume.py",
     "report",
