@@ -44,9 +44,8 @@ def validate_data(config: DictConfig) -> DictConfig:
 
 
 def freeze(config: DictConfig) -> DictConfig:
-    """The config as config.yaml has it: nothing refers to anything else, and no key can be added."""
+    """The config to which no key can be added; what refers to another setting follows it up to config.yaml."""
     frozen = copy.deepcopy(config)
-    OmegaConf.resolve(frozen)
     OmegaConf.set_struct(frozen, True)
     return frozen
 

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
+from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
@@ -34,7 +35,6 @@ from warmstart.training.start import (
     given_preprocessor,
     load_head,
     load_start,
-    same_start,
     shuffled,
 )
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
@@ -54,8 +54,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         watchers: further callbacks for the Trainer.
     """
     if opened is not None:
-        config = config.copy()
-        config.init = same_start(config, opened.record["parent"])
+        config = from_parent(config, opened.record["parent"])
     if components.races(config):
         return run_first(config, opened, watchers)
     data, module, lineage = assemble(config)

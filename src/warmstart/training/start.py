@@ -140,13 +140,6 @@ def _listed(labels: tuple[str, ...], most: int = 4) -> str:
     return ", ".join(labels[:most]) + more if labels else "none"
 
 
-def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
-    """The `init` that gives a run of this config the very weights it had."""
-    if parent is None:
-        return config.init
-    return str(dataclasses.replace(Init.parse(parent["path"]), shuffled=Init.parse(config.init).shuffled))
-
-
 def check_parent(run: RunFolder, parent: dict[str, Any] | None) -> None:
     """Refuse to continue a run from other weights than it started from.
 
