@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import main
+from warmstart.config.expand import expand
 from warmstart.config.validate import explain
 from warmstart.core import screen
 from warmstart.core.errors import UserError
@@ -72,7 +73,7 @@ def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
         with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
             try:
                 typed = any(word.startswith("experiment=") for word in words)
-                spelled = main.spelled_out([*words, f"output_dir={folder}"])
+                spelled = expand([*words, f"output_dir={folder}"])
                 status = main.run(compose("train", overrides=spelled), typed)
             except (UserError, HydraException, OmegaConfBaseException) as error:
                 screen.error(explain(error))

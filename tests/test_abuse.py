@@ -89,5 +89,5 @@ def test_what_cannot_be_meant_is_refused_by_its_name(words: tuple[str, ...], nam
 
 
 def test_a_defect_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("warmstart.main.check", lambda config: 1 / 0)
+    monkeypatch.setattr("warmstart.config.pipeline.check", lambda config: 1 / 0)
     assert call(NEW, folder / "outputs").kind == "defect"

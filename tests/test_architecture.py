@@ -31,15 +31,14 @@ ALLOWED = {
     "sweep": {"core", "config", "data", "huggingface", "run", "report"},
     "vmap": {"core", "data", "run", "training"},
     "transfer": {"core", "config", "data", "run", "huggingface", "training", "report"},
-    "selection": {"core", "data", "run", "training", "report", "sweep"},
+    "selection": {"core", "config", "data", "run", "training", "report", "sweep"},
     "soup": {"core", "config", "run", "huggingface", "training"},
 }
 TOP = ("stages", "main", "resume", "__init__")  # may import everything below; nothing imports them
 TORCH = {"torch", "pytorch_lightning", "torchmetrics", "safetensors"}
 TORCH_FREE = (
     "core",
-    "config/schema.py",
-    "config/validate.py",
+    "config",
     "main.py",
     "resume.py",
     "stages/runner.py",

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scripts.abuse_cases.case import Case, Seen
 
 from warmstart import main
+from warmstart.config.expand import expand
 from warmstart.config.validate import check, explain
 from warmstart.core.errors import UserError
 
@@ -61,7 +62,7 @@ class Bench:
         with contextlib.redirect_stdout(results), contextlib.redirect_stderr(printed):
             try:
                 with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
-                    config = compose("train", overrides=main.spelled_out(words))
+                    config = compose("train", overrides=expand(words))
                     (self._load if case.door == "load" else self._run)(config, seen)
             except InstantiationException:
                 seen.crash = traceback.format_exc().strip().splitlines()[-1]

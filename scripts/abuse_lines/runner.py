@@ -26,6 +26,7 @@ from scripts.abuse_lines.lines import Line
 
 import warmstart.stages.transfer  # noqa: F401  (slow to import, so before a line's time is taken)
 from warmstart import main
+from warmstart.config.expand import expand
 from warmstart.config.validate import explain
 from warmstart.core import screen
 from warmstart.core.errors import UserError
@@ -92,7 +93,7 @@ class Reader(Composer):
     def run(self, words: tuple[str, ...]) -> None:
         """Do what `main.main` does for words without flags, and leave by SystemExit."""
         try:
-            words = main.spelled_out(words)
+            words = expand(words)
             overrides = self.parse(words)
             config = copy.deepcopy(self.base(tuple(word for word in words if self.chooses(self.parsed[word]))))
             values = [override for override in overrides if not self.chooses(override)]

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import FAST
 from tests.stages.test_errors import refused
 
-from warmstart.main import spelled_out
+from warmstart.config.expand import expand
 
 QUICK = (*FAST, "trainer.max_epochs=3", "optimizer.lr=0.01", "data.batch_size=16", "backbone.hidden=[32]")
 
@@ -117,10 +117,10 @@ def test_what_makes_no_tasks_is_refused(words: tuple[str, ...], parts: tuple[str
 
 
 def test_flags_stay_where_they_are_and_weights_are_known_wherever_they_are_typed():
-    spelled = spelled_out(["-m", "objective.weights.a=2", "data=[a:digits, b:vectors]", "--cfg", "job"])
+    spelled = expand(["-m", "objective.weights.a=2", "data=[a:digits, b:vectors]", "--cfg", "job"])
     assert spelled == [
         *("-m", "data=several", "+data@data.sources.a=digits", "+data@data.sources.b=vectors", "objective=multitask"),
         *("+objective.weights.a=1.0", "+objective.weights.b=1.0", "objective.weights.a=2", "--cfg", "job"),
     ]
-    assert spelled_out(["data=digits", "transfer.labels=[1,5]"]) == ["data=digits", "transfer.labels=[1,5]"]
-    assert "objective=multitask" not in spelled_out(["data=[a:digits,b:digits]", "objective=classification"])
+    assert expand(["data=digits", "transfer.labels=[1,5]"]) == ["data=digits", "transfer.labels=[1,5]"]
+    assert "objective=multitask" not in expand(["data=[a:digits,b:digits]", "objective=classification"])

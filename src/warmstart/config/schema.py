@@ -20,6 +20,7 @@ from warmstart.core.ranges import (
     Positive,
     Range,
     Share,
+    StepShare,
     Whole,
     between,
     least,
@@ -123,7 +124,6 @@ OPTIMIZER = component(
     eps=Positive,
     nesterov=bool,
 )
-START = Annotated[float, Range("a share of the steps, 0 or more and below 1", lambda value: 0 <= value < 1)]
 COMMON = {"stage": str, "experiment": str, "seed": Whole, "output_dir": Location, "trust": list[str]}
 TRAINING = {
     **COMMON,
@@ -136,7 +136,7 @@ TRAINING = {
     "loss": component(),
     "optimizer": Section({**OPTIMIZER.keys, "lr": Positive}, OPTIMIZER.optional, is_open=True),
     "scheduler": component(**dict.fromkeys(("warmup", "decay", "peak", "start", "final"), Part)),
-    "average": component(decay=Inside, start=START, every=Count),
+    "average": component(decay=Inside, start=StepShare, every=Count),
     "trainer": TRAINER,
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})

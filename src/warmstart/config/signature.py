@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from warmstart.config.validate import nearest
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart.config.validate import nearest, target_of
+from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import fits, shown, words
 
+QUICK = 2**22  # bytes of a file that may be read twice
 # Arguments that are known only at run time, by the group that a config node stands in: no setting may name them.
 FACTS = {
     "backbone": ("spec",),
@@ -61,3 +66,24 @@ def check_settings(
                 check_settings(inner.func, inner.keywords, f"{place}.{name}.{key}")
         if is_ours and name in hints and not fits(value, hints[name].annotation):
             raise UserError(f"{place}.{name}={shown(value)}: must be {words(hints[name].annotation)}")
+
+
+def check_data(node: DictConfig | None, place: str) -> None:
+    """Refuse small data that cannot be read, before torch is imported for what it is read for.
+
+    Raises:
+        UserError: as the source's `load`, or a setting is of another type than it takes.
+    """
+    source = target_of(node, place) if node and "_target_" in node else None
+    if not getattr(source, "is_quick", False):
+        return
+    path = Path(str(node.root))
+    is_large = path.is_file() and path.stat().st_size > QUICK
+    if is_large or path.is_dir() or not (path.suffix or path.exists()):  # the last is a hub name
+        return
+    taken = inspect.signature(source).parameters.keys() & node.keys()
+    settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": dict}
+    with screen.quiet():
+        given = {name: settings[name] for name in taken}
+        check_settings(source, given, place)
+        source(**given).load(None)

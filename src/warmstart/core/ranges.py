@@ -37,6 +37,7 @@ Share = Annotated[float, Range("a number above 0 and at most 1", lambda value: 0
 Part = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 Below1 = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]
 Inside = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
+StepShare = Annotated[float, Range("a share of the steps, 0 or more and below 1", lambda value: 0 <= value < 1)]
 Seed = Annotated[int, Range("a whole number, 0 or more and below 2**32", lambda value: 0 <= value < 2**32)]
 Location = Annotated[
     str,

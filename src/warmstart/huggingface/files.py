@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.reading import is_plain, load_json
 
-HUB = "hf:"
 CARD, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 WANTED = ("*.json", WEIGHTS, "model-*-of-*.safetensors", "*.txt", "*.model", "*.jinja")  # of a model on the hub
 FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}  # how transformers writes these numbers
@@ -18,7 +18,7 @@ FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}  # how 
 
 def folder_of(word: str) -> Path:
     """The folder that the word names, or that of the hub's model in the local cache, downloaded if need be."""
-    name = word.removeprefix(HUB)
+    name = Init.parse(word).place
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import UserError
+from warmstart.core.init import HUB
 from warmstart.core.trust import check_targets
 from warmstart.huggingface.configs import image, speech, text
-from warmstart.huggingface.files import CARD, HUB, read_json, tensor_names
+from warmstart.huggingface.files import CARD, read_json, tensor_names
 
 TARGETS = {  # and what chooses them
     text.TARGET: "huggingface",

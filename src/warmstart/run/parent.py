@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.reading import load_json
 from warmstart.core.saved_model import SavedModel
-from warmstart.huggingface.files import HUB
 from warmstart.run.adapter import applied
 from warmstart.run.saved import CARD, open_model
 
@@ -51,7 +51,7 @@ def whole_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]
 def found_parent(folder: Path, card: dict[str, Any]) -> str:
     """Return where an adapter's parent is: at its path, or, where all was moved or copied, as far from it as it was."""
     place, relative = card["parent"]["path"], card["parent"].get("relative")
-    if place.startswith(HUB) or Path(place).is_dir() or not isinstance(relative, str):
+    if Init.parse(place).kind == "hub" or Path(place).is_dir() or not isinstance(relative, str):
         return place
     moved = folder / relative
     return str(moved.resolve()) if moved.is_dir() else place
@@ -68,7 +68,7 @@ def check_descent(folder: Path, place: Any) -> None:
         UserError: a model is its own parent, by way of others or not, or has too many ancestors.
     """
     seen = [folder.resolve()]
-    while isinstance(place, str) and not place.startswith(HUB):
+    while isinstance(place, str) and Init.parse(place).kind != "hub":
         found = Path(place).resolve()
         if found == seen[0]:
             what = "as its own parent" if len(seen) == 1 else f"as an ancestor of its parent {seen[1]}"
@@ -89,7 +89,7 @@ def open_parent(place: str, pooling: str | None) -> SavedModel:
     Raises:
         UserError: it is missing or damaged.
     """
-    if place.startswith(HUB):
+    if Init.parse(place).kind == "hub":
         from warmstart.huggingface.load import open_hub  # imports transformers
 
         return open_hub(place, pooling)

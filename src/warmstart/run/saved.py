@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.protocols import Preprocessor
 from warmstart.core.reading import load_json
 from warmstart.core.saved_model import SavedModel, spec_of, spec_record
 from warmstart.core.spec import Spec
-from warmstart.huggingface.files import HUB
 from warmstart.run.adapter import ADAPTER
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
@@ -66,7 +66,8 @@ def save_model(
         else:
             weights, parent = ADAPTER, {key: run.record["parent"][key] for key in ("path", "weights_sha256")}
             save_file(adapter, folder / weights, {"parent": parent["weights_sha256"]})
-            moved = {} if parent["path"].startswith(HUB) else {"relative": os.path.relpath(parent["path"], target)}
+            is_hub = Init.parse(parent["path"]).kind == "hub"
+            moved = {} if is_hub else {"relative": os.path.relpath(parent["path"], target)}
             beside = {"parent": {**parent, **moved, "fresh": list(config.fresh)}}
         save_file(_tensors(objective), folder / HEAD)
         (folder / PREPROCESSOR).write_text(json.dumps(preprocessor.state()) + "\n")

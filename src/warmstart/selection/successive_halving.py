@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.rewrite import changed, from_parent
 from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
@@ -28,7 +29,7 @@ from warmstart.sweep.runner import RunStage
 from warmstart.training import components
 from warmstart.training.compatibility import check_fit
 from warmstart.training.session import runs_folder
-from warmstart.training.start import find_start, same_start
+from warmstart.training.start import find_start
 from warmstart.training.trainer import check_interval
 
 HEAVY = ("checkpoints", "model")  # what a job leaves that nobody will need
@@ -75,11 +76,11 @@ def run_first(config: DictConfig, opened: RunFolder | None, watchers: Sequence[A
         if not run.record.get("auto"):
             run.update(parent=field.parent)
             race(config, field, run, finetune)
-        taken, chosen = run.record["auto"], config.copy()
+        taken = run.record["auto"]
         screen.say(f"strategy=auto takes {taken['strategy']} at optimizer.lr={taken['lr']:g}: {taken['why']}")
-        chosen.strategy = config.strategy.options[taken["strategy"]]
-        chosen.optimizer.lr, chosen.init = taken["lr"], same_start(config, field.parent)
-        return finetune(chosen, run, watchers)
+        chosen = {"strategy": config.strategy.options[taken["strategy"]], "optimizer.lr": taken["lr"]}
+        own = changed(from_parent(config, field.parent), chosen)
+        return finetune(own, run, watchers)
 
 
 def survey(config: DictConfig) -> Field:
@@ -108,9 +109,8 @@ def survey(config: DictConfig) -> Field:
 
 def training_rows(config: DictConfig, source: Source, splits: Splits, folds: int, count: int) -> Iterator[int]:
     """How many rows train, where each of the first `count` folds validates."""
-    own = config.copy()
     for fold in range(count):
-        own.data.folds, own.data.fold = folds, fold
+        own = changed(config, {"data.folds": folds, "data.fold": fold})
         yield len(components.task_data(own, source=source).training_rows(splits))
 
 
@@ -202,16 +202,25 @@ def reopen(config: DictConfig, run: RunFolder) -> Manifest:
 
 def job_of(config: DictConfig, field: Field, number: int, rung: Any, entry: Any, fold: int) -> Job:
     """A short finetuning that validates on a fold, once, at its end."""
-    own = config.copy()
-    own.strategy = config.strategy.options[entry.strategy]
-    own.optimizer.lr = config.optimizer.lr * entry.rate
-    own.init, own.patience = same_start(config, field.parent), None
-    own.test = own.pictures = own.forgetting = False
-    own.data.folds, own.data.fold = field.folds, fold
-    own.trainer.update(max_epochs=-1, max_steps=rung.steps, min_steps=None)
-    at_the_end = rung.steps * own.trainer.accumulate_grad_batches
-    own.trainer.update(check_val_every_n_epoch=None, val_check_interval=at_the_end)
-    values = {"strategy": entry.strategy, "optimizer.lr": own.optimizer.lr, "rung": number, "data.fold": fold}
+    rate = config.optimizer.lr * entry.rate
+    length = {
+        "max_epochs": -1,
+        "max_steps": rung.steps,
+        "min_steps": None,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": rung.steps * config.trainer.accumulate_grad_batches,
+    }
+    settings = {
+        "strategy": config.strategy.options[entry.strategy],
+        "optimizer.lr": rate,
+        "patience": None,
+        **dict.fromkeys(("test", "pictures", "forgetting"), False),
+        "data.folds": field.folds,
+        "data.fold": fold,
+        **{f"trainer.{key}": value for key, value in length.items()},
+    }
+    own = changed(from_parent(config, field.parent), settings)
+    values = {"strategy": entry.strategy, "optimizer.lr": rate, "rung": number, "data.fold": fold}
     name = f"rung{number}-{entry.strategy}-rate{entry.rate:g}-fold{fold}"
     return Job(name, values, OmegaConf.to_container(own, resolve=True))
 

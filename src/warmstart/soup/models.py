@@ -10,16 +10,17 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from warmstart.config.resolve import SHUFFLED
+from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.saved_model import SavedModel
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import finished
 from warmstart.run.manifest import MANIFEST, Manifest
 from warmstart.run.saved import open_model
 from warmstart.training.modules import FinetuneModule
-from warmstart.training.start import check_parent, find_start, load_head, load_start, same_start
+from warmstart.training.start import check_parent, find_start, load_head, load_start
 
 State = dict[str, Tensor]
 CUT = ("folds", "fold", "labels_per_class", "label_fraction")  # settings of `data` that say which rows validate
@@ -79,7 +80,7 @@ def read_run(path: Path, trust: tuple[str, ...]) -> SoupModel:
         raise UserError(f"runs={path} is a sweep, and method=wise takes one run: give one below its runs folder")
     run = finished(path, "finetune")
     config = run.config(trust)
-    if run.record["parent"] is None or str(config.init).startswith(SHUFFLED):
+    if run.record["parent"] is None or Init.parse(config.init).shuffled:
         raise UserError(f"{path} started from init={config.init}: a soup needs runs that start from trained weights")
     return SoupModel(run, config, open_model(path / "model", run))
 
@@ -135,8 +136,7 @@ def start_state(end: SoupModel, module: FinetuneModule) -> State:
     Raises:
         UserError: the start is no longer there, or no longer what it was.
     """
-    config, parent = end.config.copy(), end.run.record["parent"]
-    config.init = same_start(config, parent)
+    config = from_parent(end.config, end.run.record["parent"])
     start, found = find_start(config)
     check_parent(end.run, found)
     load_start(module.backbone, start, tuple(config.fresh))

@@ -9,10 +9,11 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
-from warmstart.config.resolve import SHUFFLED
+from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
@@ -34,7 +35,6 @@ from warmstart.training.start import (
     given_preprocessor,
     load_head,
     load_start,
-    same_start,
     shuffled,
 )
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
@@ -54,8 +54,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         watchers: further callbacks for the Trainer.
     """
     if opened is not None:
-        config = config.copy()
-        config.init = same_start(config, opened.record["parent"])
+        config = from_parent(config, opened.record["parent"])
     if components.races(config):
         return run_first(config, opened, watchers, run)
     return finetune(config, opened, watchers)
@@ -113,7 +112,7 @@ def assemble(
     if like is None:
         check_fit(config)
     start, parent = find_start(config)
-    if start is not None and str(config.init).startswith(SHUFFLED):
+    if start is not None and Init.parse(config.init).shuffled:
         start = shuffled(start, derive_seed(config.seed, "shuffle"))
     data = components.task_data(config, given_preprocessor(config, start), like.source if like else None).prepare(
         splits, like
@@ -122,7 +121,7 @@ def assemble(
     transfer, origin = None, {}
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.fresh))
-        if not str(config.init).startswith(SHUFFLED):
+        if not Init.parse(config.init).shuffled:
             origin = digests(backbone, transfer["missing"])
     strategy = components.build(config.strategy)
     torch.default_generator.manual_seed(derive_seed(config.seed, "strategy"))

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
+from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.data.datamodule import GenericDataModule
@@ -26,7 +27,6 @@ from warmstart.training.start import (
     given_preprocessor,
     load_head,
     load_start,
-    same_start,
 )
 from warmstart.training.visualization.features import FeatureQuality
 from warmstart.training.visualization.pictures import Projector, Reconstructions, Views
@@ -44,8 +44,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
         watchers: further callbacks for the Trainer.
     """
     if opened is not None:
-        config = config.copy()
-        config.init = same_start(config, opened.record["parent"])
+        config = from_parent(config, opened.record["parent"])
     data, module, lineage = assemble(config)
     check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))

@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from warmstart.config.rewrite import changed, from_parent
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import finished
-from warmstart.stages import finetune
 
 NEAR = 1e-3
 
@@ -24,11 +24,8 @@ def run(config: DictConfig) -> RunFolder:
     stage = original.record["stage"]
     if stage not in ("pretrain", "finetune"):
         raise UserError(f"{original.path} is of stage={stage}; only pretraining and finetuning runs can be run again")
-    theirs = original.config(tuple(config.trust))
-    parent = original.record["parent"]
-    if parent is not None:
-        theirs.init = finetune.same_start(theirs, parent)
-    theirs.output_dir = config.output_dir
+    theirs = from_parent(original.config(tuple(config.trust)), original.record["parent"])
+    theirs = changed(theirs, {"output_dir": config.output_dir})
     screen.say(f"running {original.path} again")
     with screen.quiet():
         again = importlib.import_module(f"warmstart.stages.{stage}").run(theirs)

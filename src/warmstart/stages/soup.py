@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.rewrite import merged
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
@@ -78,7 +79,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
 def own_config(config: DictConfig, theirs: DictConfig) -> DictConfig:
     """The config of a soup: that of its first run, with which its model is built, and what the soup is made of."""
     said = {key: config[key] for key in ("stage", "runs", "method", "output_dir")}
-    return OmegaConf.create({**OmegaConf.to_container(theirs, resolve=True), **said})
+    return merged(OmegaConf.to_container(theirs, resolve=True), said)
 
 
 class Mixer:

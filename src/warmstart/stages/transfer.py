@@ -12,6 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from warmstart.config.rewrite import changed
 from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError
 from warmstart.data.datamodule import GenericDataModule
@@ -95,9 +96,7 @@ def without_baselines(config: DictConfig) -> DictConfig:
     dropped = [arm for arm in config.transfer.arms if "baseline" in config.arm.get(arm, {})]
     if dropped:
         screen.say(f"left out {' and '.join(dropped)}: a baseline predicts one target per example, and no sequence")
-    kept = config.copy()
-    kept.transfer.arms = [arm for arm in config.transfer.arms if arm not in dropped]
-    return kept
+    return changed(config, {"transfer.arms": [arm for arm in config.transfer.arms if arm not in dropped]})
 
 
 def work(run: RunFolder, trust: tuple[str, ...]) -> None:

@@ -79,7 +79,7 @@ class Composer:
             self.copies[choices, keys] = config
         self.loader._apply_overrides_to_config(values, config)
         checked = check(config)
-        adopted = adopt(config, lacking(config))
+        adopted = adopt(config)
         return freeze_latest(checked if adopted is config else check(adopted))
 
     def base(self, choices: tuple[str, ...]) -> DictConfig:

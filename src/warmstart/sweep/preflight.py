@@ -71,16 +71,15 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool, runner: Runner) -> S
         if stages:
             metrics = {monitor(job.config) for job in kinds.values()}
             found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
-            for job in {job.config.get("init"): job for job in stages if job.needs is None}.values():
-                if job.config["stage"] == "finetune":
-                    runner.check_start(job_config(job))
-        if one_step:
-            searched: list[Any] = []
-            for job in kinds.values():
-                known = job.config["data"] in searched
-                record = try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"), known, runner)
-                found.shared += [] if known else sentences(record["data"]["overlap"])
-                searched.append(job.config["data"])
+            starting = [job for job in stages if job.needs is None and job.config["stage"] == "finetune"]
+            for job in {job.config.get("init"): job for job in starting}.values():
+                runner.check_start(job_config(job))
+        searched: list[Any] = []
+        for job in kinds.values() if one_step else ():
+            known = job.config["data"] in searched
+            record = try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"), known, runner)
+            found.shared += [] if known else sentences(record["data"]["overlap"])
+            searched.append(job.config["data"])
     except (UserError, InstantiationException) as error:
         found.problem = f"{explain(error)} (job {job.name})"
     except Exception as error:

@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from warmstart.config.resolve import SHUFFLED
 from warmstart.core import screen
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
@@ -89,7 +89,7 @@ def remember(config: DictConfig, parent: dict[str, Any] | None) -> Memory | None
     """
     if not config.get("forgetting"):
         return None
-    run = None if str(config.init).startswith(SHUFFLED) else home_of(parent)
+    run = None if Init.parse(config.init).shuffled else home_of(parent)
     if run is None:
         screen.say(f"init={config.init} is not what a run has learned: no forgetting is measured", style="yellow")
         return None

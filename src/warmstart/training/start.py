@@ -14,16 +14,15 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from yaml import YAMLError
 
-from warmstart.config.resolve import RANDOM, SHUFFLED
 from warmstart.core import screen
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.protocols import Preprocessor
 from warmstart.core.reading import load_config
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.data.schema import lacking
-from warmstart.huggingface.files import HUB
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import ancestors, finished, latest
 from warmstart.run.saved import load_weights, open_model, read_preprocessor
@@ -37,23 +36,24 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
     Raises:
         UserError: there is none, it is unfinished or damaged, or its backbone is not this config's.
     """
-    word = str(config.init).removeprefix(SHUFFLED)
-    if word == "scratch" or word.startswith(RANDOM):
+    init = Init.parse(config.init)
+    word = str(init.source)
+    if init.is_cold:
         return None, None
-    if word.startswith(HUB):
+    if init.kind == "hub":
         from warmstart.huggingface.load import open_hub  # imports transformers
 
         saved = open_hub(word, config.backbone.get("pooling"))
         check_backbone(saved, config)
-        name = Path(word.removeprefix(HUB))
-        where = f"{HUB}{name.resolve()}" if name.is_dir() else word
+        name = Path(init.place)
+        where = str(Init("hub", str(name.resolve()))) if name.is_dir() else word
         return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": where}
-    if word == "latest":
+    if init.kind == "latest":
         found = latest(Path(config.output_dir), "pretrain", config.experiment, lacking(config))
         screen.say(f"init=latest is {found.path}")
     else:
-        path = Path(word)
-        if not path.is_dir():
+        path = Path(init.place)
+        if not init.is_found:
             raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
         above = path.parents[1] if path.parent.name == SNAPSHOTS else path.parent
         home = above if (above / "run.json").exists() else path
@@ -62,7 +62,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
         warn_of_other_splits(config, found)
     if found is not None and "model_sha256" not in found.record:
         raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
-    if word != "latest" and path.parent.name == SNAPSHOTS:
+    if init.kind == "folder" and path.parent.name == SNAPSHOTS:
         saved = open_model(folder := path)
     else:
         folder = path if found is None else found.path / "model"
@@ -76,10 +76,10 @@ def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preproce
     """The preprocessor of the start point, or else of the run that `preprocessor` names; None to fit a new one."""
     if start is not None:
         return rebuild(start.preprocessor)
-    if config.init.startswith(RANDOM):
+    if (init := Init.parse(config.init)).random:
         from warmstart.huggingface.load import open_hub
 
-        return rebuild(open_hub(config.init.removeprefix(RANDOM), config.backbone.get("pooling")).preprocessor)
+        return rebuild(open_hub(str(init.source), config.backbone.get("pooling")).preprocessor)
     if config.get("preprocessor") is None:
         return None
     return rebuild(read_preprocessor(finished(Path(config.preprocessor))))
@@ -137,13 +137,6 @@ def _listed(labels: tuple[str, ...], most: int = 4) -> str:
     """The first labels, and how many more there are; or that there are none."""
     more = f" and {len(labels) - most:,} more" if len(labels) > most else ""
     return ", ".join(labels[:most]) + more if labels else "none"
-
-
-def same_start(config: DictConfig, parent: dict[str, Any] | None) -> str:
-    """The `init` that gives a run of this config the very weights it had."""
-    if parent is None:
-        return config.init
-    return (SHUFFLED if config.init.startswith(SHUFFLED) else "") + parent["path"]
 
 
 def check_parent(run: RunFolder, parent: dict[str, Any] | None) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.config.resolve import RANDOM, SHUFFLED, adopt
+from warmstart.config.resolve import adopt
+from warmstart.config.rewrite import changed, merged
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
+from warmstart.core.init import HUB, Init
 from warmstart.data.loader import batches
 from warmstart.data.splits import fold_of, labelled_subset
-from warmstart.huggingface.files import HUB
 from warmstart.run.manifest import RUNS, Job
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
 from warmstart.training.start import find_start, given_preprocessor
@@ -80,7 +81,7 @@ def finetunings(
     for name, values, own in planned(config, folder, sizes):
         rate = (rates or {}).get((values["arm"].partition("@")[0], values["labels_per_class"]))
         if rate is not None:
-            own.optimizer.lr = rate
+            own = changed(own, {"optimizer.lr": rate})
         job = Job(name, values, OmegaConf.to_container(own, resolve=True), needs(config, values["arm"], values["seed"]))
         if job.sha256 not in seen:
             seen.add(job.sha256)
@@ -98,7 +99,7 @@ def planned(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[tuple[st
                 if arm not in config.transfer.budgets.get(budget, ()):
                     continue
                 own = arm_config(config, arm, str(base), labels, seed)
-                extend(own, budget, config, sizes, labels)
+                own = changed(own, extended(own, budget, config, sizes, labels))
                 name = f"{arm}-{labels}-seed{seed}" if budget == "steps" else f"{arm}-{budget}-{labels}-seed{seed}"
                 yield name, {"arm": arm, "budget": budget, "labels_per_class": labels, "seed": seed}, own
         is_along = "pretrained" in config.transfer.arms and needs(config, "pretrained", seed) is not None
@@ -145,22 +146,20 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
             raise UserError(
                 f"arm.{arm} does not say where it starts: give arm.{arm}.init=pretrained, scratch or a path"
             )
-        starts = {"pretrained": pretrained, "shuffled": f"shuffled:{pretrained}"}
+        starts = {"pretrained": pretrained, "shuffled": str(replace(Init.parse(pretrained), shuffled=True))}
         own["init"] = starts.get(own["init"], own["init"])
         if own.get("preprocessor") == "pretrained":
             own["preprocessor"] = None if pretrained == "scratch" else pretrained
     for name, value in own.items():
         if isinstance(value, dict) and "_target_" in value:  # another part takes none of the shared one's settings
             shared.pop(name, None)
+    budget = budget_of(labels)
+    rows = {"labels_per_class": budget["per_class"], "label_fraction": budget["fraction"]}
     try:
-        part = adopt(OmegaConf.merge(shared, own, {"seed": seed}))
+        return adopt(merged(shared, own, {"seed": seed, "data": rows}))
     except UserError as error:
         init = own.get("init")
         raise UserError(f"{start_setting(config, arm, init)}: {str(error).removeprefix(f'init={init}: ')}") from error
-    budget = budget_of(labels)
-    part.data.labels_per_class, part.data.label_fraction = budget["per_class"], budget["fraction"]
-    OmegaConf.set_struct(part, True)
-    return part
 
 
 def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
@@ -171,16 +170,16 @@ def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
     return f"arm.{arm}.init={init}"
 
 
-def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, labels: Labels) -> None:
-    """Give an arm's config the length that a budget means; validations stay as many as they are.
+def extended(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, labels: Labels) -> dict[str, Any]:
+    """The settings that give an arm's config the length that a budget means; validations stay as many as they are.
 
     `total` adds, for an arm that starts from random weights, the steps that see as many examples as the pretraining
     did. `converged` lets an arm run until validation stops improving, and one from random weights no less than
     `converged.scratch` times as long as any other.
     """
     if own.stage == "baseline" or budget == "steps":
-        return
-    is_cold = own.init == "scratch" or own.init.startswith(RANDOM)
+        return {}
+    is_cold = Init.parse(own.init).is_cold
     rows, batch = sizes.labelled[labels], own.data.batch_size
     per_epoch = batches(rows, batch)
     trainer = own.trainer
@@ -196,15 +195,14 @@ def extend(own: DictConfig, budget: str, config: DictConfig, sizes: Sizes, label
     else:
         times = config.transfer.converged.most * (config.transfer.converged.scratch if is_cold else 1)
     if times == 1:
-        return
-    trainer.max_epochs, trainer.max_steps = -1, round(steps * times)
+        return {}
+    most, scale = round(steps * times), times
+    settings = {"trainer.max_epochs": -1, "trainer.max_steps": most, "trainer.check_val_every_n_epoch": None}
     if budget == "converged":
         scale = config.transfer.converged.scratch if is_cold else 1
-        trainer.min_steps = trainer.max_steps if is_cold else None
-        own.patience = config.transfer.converged.patience
-    else:
-        scale = times
-    trainer.check_val_every_n_epoch, trainer.val_check_interval = None, max(1, round(interval * scale))
+        settings["trainer.min_steps"] = most if is_cold else None
+        settings["patience"] = config.transfer.converged.patience
+    return {**settings, "trainer.val_check_interval": max(1, round(interval * scale))}
 
 
 def budget_of(labels: Labels) -> dict[str, int | float | None]:
@@ -242,26 +240,26 @@ def with_start(config: DictConfig) -> DictConfig:
     Raises:
         UserError: transfer.start is neither of these nor a folder.
     """
-    start = str(config.transfer.start)
-    if start == OWN:
+    if config.transfer.start == OWN:
         return config
-    is_hub = start.startswith(HUB)
-    if not is_hub and not Path(start).is_dir():
+    start = Init.parse(str(config.transfer.start))
+    is_hub = start.kind == "hub"
+    if start != start.source or not (is_hub or start.is_found):
         raise UserError(
             f"transfer.start={start}: there is no such folder; give {OWN}, a run folder, or {HUB}NAME_OR_DIR"
         )
     if not is_hub:
-        start = str(Path(start).resolve())
-    changed = config.copy()
-    for arm in changed.arm.values():
-        inits = {OWN: start, "shuffled": SHUFFLED + start}
+        start = replace(start, place=str(Path(start.place).resolve()))
+    arms = {}
+    for name, arm in config.arm.items():
+        inits = {OWN: str(start), "shuffled": str(replace(start, shuffled=True))}
         if is_hub and "backbone" not in arm:
-            inits["scratch"] = RANDOM + start
-        if "init" in arm:
-            arm.init = inits.get(arm.init, arm.init)
+            inits["scratch"] = str(replace(start, random=True))
+        settings = {"init": inits.get(arm.init, arm.init)} if "init" in arm else {}
         if arm.get("preprocessor") == OWN:
-            arm.preprocessor = None if is_hub else start
-    return changed
+            settings["preprocessor"] = None if is_hub else start.place
+        arms[name] = changed(arm, settings)
+    return changed(config, {"arm": arms})
 
 
 def check_starts(config: DictConfig, arm: str, own: DictConfig) -> None:
@@ -281,7 +279,7 @@ def check_starts(config: DictConfig, arm: str, own: DictConfig) -> None:
         start, _ = find_start(own)
         if preprocessor not in (None, OWN):
             setting = f"arm.{arm}.preprocessor={preprocessor}"
-            given_preprocessor(OmegaConf.merge(own, {"init": "scratch", "preprocessor": preprocessor}), None)
+            given_preprocessor(merged(own, {"init": "scratch", "preprocessor": preprocessor}), None)
         else:
             given_preprocessor(own, start)
     except UserError as error:

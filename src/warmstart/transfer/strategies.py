@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from warmstart.config.rewrite import changed, merged
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
@@ -43,23 +44,22 @@ def with_strategies(config: DictConfig) -> DictConfig:
     named = [word for word in dict.fromkeys(words) if word in known and not is_whole(config, word)]
     if not named and ALL not in asked:
         return config
-    expanded = config.copy()
+    nodes = dict(config.arm)
     against = {REFERENCE: CONTROL}
     for name in named:
         beside = against.get(name, REFERENCE if REFERENCE in words else CONTROL)
-        node = arm_of(config, name, beside if beside in words else None)
-        with open_dict(expanded.arm):
-            expanded.arm[name] = node
+        nodes[name] = arm_of(config, name, beside if beside in words else None)
+    expanded = changed(config, {"arm": nodes})
     refused = dict(misfits(expanded, named)) if named else {}
     for name, reason in refused.items():
         if name in asked:
             raise UserError(f"transfer.arms: {reason}")
         screen.say(f"left out {name}: {reason}", style="yellow")
-    expanded.transfer.arms = [word for word in words if word not in refused]
-    for budget, arms in expanded.transfer.budgets.items():
-        if isinstance(arms, ListConfig) and not set(arms) <= set(expanded.transfer.arms):
-            expanded.transfer.budgets[budget] = []
-    return expanded
+    kept = [word for word in words if word not in refused]
+    expanded = changed(expanded, {"transfer.arms": kept})
+    budgets = expanded.transfer.budgets.items()
+    stale = [name for name, arms in budgets if isinstance(arms, ListConfig) and not set(arms) <= set(kept)]
+    return changed(expanded, {f"transfer.budgets.{name}": [] for name in stale})
 
 
 def options() -> list[str]:
@@ -79,7 +79,7 @@ def arm_of(config: DictConfig, name: str, against: str | None) -> DictConfig:
     is_chosen = "strategy" in config and components.short_name(config.strategy) == name
     node = copy.deepcopy(config.strategy) if is_chosen else compose(f"strategy/{name}").strategy
     own = {"strategy": OmegaConf.to_container(node, resolve=True), "against": against}
-    return OmegaConf.merge({**shared, **own}, config.arm.get(name) or {})
+    return merged({**shared, **own}, config.arm.get(name) or {})
 
 
 def misfits(config: DictConfig, names: list[str]) -> Iterator[tuple[str, str]]:

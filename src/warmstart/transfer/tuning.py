@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.rewrite import changed
 from warmstart.core.errors import UserError
 from warmstart.run.manifest import RUNS, Job, Manifest
 from warmstart.transfer.arms import Labels, arm_config, needs, pretraining_name
@@ -38,7 +39,7 @@ def trials(config: DictConfig, folder: Path) -> Iterator[Job]:
             continue
         for number, rate in enumerate(trial_rates(config.optimizer.lr, config.transfer.tune)):
             own = arm_config(config, arm, base, labels, config.seed + APART + run)
-            own.optimizer.lr, own.test = rate, False
+            own = changed(own, {"optimizer.lr": rate, "test": False})
             values = {"tunes": arm, "labels_per_class": labels, "optimizer.lr": rate, "seed": own.seed}
             needed = needs(config, arm, config.seed)
             whole = OmegaConf.to_container(own, resolve=True)

@@ -1,0 +1,34 @@
+"""Configs made of other configs. Nothing changes one in place: these return a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from warmstart.core.init import Init
+
+
+def changed(config: DictConfig, values: Mapping[str, Any]) -> DictConfig:
+    """The config with other values under keys that it has, such as `optimizer.lr`."""
+    copy = config.copy()
+    for key, value in values.items():
+        OmegaConf.update(copy, key, value, merge=False)
+    return copy
+
+
+def merged(*parts: Any) -> DictConfig:
+    """The config that has the settings of all parts, those of later ones in place of earlier; no key can be added."""
+    config = OmegaConf.merge(*parts)
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def from_parent(config: DictConfig, parent: Mapping[str, Any] | None) -> DictConfig:
+    """The config whose `init` names the very weights that a run of it with this parent record has started from."""
+    if parent is None:
+        return config
+    init = replace(Init.parse(parent["path"]), shuffled=Init.parse(config.init).shuffled)
+    return changed(config, {"init": str(init)})
