@@ -24,6 +24,7 @@ from warmstart.config.resolve import adopt, follow
 from warmstart.config.validate import check, check_root, explain, target_of
 from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError
+from warmstart.core.protocols import Source
 from warmstart.run import cores
 from warmstart.run.files import as_write_error
 from warmstart.run.identity import new_id
@@ -129,7 +130,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
         UserError: as the source's `load`, or a setting is of another type than it takes.
     """
     source = target_of(node, place) if node and "_target_" in node else None
-    if not getattr(source, "is_quick", False):
+    if not (isinstance(source, type) and issubclass(source, Source) and source.is_quick):
         return
     path = Path(str(node.root))
     is_large = path.is_file() and path.stat().st_size > QUICK
