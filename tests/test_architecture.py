@@ -50,6 +50,15 @@ TORCH_FREE = (
     *(f"data/readers/{name}.py" for name in ("arrow", "columns", "files", "folders", "library", "records", "table")),
 )
 IN_A_FUNCTION = ("run/cores.py",)  # of these: imports torch, but not when it is imported
+PROBED = (  # what may be asked for its attributes: objects of other libraries
+    "huggingface",
+    "data/readers",
+    "core/batch.py",  # a frame of pandas
+    "config/signature.py",  # a partial
+    "data/storage/images.py",  # the operating system
+    "run/cores.py",
+    "sweep/space.py",  # a distribution of optuna
+)
 MODALITIES = {"image", "vector", "text", "speech", "audio", "pixel", "token"}
 
 
@@ -94,6 +103,12 @@ def test_what_must_be_quick_does_not_import_torch():
         if where.startswith(TORCH_FREE):
             heavy = {name.split(".")[0] for name in imports(path, where not in IN_A_FUNCTION)}
             assert not heavy & TORCH, where
+
+
+def test_components_declare_what_they_can_and_are_not_probed_for_it():
+    for path in FILES:
+        where = str(path.relative_to(SRC))
+        assert where.startswith(PROBED) or "hasattr(" not in path.read_text(), f"{where}: see core/protocols.py"
 
 
 def test_no_file_is_a_drawer():

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.config.validate import nearest, target_of
 from warmstart.core import screen
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Source
 from warmstart.core.ranges import fits, shown, words
 
 QUICK = 2**22  # bytes of a file that may be read twice
@@ -75,7 +76,7 @@ def check_data(node: DictConfig | None, place: str) -> None:
         UserError: as the source's `load`, or a setting is of another type than it takes.
     """
     source = target_of(node, place) if node and "_target_" in node else None
-    if not getattr(source, "is_quick", False):
+    if not (isinstance(source, type) and issubclass(source, Source) and source.is_quick):
         return
     path = Path(str(node.root))
     is_large = path.is_file() and path.stat().st_size > QUICK

@@ -18,7 +18,7 @@ LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 
 def taken(loss: LossFunction) -> frozenset[str]:
     """The kinds of prediction that a loss declares it `takes`; a function cannot inherit that it takes none."""
-    return vars(loss).get("takes", frozenset())
+    return getattr(loss, "takes", frozenset())
 
 
 Scale = float | Callable[[float], float]
@@ -92,17 +92,23 @@ class Preprocessor:
         raise NotImplementedError
 
 
-class Source(Protocol):
-    """One data set. `offers` names the kinds of target it has: category, categories, value, span, tags, text."""
+class Source:
+    """One data set. `offers` names the kinds of target it has: category, categories, value, span, tags, text.
+
+    One that `is_quick` loads without torch, so that small data is checked before anything else is imported.
+    """
 
     modality: ClassVar[str]
     offers: ClassVar[frozenset[str]]
+    is_quick: ClassVar[bool] = False
 
     def load(self, target: str | None) -> Splits:
         """Read and check the data; raise UserError where it is missing or broken."""
+        raise NotImplementedError
 
     def preprocessor(self) -> Preprocessor:
         """A preprocessor that is not fitted yet."""
+        raise NotImplementedError
 
 
 class Augment(Protocol):
@@ -156,7 +162,8 @@ class Objective:
     """A head and a loss on a backbone's features; one that is also an nn.Module names this class first.
 
     A supervised one has a `monitor`, the metric that chooses the best checkpoint and max or min, and the methods
-    `predict`, `scores` and `answer`. `predicts` is the kind of value that the loss takes; where None, that of the
+    `predict`, `scores` and `answer`; where its target is text, its metric `errors` has what was `compared` last, and
+    `spell(y)` gives the texts. `predicts` is the kind of value that the loss takes; where None, that of the
     backbone's targets, and `default_loss` has one for each; `made_of` is what these must be, where it is another.
     `needs` are abilities of the backbone, and `task` names the form of the head. `step` takes `views` copies of a
     batch along B, and one that `mixes` takes mixed batches. `abilities` names which of the methods it has that only

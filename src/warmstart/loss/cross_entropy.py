@@ -1,5 +1,6 @@
 """Cross-entropy."""
 
+import functools
 from collections.abc import Callable
 
 from torch import Tensor
@@ -11,8 +12,9 @@ from warmstart.loss import takes
 
 def is_likelihood(loss: Callable[..., Tensor]) -> bool:
     """Whether a loss is the negative log-likelihood, so that perplexity follows from it."""
-    settings = getattr(loss, "keywords", {})
-    return getattr(loss, "func", loss) is cross_entropy and not settings.get("label_smoothing")
+    if isinstance(loss, functools.partial):
+        return loss.func is cross_entropy and not loss.keywords.get("label_smoothing")
+    return loss is cross_entropy
 
 
 @takes("category")

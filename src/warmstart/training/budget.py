@@ -62,7 +62,7 @@ class Budget(pl.Callback):
         if stage != "fit":
             return
         if self.max_tokens is not None:
-            batch = getattr(trainer.datamodule, "batch_tokens", None) or trainer.datamodule.batch_size
+            batch = trainer.datamodule.batch_tokens or trainer.datamodule.batch_size
             steps = max(1, int(self.max_tokens / (batch * trainer.accumulate_grad_batches)))
             loop = trainer.fit_loop.epoch_loop
             loop.max_steps = steps if loop.max_steps == -1 else min(steps, loop.max_steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -102,6 +103,7 @@ class PretrainModule(LeanModule):
     """
 
     monitor: ClassVar = ("val/loss", "min")
+    metrics: ClassVar = MappingProxyType({})
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class Job:
     @property
     def metrics(self) -> dict[str, Metric]:
         """What is measured on held-out data besides the loss."""
-        return dict(getattr(self.module, "metrics", {}).items())
+        return dict(self.module.metrics.items())
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Write scalars."""

@@ -16,7 +16,7 @@ from warmstart.core.protocols import Preprocessor, Source
 OWN = ("white", "columns", "column", "dialect")  # of preprocessors not yet fitted: what may differ between sources
 
 
-class Several:
+class Several(Source):
     """The rows of all sources, evenly mixed; a label is named after its source too, as in `digits/7`.
 
     One preprocessor serves all: that of the pretraining, or a new one with the settings of the first source.

@@ -79,9 +79,9 @@ class Mishearings(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Batch, batch_idx: int
     ) -> None:
         """Keep the worst so far."""
-        compared = next((m.compared for m in pl_module.metrics.values() if hasattr(m, "compared")), None)
-        if compared is None:
+        if pl_module.objective.target != "text":
             return
+        compared = pl_module.metrics["errors"].compared
         found = [(errors, row, said, heard) for row, (errors, said, heard) in enumerate(compared, self.seen) if errors]
         self.seen += len(compared)
         self.kept = sorted([*self.kept, *found], key=lambda one: (-one[0], one[1]))[:SHOWN]

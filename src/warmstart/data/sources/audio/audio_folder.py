@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from warmstart.core.batch import Rows, Splits
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.folders import FolderFiles
 from warmstart.data.readers.sounds import SUFFIXES, read_sounds
@@ -17,7 +17,7 @@ from warmstart.data.sources.class_folders import cut, find_classes
 from warmstart.data.splits import check_readable
 
 
-class AudioFolder:
+class AudioFolder(Source):
     """All recordings are read into memory.
 
     Args:

@@ -12,7 +12,7 @@ import pandas as pd
 from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import AnyText, Count, Location, Seed
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import SHIFT, place
@@ -28,7 +28,7 @@ ABSENT = "(missing)"  # the stratum of rows without a class
 NAMED = 5
 
 
-class AudioTable:
+class AudioTable(Source):
     """Classes or transcripts, as the objective asks; recordings without a class serve pretraining only.
 
     A data set's own splits are kept; those that are missing are cut from the training rows: by speakers, where

@@ -13,7 +13,7 @@ import soundfile
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Count, Location, Seed
 from warmstart.data.readers.splits import place, read_splits
 from warmstart.data.sources.audio.manifest import sounds_of
@@ -32,7 +32,7 @@ CLASSES = ("word", "speaker")
 REPEATS = 2  # how often each recording is used, when strings of digits train
 
 
-class SpokenDigits:
+class SpokenDigits(Source):
     """1,200 recordings that come with the package, or all 3,000 by `root`.
 
     Validation is by recordings 0 to 4 of the speakers that train; where the official split tests on these, the last 5.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Source
 from warmstart.core.ranges import Count, Location
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import pick
@@ -22,7 +23,7 @@ LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 CORRUPTED = 2000  # test images that are corrupted
 
 
-class Cifar10:
+class Cifar10(Source):
     """The official test split; the last `validation` training images validate. 2,000 test images are also corrupted.
 
     Args:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from warmstart.core.batch import Rows, Splits
+from warmstart.core.protocols import Source
 from warmstart.core.ranges import Seed
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.splits import split_rows
@@ -19,7 +20,7 @@ DEVIATION = 4.0  # of the noise
 ANGLES = (15, 30)  # degrees
 
 
-class Digits:
+class Digits(Source):
     """Ten classes; 70 % of the rows train, 15 % validate, 15 % test. These are also tested rotated and noisy."""
 
     modality: ClassVar = "image"

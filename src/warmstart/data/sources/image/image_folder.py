@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from warmstart.core.batch import Splits
+from warmstart.core.protocols import Source
 from warmstart.core.ranges import Amount, Count, Location, Seed
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.folders import FolderFiles
@@ -14,7 +15,7 @@ from warmstart.data.sources.class_folders import cut, find_classes
 from warmstart.data.storage.images import ImageStore
 
 
-class ImageFolder:
+class ImageFolder(Source):
     """All images are resized to `size` x `size` pixels, once.
 
     Args:

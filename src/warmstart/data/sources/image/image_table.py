@@ -10,6 +10,7 @@ import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Source
 from warmstart.core.ranges import Amount, AnyText, Count, Location, Seed
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
@@ -21,7 +22,7 @@ from warmstart.data.splits import class_numbers, strata_of
 from warmstart.data.storage.images import ImageStore
 
 
-class ImageTable:
+class ImageTable(Source):
     """Classes, several labels or real values, as the objective asks.
 
     A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Source
 from warmstart.core.ranges import AnyText, Location, Seed
 from warmstart.data.preprocess.table import Preprocessor
 from warmstart.data.readers.columns import check_targets, pick, to_names, to_numbers
@@ -18,7 +19,7 @@ from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_t
 from warmstart.data.splits import class_numbers, strata_of
 
 
-class Table:
+class Table(Source):
     """Classes, several labels or real values, as the objective asks.
 
     A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,

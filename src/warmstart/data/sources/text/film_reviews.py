@@ -8,14 +8,14 @@ from typing import ClassVar
 import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.splits import read_splits
 from warmstart.data.splits import renumbered, split_rows
 
 
-class FilmReviews:
+class FilmReviews(Source):
     """A row is a review of the data set's train split; 90 % train, 5 % validate and 5 % test.
 
     Args:

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import read_splits
@@ -21,7 +21,7 @@ LABELS = ("negative", "positive")
 NUMBERS = {"0": 0, "1": 1, "neg": 0, "pos": 1}
 
 
-class IMDb:
+class IMDb(Source):
     """The official test part; a tenth of the training part validates. Reviews without a label serve pretraining.
 
     Args:

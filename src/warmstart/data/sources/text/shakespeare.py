@@ -12,13 +12,13 @@ import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 
 FILE = Path(__file__).parents[1] / "files" / "shakespeare.txt.xz"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
-class Shakespeare:
+class Shakespeare(Source):
     """It comes with the package. As is the custom, the first 90 % train, the rest validates, and nothing tests.
 
     Args:

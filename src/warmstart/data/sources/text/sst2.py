@@ -11,7 +11,7 @@ import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import place, read_splits
@@ -23,7 +23,7 @@ PARTS = ("train", "validation", "test")
 TYPOS = 0.2  # of the longer words
 
 
-class SST2:
+class SST2(Source):
     """The official parts: 6,920 sentences to train on, 872 to validate, 1,821 to test.
 
     These are also tested with typing errors (`typos`).

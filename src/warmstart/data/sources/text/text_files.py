@@ -12,7 +12,7 @@ import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Inside, Location, Seed
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.folders import DOCUMENTS, files_below
@@ -21,7 +21,7 @@ from warmstart.data.splits import renumbered, split_rows
 ENDS = {"document": re.compile(r"\Z"), "paragraph": re.compile(r"\n(?:[^\S\n]*\n)+"), "line": re.compile(r"\n")}
 
 
-class TextFiles:
+class TextFiles(Source):
     """Rows go to the parts at random; a single document is cut in order instead.
 
     Args:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pandas as pd
 
 from warmstart.core.batch import Splits
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, FolderFiles
@@ -17,7 +17,7 @@ from warmstart.data.sources.class_folders import cut, find_classes
 from warmstart.data.splits import renumbered
 
 
-class TextFolder:
+class TextFolder(Source):
     """Texts as they stand in their files, which are UTF-8.
 
     Args:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import AnyText, Location, Seed
 from warmstart.data.readers.columns import (
     check_entries,
@@ -28,7 +28,7 @@ from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_t
 from warmstart.data.splits import class_numbers, renumbered, strata_of
 
 
-class TextTable:
+class TextTable(Source):
     """Classes, real values, or tags of words, as the objective asks.
 
     A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.files import read_text
@@ -19,7 +19,7 @@ from warmstart.data.readers.splits import read_splits
 FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
 
-class WikiText2:
+class WikiText2(Source):
     """A row is an article, in the official parts. Without training texts the last tenth of the validation articles
     validates and the others train, so that a small copy will do.
 

@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.core.reading import parse_json
 from warmstart.data.readers.columns import pick, to_texts
@@ -23,7 +23,7 @@ from warmstart.data.readers.splits import place, read_splits
 SHARE = 0.15
 
 
-class XQuAD:
+class XQuAD(Source):
     """`text` is the question and `pair` the context.
 
     Parts are whole articles, or whole contexts where the articles have no title, so that no context is in two of them.

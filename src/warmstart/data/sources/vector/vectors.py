@@ -8,11 +8,12 @@ import numpy as np
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Source
 from warmstart.core.ranges import Amount, Count, Seed, least
 from warmstart.data.preprocess.vector import Preprocessor
 
 
-class Vectors:
+class Vectors(Source):
     """Standard normal vectors x and hidden activations h = tanh(W x) with one W for both sets.
 
     The generic set's targets are real values, linear in h; the task's are classes, the largest of linear scores in h.
