@@ -27,7 +27,7 @@ from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
 from warmstart.sweep.job import Outcome, run_job, write_error
 from warmstart.training import components
 from warmstart.training.compatibility import check_fit
-from warmstart.training.session import runs_folder
+from warmstart.training.record import runs_folder
 from warmstart.training.start import find_start, same_start
 from warmstart.training.trainer import check_interval
 

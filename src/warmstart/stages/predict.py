@@ -27,8 +27,8 @@ from warmstart.data.schema import lacking
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find
+from warmstart.training.record import runs_folder
 from warmstart.training.restore import restore
-from warmstart.training.session import runs_folder
 from warmstart.training.trainer import build_trainer, predict
 
 MACHINE = (

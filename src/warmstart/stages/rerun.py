@@ -13,7 +13,7 @@ from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import finished
-from warmstart.stages import finetune
+from warmstart.training.start import same_start
 
 NEAR = 1e-3
 
@@ -27,7 +27,7 @@ def run(config: DictConfig) -> RunFolder:
     theirs = original.config(tuple(config.trust))
     parent = original.record["parent"]
     if parent is not None:
-        theirs.init = finetune.same_start(theirs, parent)
+        theirs.init = same_start(theirs, parent)
     theirs.output_dir = config.output_dir
     screen.say(f"running {original.path} again")
     with screen.quiet():

@@ -28,8 +28,8 @@ from warmstart.training.checkpoint import is_better
 from warmstart.training.evaluation import measure
 from warmstart.training.logger import RunLogger
 from warmstart.training.modules import FinetuneModule
+from warmstart.training.record import check_data, note_data, runs_folder, show
 from warmstart.training.restore import restore
-from warmstart.training.session import check_data, note_data, runs_folder
 from warmstart.training.trainer import build_trainer, validate
 
 WISE = "wise"
@@ -68,9 +68,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         metrics = mixer.measure(shares) | (mixer.test() if theirs.test else {})
         save_model(run, own, module.backbone, module.objective, saved.spec, preprocessor)
         run.update(metrics=metrics, soup={"method": config.method, "shares": shares, "tried": tried})
-    rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
-    screen.table(f"soup {own.experiment}: {config.method}", ("metric", "value"), rows)
-    screen.say(f"run folder: {run.path}")
+    show(run, f"soup {own.experiment}: {config.method}")
     screen.next_run("stage=evaluate", f"experiment={screen.quoted(own.experiment)}", f"run={screen.quoted(run.path)}")
     return run
 

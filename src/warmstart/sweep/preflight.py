@@ -73,7 +73,7 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool) -> Survey:
             found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
             for job in {job.config.get("init"): job for job in stages if job.needs is None}.values():
                 if job.config["stage"] == "finetune":
-                    importlib.import_module("warmstart.stages.finetune").find_start(job_config(job))
+                    importlib.import_module("warmstart.training.start").find_start(job_config(job))
         if one_step:
             searched: list[Any] = []
             for job in kinds.values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import json
 import time
@@ -20,9 +19,11 @@ from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.training import components
 from warmstart.training.adapter_delta import settle
+from warmstart.training.assemble import assemble
+from warmstart.training.hparams import conclude
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import forget_peak_memory, peak_memory_mb
-from warmstart.training.session import conclude, examples, note_data
+from warmstart.training.record import examples, note_data
 from warmstart.training.trainer import StopBetweenBatches, build_trainer
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
 from warmstart.vmap.eligibility import check_config, check_model, check_stack
@@ -50,7 +51,7 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
     try:
         device = build_trainer(configs[0].trainer, runs[0].path, None, []).strategy.root_device
         signals = StopBetweenBatches()
-        groups = [Lockstep(jobs, device, signals) for jobs in alike(assemble(configs, runs, device))]
+        groups = [Lockstep(jobs, device, signals) for jobs in alike(build_jobs(configs, runs, device))]
     except UserError as error:
         raise CannotBatch(str(error)) from error
     for group in groups:
@@ -63,17 +64,16 @@ def run(configs: list[DictConfig], runs: list[RunFolder]) -> None:
         raise GroupFailed(f"{type(failures[0]).__name__}: {failures[0]}") from failures[0]
 
 
-def assemble(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device: torch.device) -> list[Job]:
+def build_jobs(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device: torch.device) -> list[Job]:
     """Every job with its parts; the data is read once, and encoded once where it is encoded alike.
 
     Raises:
         CannotBatch: the first of them is not one to be multiplied.
     """
-    stage = importlib.import_module(f"warmstart.stages.{configs[0].stage}")
     splits = components.build_source(configs[0]).load(components.get_object(configs[0].objective._target_).target)
     jobs: list[Job] = []
     for config, run in zip(configs, runs):
-        jobs.append(Job(config, run, *stage.assemble(config, splits, jobs[0].data if jobs else None)))
+        jobs.append(Job(config, run, *assemble(config, splits, jobs[0].data if jobs else None)))
         if len(jobs) == 1:
             check_model(config, jobs[0].module, first_rows(jobs[0]), device)
     return jobs
