@@ -25,12 +25,12 @@ from warmstart.soup.models import State, read_run, read_sweep, start_state
 from warmstart.training import components
 from warmstart.training.callbacks.averaging import recompute_norms
 from warmstart.training.checkpoint import is_better
-from warmstart.training.evaluation import measure
+from warmstart.training.evaluation import measure, validate
 from warmstart.training.logger import RunLogger
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.record import check_data, note_data, runs_folder, show
 from warmstart.training.restore import restore
-from warmstart.training.trainer import build_trainer, validate
+from warmstart.training.trainer import build_trainer
 
 WISE = "wise"
 ALPHAS = tuple(tenths / 10 for tenths in range(11))
@@ -104,8 +104,7 @@ class Mixer:
         """
         self.module.load_state_dict(mix(self.states, shares))
         if max(shares) < 1:
-            with self.trainer.precision_plugin.val_step_context():
-                recompute_norms(self.module.eval(), self.norms, self.data)
+            recompute_norms(self.module, self.trainer, self.norms, self.data)
         return validate(self.trainer, self.module, self.data)
 
     def test(self) -> dict[str, float]:

@@ -21,8 +21,9 @@ from warmstart.run.saved import load_weights
 from warmstart.training import components
 from warmstart.training.assemble import build_module
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
+from warmstart.training.evaluation import validate
 from warmstart.training.restore import restore_parts
-from warmstart.training.trainer import build_trainer, validate
+from warmstart.training.trainer import build_trainer
 
 
 class Memory:
