@@ -38,10 +38,10 @@ from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.transforms.augment import Augment
 from warmstart.run.folder import RunFolder
 from warmstart.training import components
+from warmstart.training.assemble import build_module, build_strategy
 from warmstart.training.memory import keep_freed_memory
-from warmstart.training.modules import FinetuneModule, PretrainModule
 from warmstart.training.schedule import cosine
-from warmstart.training.session import training
+from warmstart.training.session import Session
 
 WARM_UP = 10
 SEED = 0
@@ -119,12 +119,11 @@ class Job:
         """A run as the stages start it, with its record, logs, curves and checkpoints."""
         config = self.config
         backbone, objective, seconds = self.model(components.build_loss(config))
-        functions = (components.build_function(config.optimizer), components.build_function(config.scheduler))
-        rest = (*functions, components.build_augment(config, self.data.preprocessor), SEED)
-        strategy = (components.build(config.strategy),) if config.stage == "finetune" else ()
-        module = (FinetuneModule if strategy else PretrainModule)(backbone, objective, *strategy, *rest)
-        with unseen() as folder, training(RunFolder.create(config, folder), config, module, self.data, []):
-            pass
+        strategy = build_strategy(config, backbone) if config.stage == "finetune" else None
+        module = build_module(config, backbone, objective, self.data.preprocessor, strategy)
+        with unseen() as folder, Session(RunFolder.create(config, folder), config, module, self.data) as session:
+            session.fit()
+            session.conclude()
         return seconds()
 
     def plain(self) -> float:

@@ -34,6 +34,7 @@ from warmstart.data.preprocess.text import Preprocessor
 from warmstart.data.sources.text.film_reviews import FilmReviews
 from warmstart.stages import pretrain
 from warmstart.training import components
+from warmstart.training.assemble import assemble
 from warmstart.training.budget import Stopwatch
 from warmstart.training.trainer import native_precision
 
@@ -155,7 +156,7 @@ def masked(words: list[str]) -> None:
         *(f"data.batch_size={BATCH}", f"data.pack={BLOCK}", f"trainer.max_steps={STEPS}"),
         *(f"trainer.val_check_interval={STEPS}", "trainer.limit_val_batches=1", *words),
     )
-    data, *_ = pretrain.assemble(config)
+    data, *_ = assemble(config)
     blocks = data.parts["train"][0].padded(slice(0, BATCH * STEPS))[0]
     size = data.spec.vocabulary.size
     bert = transformers.BertConfig(

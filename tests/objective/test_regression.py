@@ -29,7 +29,7 @@ from warmstart.loss.mse import mse
 from warmstart.objective.regression import MAE, MSE, R2, Regression
 from warmstart.stages import baseline
 from warmstart.strategy.full import Full
-from warmstart.training.evaluation import measure
+from warmstart.training.evaluation import evaluate, measure
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.schedule import constant
 from warmstart.training.trainer import build_trainer, fit
@@ -98,7 +98,7 @@ def finetuned(source: Given, folder: Path, standardize: bool = True, **settings)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     metrics |= measure(trainer, module, data)
     module.spec = data.spec
-    answers = trainer.predict(module, GatherLoader(*data.parts["test"], 32))
+    answers = evaluate(module, trainer, GatherLoader(*data.parts["test"], 32), module.predict_step)
     lines = [json.loads(json.dumps(line)) for batch in answers for line in batch]
     predicted = np.array([[line[label] for label in source.labels] for line in lines])
     scores = torch.cat(module.test_scores).numpy()

@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from warmstart.core.errors import UserError, WriteError
 from warmstart.run.folder import RunFolder
 from warmstart.training.logger import RunLogger
-from warmstart.training.session import training
+from warmstart.training.session import Session
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -169,7 +169,7 @@ def test_a_trainer_that_cannot_be_built_leaves_no_file_open(tmp_path: Path):
     config = OmegaConf.create({"stage": "pretrain", "experiment": "digits", "seed": 0, "trainer": trainer})
     run = RunFolder.create(config, tmp_path)
     module = SimpleNamespace(monitor=("val/loss", "min"))
-    with pytest.raises(Exception, match="devices") as raised, training(run, config, module, None, []):
+    with pytest.raises(Exception, match="devices") as raised, Session(run, config, module, None):
         pass
     assert raised.tb is not None
     open_files = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]

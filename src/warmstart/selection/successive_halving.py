@@ -28,7 +28,7 @@ from warmstart.sweep.job import Outcome, run_job, write_error
 from warmstart.sweep.runner import RunStage
 from warmstart.training import components
 from warmstart.training.compatibility import check_fit
-from warmstart.training.session import runs_folder
+from warmstart.training.record import runs_folder
 from warmstart.training.start import find_start
 from warmstart.training.trainer import check_interval
 

@@ -28,7 +28,7 @@ from warmstart.run.scores import save_scores
 from warmstart.training import components
 from warmstart.training.checkpoint import is_better
 from warmstart.training.memory import forget_peak_memory, peak_memory_mb
-from warmstart.training.session import note_data, runs_folder
+from warmstart.training.record import note_data, runs_folder
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularization, chosen on validation
 KINDS = ("majority", "linear")

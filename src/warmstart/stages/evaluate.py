@@ -13,8 +13,8 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find
 from warmstart.training import components
 from warmstart.training.evaluation import measure
+from warmstart.training.record import check_data, note_data, runs_folder, show
 from warmstart.training.restore import restore
-from warmstart.training.session import check_data, note_data, runs_folder
 from warmstart.training.trainer import build_trainer
 
 
@@ -32,11 +32,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         note_data(run, theirs, data)
         run.update(parent=parent)
         trainer = build_trainer(theirs.trainer, run.path, None, [])
-        metrics = measure(trainer, module, data)
-        run.update(metrics=metrics)
-    rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
-    screen.table(f"evaluate {config.experiment}: {data.rows['test']:,} test rows", ("metric", "value"), rows)
-    screen.say(f"run folder: {run.path}")
+        run.update(metrics=measure(trainer, module, data))
+    show(run, f"evaluate {config.experiment}: {data.rows['test']:,} test rows")
     run_word = f"run={screen.quoted(finetuned.path)}"
     screen.next_run("stage=predict", f"experiment={screen.quoted(config.experiment)}", run_word, "input=FILE")
     return run

@@ -16,8 +16,8 @@ from warmstart.run.files import remove_temporaries_of, replacing_folder
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find, finished, runs_of
 from warmstart.training.export_check import check_export
+from warmstart.training.record import runs_folder
 from warmstart.training.restore import exported
-from warmstart.training.session import runs_folder
 
 FORMATS = ("hf",)
 

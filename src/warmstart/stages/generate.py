@@ -19,8 +19,8 @@ from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import find
+from warmstart.training.record import runs_folder
 from warmstart.training.restore import exported
-from warmstart.training.session import runs_folder
 
 LEARNED = ("wpe", "position_embeddings", "embed_positions")  # what transformers calls embeddings of positions
 

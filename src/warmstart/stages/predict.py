@@ -24,9 +24,10 @@ from warmstart.data.schema import lacking
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find
+from warmstart.training.evaluation import evaluate
+from warmstart.training.record import runs_folder
 from warmstart.training.restore import restore
-from warmstart.training.session import runs_folder
-from warmstart.training.trainer import build_trainer, predict
+from warmstart.training.trainer import build_trainer
 
 MACHINE = (
     "_target_",
@@ -51,7 +52,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         loader = GatherLoader(x, y, preprocessor.held_out_batch)
         module.spec = saved.spec
         trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])
-        lines = list(chain.from_iterable(predict(trainer, module, loader)))
+        module.to(trainer.strategy.root_device)
+        lines = list(chain.from_iterable(evaluate(module, trainer, loader, module.predict_step)))
         files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)
         places = [
             {"row": row, **({} if file is None else {"file": file}), **piece}

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
 from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
-from warmstart.core.batch import Splits
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.run.folder import RunFolder
-from warmstart.run.identity import derive_seed
 from warmstart.run.saved import save_model
 from warmstart.training import components
+from warmstart.training.assemble import assemble
 from warmstart.training.callbacks.snapshots import Snapshots
-from warmstart.training.compatibility import check_fit
 from warmstart.training.modules import PretrainModule
-from warmstart.training.session import check_length, note_data, runs_folder, show, training
-from warmstart.training.start import (
-    build_objective,
-    check_parent,
-    find_start,
-    given_preprocessor,
-    load_head,
-    load_start,
-)
+from warmstart.training.record import note_data, runs_folder, show
+from warmstart.training.session import Session, check_length
+from warmstart.training.start import check_parent
 from warmstart.training.visualization.features import FeatureQuality
 from warmstart.training.visualization.pictures import Projector, Reconstructions, Views
 from warmstart.training.visualization.recordings import Players
@@ -49,10 +40,10 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
-        check_parent(run, lineage.get("parent"))
+        check_parent(run, lineage["parent"])
         run.update(**lineage)
         train(run, config, data, module, watchers)
-    show(run)
+    show(run, f"pretrain {config.experiment}")
     where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
     if module.objective.task == "causal_lm":
         screen.next_run("stage=generate", *where, "prompt=WORDS")
@@ -82,34 +73,7 @@ def train(
                 note=lambda taken: run.update(snapshots=taken),
             )
         )
-    with training(run, config, module, data, [*own, *watchers]):
+    with Session(run, config, module, data, [*own, *watchers]) as session:
+        session.fit()
         save_model(run, config, *model, plain=True)
-
-
-def assemble(
-    config: DictConfig, splits: Splits | None = None, like: GenericDataModule | None = None
-) -> tuple[GenericDataModule, PretrainModule, dict[str, Any]]:
-    """The data, the module with its initial weights, and for the record where these are from, if from somewhere.
-
-    `splits` are the data if it is loaded already, and `like` is that of a job that differs in numbers only.
-    """
-    if like is None:
-        check_fit(config)
-    start, parent = find_start(config)
-    data = components.generic_data(config, given_preprocessor(config, start), like.source if like else None)
-    data.prepare(splits, like)
-    backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
-    objective = build_objective(config, backbone, data)
-    lineage = {}
-    if start is not None:
-        transfer = load_start(backbone, start)
-        lineage = {"parent": parent, "transfer": {**transfer, "head": load_head(objective, start, data.spec.labels)}}
-    module = PretrainModule(
-        backbone,
-        objective,
-        components.build_function(config.optimizer),
-        components.build_function(config.scheduler),
-        components.build_augment(config, data.preprocessor),
-        derive_seed(config.seed, "noise"),
-    )
-    return data, module, lineage
+        session.conclude()

@@ -26,12 +26,12 @@ from warmstart.soup.models import State, read_run, read_sweep, start_state
 from warmstart.training import components
 from warmstart.training.callbacks.averaging import recompute_norms
 from warmstart.training.checkpoint import is_better
-from warmstart.training.evaluation import measure
+from warmstart.training.evaluation import measure, validate
 from warmstart.training.logger import RunLogger
 from warmstart.training.modules import FinetuneModule
+from warmstart.training.record import check_data, note_data, runs_folder, show
 from warmstart.training.restore import restore
-from warmstart.training.session import check_data, note_data, runs_folder
-from warmstart.training.trainer import build_trainer, validate
+from warmstart.training.trainer import build_trainer
 
 WISE = "wise"
 ALPHAS = tuple(tenths / 10 for tenths in range(11))
@@ -69,9 +69,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         metrics = mixer.measure(shares) | (mixer.test() if theirs.test else {})
         save_model(run, own, module.backbone, module.objective, saved.spec, preprocessor)
         run.update(metrics=metrics, soup={"method": config.method, "shares": shares, "tried": tried})
-    rows = [(name, screen.number(value)) for name, value in sorted(metrics.items())]
-    screen.table(f"soup {own.experiment}: {config.method}", ("metric", "value"), rows)
-    screen.say(f"run folder: {run.path}")
+    show(run, f"soup {own.experiment}: {config.method}")
     screen.next_run("stage=evaluate", f"experiment={screen.quoted(own.experiment)}", f"run={screen.quoted(run.path)}")
     return run
 
@@ -107,8 +105,7 @@ class Mixer:
         """
         self.module.load_state_dict(mix(self.states, shares))
         if max(shares) < 1:
-            with self.trainer.precision_plugin.val_step_context():
-                recompute_norms(self.module.eval(), self.norms, self.data)
+            recompute_norms(self.module, self.trainer, self.norms, self.data)
         return validate(self.trainer, self.module, self.data)
 
     def test(self) -> dict[str, float]:

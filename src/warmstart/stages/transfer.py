@@ -30,7 +30,7 @@ from warmstart.sweep.launch import check_settings as check_launcher
 from warmstart.sweep.schedule import Rules
 from warmstart.training import components
 from warmstart.training.compatibility import check_fit, naming
-from warmstart.training.session import runs_folder
+from warmstart.training.record import runs_folder
 from warmstart.training.start import build_objective, find_start, given_preprocessor
 from warmstart.transfer import tuning
 from warmstart.transfer.arms import (

@@ -16,7 +16,7 @@ from warmstart.config.signature import check_settings
 from warmstart.config.validate import target_of
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import LossFunction, Preprocessor, Source
-from warmstart.data.datamodule import GenericDataModule, TaskDataModule
+from warmstart.data.datamodule import GenericDataModule, MemoryDataModule, TaskDataModule
 from warmstart.data.transforms.augment import Augment
 from warmstart.huggingface.resolve import TARGETS
 from warmstart.run.identity import derive_seed
@@ -117,6 +117,13 @@ def generic_data(
         pack=config.data.pack,
         separate=config.data.separate,
     )
+
+
+def data_module(
+    config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
+) -> MemoryDataModule:
+    """The rows of a config, to be prepared: all of them for a pretraining, else the labelled ones; see `task_data`."""
+    return (generic_data if config.stage == "pretrain" else task_data)(config, preprocessor, source)
 
 
 def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:

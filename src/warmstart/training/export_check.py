@@ -16,6 +16,7 @@ from warmstart.core.errors import UserError
 from warmstart.data.datamodule import evenly
 from warmstart.data.loader import take
 from warmstart.training import components
+from warmstart.training.evaluation import evaluating
 
 TOLERANCE = 1e-4  # of outputs up to 1; of larger ones, times the largest of them
 ROWS = 8
@@ -33,7 +34,7 @@ def check_export(
     Args:
         folder: holds the exported files.
         model: of which class the folder is.
-        trained: backbone and objective, in evaluation mode.
+        trained: backbone and objective.
         preprocessor: the run's.
         config: the run's, which names its data.
 
@@ -44,7 +45,7 @@ def check_export(
         UserError: an output differs by more than the tolerance, or the folder cannot be loaded.
     """
     try:
-        theirs = type(model).from_pretrained(folder, local_files_only=True).eval()
+        theirs = type(model).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of every kind, by architecture
         raise UserError(f"not exported: transformers cannot load the folder: {_line(error)}") from error
     inputs_of = preprocessor.exported_inputs(folder)
@@ -88,7 +89,6 @@ def validation_rows(config: DictConfig, target: str | None) -> Any:
     return found.take(evenly(len(found), ROWS)).x
 
 
-@torch.no_grad()
 def difference(theirs: nn.Module, inputs_of: Any, trained: tuple[Any, Any], preprocessor: Any, raw: Any) -> float:
     """The largest difference of outputs at valid positions, over the larger of 1 and the largest of ours.
 
@@ -103,16 +103,16 @@ def difference(theirs: nn.Module, inputs_of: Any, trained: tuple[Any, Any], prep
     batch = take(x, None, slice(0, len(x)))
     batch = Batch(preprocessor(batch.x), None, batch.mask)
     try:
-        torch.manual_seed(0)
-        found = _outputs(theirs(**inputs_of(raw)))
+        with evaluating(theirs):
+            found = _outputs(theirs(**inputs_of(raw)))
     except Exception as error:  # of every kind, by architecture
         raise UserError(f"not exported: transformers cannot compute these rows: {_line(error)}") from error
-    torch.manual_seed(0)
-    if found.ndim == 2:
-        ours = objective.predict(backbone, batch)
-    else:
-        ours = backbone(batch.x, batch.mask).tokens
-        ours = ours if objective.task is None else objective.head(ours)
+    with evaluating(backbone, objective):
+        if found.ndim == 2:
+            ours = objective.predict(backbone, batch)
+        else:
+            ours = backbone(batch.x, batch.mask).tokens
+            ours = ours if objective.task is None else objective.head(ours)
     if ours.shape != found.shape:
         return math.inf
     if found.ndim > 2 and batch.mask is not None:

@@ -16,14 +16,14 @@ from warmstart.core.errors import UserError
 from warmstart.core.init import Init
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
-from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import home_of
 from warmstart.run.saved import load_weights
 from warmstart.training import components
+from warmstart.training.assemble import build_module
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
-from warmstart.training.modules import FinetuneModule, PretrainModule
+from warmstart.training.evaluation import validate
 from warmstart.training.restore import restore_parts
-from warmstart.training.trainer import build_trainer, validate
+from warmstart.training.trainer import build_trainer
 
 
 class Memory:
@@ -42,7 +42,6 @@ class Memory:
 
     def __init__(self, run: RunFolder, config: DictConfig, snapshot: Path | None = None):
         self.run, self.config, self.snapshot = run, config, snapshot
-        self.is_pretraining = run.record["stage"] == "pretrain"
         self.metric, self.before = self.score()
 
     def score(self, weights: Mapping[str, Tensor] | None = None) -> tuple[str, float | None]:
@@ -53,25 +52,13 @@ class Memory:
         backbone, objective, saved = restore_parts(self.run, self.config, self.snapshot)
         if weights is not None:
             load_weights(backbone, weights, "the finetuned backbone")
-        preprocessor = rebuild(saved.preprocessor)
-        data = (components.generic_data if self.is_pretraining else components.task_data)(
-            self.config, preprocessor
-        ).prepare()
+        data = components.data_module(self.config, rebuild(saved.preprocessor)).prepare()
         if data.fingerprint != self.run.record["data"]["fingerprint"]:
             raise UserError(
                 f"forgetting=true: the data of {self.run.path} has changed since that run (another fingerprint), "
                 "so its score cannot be measured again: leave forgetting out"
             )
-        own = {
-            "optimizer": components.build_function(self.config.optimizer),
-            "scheduler": components.build_function(self.config.scheduler),
-            "augment": components.build_augment(self.config, data.preprocessor),
-            "seed": derive_seed(self.config.seed, "noise"),
-        }
-        if self.is_pretraining:
-            module = PretrainModule(backbone, objective, **own)
-        else:
-            module = FinetuneModule(backbone, objective, None, **own)
+        module = build_module(self.config, backbone, objective, data.preprocessor)
         trainer = build_trainer(self.config.trainer, self.run.path, None, [])
         value = validate(trainer, module, data)[module.monitor[0]]
         return module.monitor[0], value if math.isfinite(value) else None

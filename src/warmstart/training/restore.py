@@ -15,6 +15,7 @@ from warmstart.huggingface import export
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import load_weights, open_model
 from warmstart.training import components
+from warmstart.training.assemble import build_module
 from warmstart.training.modules import FinetuneModule
 
 
@@ -37,16 +38,7 @@ def restore_parts(run: RunFolder, config: DictConfig, snapshot: Path | None = No
 def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedModel]:
     """A finetuned module in evaluation mode, and what was read; errors are those of `restore_parts`."""
     backbone, objective, saved = restore_parts(run, config)
-    module = FinetuneModule(
-        backbone,
-        objective,
-        None,
-        components.build_function(config.optimizer),
-        components.build_function(config.scheduler),
-        components.build_augment(config, rebuild(saved.preprocessor)),
-        seed=0,
-    )
-    return module.eval(), saved
+    return build_module(config, backbone, objective, rebuild(saved.preprocessor)).eval(), saved
 
 
 def exported(run: RunFolder, config: DictConfig) -> tuple[Any, tuple[Backbone, Any], SavedModel]:

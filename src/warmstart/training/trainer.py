@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,26 +169,6 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if stop.asked:
         raise KeyboardInterrupt
-
-
-def validate(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:
-    """Return the metrics of a validation; a signal comes out as KeyboardInterrupt."""
-    with handling():
-        trainer.validate(module, datamodule=data, verbose=False)
-    return measured(trainer)
-
-
-def test(trainer: pl.Trainer, module: pl.LightningModule, loader: Iterable[Batch]) -> dict[str, float]:
-    """Return the metrics of a test; a signal comes out as KeyboardInterrupt."""
-    with handling():
-        trainer.test(module, loader, verbose=False)
-    return measured(trainer)
-
-
-def predict(trainer: pl.Trainer, module: pl.LightningModule, loader: Iterable[Batch]) -> list[Any]:
-    """Return what `predict_step` gives for each batch; a signal comes out as KeyboardInterrupt."""
-    with handling():
-        return trainer.predict(module, loader)
 
 
 def measured(trainer: pl.Trainer) -> dict[str, float]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -18,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
 from warmstart.training.checkpoint import AVERAGE
-from warmstart.training.evaluation import validation_batches
+from warmstart.training.evaluation import evaluating, validate_inside
 
 
 class Average(Protocol):
@@ -88,11 +87,9 @@ class Averaging(pl.Callback):
         if not self.count:
             return
         norms = moving_norms(pl_module)
-        with self.in_place(pl_module), trainer.precision_plugin.val_step_context():
-            recompute_norms(pl_module, norms, trainer.datamodule)
-            for index, batch in validation_batches(trainer, pl_module):
-                pl_module.validation_step(batch, index)
-            self.measured = pl_module.held_out()
+        with self.in_place(pl_module):
+            recompute_norms(pl_module, trainer, norms, trainer.datamodule)
+            self.measured = validate_inside(pl_module, trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what was measured, with the metrics of the weights themselves."""
@@ -144,14 +141,14 @@ class Pass(nn.Module):
         self.run(batch)
 
 
-@torch.no_grad()
-def recompute_norms(module: Any, names: Collection[str], data: Any) -> None:
+def recompute_norms(module: pl.LightningModule, trainer: pl.Trainer, names: Collection[str], data: Any) -> None:
     """Replace the statistics of these norms by their means over one pass of the training rows (Izmailov et al. 2018).
 
     Rows are augmented as in training, by the same random numbers every time; all else is as in evaluation.
 
     Args:
-        module: with `backbone`, `objective` and `views`, in evaluation mode.
+        module: with `backbone`, `objective` and `views`.
+        trainer: whose precision is used.
         names: of its batch norms.
         data: a data module, whose own place in its training rows stays where it is.
     """
@@ -160,7 +157,6 @@ def recompute_norms(module: Any, names: Collection[str], data: Any) -> None:
         return
     loader = copy.copy(data.train_loader)
     loader.load_state_dict({"epoch": -1, "position": 0})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with evaluating(module, trainer=trainer):
         run = Pass(norms, lambda batch: module.objective.step(module.backbone, module.views(batch)))
         update_bn(loader, run.eval(), module.device)

@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from warmstart.core.errors import UserError
-from warmstart.training.evaluation import aside, validation_batches
+from warmstart.training.evaluation import validate_inside
 
 SNAPSHOTS = "snapshots"
 
@@ -56,15 +56,8 @@ class Snapshots(pl.Callback):
             return
         number = self.steps.index(step) + 1
         self.save(self.folder / str(number))
-        self.taken.append({"number": number, "step": step, "val/loss": self.loss(trainer, pl_module)})
+        self.taken.append({"number": number, "step": step, "val/loss": validate_inside(pl_module, trainer)["loss"]})
         self.note(self.taken)
-
-    def loss(self, trainer: pl.Trainer, module: Any) -> float:
-        """Return the loss of a validation at this step, which training does not notice."""
-        with aside(module):
-            for index, batch in validation_batches(trainer, module):
-                module.validation_step(batch, index)
-        return module.held_out()["loss"]
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from warmstart.core import screen
 from warmstart.core.batch import Batch
-from warmstart.training.evaluation import aside, converted
+from warmstart.training.evaluation import evaluate, evaluating
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 COLLAPSED = 0.01  # of the spread that features would have which point everywhere alike
@@ -52,23 +52,27 @@ class FeatureQuality(pl.Callback):
         """The measures by name; none of a single row, or of features that are no numbers, which the loss tells."""
         data = trainer.datamodule
         train, held_out = data.classed("train", self.rows), data.classed("validation", self.rows)
-        features = self._features(module, held_out or data.sample("validation", self.rows), data.batch_size)
+        size, sample = data.batch_size, held_out or data.sample("validation", self.rows)
+        features = features_of(module, trainer, sample, size)
         if len(features) < 2 or not features.isfinite().all():
             return {}
         found = {"val/feature_rank": effective_rank(features), "val/feature_std": spread(features)}
         if train is not None and held_out is not None:
-            guesses = vote(self._features(module, train, data.batch_size), train.y, features)
+            guesses = vote(features_of(module, trainer, train, size), train.y, features)
             found["val/knn_accuracy"] = float((guesses == held_out.y).float().mean())
         return found
 
-    def _features(self, module: pl.LightningModule, raw: Batch, size: int) -> Tensor:
-        """Pooled features (N, D) on the CPU, of `size` rows at a time."""
-        masks = [None] * math.ceil(len(raw.x) / size) if raw.mask is None else raw.mask.split(size)
-        batches = (converted(module, Batch(x, mask=mask)) for x, mask in zip(raw.x.split(size), masks))
-        with aside(module):
-            return torch.cat(
-                [module.backbone(module.augment.scale(batch.x), batch.mask).pooled.float().cpu() for batch in batches]
-            )
+
+def features_of(module: pl.LightningModule, trainer: pl.Trainer, raw: Batch, size: int) -> Tensor:
+    """Pooled features (N, D) on the CPU, inside a training, of `size` rows at a time."""
+    masks = [None] * math.ceil(len(raw.x) / size) if raw.mask is None else raw.mask.split(size)
+    batches = (Batch(x, mask=mask) for x, mask in zip(raw.x.split(size), masks))
+    return torch.cat(evaluate(module, trainer, batches, lambda batch, _: pooled(module, batch)))
+
+
+def pooled(module: Any, batch: Batch) -> Tensor:
+    """Pooled features (B, D) on the CPU of a raw batch on the module's device."""
+    return module.backbone(module.augment.scale(batch.x), batch.mask).pooled.float().cpu()
 
 
 def vote(known: Tensor, classes: Tensor, features: Tensor) -> Tensor:
@@ -106,15 +110,10 @@ def spread(features: Tensor) -> float:
 ROWS = 512  # as many examples are enough to compare features by
 
 
-@torch.no_grad()
 def pooled_features(module: Any, batch: Batch) -> Tensor:
     """Pooled features (N, D) of a batch, raw as a loader hands it out."""
-    batch = batch.to(next(module.parameters()).device)
-    was_training = module.training
-    module.eval()
-    features = module.backbone(module.augment.scale(batch.x), batch.mask).pooled.float().cpu()
-    module.train(was_training)
-    return features
+    with evaluating(module):
+        return pooled(module, batch.to(next(module.parameters()).device))
 
 
 def linear_cka(a: Tensor, b: Tensor) -> float:

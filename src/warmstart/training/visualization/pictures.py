@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch
 from warmstart.core.spec import Spec
-from warmstart.training.evaluation import aside, converted
+from warmstart.training.evaluation import converted, evaluating
 
 PICTURES = 8
 GAP = 1
@@ -23,7 +23,7 @@ THUMBNAIL = 64  # pixels a side, at most
 
 def _first_rows(trainer: pl.Trainer, count: int, module: pl.LightningModule) -> Batch:
     """Scaled validation rows, spread evenly over the set."""
-    batch = converted(module, trainer.datamodule.sample("validation", count))
+    batch = converted(trainer.datamodule.sample("validation", count), module, trainer)
     batch.x = module.augment.scale(batch.x)
     return batch
 
@@ -58,7 +58,7 @@ class Reconstructions(pl.Callback):
         if not ("drawn" in preprocessor.abilities and "pictures" in pl_module.objective.abilities):
             return
         batch = _first_rows(trainer, PICTURES, pl_module)
-        with aside(pl_module):
+        with evaluating(pl_module, trainer=trainer):
             kinds = pl_module.objective.pictures(pl_module.backbone, batch)
         rows = grid([drawn(preprocessor, kind.float(), batch.mask) for kind in kinds])
         trainer.logger.writer.add_image("input, corrupted, rebuilt", rows, trainer.global_step)
@@ -79,7 +79,7 @@ class Projector(pl.Callback):
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, tag: str) -> None:
         data = trainer.datamodule
         batch = _first_rows(trainer, POINTS, module)
-        with aside(module):
+        with evaluating(module, trainer=trainer):
             pooled = module.backbone(batch.x, batch.mask).pooled.float().cpu()
         labels = data.spec.labels
         names = [labels[int(row)] for row in batch.y] if isinstance(batch.y, Tensor) and batch.y.ndim == 1 else None
@@ -142,8 +142,8 @@ class Views(pl.Callback):
         preprocessor = trainer.datamodule.preprocessor
         if "drawn" not in preprocessor.abilities or trainer.global_step > 0:
             return
-        raw = converted(pl_module, trainer.datamodule.sample("train", PICTURES))
-        with aside(pl_module):
+        raw = converted(trainer.datamodule.sample("train", PICTURES), pl_module, trainer)
+        with evaluating(pl_module, trainer=trainer):
             seen = pl_module.views(raw).x.float().chunk(pl_module.objective.views)
         own, *rows = [drawn(preprocessor, x, raw.mask) for x in (pl_module.augment.scale(raw.x).float(), *seen)]
         sized = [[F.interpolate(one[None], to.shape[1:])[0] for one, to in zip(row, own)] for row in rows]

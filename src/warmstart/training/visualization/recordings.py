@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from warmstart.core.batch import Batch
-from warmstart.training.evaluation import aside, converted
+from warmstart.training.evaluation import converted, evaluating
 from warmstart.training.visualization.pictures import drawn
 
 SHOWN = 4
@@ -51,9 +51,9 @@ class Alignments(pl.Callback):
         data, objective = trainer.datamodule, pl_module.objective
         if objective.target != "text" or "drawn" not in data.preprocessor.abilities:
             return
-        raw = converted(pl_module, data.sample("validation", SHOWN))
+        raw = converted(data.sample("validation", SHOWN), pl_module, trainer)
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
-        with aside(pl_module):
+        with evaluating(pl_module, trainer=trainer):
             outputs = objective.predict(pl_module.backbone, batch)
         records, said = objective.answer(outputs, batch, data.spec), objective.spell(batch.y)
         pictures = drawn(data.preprocessor, batch.x.float(), batch.mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytorch_lightning as pl
 
 from warmstart.core.batch import Batch
-from warmstart.training.evaluation import aside, converted
+from warmstart.training.evaluation import converted, evaluating
 
 EXAMPLES = 4
 
@@ -20,9 +20,9 @@ class Examples(pl.Callback):
         objective = pl_module.objective
         if "examples" not in objective.abilities or (decode is None and objective.target != "text"):
             return
-        raw = converted(pl_module, trainer.datamodule.sample("validation", EXAMPLES))
+        raw = converted(trainer.datamodule.sample("validation", EXAMPLES), pl_module, trainer)
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
-        with aside(pl_module):
+        with evaluating(pl_module, trainer=trainer):
             lines = objective.examples(pl_module.backbone, batch, decode)
         if lines:
             trainer.logger.writer.add_text("examples", "\n\n".join(lines), trainer.global_step)
