@@ -30,7 +30,7 @@ class StageRunner:
         """Train jobs of one kind as a vmap group."""
         from warmstart.vmap.group import run
 
-        run(configs, runs, stage_of(configs[0]).assemble)
+        run(configs, runs)
 
     def check(self, config: DictConfig) -> None:
         """Build the parts that need no data."""

@@ -6,8 +6,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +20,7 @@ from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.training import components
 from warmstart.training.adapter_delta import settle
+from warmstart.training.assemble import assemble
 from warmstart.training.hparams import conclude
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import forget_peak_memory, peak_memory_mb
@@ -31,10 +31,8 @@ from warmstart.vmap.eligibility import check_config, check_model, check_stack
 from warmstart.vmap.loop import Job, VmapLoop
 from warmstart.vmap.stack import numbers
 
-Assemble = Callable[..., tuple[Any, Any, dict[str, Any]]]
 
-
-def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder], assemble: Assemble) -> None:
+def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> None:
     """Finetune or pretrain all `configs`, whose run folders are open; each ends with status done or failed.
 
     A job that fails does not stop the others, and its error is not raised. There are no checkpoints: a group that is
@@ -44,7 +42,6 @@ def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder], assemble: Asse
     Args:
         configs: composed configs of one stage that differ in the numbers of `sweep.plan.NUMBERS` only.
         runs: their run folders.
-        assemble: the stage's: data, module and lineage of a config, given loaded splits and the data of a like job.
 
     Raises:
         CannotBatch: they have to be run one by one; nothing was written.
@@ -55,7 +52,7 @@ def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder], assemble: Asse
     try:
         device = build_trainer(configs[0].trainer, runs[0].path, None, []).strategy.root_device
         signals = StopBetweenBatches()
-        built = build_jobs(configs, runs, assemble, device)
+        built = build_jobs(configs, runs, device)
         loops = [VmapLoop(jobs, device, signals) for jobs in alike(built)]
     except UserError as error:
         raise CannotBatch(str(error)) from error
@@ -69,9 +66,7 @@ def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder], assemble: Asse
         raise GroupFailed(f"{type(failures[0]).__name__}: {failures[0]}") from failures[0]
 
 
-def build_jobs(
-    configs: Sequence[DictConfig], runs: Sequence[RunFolder], assemble: Assemble, device: torch.device
-) -> list[Job]:
+def build_jobs(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device: torch.device) -> list[Job]:
     """Every job with its parts; the data is read once, and encoded once where it is encoded alike.
 
     Raises:
