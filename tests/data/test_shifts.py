@@ -13,7 +13,7 @@ from PIL import Image
 
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
-from warmstart.data.fingerprint import fingerprint
+from warmstart.data.datamodule import fingerprint
 from warmstart.data.preprocess.speech import Preprocessor as Frames
 from warmstart.data.sources.audio.spoken_digits import SpokenDigits, with_noise
 from warmstart.data.sources.image.cifar10 import LABELS, Cifar10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import abstractmethod
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pandas.api.types import is_numeric_dtype
 from torch import Tensor
 
 from warmstart.core.batch import Batch, Rows, Splits
@@ -16,7 +19,6 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.spec import Spec
 from warmstart.data.encoding import encode, moments
-from warmstart.data.fingerprint import fingerprint
 from warmstart.data.loader import GatherLoader, take
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.data.storage.ragged import Packed, PaddedRows
@@ -294,3 +296,25 @@ class TaskDataModule(MemoryDataModule):
     def fitting_rows(self, splits: Splits) -> Rows:
         """A new preprocessor sees the inputs of all training rows, labelled or not."""
         return splits.train
+
+
+def fingerprint(splits: Splits) -> str:
+    """SHA-256 over every value of every part, so that two runs can be told to have seen the same data."""
+    digest = hashlib.sha256()
+    for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
+        for values in () if rows is None else (rows.x, rows.y):
+            if isinstance(values, pd.DataFrame):
+                plain = values.apply(lambda column: column if is_numeric_dtype(column) else column.map(_hashable))
+                values = pd.util.hash_pandas_object(plain, index=False).to_numpy()
+            if values is not None and values.dtype == object:
+                digest.update(json.dumps(values.tolist()).encode())
+            elif values is not None:
+                digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def _hashable(cell: Any) -> Any:
+    """A cell as pandas can hash it."""
+    if isinstance(cell, np.ndarray):
+        return cell.tobytes()
+    return " ".join(cell) if isinstance(cell, list) else cell

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from warmstart.report.runs import Labels
 
@@ -222,3 +222,18 @@ def legend(figure: Figure, axes: Axes) -> None:
 def shortened(name: str) -> str:
     """A name that fits under a figure."""
     return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+
+
+def interpolation_png(points: Sequence[tuple[float, float]], chosen: float, metric: str) -> bytes:
+    """A line through (alpha, score) with the chosen alpha marked, as the bytes of a PNG file."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot(*zip(*points), "o-", color=BLUE)
+        axes.plot(chosen, dict(points)[chosen], "D", color=RED, label=f"chosen: {chosen:g}")
+        axes.set_xlabel("share of the finetuned weights (0: the start)")
+        axes.set_ylabel(metric)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.legend()
+
+    return png(paint)

@@ -223,3 +223,21 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_links(path: Path, below: bool = True) -> None:
+    """Refuse a folder that holds links to elsewhere, which would be written through.
+
+    Args:
+        path: of the folder.
+        below: check the folders in it too.
+
+    Raises:
+        UserError: names the link.
+    """
+    for folder, names, files in os.walk(path):
+        for name in (*names, *files):
+            if (link := Path(folder, name)).is_symlink():
+                raise UserError(f"{link} is a symbolic link, and a run writes to its own folder only: remove it")
+        if not below:
+            return

@@ -19,9 +19,8 @@ from warmstart.core.reading import file_sha256, load_config
 from warmstart.core.trust import check_names, check_targets
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
-from warmstart.run.files import as_write_error, disk_error, remove_temporaries, write_atomically
+from warmstart.run.files import as_write_error, check_links, disk_error, remove_temporaries, write_atomically
 from warmstart.run.identity import check_version, config_sha256, environment, git_state, new_id
-from warmstart.run.links import check_links
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
 

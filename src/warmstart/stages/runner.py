@@ -46,7 +46,7 @@ class StageRunner:
 
     def pruning(self, trial: Any, metric: str) -> Any:
         """A callback for the Trainer."""
-        from warmstart.training.callbacks.pruning import Pruning
+        from warmstart.training.callbacks.early_stopping import Pruning
 
         return Pruning(trial, metric)
 

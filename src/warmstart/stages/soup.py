@@ -17,7 +17,7 @@ from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.preprocess import rebuild
-from warmstart.report.interpolation import interpolation_png
+from warmstart.report.figure import interpolation_png
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model

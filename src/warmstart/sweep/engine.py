@@ -23,9 +23,8 @@ from warmstart.core.errors import UserError
 from warmstart.core.screen import quoted
 from warmstart.report import sweep as report
 from warmstart.report.curves import CURVES
-from warmstart.run.files import as_write_error, remove_temporaries
+from warmstart.run.files import as_write_error, check_links, remove_temporaries
 from warmstart.run.identity import git_state
-from warmstart.run.links import check_links
 from warmstart.run.manifest import CONF, LOCKS, RUNS, Manifest
 from warmstart.run.sweep_checksums import check_runs, record_runs
 from warmstart.sweep import launch, search, study

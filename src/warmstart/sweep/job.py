@@ -15,9 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.core import screen
 from warmstart.core.errors import CannotBatch, GroupFailed, UserError, WriteError
 from warmstart.run import cores
-from warmstart.run.files import as_write_error, remove_temporaries
+from warmstart.run.files import as_write_error, check_links, remove_temporaries
 from warmstart.run.folder import LOCK, RunFolder
-from warmstart.run.links import check_links
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 from warmstart.sweep.runner import RunGroup, RunStage

@@ -18,14 +18,7 @@ from warmstart.training import components
 from warmstart.training.adapter_delta import digests
 from warmstart.training.compatibility import check_fit
 from warmstart.training.modules import FinetuneModule, PretrainModule
-from warmstart.training.start import (
-    build_objective,
-    find_start,
-    given_preprocessor,
-    load_head,
-    load_start,
-    shuffled,
-)
+from warmstart.training.start import build_objective, find_start, given_preprocessor, load_head, load_start, shuffled
 
 Module = PretrainModule | FinetuneModule
 

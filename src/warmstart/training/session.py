@@ -18,7 +18,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.scores import save_scores
 from warmstart.training.callbacks.averaging import Averaging, check_average
 from warmstart.training.callbacks.curves import Curves
-from warmstart.training.callbacks.patience import Patience
+from warmstart.training.callbacks.early_stopping import Patience
 from warmstart.training.callbacks.progress import ProgressLines
 from warmstart.training.callbacks.throughput import Throughput
 from warmstart.training.checkpoint import LAST, BestAndLast, find_checkpoint

@@ -18,7 +18,7 @@ from warmstart.data.datamodule import MemoryDataModule
 from warmstart.data.loader import GatherLoader
 from warmstart.run.folder import RunFolder
 from warmstart.training.callbacks.curves import check_training, check_validation
-from warmstart.training.callbacks.patience import is_over
+from warmstart.training.callbacks.early_stopping import is_over
 from warmstart.training.checkpoint import is_better
 from warmstart.training.logger import RunLogger
 from warmstart.training.mean import RunningMean
