@@ -111,7 +111,7 @@ def test_arms_of_one_seed_share_subset_order_and_head(composed, monkeypatch: pyt
     config = composed(*SMALL, f"output_dir={tmp_path}")
     whole = OmegaConf.create(OmegaConf.to_container(config, resolve=True)["pretrain"])
     base = pretrain.run(whole, RunFolder.create(whole, tmp_path, "base"))
-    monkeypatch.setattr(finetune, "training", spy)
+    monkeypatch.setattr(finetune, "Session", spy)
     arms = ("pretrained", "scratch", "probe", "random_probe", "shuffled")
     for arm in arms:
         for seed in (0, 1):

@@ -35,7 +35,9 @@ class StageRunner:
     def check(self, config: DictConfig) -> None:
         """Build the parts that need no data."""
         from warmstart.training.compatibility import check_fit
+        from warmstart.training.components import check_targets
 
+        check_targets(config)
         check_fit(config)
 
     def check_start(self, config: DictConfig) -> None:

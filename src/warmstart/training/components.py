@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.config.signature import check_settings
 from warmstart.config.validate import target_of
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import LossFunction, Preprocessor, Source
+from warmstart.core.protocols import Backbone, LossFunction, Objective, Preprocessor, Source, Strategy
 from warmstart.data.datamodule import GenericDataModule, MemoryDataModule, TaskDataModule
 from warmstart.data.transforms.augment import Augment
 from warmstart.huggingface.resolve import TARGETS
@@ -27,6 +27,7 @@ GROUPS = {  # of components in packages of another name
     "training.muon": "optimizer",
     **{target.removeprefix("warmstart.").rpartition(".")[0]: "backbone" for target in TARGETS},
 }
+KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy}
 BLOCKS = ("pack", "separate")  # of a pretraining's rows
 LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # of a finetuning's
 FEEDING = ("batch_size", "augment", *LABELS, *BLOCKS)
@@ -41,11 +42,14 @@ def check_targets(node: Any, place: str = "") -> None:
     """Import what each `_target_` inside a config names.
 
     Raises:
-        UserError: there is no such class or function.
+        UserError: there is no such class or function, or a component is not of its kind.
     """
     if isinstance(node, DictConfig):
         if "_target_" in node:
-            target_of(node, place)
+            found, kind = target_of(node, place), KINDS.get(place.rpartition(".")[2])
+            if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
+                base = f"{kind.__module__}.{kind.__name__}"
+                raise UserError(f"{place}._target_={node['_target_']}: must be a class that inherits from {base}")
         for key in node:
             check_targets(node[key], f"{place}.{key}" if place else str(key))
 
