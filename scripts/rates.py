@@ -22,12 +22,13 @@ from pathlib import Path
 
 from hydra.utils import get_object
 
+from warmstart.core.screen import quoted
 from warmstart.main import CONF
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, RUNS, Job, Manifest
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
-from warmstart.sweep.plan import Composer, quoted
+from warmstart.sweep.plan import Composer
 from warmstart.sweep.schedule import Rules
 
 FIRST_SEED = 100  # apart from the seeds of the demo and of the tables in docs/
