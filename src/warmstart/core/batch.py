@@ -61,7 +61,7 @@ class Splits:
     test: Rows
     labels: tuple[str, ...] = ()
     unlabelled: Rows | None = None
-    shifts: Mapping[str, Rows] = field(default_factory=dict)  # further test rows, spoilt or others; they choose nothing
+    shifts: Mapping[str, Rows] = field(default_factory=dict)  # further test rows, corrupted or others
 
 
 @dataclass

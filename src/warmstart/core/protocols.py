@@ -227,7 +227,7 @@ class Strategy:
     """Which parameters train, when, and how fast.
 
     One that `races` has a method `race` in place of `claims`, which chooses another strategy. `restarts` are shares of
-    the run at which the schedule begins anew. One that does more than claim, in `prepare`, `step` or `settle`, says so
+    the run at which the schedule restarts. One that does more than claim, in `prepare`, `step` or `settle`, says so
     by `only_claims`: runs are trained together only where it is true.
     """
 

@@ -54,7 +54,7 @@ Measure = Callable[[Rung, list[Entry]], Mapping[Entry, "list[float] | None"]]
 class Auto(Strategy):
     """Successive halving over entries, then one comparison of the best with the safe choice.
 
-    A stage has it race and goes on with the strategy that was taken. A rung gives each entry some
+    A stage has it race and continues with the strategy that was taken. A rung gives each entry some
     steps and keeps the best quarter; two thirds of the cost go to the last rung, where the best entry of lp_ft meets
     the best entry of any other strategy on the same folds. The rule, fixed before it was measured: the other one is
     taken only if the lower end of a one-sided 90 % interval of its mean gain is above 0; else lp_ft, or full where

@@ -53,7 +53,7 @@ def run(path: Path, trust: tuple[str, ...], runner: Runner) -> str:
 
 
 def launch_externally(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None:
-    """Have a launcher of another maker (joblib, submitit, Ray) run what is left, one command per job.
+    """Have a third-party launcher (joblib, submitit, Ray) run what is left, one command per job.
 
     It tells nothing before all it was given has ended: what needs other jobs, or is to be tried again, waits for then.
     """

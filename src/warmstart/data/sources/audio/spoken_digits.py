@@ -193,8 +193,8 @@ def rows_of(table: pd.DataFrame, y: np.ndarray | None) -> Rows:
 
 def shifted(train: Rows, validation: Rows, test: Rows, labels: tuple[str, ...]) -> Splits:
     """These parts, and the test recordings with noise behind them."""
-    spoilt = Rows(with_noise(test.x, NOISY, seed=0), test.y)
-    return Splits(train, validation, test, labels, shifts={"noisy": spoilt})
+    noisy = Rows(with_noise(test.x, NOISY, seed=0), test.y)
+    return Splits(train, validation, test, labels, shifts={"noisy": noisy})
 
 
 def with_noise(sounds: pd.DataFrame, decibels: float, seed: int) -> pd.DataFrame:
@@ -204,8 +204,8 @@ def with_noise(sounds: pd.DataFrame, decibels: float, seed: int) -> pd.DataFrame
     """
     generator = np.random.default_rng(seed)
 
-    def spoilt(values: np.ndarray) -> np.ndarray:
+    def noisy(values: np.ndarray) -> np.ndarray:
         deviation = np.sqrt(np.square(values, dtype=np.float64).mean() / 10 ** (decibels / 10))
         return (values + generator.normal(0, deviation, len(values))).astype(np.float32)
 
-    return sounds.assign(audio=pd.Series([spoilt(values) for values in sounds.audio], sounds.index, dtype=object))
+    return sounds.assign(audio=pd.Series([noisy(values) for values in sounds.audio], sounds.index, dtype=object))
