@@ -29,7 +29,7 @@ from warmstart.sweep.preflight import survey
 ROOT = Path(__file__).parents[1]
 JOBS, TURNS = 16, 3
 SEEDS = f"seed=range({JOBS})"
-OURS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=5", SEEDS)
+OURS = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epochs=5", SEEDS)
 GOALS = {"pool, 2 workers": 1.6, "vmap": 4.0}
 LAUNCHERS = {
     "pool, 1 worker": ("hydra/launcher=pool", "hydra.launcher.workers=1"),

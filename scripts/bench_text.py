@@ -123,7 +123,7 @@ def shakespeare(words: list[str]) -> None:
     theirs, seconds = nanogpt()
     screen.say(f"nanoGPT's recipe: {theirs:.3f} nats per character in {seconds:.0f} s of training")
     with tempfile.TemporaryDirectory() as folder:
-        limits = ("trainer.max_steps=-1", f"trainer.max_time={seconds}", "pictures=false", f"output_dir={folder}")
+        limits = ("trainer.max_steps=-1", f"trainer.max_time={seconds}", "visualization=[]", f"output_dir={folder}")
         run = pretrain.run(config_of("stage=pretrain", "experiment=shakespeare", *limits, *words))
         loss, cost = run.record["metrics"]["val/loss"], run.record["cost"]
     screen.say(f"experiment=shakespeare: {loss:.3f} in {seconds:.0f} s of training, {cost['steps']} steps")
@@ -152,7 +152,7 @@ def masked(words: list[str]) -> None:
     transformers.logging.set_verbosity_error()
     root = f"{os.environ['WARMSTART_DATA']}/movie_reviews"
     config = config_of(
-        *("stage=pretrain", "experiment=sst2", f"data.root={root}", "pictures=false", "objective.ratio=0.15"),
+        *("stage=pretrain", "experiment=sst2", f"data.root={root}", "visualization=[]", "objective.ratio=0.15"),
         *(f"data.batch_size={BATCH}", f"data.pack={BLOCK}", f"trainer.max_steps={STEPS}"),
         *(f"trainer.val_check_interval={STEPS}", "trainer.limit_val_batches=1", *words),
     )

@@ -82,7 +82,7 @@ def finetune(folder: Path, setting: dict[str, str], longest: float) -> Cost:
         "experiment=text",
         "init=scratch",
         "test=false",
-        "pictures=false",
+        "visualization=[]",
         f"data.root={folder / 'lines.csv'}",
         "data.text=text",
         "data.target=part",

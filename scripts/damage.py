@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-TINY = ["pictures=false", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "trainer.log_every_n_steps=5"]
+TINY = ["visualization=[]", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "trainer.log_every_n_steps=5"]
 SMALL = ["backbone.hidden=[8]"]
 MOST = 12  # files of a subject
 HERE = ["hydra.launcher.workers=0", "sweep.preflight=false"]
@@ -31,7 +31,7 @@ TEXT = [
     "stage=pretrain",
     "experiment=shakespeare",
     "optimizer=adamw",
-    "pictures=false",
+    "visualization=[]",
     "trainer.max_steps=2",
     "trainer.max_epochs=-1",
 ]

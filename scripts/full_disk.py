@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 
 SIZES = ["64k", "96k", "128k", "160k", "192k", "256k", "384k", "512k", "768k", "1m", "2m", "4m"]
-TINY = ["pictures=false", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "trainer.log_every_n_steps=5"]
+TINY = ["visualization=[]", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "trainer.log_every_n_steps=5"]
 ARMS = ["transfer.arms=[pretrained,scratch]", "transfer.labels=[1]", "transfer.seeds=2", "transfer.pretrain_seeds=1"]
-SHORT = [*TINY, *(f"pretrain.{word}" for word in TINY[1:]), "pretrain.pictures=false"]
+SHORT = [*TINY, *(f"pretrain.{word}" for word in TINY[1:]), "visualization@pretrain.visualization=[]"]
 HERE = ["hydra.launcher.workers=0"]
 SEARCH = ["sweep=optuna", "sweep.trials=2", "sweep.sampler=random", "optimizer.lr=0.01,0.003"]
 COMMANDS = {

@@ -46,11 +46,11 @@ def planned(options: argparse.Namespace) -> Iterator[Job]:
         if not any(word.startswith("init=") for word in options.words):
             needs = f"pretrain{number}"
             start = [f"init={quoted(options.folder / RUNS / needs)}"]
-            words = ["stage=pretrain", "pictures=false", *experiment, *output, *width, *options.pretrain]
+            words = ["stage=pretrain", "visualization=[]", *experiment, *output, *width, *options.pretrain]
             yield Job(needs, {}, composer.config(words))
         for place, chosen in enumerate(options.strategies):
             name, *settings = chosen.split()
-            fixed = ["stage=finetune", "pictures=false", "test=false", f"strategy={name}", *output]
+            fixed = ["stage=finetune", "visualization=[]", "test=false", f"strategy={name}", *output]
             shared = composer.config([*fixed, *start, *options.words, *width, *settings])
             if "rate" in shared["strategy"] and not any(word.startswith("strategy.rate=") for word in settings):
                 shared["strategy"]["rate"] = 1.0

@@ -42,7 +42,7 @@ from warmstart.core.errors import UserError
 ALLOWED = 1e-4
 DOCS = Path(__file__).parents[1] / "docs" / "exports.md"
 WORDS = {"good": ["fine", "lovely", "bright", "warm"], "bad": ["dull", "grim", "awful", "cold"]}
-QUIET = ("pictures=false", "test=false", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=4")
+QUIET = ("visualization=[]", "test=false", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=4")
 ENCODERS = (
     *("albert", "bert", "big_bird", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert"),
     *("electra", "ernie", "esm", "eurobert", "flaubert", "fnet", "funnel", "ibert", "layoutlm", "longformer", "luke"),

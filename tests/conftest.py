@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart import main
@@ -27,7 +27,8 @@ from warmstart.core.errors import UserError
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet; a second thread only slows models this small
 
-FAST = ("pictures=false", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
+TENSORBOARD = OmegaConf.create({"tensorboard": {"_target_": "warmstart.training.events.TensorBoard"}})
+FAST = ("visualization=[]", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
 
 
 @dataclass

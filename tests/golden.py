@@ -14,7 +14,7 @@ from pathlib import Path
 GOLDEN = Path(__file__).with_suffix(".json")
 
 STEPS = ("trainer.max_epochs=-1", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=4")
-SHORT = (*STEPS, "trainer.max_steps=8", "trainer.log_every_n_steps=1", "trainer.precision=32-true", "pictures=false")
+SHORT = (*STEPS, "trainer.max_steps=8", "trainer.log_every_n_steps=1", "trainer.precision=32-true", "visualization=[]")
 TEXT = (
     "experiment=text",
     "data.root={root}/texts.csv",

@@ -23,7 +23,7 @@ SAMPLES = (
     ((*NEW, "+trainer.fast_dev_run=true"), "trainer.fast_dev_run"),
     (("stage=evaluate", "run=null"), "run=null"),
     ((*NEW, "resume=''"), "resume="),
-    ((*NEW, "pictures=abc"), "pictures=abc"),
+    ((*NEW, "visualization=abc"), "visualization=abc"),
     ((*NEW, "+x=1"), "x: there is no such setting"),
     ((*NEW, "+data.pack=128"), "data.pack"),
     ((*NEW, "+scheduler.total=5"), "scheduler.total"),

@@ -16,8 +16,10 @@ from warmstart.main import CONF
 
 pytestmark = pytest.mark.quick
 
-GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average", "trainer")
+GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
 PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml"))]
+PARTS.append(CONF / "trainer/default.yaml")
+SEVERAL = [path for group in ("logger", "visualization") for path in sorted((CONF / group).glob("*.yaml"))]
 RUN_TIME_FACTS = {
     "data": (),
     "backbone": ("spec",),
@@ -162,10 +164,28 @@ def test_transfer_holds_the_pretraining_whole(composed):
     transfer, pretrain = composed("stage=transfer"), composed("stage=pretrain")
     whole = OmegaConf.to_container(transfer, resolve=True)["pretrain"]
     alone = OmegaConf.to_container(pretrain, resolve=True)
-    assert {**whole, "pictures": True, "output_dir": "outputs", "sweep": alone["sweep"], "resume": None} == alone
+    assert {**whole, "output_dir": "outputs", "sweep": alone["sweep"], "resume": None} == alone
 
 
 def test_settings_of_the_trainer_are_those_of_lightning_and_each_shipped_one_has_a_range():
     target = inspect.signature(get_object("pytorch_lightning.Trainer")).parameters
     assert set(TRAINER.keys) - set(target) == {"_target_", "max_tokens", "threads"}
     assert set(own_settings(CONF / "trainer/default.yaml")) <= set(TRAINER.keys)
+
+
+@pytest.mark.parametrize("path", SEVERAL, ids=lambda path: str(path.relative_to(CONF)))
+def test_a_logger_or_visualization_is_one_component_under_its_own_name(path: Path):
+    node = OmegaConf.load(path)
+    if path.stem == "default":
+        assert {"default", *node.defaults} == {other.stem for other in path.parent.glob("*.yaml")}
+        return
+    assert list(node) == [path.stem]
+    settings = {key: value for key, value in node[path.stem].items() if key != "_target_"}
+    inspect.signature(get_object(node[path.stem]._target_)).bind_partial(**settings)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_a_trainer_of_a_device_only_changes_what_differs(name: str, composed):
+    plain, chosen = composed("stage=finetune").trainer, composed("stage=finetune", f"trainer={name}").trainer
+    assert chosen.accelerator == name
+    assert {key for key in chosen if chosen[key] != plain.get(key)} <= {"accelerator", "precision"}

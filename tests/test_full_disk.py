@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from scripts.forked import Ended, command
 
-SMALL = ["pictures=false", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "hydra.launcher.workers=0"]
+SMALL = ["visualization=[]", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "hydra.launcher.workers=0"]
 CHECKPOINT = 2**19  # bytes: more than all other files of such a run, and less than a checkpoint
 
 

@@ -15,7 +15,7 @@ from scripts.kills.scenarios import Scenario, run_folder
 from scripts.survive import kill_of, kind_of
 
 STEPS = ("trainer.max_epochs=-1", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=2")
-SHORT = (*STEPS, "trainer.max_steps=4", "trainer.log_every_n_steps=1", "pictures=false")
+SHORT = (*STEPS, "trainer.max_steps=4", "trainer.log_every_n_steps=1", "visualization=[]")
 VECTORS = ("experiment=vectors", "data.rows=200", *SHORT)
 TINY = (
     "transfer.labels=[2]",

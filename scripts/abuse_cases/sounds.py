@@ -12,7 +12,7 @@ import soundfile
 from scripts.abuse_cases.case import Case, Check, Seen, check, count, every, labels, says, silent, twin
 
 TINY = (
-    "pictures=false",
+    "visualization=[]",
     "backbone.depth=1",
     "backbone.width=32",
     "backbone.heads=2",

@@ -29,7 +29,7 @@ from scripts.abuse_cases.case import (
 )
 from scripts.abuse_cases.written import changed, csv, json_lines, line_added, mapped, parquet, zipped
 
-BASE = ("stage=finetune", "experiment=table", "init=scratch", "pictures=false")
+BASE = ("stage=finetune", "experiment=table", "init=scratch", "visualization=[]")
 ROWS = [
     {"a": f"{i * 7 % 11 - 5}.{i * 3 % 10}", "b": str(i * 5 % 17), "c": "xyz"[i % 3], "y": ("no", "yes")[i // 2 % 2]}
     for i in range(40)

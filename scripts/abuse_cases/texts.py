@@ -9,7 +9,7 @@ from typing import Any
 from scripts.abuse_cases.case import Case, Check, count, either, every, labels, parts, says, silent, texts, twin
 from scripts.abuse_cases.written import changed, csv, json_lines, line_added, mapped, parquet, zipped
 
-TINY = ("pictures=false", "backbone=tiny", "data.tokenizer.vocabulary=300", "data.tokenizer.context=32")
+TINY = ("visualization=[]", "backbone=tiny", "data.tokenizer.vocabulary=300", "data.tokenizer.context=32")
 BASE = ("stage=finetune", "experiment=text", "init=scratch", *TINY)
 PLAIN = ("stage=pretrain", "experiment=text", "data=text_files", "data.pack=null", *TINY)
 ROWS = [

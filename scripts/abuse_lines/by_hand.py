@@ -9,7 +9,7 @@ from scripts.abuse_lines.lines import Line
 
 from warmstart.main import CONF
 
-NEW = ("stage=finetune", "init=scratch", "pictures=false")
+NEW = ("stage=finetune", "init=scratch", "visualization=[]")
 PATHS = (
     "nowhere",
     "'my run'",
@@ -35,7 +35,10 @@ SETTINGS = (
         "trainer.accelerator=hpu",
         "+trainer.num_nodes=2",
         "resume=''",
-        "pictures=abc",
+        "logger=abc",
+        "logger=null",
+        "logger.tensorboard.x=1",
+        "visualization=abc",
         "+x=1",
     ),
     *("+trainer.fast_dev_run=true", "+trainer.strategy=ddp", "+trainer.logger=false", "+trainer.callbacks=[]"),
@@ -62,7 +65,7 @@ RIGHT = (
     (*NEW, "trainer.precision=bf16-mixed"),
     (*NEW, "trainer.precision=32"),
     (*NEW, "trainer.precision=bf16-true"),
-    ("stage=pretrain", "pictures=false", "trainer.precision=bf16-true", "data.augment.crop=0.5"),
+    ("stage=pretrain", "visualization=[]", "trainer.precision=bf16-true", "data.augment.crop=0.5"),
     (*NEW, "patience=5"),
     (*NEW, "data.labels_per_class=5"),
     (*NEW, "data.label_fraction=0.5", "data.folds=5"),
@@ -100,7 +103,7 @@ SWEPT = (
     *("loss.gamma=1,nan", "trainer.accelerator=cpu,tpu", "+x=1,2", "data.batch_size=8,null", "trainer.max_epochs=1,0"),
     *(
         "init=scratch,nowhere",
-        "pictures=true,abc",
+        "logger=csv,abc",
         "backbone.dropout=0,1",
         "sweep.retries=-1",
         "sweep.on_failure=maybe",

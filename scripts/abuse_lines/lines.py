@@ -102,7 +102,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (r"seed|data\.(split_seed|seed)", ("0", "huge"), "a seed is any whole number that its generator takes"),
     (r"data\.fold", ("0", "huge"), "which fold matters only where data.folds is set"),
     (
-        r"pictures|test|forgetting|data\.(augment\.flip|separate|shared)|backbone\.(norm|bias|causal|tied)|objective\.\w+"
+        r"test|forgetting|data\.(augment\.flip|separate|shared)|backbone\.(norm|bias|causal|tied)|objective\.\w+"
         r"|trainer\.deterministic",
         ("true",),
         "a boolean",
@@ -156,10 +156,10 @@ def tables(folder: Path) -> dict[str, tuple[str, ...]]:
 def bases(folder: Path) -> dict[str, tuple[str, ...]]:
     """The command lines that are changed, by name; each is right as it is."""
     data = tables(folder)
-    new = ("init=scratch", "pictures=false")
+    new = ("init=scratch", "visualization=[]")
     found = {
         "finetune": ("stage=finetune", *new),
-        "pretrain": ("stage=pretrain", "pictures=false"),
+        "pretrain": ("stage=pretrain", "visualization=[]"),
         "transfer": ("stage=transfer",),
         "finetune vectors": ("stage=finetune", "experiment=vectors", *new),
         "pretrain vectors": ("stage=pretrain", "experiment=vectors"),

@@ -11,7 +11,7 @@ STEPS = (
     *("trainer.max_epochs=-1", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=4"),
     *("trainer.max_steps=12", "trainer.log_every_n_steps=2", "trainer.accelerator=cpu"),
 )
-SHORT = (*STEPS, "pictures=false")
+SHORT = (*STEPS, "visualization=[]")
 FEW = "data.labels_per_class=10"
 PAIR = ("transfer.labels=[2]", "transfer.seeds=2", "transfer.budgets.converged=[]", "trainer.accelerator=cpu")
 TINY = (*PAIR, "trainer.max_steps=4", "trainer.val_check_interval=2", "pretrain.trainer.max_epochs=1")

@@ -17,7 +17,7 @@ from scripts.kills.compare import differences
 from scripts.kills.scenarios import Scenario
 
 TRAIN = (sys.executable, str(Path(__file__).parents[2] / "train.py"))
-FIXED = ("-m", "stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=60")
+FIXED = ("-m", "stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epochs=60")
 LONGEST = 15.0  # seconds until a kill, at most
 SWEEPS = (
     Scenario("sweep", "grid", (*FIXED, "optimizer.lr=0.01,0.003", "seed=range(4)")),

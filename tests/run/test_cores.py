@@ -71,13 +71,13 @@ def one_thread_after() -> Iterator[None]:
 
 
 def test_automatic_threads_are_recorded_and_printed(cli):
-    first = cli("stage=pretrain", "pictures=false", "trainer.max_epochs=1", "feature_rows=0")
+    first = cli("stage=pretrain", "visualization=[]", "trainer.max_epochs=1", "feature_rows=0")
     assert first.record("pretrain")["threads"] == 1
     assert "1 CPU thread: OMP_NUM_THREADS=1" in first.err
 
 
 def test_a_run_has_the_threads_it_was_given_and_again_when_it_is_rerun(cli, one_thread_after):
-    first = cli("stage=pretrain", "pictures=false", "trainer.max_epochs=1", "feature_rows=0", "trainer.threads=2")
+    first = cli("stage=pretrain", "visualization=[]", "trainer.max_epochs=1", "feature_rows=0", "trainer.threads=2")
     assert first.record("pretrain")["threads"] == 2
     assert "2 CPU threads: trainer.threads=2" in first.err
     again = cli("stage=rerun", f"run={first.run('pretrain')}")

@@ -28,7 +28,7 @@ from warmstart.sweep.schedule import Rules
 from warmstart.training.callbacks.curves import Curves
 from warmstart.vmap.eligibility import check_config
 
-START = ("stage=finetune", "init=scratch", "pictures=false")
+START = ("stage=finetune", "init=scratch", "visualization=[]")
 LENGTH = ("trainer.max_epochs=-1", "trainer.max_steps=16", "trainer.check_val_every_n_epoch=null")
 SMALL = (*START, *LENGTH, "trainer.val_check_interval=4", "data.labels_per_class=3", "optimizer.lr=0.01")
 PAIR = ("strategy=auto", "strategy.candidates=[lp_ft,full]", "strategy.rates=[1]")

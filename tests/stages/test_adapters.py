@@ -18,7 +18,7 @@ from transformers import AutoModel
 
 from warmstart.run.saved import open_model
 
-SHORT = ("stage=finetune", "pictures=false", "trainer.max_epochs=1", "strategy=lora", "strategy.rank=2")
+SHORT = ("stage=finetune", "visualization=[]", "trainer.max_epochs=1", "strategy=lora", "strategy.rank=2")
 
 
 def record_of(folder: Path) -> dict:
@@ -75,7 +75,7 @@ def test_without_a_parent_or_adapters_the_model_is_saved_whole(cli):
         assert not (run / "model/adapter.safetensors").exists()
         assert record_of(run)["cost"]["bytes_per_task"] == size(run / "model")
     full, probe = (
-        record_of(cli("stage=finetune", "pictures=false", "trainer.max_epochs=1", word).run("finetune"))["cost"]
+        record_of(cli("stage=finetune", "visualization=[]", "trainer.max_epochs=1", word).run("finetune"))["cost"]
         for word in ("strategy=full", "strategy=linear_probe")
     )
     assert probe["bytes_per_task"] == 4 * probe["trained_parameters"] == 4 * 2570
@@ -175,7 +175,7 @@ def test_a_hugging_face_model_is_adapted_by_few_weights_and_exported_with_them(c
     ],
 )
 def test_what_cannot_be_adapted_is_said_in_a_line(words: tuple[str, ...], message: str, cli):
-    outcome = cli("stage=finetune", "strategy=lora", "init=scratch", "pictures=false", *words)
+    outcome = cli("stage=finetune", "strategy=lora", "init=scratch", "visualization=[]", *words)
     assert outcome.status == 2
     assert message in outcome.error
     assert not outcome.runs("finetune")

@@ -62,7 +62,7 @@ def test_it_is_an_arm_of_a_transfer_beside_its_controls(cli, folder: Path):
     starts = {"own": f"hf:{folder}", "cold": f"random:hf:{folder}", "mixed": f"shuffled:hf:{folder}"}
     words = [f'+arm.{name}={{init: "{init}"}}' for name, init in starts.items()]
     short = ("transfer.labels=[2]", "transfer.seeds=1", "trainer.max_steps=2", "trainer.val_check_interval=2")
-    arms = ("transfer.arms=[own,cold,mixed]", "pretrain.trainer.max_epochs=1", "pictures=false")
+    arms = ("transfer.arms=[own,cold,mixed]", "pretrain.trainer.max_epochs=1", "visualization=[]")
     outcome = cli("stage=transfer", *words, *short, *arms)
     assert outcome.status == 0, outcome.err
     runs = outcome.run("transfer") / "runs"

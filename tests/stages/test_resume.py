@@ -17,7 +17,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.training.callbacks.curves import Curves
 from warmstart.training.modules import FinetuneModule
 
-STEPWISE = ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "pictures=false")
+STEPWISE = ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "visualization=[]")
 CHANGES = ("data.augment.crop=0.5", *(f"data.augment.{name}=0.5" for name in ("colour", "blur", "solarise", "erase")))
 MIXES = ("data.augment.mixup=0.2", "data.augment.cutmix=1.0")
 
@@ -155,7 +155,7 @@ def assert_same_record(run: Path, first: Path) -> None:
     ids=["epochs", "steps", "patience"],
 )
 def test_a_signal_while_the_test_split_is_measured(limit: tuple[str, ...], cli, monkeypatch: pytest.MonkeyPatch):
-    words = ("stage=finetune", "init=scratch", "data.labels_per_class=20", "pictures=false", *limit)
+    words = ("stage=finetune", "init=scratch", "data.labels_per_class=20", "visualization=[]", *limit)
     first = cli(*words).run("finetune")
     test_step = FinetuneModule.test_step
 

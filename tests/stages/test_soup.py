@@ -19,12 +19,12 @@ from warmstart.stages.finetune import run as finetune
 from warmstart.stages.soup import mix, moved_norms
 
 RESNET = ("backbone=resnet", "backbone.widths=[4]", "backbone.blocks=[1]")
-SHORT = ("stage=finetune", "pictures=false", "trainer.max_epochs=1", "data.labels_per_class=20")
+SHORT = ("stage=finetune", "visualization=[]", "trainer.max_epochs=1", "data.labels_per_class=20")
 
 
 def pretrain(cli, *words: str) -> Path:
     outcome = cli(
-        "stage=pretrain", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "pictures=false", *words
+        "stage=pretrain", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "visualization=[]", *words
     )
     assert outcome.status == 0, outcome.err
     return outcome.run("pretrain")

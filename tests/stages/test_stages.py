@@ -170,7 +170,7 @@ def test_a_folder_of_pictures_of_ones_own(cli, tmp_path: Path):
 
 
 def test_textbook_transfer_helps_and_the_mean_loss_is_that_of_a_hand_computation(cli):
-    words = ("experiment=vectors", "data.rows=2000", "pictures=false", "trainer.max_epochs=10")
+    words = ("experiment=vectors", "data.rows=2000", "visualization=[]", "trainer.max_epochs=10")
     often = "trainer.check_val_every_n_epoch=5"
     pretrain = cli("stage=pretrain", *words, often, "data.batch_size=32", "optimizer.lr=0.1")
     assert pretrain.status == 0, pretrain.err
@@ -218,7 +218,7 @@ def test_train_loss_counts_a_smaller_last_batch_by_its_rows(cli):
 
 @pytest.mark.parametrize("rung", sorted(path.stem for path in (CONF / "debug").glob("*.yaml")))
 def test_every_rung_of_the_debug_ladder_runs(rung: str, cli):
-    outcome = cli("stage=finetune", "init=scratch", "pictures=false", "data.labels_per_class=20", f"debug={rung}")
+    outcome = cli("stage=finetune", "init=scratch", "visualization=[]", "data.labels_per_class=20", f"debug={rung}")
     assert outcome.status == 0, outcome.err
     assert outcome.record("finetune")["metrics"]["train/loss"] < (0.05 if rung == "overfit" else 3)
 

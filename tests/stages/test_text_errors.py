@@ -221,7 +221,7 @@ def test_parts_that_do_not_fit(words: tuple[str, ...], parts: tuple[str, ...], c
     ids=lambda value: " ".join(value),
 )
 def test_words_of_texts_where_there_are_none_and_other_tasks_words(words: tuple[str, ...], cli):
-    outcome = cli(*words, "pictures=false", "trainer.max_epochs=1")
+    outcome = cli(*words, "visualization=[]", "trainer.max_epochs=1")
     refused(outcome, words[-1].split("=")[0])
     assert not list(outcome.folder.rglob("*"))
 

@@ -21,7 +21,7 @@ from warmstart.data.sources.image.image_table import ImageTable
 from warmstart.data.sources.table.table import Table
 from warmstart.data.sources.text.text_table import TextTable
 
-FAST = ("pictures=false", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
+FAST = ("visualization=[]", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
 CITIES = ["Oslo", "Rome", "NA", "None"]
 
 

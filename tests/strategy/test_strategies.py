@@ -284,7 +284,7 @@ def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
     ],
 )
 def test_what_a_strategy_cannot_do_is_said_in_a_line(words: str, message: str, cli):
-    outcome = cli("stage=finetune", "init=scratch", "pictures=false", *words.split())
+    outcome = cli("stage=finetune", "init=scratch", "visualization=[]", *words.split())
     assert outcome.status == 2
     assert message in outcome.error
 

@@ -19,7 +19,7 @@ from tests.records import change_run
 
 ROOT = Path(__file__).parents[2]
 CALM: list[tuple[Path, Outcome]] = []
-WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
+WORDS = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
 
 LOSSES = """
 import os, signal

@@ -22,7 +22,7 @@ from warmstart.sweep.job import run_group, run_job
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.schedule import Rules
 
-WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
+WORDS = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
 HERE = {"workers": 0}
 
 

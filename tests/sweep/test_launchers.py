@@ -22,7 +22,7 @@ from warmstart.sweep.external import launch_externally, quoted
 from warmstart.sweep.job import open_run
 from warmstart.sweep.schedule import Rules
 
-WORDS = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+WORDS = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epochs=1", "trainer.accelerator=cpu")
 ODD = "it's here, a=b"
 LAUNCHERS = {
     "joblib": ("hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),

@@ -21,7 +21,7 @@ from warmstart.sweep import journal, launch, search, space, study
 from warmstart.sweep.plan import Composer
 from warmstart.sweep.schedule import Rules
 
-FIXED = ("init=scratch", "pictures=false", "trainer.max_epochs=2", "data.labels_per_class=5")
+FIXED = ("init=scratch", "visualization=[]", "trainer.max_epochs=2", "data.labels_per_class=5")
 HERE = {"workers": 0}
 
 

@@ -11,7 +11,7 @@ from warmstart.average.swa import SWA
 from warmstart.core.errors import CannotBatch, UserError
 from warmstart.vmap.eligibility import check_config
 
-SHORT = ("stage=finetune", "init=scratch", "pictures=false", "scheduler=constant", "trainer.max_epochs=2")
+SHORT = ("stage=finetune", "init=scratch", "visualization=[]", "scheduler=constant", "trainer.max_epochs=2")
 SMALL = ("backbone=resnet", "backbone.widths=[4]", "backbone.blocks=[1]", "data.labels_per_class=20")
 
 

@@ -16,7 +16,7 @@ from warmstart.training.schedule import wsd
 RATE = 0.01
 WORDS = (
     "stage=pretrain",
-    "pictures=false",
+    "visualization=[]",
     "scheduler=wsd",
     "trainer.log_every_n_steps=1",
     "trainer.check_val_every_n_epoch=null",

@@ -14,7 +14,12 @@ from warmstart.core.batch import Features
 from warmstart.training.visualization.features import effective_rank, spread, vote
 
 LOGGED = {"val/feature_rank", "val/feature_std", "val/knn_accuracy"}
-STEPWISE = ("stage=pretrain", "pictures=false", "trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7")
+STEPWISE = (
+    "stage=pretrain",
+    "visualization=[]",
+    "trainer.check_val_every_n_epoch=null",
+    "trainer.val_check_interval=7",
+)
 
 
 def test_neighbours_vote_by_their_similarity():

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tests.conftest import FAST, TENSORBOARD
 
 from warmstart.core.errors import UserError, WriteError
 from warmstart.run.folder import RunFolder
@@ -94,12 +95,70 @@ def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
         assert "single_image_dim: 40" in (run / "projector_config.pbtxt").read_text()
 
 
+def test_without_tensorboard_a_run_has_its_metrics_and_no_visualization(cli):
+    words = ("stage=finetune", "init=scratch", *FAST[1:])
+    metrics = []
+    for chosen in ([], ["csv"]):
+        outcome = cli(*words, f"logger=[{','.join(chosen)}]")
+        assert outcome.status == 0, outcome.err
+        run = outcome.run("finetune")
+        metrics.append((run / "metrics.csv").read_text())
+        assert not [*run.glob("events.*"), *run.glob("projector_config.pbtxt")]
+        assert (run / "csv").is_dir() == bool(chosen)
+        assert "no visualization: it needs logger=tensorboard" in (run / "train.log").read_text()
+        assert list(OmegaConf.load(run / "config.yaml").logger) == chosen
+    assert "val/accuracy" in metrics[0]
+    assert metrics[0] == metrics[1]
+
+
+def test_a_logger_of_lightning_is_one_yaml(command, tmp_path: Path):
+    (tmp_path / "conf" / "logger").mkdir(parents=True)
+    (tmp_path / "conf" / "logger" / "mine.yaml").write_text(
+        "mine:\n  _target_: pytorch_lightning.loggers.CSVLogger\n  name: mine\n"
+    )
+    words = ("stage=finetune", "init=scratch", *FAST, f"hydra.searchpath=[file://{tmp_path}/conf]")
+    outcome = command(*words, "logger=[mine]", "optimizer.lr=0.01")
+    assert outcome.status == 0, outcome.err
+    folder = outcome.run("finetune") / "mine" / "version_0"
+    with open(folder / "metrics.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    metrics = outcome.record("finetune")["metrics"]
+    (logged,) = [float(row["best/test/accuracy"]) for row in rows if row["best/test/accuracy"]]
+    assert logged == pytest.approx(metrics["test/accuracy"])
+    assert "lr: 0.01" in (folder / "hparams.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("logger=[csv,nonsense]", "logger=nonsense does not exist. There is: csv, tensorboard."),
+        ("logger.tensorboard.x=1", "logger.tensorboard.x: there is no such key"),
+        ("+logger.tensorboard.x=1", "logger.tensorboard.x: TensorBoard has no such setting"),
+        ("+logger.tensorboard.save_dir=x", "logger.tensorboard.save_dir: TensorBoard has no such setting"),
+        ("+logger.x=1", "logger.x=1: choose it by logger=[x]"),
+        ("+logger.x._target_=warmstart.loss.mse.mse", "logger.x._target_=warmstart.loss.mse.mse: must be a class"),
+        ("+visualization.x._target_=nothing", "visualization.x._target_=nothing cannot be imported"),
+    ],
+)
+def test_a_logger_or_visualization_that_cannot_be_is_refused_in_a_line(words: str, message: str, cli):
+    outcome = cli("stage=finetune", "init=scratch", *FAST[1:], *words.split())
+    assert outcome.status == 2, outcome.err
+    assert message in outcome.error
+    assert len(outcome.err.splitlines()) <= 2
+
+
+def test_a_logger_that_would_write_outside_of_the_run_is_refused(tmp_path: Path):
+    chosen = OmegaConf.create({"x": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "../y"}})
+    with pytest.raises(UserError, match="outside of the run's folder"):
+        RunLogger(tmp_path / "run", chosen)
+
+
 def logged(folder: Path) -> tuple[str, list[tuple[int, float]]]:
     return (folder / "metrics.csv").read_text(), [(event.step, event.value) for event in events(folder).Scalars("loss")]
 
 
 def test_what_was_logged_after_the_checkpoint_is_removed(tmp_path: Path):
-    logger = RunLogger(tmp_path)
+    logger = RunLogger(tmp_path, TENSORBOARD)
     logger.log_metrics({"loss": 0.5}, 1)
     state = logger.state(2)
     at_checkpoint = logged(tmp_path)
@@ -107,15 +166,15 @@ def test_what_was_logged_after_the_checkpoint_is_removed(tmp_path: Path):
     logger.log_metrics({"loss": 0.125}, 3)
     logger.close()
     for _ in range(2):
-        RunLogger(tmp_path, state).close()
+        RunLogger(tmp_path, TENSORBOARD, state).close()
         assert logged(tmp_path) == at_checkpoint
-    resumed = RunLogger(tmp_path, state)
+    resumed = RunLogger(tmp_path, TENSORBOARD, state)
     resumed.log_metrics({"loss": 0.75}, 3)
     later = resumed.state(4)
     resumed.close()
-    RunLogger(tmp_path, later).close()
+    RunLogger(tmp_path, TENSORBOARD, later).close()
     assert logged(tmp_path)[1] == [(1, 0.5), (3, 0.75)]
-    RunLogger(tmp_path).close()
+    RunLogger(tmp_path, TENSORBOARD).close()
     assert (tmp_path / "metrics.csv").read_bytes() == b"step,name,value\r\n"
     assert events(tmp_path).Tags()["scalars"] == []
 
@@ -126,7 +185,7 @@ def test_what_was_logged_after_the_checkpoint_is_removed(tmp_path: Path):
     ids=["missing", "empty", "no header", "too few rows", "another value"],
 )
 def test_rows_that_are_not_those_of_the_checkpoint(changed: bytes | None, tmp_path: Path):
-    logger = RunLogger(tmp_path)
+    logger = RunLogger(tmp_path, TENSORBOARD)
     logger.log_metrics({"loss": 0.5}, 1)
     state = logger.state(1)
     logger.close()
@@ -137,13 +196,13 @@ def test_rows_that_are_not_those_of_the_checkpoint(changed: bytes | None, tmp_pa
     with pytest.raises(
         UserError, match=r"metrics\.csv .* so the run cannot resume: put the file back, or start the run"
     ):
-        RunLogger(tmp_path, state)
+        RunLogger(tmp_path, TENSORBOARD, state)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("name", ["metrics.csv", "events.out.tfevents"])
 def test_a_full_disk_raises_where_it_was_logged_and_no_thread_prints(name: str, tmp_path: Path):
-    logger = RunLogger(tmp_path)
+    logger = RunLogger(tmp_path, TENSORBOARD)
     file = logger.metrics if name == "metrics.csv" else logger.writer._get_file_writer().event_writer.file
     file.close()
     file.stream = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - closed by the logger
@@ -155,7 +214,7 @@ def test_a_full_disk_raises_where_it_was_logged_and_no_thread_prints(name: str, 
 
 
 def test_what_a_checkpoint_counts_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    logger, synced = RunLogger(tmp_path), []
+    logger, synced = RunLogger(tmp_path, TENSORBOARD), []
     logger.log_metrics({"train/loss": 1.0}, 1)
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     sizes = logger.state(1)["sizes"]
@@ -166,7 +225,8 @@ def test_what_a_checkpoint_counts_is_on_the_disk(tmp_path: Path, monkeypatch: py
 
 def test_a_trainer_that_cannot_be_built_leaves_no_file_open(tmp_path: Path):
     trainer = {"_target_": "pytorch_lightning.Trainer", "devices": "none", "log_every_n_steps": 1}
-    config = OmegaConf.create({"stage": "pretrain", "experiment": "digits", "seed": 0, "trainer": trainer})
+    settings = {"stage": "pretrain", "experiment": "digits", "seed": 0, "logger": {}, "visualization": {}}
+    config = OmegaConf.create({**settings, "trainer": trainer})
     run = RunFolder.create(config, tmp_path)
     module = SimpleNamespace(monitor=("val/loss", "min"))
     with pytest.raises(Exception, match="devices") as raised, Session(run, config, module, None):

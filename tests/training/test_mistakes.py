@@ -91,7 +91,7 @@ def test_images_are_drawn_and_nothing_is_where_no_pictures_are_wanted(cli):
     (figure,) = events(outcome.run("finetune")).Images("most confident mistakes")
     assert (figure.width, figure.height) == (450, 760)
     metrics = outcome.record("finetune")["metrics"]
-    without = cli(*words, "pictures=false")
+    without = cli(*words, "visualization=[]")
     assert without.record("finetune")["metrics"] == metrics
     tags = events(without.run("finetune")).Tags()
     assert tags["images"] == tags["audio"] == []

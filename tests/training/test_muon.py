@@ -143,16 +143,16 @@ def test_it_trains_and_goes_on_bit_for_bit_from_a_saved_state():
 
 
 def test_a_head_alone_can_be_trained(cli):
-    words = ("pictures=false", "optimizer=muon", "trainer.max_epochs=2", "init=scratch")
+    words = ("visualization=[]", "optimizer=muon", "trainer.max_epochs=2", "init=scratch")
     outcome = cli("stage=finetune", "strategy=linear_probe", *words)
     assert outcome.status == 0, outcome.err
 
 
 def test_chosen_by_one_word_and_told_by_its_name(cli):
-    outcome = cli("stage=pretrain", "pictures=false", "optimizer=muon", "trainer.max_epochs=20")
+    outcome = cli("stage=pretrain", "visualization=[]", "optimizer=muon", "trainer.max_epochs=20")
     assert outcome.status == 0, outcome.err
     record = json.loads((outcome.run("pretrain") / "run.json").read_text())
-    untrained = cli("stage=pretrain", "pictures=false", "optimizer.lr=1e-9", "trainer.max_epochs=1")
+    untrained = cli("stage=pretrain", "visualization=[]", "optimizer.lr=1e-9", "trainer.max_epochs=1")
     assert record["metrics"]["val/loss"] < 0.9 * untrained.record("pretrain")["metrics"]["val/loss"]
     refused = cli("stage=pretrain", "optimizer=muon", "optimizer.momentum=2")
     assert refused.status == 2

@@ -22,7 +22,7 @@ def test_steps_are_geometric_and_different():
 
 
 def test_a_snapshot_is_what_a_shorter_run_would_have_and_changes_nothing(cli):
-    words = ("stage=pretrain", "pictures=false", "scheduler=constant", "trainer.check_val_every_n_epoch=1")
+    words = ("stage=pretrain", "visualization=[]", "scheduler=constant", "trainer.check_val_every_n_epoch=1")
     watched = cli(*words, "trainer.max_epochs=3", "snapshots=2")
     assert watched.status == 0, watched.err
     folder = watched.run("pretrain")
@@ -49,7 +49,7 @@ def test_a_snapshot_is_what_a_shorter_run_would_have_and_changes_nothing(cli):
     ids=["precision and limit", "before the first validation", "byol"],
 )
 def test_a_snapshot_is_validated_as_its_step_is(words: tuple[str, ...], cli):
-    own = ("stage=pretrain", "pictures=false", "scheduler=constant", "data.batch_size=64", "trainer.max_epochs=2")
+    own = ("stage=pretrain", "visualization=[]", "scheduler=constant", "data.batch_size=64", "trainer.max_epochs=2")
     run = cli(*own, "snapshots=2", "feature_rows=50", *words).run("pretrain")
     record = json.loads((run / "run.json").read_text())
     with open(run / "metrics.csv", newline="") as stream:

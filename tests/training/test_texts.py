@@ -8,13 +8,14 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.conftest import TENSORBOARD
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from warmstart.core.batch import Batch
 from warmstart.core.protocols import Objective, Preprocessor
 from warmstart.training.logger import RunLogger
-from warmstart.training.visualization.texts import Examples
+from warmstart.training.visualization.examples import Examples
 
 
 class Letters(Preprocessor):
@@ -96,7 +97,7 @@ class Rows(pl.LightningDataModule):
 
 def fitted(folder: Path, preprocessor: object, objective: object) -> tuple[list[float], list[tuple[int, str]]]:
     torch.manual_seed(0)
-    logger = RunLogger(folder)
+    logger = RunLogger(folder, TENSORBOARD)
     settings = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(
         max_epochs=1, val_check_interval=1, accelerator="cpu", logger=logger, callbacks=[Examples()], **settings

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytorch_lightning as pl
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.conftest import TENSORBOARD
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -55,7 +56,7 @@ class Blocks(pl.LightningDataModule):
 
 
 def logged(folder: Path, vocabulary: Vocabulary | None) -> list[tuple[int, float]]:
-    logger = RunLogger(folder)
+    logger = RunLogger(folder, TENSORBOARD)
     trainer = pl.Trainer(
         max_epochs=1,
         val_check_interval=4,

@@ -35,7 +35,7 @@ def picture(run: Path) -> np.ndarray:
 def test_each_view_is_a_row_below_the_images_and_weights_are_those_without(words, rows: int, cli):
     stage = words[0].removeprefix("stage=")
     runs = []
-    for settings in (FAST, (*FAST, "pictures=true")):
+    for settings in (FAST, (*FAST, "visualization=[views]")):
         outcome = cli(*words, *settings)
         assert outcome.status == 0, outcome.err
         runs.append((outcome.run(stage), outcome.record(stage)["weights_sha256"]))

@@ -25,9 +25,9 @@ from warmstart.run.folder import RunFolder
 from warmstart.stages.runner import StageRunner
 from warmstart.vmap.loop import VmapLoop
 
-FINETUNE = ("stage=finetune", "init=scratch", "pictures=false", "trainer.max_epochs=2")
+FINETUNE = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epochs=2")
 PRETRAIN = (
-    *("stage=pretrain", "pictures=false", "feature_rows=0"),
+    *("stage=pretrain", "visualization=[]", "feature_rows=0"),
     *("trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1"),
 )
 TABLE = ("experiment=table", "data.root={folder}/table.csv")
@@ -305,7 +305,8 @@ def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypa
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("pictures=true", "pictures=true"),
+        ("visualization=[views]", "visualization shows one run at a time"),
+        ("logger=csv", "logger=csv"),
         ("trainer.gradient_clip_val=1.0", "trainer.gradient_clip_val=1.0"),
         ("trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed"),
         ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=2"),

@@ -124,12 +124,13 @@ OPTIMIZER = component(
     eps=Positive,
     nesterov=bool,
 )
+SEVERAL = ("logger", "visualization")  # groups of which as many options are chosen as one likes
 COMMON = {"stage": str, "experiment": str, "seed": Whole, "output_dir": Location, "trust": list[str]}
 TRAINING = {
     **COMMON,
     "init": Location,
     "preprocessor": Location | None,
-    "pictures": bool,
+    **dict.fromkeys(SEVERAL, Section({}, is_open=True)),
     "patience": Count | None,
     "backbone": component(),
     "objective": component(),

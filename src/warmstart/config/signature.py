@@ -26,6 +26,7 @@ FACTS = {
     "scheduler": ("step", "total"),
     "tokenizer": ("columns", "dialect", "tokenizer", "roles", "types", "files"),
     "frames": ("mean", "std", "column", "dialect"),
+    "logger.": ("save_dir", "purge_step"),
 }
 
 
@@ -44,7 +45,8 @@ def check_settings(
         UserError: names the setting, its value and what it should be.
     """
     hints = inspect.signature(function, eval_str=True).parameters
-    facts = FACTS.get(place.rpartition(".")[2], ())
+    group, dot, name = place.rpartition(".")
+    facts = FACTS.get(name) or FACTS.get(group + dot, ())
     is_open = any(hint.kind is inspect.Parameter.VAR_KEYWORD for hint in hints.values())
     for name in settings:
         if name in facts or (name not in hints and not is_open):

@@ -11,7 +11,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from warmstart.config.schema import ARM, ROOT, STAGES, Section
+from warmstart.config.expand import CONF
+from warmstart.config.schema import ARM, ROOT, SEVERAL, STAGES, Section
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import fits, shown, words
 
@@ -41,6 +42,7 @@ def check(config: DictConfig) -> dict[str, Any]:
         for name, arm in plain.get("arm", {}).items():
             _check_arm(name, arm, plain)
         for prefix, part in sections.items():
+            _check_several(part, prefix)
             _check_limits(part, prefix)
     _check_values(plain, "")
     return plain
@@ -147,13 +149,22 @@ def _check_parts(config: DictConfig, prefix: str, section: Any) -> None:
         )
 
 
+def _check_several(section: dict[str, Any], prefix: str) -> None:
+    """Refuse what is no component in the groups of which several options may be chosen."""
+    for group in SEVERAL:
+        for name, node in section.get(group, {}).items():
+            if not isinstance(node, dict) or "_target_" not in node:
+                raise UserError(f"{prefix}{group}.{name}={shown(node)}: choose it by {group}=[{name}]")
+
+
 def explain(error: Exception) -> str:
     """An error of Hydra or OmegaConf in one or two lines, with the nearest names that do exist."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={name} does not exist. {nearest(name, error.options or [])}"
+        options = error.options or [path.stem for path in (CONF / group).glob("*.yaml")]  # Hydra has none for a list
+        return f"{group}={name} does not exist. {nearest(name, options)}"
     if isinstance(error, OverrideParseException) or message.startswith("Ambiguous value"):
         word = message.partition("'")[2] if message.startswith("Ambiguous") else error.override
         key = word.partition("=")[0]

@@ -20,6 +20,9 @@ TRUSTED = {
     "scheduler": ("warmstart.training.schedule.",),
     "optimizer": ("torch.optim.", "warmstart.training.muon."),
     "trainer": ("pytorch_lightning.Trainer",),
+    # another of Lightning's may send what it logs to where its settings say
+    "logger": ("warmstart.training.events.", "pytorch_lightning.loggers.CSVLogger"),
+    "visualization": ("warmstart.training.visualization.",),
 }
 
 

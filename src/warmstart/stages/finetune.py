@@ -23,10 +23,6 @@ from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
-from warmstart.training.visualization.mistakes import Mishearings, Mistakes
-from warmstart.training.visualization.pictures import Confusions, Projector, Views
-from warmstart.training.visualization.recordings import Alignments, Players
-from warmstart.training.visualization.texts import Examples
 from warmstart.transfer.leakage import note_shared_rows
 
 
@@ -75,9 +71,7 @@ def train(
     if len(chain := ancestry(run.record["parent"])) > 1:
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
-    shown = [Projector(), Confusions(), Mistakes(), Mishearings(), Examples(), Players(), Alignments(), Views()]
-    pictures = shown if config.pictures else []
-    with Session(run, config, module, data, [*pictures, *watchers]) as session:
+    with Session(run, config, module, data, watchers) as session:
         session.fit()
         adapter = settle(run, module)
         if config.test:

@@ -20,9 +20,6 @@ from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
 from warmstart.training.visualization.features import FeatureQuality
-from warmstart.training.visualization.pictures import Projector, Reconstructions, Views
-from warmstart.training.visualization.recordings import Players
-from warmstart.training.visualization.texts import Examples
 from warmstart.transfer.leakage import note_shared_rows
 
 
@@ -61,9 +58,7 @@ def train(
     note_shared_rows(run, data, ["train", "validation"])
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     model = (module.backbone, module.objective, data.spec, data.preprocessor)
-    own = [Reconstructions(), Projector(), Examples(), Players(), Views()] if config.pictures else []
-    if config.get("feature_rows"):
-        own.append(FeatureQuality(config.feature_rows))
+    own = [FeatureQuality(config.feature_rows)] if config.get("feature_rows") else []
     if config.snapshots:
         own.append(
             Snapshots(

@@ -94,7 +94,7 @@ class Mixer:
     def __init__(
         self, run: RunFolder, config: DictConfig, module: FinetuneModule, data: TaskDataModule, states: list[State]
     ):
-        self.run, self.module, self.data, self.states = run, module, data, states
+        self.run, self.config, self.module, self.data, self.states = run, config, module, data, states
         self.trainer = build_trainer(config.trainer, run.path, None, [])
         self.norms = moved_norms(states)
 
@@ -166,7 +166,7 @@ def wise(mixer: Mixer) -> tuple[list[float], Tried]:
     The curve is drawn in wise.png, and in TensorBoard with alpha in percent for the step.
     """
     name, mode = mixer.module.monitor
-    logger = RunLogger(mixer.run.path)
+    logger = RunLogger(mixer.run.path, mixer.config.logger)
     tried: Tried = []
     for alpha in ALPHAS:
         values = mixer.measure([1 - alpha, alpha])

@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.rewrite import changed
 from warmstart.config.validate import explain
 from warmstart.core import screen
 from warmstart.core.errors import UserError, WriteError
@@ -28,7 +29,7 @@ from warmstart.sweep.runner import Runner
 
 SEEDS = ("seed", "init")  # settings that no part is bound with
 # A rate of 0, since it is the shapes that are tried: whether a rate diverges is for the job to find out.
-ONE_STEP = {"pictures": False, "optimizer": {"lr": 0.0}}
+ONE_STEP = {"logger": {}, "visualization": {}, "optimizer.lr": 0.0}
 
 
 @dataclass
@@ -103,7 +104,7 @@ def try_step(job: Job, one_batch: DictConfig, known: bool, runner: Runner) -> di
     is not searched for rows that its parts share.
     """
     changes = {**ONE_STEP, **({"init": "scratch"} if job.needs else {})}
-    config = OmegaConf.merge(job.config, one_batch, changes)
+    config = changed(OmegaConf.merge(job.config, one_batch), changes)
     with tempfile.TemporaryDirectory() as folder, screen.quiet():
         trial = job_config(replace(job, config=OmegaConf.to_container(config)))
         run = RunFolder.create(trial, Path(folder), "preflight")

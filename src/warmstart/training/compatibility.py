@@ -18,7 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Objective, Preprocessor, taken
 from warmstart.data.transforms.augment import Augment
-from warmstart.training.components import build_function, build_loss, shape_of, short_name, source_node, source_type
+from warmstart.training.components import (
+    SEVERAL,
+    bind_several,
+    build_function,
+    build_loss,
+    shape_of,
+    short_name,
+    source_node,
+    source_type,
+)
 from warmstart.training.trainer import build_trainer
 
 ABLE = {
@@ -171,6 +180,8 @@ def check_fit(config: DictConfig) -> None:
     settled = ("backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
     for node in (source_node(config), *(config[part] for part in settled if config.get(part) is not None)):
         build_function(node)
+    for group in SEVERAL:
+        bind_several(config[group], group)
     check_built(config)
     parts = Parts(config)
     for rule in RULES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from warmstart.config.signature import check_settings
 from warmstart.config.validate import target_of
@@ -28,6 +32,7 @@ GROUPS = {  # of components in packages of another name
     **{target.removeprefix("warmstart.").rpartition(".")[0]: "backbone" for target in TARGETS},
 }
 KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy}
+SEVERAL = {"logger": Logger, "visualization": Callback}  # groups of which a config chooses as many as it likes
 BLOCKS = ("pack", "separate")  # of a pretraining's rows
 LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # of a finetuning's
 FEEDING = ("batch_size", "augment", *LABELS, *BLOCKS)
@@ -46,7 +51,8 @@ def check_targets(node: Any, place: str = "") -> None:
     """
     if isinstance(node, DictConfig):
         if "_target_" in node:
-            found, kind = target_of(node, place), KINDS.get(place.rpartition(".")[2])
+            *_, group, name = ["", *place.split(".")]
+            found, kind = target_of(node, place), KINDS.get(name) or SEVERAL.get(group)
             if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
                 base = f"{kind.__module__}.{kind.__name__}"
                 raise UserError(f"{place}._target_={node['_target_']}: must be a class that inherits from {base}")
@@ -162,6 +168,32 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
     if key.count("'_target_'") == 1:
         _made[key] = function
     return function
+
+
+def build_several(chosen: DictConfig, group: str, **facts: Any) -> list[Any]:
+    """The objects that the nodes of a group in SEVERAL describe, each with those run-time facts that it takes.
+
+    Raises:
+        UserError: one of them has no such setting, or cannot be built on this machine.
+    """
+    built = []
+    for name, make in bind_several(chosen, group).items():
+        taken = inspect.signature(make.func).parameters.keys() & facts.keys()
+        try:
+            built.append(make(**{fact: facts[fact] for fact in taken}))
+        except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
+            reason = str(error).strip() or type(error).__name__
+            raise UserError(f"{group}.{name}: {reason.splitlines()[0]}") from error
+    return built
+
+
+def bind_several(chosen: DictConfig, group: str) -> dict[str, functools.partial]:
+    """The classes of the nodes of a group in SEVERAL with their settings, by name."""
+    bound = {}
+    for name, node in chosen.items():
+        bound[name] = instantiate(node, _partial_=True, _convert_="all")
+        check_settings(bound[name].func, bound[name].keywords, f"{group}.{name}", is_complete=False)
+    return bound
 
 
 def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from pytorch_lightning.loggers.logger import Logger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import FileWriter
 
 from warmstart.run.files import writing
@@ -105,3 +107,32 @@ class EventWriter(SummaryWriter):
         """Write files for the projector."""
         with writing(Path(self.log_dir) / PROJECTOR):
             super().add_embedding(*args, **kwargs)
+
+
+class TensorBoard(Logger):
+    """Scalars, the table of hparams, and what `writer` writes, in an event file.
+
+    Args:
+        save_dir: where to write.
+        purge_step: see EventWriter.
+    """
+
+    name, version = "tensorboard", ""
+
+    def __init__(self, save_dir: Path, purge_step: int | None = None):
+        super().__init__()
+        self.writer = EventWriter(save_dir, purge_step)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Write scalars at a step."""
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def log_hyperparams(self, params: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write the run's row in the table of hparams: settings beside the names of metrics."""
+        for summary in hparams(params, metrics):
+            self.writer._get_file_writer().add_summary(summary)
+
+    def finalize(self, status: str) -> None:
+        """Close the file."""
+        self.writer.close()

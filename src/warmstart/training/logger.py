@@ -1,4 +1,4 @@
-"""Scalars to TensorBoard and to metrics.csv: the same names, the same steps."""
+"""Scalars to metrics.csv and to the loggers that the config chooses: the same names, the same steps."""
 
 from __future__ import annotations
 
@@ -8,29 +8,38 @@ import io
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard import SummaryWriter
 
 from warmstart.core.errors import UserError
 from warmstart.run.files import sync, write_atomically
-from warmstart.training.events import EVENTS, PROJECTOR, AppendedFile, EventWriter
+from warmstart.training.components import build_several
+from warmstart.training.events import EVENTS, PROJECTOR, AppendedFile, TensorBoard
 
 METRICS = "metrics.csv"
 HEADER = b"step,name,value\r\n"
 
 
 class RunLogger(Logger):
-    """Appends to an event file and to metrics.csv; what was logged after the checkpoint is removed first.
+    """Appends to metrics.csv and to other loggers; what was logged after the checkpoint is removed first.
+
+    metrics.csv belongs to the run's record: it is written whatever is chosen, since checkpoints, checksums and reports
+    read it.
 
     Args:
         folder: the run's folder.
+        chosen: nodes of the other loggers, by name.
         state: what `state` returned at the checkpoint that the run resumes from; none for a run from the start.
 
     Raises:
-        UserError: metrics.csv does not have the rows that it had at the checkpoint.
+        UserError: metrics.csv does not have the rows that it had at the checkpoint, or a logger cannot be built.
     """
 
-    def __init__(self, folder: Path, state: dict[str, Any] | None = None):
+    name, version = "warmstart", ""  # Lightning asks for both
+
+    def __init__(self, folder: Path, chosen: DictConfig, state: dict[str, Any] | None = None):
         super().__init__()
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,48 +47,50 @@ class RunLogger(Logger):
         restore(folder, state["sizes"] if state else {})
         if not state:
             write_atomically(folder / METRICS, HEADER)
-        self.writer = EventWriter(folder, purge_step=state["step"] + 1 if state else None)
+        self.others = build_several(chosen, "logger", save_dir=folder, purge_step=state["step"] + 1 if state else None)
+        for logger in self.others:
+            if not Path(logger.log_dir or folder).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"logger: {logger.log_dir} is outside of the run's folder: give it another name")
         self.metrics = AppendedFile(folder / METRICS)
 
     @property
-    def name(self) -> str:
-        """Lightning asks for one."""
-        return "warmstart"
-
-    @property
-    def version(self) -> str:
-        """One run, one version."""
-        return ""
+    def writer(self) -> SummaryWriter | None:
+        """Return what writes more than scalars; None where TensorBoard is not chosen."""
+        return next((logger.writer for logger in self.others if isinstance(logger, TensorBoard)), None)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Write scalars at a step; Lightning's own epoch counter is left out."""
+        metrics = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        self.log_beside(metrics, step)
         rows = io.StringIO(newline="")
-        lines = csv.writer(rows)
-        for name, value in metrics.items():
-            if name != "epoch":
-                self.writer.add_scalar(name, value, step)
-                lines.writerow([step, name, repr(float(value))])
+        csv.writer(rows).writerows([step, name, repr(value)] for name, value in metrics.items())
         content = rows.getvalue().encode()
         self.metrics.write(content)
         self.sha256.update(content)
+
+    def log_beside(self, metrics: dict[str, float], step: int | None) -> None:
+        """Write scalars that the same run would not give again: everywhere but to metrics.csv."""
+        for logger in self.others if metrics else ():
+            logger.log_metrics(metrics, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: they are written once, at the end, by `conclude`."""
 
     def log_text(self, name: str, content: str) -> None:
-        """A block of fixed-width text."""
-        self.writer.add_text(name, "\n".join(f"    {line}" for line in content.splitlines()))
+        """A block of fixed-width text, in TensorBoard."""
+        if self.writer is not None:
+            self.writer.add_text(name, "\n".join(f"    {line}" for line in content.splitlines()))
 
     def conclude(self, settings: dict[str, Any], results: dict[str, float], step: int) -> None:
-        """The hparams row: settings beside best and last metrics, written once."""
+        """The hyperparameters and, beside them, best and last metrics, written once."""
         plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in settings.items()}
-        for summary in hparams(plain, results):
-            self.writer._get_file_writer().add_summary(summary)
-        for name, value in results.items():
-            self.writer.add_scalar(name, value, step)
+        for logger in self.others:
+            logger.log_hyperparams(plain, *([results] if isinstance(logger, TensorBoard) else []))
+        self.log_beside(results, step)
 
     def state(self, step: int) -> dict[str, Any]:
         """Return what a checkpoint at this step must hold, once all that was logged is on the disk."""
+        self.save()
         files = logged_files(self.folder)
         for path in [*files, self.folder]:
             sync(path)
@@ -89,10 +100,18 @@ class RunLogger(Logger):
             "sha256": self.sha256.hexdigest(),
         }
 
-    def close(self) -> None:
-        """Close both files."""
+    def save(self) -> None:
+        """Have the other loggers write what they hold."""
+        for logger in self.others:
+            logger.save()
+
+    def close(self, status: str = "success") -> None:
+        """Close all files; other loggers are told how the run ended: success or failed."""
         self.metrics.close()
-        self.writer.close()
+        for logger in self.others:
+            logger.finalize(status)
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # else the next run of this process would be logged as this one
 
 
 def logged_files(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from warmstart.training.callbacks.early_stopping import Patience
 from warmstart.training.callbacks.progress import ProgressLines
 from warmstart.training.callbacks.throughput import Throughput
 from warmstart.training.checkpoint import LAST, BestAndLast, find_checkpoint
-from warmstart.training.components import build
+from warmstart.training.components import build, build_several
 from warmstart.training.evaluation import measure, validate
 from warmstart.training.hparams import conclude
 from warmstart.training.logger import RunLogger
@@ -78,8 +78,8 @@ class Session:
             screen.say(cores.describe())
             self.checkpoints = self.run.path / "checkpoints"
             self.state = find_checkpoint(self.checkpoints)
-            self.logger = RunLogger(self.run.path, self.state and self.state["log"])
-            opened.callback(self.logger.close)
+            self.logger = RunLogger(self.run.path, self.config.logger, self.state and self.state["log"])
+            opened.push(lambda kind, *_: self.logger.close("failed" if kind else "success"))
             self.best = BestAndLast(self.checkpoints, self.module.monitor)
             self.trainer = build_trainer(self.config.trainer, self.run.path, self.logger, self._watchers())
             opened.callback(self._note_cost)
@@ -130,10 +130,25 @@ class Session:
         self.averaging = None if average is None else Averaging(average)
         first = [] if self.averaging is None else [self.averaging]
         progress = ProgressLines(f"{config.stage} {config.experiment}")
-        watchers = [*first, self.best, Curves(every), Throughput(every), *self.callbacks, progress]
+        watchers = [
+            *first,
+            self.best,
+            Curves(every),
+            Throughput(every),
+            *self._visualizations(),
+            *self.callbacks,
+            progress,
+        ]
         if config.get("patience") is not None:
             watchers.append(Patience(self.module.monitor, config.patience, config.trainer.min_steps))
         return watchers
+
+    def _visualizations(self) -> list[pl.Callback]:
+        chosen = self.config.visualization
+        if chosen and self.logger.writer is None:
+            screen.log.info("no visualization: it needs logger=tensorboard")
+            return []
+        return build_several(chosen, "visualization")
 
     def _note_cost(self) -> None:
         trainer, earlier = self.trainer, self.earlier

@@ -25,7 +25,7 @@ from warmstart.training.start import find_start, given_preprocessor
 OWN_KEYS = ("pretrain", "transfer", "arm")
 PRETRAINING = "pretrain"  # the name of the job that the finetunings need
 BUDGETS = ("steps", "total", "converged")
-BASELINE_KEYS = ("seed", "experiment", "output_dir", "trust", "pictures", "data", "objective", "loss", "backbone")
+BASELINE_KEYS = ("seed", "experiment", "output_dir", "trust", "data", "objective", "loss", "backbone")
 Labels = int | float | str
 
 

@@ -45,8 +45,11 @@ def check_config(config: DictConfig) -> None:
     Raises:
         CannotBatch: names the first of them.
     """
-    if config.pictures:
-        raise CannotBatch("pictures=true draws one run at a time; add pictures=false")
+    if config.visualization:
+        raise CannotBatch("visualization shows one run at a time; add visualization=[]")
+    for name, node in config.logger.items():
+        if not node._target_.startswith("warmstart."):
+            raise CannotBatch(f"logger={name} is not known to take several runs at a time")
     if config.get("feature_rows"):
         raise CannotBatch(f"feature_rows={config.feature_rows} are looked at one run at a time; add feature_rows=0")
     if config.get("forgetting"):

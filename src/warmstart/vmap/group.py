@@ -154,7 +154,7 @@ def begin(job: Job) -> None:
     job.run.update(status="running", error=None, **job.lineage)
     if job.run.record["transfer"] is not None:
         job.start = pooled_features(job.module, job.data.sample("validation", ROWS))
-    job.logger = RunLogger(job.run.path)
+    job.logger = RunLogger(job.run.path, job.config.logger)
     job.logger.log_text("config", (job.run.path / "config.yaml").read_text())
 
 

@@ -14,7 +14,7 @@ from warmstart.training.budget import Stopwatch
 class Throughput(pl.Callback):
     """tokens_per_second every `every` steps, for examples made of tokens: padding and validation do not count.
 
-    It goes to TensorBoard alone: metrics.csv holds what the same run would give again.
+    metrics.csv does not get it, which holds what the same run would give again.
     """
 
     def __init__(self, every: int):
@@ -43,7 +43,7 @@ class Throughput(pl.Callback):
         self.tokens = self.tokens + valid_positions(batch)
         if trainer.global_step % self.every == 0 and trainer.global_step > self.first_step:
             rate = float(self.tokens) / self.watch.seconds
-            trainer.logger.writer.add_scalar("tokens_per_second", rate, trainer.global_step)
+            trainer.logger.log_beside({"tokens_per_second": rate}, trainer.global_step)
             self._restart(trainer)
             self.watch.start()
 

@@ -1,0 +1,57 @@
+"""The confusion matrix in TensorBoard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from warmstart.core.batch import Batch
+from warmstart.core.spec import Spec
+
+
+class Confusions(pl.Callback):
+    """The confusion matrix of the test set, as a picture."""
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin counting."""
+        self.counts = 0
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count one batch."""
+        if not isinstance(batch.y, Tensor) or batch.y.ndim != 1:
+            return
+        classes = trainer.datamodule.spec.outputs
+        pairs = batch.y * classes + outputs.argmax(-1)
+        self.counts = self.counts + torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw."""
+        if not isinstance(self.counts, int):
+            figure = draw_confusions(self.counts.cpu().numpy(), trainer.datamodule.spec)
+            trainer.logger.writer.add_figure("test confusion matrix", figure, trainer.global_step)
+
+
+def draw_confusions(counts: np.ndarray, spec: Spec) -> object:
+    """Rows are true classes, columns predicted ones; the shade is the share of the row."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(spec.labels))
+    axes.set_xticks(ticks, spec.labels, rotation=90)
+    axes.set_yticks(ticks, spec.labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(spec.labels) <= 20:
+        for (row, column), count in np.ndenumerate(counts):
+            shade = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=7)
+    return figure
