@@ -156,12 +156,27 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
     home = node._target_.split(".")
     place = GROUPS.get(".".join(home[1:3]), home[1]) if home[0] == "warmstart" else "optimizer"
     target_of(node, place)
+    _check_inner(node, place)
     made = instantiate(node, _partial_=True, _convert_="all")
     check_settings(made.func, made.keywords, place, is_complete=home[0] in ("warmstart", "torch"))
     function = functools.partial(made.func, *made.args, **made.keywords)
     if key.count("'_target_'") == 1:
         _made[key] = function
     return function
+
+
+def _check_inner(node: DictConfig, place: str) -> None:
+    """Check the settings of the components that Hydra builds for the one that holds them."""
+    for name in node:
+        inner, where = node[name], f"{place}.{name}"
+        if not isinstance(inner, DictConfig):
+            continue
+        if "_target_" in inner and "_partial_" not in inner:
+            settings = {
+                key: value for key, value in OmegaConf.to_container(inner, resolve=True).items() if key[0] != "_"
+            }
+            check_settings(target_of(inner, where), settings, where, is_complete=False)
+        _check_inner(inner, where)
 
 
 def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
