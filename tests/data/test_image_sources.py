@@ -224,9 +224,6 @@ def test_missing_files_are_counted_and_the_first_named(folder: Path):
         ({"image": "a"}, "24 of 24 files are not below"),
         ({"image": "gap"}, "row 3, column gap: the cell is empty: give a path, or bytes"),
         ({"target": "b"}, "of one class"),
-        ({"on_error": "ignore"}, "data.on_error=ignore"),
-        ({"channels": 2}, "channels=2"),
-        ({"memory_mb": -1}, "data.memory_mb=-1"),
     ],
     ids=str,
 )

@@ -145,7 +145,6 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path):
     ("settings", "message"),
     [
         ({"root": "nowhere"}, "data.root=nowhere: there is no such file or folder"),
-        ({"rows": "word"}, "data.rows=word"),
         ({"validation": 0.6, "test": 0.4}, "data.validation=0.6"),
         ({"rows": "paragraph"}, "at least 10 .*or set data.rows=line"),
     ],

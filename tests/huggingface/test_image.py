@@ -150,7 +150,6 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
             "cls",
             r"no position before its patches: set backbone=huggingface_images backbone\.pooling=mean",
         ),
-        ("vit", (3, 16, 16), "last", r"backbone\.pooling=last: give cls, mean, pooler"),
     ],
 )
 def test_images_and_poolings_that_do_not_fit_are_refused(

@@ -131,9 +131,6 @@ def test_the_training_texts_decide_between_what_sounds_alike_also_after_reload()
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beam": 0}, "objective.beam=0"),
-        ({"beam": 2, "ngram": -1}, "ngram=-1"),
-        ({"beam": 2, "ngram": 2, "ngram_weight": -1.0}, "ngram_weight=-1.0"),
         ({"ngram": 3}, "set objective.beam too"),
         ({"beam": 2, "ngram": 9}, "the longest training text has 4 labels; give at most 5"),
     ],

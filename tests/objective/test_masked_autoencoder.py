@@ -109,7 +109,7 @@ def test_a_run_is_pictured_and_finetuned(cli):
         ("backbone=mlp", "needs a backbone that can leave positions out"),
         ("backbone=vit backbone.window=4", "needs a backbone that can leave positions out"),
         ("backbone=vit objective.ratio=1", "objective.ratio=1"),
-        ("backbone=vit objective.width=30", "width=30, heads=4"),
+        ("backbone=vit objective.width=30", "objective.width=30 is not a multiple of objective.heads=4"),
         ("experiment=shakespeare backbone=tiny", "predicts values"),
     ],
 )

@@ -278,6 +278,7 @@ def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
         ("strategy=partial strategy.blocks=7", "strategy.blocks=7: backbone MLP has"),
         ("strategy=norm_only", "strategy=norm_only: backbone MLP has no norm layers"),
         ("strategy=bitfit strategy.rate=0.0", "strategy.rate=0.0: must be a number above 0"),
+        ("strategy=auto strategy.options.lora.rank=0", "strategy.options.lora.rank=0: must be a whole number above 0"),
         ("strategy=mixout strategy.p=1.0", "strategy.p=1.0: must be a number, 0 or more and below 1"),
         ("strategy=l2_sp strategy.alpha=-1.0", "alpha=-1.0"),
         ("strategy=lp_ft +trainer.max_time=10", "strategy=lp_ft changes what trains at shares of the steps"),

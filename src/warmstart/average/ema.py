@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from warmstart.core.ranges import Inside
+from warmstart.core.ranges import OpenUnitInterval
 
 
 class EMA:
@@ -18,7 +18,7 @@ class EMA:
         decay: between 0 and 1.
     """
 
-    def __init__(self, decay: Inside = 0.999):
+    def __init__(self, decay: OpenUnitInterval = 0.999):
         self.decay = decay
 
     def takes(self, step: int, total: float) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Count, StepShare
+from warmstart.core.ranges import Count, StepFraction
 
 
 class SWA:
@@ -22,7 +22,7 @@ class SWA:
         every: steps from one that is averaged to the next.
     """
 
-    def __init__(self, start: StepShare = 0.75, every: Count = 1):
+    def __init__(self, start: StepFraction = 0.75, every: Count = 1):
         self.start, self.every = start, every
 
     def takes(self, step: int, total: float) -> bool:

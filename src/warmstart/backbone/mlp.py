@@ -9,9 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from warmstart.core.batch import Features
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
-from warmstart.core.ranges import Below1, Count
+from warmstart.core.ranges import RightOpenUnitInterval, Widths
 from warmstart.core.spec import Spec
 
 
@@ -20,12 +19,8 @@ class MLP(Backbone, nn.Module):
 
     modalities: ClassVar = frozenset({"vector", "image"})
 
-    def __init__(self, spec: Spec, hidden: list[Count], norm: bool = False, dropout: Below1 = 0.0):
+    def __init__(self, spec: Spec, hidden: Widths, norm: bool = False, dropout: RightOpenUnitInterval = 0.0):
         super().__init__()
-        if not hidden or min(hidden) < 1:
-            raise UserError(f"backbone.hidden={hidden}: give the width of one or more layers")
-        if not 0 <= dropout < 1:
-            raise UserError(f"backbone.dropout={dropout}: must be 0 or more and below 1")
         sizes = [math.prod(spec.shape), *hidden]
         self.layers = nn.ModuleList(
             nn.Sequential(

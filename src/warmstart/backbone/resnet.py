@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
-from warmstart.core.ranges import Count
+from warmstart.core.ranges import Count, Widths
 from warmstart.core.spec import Spec
 
 
@@ -39,10 +39,10 @@ class ResNet(Backbone, nn.Module):
 
     modalities: ClassVar = frozenset({"image"})
 
-    def __init__(self, spec: Spec, widths: list[Count], blocks: list[Count]):
+    def __init__(self, spec: Spec, widths: Widths, blocks: list[Count]):
         super().__init__()
-        if not widths or len(widths) != len(blocks) or min(*widths, *blocks) < 1:
-            raise UserError(f"backbone.widths={widths} and blocks={blocks}: give as many of both, all above 0")
+        if len(widths) != len(blocks):
+            raise UserError(f"backbone.widths={widths} and blocks={blocks}: give as many of both")
         self.stem = nn.Sequential(
             nn.Conv2d(spec.shape[0], widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )

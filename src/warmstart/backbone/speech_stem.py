@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from warmstart.backbone.stem import Stem
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Count
+from warmstart.core.ranges import Count, Odd
 from warmstart.core.spec import Spec
 
 
@@ -32,16 +32,13 @@ class FrameStem(Stem):
     modalities: ClassVar = frozenset({"speech"})
     hides: ClassVar = True
 
-    def __init__(self, spec: Spec, width: int, channels: Count = 32, reach: Count = 15, groups: Count = 16):
+    def __init__(self, spec: Spec, width: int, channels: Count = 32, reach: Odd = 15, groups: Count = 16):
         super().__init__()
         if len(spec.shape) != 3:
             raise UserError("backbone.stem: frames are of spectrograms, and the preprocessor given makes waveforms")
         self.positions, self.frames, self.mels = spec.shape
-        if channels < 1 or reach < 1 or reach % 2 == 0 or groups < 1 or width % groups:
-            raise UserError(
-                f"backbone.stem: channels={channels} must be above 0, reach={reach} odd, "
-                f"and groups={groups} a divisor of backbone.width={width}"
-            )
+        if width % groups:
+            raise UserError(f"backbone.width={width} is not a multiple of backbone.stem.groups={groups}")
         self.target_size = self.frames * self.mels
         self.mask_token = nn.Parameter(torch.zeros(self.frames, self.mels))  # in place of what is hidden
         self.first = nn.Conv2d(1, channels, 3, stride=(1, 2), padding=1)

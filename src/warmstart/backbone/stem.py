@@ -71,7 +71,7 @@ class PatchStem(ValueStem):
     def __init__(self, spec: Spec, width: int, patch: Count = 4):
         super().__init__()
         channels, height, columns = spec.shape
-        if patch < 1 or height % patch or columns % patch:
+        if height % patch or columns % patch:
             raise UserError(f"backbone.stem.patch={patch} does not divide images of {height} x {columns} pixels")
         self.patch, self.channels = patch, channels
         self.rows, self.columns = height // patch, columns // patch

@@ -14,7 +14,7 @@ from warmstart.backbone.heads import token_head
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
-from warmstart.core.ranges import Below1, Count, Depth, Ratio
+from warmstart.core.ranges import Count, Depth, Ratio, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Transformer(Backbone, nn.Module):
         causal: bool = False,
         tied: bool = True,
         pooling: Literal["cls", "mean", "last"] | None = None,
-        dropout: Below1 = 0.0,
+        dropout: RightOpenUnitInterval = 0.0,
     ):
         super().__init__()
         self.architecture = Architecture(

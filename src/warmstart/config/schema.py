@@ -10,20 +10,21 @@ from warmstart.core.ranges import (
     Amount,
     AnyText,
     Batches,
-    Below1,
     Count,
     Duration,
-    Inside,
+    LeftOpenUnitInterval,
     Limit,
     Location,
-    Part,
+    MissingValues,
+    OpenUnitInterval,
     Positive,
     Range,
-    Share,
-    StepShare,
+    RightOpenUnitInterval,
+    Separator,
+    UnitInterval,
     Whole,
+    at_least,
     between,
-    least,
     only,
 )
 
@@ -49,7 +50,8 @@ def component(**keys: Any) -> Section:
 
 
 Betas = Annotated[
-    list[Below1], Range("two numbers, 0 or more and below 1, such as [0.9,0.95]", lambda value: len(value) == 2)
+    list[RightOpenUnitInterval],
+    Range("two numbers, 0 or more and below 1, such as [0.9,0.95]", lambda value: len(value) == 2),
 ]
 PRECISIONS = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed"]
 AUGMENT = Section(
@@ -59,27 +61,25 @@ AUGMENT = Section(
             int,
             Range("a whole number of pixels up to 4096, or 0 for the images' own", lambda value: 0 <= value <= 4096),
         ],
-        "crop": Share,
+        "crop": LeftOpenUnitInterval,
         "flip": bool,
         **dict.fromkeys(("colour", "noise", "mixup", "cutmix"), Amount),
-        **dict.fromkeys(("grey", "blur", "solarise", "erase"), Part),
-        **dict.fromkeys(("warp", "stretch"), Below1),
+        **dict.fromkeys(("grey", "blur", "solarise", "erase"), UnitInterval),
+        **dict.fromkeys(("warp", "stretch"), RightOpenUnitInterval),
     },
 )
-READING = {
-    "separator": Annotated[str, Range("one character, such as ';', or tab", bool)] | None,
-    "missing_values": Annotated[list[AnyText | float], Range("a list of texts, such as [NA,-999]", lambda value: True)]
-    | None,
-    "on_error": Literal["raise", "skip"],
-}
 FEEDING = {"batch_size": Count, "augment": AUGMENT}
 SOURCE = {
-    **READING,
     "sources": Annotated[dict, Range("two or more data sets, such as data=[a,b]", lambda value: len(value) > 1)],
     "tokenizer": Annotated[dict, Range("a tokenizer: choose it by data/tokenizer=NAME", bool)],
     "frames": Annotated[dict, Range("settings of frames: choose them by data/frames=NAME", bool)],
 }
-LABELS = {"labels_per_class": Count | None, "label_fraction": Share | None, "folds": least(2) | None, "fold": Whole}
+LABELS = {
+    "labels_per_class": Count | None,
+    "label_fraction": LeftOpenUnitInterval | None,
+    "folds": at_least(2) | None,
+    "fold": Whole,
+}
 BLOCKS = {"pack": between(8, 2**20) | None, "separate": bool}
 TRAINER = Section(
     {
@@ -98,7 +98,7 @@ TRAINER = Section(
         "val_check_interval": Batches | None,
         "log_every_n_steps": Count,
         **dict.fromkeys((f"limit_{part}_batches" for part in ("train", "val", "test", "predict")), Batches | None),
-        "overfit_batches": Whole | Part,
+        "overfit_batches": Whole | UnitInterval,
         "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
         "devices": only(1, "a run uses one device"),
         "num_nodes": only(1, "a run uses one device"),
@@ -118,8 +118,7 @@ TRAINER = Section(
 )
 OPTIMIZER = component(
     weight_decay=Amount,
-    momentum=Below1,
-    adam_scale=Positive,
+    momentum=RightOpenUnitInterval,
     betas=Betas,
     eps=Positive,
     nesterov=bool,
@@ -136,8 +135,8 @@ TRAINING = {
     "objective": component(),
     "loss": component(),
     "optimizer": Section({**OPTIMIZER.keys, "lr": Positive}, OPTIMIZER.optional, is_open=True),
-    "scheduler": component(**dict.fromkeys(("warmup", "decay", "peak", "start", "final"), Part)),
-    "average": component(decay=Inside, start=StepShare, every=Count),
+    "scheduler": component(),
+    "average": component(),
     "trainer": TRAINER,
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})
@@ -156,7 +155,7 @@ FINETUNE = Section(
     {
         **TRAINING,
         "data": Section({"_target_": str, **DATA["finetune"], **SOURCE}, KNOWN_DATA, is_open=True),
-        "strategy": component(rate=Positive),
+        "strategy": component(),
         "fresh": list[str],
         "forgetting": bool,
         "test": bool,
@@ -167,7 +166,7 @@ TRANSFER = Section(
     {
         "arms": Literal["strategies"] | list[str],
         "start": Location,
-        "labels": list[Literal["all"] | Count | Inside],
+        "labels": list[Literal["all"] | Count | OpenUnitInterval],
         "seeds": Count,
         "pretrain_seeds": Count,
         "budgets": Section({}, is_open=True),
@@ -195,11 +194,22 @@ STAGES = {
             "samples": Count,
             "temperature": Amount,
             "top_k": Count | None,
-            "top_p": Share | None,
+            "top_p": LeftOpenUnitInterval | None,
         }
     ),
     "predict": Section(
-        {**RUN, "input": Location, "data": Section({**READING, "missing_columns": Literal["error", "fill"]})}
+        {
+            **RUN,
+            "input": Location,
+            "data": Section(
+                {
+                    "separator": Separator | None,
+                    "missing_values": MissingValues | None,
+                    "on_error": Literal["raise", "skip"],
+                    "missing_columns": Literal["error", "fill"],
+                }
+            ),
+        }
     ),
     "report": Section({**COMMON, "runs": Location}),
     "rerun": Section(RUN),

@@ -13,7 +13,7 @@ from warmstart.config.validate import nearest, target_of
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
-from warmstart.core.ranges import fits, shown, words
+from warmstart.core.ranges import describe, is_valid, shown
 
 QUICK = 2**22  # bytes of a file that may be read twice
 # Arguments that are known only at run time, by the group that a config node stands in: no setting may name them.
@@ -67,8 +67,8 @@ def check_settings(
         for key, inner in value.items() if isinstance(value, Mapping) else ():
             if hasattr(inner, "func") and hasattr(inner, "keywords"):
                 check_settings(inner.func, inner.keywords, f"{place}.{name}.{key}")
-        if is_ours and name in hints and not fits(value, hints[name].annotation):
-            raise UserError(f"{place}.{name}={shown(value)}: must be {words(hints[name].annotation)}")
+        if is_ours and name in hints and not is_valid(value, hints[name].annotation):
+            raise UserError(f"{place}.{name}={shown(value)}: must be {describe(hints[name].annotation)}")
 
 
 def check_data(node: DictConfig | None, place: str) -> None:

@@ -14,7 +14,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from warmstart.config.expand import CONF
 from warmstart.config.schema import ARM, ROOT, SEVERAL, STAGES, Section
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import fits, shown, words
+from warmstart.core.ranges import describe, is_valid, shown
 
 PARTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
 LIMITS = ("max_epochs", "max_steps", "max_time", "max_tokens")
@@ -93,8 +93,8 @@ def _check_section(node: Any, section: Section, place: str = "", partial: bool =
             continue
         if isinstance(hint, Section):
             _check_section(node[key], hint, f"{place}{key}.", partial)
-        elif not fits(node[key], hint):
-            raise UserError(f"{place}{key}={shown(node[key])}: must be {words(hint)}")
+        elif not is_valid(node[key], hint):
+            raise UserError(f"{place}{key}={shown(node[key])}: must be {describe(hint)}")
 
 
 def _check_arm(name: str, arm: Any, shared: dict[str, Any]) -> None:

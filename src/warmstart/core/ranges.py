@@ -23,8 +23,8 @@ LARGEST = 2**63  # whole numbers beyond fit no tensor, and no index of one
 class Range:
     """Which values of a type are allowed, and how a message describes them."""
 
-    words: str
-    holds: Callable[[Any], bool]
+    description: str
+    contains: Callable[[Any], bool]
 
 
 Whole = Annotated[int, Range("a whole number, 0 or more", lambda value: value >= 0)]
@@ -33,11 +33,13 @@ Amount = Annotated[float, Range("a number, 0 or more", lambda value: value >= 0)
 Positive = Annotated[float, Range("a number above 0", lambda value: value > 0)]
 Seconds = Annotated[float, Range("seconds, above 0 and at most 86,400", lambda value: 0 < value <= 86_400)]
 Ratio = Annotated[float, Range("a number above 0 and at most 1,000", lambda value: 0 < value <= 1000)]
-Share = Annotated[float, Range("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
-Part = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
-Below1 = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]
-Inside = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
-StepShare = Annotated[float, Range("a share of the steps, 0 or more and below 1", lambda value: 0 <= value < 1)]
+LeftOpenUnitInterval = Annotated[float, Range("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
+UnitInterval = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
+RightOpenUnitInterval = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]
+OpenUnitInterval = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
+StepFraction = Annotated[float, Range("a share of the steps, 0 or more and below 1", lambda value: 0 <= value < 1)]
+Odd = Annotated[int, Range("an odd whole number above 0", lambda value: value > 0 and value % 2 == 1)]
+Widths = Annotated[list[Count], Range("a list of one or more whole numbers above 0, such as [64,128]", bool)]
 Seed = Annotated[int, Range("a whole number, 0 or more and below 2**32", lambda value: 0 <= value < 2**32)]
 Location = Annotated[
     str,
@@ -49,9 +51,17 @@ Location = Annotated[
     ),
 ]
 AnyText = Annotated[str, Range("a text", lambda value: True)]
+Separator = Annotated[
+    str,
+    Range(
+        "one character, such as ';', or tab",
+        lambda value: value in ("tab", "\\t") or (len(value) == 1 and value not in '"\n\r'),
+    ),
+]
+MissingValues = Annotated[list[AnyText | float], Range("a list of texts, such as [NA,-999]", lambda value: True)]
 
 
-def least(number: int) -> Any:
+def at_least(number: int) -> Any:
     """The type of whole numbers of `number` or more."""
     return Annotated[int, Range(f"a whole number, {number} or more", lambda value: value >= number)]
 
@@ -85,22 +95,22 @@ LISTS = (list, tuple, collections.abc.Sequence)
 SETTINGS = (dict, collections.abc.Mapping)
 
 
-def fits(value: Any, hint: Any) -> bool:
+def is_valid(value: Any, hint: Any) -> bool:
     """Whether a plain value, or something to be called, is of a hinted type and in its range."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin is Annotated:
-        is_typed = isinstance(value, str) if inner[0] is str else fits(value, inner[0])
-        return is_typed and all(bound.holds(value) for bound in inner[1:] if isinstance(bound, Range))
+        is_typed = isinstance(value, str) if inner[0] is str else is_valid(value, inner[0])
+        return is_typed and all(bound.contains(value) for bound in inner[1:] if isinstance(bound, Range))
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in inner)
+        return any(is_valid(value, option) for option in inner)
     if origin is Literal:
         return any(type(value) is type(option) and value == option for option in inner)
     if origin in LISTS:
-        return isinstance(value, (list, tuple)) and all(fits(item, inner[0]) for item in value)
+        return isinstance(value, (list, tuple)) and all(is_valid(item, inner[0]) for item in value)
     if origin in SETTINGS or hint in SETTINGS:
-        return isinstance(value, Mapping) and all(fits(item, inner[1] if inner else Any) for item in value.values())
+        return isinstance(value, Mapping) and all(is_valid(item, inner[1] if inner else Any) for item in value.values())
     if origin is collections.abc.Callable:
         return callable(value)
     if hint in (int, float):
@@ -117,13 +127,13 @@ def _is_number(value: Any, hint: type) -> bool:
     return abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
-def words(hint: Any) -> str:
+def describe(hint: Any) -> str:
     """A type and its range, as a message gives it after `must be`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return next(bound.words for bound in inner[1:] if isinstance(bound, Range))
+        return next(bound.description for bound in inner[1:] if isinstance(bound, Range))
     if origin in (typing.Union, types.UnionType):
-        options = [words(option) for option in inner]
+        options = [describe(option) for option in inner]
         return f"{', or '.join(options)}" if len(options) > 1 else options[0]
     if origin is Literal:
         shown = [
@@ -132,9 +142,9 @@ def words(hint: Any) -> str:
         ]
         return " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
     if origin in LISTS:
-        return f"a list in brackets, each entry {words(inner[0])}"
+        return f"a list in brackets, each entry {describe(inner[0])}"
     if origin in SETTINGS or hint in SETTINGS:
-        return "settings by name" + (f", each {words(inner[1])}" if inner and inner[1] is not Any else "")
+        return "settings by name" + (f", each {describe(inner[1])}" if inner and inner[1] is not Any else "")
     return PLAIN.get(hint, "chosen by its name")
 
 

@@ -33,8 +33,6 @@ def split_rows(
         UserError: there are too few rows.
     """
     count = len(rows)
-    if seed < 0:
-        raise UserError(f"data.split_seed={seed}: must be 0 or more")
     if count < 10:
         raise UserError(f"only {count} rows: at least 10 are needed to split off validation and test")
     classes = 0 if strata is None else len(np.unique(strata))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-POOLINGS = ("cls", "mean", "pooler")
 MEAN = "set backbone=huggingface_images backbone.pooling=mean"
 PREFIX = ("cls_token", "distillation_token", "register_tokens")  # parameters that stand before the patches
 
@@ -41,12 +40,12 @@ class HuggingFaceImages(Backbone, nn.Module):
 
     modalities: ClassVar = frozenset({"image"})
 
-    def __init__(self, spec: Spec, architecture: dict[str, Any] | None, pooling: str | None = None):
+    def __init__(
+        self, spec: Spec, architecture: dict[str, Any] | None, pooling: Literal["cls", "mean", "pooler"] | None = None
+    ):
         super().__init__()
         if architecture is None:
             raise UserError("backbone=huggingface_images has no architecture: name a model with init=hf:NAME_OR_DIR")
-        if pooling not in (*POOLINGS, None):
-            raise UserError(f"backbone.pooling={pooling}: give {', '.join(POOLINGS)}")
         config = described(architecture)
         self.architecture, self.kind, self.shape = architecture, config.model_type, spec.shape
         self.model = whole(None, config)

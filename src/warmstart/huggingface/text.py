@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
-POOLINGS = ("cls", "mean", "last")
 LOWER = re.compile("BFloat16|Half|dtype|scalar type")  # in the message of a model that mixes precisions
 
 
@@ -47,14 +46,12 @@ class HuggingFace(Backbone, nn.Module):
         self,
         spec: Spec,
         architecture: dict[str, Any] | None,
-        pooling: str | None = None,
+        pooling: Literal["cls", "mean", "last"] | None = None,
         pooler: bool = False,
     ):
         super().__init__()
         if architecture is None:
             raise UserError("backbone=huggingface has no architecture: name a model with init=hf:NAME_OR_DIR")
-        if pooling not in (*POOLINGS, None):
-            raise UserError(f"backbone.pooling={pooling}: give {', '.join(POOLINGS)}")
         self.architecture, self.vocabulary = architecture, spec.vocabulary
         self.causal = is_causal(architecture)
         self.pooling = pooling or ("last" if self.causal else "cls")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from warmstart.core.ranges import Part
+from warmstart.core.ranges import UnitInterval
 from warmstart.loss import takes
 
 
@@ -18,6 +18,6 @@ def is_likelihood(loss: Callable[..., Tensor]) -> bool:
 
 
 @takes("category")
-def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: Part = 0.0) -> Tensor:
+def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: UnitInterval = 0.0) -> Tensor:
     """Logits (N, C) and class numbers (N,) or shares (N, C) to (N,); label smoothing as in Szegedy et al. 2016."""
     return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)

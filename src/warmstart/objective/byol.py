@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Below1, Count
+from warmstart.core.ranges import Count, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
@@ -34,9 +33,6 @@ class BYOL(Objective, nn.Module):
         momentum: share of itself that the teacher keeps at each optimizer step.
         hidden: inner width of projection and predictor.
         projection: their outer width.
-
-    Raises:
-        UserError: a setting is out of range.
     """
 
     predicts: ClassVar = "value"
@@ -48,15 +44,11 @@ class BYOL(Objective, nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        momentum: Below1 = 0.99,
+        momentum: RightOpenUnitInterval = 0.99,
         hidden: Count = 512,
         projection: Count = 128,
     ):
         super().__init__()
-        if not 0 <= momentum < 1:
-            raise UserError(f"objective.momentum={momentum}: must be 0 or more and below 1")
-        if min(hidden, projection) < 1:
-            raise UserError(f"objective.hidden={hidden}, projection={projection}: must be above 0")
         self.loss = loss
         self.head = make_projection(backbone.width, hidden, projection)
         self.predictor = make_projection(projection, hidden, projection)

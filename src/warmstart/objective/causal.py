@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count
 from warmstart.core.spec import Spec
@@ -43,8 +42,6 @@ class Causal(Objective, nn.Module):
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, chunk: Count = 8192):
         super().__init__()
-        if chunk < 1:
-            raise UserError(f"objective.chunk={chunk}: must be above 0")
         self.loss, self.chunk = loss, chunk
         self.head = make_head(backbone, self.task, backbone.target_size)
 

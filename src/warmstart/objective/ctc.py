@@ -60,10 +60,6 @@ class CTC(Objective, nn.Module):
         ngram_weight: Amount = 0.5,
     ):
         super().__init__()
-        if beam < 1 or ngram < 0 or ngram_weight < 0:
-            raise UserError(
-                f"objective.beam={beam}, ngram={ngram}, ngram_weight={ngram_weight}: must be 1 or more, and 0 or more"
-            )
         if ngram and beam == 1:
             raise UserError(f"objective.ngram={ngram} joins in a beam search: set objective.beam too, such as to 10")
         self.loss, self.labels = loss, spec.labels

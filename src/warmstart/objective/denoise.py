@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Amount, Below1
+from warmstart.core.ranges import Amount, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 
@@ -23,10 +22,10 @@ class Denoise(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(mse)
     abilities: ClassVar = frozenset({"pictures"})
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: Amount = 1.0, drop: Below1 = 0.0):
+    def __init__(
+        self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: Amount = 1.0, drop: RightOpenUnitInterval = 0.0
+    ):
         super().__init__()
-        if noise < 0 or not 0 <= drop < 1:
-            raise UserError(f"objective.noise={noise}, drop={drop}: must be 0 or more, and drop below 1")
         self.loss = loss
         self.noise, self.drop = noise, drop
         self.head = nn.Linear(backbone.width, math.prod(spec.shape))

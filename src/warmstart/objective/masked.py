@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Below1, Inside
+from warmstart.core.ranges import OpenUnitInterval, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.loss.mse import mse
@@ -48,16 +48,14 @@ class Masked(Objective, nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        ratio: Inside = 0.5,
-        swap: Below1 = 0.0,
-        keep: Below1 = 0.0,
+        ratio: OpenUnitInterval = 0.5,
+        swap: RightOpenUnitInterval = 0.0,
+        keep: RightOpenUnitInterval = 0.0,
         whole: bool = False,
     ):
         super().__init__()
-        if not 0 < ratio < 1:
-            raise UserError(f"objective.ratio={ratio}: must be above 0 and below 1")
-        if min(swap, keep) < 0 or swap + keep >= 1:
-            raise UserError(f"objective.swap={swap}, keep={keep}: must be 0 or more, and together below 1")
+        if swap + keep >= 1:
+            raise UserError(f"objective.swap={swap}, keep={keep}: together they must be below 1")
         self.loss = loss
         self.ratio, self.swap, self.keep, self.whole = ratio, swap, keep, whole
         self.is_category = backbone.target_kind == "category"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count, Depth, Inside
+from warmstart.core.ranges import Count, Depth, OpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 
@@ -36,7 +36,7 @@ class MaskedAutoencoder(Objective, nn.Module):
         normalise: rebuild a position's values less their mean and divided by their standard deviation.
 
     Raises:
-        UserError: a setting is out of range, or positions of one value are to be normalised.
+        UserError: the width is not a multiple of the heads, or positions of one value are to be normalised.
     """
 
     predicts: ClassVar = "value"
@@ -49,19 +49,15 @@ class MaskedAutoencoder(Objective, nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        ratio: Inside = 0.75,
+        ratio: OpenUnitInterval = 0.75,
         depth: Depth = 2,
         width: Count = 64,
         heads: Count = 4,
         normalise: bool = True,
     ):
         super().__init__()
-        if not 0 < ratio < 1:
-            raise UserError(f"objective.ratio={ratio}: must be above 0 and below 1")
-        if min(depth, width, heads) < 1 or width % heads:
-            raise UserError(
-                f"objective.depth={depth}, width={width}, heads={heads}: must be above 0, the width a multiple of heads"
-            )
+        if width % heads:
+            raise UserError(f"objective.width={width} is not a multiple of objective.heads={heads}")
         if normalise and backbone.target_size == 1:
             raise UserError("objective.normalise=true: positions hold one value each; set objective.normalise=false")
         self.loss = loss

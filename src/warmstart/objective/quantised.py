@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count, Inside, least
+from warmstart.core.ranges import Count, OpenUnitInterval, at_least
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.choice import choose
@@ -42,16 +41,12 @@ class Quantised(Objective, nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        ratio: Inside = 0.5,
+        ratio: OpenUnitInterval = 0.5,
         whole: bool = True,
-        codes: least(2) = 512,
+        codes: at_least(2) = 512,
         dimensions: Count = 16,
     ):
         super().__init__()
-        if not 0 < ratio < 1:
-            raise UserError(f"objective.ratio={ratio}: must be above 0 and below 1")
-        if codes < 2 or dimensions < 1:
-            raise UserError(f"objective.codes={codes}, dimensions={dimensions}: must be 2 or more, and above 0")
         self.loss, self.ratio, self.whole = loss, ratio, whole
         self.head = nn.Linear(backbone.width, codes)
         generator = torch.Generator().manual_seed(0)

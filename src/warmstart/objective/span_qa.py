@@ -57,8 +57,6 @@ class SpanQA(Objective, nn.Module):
         self, backbone: Backbone, spec: Spec, loss: LossFunction, longest: Count = 30, no_answer: bool = False
     ):
         super().__init__()
-        if longest < 1:
-            raise UserError(f"objective.longest={longest}: must be above 0")
         if not loss(torch.tensor([[0.0, float("-inf")]]), torch.tensor([0])).isfinite().all():
             raise UserError("loss: this one asks for answers at positions that can hold none: set label_smoothing=0")
         self.loss = loss

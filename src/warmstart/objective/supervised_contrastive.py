@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count, Positive
 from warmstart.core.spec import Spec
@@ -29,9 +28,6 @@ class SupervisedContrastive(Objective, nn.Module):
         loss: of similarities to the other views, and each one's share among those of the class; both (2B, 2B - 1).
         temperature: of the similarities.
         projection: width of the projection.
-
-    Raises:
-        UserError: a setting is not above 0.
     """
 
     target: ClassVar = "category"
@@ -43,8 +39,6 @@ class SupervisedContrastive(Objective, nn.Module):
         self, backbone: Backbone, spec: Spec, loss: LossFunction, temperature: Positive = 0.1, projection: Count = 128
     ):
         super().__init__()
-        if temperature <= 0 or projection < 1:
-            raise UserError(f"objective.temperature={temperature}, projection={projection}: must be above 0")
         self.loss = loss
         self.temperature = temperature
         self.head = nn.Sequential(

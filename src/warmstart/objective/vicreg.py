@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Amount, Count
 from warmstart.core.spec import Spec
@@ -32,9 +31,6 @@ class VICReg(Objective, nn.Module):
         variance: weight of how far standard deviations fall short of 1.
         covariance: weight of the squared covariances between features.
         projection: width of the three layers that the terms are computed after.
-
-    Raises:
-        UserError: a weight is below 0, or the projection has no features.
     """
 
     predicts: ClassVar = "value"
@@ -52,11 +48,6 @@ class VICReg(Objective, nn.Module):
         projection: Count = 512,
     ):
         super().__init__()
-        if min(invariance, variance, covariance) < 0 or projection < 1:
-            raise UserError(
-                f"objective.invariance={invariance}, variance={variance}, covariance={covariance}: must be 0 or more, "
-                f"and projection={projection} above 0"
-            )
         self.loss = loss
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
         self.head = make_projection(backbone.width, projection, projection, projection)

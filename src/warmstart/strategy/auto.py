@@ -80,10 +80,8 @@ class Auto(Strategy):
                 raise UserError(f"strategy.candidates: there is no {name}; there are: {', '.join(able)}")
         if not candidates or len(set(candidates)) < len(candidates):
             raise UserError(f"strategy.candidates={candidates}: give different names, of {', '.join(able)}")
-        if not rates or len(set(rates)) < len(rates) or not all(0 < rate < math.inf for rate in rates):
+        if not rates or len(set(rates)) < len(rates):
             raise UserError(f"strategy.rates={rates}: give different multiples of optimizer.lr, such as [0.3,1,3]")
-        if not 0 < cost < math.inf:
-            raise UserError(f"strategy.cost={cost}: must be a number above 0")
         self.candidates, self.cost = candidates, cost
         self.rates = sorted(rates, key=distance)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Inside
+from warmstart.core.ranges import OpenUnitInterval
 from warmstart.strategy.blocks import by_block
 
 
@@ -20,9 +20,7 @@ class Gradual(Strategy):
         until: share of the run after which everything trains, above 0 and below 1.
     """
 
-    def __init__(self, until: Inside = 0.5):
-        if not 0 < until < 1:
-            raise UserError(f"strategy.until={until}: must be above 0 and below 1")
+    def __init__(self, until: OpenUnitInterval = 0.5):
         self.until = until
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
 from warmstart.core.ranges import Amount, Positive
 from warmstart.strategy.blocks import depth_of
@@ -30,8 +29,6 @@ class L2SP(Strategy):
     only_claims: ClassVar = False
 
     def __init__(self, alpha: Amount = 0.1, beta: Amount = 0.01, decay: Positive = 1.0):
-        if alpha < 0 or beta < 0 or decay <= 0:
-            raise UserError(f"strategy: alpha={alpha} and beta={beta} must be 0 or more, and decay={decay} above 0")
         self.alpha, self.beta, self.decay = alpha, beta, decay
         self.start: dict[str, Tensor] = {}
         self.strengths: dict[str, float] = {}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Share
+from warmstart.core.ranges import LeftOpenUnitInterval
 from warmstart.strategy.blocks import depth_of
 
 
@@ -18,9 +17,7 @@ class LayerDecay(Strategy):
         decay: above 0 and at most 1.
     """
 
-    def __init__(self, decay: Share = 0.75):
-        if not 0 < decay <= 1:
-            raise UserError(f"strategy.decay={decay}: must be above 0 and at most 1")
+    def __init__(self, decay: LeftOpenUnitInterval = 0.75):
         self.decay = decay
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:

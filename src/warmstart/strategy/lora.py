@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Below1, Count, Positive
+from warmstart.core.ranges import Count, Positive, RightOpenUnitInterval
 from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
 
 
@@ -33,14 +32,10 @@ class LoRA(Strategy):
         self,
         rank: Count = 8,
         alpha: Positive = 16.0,
-        dropout: Below1 = 0.0,
+        dropout: RightOpenUnitInterval = 0.0,
         layers: Sequence[str] | None = None,
         rate: Positive = 10.0,
     ):
-        if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
-            raise UserError(
-                f"strategy: rank={rank} must be 1 or more, alpha={alpha} above 0, dropout={dropout} from 0 to below 1"
-            )
         self.rank, self.alpha, self.dropout, self.layers, self.rate = rank, alpha, dropout, layers, rate
         self.wrappers: dict[str, nn.Module] = {}
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Amount, Inside, Positive
+from warmstart.core.ranges import Amount, OpenUnitInterval, Positive
 
 
 class LPFT(Strategy):
@@ -19,9 +18,7 @@ class LPFT(Strategy):
         rate: of the head while it trains alone, times that of the optimizer.
     """
 
-    def __init__(self, probe: Inside = 0.5, backbone_scale: Amount = 1.0, rate: Positive = 1.0):
-        if not 0 < probe < 1:
-            raise UserError(f"strategy.probe={probe}: must be above 0 and below 1")
+    def __init__(self, probe: OpenUnitInterval = 0.5, backbone_scale: Amount = 1.0, rate: Positive = 1.0):
         self.probe, self.backbone_scale, self.rate = probe, backbone_scale, rate
         self.restarts = (probe,)
 

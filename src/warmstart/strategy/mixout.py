@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
-from warmstart.core.ranges import Below1
+from warmstart.core.ranges import RightOpenUnitInterval
 
 
 class Mixout(Strategy):
@@ -27,9 +26,7 @@ class Mixout(Strategy):
 
     only_claims: ClassVar = False
 
-    def __init__(self, p: Below1 = 0.5):
-        if not 0 <= p < 1:
-            raise UserError(f"strategy.p={p}: must be 0 or more and below 1")
+    def __init__(self, p: RightOpenUnitInterval = 0.5):
         self.p = p
         self.start: dict[str, Tensor] = {}
 

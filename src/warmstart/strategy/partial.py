@@ -9,8 +9,6 @@ from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Count
 from warmstart.strategy.blocks import by_block
 
-SIDES = ("first", "last")
-
 
 class Partial(Strategy):
     """`blocks` blocks of the backbone and the head train, the rest is frozen.
@@ -24,10 +22,6 @@ class Partial(Strategy):
     """
 
     def __init__(self, blocks: Count = 1, side: Literal["first", "last"] = "last"):
-        if blocks < 1:
-            raise UserError(f"strategy.blocks={blocks}: must be 1 or more; strategy=linear_probe trains none")
-        if side not in SIDES:
-            raise UserError(f"strategy.side={side}: must be first or last")
         self.blocks, self.side = blocks, side
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:

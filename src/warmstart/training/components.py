@@ -162,6 +162,7 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
     home = node._target_.split(".")
     place = GROUPS.get(".".join(home[1:3]), home[1]) if home[0] == "warmstart" else "optimizer"
     target_of(node, place)
+    _check_inner(node, place)
     made = instantiate(node, _partial_=True, _convert_="all")
     check_settings(made.func, made.keywords, place, is_complete=home[0] in ("warmstart", "torch"))
     function = functools.partial(made.func, *made.args, **made.keywords)
@@ -194,6 +195,20 @@ def bind_several(chosen: DictConfig, group: str) -> dict[str, functools.partial]
         bound[name] = instantiate(node, _partial_=True, _convert_="all")
         check_settings(bound[name].func, bound[name].keywords, f"{group}.{name}", is_complete=False)
     return bound
+
+
+def _check_inner(node: DictConfig, place: str) -> None:
+    """Check the settings of the components that Hydra builds for the one that holds them."""
+    for name in node:
+        inner, where = node[name], f"{place}.{name}"
+        if not isinstance(inner, DictConfig):
+            continue
+        if "_target_" in inner and "_partial_" not in inner:
+            settings = {
+                key: value for key, value in OmegaConf.to_container(inner, resolve=True).items() if key[0] != "_"
+            }
+            check_settings(target_of(inner, where), settings, where, is_complete=False)
+        _check_inner(inner, where)
 
 
 def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+from warmstart.core.ranges import UnitInterval
 
-def constant(step: int, total: int, warmup: float = 0.0) -> float:
+
+def constant(step: int, total: int, warmup: UnitInterval = 0.0) -> float:
     """1, after a linear warm-up over a share `warmup` of the steps."""
     return _ramp(step, round(total * warmup))
 
 
-def cosine(step: int, total: int, warmup: float = 0.05, final: float = 0.0) -> float:
+def cosine(step: int, total: int, warmup: UnitInterval = 0.05, final: UnitInterval = 0.0) -> float:
     """Warm-up, then half a cosine down to `final` (Loshchilov and Hutter 2017)."""
     rising = round(total * warmup)
     if step < rising:
@@ -19,7 +21,9 @@ def cosine(step: int, total: int, warmup: float = 0.05, final: float = 0.0) -> f
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def one_cycle(step: int, total: int, peak: float = 0.3, start: float = 0.04, final: float = 1e-4) -> float:
+def one_cycle(
+    step: int, total: int, peak: UnitInterval = 0.3, start: UnitInterval = 0.04, final: UnitInterval = 1e-4
+) -> float:
     """Cosine up from `start` to 1 until a share `peak` of the steps, then cosine down to `final` (Smith 2018)."""
     top = max(1, round(total * peak))
     if step < top:
@@ -28,7 +32,9 @@ def one_cycle(step: int, total: int, peak: float = 0.3, start: float = 0.04, fin
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def wsd(step: int, total: int, warmup: float = 0.05, decay: float = 0.2, final: float = 0.0) -> float:
+def wsd(
+    step: int, total: int, warmup: UnitInterval = 0.05, decay: UnitInterval = 0.2, final: UnitInterval = 0.0
+) -> float:
     """Warm-up, a stable 1, then straight down to `final` over the last share `decay` of the steps.
 
     Sources: Hu et al. (2024), "MiniCPM", https://arxiv.org/abs/2404.06395; Haegele et al. (2024), "Scaling Laws and

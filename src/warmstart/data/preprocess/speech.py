@@ -22,7 +22,6 @@ from warmstart.data.storage.ragged import Ragged
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # of the power, before the logarithm
 RANGE = 2.5  # standard deviations around the mean, between black and white
-NORMS = ("utterance", "global")
 
 
 class Preprocessor(recordings.TakesRecordings):
@@ -59,12 +58,8 @@ class Preprocessor(recordings.TakesRecordings):
         dialect: dict[str, Any] | None = None,
     ):
         super().__init__(column, dialect)
-        if normalise not in NORMS:
-            raise UserError(f"data.frames.normalise={normalise}: give {' or '.join(NORMS)}")
-        if min(rate, mels, window, hop, stack, longest) <= 0 or window < hop:
-            raise UserError(
-                "data.frames: rate, mels, window, hop, stack and longest must be above 0, and window at least hop"
-            )
+        if window < hop:
+            raise UserError(f"data.frames.window={window}: must be at least data.frames.hop={hop}")
         self.rate, self.mels, self.window, self.hop = rate, mels, window, hop
         self.stack, self.normalise, self.longest = stack, normalise, longest
         self.mean, self.std = mean, std

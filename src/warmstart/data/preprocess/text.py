@@ -31,7 +31,6 @@ from warmstart.data.storage import cache
 from warmstart.data.storage.ragged import Ragged
 
 CHUNK = 2_000  # rows tokenised at a time
-TOO_LONG = ("truncate", "error")
 PARTS = ("values", "starts", "whole", "bytes", "types")
 PLAIN = (".txt", ".text", "")  # files with a text on each line
 
@@ -57,7 +56,7 @@ class Preprocessor(protocols.Preprocessor):
 
     def __init__(
         self,
-        model: str = "wordpiece",
+        model: Literal["wordpiece", "bpe", "unigram", "characters"] = "wordpiece",
         vocabulary: between(16, 2**20) = 8192,
         context: between(8, 2**20) = 128,
         stride: Whole | None = None,
@@ -69,13 +68,9 @@ class Preprocessor(protocols.Preprocessor):
         types: bool = True,
         files: dict[str, str] | None = None,
     ):
-        if too_long not in TOO_LONG:
-            raise UserError(f"data.tokenizer.too_long={too_long}: give {' or '.join(TOO_LONG)}")
-        if vocabulary < 16 or context < 8:
-            raise UserError(f"data.tokenizer: vocabulary={vocabulary} must be 16 or more, context={context} 8 or more")
         stride = context // 4 if stride is None else stride
-        if not 0 <= stride <= context // 2:
-            raise UserError(f"data.tokenizer.stride={stride}: must be from 0 to half of context={context}")
+        if stride > context // 2:
+            raise UserError(f"data.tokenizer.stride={stride}: must be at most half of context={context}")
         self.model, self.size = model, vocabulary
         self.context, self.stride, self.too_long = context, stride, too_long
         self.columns, self.dialect = list(columns), Dialect(**(dialect or {}))

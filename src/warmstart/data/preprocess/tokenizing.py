@@ -71,10 +71,8 @@ def trained(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
         texts: gives the texts anew at each call.
 
     Raises:
-        UserError: there is no such model, or the size cannot be had from these texts.
+        UserError: the size cannot be had from these texts.
     """
-    if model not in MODELS:
-        raise UserError(f"data.tokenizer.model={model}: give {', '.join(MODELS)}")
 
     def make(folder: cache.Path) -> None:
         tokenizer, trainer = MODELS[model](size)

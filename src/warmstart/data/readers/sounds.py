@@ -18,7 +18,6 @@ from warmstart.data.readers import sound_container as container
 from warmstart.data.readers.threads import map_in_threads
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aiff", ".aif", ".aifc"})
-ON_ERROR = ("raise", "skip")
 LISTED = 20
 LONGEST = 3600.0  # seconds that are read at all
 BLOCK = 2**20  # samples read at a time
@@ -60,8 +59,6 @@ def read_sounds(
     Raises:
         UserError: one is not a readable sound, is empty, silent or too long, or holds values that are no numbers.
     """
-    if on_error not in ON_ERROR:
-        raise UserError(f"data.on_error={on_error}: give {' or '.join(ON_ERROR)}")
     pieces = [WHOLE] * len(sounds) if pieces is None else pieces
     remarks: dict[int, str] = {}
 

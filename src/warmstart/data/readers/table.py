@@ -48,9 +48,6 @@ class Dialect:
         separator: one character between the cells of a text file; None for a tab in .tsv files, else for the one of
             comma, semicolon, tab and bar that the header line has, a comma before others.
         missing: texts of cells that stand for a missing value, as an empty cell does.
-
-    Raises:
-        UserError: the separator is not one character.
     """
 
     separator: str | None = None
@@ -58,8 +55,6 @@ class Dialect:
 
     def __post_init__(self):
         separator = {"\\t": "\t", "tab": "\t"}.get(self.separator, self.separator)
-        if separator is not None and (not isinstance(separator, str) or len(separator) != 1 or separator in '"\n\r'):
-            raise UserError(f"data.separator={self.separator}: give one character, such as ';' or tab")
         object.__setattr__(self, "separator", separator)
         object.__setattr__(self, "missing", tuple(map(str, self.missing or ())))
 

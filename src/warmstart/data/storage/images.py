@@ -12,7 +12,6 @@ import numpy as np
 
 from warmstart.core import screen
 from warmstart.core.batch import Splits
-from warmstart.core.errors import UserError
 from warmstart.data.readers.images import Picture, Remarks, read_images, report, report_errors
 from warmstart.data.readers.threads import map_in_threads
 from warmstart.data.splits import check_readable
@@ -30,12 +29,6 @@ class ImageStore:
     """
 
     def __init__(self, size: int, channels: int, memory_mb: float, on_error: str):
-        if size < 1 or channels not in (1, 3):
-            raise UserError(f"data.size={size}, channels={channels}: size must be above 0, channels 1 or 3")
-        if memory_mb < 0:
-            raise UserError(f"data.memory_mb={memory_mb}: must be 0 or more")
-        if on_error not in ("raise", "skip"):
-            raise UserError(f"data.on_error={on_error}: give raise or skip")
         self.shape, self.memory, self.skips = (channels, size, size), memory_mb * 2**20, on_error == "skip"
 
     def fill(self, splits: Splits, pictures: Sequence[Picture]) -> Splits:

@@ -13,7 +13,7 @@ from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
-from warmstart.core.ranges import AnyText, Count, Location, Seed
+from warmstart.core.ranges import Count, Location, MissingValues, Seed, Separator
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import SHIFT, place
 from warmstart.data.readers.table import Dialect
@@ -64,8 +64,8 @@ class AudioTable(Source):
         pieces: Count | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         config: str | None = None,
-        separator: str | None = None,
-        missing_values: list[AnyText | float] | None = None,
+        separator: Separator | None = None,
+        missing_values: MissingValues | None = None,
         split_seed: Seed = 0,
     ):
         self.frames, self.root, self.audio, self.text, self.target = frames, root, audio, text, target

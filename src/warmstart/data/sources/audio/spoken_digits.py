@@ -27,8 +27,6 @@ HELD_OUT = 5  # the recordings 0 to 4 of each digit and speaker are the official
 GAP = (0.0, 0.15)  # seconds between connected digits
 NOISE = 0.001  # standard deviation of what is heard there
 LEVEL = 6.0  # decibels, at most, that a connected digit is made softer or louder
-SPLITS = ("speaker", "official")
-CLASSES = ("word", "speaker")
 REPEATS = 2  # how often each recording is used, when strings of digits train
 
 
@@ -65,16 +63,10 @@ class SpokenDigits(Source):
         pieces: Count | None = None,
         split_seed: Seed = 0,
     ):
-        if split not in SPLITS:
-            raise UserError(f"data.split={split}: give {' or '.join(SPLITS)}")
-        if classes not in CLASSES:
-            raise UserError(f"data.classes={classes}: give {' or '.join(CLASSES)}")
         if connect is not None and not is_range(connect):
             raise UserError(f"data.connect={connect}: give the least and the most digits, such as [2,5]")
         if not isinstance(test_speakers, list | tuple):
             raise UserError(f"data.test_speakers={test_speakers}: give a list of names, such as [theo]")
-        if split_seed < 0:
-            raise UserError(f"data.split_seed={split_seed}: must be 0 or more")
         self.frames, self.root, self.split, self.test_speakers = frames, root, split, list(test_speakers)
         self.classes, self.connect, self.pieces, self.split_seed = classes, connect, pieces, split_seed
 

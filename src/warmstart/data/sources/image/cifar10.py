@@ -39,8 +39,6 @@ class Cifar10(Source):
     def __init__(
         self, root: Location = "uoft-cs/cifar10", validation: Count = 5000, limit: Count | None = None, size: Count = 32
     ):
-        if size < 1:
-            raise UserError(f"data.size={size}: must be above 0")
         self.root, self.validation, self.limit, self.size = root, validation, limit, size
 
     def load(self, target: str | None) -> Splits:

@@ -11,7 +11,7 @@ import pandas as pd
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
-from warmstart.core.ranges import Amount, AnyText, Count, Location, Seed
+from warmstart.core.ranges import Amount, Count, Location, MissingValues, Seed, Separator
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
 from warmstart.data.readers.image_cells import to_pictures
@@ -51,8 +51,8 @@ class ImageTable(Source):
         root: Location,
         image: str,
         target: str | list[str] | None = None,
-        separator: str | None = None,
-        missing_values: list[AnyText | float] | None = None,
+        separator: Separator | None = None,
+        missing_values: MissingValues | None = None,
         config: str | None = None,
         size: Count = 32,
         channels: Literal[1, 3] = 3,

@@ -10,7 +10,7 @@ import pandas as pd
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
-from warmstart.core.ranges import AnyText, Location, Seed
+from warmstart.core.ranges import Location, MissingValues, Seed, Separator
 from warmstart.data.preprocess.table import Preprocessor
 from warmstart.data.readers.columns import check_targets, pick, to_names, to_numbers
 from warmstart.data.readers.splits import place
@@ -48,13 +48,11 @@ class Table(Source):
         categorical: list[str | int] | None = None,
         ignore: list[str | int] | None = None,
         missing: Literal["error", "mean", "median"] = "error",
-        separator: str | None = None,
-        missing_values: list[AnyText | float] | None = None,
+        separator: Separator | None = None,
+        missing_values: MissingValues | None = None,
         config: str | None = None,
         split_seed: Seed = 0,
     ):
-        if missing not in ("error", "mean", "median"):
-            raise UserError(f"data.missing={missing}: give mean, median or error")
         self.root, self.missing, self.config, self.split_seed = str(root), missing, config, split_seed
         self.target = list(map(str, target)) if isinstance(target, list) else [str(target)]
         self.categorical, self.ignore = list(map(str, categorical or [])), list(map(str, ignore or []))

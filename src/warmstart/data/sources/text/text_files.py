@@ -13,7 +13,7 @@ import pandas as pd
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
-from warmstart.core.ranges import Inside, Location, Seed
+from warmstart.core.ranges import Location, OpenUnitInterval, Seed
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.folders import DOCUMENTS, files_below
 from warmstart.data.splits import renumbered, split_rows
@@ -41,14 +41,12 @@ class TextFiles(Source):
         tokenizer: Callable[..., Preprocessor],
         root: Location,
         rows: Literal["document", "paragraph", "line"] = "document",
-        validation: Inside = 0.05,
-        test: Inside = 0.05,
+        validation: OpenUnitInterval = 0.05,
+        test: OpenUnitInterval = 0.05,
         split_seed: Seed = 0,
     ):
-        if rows not in ENDS:
-            raise UserError(f"data.rows={rows}: give {', '.join(ENDS)}")
-        if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
-            raise UserError(f"data.validation={validation}, test={test}: shares above 0 that leave something to train")
+        if validation + test >= 1:
+            raise UserError(f"data.validation={validation}, test={test}: they leave nothing to train on")
         self.tokenizer, self.root, self.rows = tokenizer, root, rows
         self.validation, self.test, self.split_seed = validation, test, split_seed
 

@@ -11,7 +11,7 @@ import pandas as pd
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
-from warmstart.core.ranges import AnyText, Location, Seed
+from warmstart.core.ranges import Location, MissingValues, Seed, Separator
 from warmstart.data.readers.columns import (
     check_entries,
     check_targets,
@@ -57,8 +57,8 @@ class TextTable(Source):
         text: str,
         target: str | None = None,
         pair: str | None = None,
-        separator: str | None = None,
-        missing_values: list[AnyText | float] | None = None,
+        separator: Separator | None = None,
+        missing_values: MissingValues | None = None,
         config: str | None = None,
         split_seed: Seed = 0,
     ):

@@ -89,8 +89,6 @@ class XQuAD(Source):
             raise UserError(
                 f"data.root={self.root}: all questions are about one text; two are needed to cut off a part"
             )
-        if self.split_seed < 0:
-            raise UserError(f"data.split_seed={self.split_seed}: must be 0 or more")
         splitter = GroupShuffleSplit(1, test_size=SHARE, random_state=self.split_seed)
         kept, held = next(splitter.split(table, groups=table.article))
         return table.iloc[kept], table.iloc[held]

@@ -9,7 +9,7 @@ import numpy as np
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
-from warmstart.core.ranges import Amount, Count, Seed, least
+from warmstart.core.ranges import Amount, Count, Seed, at_least
 from warmstart.data.preprocess.vector import Preprocessor
 
 
@@ -29,14 +29,12 @@ class Vectors(Source):
         features: Count = 100,
         directions: Count = 8,
         values: Count = 16,
-        classes: least(2) = 4,
-        rows: least(20) = 10_000,
+        classes: at_least(2) = 4,
+        rows: at_least(20) = 10_000,
         noise: Amount = 0.1,
         shared: bool = True,
         seed: Seed = 0,
     ):
-        if rows < 20 or classes < 2 or min(features, directions, values) < 1 or seed < 0:
-            raise UserError("data: rows must be 20 or more, classes 2 or more, features, directions, values above 0")
         if not shared and features < 2 * directions:
             raise UserError("data: with shared=false, features must be at least twice the directions")
         self.features, self.directions, self.values, self.classes = features, directions, values, classes
