@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.rewrite import merged, without
 from warmstart.config.signature import check_settings
 from warmstart.config.validate import target_of
 from warmstart.core.errors import UserError
@@ -67,10 +68,9 @@ def build_source(config: DictConfig) -> Source:
 def source_node(config: DictConfig) -> DictConfig:
     """The node of `data` without the keys that are the data module's."""
     own = OmegaConf.to_container(config.data, resolve=True)
-    for inner in own.get("sources", {}).values():
-        inner["_partial_"] = True  # the one that holds it makes it
+    partial = {name: {"_partial_": True} for name in own.get("sources", {})}  # the one that holds it makes it
     feeding = ("batch_size", "augment", *(BLOCKS if config.stage == "pretrain" else LABELS))
-    return OmegaConf.create({key: value for key, value in own.items() if key not in feeding})
+    return without(merged(own, {"sources": partial} if partial else {}), feeding)
 
 
 def sources_of(data: DictConfig) -> dict[str, DictConfig]:
@@ -172,9 +172,8 @@ def _check_inner(node: DictConfig, place: str) -> None:
         if not isinstance(inner, DictConfig):
             continue
         if "_target_" in inner and "_partial_" not in inner:
-            settings = {
-                key: value for key, value in OmegaConf.to_container(inner, resolve=True).items() if key[0] != "_"
-            }
+            own = OmegaConf.to_container(inner, resolve=True)
+            settings = {key: value for key, value in own.items() if not key.startswith("_")}
             check_settings(target_of(inner, where), settings, where, is_complete=False)
         _check_inner(inner, where)
 
