@@ -59,6 +59,8 @@ PROBED = (  # what may be asked for its attributes: objects of other libraries
     "run/cores.py",
     "sweep/space.py",  # a distribution of optuna
 )
+CHANGE = re.compile(r"open_dict|read_write|OmegaConf\.(update|(unsafe_)?merge|set_(struct|readonly))|.+\.merge_with")
+CONFIG = re.compile(r"(\w+\.)?(config|cfg)\b[.\[]")  # what one is called
 MODALITIES = {"image", "vector", "text", "speech", "audio", "pixel", "token"}
 
 
@@ -109,6 +111,30 @@ def test_components_declare_what_they_can_and_are_not_probed_for_it():
     for path in FILES:
         where = str(path.relative_to(SRC))
         assert where.startswith(PROBED) or "hasattr(" not in path.read_text(), f"{where}: see core/protocols.py"
+
+
+def changes_of_configs(path: Path) -> Iterator[int]:
+    """The lines of a file that change a config: by a function of OmegaConf, by assignment or by deletion."""
+    tree = ast.parse(path.read_text())
+    if not any(name.startswith("omegaconf.") for name in imports(path)):
+        return
+    for node in ast.walk(tree):
+        is_target = isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)) and not isinstance(node, ast.Name)
+        is_named = isinstance(node, (ast.Name, ast.Attribute)) and CHANGE.fullmatch(ast.unparse(node))
+        if is_named or (is_target and CONFIG.match(ast.unparse(node))):
+            yield node.lineno
+
+
+def test_configs_are_changed_in_one_package():
+    found = [(str(path.relative_to(SRC)), line) for path in FILES for line in changes_of_configs(path)]
+    assert {path for path, _ in found} == {"config/rewrite.py"}, found
+
+
+def test_a_change_of_a_config_is_found(tmp_path: Path):
+    bad = tmp_path / "bad.py"
+    lines = ["OmegaConf.merge(a, b)", "config.seed = 1", "config['seed'] = 1", "del config.seed", "job.config.a.b += 1"]
+    bad.write_text("\n".join(["from omegaconf import OmegaConf", *lines, "configs = config.seed"]))
+    assert sorted(changes_of_configs(bad)) == [2, 3, 4, 5, 6]
 
 
 def test_no_file_is_a_drawer():

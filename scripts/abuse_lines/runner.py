@@ -20,13 +20,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from scripts.abuse_lines.lines import Line
 
 import warmstart.stages.transfer  # noqa: F401  (slow to import, so before a line's time is taken)
 from warmstart import main
 from warmstart.config.expand import expand
+from warmstart.config.rewrite import freeze, without
 from warmstart.config.validate import explain
 from warmstart.core import screen
 from warmstart.core.errors import UserError
@@ -85,9 +86,7 @@ class Reader(Composer):
         """What the groups alone compose to."""
         if choices not in self.bases:
             base = self.loader.load_configuration("train", list(choices), RunMode.RUN)
-            with open_dict(base):
-                del base["hydra"]
-            self.bases[choices] = base
+            self.bases[choices] = freeze(without(base, {"hydra"}))
         return self.bases[choices]
 
     def run(self, words: tuple[str, ...]) -> None:

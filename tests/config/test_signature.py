@@ -25,6 +25,7 @@ TEXT, IMAGES = "data.preprocess.text.Preprocessor", "data.sources.image.image_ta
         ("backbone.mlp.MLP", "hidden", [], "a list of one or more whole numbers above 0"),
         ("backbone.speech_stem.FrameStem", "reach", 4, "an odd whole number above 0"),
         ("huggingface.image.HuggingFaceImages", "pooling", "last", "cls, mean or pooler, or null"),
+        ("huggingface.text.HuggingFace", "pooling", "max", "cls, mean or last, or null"),
         ("objective.ctc.CTC", "beam", 0, COUNT),
         ("objective.ctc.CTC", "ngram", -1, "a whole number, 0 or more"),
         ("objective.ctc.CTC", "ngram_weight", -1.0, AMOUNT),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from warmstart import main
+from warmstart.config.rewrite import merged
 from warmstart.core.batch import Splits
 from warmstart.core.errors import CannotBatch, UserError, WriteError
 from warmstart.data.sources.image.digits import Digits
@@ -22,7 +23,6 @@ from warmstart.strategy.auto import Auto, Entry, lower_end, ranked
 from warmstart.strategy.full import Full
 from warmstart.strategy.lp_ft import LPFT
 from warmstart.sweep import launch
-from warmstart.sweep.job import job_config
 from warmstart.sweep.plan import Composer, grid
 from warmstart.sweep.schedule import Rules
 from warmstart.training.callbacks.curves import Curves
@@ -174,7 +174,7 @@ def test_what_cannot_be_raced_ends_with_a_line_and_no_run(words: tuple[str, ...]
 def test_a_job_of_a_sweep_races_in_its_own_process_and_is_not_trained_with_others(tmp_path: Path):
     (job,) = grid(Composer([main.CONF]), [*SMALL, *PAIR])
     with pytest.raises(CannotBatch, match="strategy=auto"):
-        check_config(job_config(job))
+        check_config(merged(job.config))
     manifest = Manifest(tmp_path / "sweep", "finetune", "digits", [], "val/accuracy", "max", {}, [job])
     manifest.write()
     launch.run(manifest, {"workers": 0, "together": 8}, Rules(), StageRunner())

@@ -214,6 +214,16 @@ def test_jobs_that_start_from_saved_backbones_and_from_scratch(jobs: Jobs, tmp_p
         assert_same(run_alone(config), run)
 
 
+def test_a_job_that_started_from_other_weights_before_is_not_trained_with_others(jobs: Jobs):
+    pretrained = run_alone(*jobs((*PRETRAIN, "trainer.max_epochs=1"), "seed=1"))
+    configs = jobs((*FINETUNE, f"init={pretrained.path}"), "seed=1", "seed=2")
+    runs = opened(configs)
+    runs[1].update(parent={"path": str(pretrained.path / "model"), "weights_sha256": "0" * 64})
+    with screen.quiet(), pytest.raises(CannotBatch, match=r"is no longer what .* started from"):
+        StageRunner().run_group(configs, runs)
+    assert [run.record["transfer"] for run in runs] == [None, None]
+
+
 def test_events_hold_the_same_curves_and_hparams_as_alone(jobs: Jobs):
     config, other = jobs((*FINETUNE, "trainer.max_epochs=1"), "seed=0", "seed=1")
     tags = []

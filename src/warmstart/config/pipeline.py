@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from warmstart.config.resolve import adopt, follow
+from warmstart.config.rewrite import freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.signature import check_data
 from warmstart.config.validate import check
@@ -17,7 +17,7 @@ from warmstart.core.errors import UserError
 
 def own(config: DictConfig) -> DictConfig:
     """The config without what no stage sees."""
-    return OmegaConf.masked_copy(config, [key for key in config if key not in ROOT.keys])
+    return without(config, ROOT.keys)
 
 
 def validate(config: DictConfig) -> DictConfig:
@@ -41,13 +41,6 @@ def validate_data(config: DictConfig) -> DictConfig:
     check_data(config.get("data"), "data")
     check_data((config.get("pretrain") or {}).get("data"), "pretrain.data")
     return config
-
-
-def freeze(config: DictConfig) -> DictConfig:
-    """The config to which no key can be added; what refers to another setting follows it up to config.yaml."""
-    frozen = copy.deepcopy(config)
-    OmegaConf.set_struct(frozen, True)
-    return frozen
 
 
 # Resolving reads what `validate` has checked; what it adds is checked where it comes from.

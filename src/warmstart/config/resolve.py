@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,22 @@ def named(config: DictConfig, run: RunFolder) -> DictConfig:
     return changed(config, {"run": str(run.path.resolve())})
 
 
-def lacking_of(config: DictConfig) -> Lacking:
+# Where a stage's config may say `latest`, and of which stage the run is that it means.
+LATEST = {"finetune": ("init", "pretrain"), "evaluate": ("run", TUNED), "predict": ("run", TUNED)}
+
+
+def with_latest(config: dict[str, Any]) -> dict[str, Any]:
+    """The plain config with the run that `latest` is now, so that a run that ends later changes no job."""
+    key, stage = LATEST.get(config["stage"], ("", ""))
+    if config.get(key) != "latest":
+        return config
+    return {
+        **config,
+        key: str(latest(Path(config["output_dir"]), stage, config["experiment"], lacking_of(config)).path),
+    }
+
+
+def lacking_of(config: Mapping[str, Any]) -> Lacking:
     """The columns that a run with a record needs and this config's data lacks. It imports pandas."""
     from warmstart.data.schema import lacking
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,18 @@ def merged(*parts: Any) -> DictConfig:
     config = OmegaConf.merge(*parts)
     OmegaConf.set_struct(config, True)
     return config
+
+
+def without(config: DictConfig, keys: Container[str]) -> DictConfig:
+    """The config without those of its settings that have these names; keys can be added to it."""
+    return OmegaConf.masked_copy(config, [key for key in config if key not in keys])
+
+
+def freeze(config: DictConfig) -> DictConfig:
+    """The config to which no key can be added; what refers to another setting follows it up to config.yaml."""
+    frozen = config.copy()
+    OmegaConf.set_struct(frozen, True)
+    return frozen
 
 
 def from_parent(config: DictConfig, parent: Mapping[str, Any] | None) -> DictConfig:

@@ -44,11 +44,7 @@ class Section:
     is_open: bool = False
 
 
-def component(**keys: Any) -> Section:
-    """A node with a `_target_`, whose signature has further settings; those named here are checked by what is given."""
-    return Section({"_target_": str, **keys}, frozenset(keys), is_open=True)
-
-
+COMPONENT = Section({"_target_": str}, is_open=True)  # its signature has the other settings
 Betas = Annotated[
     list[RightOpenUnitInterval],
     Range("two numbers, 0 or more and below 1, such as [0.9,0.95]", lambda value: len(value) == 2),
@@ -69,7 +65,8 @@ AUGMENT = Section(
     },
 )
 FEEDING = {"batch_size": Count, "augment": AUGMENT}
-SOURCE = {
+SOURCE = {  # what is read before the source is imported
+    "separator": Separator | None,
     "sources": Annotated[dict, Range("two or more data sets, such as data=[a,b]", lambda value: len(value) > 1)],
     "tokenizer": Annotated[dict, Range("a tokenizer: choose it by data/tokenizer=NAME", bool)],
     "frames": Annotated[dict, Range("settings of frames: choose them by data/frames=NAME", bool)],
@@ -116,12 +113,18 @@ TRAINER = Section(
         }
     ),
 )
-OPTIMIZER = component(
-    weight_decay=Amount,
-    momentum=RightOpenUnitInterval,
-    betas=Betas,
-    eps=Positive,
-    nesterov=bool,
+OPTIMIZER = Section(
+    {
+        "_target_": str,
+        "lr": Positive,
+        "weight_decay": Amount,
+        "momentum": RightOpenUnitInterval,
+        "betas": Betas,
+        "eps": Positive,
+        "nesterov": bool,
+    },
+    frozenset({"weight_decay", "momentum", "betas", "eps", "nesterov"}),
+    is_open=True,
 )
 SEVERAL = ("logger", "visualization")  # groups of which as many options are chosen as one likes
 COMMON = {"stage": str, "experiment": str, "seed": Whole, "output_dir": Location, "trust": list[str]}
@@ -131,12 +134,12 @@ TRAINING = {
     "preprocessor": Location | None,
     **dict.fromkeys(SEVERAL, Section({}, is_open=True)),
     "patience": Count | None,
-    "backbone": component(),
-    "objective": component(),
-    "loss": component(),
-    "optimizer": Section({**OPTIMIZER.keys, "lr": Positive}, OPTIMIZER.optional, is_open=True),
-    "scheduler": component(),
-    "average": component(),
+    "backbone": COMPONENT,
+    "objective": COMPONENT,
+    "loss": COMPONENT,
+    "optimizer": OPTIMIZER,
+    "scheduler": COMPONENT,
+    "average": COMPONENT,
     "trainer": TRAINER,
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})
@@ -155,7 +158,7 @@ FINETUNE = Section(
     {
         **TRAINING,
         "data": Section({"_target_": str, **DATA["finetune"], **SOURCE}, KNOWN_DATA, is_open=True),
-        "strategy": component(),
+        "strategy": COMPONENT,
         "fresh": list[str],
         "forgetting": bool,
         "test": bool,

@@ -205,11 +205,8 @@ class RunFolder:
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}") from error
         check_targets(plain, path, trust)
-        for key, value in (("trust", list(trust)), ("resume", None)):  # which are for the user to say each time
-            if key in config:
-                config[key] = value
-        OmegaConf.set_struct(config, True)
-        return config
+        given = {"trust": list(trust), "resume": None}  # which are for the user to say each time
+        return OmegaConf.create({key: given.get(key, value) for key, value in plain.items()}, flags={"struct": True})
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[RunFolder]:

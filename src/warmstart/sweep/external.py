@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
-from omegaconf import open_dict
 
+from warmstart.config.rewrite import changed
 from warmstart.config.validate import explain
 from warmstart.core import screen
 from warmstart.core.errors import UserError
@@ -57,10 +57,9 @@ def launch_externally(manifest: Manifest, context: dict[str, Any], rules: Rules)
 
     It tells nothing before all it was given has ended: what needs other jobs, or is to be tried again, waits for then.
     """
-    config, folder = context["config"], manifest.folder.absolute()
-    with open_dict(config):
-        config.hydra.sweep.dir = str(folder)  # launchers keep files of their own in it
-    launcher = Plugins.instance().instantiate_launcher(**context)
+    folder = manifest.folder.absolute()
+    config = changed(context["config"], {"hydra.sweep.dir": str(folder)})  # launchers keep files of their own in it
+    launcher = Plugins.instance().instantiate_launcher(**{**context, "config": config})
     maker = config.hydra.runtime.choices["hydra/launcher"]
     common = [f"hydra.sweep.dir={quoted(folder)}", f"trust=[{','.join(manifest.trust)}]"]
     status = screen.command("python", "train.py", "stage=report", f"runs={quoted(folder)}")

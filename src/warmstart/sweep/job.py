@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-
+from warmstart.config.rewrite import merged
 from warmstart.core import screen
 from warmstart.core.errors import CannotBatch, GroupFailed, UserError, WriteError
 from warmstart.run import cores
@@ -65,7 +64,7 @@ def run_locked(manifest: Manifest, job: Job, lock: Lock, run_stage: RunStage, wa
         return outcome_of(manifest, run)
     try:
         with screen.quiet(), run.recording():
-            run_stage(job_config(job), run, watchers)
+            run_stage(merged(job.config), run, watchers)
     except Exception:
         if run.record["status"] == "running":  # else `recording` has written down why
             raise
@@ -82,7 +81,7 @@ def run_group_locked(
         return str(error)
     try:
         with screen.quiet():
-            train([job_config(job) for job in jobs], runs)
+            train([merged(job.config) for job in jobs], runs)
     except (GroupFailed, WriteError) as reason:
         failure = as_write_error(reason.__cause__ or reason, manifest.folder)
         if failure is None:
@@ -159,7 +158,7 @@ def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
     check_links(path)
     if attempts == 0 or not any((path / part).exists() for part in RESUMABLE):
         clear(path)
-        run = RunFolder.create(job_config(job), path.parent, path.name, lock)
+        run = RunFolder.create(merged(job.config), path.parent, path.name, lock)
     remove_temporaries(path)
     run.update(status="running", error=None, sweep={"values": job.values, "attempts": attempts + 1})
     return run
@@ -212,13 +211,6 @@ def outcome_of(manifest: Manifest, run: RunFolder) -> Outcome:
     """What a run's record says."""
     score = run.record["metrics"].get(manifest.metric)
     return Outcome(run.path.name, run.record["status"], run.record["error"], score)
-
-
-def job_config(job: Job) -> DictConfig:
-    """The config that a stage takes."""
-    config = OmegaConf.create(job.config)
-    OmegaConf.set_struct(config, True)
-    return config
 
 
 def without_plan(manifest: Manifest) -> Manifest:

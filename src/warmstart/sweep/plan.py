@@ -16,19 +16,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from warmstart.config.resolve import adopt
+from warmstart.config.resolve import adopt, with_latest
+from warmstart.config.rewrite import freeze, without
+from warmstart.config.schema import ROOT
 from warmstart.config.validate import check, explain
 from warmstart.core.errors import UserError
-from warmstart.data.schema import lacking
 from warmstart.run.identity import config_sha256
-from warmstart.run.lineage import TUNED, latest
 from warmstart.run.manifest import Job
 
-# Where a stage's config may say `latest`, and of which stage the run is that it means.
-LATEST = {"finetune": ("init", "pretrain"), "evaluate": ("run", TUNED), "predict": ("run", TUNED)}
 NAME_LENGTH = 80
 # Settings that change numbers, not what is computed.
 NUMBERS = ("seed", "init", "optimizer.lr", "optimizer.weight_decay", "loss.label_smoothing")
@@ -80,24 +78,14 @@ class Composer:
         self.loader._apply_overrides_to_config(values, config)
         checked = check(config)
         adopted = adopt(config)
-        return freeze_latest(checked if adopted is config else check(adopted))
+        return with_latest(checked if adopted is config else check(adopted))
 
     def base(self, choices: tuple[str, ...]) -> DictConfig:
         """What the groups alone compose to."""
         if choices not in self.bases:
             base = self.loader.load_configuration("train", list(choices), RunMode.RUN)
-            with open_dict(base):
-                del base["hydra"], base["sweep"], base["resume"]
-            self.bases[choices] = base
+            self.bases[choices] = freeze(without(base, {"hydra", *ROOT.keys}))
         return self.bases[choices]
-
-
-def freeze_latest(config: dict[str, Any]) -> dict[str, Any]:
-    """Write down which run `latest` is now, so that a run that ends later changes no job."""
-    key, stage = LATEST.get(config["stage"], ("", ""))
-    if config.get(key) == "latest":
-        config[key] = str(latest(Path(config["output_dir"]), stage, config["experiment"], lacking(config)).path)
-    return config
 
 
 def grid(composer: Composer, words: Sequence[str]) -> list[Job]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.config.rewrite import changed
+from warmstart.config.rewrite import changed, merged
 from warmstart.config.validate import explain
 from warmstart.core import screen
 from warmstart.core.errors import UserError, WriteError
@@ -23,7 +23,6 @@ from warmstart.report.shared_rows import sentences
 from warmstart.run.files import as_write_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
-from warmstart.sweep.job import job_config
 from warmstart.sweep.plan import kind
 from warmstart.sweep.runner import Runner
 
@@ -68,13 +67,13 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool, runner: Runner) -> S
     job = stages[0] if stages else None
     try:
         for job in {kind(job.config, SEEDS): job for job in stages}.values():
-            runner.check(job_config(job))
+            runner.check(merged(job.config))
         if stages:
             metrics = {monitor(job.config) for job in kinds.values()}
             found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
             starting = [job for job in stages if job.needs is None and job.config["stage"] == "finetune"]
             for job in {job.config.get("init"): job for job in starting}.values():
-                runner.check_start(job_config(job))
+                runner.check_start(merged(job.config))
         searched: list[Any] = []
         for job in kinds.values() if one_step else ():
             known = job.config["data"] in searched
@@ -104,9 +103,8 @@ def try_step(job: Job, one_batch: DictConfig, known: bool, runner: Runner) -> di
     is not searched for rows that its parts share.
     """
     changes = {**ONE_STEP, **({"init": "scratch"} if job.needs else {})}
-    config = changed(OmegaConf.merge(job.config, one_batch), changes)
+    trial = changed(merged(job.config, one_batch), changes)
     with tempfile.TemporaryDirectory() as folder, screen.quiet():
-        trial = job_config(replace(job, config=OmegaConf.to_container(config)))
         run = RunFolder.create(trial, Path(folder), "preflight")
         run.note(**({"sweep": {"values": {}}} if known else {}))
         runner.run(trial, run, ())

@@ -16,13 +16,14 @@ from typing import Any
 from omegaconf import DictConfig
 from yaml import YAMLError
 
+from warmstart.config.resolve import LATEST
 from warmstart.core.errors import UserError, WriteError
 from warmstart.core.reading import MOST_YAML, check_yaml, read
 from warmstart.run.checksums import check_file
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest, check_job
 from warmstart.sweep.job import PATIENCE, Outcome, failed, run_job, without_plan, write_error
-from warmstart.sweep.plan import LATEST, Composer, compose
+from warmstart.sweep.plan import Composer, compose
 from warmstart.sweep.runner import Runner
 from warmstart.sweep.schedule import Work
 from warmstart.sweep.space import distribution, options

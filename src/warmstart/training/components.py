@@ -16,6 +16,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from warmstart.config.rewrite import merged, without
 from warmstart.config.signature import check_settings
 from warmstart.config.validate import target_of
 from warmstart.core.errors import UserError
@@ -73,10 +74,9 @@ def build_source(config: DictConfig) -> Source:
 def source_node(config: DictConfig) -> DictConfig:
     """The node of `data` without the keys that are the data module's."""
     own = OmegaConf.to_container(config.data, resolve=True)
-    for inner in own.get("sources", {}).values():
-        inner["_partial_"] = True  # the one that holds it makes it
+    partial = {name: {"_partial_": True} for name in own.get("sources", {})}  # the one that holds it makes it
     feeding = ("batch_size", "augment", *(BLOCKS if config.stage == "pretrain" else LABELS))
-    return OmegaConf.create({key: value for key, value in own.items() if key not in feeding})
+    return without(merged(own, {"sources": partial} if partial else {}), feeding)
 
 
 def sources_of(data: DictConfig) -> dict[str, DictConfig]:
@@ -204,9 +204,8 @@ def _check_inner(node: DictConfig, place: str) -> None:
         if not isinstance(inner, DictConfig):
             continue
         if "_target_" in inner and "_partial_" not in inner:
-            settings = {
-                key: value for key, value in OmegaConf.to_container(inner, resolve=True).items() if key[0] != "_"
-            }
+            own = OmegaConf.to_container(inner, resolve=True)
+            settings = {key: value for key, value in own.items() if not key.startswith("_")}
             check_settings(target_of(inner, where), settings, where, is_complete=False)
         _check_inner(inner, where)
 

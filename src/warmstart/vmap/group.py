@@ -25,6 +25,7 @@ from warmstart.training.hparams import conclude
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import forget_peak_memory, peak_memory_mb
 from warmstart.training.record import examples, note_data
+from warmstart.training.start import check_parent
 from warmstart.training.trainer import StopBetweenBatches, build_trainer
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
 from warmstart.vmap.eligibility import check_config, check_model, check_stack
@@ -71,11 +72,14 @@ def build_jobs(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device:
 
     Raises:
         CannotBatch: the first of them is not one to be multiplied.
+        UserError: a job cannot be built, or has started from other weights before.
     """
     splits = components.build_source(configs[0]).load(components.get_object(configs[0].objective._target_).target)
     jobs: list[Job] = []
     for config, run in zip(configs, runs):
-        jobs.append(Job(config, run, *assemble(config, splits, jobs[0].data if jobs else None)))
+        job = Job(config, run, *assemble(config, splits, jobs[0].data if jobs else None))
+        check_parent(run, job.lineage["parent"])
+        jobs.append(job)
         if len(jobs) == 1:
             check_model(config, jobs[0].module, first_rows(jobs[0]), device)
     return jobs

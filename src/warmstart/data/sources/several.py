@@ -30,8 +30,6 @@ class Several(Source):
     offers: ClassVar = frozenset({"category"})
 
     def __init__(self, sources: dict[str, Callable[..., Source]], tokenizer: dict[str, Any] | None = None):
-        if len(sources) < 2:
-            raise UserError("data.sources: give two or more data sets, such as data=[a,b]")
         self.sources = {name: _made(make, tokenizer or {}) for name, make in sources.items()}
         first, *others = self.sources
         self.modality = self.sources[first].modality
