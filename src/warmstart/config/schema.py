@@ -124,7 +124,7 @@ OPTIMIZER = component(
     eps=Positive,
     nesterov=bool,
 )
-SEVERAL = ("logger", "visualization")  # groups of which as many options are chosen as one likes
+SEVERAL = ("logger", "visualization")  # groups of which a config chooses any number of options
 COMMON = {"stage": str, "experiment": str, "seed": Whole, "output_dir": Location, "trust": list[str]}
 TRAINING = {
     **COMMON,
