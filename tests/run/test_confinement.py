@@ -13,6 +13,7 @@ from tests.records import change_run
 
 from warmstart.config.resolve import follow
 from warmstart.core.errors import UserError
+from warmstart.core.trust import check_targets
 from warmstart.data.preprocess import tokenizer_files
 from warmstart.huggingface.files import shard_names, tensor_names
 from warmstart.huggingface.load import check_names, kept_files
@@ -272,3 +273,13 @@ def test_a_sweep_that_holds_a_link_is_not_continued(name: str, tmp_path: Path):
     with pytest.raises(UserError, match=f"{name} is a symbolic link"):
         reopen(folder, [], ())
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_saved_config_may_name_loggers_that_stay_in_its_folder_only(tmp_path: Path):
+    def config(name: str) -> dict:
+        return {"logger": {"x": {"_target_": f"pytorch_lightning.loggers.{name}"}}}
+
+    check_targets(config("CSVLogger"), tmp_path)
+    with pytest.raises(UserError, match=r"WandbLogger, .* add trust=\[pytorch_lightning\]"):
+        check_targets(config("WandbLogger"), tmp_path)
+    check_targets(config("WandbLogger"), tmp_path, ("pytorch_lightning",))

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tests.conftest import FAST, TENSORBOARD
@@ -111,14 +112,24 @@ def test_without_tensorboard_a_run_has_its_metrics_and_no_visualization(cli):
     assert metrics[0] == metrics[1]
 
 
-def test_a_logger_of_lightning_is_one_yaml(command, tmp_path: Path):
-    (tmp_path / "conf" / "logger").mkdir(parents=True)
-    (tmp_path / "conf" / "logger" / "mine.yaml").write_text(
-        "mine:\n  _target_: pytorch_lightning.loggers.CSVLogger\n  name: mine\n"
-    )
+class Greeting(Callback):
+    """A contributor's visualization."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.logger.writer.add_text("greeting", "hello")
+
+
+def test_a_logger_of_lightning_and_a_visualization_are_one_yaml_each(command, tmp_path: Path):
+    for group, node in (
+        ("logger", "_target_: pytorch_lightning.loggers.CSVLogger\n  name: mine"),
+        ("visualization", f"_target_: {__name__}.Greeting"),
+    ):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "mine.yaml").write_text(f"mine:\n  {node}\n")
     words = ("stage=finetune", "init=scratch", *FAST, f"hydra.searchpath=[file://{tmp_path}/conf]")
-    outcome = command(*words, "logger=[mine]", "optimizer.lr=0.01")
+    outcome = command(*words, "logger=[tensorboard,mine]", "visualization=[mine]", "optimizer.lr=0.01")
     assert outcome.status == 0, outcome.err
+    assert "greeting/text_summary" in events(outcome.run("finetune")).Tags()["tensors"]
     folder = outcome.run("finetune") / "mine" / "version_0"
     with open(folder / "metrics.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -126,7 +126,7 @@ OPTIMIZER = Section(
     frozenset({"weight_decay", "momentum", "betas", "eps", "nesterov"}),
     is_open=True,
 )
-SEVERAL = ("logger", "visualization")  # groups of which as many options are chosen as one likes
+SEVERAL = ("logger", "visualization")  # groups of which a config chooses any number of options
 COMMON = {"stage": str, "experiment": str, "seed": Whole, "output_dir": Location, "trust": list[str]}
 TRAINING = {
     **COMMON,

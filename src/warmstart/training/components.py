@@ -33,7 +33,7 @@ GROUPS = {  # of components in packages of another name
     **{target.removeprefix("warmstart.").rpartition(".")[0]: "backbone" for target in TARGETS},
 }
 KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy}
-SEVERAL = {"logger": Logger, "visualization": Callback}  # groups of which a config chooses as many as it likes
+SEVERAL = {"logger": Logger, "visualization": Callback}  # groups of which a config chooses any number of options
 BLOCKS = ("pack", "separate")  # of a pretraining's rows
 LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # of a finetuning's
 FEEDING = ("batch_size", "augment", *LABELS, *BLOCKS)

@@ -69,7 +69,7 @@ class RunLogger(Logger):
         self.sha256.update(content)
 
     def log_beside(self, metrics: dict[str, float], step: int | None) -> None:
-        """Write scalars that the same run would not give again: everywhere but to metrics.csv."""
+        """Write scalars that a rerun would not reproduce: to the other loggers, not to metrics.csv."""
         for logger in self.others if metrics else ():
             logger.log_metrics(metrics, step)
 
@@ -106,7 +106,11 @@ class RunLogger(Logger):
             logger.save()
 
     def close(self, status: str = "success") -> None:
-        """Close all files; other loggers are told how the run ended: success or failed."""
+        """Close all files.
+
+        Args:
+            status: how the run ended: success or failed.
+        """
         self.metrics.close()
         for logger in self.others:
             logger.finalize(status)

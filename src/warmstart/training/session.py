@@ -130,15 +130,8 @@ class Session:
         self.averaging = None if average is None else Averaging(average)
         first = [] if self.averaging is None else [self.averaging]
         progress = ProgressLines(f"{config.stage} {config.experiment}")
-        watchers = [
-            *first,
-            self.best,
-            Curves(every),
-            Throughput(every),
-            *self._visualizations(),
-            *self.callbacks,
-            progress,
-        ]
+        watchers = [*first, self.best, Curves(every), Throughput(every)]
+        watchers += [*self._visualizations(), *self.callbacks, progress]
         if config.get("patience") is not None:
             watchers.append(Patience(self.module.monitor, config.patience, config.trainer.min_steps))
         return watchers

@@ -14,7 +14,7 @@ from warmstart.training.budget import Stopwatch
 class Throughput(pl.Callback):
     """tokens_per_second every `every` steps, for examples made of tokens: padding and validation do not count.
 
-    metrics.csv does not get it, which holds what the same run would give again.
+    It is not written to metrics.csv, which a rerun reproduces.
     """
 
     def __init__(self, every: int):
