@@ -103,7 +103,7 @@ def test_a_parent_that_is_gone_or_changed_is_named(cli, tmp_path: Path):
     weights.write_bytes(content)
     outcome = cli("stage=evaluate", f"run={tuned}")
     assert outcome.status == 2
-    assert f"beside {base / 'model'}, which cannot be opened: {weights} is damaged, or was changed" in outcome.error
+    assert f"beside {base / 'model'}, which cannot be opened: {weights} is damaged or was changed" in outcome.error
     shutil.rmtree(base)
     for words in (("stage=evaluate", f"run={tuned}"), (*SHORT, f"init={tuned}")):
         outcome = cli(*words)

@@ -199,9 +199,9 @@ def test_saved_weights_that_do_not_fit(cli, tmp_path: Path):
     weights = base / "model" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    refused(cli("stage=finetune"), "model.safetensors", "is damaged, or was changed")
+    refused(cli("stage=finetune"), "model.safetensors", "is damaged or was changed")
     weights.write_bytes(whole[:-4] + b"\0\1\2\3")
-    refused(cli("stage=finetune"), "model.safetensors", "is damaged, or was changed")
+    refused(cli("stage=finetune"), "model.safetensors", "is damaged or was changed")
     weights.unlink()
     refused(cli("stage=finetune"), "model.safetensors", "missing")
 
@@ -212,7 +212,7 @@ def test_runs_that_are_not_finished(cli):
     record = json.loads((base / "run.json").read_text())
     for status in ("running", "failed", "interrupted"):
         change_run(base, status=status, error="out of luck")
-        seen = ("interrupted", "its process is gone") if status == "running" else (status, "out of luck")
+        seen = ("interrupted", "its process has ended") if status == "running" else (status, "out of luck")
         refused(cli("stage=finetune", f"init={base}"), str(base), f"status is {seen[0]}", seen[1])
         refused(cli("stage=finetune"), "no finished pretrain run")
     (base / "run.json").write_text('{"id": 1')
