@@ -139,8 +139,8 @@ def test_runs_that_cannot_be_averaged_are_refused(two: Path, base: Path, cli, co
     for words, message in (
         ((f"runs={strangers}",), "have different initial weights"),
         ((f"runs={relabelled}",), "have different labels"),
-        ((f"runs={wider}",), "have other backbones (backbone.hidden): [256, 256] and [32]"),
-        ((f"runs={one}",), "only one run is done"),
+        ((f"runs={wider}",), "have different backbones (backbone.hidden): [256, 256] and [32]"),
+        ((f"runs={one}",), "one run is done"),
         ((f"runs={none}",), "no run is done"),
         ((f"runs={two / 'runs' / '0'}",), "is a single run: give the folder"),
         ((f"runs={two}", "method=wise"), "is a sweep, but method=wise takes a single run"),

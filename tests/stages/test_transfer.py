@@ -364,7 +364,10 @@ def test_a_pretraining_on_the_test_rows_is_noticed(cli):
     ours, theirs = Digits(0).load(None), Digits(1).load(None)
     seen = {row.tobytes() for row in theirs.train.x}
     assert overlap["exact"] == [row for row, x in enumerate(ours.test.x) if x.tobytes() in seen]
-    assert f"{len(overlap['exact'])} of 270 test rows are among the rows of digits" in reported(outcome)["warnings"][0]
+    assert (
+        f"{len(overlap['exact'])} of 270 test rows are also pretraining rows of digits"
+        in reported(outcome)["warnings"][0]
+    )
     alone = cli("stage=pretrain", "pictures=false", "trainer.max_epochs=1", "data.split_seed=1")
     warned = cli("stage=finetune", "pictures=false", "trainer.max_epochs=1", f"init={alone.run('pretrain')}")
     assert "has seen rows that data.split_seed=0 tests on" in warned.err

@@ -131,7 +131,7 @@ def check_settings(launcher: Mapping[str, Any]) -> None:
         value = launcher.get(key)
         least = 0 if key == "workers" else 1
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise UserError(f"hydra.launcher.{key}={value}: must be an integer of at least {least}")
+            raise UserError(f"hydra.launcher.{key}={value}: must be a whole number, {least} or more")
     if not isinstance(launcher.get("isolate", True), bool):
         raise UserError(f"hydra.launcher.isolate={launcher['isolate']}: must be true or false")
 

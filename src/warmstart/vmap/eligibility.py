@@ -71,7 +71,7 @@ def _check_optimization(config: DictConfig) -> None:
             raise CannotBatch(f"trainer.{key}={value} is not supported for several models at once")
     interval = config.trainer.val_check_interval
     if interval is not None and (not isinstance(interval, int) or isinstance(interval, bool)):
-        raise CannotBatch(f"trainer.val_check_interval={interval} must be an integer number of steps")
+        raise CannotBatch(f"trainer.val_check_interval={interval} must be a whole number of steps")
     home, _, name = config.optimizer._target_.rpartition(".")
     if home != "torch.optim" or name not in ELEMENTWISE:
         raise CannotBatch(f"optimizer={name.lower()} is not known to be elementwise")
