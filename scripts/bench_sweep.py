@@ -23,8 +23,8 @@ from warmstart.core import screen
 from warmstart.run.manifest import Manifest
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep.plan import Composer, grid
-from warmstart.sweep.pool import once
-from warmstart.sweep.preflight import survey
+from warmstart.sweep.pool import run_once
+from warmstart.sweep.preflight import check_jobs
 
 ROOT = Path(__file__).parents[1]
 JOBS, TURNS = 16, 3
@@ -90,7 +90,7 @@ def planning(jobs: int) -> float:
         started = time.monotonic()
         words = [*OURS[:-1], f"seed=range({jobs // 2})", "loss=cross_entropy,focal"]
         plan = grid(Composer([command_line.CONF]), words)
-        found = once(functools.partial(survey, plan, command_line.CONF, True, StageRunner()))
+        found = run_once(functools.partial(check_jobs, plan, command_line.CONF, True, StageRunner()))
         assert (len(plan), found.problem) == (jobs, None)
         Manifest(Path(folder) / "sweep", "finetune", "digits", words, found.metric, found.mode, {}, plan).write()
         return time.monotonic() - started

@@ -62,7 +62,7 @@ def command(words: list[str], folder: Path, before: object = None) -> Ended:
             sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
             if before is not None:
                 before()
-            engine.once = pool.attempt  # no further process for the survey of a sweep
+            engine.run_once = pool.call  # no further process for the survey of a sweep
             sys.argv = ["train.py", *words]
             main.main()
             status = 0

@@ -73,7 +73,7 @@ def up_to_the_run() -> Iterator[None]:
     with (
         mock.patch.object(RunFolder, "create", stop),
         mock.patch.object(Manifest, "write", stop),
-        mock.patch.object(engine, "once", lambda task: task()),
+        mock.patch.object(engine, "run_once", lambda task: task()),
         mock.patch.object(engine, "preload"),
     ):
         yield
@@ -94,8 +94,8 @@ class Reader(Composer):
         try:
             words = expand(words)
             overrides = self.parse(words)
-            config = copy.deepcopy(self.base(tuple(word for word in words if self.chooses(self.parsed[word]))))
-            values = [override for override in overrides if not self.chooses(override)]
+            config = copy.deepcopy(self.base(tuple(word for word in words if self.selects_group(self.parsed[word]))))
+            values = [override for override in overrides if not self.selects_group(override)]
             self.loader._apply_overrides_to_config(values, config)
         except (UserError, HydraException, OmegaConfBaseException) as error:
             screen.error(explain(error))

@@ -160,7 +160,7 @@ def prepare() -> None:
 
     transfer.launcher = lambda: {"workers": 0, "together": transfer.GROUP_SIZE}
     launch.open_pool = lambda *settings: launch.ThisProcess()
-    engine.once = lambda task: task()
+    engine.run_once = lambda task: task()
 
 
 def preload(names: Sequence[str] = MODULES) -> None:

@@ -42,7 +42,7 @@ class Points:
         for name in ("mkdir", "unlink", "remove", "rmdir", "truncate"):
             setattr(os, name, self._after(getattr(os, name), name))
         builtins.open = io.open = self._opening(builtins.open)
-        files.temporary_of = self._before(files.temporary_of)
+        files.temporary_path = self._before(files.temporary_path)
         files.sync = self._half_written(files.sync)
         AppendedFile.write = self._half_appended(AppendedFile.write)
         LogFile.emit = self._half_logged(LogFile.emit)

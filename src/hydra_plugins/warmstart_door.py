@@ -1,4 +1,4 @@
-"""Hydra's way in: its sweepers and launchers must live in this namespace; all they do is in `warmstart.sweep`."""
+"""Hydra plugins, which must be in this namespace: they call `warmstart.sweep`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from omegaconf import DictConfig
 
 
 class Sweeper(HydraSweeper):
-    """Runs `-m`: plans all jobs, then has them run by the launcher."""
+    """The sweeper of `-m`: plans all jobs, then runs them with the launcher."""
 
     def __init__(self, params: dict[str, str] | None = None):
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the launchers of other makers need."""
+        """Store the context that third-party launchers need."""
         self.context = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
 
     def sweep(self, arguments: list[str]) -> None:
-        """Plan and run; leave with the exit status where it is not 0."""
+        """Plan and run the sweep; exit with its status unless that is 0."""
         from warmstart.stages.runner import StageRunner
         from warmstart.sweep.engine import multirun
 
@@ -35,14 +35,14 @@ class Sweeper(HydraSweeper):
 
 
 class Pool(Launcher):
-    """Names `warmstart.sweep.launch`, which reads the settings from the config."""
+    """The launcher of `warmstart.sweep.launch`, which reads the settings from the config."""
 
     def __init__(self, **settings: Any):
         self.settings = settings
 
     def setup(self, **context: Any) -> None:
-        """Nothing to keep."""
+        """Ignore the context."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Not Hydra's way: its own sweepers know neither states nor resuming."""
+        """Raise an error: Hydra's own sweepers support neither job states nor resuming."""
         raise HydraException("hydra/launcher=pool needs hydra/sweeper=warmstart, which is the default")

@@ -91,12 +91,12 @@ def dispatch(config: DictConfig, typed: bool) -> int:
     if config.sweep.resume:
         raise UserError(f"sweep.resume={config.sweep.resume} resumes a sweep: add -m")
     if config.get("resume") is not None:
-        cores.take(config)
+        cores.configure(config)
         importlib.import_module("warmstart.resume").run(str(config.resume), config.trust)
         return 0
     config = prepare(config, typed)
     if config.stage != "report":  # which needs no torch
-        cores.take(config)
+        cores.configure(config)
         importlib.import_module("warmstart.training.components").check_targets(config)
     importlib.import_module(f"warmstart.stages.{config.stage}").run(config)
     return 0

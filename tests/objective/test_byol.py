@@ -71,7 +71,7 @@ def test_no_optimizer_sees_the_teacher_and_no_gradient_reaches_it():
 def test_it_is_not_trained_together_with_others():
     backbone, objective, batch = set_up("byol")
     whole = nn.ModuleDict({"backbone": backbone, "objective": objective})
-    with pytest.raises(CannotBatch, match="objective=byol keeps statistics"):
+    with pytest.raises(CannotBatch, match="objective=byol updates a buffer"):
         check_pure("objective=byol", whole, lambda: objective.step(backbone, batch))
 
 

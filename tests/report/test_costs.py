@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from warmstart.report.figure import is_crowded, looks
+from warmstart.report.figure import has_many_arms, styles
 from warmstart.report.transfer import show, write_report
 
 SEEDS = 3
@@ -77,21 +77,21 @@ def test_the_table_is_in_the_text_the_page_and_on_the_screen(folder: Path, capfd
         "test accuracy",
         "noisy accuracy",
     )
-    section = text.partition("## What does each arm cost?")[2].partition("\n## ")[0]
+    section = text.partition("## Costs by arm")[2].partition("\n## ")[0]
     assert f"| arm | labels | {' | '.join(headings)} |" in section
     assert "| pretrained | 1 | 12,345 | 400 | 3 ± 1.00 | 49,380 | +0.5 ± 0 | 0.5 ± 0 | 0.31 ± 0.01 |" in section
     assert "| linear | 1 | - | 400 | 0.1 | - | - | 0.5 ± 0 | - |" in section
-    assert "Cheapest with 1 label per class: probe, which trains the fewest parameters (650)" in section
+    assert "Lowest costs with 1 label per class: probe, which trains the fewest parameters (650)" in section
     assert "after the finetuning minus before" in section
-    assert "What does each arm cost?" in page
+    assert "Costs by arm" in page
     assert "<td>12,345</td>" in page
-    assert "What does each arm cost with 1 label per class?" in capfd.readouterr().out
+    assert "Costs by arm with 1 label per class" in capfd.readouterr().out
 
 
 def test_what_no_run_measured_has_no_column(made: Callable[..., Path]):
     bare = made({(arm, "steps", 5): np.full((SEEDS, 4), 0.5) for arm in ("pretrained", "scratch")})
     write_report(bare)
-    section = (bare / "report.md").read_text().partition("## What does each arm cost?")[2].partition("\n## ")[0]
+    section = (bare / "report.md").read_text().partition("## Costs by arm")[2].partition("\n## ")[0]
     assert "| arm | labels | seconds |" in section
     assert "orgetting" not in section
 
@@ -102,7 +102,7 @@ def test_time_is_not_compared_with_runs_that_were_trained_together(folder: Path,
         cost = {**json.loads(path.read_text())["cost"], "seconds": 0.01, "together": SEEDS}
         rewrite(folder, path.parent.name, cost=cost)
     write_report(folder)
-    section = (folder / "report.md").read_text().partition("## What does each arm cost?")[2].partition("\n## ")[0]
+    section = (folder / "report.md").read_text().partition("## Costs by arm")[2].partition("\n## ")[0]
     assert "runs at once" in section
     assert "fewest parameters" in section
     assert "takes the least time" not in section
@@ -110,7 +110,7 @@ def test_time_is_not_compared_with_runs_that_were_trained_together(folder: Path,
 
 def test_a_dozen_arms_can_be_told_apart(made: Callable[..., Path]):
     arms = ["pretrained", "scratch", *(f"arm{number}" for number in range(11))]
-    found = looks(arms).values()
-    assert len({(look["color"], look.get("markerfacecolor")) for look in found}) == len(arms)
-    assert is_crowded(arms)
-    assert not is_crowded(arms[:7])
+    found = styles(arms).values()
+    assert len({(style["color"], style.get("markerfacecolor")) for style in found}) == len(arms)
+    assert has_many_arms(arms)
+    assert not has_many_arms(arms[:7])

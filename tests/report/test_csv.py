@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from warmstart.report.leaderboard import inert, jobs_csv, leaderboard_csv, rank, to_csv
+from warmstart.report.leaderboard import escape, jobs_csv, leaderboard_csv, rank, to_csv
 from warmstart.report.runs import read_transfer, runs_csv
 
 pytestmark = pytest.mark.quick
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.quick
 )
 def test_a_text_that_would_run_gets_an_apostrophe(text: str):
     shown = "'" + text.replace("\r", "\n")
-    assert inert(text) == shown
+    assert escape(text) == shown
     (head, row) = csv.reader(io.StringIO(to_csv([text], [{text: text}]), newline=""))
     assert head == row == [shown]
 
 
 @pytest.mark.parametrize("cell", [-0.5, -1, "-0.5", "+1e-5", "-3", "a=b", "a-b", "", None, True, math.nan], ids=repr)
 def test_numbers_and_other_texts_stay_as_they_are(cell: object):
-    assert inert(cell) is cell
+    assert escape(cell) is cell
     assert to_csv(["x"], [{"x": cell, "y": 1}]).splitlines()[1:] == ['""' if cell in ("", None) else str(cell)]
 
 

@@ -56,7 +56,7 @@ def test_the_four_words_and_the_headline(made):
     assert rows["shuffled", "steps", 5]["verdict"] == "equivalent"
     assert report["headline"]["verdict"] == "helps"
     assert "helps with 1 label per class" in report["headline"]["sentence"]
-    assert "can tell with 5 labels per class" in report["headline"]["sentence"]
+    assert "has no detectable effect with 5 labels per class" in report["headline"]["sentence"]
 
 
 def test_a_row_can_be_recomputed_from_runs_csv(made):
@@ -125,7 +125,7 @@ def test_fewer_than_five_seeds_give_no_verdict_and_say_why(made):
     assert report["verdicts"][0]["verdict"] is None
     assert report["headline"] == {
         "verdict": None,
-        "sentence": "No verdict: 4 paired seeds are too few to tell noise from gain; 5 are needed.",
+        "sentence": "No verdict: 4 paired seeds are too few; at least 5 are needed.",
         "arm": "pretrained",
         "against": "scratch",
         "budget": "steps",
@@ -164,7 +164,7 @@ def test_unfinished_runs_are_named_and_left_out(made, rewrite):
     rewrite(folder, "scratch-steps-1-seed3", status="interrupted")
     report = write_report(folder)
     assert report["verdicts"][0]["n"] == 9
-    assert "1 of 20 runs are unfinished and left out (scratch at 1; seeds 3)" in report["warnings"][0]
+    assert "1 of 20 runs are unfinished and excluded (scratch at 1; seeds 3)" in report["warnings"][0]
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -173,7 +173,7 @@ def test_fewer_than_two_runs_are_refused(made, rewrite, kept: int):
     names = [path.name for path in sorted((folder / "runs").glob("*seed*"))]
     for name in names[kept:]:
         rewrite(folder, name, status="failed", error="out of memory")
-    count = "no finetuning run is done" if kept == 0 else "only one finetuning run is done"
+    count = "no finetuning run is done" if kept == 0 else "one finetuning run is done"
     with pytest.raises(UserError, match=f"{count}.*out of memory"):
         write_report(folder)
 
@@ -181,10 +181,10 @@ def test_fewer_than_two_runs_are_refused(made, rewrite, kept: int):
 def test_what_cannot_be_compared_is_refused(made, rewrite, tmp_path: Path):
     folder = made({("pretrained", "steps", 1): drawn(0.9), ("scratch", "steps", 1): drawn(0.5)})
     rewrite(folder, "scratch-steps-1-seed3", data={"fingerprint": "g", "rows": {"train": 10}})
-    with pytest.raises(UserError, match=r"scratch-steps-1-seed3 and .* were made on different data"):
+    with pytest.raises(UserError, match=r"scratch-steps-1-seed3 and .* were trained on different data"):
         write_report(folder)
     rewrite(folder, "scratch-steps-1-seed3", metrics={"test/f1": 0.5})
-    with pytest.raises(UserError, match=r"scratch-steps-1-seed3 has no test/accuracy: mixed metrics"):
+    with pytest.raises(UserError, match=r"scratch-steps-1-seed3 has no test/accuracy: its metric differs"):
         write_report(folder)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no manifest.json"):
@@ -260,7 +260,7 @@ def test_warnings_for_overlap_shuffled_weights_and_simple_models(made):
     overlap = json.loads((folder / "run.json").read_text())["overlap"]
     change_run(folder, overlap={**overlap, "exact": [3, 4], "near": [7]})
     warnings = "\n".join(write_report(folder)["warnings"])
-    assert "2 of 100 test rows are among the rows of digits that the pretraining saw (rows 3, 4)" in warnings
-    assert "1 of 100 test rows nearly are" in warnings
-    assert "shuffled weights help too" in warnings
+    assert "2 of 100 test rows are also pretraining rows of digits (rows 3, 4)" in warnings
+    assert "1 of 100 test rows are near duplicates of pretraining rows" in warnings
+    assert "shuffled weights also help" in warnings
     assert "a linear model on the raw inputs scores better than pretrained with 1 label per class" in warnings

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.records import change_run
 from tests.report.conftest import BROWSER, FLAGS, made_transfer, needs_browser
 
-from warmstart.report.figure import INK
+from warmstart.report.figure import FOREGROUND
 from warmstart.report.transfer import write_report
 from warmstart.report.transfer_page import plain
 from warmstart.run.checksums import write_record
@@ -39,12 +39,12 @@ addEventListener("message", event => { document.body.dataset.seen = event.data; 
 </script><iframe src="measured.html" style="border: 0; width: {width}px; height: 2000px"></iframe></body>
 """  # since a window is never narrower than 500 pixels
 EVIL = "</script><b id=injected>`a|b` & $x$"
-QUESTIONS = {
-    "labels": "How much does it help, by labels?",
-    "noise": "Is the difference more than noise?",
-    "time": "Does it get there sooner?",
-    "multiplier": "How many labels is it worth?",
-    "length": "How long to pretrain?",
+TITLES = {
+    "labels": "Score by label count",
+    "noise": "Paired differences",
+    "time": "Time to target score",
+    "multiplier": "Label efficiency",
+    "length": "Pretraining length",
 }
 
 
@@ -141,7 +141,7 @@ def test_the_sentence_comes_first_and_each_figure_says_what_it_shows(report: dic
     elements = Elements(page)
     sentence = elements.texts.index(report["headline"]["sentence"])
     assert "helps" in elements.texts[:sentence]
-    places = [elements.texts.index(question) for question in QUESTIONS.values()]
+    places = [elements.texts.index(title) for title in TITLES.values()]
     assert [sentence, *places] == sorted([sentence, *places])
     warned = [place for place, text in enumerate(elements.texts) if text == "warning:"]
     assert len(warned) == len(report["warnings"]) > 0
@@ -159,7 +159,7 @@ def test_ids_are_unique_and_all_references_have_one(page: str):
     ids = [attributes["id"] for _, attributes in Elements(page).found if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"url\(#([^)]*)\)", page)) | set(re.findall(r'href="#([^"]*)"', page)) <= set(ids)
-    assert INK not in page[page.index("<body>") :]
+    assert FOREGROUND not in page[page.index("<body>") :]
 
 
 def test_what_looks_like_html_is_only_text(folder: Path, page: str):
@@ -180,8 +180,8 @@ def test_the_text_holds_nothing_that_a_terminal_acts_upon():
 def test_the_text_says_the_same(folder: Path, report: dict):
     text = (folder / "report.md").read_text()
     assert text.startswith(f"# {report['headline']['sentence']}\n")
-    assert "![score against labels](report.png)" in text
-    for heading in (*QUESTIONS.values(), "Verdicts", "Checks", "Learning rates", "Rules", "Run it again", "Settings"):
+    assert "![score by label count](report.png)" in text
+    for heading in (*TITLES.values(), "Verdicts", "Checks", "Learning rates", "Rules", "Reproduce", "Settings"):
         assert f"## {heading}\n" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     heads = [table.splitlines()[0] for table in tables]
@@ -205,7 +205,7 @@ def test_seeds_that_would_not_help_are_not_a_number(made: Callable[..., Path]):
     (row,) = write_report(folder)["verdicts"]
     assert (row["verdict"], row["seeds_needed"]) == ("cannot tell", None)
     for name in ("report.md", "report.html"):
-        assert "no number of seeds on this test set" in (folder / name).read_text()
+        assert "no number of seeds suffices on this test set" in (folder / name).read_text()
 
 
 def test_what_was_not_measured_has_no_section(made: Callable[..., Path]):
@@ -217,8 +217,8 @@ def test_what_was_not_measured_has_no_section(made: Callable[..., Path]):
     page = (folder / "report.html").read_text()
     assert report["headline"]["verdict"] is None
     assert "no verdict" in page
-    shown = [question for question in QUESTIONS.values() if question in page]
-    assert shown == [QUESTIONS["labels"]]
+    shown = [title for title in TITLES.values() if title in page]
+    assert shown == [TITLES["labels"]]
 
 
 def test_rebuilt_pages_are_equal(folder: Path):

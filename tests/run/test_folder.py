@@ -27,7 +27,7 @@ def test_runs_started_at_once_do_not_share_a_folder(tmp_path: Path):
         runs = list(pool.map(lambda _: RunFolder.create(CONFIG, tmp_path), range(40)))
     assert len({run.path for run in runs}) == 40
     assert len({new_id() for _ in range(1000)}) == 1000
-    with pytest.raises(UserError, match="is taken"):
+    with pytest.raises(UserError, match="exists already"):
         RunFolder.create(CONFIG, tmp_path, runs[0].path.name)
 
 

@@ -27,14 +27,15 @@ def test_one_holder_at_a_time(tmp_path: Path):
     assert not second.acquire()
     first.release()
     assert not second.is_held()
-    assert second.acquire(patience=1)
+    assert second.acquire(timeout=1)
     second.release()
 
 
 def test_a_killed_holder_frees_it(tmp_path: Path):
     code = (
         "import sys, time, pathlib; from warmstart.run.lock import Lock;"
-        "lock = Lock(pathlib.Path(sys.argv[1])); lock.acquire(); lock.beat(); print('held', flush=True); time.sleep(99)"
+        "lock = Lock(pathlib.Path(sys.argv[1])); lock.acquire(); lock.start_heartbeat();"
+        "print('held', flush=True); time.sleep(99)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
@@ -70,7 +71,7 @@ def test_a_fresh_heartbeat_of_another_host_counts_until_it_is_stale_or_given_bac
     old = time.time() - STALE_SECONDS - 1
     os.utime(path, (old, old))
     assert lock.acquire()
-    lock.beat()
+    lock.start_heartbeat()
     lock.release()
     monkeypatch.setattr("socket.gethostname", lambda: "third")
     assert Lock(path).acquire()

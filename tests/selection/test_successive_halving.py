@@ -64,8 +64,8 @@ def test_the_run_is_that_of_the_strategy_taken_by_labelled_rows_alone(cli, monke
     assert outcome.status == 0, outcome.err
     folder, record = outcome.run("finetune"), outcome.record("finetune")
     auto, tried = record["auto"], jobs(folder)
-    assert f"takes {auto['strategy']}" in outcome.err
-    assert "3.00 times the examples of the run" in outcome.out
+    assert f"selects {auto['strategy']}" in outcome.err
+    assert "3.00 times the examples of the final run" in outcome.out
     assert "warmstart.strategy.auto" in (folder / "config.yaml").read_text()
     assert [len(row["scores"]) for row in auto["tried"]] == [3, 3]
     scores = {row["strategy"]: row["scores"] for row in auto["tried"]}
@@ -159,8 +159,8 @@ def test_a_candidate_that_cannot_train_is_told_and_left_behind(cli):
         (("strategy.rates=[]",), "strategy.rates=[]: give"),
         (("strategy.rates=[0]",), "strategy.rates=[0]: must be a list"),
         (("strategy.cost=0.2",), "strategy.cost=0.2 buys 4 steps"),
-        (("data.folds=3",), "leave out data.folds"),
-        (("trainer.max_time=10",), "trainer.max_time leaves open"),
+        (("data.folds=3",), "remove data.folds"),
+        (("trainer.max_time=10",), "which trainer.max_time does not give"),
     ],
 )
 def test_what_cannot_be_raced_ends_with_a_line_and_no_run(words: tuple[str, ...], message: str, cli):

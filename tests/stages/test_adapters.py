@@ -103,13 +103,16 @@ def test_a_parent_that_is_gone_or_changed_is_named(cli, tmp_path: Path):
     weights.write_bytes(content)
     outcome = cli("stage=evaluate", f"run={tuned}")
     assert outcome.status == 2
-    assert f"beside {base / 'model'}, which cannot be opened: {weights} is damaged, or was changed" in outcome.error
+    assert (
+        f"is an adapter of {base / 'model'}, which cannot be opened: {weights} is damaged or was changed"
+        in outcome.error
+    )
     shutil.rmtree(base)
     for words in (("stage=evaluate", f"run={tuned}"), (*SHORT, f"init={tuned}")):
         outcome = cli(*words)
         assert outcome.status == 2
-        assert f"beside {base / 'model'}, which cannot be opened" in outcome.error
-        assert "put it back there" in outcome.error
+        assert f"is an adapter of {base / 'model'}, which cannot be opened" in outcome.error
+        assert "restore the parent there" in outcome.error
     shutil.copytree(moved, base / "model")
     assert cli("stage=evaluate", f"run={tuned}").status == 0
     archive = tmp_path / "archive"

@@ -135,7 +135,7 @@ def test_what_the_first_task_was_must_still_be_there(cli, base: Path, odd_or_eve
     assert "was made for image data" in refused(*other)
     weights = first / "model" / "head.safetensors"
     shutil.copy(base / "model" / "head.safetensors", weights)
-    assert "is damaged, or was changed" in refused("stage=finetune", f"init={first}")
+    assert "is damaged or was changed" in refused("stage=finetune", f"init={first}")
     shutil.rmtree(first / "model")
     assert "is missing" in refused("stage=finetune", f"init={first}")
 

@@ -199,9 +199,9 @@ def test_saved_weights_that_do_not_fit(cli, tmp_path: Path):
     weights = base / "model" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    refused(cli("stage=finetune"), "model.safetensors", "is damaged, or was changed")
+    refused(cli("stage=finetune"), "model.safetensors", "is damaged or was changed")
     weights.write_bytes(whole[:-4] + b"\0\1\2\3")
-    refused(cli("stage=finetune"), "model.safetensors", "is damaged, or was changed")
+    refused(cli("stage=finetune"), "model.safetensors", "is damaged or was changed")
     weights.unlink()
     refused(cli("stage=finetune"), "model.safetensors", "missing")
 
@@ -212,13 +212,13 @@ def test_runs_that_are_not_finished(cli):
     record = json.loads((base / "run.json").read_text())
     for status in ("running", "failed", "interrupted"):
         change_run(base, status=status, error="out of luck")
-        seen = ("interrupted", "its process is gone") if status == "running" else (status, "out of luck")
+        seen = ("interrupted", "its process has ended") if status == "running" else (status, "out of luck")
         refused(cli("stage=finetune", f"init={base}"), str(base), f"status is {seen[0]}", seen[1])
         refused(cli("stage=finetune"), "no finished pretrain run")
     (base / "run.json").write_text('{"id": 1')
     refused(cli("stage=finetune", f"init={base}"), "run.json", "damaged")
     write_run(base, record)
-    refused(cli("stage=evaluate", f"run={base}"), "is a pretrain run", "finetune or soup run is needed")
+    refused(cli("stage=evaluate", f"run={base}"), "is a pretrain run", "give a finetune or soup run")
 
 
 def test_a_run_folder_cannot_make_us_run_foreign_code(cli):
@@ -313,7 +313,7 @@ def test_settings_that_a_part_does_not_have_and_runs_of_another_experiment(cli):
     cli("stage=pretrain", *FAST)
     refused(cli("stage=finetune", "fresh=[nothing.*]", *FAST), "nothing.*", "layers.0.0.weight")
     run = cli("stage=finetune", *FAST).run("finetune")
-    refused(cli("stage=evaluate", "experiment=vectors", f"run={run}"), "add experiment=digits")
+    refused(cli("stage=evaluate", "experiment=vectors", f"run={run}"), "set experiment=digits")
     (run / "config.yaml").write_text("")
     change_run(run)
     refused(cli("stage=evaluate", f"run={run}"), "config.yaml", "damaged")

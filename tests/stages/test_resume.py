@@ -262,6 +262,6 @@ def test_a_killed_run_is_not_continued_on_other_data_weights_or_settings(
     expected = {
         "data": f"the data of {run} has changed",
         "parent": f"{base} is no longer what {run} started from",
-        "config": f"{run / 'config.yaml'} is damaged, or was changed",
+        "config": f"{run / 'config.yaml'} is damaged or was changed",
     }
     assert expected[changed] in refused.error

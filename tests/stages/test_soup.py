@@ -137,14 +137,14 @@ def test_runs_that_cannot_be_averaged_are_refused(two: Path, base: Path, cli, co
     parents = [json.loads((wider / "runs" / name / "run.json").read_text())["parent"] for name in "01"]
     change_run(wider / "runs/1", parent={**parents[1], "weights_sha256": parents[0]["weights_sha256"]})
     for words, message in (
-        ((f"runs={strangers}",), "start from other weights"),
-        ((f"runs={relabelled}",), "have other labels"),
-        ((f"runs={wider}",), "have other backbones (backbone.hidden): [256, 256] and [32]"),
-        ((f"runs={one}",), "only one run is done"),
+        ((f"runs={strangers}",), "have different initial weights"),
+        ((f"runs={relabelled}",), "have different labels"),
+        ((f"runs={wider}",), "have different backbones (backbone.hidden): [256, 256] and [32]"),
+        ((f"runs={one}",), "one run is done"),
         ((f"runs={none}",), "no run is done"),
-        ((f"runs={two / 'runs' / '0'}",), "is one run: give the folder"),
-        ((f"runs={two}", "method=wise"), "is a sweep, and method=wise takes one run"),
-        ((f"runs={scratch / 'runs' / '0'}", "method=wise"), "a soup needs runs that start from trained weights"),
+        ((f"runs={two / 'runs' / '0'}",), "is a single run: give the folder"),
+        ((f"runs={two}", "method=wise"), "is a sweep, but method=wise takes a single run"),
+        ((f"runs={scratch / 'runs' / '0'}", "method=wise"), "a soup needs runs with trained initial weights"),
         ((f"runs={two}", "method=best"), "must be greedy, uniform or wise"),
         ((f"runs={tmp_path / 'nowhere'}",), "is not the folder of a sweep"),
     ):

@@ -135,7 +135,7 @@ def test_what_is_missing_is_run_and_nothing_twice(calm, command, tmp_path: Path)
 def test_resuming_with_other_words_is_refused(calm, command, tmp_path: Path):
     folder = calm[0]
     for words, reason in (
-        (("-m", f"sweep.resume={folder}", "optimizer.lr=0.5"), "leave out optimizer.lr=0.5"),
+        (("-m", f"sweep.resume={folder}", "optimizer.lr=0.5"), "remove optimizer.lr=0.5"),
         (("-m", f"sweep.resume={tmp_path}"), "no manifest.json"),
         ((f"sweep.resume={folder}",), "add -m"),
     ):
@@ -197,7 +197,7 @@ def test_jobs_trained_together_come_out_as_alone(calm, sweep):
     done = sweep(*words)
     assert done.status == 0, done.err
     folder = sweep_of(done.folder)
-    assert "trained together, as one of 2 jobs" in next(folder.glob("runs/*/train.log")).read_text()
+    assert "trained in a vmap group of 2 jobs" in next(folder.glob("runs/*/train.log")).read_text()
     alone, together = numbers(calm[0]), numbers(folder)
     pd.testing.assert_frame_equal(together[alone.columns], alone, rtol=1e-4)
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_trained_together_is_run_alone_and_said_why(sweep):
     words = (*WORDS, "backbone.dropout=0.1", "seed=0,1", "hydra/launcher=vmap")
     done = sweep(*words)
     assert done.status == 0, done.err
-    assert "one by one, since backbone=mlp draws random numbers" in done.err
+    assert "run one by one: backbone=mlp draws random numbers" in done.err
     runs = records(sweep_of(done.folder))
     assert [(record["status"], record["sweep"]["attempts"]) for record in runs.values()] == [("done", 1)] * 2
 
@@ -220,14 +220,14 @@ def test_the_whole_story_is_a_plan_that_the_engine_runs(command):
     assert len(runs) == 1 + 7 * 2 + 2 * 2
     assert {record["status"] for record in runs.values()} == {"done"}
     assert "random_probe" in done.out
-    assert "trained together, as one of 2 jobs" in (folder / "runs" / "probe-1-seed0" / "train.log").read_text()
+    assert "trained in a vmap group of 2 jobs" in (folder / "runs" / "probe-1-seed0" / "train.log").read_text()
 
 
 def test_what_no_job_could_do_is_refused_before_the_first_starts(sweep):
     done = sweep(*WORDS, "loss=cross_entropy,mse", "seed=0,1")
     assert done.status == 2
     assert "loss=mse does not fit objective=classification" in done.err
-    assert "nothing was started" in done.err
+    assert "no job was started" in done.err
     assert not done.folder.exists()
 
 

@@ -15,7 +15,7 @@ from warmstart import main
 from warmstart.core.errors import WriteError
 from warmstart.report.sweep import write_report
 from warmstart.run.folder import RunFolder
-from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
+from warmstart.run.manifest import HALVING, MANIFEST, Job, Manifest
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
 from warmstart.sweep.job import run_group, run_job
@@ -69,9 +69,9 @@ def test_once_more_is_for_what_failed_before_and_not_for_what_fails_now(planned)
     manifest = planned(lambda jobs: [jobs[0], replace(jobs[0], name="other")])
     launch.run(manifest, HERE, Rules("stop"), StageRunner())
     assert attempts(manifest) == [1, 0]
-    launch.run(manifest, HERE, Rules(again=True), StageRunner())
+    launch.run(manifest, HERE, Rules(retry_failed=True), StageRunner())
     assert attempts(manifest) == [2, 1]
-    launch.run(manifest, HERE, Rules(again=True), StageRunner())
+    launch.run(manifest, HERE, Rules(retry_failed=True), StageRunner())
     assert attempts(manifest) == [3, 2]
 
 
@@ -94,7 +94,7 @@ def test_what_needs_a_failed_job_stays_planned(planned):
 
 
 def test_a_job_that_another_process_holds_is_left_to_it(planned, capfd, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("warmstart.sweep.job.PATIENCE", 0.2)
+    monkeypatch.setattr("warmstart.sweep.job.LOCK_TIMEOUT", 0.2)
     manifest = planned()
     lock = manifest.lock(manifest.jobs[1].name)
     assert lock.acquire()
@@ -120,13 +120,13 @@ def test_jobs_that_are_over_are_not_trained_together_again(planned):
     manifest = planned()
     launch.run(manifest, HERE, Rules(), StageRunner())
     before = [manifest.record(job.name) for job in manifest.jobs]
-    assert "run meanwhile" in run_group(manifest, manifest.jobs[1:], StageRunner().run_group)
+    assert "another process has run" in run_group(manifest, manifest.jobs[1:], StageRunner().run_group)
     assert [manifest.record(job.name) for job in manifest.jobs] == before
 
 
 def test_what_was_broken_off_in_its_race_goes_on_alone(planned):
     manifest = planned()
-    race = manifest.path(manifest.jobs[0].name) / RACE / MANIFEST
+    race = manifest.path(manifest.jobs[0].name) / HALVING / MANIFEST
     race.parent.mkdir(parents=True)
     race.touch()
     work = launch.grouped(manifest, manifest.jobs, 32, StageRunner())

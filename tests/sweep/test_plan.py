@@ -18,7 +18,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest
 from warmstart.sweep.engine import reopen
-from warmstart.sweep.plan import Composer, grid, kind
+from warmstart.sweep.plan import Composer, grid, group_key
 
 WORDS = ["stage=finetune", "init=scratch"]
 
@@ -63,8 +63,8 @@ def test_the_last_word_for_a_key_counts(composer: Composer):
         (["optimizer.lr=0.1,-1"], r"optimizer.lr=-1: must be a number above 0 .*\(job optimizer.lr=-1\)"),
         (["loss=focal,fokal"], r"loss=fokal does not exist. Did you mean focal\? .*\(job loss=fokal\)"),
         (["optimizer.rate=1,2"], "optimizer.rate: there is no such key"),
-        (["seed=range(0)"], "seed: gives no value"),
-        (["optimizer.lr=interval(0.1,1)"], "an interval is no list of values"),
+        (["seed=range(0)"], "seed has no values"),
+        (["optimizer.lr=interval(0.1,1)"], "a grid needs a list, not an interval"),
     ],
 )
 def test_a_job_that_cannot_be_composed_is_named(composer: Composer, words: list[str], message: str):
@@ -87,14 +87,14 @@ def test_latest_is_written_down_as_the_run_that_it_is_now(composer: Composer, tm
 
 def test_kinds_differ_in_more_than_numbers(composer: Composer):
     words = [*WORDS, "seed=0,1", "optimizer.lr=0.1,0.2", "optimizer.weight_decay=0,0.1"]
-    assert len({kind(job.config) for job in grid(composer, words)}) == 1
+    assert len({group_key(job.config) for job in grid(composer, words)}) == 1
     for word in (
         "loss=cross_entropy,focal",
         "backbone.hidden=[8],[16]",
         "trainer.max_epochs=1,2",
         "strategy=full,linear_probe",
     ):
-        assert len({kind(job.config) for job in grid(composer, [*WORDS, word])}) == 2
+        assert len({group_key(job.config) for job in grid(composer, [*WORDS, word])}) == 2
 
 
 def test_a_yaml_edited_later_changes_no_job(tmp_path: Path):
@@ -130,9 +130,9 @@ def test_a_changed_or_damaged_plan_is_refused(tmp_path: Path, composer: Composer
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("name", "../../victim", "names no run folder"),
-        ("name", "SAME", "two jobs have one name"),
-        ("needs", "nobody", "which is no job"),
+        ("name", "../../victim", "is not a valid folder name"),
+        ("name", "SAME", "two jobs have the same name"),
+        ("needs", "nobody", "which is not a job"),
     ],
 )
 def test_a_plan_that_could_harm_is_damaged(tmp_path: Path, composer: Composer, key: str, value: str, message: str):

@@ -91,7 +91,7 @@ def test_a_death_is_reported_and_the_pool_goes_on(pool, isolate: bool):
     leave = functools.partial(os._exit, 7)
     found = results(pool(1, isolate=isolate), die, leave, functools.partial(int, "x"), functools.partial(int, "5"))
     assert isinstance(found[0], Death)
-    assert "SIGKILL, perhaps for lack of memory" in found[0].reason
+    assert "SIGKILL, possibly out of memory" in found[0].reason
     assert found[1] == Death("its process ended with status 7")
     assert isinstance(found[2], Crash)
     assert "ValueError" in found[2].reason

@@ -83,5 +83,5 @@ def test_an_average_without_steps_is_refused(words: tuple[str, ...], message: st
 
 
 def test_runs_with_averages_are_not_trained_together(composed):
-    with pytest.raises(CannotBatch, match="average=ema is kept of one run at a time"):
+    with pytest.raises(CannotBatch, match="average=ema needs one run at a time"):
         check_config(composed(*SHORT, "average=ema"))

@@ -14,7 +14,7 @@ from tests.conftest import FAST
 from warmstart.main import CONF
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep.plan import Composer, grid
-from warmstart.sweep.preflight import survey
+from warmstart.sweep.preflight import check_jobs
 
 SIZES = {"train": 40, "validation": 12, "test": 16}
 TABLE = ("experiment=table", "data.target=y")
@@ -88,7 +88,7 @@ def test_what_tries_the_jobs_of_a_sweep_looks_once_per_data_set(copied: Path, tm
     words = ["stage=finetune", "init=scratch", *TABLE, f"data.root={copied}", f"output_dir={tmp_path}"]
     jobs = grid(Composer([CONF]), [*words, "strategy=full,bitfit", "seed=0,1"])
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):  # else the survey leaves Hydra initialized
-        found = survey(jobs, CONF, True, StageRunner())
+        found = check_jobs(jobs, CONF, True, StageRunner())
     assert (found.problem, found.kinds) == (None, 2)
     first, second = found.shared
     assert first.startswith(VALIDATION)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart import main
 from warmstart.transfer.arms import with_start
-from warmstart.transfer.strategies import options, with_strategies
+from warmstart.transfer.strategies import strategy_names, with_strategies
 
 SMALL = (
     "stage=transfer",
@@ -26,14 +26,14 @@ SMALL = (
 def expanded(config: DictConfig) -> tuple[DictConfig, list[str]]:
     """The config with its strategies as arms, and the names of all strategies."""
     with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
-        return with_strategies(config), options()
+        return with_strategies(config), strategy_names()
 
 
 def test_all_strategies_are_compared_with_full_finetuning(composed, capfd: pytest.CaptureFixture):
     config, known = expanded(composed(*SMALL, "transfer.arms=strategies"))
     fitting = [name for name in known if name in config.transfer.arms]
     arms = ["full", "scratch", *(name for name in fitting if name != "full")]
-    assert "left out norm_only: strategy=norm_only: backbone MLP has no norm layers" in capfd.readouterr().err
+    assert "excluded strategy norm_only: strategy=norm_only: backbone MLP has no norm layers" in capfd.readouterr().err
     assert "norm_only" not in fitting
     assert {"bitfit", "linear_probe", "lp_ft", "mixout"} < set(fitting)
     assert config.transfer.arms == config.transfer.budgets.steps == arms
@@ -67,9 +67,9 @@ def test_strategies_by_their_names_beside_other_arms(composed):
     ("words", "reason"),
     [
         (("transfer.arms=[scratch,norm_only]",), "transfer.arms: strategy=norm_only: backbone MLP has no norm layers"),
-        (("transfer.arms=[scratch,fulll]",), "transfer.arms: there is no arm fulll"),
+        (("transfer.arms=[scratch,fulll]",), "transfer.arms: unknown arm fulll"),
         (("transfer.arms=full",), "transfer.arms=full: must be strategies, or a list"),
-        (("transfer.start=nowhere",), "transfer.start=nowhere: there is no such folder"),
+        (("transfer.start=nowhere",), "transfer.start=nowhere: no such folder"),
         (("transfer.arms=[scratch,linear]", "transfer.pretrain_seeds=2", "transfer.seeds=2"), "no arm starts from"),
     ],
 )
@@ -102,8 +102,8 @@ def test_from_weights_that_are_there_nothing_is_pretrained(cli):
     assert report["pretraining"] == []
     assert [one["weights_sha256"] for one in report["checks"]["parents"]] == [weights]
     text = (folder / "report.md").read_text()
-    assert "no pretraining of its own" in text
-    assert "pay back" not in text
+    assert "no own pretraining" in text
+    assert "pay off" not in text
     assert cli("stage=report", f"runs={folder}").status == 0
 
 

@@ -1,4 +1,4 @@
-"""Jobs trained together come out as the same jobs run alone: metrics, curves, weights, records."""
+"""Jobs of a vmap group match the same jobs trained separately: metrics, curves, weights, records."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_a_saved_backbone_can_be_finetuned_and_has_no_checkpoints_beside_it(jobs
     start = run_in_group(jobs(shared, "seed=0", "seed=1"))[1]
     assert (start.path / "model" / "pretrained_model.pth").is_file()
     assert not (start.path / "checkpoints").exists()
-    assert "as one of 2 jobs" in (start.path / "train.log").read_text()
+    assert "vmap group of 2 jobs" in (start.path / "train.log").read_text()
     (config,) = jobs((*FINETUNE, "trainer.max_epochs=1"), f"init={start.path}")
     assert run_alone(config).record["status"] == "done"
 
@@ -315,7 +315,7 @@ def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypa
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("visualization=[views]", "visualization shows one run at a time"),
+        ("visualization=[views]", "visualization needs one run at a time"),
         ("logger=csv", "logger=csv"),
         ("trainer.gradient_clip_val=1.0", "trainer.gradient_clip_val=1.0"),
         ("trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed"),
@@ -328,13 +328,13 @@ def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypa
         ("trainer.val_check_interval=0.5", "trainer.val_check_interval=0.5"),
         ("trainer.val_check_interval=21", "more than the 20 steps of an epoch"),
         ("optimizer._target_=torch.optim.Muon", "optimizer=muon"),
-        ("data.augment.mixup=0.2", "data.augment.mixup=0.2 mixes the targets"),
-        ("backbone=resnet", "backbone=resnet keeps statistics"),
+        ("data.augment.mixup=0.2", "data.augment.mixup=0.2 mixes targets"),
+        ("backbone=resnet", "backbone=resnet updates a buffer"),
         ("backbone.dropout=0.1", "backbone=mlp draws random numbers"),
         ("stage=pretrain ~init ~strategy", "objective=denoise draws random numbers"),
-        ("backbone.hidden=[4096,4096]", "too large to gain"),
-        ("strategy=lp_ft", "strategy=lp_ft is for one run at a time"),
-        ("strategy=l2_sp", "strategy=l2_sp is for one run at a time"),
+        ("backbone.hidden=[4096,4096]", "too large for a speedup"),
+        ("strategy=lp_ft", "strategy=lp_ft needs one run at a time"),
+        ("strategy=l2_sp", "strategy=l2_sp needs one run at a time"),
         ("init=nowhere", "init=nowhere: there is no such folder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What each arm costs: parameters, memory, time and bytes, what it forgets, and how it does on shifted test splits."""
+"""Costs by arm: trained parameters, memory, time, storage, forgetting, and scores on shifted test splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from warmstart.report.runs import Labels, Run, Transfer
 from warmstart.report.verdicts import labels_text
 
 Value = dict[str, float | None]
-AMOUNTS = {  # of `cost` in run.json, with the heading of the column
+AMOUNTS = {  # entries of `cost` in run.json, and the column headings
     "trained_parameters": "trained parameters",
     "peak_memory_mb": "peak memory, MB",
     "seconds": "seconds",
@@ -21,9 +21,9 @@ AMOUNTS = {  # of `cost` in run.json, with the heading of the column
     "bytes_per_task": "bytes per task",
 }
 MEASURED = ("peak_memory_mb", "seconds")
-LEAST = {  # what the sentence names the smallest of
+LEAST = {  # phrases for the arm with the smallest value
     "trained_parameters": "trains the fewest parameters ({})",
-    "peak_memory_mb": "takes the least memory ({} MB)",
+    "peak_memory_mb": "uses the least memory ({} MB)",
     "seconds": "takes the least time ({} s)",
     "bytes_per_task": "saves the fewest bytes ({})",
 }
@@ -31,10 +31,10 @@ SHIFTED = re.compile(r"test_(.+?)/(.+)")
 
 
 def costs(transfer: Transfer) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over the seeds that are done, by label count and arm, at the first budget.
+    """Return mean and sample standard deviation over finished seeds, by label count and arm, at the first budget.
 
-    An entry has the names of AMOUNTS, `forgetting` by metric (after the finetuning minus before), and `test` by test
-    split, the plain one named "", each with the metric of the report; what was not measured is left out.
+    An entry has the keys of AMOUNTS, `forgetting` by metric (after the finetuning minus before), and `test` with the
+    report's metric by test split, where "" is the original test split. Unmeasured values are omitted.
     """
     return [
         row
@@ -45,27 +45,29 @@ def costs(transfer: Transfer) -> list[dict[str, Any]]:
 
 
 def cost_of(transfer: Transfer, arm: str, labels: Labels) -> dict[str, Any] | None:
-    """An arm's entry, or None where none of its runs is done."""
+    """Return the entry of an arm; None if none of its runs is done."""
     runs = [run for run in transfer.group(arm, transfer.budgets[0], labels) if run.test is not None]
     if not runs:
         return None
     metric = transfer.metric.removeprefix("test/")
-    amounts = {name: over(runs, lambda run, name=name: run.cost.get(name)) for name in AMOUNTS}
+    amounts = {name: mean_std(runs, lambda run, name=name: run.cost.get(name)) for name in AMOUNTS}
     return {
         "arm": arm,
         "labels": labels,
         "n": len(runs),
         **{name: value for name, value in amounts.items() if value is not None},
-        "forgetting": {one: over(runs, lambda run, one=one: forgotten(run, one)) for one in forgetting_metrics(runs)},
+        "forgetting": {
+            one: mean_std(runs, lambda run, one=one: forgotten(run, one)) for one in forgetting_metrics(runs)
+        },
         "test": {
-            "": over(runs, lambda run: run.test),
-            **{shift: over(runs, lambda run, s=shift: shifted(run, s, metric)) for shift in shifts(runs, metric)},
+            "": mean_std(runs, lambda run: run.test),
+            **{shift: mean_std(runs, lambda run, s=shift: shifted(run, s, metric)) for shift in shifts(runs, metric)},
         },
     }
 
 
-def over(runs: list[Run], read: Callable[[Run], float | None]) -> Value | None:
-    """Mean and standard deviation of what is known of the runs; None where nothing is."""
+def mean_std(runs: list[Run], read: Callable[[Run], float | None]) -> Value | None:
+    """Return mean and standard deviation of the values that are not None; None if there are none."""
     known = [value for run in runs if (value := read(run)) is not None]
     if not known:
         return None
@@ -73,12 +75,12 @@ def over(runs: list[Run], read: Callable[[Run], float | None]) -> Value | None:
 
 
 def forgetting_metrics(runs: list[Run]) -> list[str]:
-    """The metrics by which the runs measured what they forgot."""
+    """Return the metrics with which the runs measured forgetting."""
     return sorted({run.record["forgetting"]["metric"] for run in runs if run.record.get("forgetting")})
 
 
 def forgotten(run: Run, metric: str) -> float | None:
-    """The metric of the parent's own task after the finetuning, minus that before."""
+    """Return the metric of the parent's task after the finetuning minus before."""
     found = run.record.get("forgetting") or {}
     if found.get("metric") != metric or found["before"] is None or found["after"] is None:
         return None
@@ -86,25 +88,25 @@ def forgotten(run: Run, metric: str) -> float | None:
 
 
 def shifts(runs: list[Run], metric: str) -> list[str]:
-    """The shifted test splits that have the metric."""
+    """Return the names of the shifted test splits that have the metric."""
     found = (SHIFTED.fullmatch(name) for run in runs for name in run.record["metrics"])
     return sorted({match[1] for match in found if match and match[2] == metric})
 
 
 def shifted(run: Run, shift: str, metric: str) -> float | None:
-    """A run's score on a shifted test split."""
+    """Return the score of a run on a shifted test split."""
     return run.record["metrics"].get(f"test_{shift}/{metric}")
 
 
 def cost_section(transfer: Transfer, report: dict[str, Any]) -> dict[str, Any] | None:
-    """What each arm costs, as a sentence and a table for people; None where nothing is known."""
+    """Return sentence and table of the costs; None if there are no costs."""
     if not report["costs"]:
         return None
     return {"answer": cheapest(transfer, report["costs"]), "table": cost_table(report)}
 
 
 def cost_table(report: dict[str, Any]) -> dict[str, Any]:
-    """Columns and rows for people; a column that no arm has a value for is left out."""
+    """Return columns and rows as text, without empty columns."""
     rows = report["costs"]
     metric = report["metric"].removeprefix("test/")
     columns: dict[str, list[str]] = {}
@@ -121,40 +123,40 @@ def cost_table(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def cheapest(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
-    """The trained arms that cost least at the fewest labels, in a sentence.
+    """Return a sentence about the trained arms with the lowest costs at the first label count.
 
-    Memory and time are compared only where as many runs were trained together in every arm.
+    Memory and time are compared only if the vmap groups of all arms have the same size.
     """
     labels = rows[0]["labels"]
     first = [row for row in rows if row["labels"] == labels and "baseline" not in transfer.config["arm"][row["arm"]]]
-    crowds = [(row.get("together") or {}).get("mean") for row in first]
-    parts = []
+    group_sizes = [(row.get("together") or {}).get("mean") for row in first]
+    clauses = []
     for name, text in LEAST.items():
         known = {row["arm"]: row[name]["mean"] for row in first if row.get(name)}
-        if len(set(known.values())) < 2 or (name in MEASURED and len(set(crowds)) > 1):
+        if len(set(known.values())) < 2 or (name in MEASURED and len(set(group_sizes)) > 1):
             continue
         least = min(known.values())
         arms = [arm for arm, value in known.items() if value == least]
-        parts.append(f"{' and '.join(arms)}, which {text.format(rounded(least))}")
-    if not parts:
+        clauses.append(f"{' and '.join(arms)}, which {text.format(rounded(least))}")
+    if not clauses:
         return "Means by arm and label count."
-    return f"Cheapest with {labels_text([labels])}: {'; '.join(parts)}."
+    return f"Lowest costs with {labels_text([labels])}: {'; '.join(clauses)}."
 
 
 def amount(value: Value | None) -> str:
-    """A mean amount, and its standard deviation where that is not too small to be seen."""
+    """Return mean and standard deviation of an amount as text; the latter is omitted if it rounds to 0."""
     if value is None:
         return "-"
-    text, places = rounded(value["mean"]), 0 if value["mean"] >= 100 else 2
-    deviation = f"{value['std'] or 0:,.{places}f}"
+    text, decimals = rounded(value["mean"]), 0 if value["mean"] >= 100 else 2
+    deviation = f"{value['std'] or 0:,.{decimals}f}"
     return text + (f" ± {deviation}" if float(deviation.replace(",", "")) else "")
 
 
 def spread(value: Value | None, form: str) -> str:
-    """A mean and its standard deviation."""
+    """Return mean and standard deviation as text, the mean in the given format."""
     return "-" if value is None else f"{value['mean']:{form}} ± {number(value['std'], 2)}"
 
 
 def rounded(value: float) -> str:
-    """An amount that is read at a glance."""
+    """Return an amount as text with about three significant digits."""
     return f"{value:,.0f}" if value >= 100 else number(value, 3)

@@ -1,4 +1,4 @@
-"""Learning curves over seeds: mean and band of each configuration, and texts, as runs that TensorBoard shows."""
+"""Learning curves over seeds, mean and interval per configuration, and texts, as TensorBoard runs."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ Source = TypeVar("Source")
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
-    """The finite values of val/* and train/loss in a run's metrics.csv, also while it is being written."""
+    """Read the finite values of val/* and train/loss from a metrics.csv; an incomplete last line is ignored."""
     text = path.read_text() if path.exists() else ""
-    whole_lines = text[: text.rfind("\n") + 1]
-    if not whole_lines:
+    complete_lines = text[: text.rfind("\n") + 1]
+    if not complete_lines:
         return pd.DataFrame({"step": [], "name": [], "value": []})
-    table = pd.read_csv(StringIO(whole_lines))
+    table = pd.read_csv(StringIO(complete_lines))
     table["value"] = pd.to_numeric(table["value"], errors="coerce")
     wanted = table["name"].str.startswith("val/") | (table["name"] == "train/loss")
     return table[wanted & np.isfinite(table["value"])].drop_duplicates(["step", "name"], keep="last")
 
 
 def aggregate(sources: Sequence[Source], read: Callable[[Source], pd.DataFrame] = read_metrics) -> pd.DataFrame:
-    """Mean, 95% t interval (low, high) and range (least, most) by name and step, at the steps that all runs have.
+    """Return mean, 95% t interval (low, high) and range (least, most) by name and step, at the steps of all runs.
 
-    Runs that have no values yet are left aside; the interval of a single run is NaN.
+    Runs without values are excluded; the interval of a single run is NaN.
 
     Args:
-        sources: a metrics.csv per run, or what else `read` takes.
-        read: gives a run's values.
+        sources: arguments of `read`, one per run.
+        read: returns the values of a run.
     """
     tables = [table for table in map(read, sources) if len(table)]
     if not tables:
@@ -52,12 +52,12 @@ def aggregate(sources: Sequence[Source], read: Callable[[Source], pd.DataFrame] 
     values = pd.concat(tables).groupby(["name", "step"])["value"]
     curve = values.agg(n="size", mean="mean", spread="std", least="min", most="max")
     curve = curve[curve["n"] == len(tables)]
-    reach = curve["spread"] * (t_factor(len(tables)) if len(tables) > 1 else np.nan)
-    return curve.assign(low=curve["mean"] - reach, high=curve["mean"] + reach).drop(columns="spread")
+    margin = curve["spread"] * (t_factor(len(tables)) if len(tables) > 1 else np.nan)
+    return curve.assign(low=curve["mean"] - margin, high=curve["mean"] + margin).drop(columns="spread")
 
 
 def curve_files(manifest: Manifest, jobs: Sequence[dict[str, Any]]) -> dict[str, list[Path]]:
-    """The metrics.csv of the jobs that are done or running, by configuration."""
+    """Return the paths of metrics.csv of finished and running jobs, by configuration."""
     files: dict[str, list[Path]] = {}
     for job in jobs:
         if job["state"] in ("done", "running"):
@@ -71,29 +71,29 @@ def write_curves(
     read: Callable[[Source], pd.DataFrame] = read_metrics,
     texts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write folder/curves/<configuration>/mean, low and high for each configuration with two seeds or more.
-
-    All of it is written anew beside the old one, which it then replaces.
+    """Replace folder/curves by <configuration>/mean, low and high of each configuration with at least two seeds.
 
     Args:
         folder: of the sweep or transfer.
-        sources: the runs of each configuration, as `aggregate` takes them.
-        read: gives a run's values.
-        texts: Markdown by tag, each written as a run of the tag's name.
+        sources: runs of each configuration, as for `aggregate`.
+        read: returns the values of a run.
+        texts: Markdown by tag; each is written as a run with the name of the tag.
     """
-    remove_temporaries_of(folder / CURVES)  # of a process that was killed
-    with replacing_folder(folder / CURVES) as fresh:
+    remove_temporaries_of(folder / CURVES)  # of killed processes
+    with replacing_folder(folder / CURVES) as temporary:
         for name, runs in sources.items():
             if len(runs) > 1 and (curve := aggregate(runs, read))["n"].gt(1).any():
                 for column in COLUMNS:
                     points = curve[column].items()
-                    write_events(fresh / name / column, ((step, scalar_pb(metric, y)) for (metric, step), y in points))
+                    write_events(
+                        temporary / name / column, ((step, scalar_pb(metric, y)) for (metric, step), y in points)
+                    )
         for tag, text in (texts or {}).items():
-            write_events(fresh / tag, [(0, text_pb(tag, text))])
+            write_events(temporary / tag, [(0, text_pb(tag, text))])
 
 
 def write_events(folder: Path, summaries: Iterable[tuple[int, Summary]]) -> None:
-    """A TensorBoard run of summaries by step; written here, since TensorBoard's own writer hands each to a thread."""
+    """Write summaries by step as a TensorBoard run; TensorBoard's writer would start a thread per run."""
     folder.mkdir(parents=True)
     now = time.time()
     with open(folder / f"events.out.tfevents.{time.time_ns()}", "wb") as stream:

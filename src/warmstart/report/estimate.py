@@ -1,4 +1,4 @@
-"""What a sweep's scores support: intervals over seeds, the best of n at equal n, and which parameters matter."""
+"""Statistics of a sweep: intervals over seeds, expected best of n, and parameter importance."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-FEW_VALUES = 8
-FEWEST_CONFIGURATIONS = 4
-MOST_JOBS = 200
+MAX_VALUES = 8
+MIN_CONFIGURATIONS = 4
+MAX_JOBS = 200
 
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """The 95% t interval of the mean; None where one value, or none, says nothing of the spread."""
+    """Return the 95% t interval of the mean; None with fewer than two values."""
     if len(values) < 2:
         return None, None
     mean = statistics.fmean(values)
-    reach = t_factor(len(values)) * statistics.stdev(values)
-    return mean - reach, mean + reach
+    margin = t_factor(len(values)) * statistics.stdev(values)
+    return mean - margin, mean + margin
 
 
 def t_factor(n: int) -> float:
-    """Half the width of the 95% t interval of a mean of n values, in standard deviations of the values."""
+    """Return half the width of the 95% t interval of a mean of n values, in standard deviations of the values."""
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) / math.sqrt(n)
 
 
 def expected_best(values: Sequence[float], draws: int, mode: str) -> float:
-    """The expected best of `draws` configurations drawn with replacement from those observed.
+    """Return the expected best of `draws` configurations drawn with replacement from the observed values.
 
-    E[max of k] is the sum over the sorted values v_(i) of v_(i) ((i/n)^k - ((i-1)/n)^k); with mode min they are
-    sorted the other way. More trials find a better best by luck alone: this compares searches at equal budget.
+    E[max of k] is the sum over the sorted values v_(i) of v_(i) ((i/n)^k - ((i-1)/n)^k); mode min sorts in descending
+    order. More trials have a better best value by chance alone; this statistic compares searches at equal budget.
 
     Source: Dodge et al. (2019), "Show Your Work: Improved Reporting of Experimental Results", EMNLP,
     https://arxiv.org/abs/1909.03004
     """
     ordered = sorted(values, reverse=mode == "min")
-    chances = np.diff((np.arange(len(ordered) + 1) / len(ordered)) ** draws)
-    return float(chances @ np.array(ordered))
+    probabilities = np.diff((np.arange(len(ordered) + 1) / len(ordered)) ** draws)
+    return float(probabilities @ np.array(ordered))
 
 
 def best_of_n(
     configurations: Sequence[dict[str, Any]], parameters: Sequence[dict[str, Any]], mode: str
 ) -> dict[str, Any] | None:
-    """Best and expected best over all configurations that have a mean, and per value of each parameter with few values.
+    """Return best and expected best over all configurations, and per value of each parameter with few values.
 
-    The values of a parameter are compared at the smallest n that any of them has; None where nothing is done.
+    The values of a parameter are compared at their smallest n. None if no configuration has a mean.
     """
     scored = [row for row in configurations if row["mean"] is not None]
     if not scored:
@@ -60,7 +60,7 @@ def best_of_n(
     means = [row["mean"] for row in scored]
     groups = []
     for parameter in parameters:
-        if len(parameter["values"]) > FEW_VALUES:
+        if len(parameter["values"]) > MAX_VALUES:
             continue
         by_value = [
             (value, [row["mean"] for row in scored if row["values"].get(parameter["key"]) == value])
@@ -87,10 +87,10 @@ def best_of_n(
 
 
 def importance(jobs: Sequence[dict[str, Any]], parameters: Sequence[dict[str, Any]]) -> dict[str, float] | None:
-    """The share of the score's variance that each parameter explains by itself, scaled to sum to 1 (fANOVA).
+    """Return the fraction of the score's variance that each parameter alone explains, normalized to sum 1 (fANOVA).
 
-    Long sweeps are sampled, since the cost grows with the square of the jobs. None where the scores say nothing:
-    fewer than four configurations are done, or all of them score the same.
+    Large sweeps are subsampled, since the cost is quadratic in the jobs. None with fewer than four finished
+    configurations, or if all scores are equal.
     """
     done = [job for job in jobs if job["score"] is not None]
     varied = {
@@ -99,10 +99,10 @@ def importance(jobs: Sequence[dict[str, Any]], parameters: Sequence[dict[str, An
         if len({repr(job["values"].get(parameter["key"])) for job in done}) > 1
     }
     distinct = {job["configuration"] for job in done}
-    if not varied or len(distinct) < FEWEST_CONFIGURATIONS or len({job["score"] for job in done}) < 2:
+    if not varied or len(distinct) < MIN_CONFIGURATIONS or len({job["score"] for job in done}) < 2:
         return None
-    if len(done) > MOST_JOBS:
-        done = random.Random(0).sample(done, MOST_JOBS)
+    if len(done) > MAX_JOBS:
+        done = random.Random(0).sample(done, MAX_JOBS)
 
     import optuna
 

@@ -1,4 +1,4 @@
-"""The jobs of a sweep as they stand, and its configurations ranked by their mean over seeds."""
+"""States of the jobs of a sweep, and its configurations ranked by the mean score over seeds."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n]")  # the last f
 
 
 def read_jobs(manifest: Manifest, failures: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """Every job of a sweep: its state, values, score (None unless done and finite), metrics and cost.
+    """Read state, values, score (None unless done and finite), metrics and cost of every job of a sweep.
 
     Args:
-        manifest: the sweep.
-        failures: why jobs failed that have no record of it, by name.
+        manifest: of the sweep.
+        failures: errors of failed jobs that are not in their records, by name.
     """
     jobs = [read_job(manifest, name) for name in manifest.names()]
     for job in jobs:
@@ -36,8 +36,8 @@ def read_jobs(manifest: Manifest, failures: Mapping[str, str] | None = None) -> 
 
 
 def read_job(manifest: Manifest, name: str) -> dict[str, Any]:
-    """One job."""
-    state = manifest.state(name)  # before the record, which is then at least as new
+    """Read one job."""
+    state = manifest.state(name)  # read before the record, so that the record is not older
     record = manifest.record(name) or {}
     planned = manifest.by_name.get(name)
     values = planned.values if planned else (record.get("sweep") or {}).get("values", {})
@@ -59,53 +59,57 @@ def read_job(manifest: Manifest, name: str) -> dict[str, Any]:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number that can be shown."""
+    """Return whether a value is a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value can stand in JSON and be compared as it is."""
+    """Return whether a value can be written to JSON and compared directly."""
     return value is None or isinstance(value, (str, bool)) or is_finite(value)
 
 
 def without_seed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values that make a configuration: neither the seed nor the fold that validates."""
+    """Return the values that define a configuration: all but the seed and the validation fold."""
     return {key: value for key, value in values.items() if key not in ("seed", "data.fold")}
 
 
-def twin(metric: str | None) -> str | None:
-    """The test metric beside a validation metric: shown, never used to rank."""
+def test_metric(metric: str | None) -> str | None:
+    """Return the test metric for a validation metric; it is displayed, but not used for the ranking."""
     return metric.replace("val/", "test/", 1) if metric and metric.startswith("val/") else None
 
 
 def rank(
     jobs: Sequence[dict[str, Any]], metric: str | None, mode: str, seeds: int | None = None
 ) -> list[dict[str, Any]]:
-    """Configurations, best mean first; those of which a run failed, was pruned or is not over have no rank.
+    """Rank configurations by mean score; those with failed, pruned or unfinished runs get no rank.
 
-    A mean over the seeds that survived is not one over all, and would rank what fails above what does not. `seeds` is
-    how many runs a configuration should have, where that is not what it was given.
+    A mean over the successful seeds only would favor configurations with failures. Sets `configuration` of each job to
+    the name of its configuration.
 
-    Each job's `configuration` is set to the name of the one that it belongs to.
+    Args:
+        jobs: as from `read_jobs`.
+        metric: that ranks configurations.
+        mode: max or min.
+        seeds: number of runs that a complete configuration has; None for the number of its jobs.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for job in jobs:
         groups.setdefault(job["configuration"], []).append(job)
-    taken: Counter[str] = Counter()
-    rows = [summarise(group, metric, taken) for group in groups.values()]
+    used: Counter[str] = Counter()
+    rows = [summarize(group, metric, used) for group in groups.values()]
     sign = -1 if mode == "max" else 1
     for row in rows:
         row["complete"] = row["mean"] is not None and row["n"] >= (seeds or sum(row["states"].values()))
     rows.sort(key=lambda row: (not row["complete"], row["mean"] is None, sign * (row["mean"] or 0.0)))
-    for place, row in enumerate(rows, 1):
-        row["rank"] = place if row["complete"] else None
+    for number, row in enumerate(rows, 1):
+        row["rank"] = number if row["complete"] else None
     return rows
 
 
-def summarise(group: Sequence[dict[str, Any]], metric: str | None, taken: Counter[str]) -> dict[str, Any]:
-    """One configuration: mean and interval over the seeds that are done, states of all, mean cost of a done run."""
+def summarize(group: Sequence[dict[str, Any]], metric: str | None, used: Counter[str]) -> dict[str, Any]:
+    """Summarize a configuration: mean and interval over finished seeds, counts of states, mean cost."""
     values = without_seed(group[0]["values"])
-    name = name_of(values, taken)
+    name = configuration_name(values, used)
     for job in group:
         job["configuration"] = name
     scores = [job["score"] for job in group if job["score"] is not None]
@@ -119,38 +123,38 @@ def summarise(group: Sequence[dict[str, Any]], metric: str | None, taken: Counte
         "low": low,
         "high": high,
         "n": len(scores) if metric else len(done),
-        "test": mean(job["metrics"][twin(metric)] for job in done if twin(metric) in job["metrics"]),
+        "test": mean(job["metrics"][test_metric(metric)] for job in done if test_metric(metric) in job["metrics"]),
         "seconds": mean(job["seconds"] for job in done if job["seconds"] is not None),
         "states": {state: states[state] for state in STATES if states[state]},
     }
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """The mean of the values, None where there are none."""
+    """Return the mean, or None without values."""
     values = list(values)
     return statistics.fmean(values) if values else None
 
 
 def label(value: Any) -> str:
-    """A value as a person writes it on the command line."""
+    """Return a value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def name_of(values: dict[str, Any], taken: Counter[str]) -> str:
-    """A folder's name from a configuration's values; a second one that reads the same gets a number."""
-    words = [
+def configuration_name(values: dict[str, Any], used: Counter[str]) -> str:
+    """Return a unique folder name from the values of a configuration; duplicates get a number."""
+    pieces = [
         label(value) if isinstance(value, str) else f"{key.rpartition('.')[2]}_{label(value)}"
         for key, value in values.items()
     ]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words)).lstrip(".")[:NAME_LENGTH].rstrip("-_.") or "base"
-    taken[name] += 1
-    return name if taken[name] == 1 else f"{name}~{taken[name]}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(pieces)).lstrip(".")[:NAME_LENGTH].rstrip("-_.") or "base"
+    used[name] += 1
+    return name if used[name] == 1 else f"{name}~{used[name]}"
 
 
 def parameters(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What differs between configurations: key, short name, distinct values, and kind: linear, log or category."""
+    """Return key, short name, distinct values and kind (linear, log or category) of the settings that vary."""
     keys = dict.fromkeys(key for job in jobs for key in without_seed(job["values"]))
     found = []
     for key in keys:
@@ -169,11 +173,11 @@ def parameters(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def leaderboard_csv(rows: Sequence[dict[str, Any]], metric: str | None) -> str:
-    """One row per configuration, in the order of the ranking."""
+    """Return one row per configuration as CSV, in the order of the ranking."""
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
-    head = ["rank", "configuration", *keys, "metric", "mean", "low", "high", "n", "test", "seconds", *STATES]
+    columns = ["rank", "configuration", *keys, "metric", "mean", "low", "high", "n", "test", "seconds", *STATES]
     return to_csv(
-        head,
+        columns,
         (
             {
                 **{key: row[key] for key in ("rank", "mean", "low", "high", "n", "test", "seconds")},
@@ -188,7 +192,7 @@ def leaderboard_csv(rows: Sequence[dict[str, Any]], metric: str | None) -> str:
 
 
 def jobs_csv(jobs: Sequence[dict[str, Any]]) -> str:
-    """One row per job, with every metric that is a finite number."""
+    """Return one row per job as CSV, with all finite metrics."""
     keys = dict.fromkeys(key for job in jobs for key in job["values"])
     metrics = dict.fromkeys(key for job in jobs for key in job["metrics"])
     columns = ["name", "configuration", "state", *keys, *metrics, "seconds", "steps", "error"]
@@ -203,14 +207,14 @@ def to_csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([inert(column) for column in columns])
-    writer.writerows([inert(row.get(column)) for column in columns] for row in rows)
+    writer.writerow([escape(column) for column in columns])
+    writer.writerows([escape(row.get(column)) for column in columns] for row in rows)
     return stream.getvalue()
 
 
-def inert(cell: Any) -> Any:
-    """Return a cell as it is, or a text as a spreadsheet shows it: not as a formula, and not as two rows."""
+def escape(cell: Any) -> Any:
+    """Return a cell with normalized line ends, and with an apostrophe before text that is a formula."""
     if not isinstance(cell, str):
         return cell
-    cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # which the writer does not quote
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # csv.writer does not quote a lone carriage return
     return f"'{cell}" if FORMULA.match(cell) and not NUMBER.fullmatch(cell) else cell

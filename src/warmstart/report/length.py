@@ -1,4 +1,4 @@
-"""Task score against pretraining length, and the point past which more pretraining lowers it."""
+"""Task score by pretraining length, and the step after which more pretraining lowers it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ALPHA = 0.05
 
 
 def length_curve(transfer: Transfer) -> dict[str, Any] | None:
-    """The backbone along its pretraining, finetuned at the fewest labels; None where no snapshots were kept.
+    """Return scores of snapshots of the pretraining, finetuned at the first label count; None without snapshots.
 
-    The last snapshot is compared with each earlier one, Holm over all of them. Where it is worse than some, the turning
-    point is the best of those.
+    The last snapshot is compared with each earlier one, Holm-adjusted. The turning point is the best of those that are
+    significantly better.
     """
     labels = transfer.labels[0]
     known = {
@@ -55,11 +55,11 @@ def length_curve(transfer: Transfer) -> dict[str, Any] | None:
 
 
 def turning_point(transfer: Transfer, groups: list[list[Run]]) -> int | None:
-    """The place of the best snapshot among those that the last one is shown to be worse than; None without any."""
+    """Return the index of the best snapshot that is significantly better than the last one; None if there is none."""
     found = []
     for group in groups[:-1]:
-        both = pairs(groups[-1], group)
-        found.append(paired.summary(matrix(transfer, both)) if len(both) >= paired.FEWEST_UNITS else None)
+        paired_runs = pairs(groups[-1], group)
+        found.append(paired.summary(matrix(transfer, paired_runs)) if len(paired_runs) >= paired.MIN_UNITS else None)
     known = [index for index, one in enumerate(found) if one is not None]
     adjusted = paired.holm([found[index].p for index in known])
     worse = [i for i, p in zip(known, adjusted) if p < ALPHA and found[i].difference < 0]
@@ -67,13 +67,13 @@ def turning_point(transfer: Transfer, groups: list[list[Run]]) -> int | None:
 
 
 def sentence(transfer: Transfer, points: list[dict[str, Any]], turning: int | None) -> str:
-    """What the curve says."""
+    """Return the finding as a sentence."""
     name, last = transfer.metric.removeprefix("test/"), points[-1]
     if turning is None:
-        return f"No length of pretraining is shown to be better than all {last['step']:,} steps."
+        return f"No shorter pretraining is significantly better than all {last['step']:,} steps."
     best = points[turning]
     return (
         f"Pretraining past step {best['step']:,} lowers the task score: {name} is {best['score']:.3g} there and "
-        f"{last['score']:.3g} after all {last['step']:,} steps, while the generic validation loss went from "
+        f"{last['score']:.3g} after all {last['step']:,} steps, while the generic validation loss changes from "
         f"{best['generic_loss']:.3g} to {last['generic_loss']:.3g}."
     )

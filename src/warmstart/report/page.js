@@ -31,17 +31,17 @@ function describe(job) {
   return `${job.name}\n${D.configurations[job.c]}\n${result}`;
 }
 
-// From values to positions between a and b; `ticks` are the values to name: round ones for a score or for many values.
+// A scale from values to positions between a and b; `ticks` are the labelled values, rounded for scores or many values.
 function scale(kind, values, a, b) {
   const distinct = [...new Set(values)];
   if (kind === "category") {
     const at = value => a + (b - a) * (distinct.indexOf(value) + 0.5) / distinct.length;
     return Object.assign(at, { ticks: distinct });
   }
-  const bend = kind === "log" ? Math.log10 : value => value;
-  let [low, high] = extent(distinct.map(bend));
+  const transform = kind === "log" ? Math.log10 : value => value;
+  let [low, high] = extent(distinct.map(transform));
   if (low === high) [low, high] = [low - 0.5, high + 0.5];
-  const at = value => a + (b - a) * (bend(value) - low) / (high - low);
+  const at = value => a + (b - a) * (transform(value) - low) / (high - low);
   return Object.assign(at, { ticks: kind !== "score" && distinct.length <= 6 ? distinct : round_values(kind, low, high) });
 }
 
@@ -53,37 +53,37 @@ function round_values(kind, low, high) {
   return kind === "log" ? found.map(value => 10 ** value) : found;
 }
 
-// The result of a job: its score, or, below all scores, a line for each state that has none.
+// A scale for the result of a job: its score, or a level below all scores for each state without a score.
 function results(a, b, gap) {
   const states = D.states.filter(state => state !== "done" || D.metric === null);
   if (!scores.length) return Object.assign(job => at(job.state), { ticks: states.map(s => [at(s), s]), bottom: a });
   const bottom = a - states.length * gap - (states.length ? 6 : 0);
   const inner = scale("score", scores, bottom, b);
-  const place = job => job.score === null ? a - states.indexOf(job.state) * gap : inner(job.score);
+  const position = job => job.score === null ? a - states.indexOf(job.state) * gap : inner(job.score);
   const ticks = [...inner.ticks.map(v => [inner(v), show(v)]), ...states.map((s, k) => [a - k * gap, s])];
-  return Object.assign(place, { ticks, bottom, inner });
+  return Object.assign(position, { ticks, bottom, inner });
 
   function at(state) { return scale("category", states, a, b)(state); }
 }
 
-function colour(score) {
+function score_color(score) {
   const share = highest > lowest ? (score - lowest) / (highest - lowest) : 1;
   const good = 200 * (D.mode === "min" ? 1 - share : share);
   const [from, to, part] = good < 100 ? ["low", "mid", good] : ["mid", "high", good - 100];
   return `color-mix(in oklab, var(--${to}) ${part.toFixed(1)}%, var(--${from}))`;
 }
 
-function paint(job, property) {
-  return job.score === null ? {} : { style: `${property}: ${colour(job.score)}` };
+function score_style(job, property) {
+  return job.score === null ? {} : { style: `${property}: ${score_color(job.score)}` };
 }
 
-// Names of ticks along an axis; `half` is half of the room that a text needs, and one that would touch is left out.
-function name_ticks(svg, ticks, half, place) {
+// Draw tick labels along an axis, without overlaps; `half` returns half the size of a label.
+function draw_ticks(svg, ticks, half, attributes) {
   let edge = -Infinity;
   for (const [position, text] of [...ticks].sort((one, other) => one[0] - other[0])) {
     if (position - half(text) < edge) continue;
     edge = position + half(text);
-    add(svg, "text", place(position), text);
+    add(svg, "text", attributes(position), text);
   }
 }
 
@@ -107,7 +107,7 @@ function parallel() {
       return `C${half},${points[k][1].toFixed(1)} ${half},${y.toFixed(1)} ${to},${y.toFixed(1)}`;
     });
     const attributes = { class: `job ${job.state}`, "data-c": job.c, "stroke-width": D.jobs.length > 200 ? 1 : 1.8 };
-    const path = add(svg, "path", { ...attributes, d: `M${points[0]}${steps.join("")}`, ...paint(job, "stroke") });
+    const path = add(svg, "path", { ...attributes, d: `M${points[0]}${steps.join("")}`, ...score_style(job, "stroke") });
     add(path, "title", {}, describe(job));
   }
   [...axes, end].forEach((axis, k) => {
@@ -118,7 +118,7 @@ function parallel() {
     add(svg, "text", { class: "name", x: x(k), y: 18, "text-anchor": "middle" }, name);
     const ticks = last ? axis.ticks : axis.ticks.map(value => [axis(value), show(value)]);
     const side = last ? { class: "halo", x: x(k) + 8 } : { class: "halo", x: x(k) - 8, "text-anchor": "end" };
-    name_ticks(svg, ticks, () => 6, y => ({ ...side, y: y + 4 }));
+    draw_ticks(svg, ticks, () => 6, y => ({ ...side, y: y + 4 }));
   });
 }
 
@@ -126,8 +126,8 @@ function frame(parent, title, x_ticks, y_ticks) {
   const svg = canvas(parent, 340, 230);
   add(svg, "text", { class: "name", x: 64, y: 14 }, title);
   for (const [y] of y_ticks) add(svg, "line", { class: "axis", x1: 64, x2: 332, y1: y, y2: y });
-  name_ticks(svg, y_ticks, () => 6, y => ({ x: 59, y: y + 4, "text-anchor": "end" }));
-  name_ticks(svg, x_ticks, text => 3 * text.length + 4, x => ({ x, y: 224, "text-anchor": "middle" }));
+  draw_ticks(svg, y_ticks, () => 6, y => ({ x: 59, y: y + 4, "text-anchor": "end" }));
+  draw_ticks(svg, x_ticks, text => 3 * text.length + 4, x => ({ x, y: 224, "text-anchor": "middle" }));
   return svg;
 }
 
@@ -142,14 +142,14 @@ function scatters() {
     const svg = frame(box.querySelector(".multiples"), parameter.short, ticks, end.ticks);
     for (const job of D.jobs) {
       const jitter = few ? 14 * ((job.c * 0.618) % 1 - 0.5) : 0;
-      const place = { cx: (x(job.values[k]) + jitter).toFixed(1), cy: end(job).toFixed(1), r: 3.2 };
-      const dot = add(svg, "circle", { class: `job ${job.state}`, "data-c": job.c, fill: "none", ...place, ...paint(job, "fill") });
+      const circle = { cx: (x(job.values[k]) + jitter).toFixed(1), cy: end(job).toFixed(1), r: 3.2 };
+      const dot = add(svg, "circle", { class: `job ${job.state}`, "data-c": job.c, fill: "none", ...circle, ...score_style(job, "fill") });
       add(dot, "title", {}, describe(job));
     }
     for (const value of few ? parameter.values : []) {
-      const own = D.jobs.filter(job => job.values[k] === value && job.score !== null).map(job => job.score);
-      if (!own.length) continue;
-      const y = end.inner(own.reduce((sum, score) => sum + score, 0) / own.length);
+      const values = D.jobs.filter(job => job.values[k] === value && job.score !== null).map(job => job.score);
+      if (!values.length) continue;
+      const y = end.inner(values.reduce((sum, score) => sum + score, 0) / values.length);
       add(svg, "line", { class: "mean", x1: x(value) - 15, x2: x(value) + 15, y1: y, y2: y });
     }
   });
@@ -168,17 +168,17 @@ function curves() {
     const svg = frame(box.querySelector(".multiples"), name, xs, ys);
     for (const line of lines) {
       const trace = values => values.map((value, k) => `${x(line.x[k]).toFixed(1)},${y(value).toFixed(1)}`);
-      const tint = COLOURS[line.slot];
-      named.set(line.c, tint);
+      const color = COLOURS[line.slot];
+      named.set(line.c, color);
       const edge = [...trace(line.most), ...trace(line.least).reverse()];
-      if (line.n > 1) add(svg, "path", { class: "band", "data-c": line.c, style: `fill: ${tint}`, d: `M${edge.join("L")}Z` });
-      const path = add(svg, "path", { "data-c": line.c, stroke: tint, "stroke-width": 1.6, d: `M${trace(line.mean).join("L")}` });
+      if (line.n > 1) add(svg, "path", { class: "band", "data-c": line.c, style: `fill: ${color}`, d: `M${edge.join("L")}Z` });
+      const path = add(svg, "path", { "data-c": line.c, stroke: color, "stroke-width": 1.6, d: `M${trace(line.mean).join("L")}` });
       add(path, "title", {}, D.configurations[line.c]);
     }
   }
-  for (const [c, tint] of named) {
+  for (const [c, color] of named) {
     const entry = add(box.querySelector(".key"), "span", { "data-c": c });
-    add(entry, "i", { style: `background: ${tint}` });
+    add(entry, "i", { style: `background: ${color}` });
     entry.append(D.configurations[c]);
   }
 }
@@ -186,7 +186,7 @@ function curves() {
 function importance() {
   const box = document.getElementById("importance");
   if (D.metric === null) return box.remove();
-  if (!D.importance) return add(box, "p", {}, "Too few configurations are done to say.");
+  if (!D.importance) return add(box, "p", {}, "Too few configurations are done.");
   const shorts = Object.fromEntries(D.parameters.map(parameter => [parameter.key, parameter.short]));
   const svg = canvas(box, 460, 28 * D.importance.length + 10);
   D.importance.forEach(([key, share], k) => {
@@ -199,7 +199,7 @@ function importance() {
 function budget() {
   const box = document.getElementById("budget");
   if (D.metric === null) return box.remove();
-  if (!D.best || D.best[0] < 2) return add(box, "p", {}, "Too few configurations are done to say.");
+  if (!D.best || D.best[0] < 2) return add(box, "p", {}, "Too few configurations are done.");
   const [n, best] = D.best;
   const y = scale("score", [best, ...D.expected.map(([, value]) => value)], 200, 30);
   const x = scale("score", D.expected.map(([k]) => k), 76, 320);

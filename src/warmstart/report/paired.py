@@ -1,7 +1,7 @@
-"""Did the arm beat its control? Intervals and tests over seeds and test examples, from paired runs.
+"""Intervals and tests for paired differences, with seeds and test examples as random effects.
 
-Both the seeds and the test examples are a sample: a difference counts where it would be seen again with other seeds
-and another test set. `scripts/calibrate.py` measures how often the rules below are wrong where the truth is known.
+Both the seeds and the test examples are samples, so that a significant difference is expected with other seeds and
+another test set too. `scripts/calibrate.py` measures the error rates of these rules on simulated data.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-FEWEST_UNITS = 5
-MOST_SEEDS = 100_000
-LEAST_CHANCE = 1e-100
+MIN_UNITS = 5
+MAX_SEEDS = 100_000
+MIN_PROBABILITY = 1e-100
 ROUNDING = 1e-12
 CHUNK = 1 << 21
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What S paired seeds (n) on N test examples say of a mean difference, all in units of the score.
+    """Estimate of a mean difference from n paired seeds and N test examples, in units of the score.
 
-    `spread` is the standard deviation of the per-seed differences; `example_error` is the standard error that the test
-    set adds to theirs, which more seeds do not shrink. One seed has no spread: its low and high are None, its p is 1.
+    `spread` is the standard deviation of the per-seed differences. `example_error` is the standard error due to the
+    test set, which does not decrease with the number of seeds. With one seed, low and high are None and p is 1.
     """
 
     n: int
@@ -38,68 +38,70 @@ class Paired:
 
     @property
     def standard_error(self) -> float:
-        """Of the difference, over seeds and test examples."""
+        """Return the standard error of the difference, over seeds and test examples."""
         return math.hypot(self.spread / math.sqrt(self.n), self.example_error)
 
     @property
     def test_share(self) -> float:
-        """The part of the squared standard error that is the test set's, 0 to 1."""
+        """Return the fraction of the squared standard error that is due to the test set, 0 to 1."""
         return (self.example_error / self.standard_error) ** 2 if self.standard_error else 0.0
 
     @property
     def low(self) -> float | None:
-        """Lower end of the 1 - alpha interval."""
+        """Return the lower bound of the 1 - alpha interval."""
         return self.difference - self.critical(self.alpha / 2) * self.standard_error if self.n > 1 else None
 
     @property
     def high(self) -> float | None:
-        """Upper end of the 1 - alpha interval."""
+        """Return the upper bound of the 1 - alpha interval."""
         return self.difference + self.critical(self.alpha / 2) * self.standard_error if self.n > 1 else None
 
     @property
     def p(self) -> float:
-        """Two-sided, against no difference."""
+        """Return the two-sided p value for the null hypothesis of no difference."""
         return 2 * self.tail(abs(self.difference)) if self.n > 1 else 1.0
 
     @property
     def effect(self) -> float | None:
-        """Cohen's d_z, the difference in standard deviations over seeds; None where the seeds do not differ."""
+        """Return Cohen's d_z, the difference in standard deviations over seeds; None if the standard deviation is 0."""
         return self.difference / self.spread if self.spread else None
 
-    def critical(self, chance: float) -> float:
-        """What difference / standard_error exceeds by this chance (at most 1/2) where nothing is there.
+    def critical(self, probability: float) -> float:
+        """Return the critical value of difference / standard_error under the null hypothesis.
 
-        It is Cochran and Cox's: the mean of the critical t of the seeds and that of the examples, weighted by their
-        parts of the squared error.
+        It is the mean of the critical t values of seeds and examples, weighted by their fractions of the squared error.
+
+        Args:
+            probability: one-sided, at most 1/2.
 
         Source: Cochran, Cox (1950), "Experimental Designs", as in SAS PROC TTEST
         """
-        seeds, test = special.stdtrit([self.n - 1, max(self.examples - 1, 1)], chance)
+        seeds, test = special.stdtrit([self.n - 1, max(self.examples - 1, 1)], probability)
         return -float((1 - self.test_share) * seeds + self.test_share * test)
 
     def tail(self, distance: float) -> float:
-        """The chance of a difference beyond `distance` where nothing is there; the inverse of `critical`."""
+        """Return the one-sided p value of a difference of `distance`; the inverse of `critical`."""
         if self.standard_error == 0 or distance == 0:
             return 0.5 - 0.5 * float(np.sign(distance))
 
-        def excess(log_chance: float) -> float:
-            return self.critical(math.exp(log_chance)) - abs(distance) / self.standard_error
+        def excess(log_probability: float) -> float:
+            return self.critical(math.exp(log_probability)) - abs(distance) / self.standard_error
 
-        least, most = math.log(LEAST_CHANCE), math.log(0.5)
-        chance = math.exp(optimize.brentq(excess, least, most)) if excess(least) > 0 else 0.0
-        return chance if distance > 0 else 1 - chance
+        low, high = math.log(MIN_PROBABILITY), math.log(0.5)
+        probability = math.exp(optimize.brentq(excess, low, high)) if excess(low) > 0 else 0.0
+        return probability if distance > 0 else 1 - probability
 
 
 def summary(differences: np.ndarray, alpha: float = 0.05) -> Paired:
-    """Mean of per-seed, per-example differences (S, N) with its 1 - alpha t interval and two-sided p against 0.
+    """Estimate the mean of differences (S, N) by seed and example, with its 1 - alpha interval and p value.
 
     Seeds and examples are crossed random effects. The squared error is that of a t test over the seeds, plus the
-    variance among the examples' means beyond what the interaction explains, never below 0. Given (S,) or N = 1 it is
-    the paired t test over seeds, which cannot count the test set's noise. Scores (S, N) of one arm instead of
-    differences give the interval of its mean.
+    variance of the examples' means without the interaction, at least 0. With shape (S,) or N = 1 this is the paired t
+    test over seeds, which ignores the variance of the test set. With scores (S, N) of one arm instead of differences,
+    it estimates the mean score.
 
     Raises:
-        ValueError: not one or two dimensions, nothing in it, or values that are not finite.
+        ValueError: the array is empty, not one- or two-dimensional, or not finite.
 
     Source: Searle, Casella, McCulloch (1992), "Variance Components" (two-way crossed, random)
     """
@@ -115,7 +117,7 @@ def summary(differences: np.ndarray, alpha: float = 0.05) -> Paired:
 
 
 def equivalence(paired: Paired, margin: float) -> float:
-    """The larger p of two one-sided t tests: small where the true difference lies inside -margin to margin.
+    """Return the larger p value of two one-sided t tests (TOST) of |difference| >= margin.
 
     Source: Schuirmann (1987), "A comparison of the two one-sided tests procedure and the power approach", Journal of
     Pharmacokinetics and Biopharmaceutics 15
@@ -126,7 +128,7 @@ def equivalence(paired: Paired, margin: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the given order: those below alpha are false at most alpha of the time, as a family.
+    """Return Holm-adjusted p values in the given order, which control the family-wise error rate.
 
     Source: Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6
     """
@@ -138,14 +140,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(
-    p_holm: float, p_equivalent: float, difference: float, n: int, fewest: int = FEWEST_UNITS, alpha: float = 0.05
+    p_holm: float, p_equivalent: float, difference: float, n: int, min_units: int = MIN_UNITS, alpha: float = 0.05
 ) -> str | None:
-    """'helps', 'hurts', 'equivalent' or 'cannot tell'; None with fewer than `fewest` seeds.
+    """Return 'helps', 'hurts', 'equivalent' or 'cannot tell'; None with fewer than `min_units` seeds.
 
-    Equivalent asks both one-sided tests for half of alpha, that is the two-sided interval inside the margin: at alpha
-    they are wrong up to a tenth of the time on small test sets with skewed scores (docs/calibration.md).
+    Equivalence uses alpha / 2 in both one-sided tests, so that the 1 - alpha interval lies inside the margin. With
+    alpha, the error rate is up to 10 % on small test sets with skewed scores (docs/calibration.md).
     """
-    if n < fewest:
+    if n < min_units:
         return None
     if p_holm < alpha:
         return "helps" if difference > 0 else "hurts"
@@ -153,33 +155,33 @@ def verdict(
 
 
 def seeds_needed(paired: Paired, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """The fewest seeds at which the seen difference, were it the true one, is found with this power on this test set.
+    """Return the number of seeds for this power on this test set, if the observed difference is the true one.
 
-    The test set's noise stays whatever the seeds: None where even 100,000 seeds do not get there, or n is below 2.
+    The variance of the test set does not decrease with the seeds: None if 100,000 seeds are too few, or n is below 2.
 
     Source: noncentral t, as in Cohen (1988), "Statistical Power Analysis for the Behavioral Sciences", ch. 2
     """
 
-    def found(n: int) -> float:
-        more = dataclasses.replace(paired, n=n)
-        if more.standard_error == 0:
+    def detection_power(n: int) -> float:
+        larger = dataclasses.replace(paired, n=n)
+        if larger.standard_error == 0:
             return 1.0
-        freedom = 1 / ((1 - more.test_share) / (n - 1) + more.test_share / max(more.examples - 1, 1))
-        return float(stats.nct.sf(more.critical(alpha / 2), freedom, abs(more.difference) / more.standard_error))
+        freedom = 1 / ((1 - larger.test_share) / (n - 1) + larger.test_share / max(larger.examples - 1, 1))
+        return float(stats.nct.sf(larger.critical(alpha / 2), freedom, abs(larger.difference) / larger.standard_error))
 
-    if paired.n < 2 or paired.difference == 0 or found(MOST_SEEDS) < power:
+    if paired.n < 2 or paired.difference == 0 or detection_power(MAX_SEEDS) < power:
         return None
-    low, high = 1, MOST_SEEDS
+    low, high = 1, MAX_SEEDS
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if found(middle) >= power else (middle, high)
+        low, high = (low, middle) if detection_power(middle) >= power else (middle, high)
     return high
 
 
 def bootstrap_weights(seeds: int, examples: int, draws: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """How often each seed (draws, S) and, independently, each example (draws, N) is drawn with replacement.
+    """Draw bootstrap counts of seeds (draws, S) and, independently, of examples (draws, N).
 
-    Shared by several matrices they keep the pairing, so that any function of the arms' means can be bootstrapped.
+    Use the same counts for several matrices to keep the pairing, and to bootstrap any function of the arms' means.
 
     Source: Owen (2007), "The pigeonhole bootstrap", Annals of Applied Statistics 1, https://arxiv.org/abs/0712.1111
     """
@@ -195,7 +197,7 @@ def bootstrap_weights(seeds: int, examples: int, draws: int = 2000, seed: int = 
 
 
 def weighted_means(matrix: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """The mean of an (S, N) or (S,) matrix under each of the draws of `bootstrap_weights(S, N)`: (draws,)."""
+    """Return the bootstrap means (draws,) of a matrix (S, N) or (S,) with counts from `bootstrap_weights(S, N)`."""
     matrix = _matrix(matrix)
     by_seed, by_example = weights
     size = max(1, CHUNK // matrix.shape[1])
@@ -211,7 +213,7 @@ def _matrix(values: np.ndarray) -> np.ndarray:
 
 
 def _example_variance(centred: np.ndarray) -> float:
-    """Variance of the mean that is the examples': of their means, less the interaction's share, at least 0."""
+    """Return the variance of the mean due to the examples, without the interaction, at least 0."""
     n, examples = centred.shape
     if examples < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""What a transfer has run so far, read from its plan and run folders alone."""
+"""Reads the runs of a transfer from its plan and run folders."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from warmstart.run.scores import read_scores
 from warmstart.run.sweep_checksums import check_runs
 
 Labels = int | float | str
-FEWEST_RUNS = 2
+MIN_RUNS = 2
 COLUMNS = ("arm", "budget", "labels", "seed", "status", "val", "test", "steps", "seconds", "examples", "run")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finetuning of the plan.
+    """A planned finetuning.
 
     Args:
         name: of its folder.
-        arm: of its place in the comparison, as are budget, labels and seed.
+        arm: of the comparison.
         budget: steps, total or converged.
-        labels: the entry of transfer.labels.
-        seed: the root seed, which pairs it with runs of other arms.
+        labels: entry of transfer.labels.
+        seed: root seed, which pairs it with runs of other arms.
         state: planned, running, done, failed or interrupted.
-        record: its run.json; empty before there is one.
-        val: the validation metric of its best checkpoint.
+        record: its run.json; empty if there is none yet.
+        val: validation metric of the best checkpoint.
         test: the same metric on the test split; None unless the run is done.
     """
 
@@ -56,25 +56,26 @@ class Run:
 
     @property
     def cost(self) -> dict[str, Any]:
-        """Seconds, steps and examples."""
+        """Return the recorded seconds, steps and examples."""
         return self.record.get("cost") or {}
 
     @property
     def rows(self) -> int:
-        """Labelled rows it was trained on."""
+        """Return the number of training rows."""
         return self.record["data"]["rows"]["train"]
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """A transfer's settings, pretrainings and finetunings.
+    """Settings, pretrainings and finetunings of a transfer.
 
     Args:
-        manifest: the plan.
-        config: the resolved config, as plain containers.
-        record: the transfer's own run.json.
-        bases: the records of its pretrainings.
+        manifest: its plan.
+        config: its resolved config, as plain containers.
+        record: its run.json.
+        bases: records of its pretrainings.
         runs: its finetunings, in the order of the plan.
+        curves: cache of `curve`.
     """
 
     manifest: Manifest
@@ -86,43 +87,41 @@ class Transfer:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """The settings that were fixed before the first run."""
+        """Return the settings of the transfer, fixed before the first run."""
         return self.config["transfer"]
 
     @property
     def metric(self) -> str:
-        """The test metric."""
         return self.manifest.metric.replace("val/", "test/")
 
     @property
     def sign(self) -> int:
-        """1 where more of the metric is better, -1 for a loss."""
+        """Return 1 if a higher metric is better, else -1."""
         return 1 if self.manifest.mode == "max" else -1
 
     @property
     def arms(self) -> list[str]:
-        """The arms in the order of the config, without snapshots of the pretraining."""
+        """Return the arms in the order of the config, without snapshots of the pretraining."""
         return list(self.rules["arms"])
 
     @property
     def labels(self) -> list[Labels]:
-        """The entries of transfer.labels."""
         return list(self.rules["labels"])
 
     @property
     def budgets(self) -> list[str]:
-        """The budgets that have arms, the headline's first."""
+        """Return the budgets with arms; the first is that of the headline."""
         return [name for name in self.rules["budgets"] if set(self.rules["budgets"][name]) & set(self.arms)]
 
     def group(self, arm: str, budget: str, labels: Labels) -> list[Run]:
-        """The runs of an arm at a budget and label count, by seed; where a budget changes nothing, those of `steps`."""
+        """Return the runs of an arm, budget and label count by seed; those of `steps` if the budget does not differ."""
         found = [run for run in self.runs if (run.arm, run.budget, run.labels) == (arm, budget, labels)]
         if not found and budget != "steps" and arm in self.rules["budgets"].get(budget, ()):
             return self.group(arm, "steps", labels)
         return sorted(found, key=lambda run: run.seed)
 
     def done(self) -> dict[str, list[Run]]:
-        """The finetunings that are done, by <arm>-<budget>-<labels> as the name of a folder."""
+        """Return the finished finetunings by <arm>-<budget>-<labels>, as folder names."""
         groups: dict[str, list[Run]] = {}
         for run in filter(lambda run: run.state == "done", self.runs):
             name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{run.labels}")
@@ -130,33 +129,33 @@ class Transfer:
         return groups
 
     def scores(self, run: Run) -> np.ndarray | None:
-        """A run's scores on the test split, more being better (N,)."""
+        """Return the scores (N,) of a run on the test split; higher is better."""
         scores = read_scores(self.manifest.path(run.name))
         return None if scores is None else self.sign * scores
 
     def unit(self, run: Run) -> int:
-        """What is independent: the seed, or the pretraining where there are several."""
+        """Return the index of the independent unit: the seed, or the pretraining if there are several."""
         number = run.seed - self.config["seed"]
         return number if self.rules["pretrain_seeds"] == 1 else number % self.rules["pretrain_seeds"]
 
     def curve(self, run: Run) -> pd.DataFrame:
-        """A run's val/* and train/loss by step, read once."""
+        """Return val/* and train/loss of a run by step, cached."""
         if run.name not in self.curves:
             self.curves[run.name] = read_metrics(self.manifest.path(run.name) / "metrics.csv")
         return self.curves[run.name]
 
     def series(self, run: Run, name: str) -> pd.Series:
-        """The values of one of them, by step."""
+        """Return the values of one metric by step."""
         curve = self.curve(run)
         return curve[curve["name"] == name].set_index("step")["value"].sort_index()
 
 
 def read_transfer(folder: Path) -> Transfer:
-    """Read a transfer, and refuse what cannot be compared.
+    """Read and verify a transfer.
 
     Raises:
-        UserError: the folder is not a transfer's, was changed, has fewer than two runs that are done, or its runs were
-            not measured on the same data by the same metric.
+        UserError: the folder is no transfer or was changed, fewer than two runs are done, or the runs differ in data or
+            metric.
     """
     manifest = Manifest.read(folder)
     jobs = [job for job in manifest.jobs if "arm" in job.values]
@@ -173,10 +172,10 @@ def read_transfer(folder: Path) -> Transfer:
 
 
 def read_config(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The transfer's config, which holds the rules of its verdicts.
+    """Read the config of a transfer, which contains the rules of its verdicts.
 
     Raises:
-        UserError: it is missing, damaged, or no longer the one that the transfer was started with.
+        UserError: the config is missing, damaged, or was changed.
     """
     path = folder / "config.yaml"
     RunFolder.open(folder).checked(path.name)
@@ -187,19 +186,21 @@ def read_config(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if config_sha256(config) != record.get("config_sha256"):
-        raise UserError(f"{path} was changed after the transfer was started, and with it the rules of its verdicts")
+        raise UserError(
+            f"{path} was changed after the start of the transfer, with the rules of its verdicts: restore it"
+        )
     return config
 
 
 def read_run(manifest: Manifest, job: Job) -> Run:
-    """A finetuning as far as it is."""
+    """Read a finetuning in any state."""
     record = manifest.record(job.name) or {}
     state = manifest.state(job.name)
     metrics = record.get("metrics") or {}
     metric = manifest.metric.replace("val/", "test/")
     test = metrics.get(metric)
     if state == "done" and test is None:
-        raise UserError(f"{manifest.path(job.name)} has no {metric}: mixed metrics")
+        raise UserError(f"{manifest.path(job.name)} has no {metric}: its metric differs from that of the other runs")
     return Run(
         job.name,
         job.values["arm"],
@@ -214,29 +215,29 @@ def read_run(manifest: Manifest, job: Job) -> Run:
 
 
 def check_comparable(manifest: Manifest, runs: Sequence[Run]) -> None:
-    """Refuse runs that say nothing of each other.
+    """Check that at least two runs are done, all on the same data.
 
     Raises:
-        UserError: fewer than two are done, or two were made on different data.
+        UserError: fewer are done, or the data differs.
     """
     done = [run for run in runs if run.state == "done"]
-    if len(done) < FEWEST_RUNS:
+    if len(done) < MIN_RUNS:
         failed = next((run for run in runs if run.state == "failed"), None)
-        reason = f"go on with stage=transfer resume={manifest.folder}"
+        reason = f"resume with stage=transfer resume={manifest.folder}"
         if failed is not None:
             reason = f"{failed.name} failed: {failed.record.get('error')}"
-        count = "no finetuning run is" if not done else "only one finetuning run is"
-        raise UserError(f"{manifest.folder}: {count} done, so there is nothing to compare; {reason}")
+        count = "no finetuning run is" if not done else "one finetuning run is"
+        raise UserError(f"{manifest.folder}: {count} done, but a comparison needs two; {reason}")
     for run in done:
         if run.record["data"]["fingerprint"] != done[0].record["data"]["fingerprint"]:
             raise UserError(
-                f"{manifest.folder}: {run.name} and {done[0].name} were made on different data (their fingerprints "
-                "differ), so they cannot be compared"
+                f"{manifest.folder}: {run.name} and {done[0].name} were trained on different data (fingerprints "
+                "differ) and cannot be compared"
             )
 
 
 def runs_csv(transfer: Transfer) -> str:
-    """Return a row per finetuning, of these COLUMNS, as CSV; formulas are made texts, as by `to_csv`."""
+    """Return one row per finetuning as CSV, with COLUMNS, escaped as in `to_csv`."""
     rows = (
         {
             "arm": run.arm,

@@ -1,4 +1,4 @@
-"""The report of a sweep, finished or still running, from its manifest and run folders alone."""
+"""The report of a finished or running sweep, from its manifest and run folders."""
 
 from __future__ import annotations
 
@@ -11,35 +11,44 @@ from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.report.curves import curve_files, write_curves
 from warmstart.report.estimate import best_of_n, importance
-from warmstart.report.leaderboard import STATES, jobs_csv, label, leaderboard_csv, parameters, rank, read_jobs, twin
+from warmstart.report.leaderboard import (
+    STATES,
+    jobs_csv,
+    label,
+    leaderboard_csv,
+    parameters,
+    rank,
+    read_jobs,
+    test_metric,
+)
 from warmstart.report.page import render
 from warmstart.run.files import write_atomically
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import LOCKS, Manifest
 from warmstart.run.sweep_checksums import check_runs
 
-PATIENCE_SECONDS = 60.0
-ROWS_SHOWN = 30
+LOCK_TIMEOUT = 60.0
+MAX_ROWS = 30
 
 
 def write_report(folder: Path, failures: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Write leaderboard.csv, jobs.csv, sweep.html and curves/ into a sweep's folder; return what they show.
+    """Write leaderboard.csv, jobs.csv, sweep.html and curves/ into a sweep's folder; return their content.
 
     Args:
         folder: of the sweep.
-        failures: why jobs failed that have no record of it, by name.
+        failures: errors of failed jobs that are not in their records, by name.
 
     Raises:
-        WriteError: the disk is full, read-only or broken.
-        UserError: the folder is not a sweep's, is damaged, or another process is at this for a minute.
+        WriteError: the disk is full, read-only or failed.
+        UserError: the folder is no sweep or is damaged, or another process writes the report for over a minute.
     """
     manifest = Manifest.read(folder)
     lock = Lock(folder / LOCKS / "report")
-    if not lock.acquire(PATIENCE_SECONDS):
-        raise UserError(f"{folder}: another process is writing this report; end it, or try again")
+    if not lock.acquire(LOCK_TIMEOUT):
+        raise UserError(f"{folder}: another process is writing this report; wait until it has ended, and try again")
     try:
         check_runs(manifest)
-        summary = summarise(manifest, failures)
+        summary = summarize(manifest, failures)
         files = curve_files(manifest, summary["jobs"])
         write_atomically(folder / "jobs.csv", jobs_csv(summary["jobs"]))
         write_atomically(folder / "leaderboard.csv", leaderboard_csv(summary["configurations"], summary["metric"]))
@@ -50,13 +59,13 @@ def write_report(folder: Path, failures: Mapping[str, str] | None = None) -> dic
     return summary
 
 
-def summarise(manifest: Manifest, failures: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What the report shows, as plain JSON."""
+def summarize(manifest: Manifest, failures: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the content of the report as plain JSON."""
     jobs = read_jobs(manifest, failures)
     search = manifest.search or {}
     configurations = rank(jobs, manifest.metric, manifest.mode, search.get("seeds"))
     complete = [row for row in configurations if row["complete"]]
-    draws = search.get("sampler") not in ("tpe", "cmaes")  # which learn, so that their trials are no random draws
+    is_random = search.get("sampler") not in ("tpe", "cmaes")  # trials of adaptive samplers are not independent
     varied = parameters(jobs)
     states = Counter(job["state"] for job in jobs)
     return {
@@ -65,7 +74,7 @@ def summarise(manifest: Manifest, failures: Mapping[str, str] | None = None) -> 
         "experiment": manifest.experiment,
         "words": manifest.words,
         "metric": manifest.metric,
-        "twin": twin(manifest.metric),
+        "test_metric": test_metric(manifest.metric),
         "mode": manifest.mode,
         "git": manifest.git,
         "is_search": manifest.search is not None,
@@ -74,23 +83,23 @@ def summarise(manifest: Manifest, failures: Mapping[str, str] | None = None) -> 
         "parameters": varied,
         "configurations": configurations,
         "jobs": jobs,
-        "best_of_n": best_of_n(complete, varied, manifest.mode) if draws else None,
+        "best_of_n": best_of_n(complete, varied, manifest.mode) if is_random else None,
         "importance": importance(jobs, varied),
     }
 
 
 def counts(states: dict[str, int]) -> str:
-    """How many runs are in which state."""
+    """Return the counts of states as text."""
     return ", ".join(f"{count} {state}" for state, count in states.items())
 
 
 def grid(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the ranking."""
-    metric, other = summary["metric"], summary["twin"]
+    """Return columns and rows of the ranking."""
+    metric, other = summary["metric"], summary["test_metric"]
     scores = [metric, "95% interval", "n", *([other] if other else [])] if metric else []
     columns = ["rank", *(parameter["short"] for parameter in summary["parameters"]), *scores, "seconds", "runs"]
     rows = []
-    for row in summary["configurations"][:ROWS_SHOWN]:
+    for row in summary["configurations"][:MAX_ROWS]:
         cells = [str(row["rank"] or "-")]
         cells += [label(row["values"].get(parameter["key"])) for parameter in summary["parameters"]]
         if metric:
@@ -101,12 +110,12 @@ def grid(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def interval_text(row: dict[str, Any]) -> str:
-    """A configuration's interval, or - where one seed gives none."""
+    """Return a configuration's interval as text, or - with a single seed."""
     return "-" if row["low"] is None else f"{screen.number(row['low'])} to {screen.number(row['high'])}"
 
 
 def title(summary: dict[str, Any]) -> str:
-    """What the table shows, in one line."""
+    """Return the title of the ranking."""
     if not summary["metric"]:
         return "runs by configuration"
     better = "higher" if summary["mode"] == "max" else "lower"
@@ -114,23 +123,23 @@ def title(summary: dict[str, Any]) -> str:
 
 
 def show(summary: dict[str, Any]) -> None:
-    """The ranking on the screen, and below it what failed and the best of n."""
+    """Print the ranking, the failed jobs and the best of n."""
     screen.table(title(summary), *grid(summary))
-    hidden = len(summary["configurations"]) - ROWS_SHOWN
+    hidden = len(summary["configurations"]) - MAX_ROWS
     if hidden > 0:
         screen.say(f"and {hidden} more, in leaderboard.csv")
     screen.say(f"{len(summary['jobs'])} jobs: {counts(summary['states'])}")
-    broken = [job for job in summary["jobs"] if job["state"] == "failed"]
-    for job in broken[:ROWS_SHOWN]:
+    failed = [job for job in summary["jobs"] if job["state"] == "failed"]
+    for job in failed[:MAX_ROWS]:
         screen.say(f"{job['name']}: {(job['error'] or 'no reason was recorded').splitlines()[0]}", style="red")
-    if len(broken) > ROWS_SHOWN:
-        screen.say(f"and {len(broken) - ROWS_SHOWN} more, in jobs.csv", style="red")
+    if len(failed) > MAX_ROWS:
+        screen.say(f"and {len(failed) - MAX_ROWS} more, in jobs.csv", style="red")
     for line in best_lines(summary):
         screen.say(line)
 
 
 def best_lines(summary: dict[str, Any]) -> list[str]:
-    """The best configuration beside the best that was to be expected, over all and by value at equal n."""
+    """Return lines with best and expected best, over all configurations and by parameter value at equal n."""
     best = summary["best_of_n"]
     if best is None or best["n"] < 2:
         return []
@@ -149,5 +158,5 @@ def best_lines(summary: dict[str, Any]) -> list[str]:
                 f"expected best of {group['equal_n']} {screen.number(group['expected'])}"
             )
         else:
-            lines.append(f"  {name}: none is done")
+            lines.append(f"  {name}: none done")
     return lines

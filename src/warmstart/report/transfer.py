@@ -1,4 +1,4 @@
-"""The report of a transfer: did pretraining help, by how much, at what cost, and can one believe it."""
+"""The report of a transfer: effect of the pretraining, its costs, and warnings."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from warmstart.run.files import write_atomically
 
 
 def write_report(folder: Path) -> dict[str, Any]:
-    """Write report.json, runs.csv, report.md, report.html, figures and curves/; return what report.json holds.
+    """Write report.json, runs.csv, report.md, report.html, figures and curves/; return the content of report.json.
 
     Raises:
-        UserError: the folder is not a transfer's, or its runs cannot be compared.
+        UserError: the folder is no transfer, or its runs cannot be compared.
     """
     transfer = read_transfer(folder)
-    report = summarise(transfer)
+    report = summarize(transfer)
     write_atomically(folder / "runs.csv", runs_csv(transfer))
     write_page(folder, transfer, report)
     write_atomically(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
 
 
-def summarise(transfer: Transfer) -> dict[str, Any]:
-    """What the report says, as plain JSON."""
+def summarize(transfer: Transfer) -> dict[str, Any]:
+    """Return the report as plain JSON."""
     judged = verdicts.judge(transfer)
     first, *others = transfer.budgets
     report = {
@@ -66,13 +66,13 @@ def summarise(transfer: Transfer) -> dict[str, Any]:
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """A finetuning in a line."""
+    """Return the entry of a finetuning."""
     row = {"name": run.name, "arm": run.arm, "budget": run.budget, "labels_per_class": run.labels, "seed": run.seed}
     return {**row, "status": run.state, "error": run.record.get("error"), "value": run.test}
 
 
 def table(transfer: Transfer, budget: str) -> list[dict[str, Any]]:
-    """Mean, sample standard deviation and 95 % interval per arm and label count, over the seeds that are done."""
+    """Return mean, sample standard deviation and 95 % interval over finished seeds, per arm and label count."""
     rows = []
     for arm in transfer.arms:
         if arm not in transfer.rules["budgets"][budget]:
@@ -97,7 +97,7 @@ def table(transfer: Transfer, budget: str) -> list[dict[str, Any]]:
 
 
 def tuning(transfer: Transfer) -> list[dict[str, Any]]:
-    """The learning rate that each trained arm was given, by labels; chosen on validation if transfer.tune says so."""
+    """Return the learning rate of each trained arm by label count."""
     found: dict[tuple[str, Labels], float] = {}
     for job in transfer.manifest.jobs:
         if job.values.get("arm") in transfer.arms and "optimizer" in job.config:
@@ -106,7 +106,7 @@ def tuning(transfer: Transfer) -> list[dict[str, Any]]:
 
 
 def grid(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a table: arms by label counts."""
+    """Return columns and rows of a table, arms by label counts."""
     cells = {(row["arm"], row["labels_per_class"]): row for row in rows}
     arms, counts = (list(dict.fromkeys(values)) for values in zip(*cells))
     lines = []
@@ -121,35 +121,35 @@ def grid(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
 
 
 def verdict_grid(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the verdicts."""
+    """Return columns and rows of the table of verdicts."""
     columns = ["arm", "against", "budget", "labels", "n", "difference", "95% interval", "p (Holm)", "verdict"]
     lines = []
     for row in report["verdicts"]:
         low, high = row["interval"]
-        word = row["verdict"] or "no verdict"
-        if word == "cannot tell" and not row["flag"]:
-            word += f" ({row['seeds_needed'] or 'no number of'} seeds would)"
+        verdict = row["verdict"] or "no verdict"
+        if verdict == "cannot tell" and not row["flag"]:
+            verdict += f" ({row['seeds_needed'] or 'no number of'} seeds would suffice)"
         lines.append(
             [
                 *(str(row[key]) for key in ("arm", "against", "budget", "labels", "n")),
                 "-" if row["difference"] is None else f"{row['difference']:+.4f}",
                 "-" if low is None else f"{low:+.4f} to {high:+.4f}",
                 "-" if row["p_holm"] is None else f"{row['p_holm']:.2g}",
-                word + (f": {row['flag']}" if row["flag"] else ""),
+                verdict + (f": {row['flag']}" if row["flag"] else ""),
             ]
         )
     return columns, lines
 
 
 def title(report: dict[str, Any], budget: str) -> str:
-    """What a table shows, in one line."""
+    """Return the title of a table of means."""
     better = "higher" if report["mode"] == "max" else "lower"
-    words = verdicts.BUDGET_WORDS[budget]
-    return f"{report['metric']}, {words}: mean ± standard deviation over seeds ({better} is better)"
+    phrase = verdicts.BUDGET_PHRASES[budget]
+    return f"{report['metric']} {phrase}: mean ± standard deviation over seeds ({better} is better)"
 
 
 def show(report: dict[str, Any]) -> None:
-    """Warnings, tables, verdicts and the headline, on the screen."""
+    """Print tables, verdicts, warnings and the headline."""
     first, *others = report["rules"]["budgets"]
     screen.table(title(report, first), *grid(report["table"]))
     for budget in others:
@@ -159,11 +159,11 @@ def show(report: dict[str, Any]) -> None:
         screen.table("Verdicts (differences are paired by seed; positive is better)", *verdict_grid(report))
     if report["costs"]:
         fewest = [row for row in report["costs"] if row["labels"] == report["costs"][0]["labels"]]
-        words = f"What does each arm cost with {labels_text([fewest[0]['labels']])}? (means over seeds)"
-        screen.table(words, *cost_table({**report, "costs": fewest}).values())
+        heading = f"Costs by arm with {labels_text([fewest[0]['labels']])} (means over seeds)"
+        screen.table(heading, *cost_table({**report, "costs": fewest}).values())
     if report["rules"]["tune"]:
-        chosen = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in report["tuning"])
-        screen.say(f"learning rates chosen on validation: {chosen}")
+        selected = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in report["tuning"])
+        screen.say(f"learning rates selected on validation data: {selected}")
     for line in report["warnings"]:
         screen.say(f"warning: {line}", style="yellow")
     screen.say(report["headline"]["sentence"], style="bold")

@@ -1,4 +1,4 @@
-"""A transfer's report for people: report.html, report.md, report.png, and curves/ for TensorBoard."""
+"""Writes the report of a transfer as report.html, report.md, report.png, and curves/ for TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from warmstart.core.screen import command, number, quoted, safe
 from warmstart.report import figure, forest
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
-from warmstart.report.paired import FEWEST_UNITS
+from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.savings import per_step
-from warmstart.report.verdicts import BUDGET_WORDS, labels_text, pairs
+from warmstart.report.verdicts import BUDGET_PHRASES, labels_text, pairs
 from warmstart.run.files import write_atomically
 
 UNITS = ("steps", "seconds", "examples")
@@ -30,32 +30,34 @@ Table = dict[str, Any]
 
 
 def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
-    """Write report.html, report.md, report.png and curves/ into a transfer's folder."""
+    """Write report.html, report.md, report.png and curves/ into the folder of a transfer."""
     budget = transfer.budgets[0]
-    curve = partial(figure.label_curve, report=report, looks=figure.looks(transfer.arms))
+    curve = partial(figure.label_curve, report=report, styles=figure.styles(transfer.arms))
     sections = [
-        gain(report, budget, curve),
-        noise(report),
-        sooner(transfer, report),
-        multiplied(report),
-        long_enough(report),
+        label_section(report, budget, curve),
+        difference_section(report),
+        time_section(transfer, report),
+        multiplier_section(report),
+        length_section(report),
     ]
     runs = f"runs={quoted(folder)}"
     content = {
         "report": report,
-        "word": report["headline"]["verdict"] or "no verdict",
+        "verdict": report["headline"]["verdict"] or "no verdict",
         "sections": [section for section in sections if section],
         "means": means(report, budget),
         "costs": cost_section(transfer, report),
         "checks": checks(report),
         "rates": rates(report),
-        "fewest": FEWEST_UNITS,
+        "min_units": MIN_UNITS,
         "unit": "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings",
-        "crowded": figure.is_crowded(transfer.arms),
-        "budgets": {name: BUDGET_WORDS[name] for name in transfer.budgets},
+        "many_arms": figure.has_many_arms(transfer.arms),
+        "budgets": {name: BUDGET_PHRASES[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
         "settings": safe((folder / "config.yaml").read_text(encoding="utf-8")),
-        "commands": [command("python", "train.py", *words) for words in (report["words"], ["stage=report", runs])],
+        "commands": [
+            command("python", "train.py", *overrides) for overrides in (report["words"], ["stage=report", runs])
+        ],
     }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -66,8 +68,8 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     )
     environment.filters.update(plain=plain, number=number, span=span, tick=figure.tick)
     text = environment.get_template("transfer.md.j2").make_module(content)
-    said = {"text": lambda name, *values: getattr(text, name)(*values)}  # called by a template, a macro gives HTML
-    page = environment.get_template("transfer.html.j2").render({**content, **said})
+    macros = {"text": lambda name, *values: getattr(text, name)(*values)}  # plain text, not escaped HTML
+    page = environment.get_template("transfer.html.j2").render({**content, **macros})
     write_atomically(folder / "report.png", figure.png(curve))
     write_atomically(folder / "report.md", str(text))
     write_atomically(folder / "report.html", page)
@@ -75,43 +77,46 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
 
 
 def plain(text: str) -> str:
-    """Text as one line that Markdown, and a terminal, shows as it is."""
+    """Escape text for one line of Markdown, without control characters."""
     return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(safe(str(text)).split()), quote=False))
 
 
-def span(ends: list[float | None], sign: str = "") -> str:
-    """An interval in words."""
-    return "-" if ends[0] is None else " to ".join(f"{end:{sign}#.3g}".rstrip(".") for end in ends)
+def span(bounds: list[float | None], sign: str = "") -> str:
+    """Return an interval as text."""
+    return "-" if bounds[0] is None else " to ".join(f"{bound:{sign}#.3g}".rstrip(".") for bound in bounds)
 
 
-def gain(report: Report, budget: str, curve: figure.Paint) -> Section:
-    """Score by labels."""
+def label_section(report: Report, budget: str, curve: figure.Plot) -> Section:
+    """Return the section on scores by label count."""
     table = figure.arms_of(report)
-    chosen = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
-    parts = []
-    for arm in chosen:
+    compared = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
+    clauses = []
+    for arm in compared:
         rows = table.get(arm, [])
-        shown = [f"{row['mean']:.3g} with {labels_text([row['labels_per_class']])}" for row in rows[:1] + rows[1:][-1:]]
-        parts.append(f"{arm} has {' and '.join(shown) or 'no run that is done'}")
+        scores = [
+            f"{figure.point_text('', row['mean'], row['interval'])} with {labels_text([row['labels_per_class']])}"
+            for row in rows[:1] + rows[1:][-1:]
+        ]
+        clauses.append(f"{arm} {' and '.join(scores) or 'has no finished run'}")
     lines = {
         arm: [(f"at {figure.tick(row['labels_per_class'])}", row["mean"], row["interval"]) for row in rows]
         for arm, rows in table.items()
     }
     return {
         "name": "labels",
-        "question": "How much does it help, by labels?",
-        "answer": f"Mean {report['metric']}, {BUDGET_WORDS[budget]}: {'; '.join(parts)}.",
+        "title": "Score by label count",
+        "answer": f"Mean {report['metric']} {BUDGET_PHRASES[budget]} (95 % interval): {'; '.join(clauses)}.",
         "figure": figure.svg("labels", curve, f"{report['metric']} by labels", lines),
         "table": None,
     }
 
 
-def noise(report: Report) -> Section | None:
-    """Paired differences with their intervals."""
+def difference_section(report: Report) -> Section | None:
+    """Return the section on paired differences."""
     rows = report["verdicts"]
     if not rows:
         return None
-    words = Counter(row["verdict"] or "no verdict" for row in rows).most_common()
+    verdicts = Counter(row["verdict"] or "no verdict" for row in rows).most_common()
     lines = {
         title: [
             (f"at {figure.tick(row['labels'])}: {row['verdict'] or 'no verdict'}", row["difference"], row["interval"])
@@ -122,64 +127,64 @@ def noise(report: Report) -> Section | None:
     }
     return {
         "name": "noise",
-        "question": "Is the difference more than noise?",
-        "answer": f"{len(rows)} comparisons: {', '.join(f'{count} {word}' for word, count in words)}.",
+        "title": "Paired differences",
+        "answer": f"{len(rows)} comparisons: {', '.join(f'{count} {verdict}' for verdict, count in verdicts)}.",
         "figure": figure.svg("noise", partial(forest.forest, report=report), "paired differences", lines),
         "table": None,
     }
 
 
-def sooner(transfer: Transfer, report: Report) -> Section | None:
-    """Validation score against steps and seconds, and the time to the control's best."""
+def time_section(transfer: Transfer, report: Report) -> Section | None:
+    """Return the section on validation scores by time, and the time to the control's best score."""
     budget, labels, metric = transfer.budgets[0], transfer.labels[0], transfer.manifest.metric
-    drawn, lines = {}, {}
-    for arm, look in figure.looks(transfer.arms).items():
+    curves, lines = {}, {}
+    for arm, style in figure.styles(transfer.arms).items():
         runs = [run for run in transfer.group(arm, budget, labels) if run.state == "done"]
         if metric in (curve := aggregate(runs, transfer.curve)).index:
-            curve, pace = curve.loc[metric], statistics.median(per_step(run, "seconds") for run in runs)
-            drawn[arm] = {"curve": curve, "pace": {"steps": 1.0, "seconds": pace}, "look": look}
+            curve, seconds = curve.loc[metric], statistics.median(per_step(run, "seconds") for run in runs)
+            curves[arm] = {"curve": curve, "per_step": {"steps": 1.0, "seconds": seconds}, "style": style}
             lines[arm] = [(f"after {step + 1} steps", curve["mean"][step], (None,)) for step in curve.index[[0, -1]]]
-    if not drawn:
+    if not curves:
         return None
-    goal, answer = None, f"With {labels_text([labels])}; no arm was timed against another."
+    target, answer = None, f"Validation scores with {labels_text([labels])}; no arm is compared with another."
     if report["time_to_target"]:
-        goal = {**report["time_to_target"][0]}
-        both = pairs(*(transfer.group(goal[key], "steps", goal["labels"]) for key in ("arm", "against")))
-        goal["level"] = statistics.fmean(control.val for _, control in both)
+        target = {**report["time_to_target"][0]}
+        paired_runs = pairs(*(transfer.group(target[key], "steps", target["labels"]) for key in ("arm", "against")))
+        target["level"] = statistics.fmean(control.val for _, control in paired_runs)
         answer = (
-            f"With {labels_text([goal['labels']])}, {goal['reached']} of {goal['n']} {goal['arm']} runs validate as "
-            f"well as the best of {goal['against']}. Median steps to get there: {never(goal['steps'])} for "
-            f"{goal['arm']}, {never(goal['steps_against'])} for {goal['against']}."
+            f"{target['reached']} of {target['n']} {target['arm']} runs reach the best validation score of "
+            f"{target['against']} with {labels_text([target['labels']])}. Median steps to this score: "
+            f"{amount(target['steps'])} for {target['arm']}, {amount(target['steps_against'])} for {target['against']}."
         )
-    paint = partial(figure.against_time, lines=drawn, goal=goal, metric=metric)
+    plot = partial(figure.time_curve, lines=curves, target=target, metric=metric)
     return {
         "name": "time",
-        "question": "Does it get there sooner?",
+        "title": "Time to target score",
         "answer": answer,
-        "figure": figure.svg("time", paint, f"{metric}, {BUDGET_WORDS[budget]}", lines),
+        "figure": figure.svg("time", plot, f"{metric}, {BUDGET_PHRASES[budget]}", lines),
         "table": time_table(report["time_to_target"], bool(transfer.bases)),
     }
 
 
-def time_table(found: list[dict[str, Any]], is_paid: bool) -> Table | None:
-    """What it takes to validate as well as the control's best, and how many tasks pay back a pretraining of its own."""
+def time_table(found: list[dict[str, Any]], has_pretraining: bool) -> Table | None:
+    """Return the table of times to the control's best score, and of the tasks after which the pretraining pays off."""
     if not found:
         return None
-    rows = [["runs that get there", *(f"{one['reached']} of {one['n']}" for one in found)]]
-    rows += [[unit, *(f"{never(one[unit])} / {never(one[f'{unit}_against'])}" for one in found)] for unit in UNITS]
-    for unit in UNITS if is_paid else ():
+    rows = [["runs that reach it", *(f"{one['reached']} of {one['n']}" for one in found)]]
+    rows += [[unit, *(f"{amount(one[unit])} / {amount(one[f'{unit}_against'])}" for one in found)] for unit in UNITS]
+    for unit in UNITS if has_pretraining else ():
         tasks = (one[f"tasks_to_pay_back_{unit}"] for one in found)
-        rows.append([f"tasks, by {unit}", *(never(count and math.ceil(count)) for count in tasks)])
+        rows.append([f"tasks to pay off, by {unit}", *(amount(count and math.ceil(count)) for count in tasks)])
     return {"columns": ["labels", *(figure.tick(one["labels"]) for one in found)], "rows": rows}
 
 
-def never(value: float | None) -> str:
-    """A number of steps, seconds, examples or tasks."""
+def amount(value: float | None) -> str:
+    """Return a number of steps, seconds, examples or tasks as text."""
     return "never" if value is None else f"{value:,.0f}" if value >= 100 else number(value, 2)
 
 
-def multiplied(report: Report) -> Section | None:
-    """How many times as many labels the control needs."""
+def multiplier_section(report: Report) -> Section | None:
+    """Return the section on label efficiency."""
     found = report["labels_saved"]
     if not found:
         return None
@@ -188,35 +193,35 @@ def multiplied(report: Report) -> Section | None:
     first = labels_text([found[0]["labels"]])
     return {
         "name": "multiplier",
-        "question": "How many labels is it worth?",
-        "answer": f"To do as well as {arm} with {first}, {against} needs {rows[0][1]} as many.",
+        "title": "Label efficiency",
+        "answer": f"{against} needs {rows[0][1]} as many labels to match {arm} with {first}.",
         "figure": None,
-        "table": {"columns": ["labels", f"{against} needs as many"], "rows": rows},
+        "table": {"columns": ["labels", f"labels that {against} needs"], "rows": rows},
     }
 
 
-def long_enough(report: Report) -> Section | None:
-    """Generic validation loss and task score along the pretraining."""
+def length_section(report: Report) -> Section | None:
+    """Return the section on pretraining length."""
     found = report["pretraining_length"]
     if not found:
         return None
     points = [(f"after {one['step']} steps", one) for one in found["points"]]
     lines = {
-        "task score": [(place, one["score"], one["interval"]) for place, one in points],
-        "generic validation loss": [(place, one["generic_loss"], (None,)) for place, one in points],
+        "task score": [(label, one["score"], one["interval"]) for label, one in points],
+        "generic validation loss": [(label, one["generic_loss"], (None,)) for label, one in points],
     }
-    paint = partial(figure.length_curve, found=found, metric=report["metric"])
+    plot = partial(figure.length_curve, found=found, metric=report["metric"])
     return {
         "name": "length",
-        "question": "How long to pretrain?",
+        "title": "Pretraining length",
         "answer": found["sentence"],
-        "figure": figure.svg("length", paint, "task score and generic loss by length of pretraining", lines),
+        "figure": figure.svg("length", plot, "task score and generic loss by length of pretraining", lines),
         "table": None,
     }
 
 
 def means(report: Report, first: str) -> list[Table]:
-    """A table of means per budget, arms by labels."""
+    """Return a table of means per budget, arms by label counts."""
     tables = []
     for budget, rows in {first: report["table"], **report["tables"]}.items():
         cells: dict[str, list[str]] = {}
@@ -226,12 +231,12 @@ def means(report: Report, first: str) -> list[Table]:
             cells.setdefault(row["arm"], []).append(text)
         labels = dict.fromkeys(labels_text([row["labels_per_class"]]) for row in rows)
         lines = [[arm, *texts] for arm, texts in cells.items()]
-        tables.append({"title": f"Means {BUDGET_WORDS[budget]}", "columns": ["arm", *labels], "rows": lines})
+        tables.append({"title": f"Means {BUDGET_PHRASES[budget]}", "columns": ["arm", *labels], "rows": lines})
     return tables
 
 
 def checks(report: Report) -> Table:
-    """Feature change, overfitting and calibration by arm."""
+    """Return the table of feature similarity, overfitting and calibration by arm."""
     names = ("cka", "loss_gap", "calibration_error")
     rows = [
         [one["arm"], one["budget"], str(one["n"]), *(number(one[name], 3) for name in names)]
@@ -242,8 +247,8 @@ def checks(report: Report) -> Table:
 
 
 def rates(report: Report) -> Table:
-    """The learning rate of each arm, by labels."""
+    """Return the table of learning rates, arms by label counts."""
     found = {(one["arm"], one["labels"]): f"{one['lr']:.3g}" for one in report["tuning"]}
-    arms, labels = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
+    arms, labels = (list(dict.fromkeys(key[index] for key in found)) for index in (0, 1))
     rows = [[arm, *(found.get((arm, count), "-") for count in labels)] for arm in arms]
     return {"columns": ["arm", *(labels_text([count]) for count in labels)], "rows": rows}

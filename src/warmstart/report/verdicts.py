@@ -1,4 +1,4 @@
-"""From paired runs to words: helps, hurts, equivalent, cannot tell; by rules that were fixed before the first run."""
+"""Verdicts on paired runs: helps, hurts, equivalent or cannot tell, by rules fixed before the first run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from warmstart.report import paired
 from warmstart.report.runs import Labels, Run, Transfer
 
-BUDGET_WORDS = {
+BUDGET_PHRASES = {
     "steps": "at equal steps",
     "total": "at equal total cost",
     "converged": "trained until validation stops improving",
@@ -18,19 +18,19 @@ BUDGET_WORDS = {
 
 
 def pairs(arm: list[Run], against: list[Run]) -> list[tuple[Run, Run]]:
-    """The runs of both that are done, seed by seed."""
+    """Pair the finished runs of two arms by seed."""
     others = {run.seed: run for run in against if run.test is not None}
     return [(run, others[run.seed]) for run in arm if run.test is not None and run.seed in others]
 
 
 def matrix(transfer: Transfer, runs: list[tuple[Run, ...]]) -> np.ndarray:
-    """Per independent unit and test example: the score of the first run, minus that of the second where there is one.
+    """Return scores, or differences of paired scores, by independent unit and test example; higher is better.
 
-    Oriented so that more is better: (S, N), or (S,) where the metric is no mean over examples. Runs that share a
-    pretraining count as one unit where there are several pretrainings.
+    The shape is (S, N), or (S,) if the metric is not a mean over examples. If there are several pretrainings, runs that
+    share one are averaged to one unit.
     """
     scores = [[transfer.scores(run) for run in group] for group in runs]
-    if any(part is None for group in scores for part in group):
+    if any(score is None for group in scores for score in group):
         scores = [[transfer.sign * run.test for run in group] for group in runs]
     values = [np.asarray(group[0]) - (group[1] if len(group) > 1 else 0.0) for group in scores]
     units: dict[int, list[np.ndarray]] = {}
@@ -40,18 +40,18 @@ def matrix(transfer: Transfer, runs: list[tuple[Run, ...]]) -> np.ndarray:
 
 
 def interval(transfer: Transfer, runs: list[Run]) -> tuple[float | None, float | None]:
-    """The 95 % interval of an arm's mean score, in the metric's own direction."""
+    """Return the 95 % interval of an arm's mean score, with the original sign of the metric."""
     if len(runs) < 2:
         return None, None
     found = paired.summary(matrix(transfer, [(run,) for run in runs]))
     if found.low is None:
         return None, None
-    ends = (transfer.sign * found.low, transfer.sign * found.high)
-    return min(ends), max(ends)
+    bounds = (transfer.sign * found.low, transfer.sign * found.high)
+    return min(bounds), max(bounds)
 
 
 def comparisons(transfer: Transfer) -> list[tuple[str, str, str, Labels]]:
-    """What is compared: each arm with the one its config names, at each budget that both have, by labels."""
+    """Return all comparisons: each arm with the one that `against` names, by common budget and label count."""
     found = []
     for budget in transfer.budgets:
         planned = [arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget]]
@@ -63,14 +63,14 @@ def comparisons(transfer: Transfer) -> list[tuple[str, str, str, Labels]]:
 
 
 def judge(transfer: Transfer) -> list[dict[str, Any]]:
-    """One row per comparison, adjusted by Holm over all of them; an arm with failed runs is flagged, and not judged."""
+    """Return one row per comparison, Holm-adjusted over all; with failed runs, the verdict is cannot tell."""
     rows, results = [], []
     for arm, against, budget, labels in comparisons(transfer):
         groups = [transfer.group(name, budget, labels) for name in (arm, against)]
-        both = pairs(*groups)
-        found = paired.summary(matrix(transfer, both)) if both else None
+        paired_runs = pairs(*groups)
+        found = paired.summary(matrix(transfer, paired_runs)) if paired_runs else None
         failed = [sum(run.state == "failed" for run in group) for group in groups]
-        named = [
+        flags = [
             f"{count} of {len(group)} {name} runs failed" for count, group, name in zip(failed, groups, (arm, against))
         ]
         row = {
@@ -79,15 +79,17 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
             "budget": budget,
             "labels": labels,
             "n": found.n if found else 0,
-            "difference": transfer.sign * statistics.fmean(a.test - b.test for a, b in both) if both else None,
+            "difference": transfer.sign * statistics.fmean(a.test - b.test for a, b in paired_runs)
+            if paired_runs
+            else None,
             "interval": [found.low, found.high] if found else [None, None],
-            "p": found.p if found and found.n >= paired.FEWEST_UNITS else None,
+            "p": found.p if found and found.n >= paired.MIN_UNITS else None,
             "p_holm": None,
             "effect": found.effect if found else None,
             "verdict": None,
             "seeds_needed": None,
             "p_equivalent": None,
-            "flag": "; ".join(text for text, count in zip(named, failed) if count) or None,
+            "flag": "; ".join(text for text, count in zip(flags, failed) if count) or None,
         }
         rows.append(row)
         results.append(found)
@@ -96,73 +98,73 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
         row, found = rows[index], results[index]
         row["p_holm"] = p_holm
         row["p_equivalent"] = paired.equivalence(found, transfer.rules["margin"])
-        word = paired.verdict(p_holm, row["p_equivalent"], row["difference"], found.n)
-        row["verdict"] = "cannot tell" if row["flag"] else word
+        verdict = paired.verdict(p_holm, row["p_equivalent"], row["difference"], found.n)
+        row["verdict"] = "cannot tell" if row["flag"] else verdict
         if row["verdict"] == "cannot tell":
             row["seeds_needed"] = paired.seeds_needed(found)
     return rows
 
 
 def headline(transfer: Transfer, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The verdict of the report, about its first comparison at its first budget, over all label counts.
+    """Return the verdict of the report: the first comparison at its first budget, over all label counts.
 
-    helps: at one label count or more, and hurts at none; hurts: the other way round; equivalent: at all of them;
-    cannot tell: everything else. None where there are too few seeds.
+    helps: at one label count or more, and hurts at none; hurts: vice versa; equivalent: at all label counts; cannot
+    tell: all other cases; None: too few seeds.
     """
     if not rows:
         return {"verdict": None, "sentence": "No verdict: no arm was compared with another.", "arm": None}
     first = rows[0]
     same = [row for row in rows if all(row[key] == first[key] for key in ("arm", "against", "budget"))]
-    words = [row["verdict"] for row in same]
-    if None in words:
+    verdicts = [row["verdict"] for row in same]
+    if None in verdicts:
         n = min(row["n"] for row in same)
         unit = "seed" if transfer.rules["pretrain_seeds"] == 1 else "pretraining"
-        word = None
+        verdict = None
         sentence = (
-            f"No verdict: {n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few to tell noise from gain; "
-            f"{paired.FEWEST_UNITS} are needed."
+            f"No verdict: {n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few; "
+            f"at least {paired.MIN_UNITS} are needed."
         )
     else:
-        if "helps" in words and "hurts" not in words:
-            word = "helps"
-        elif "hurts" in words and "helps" not in words:
-            word = "hurts"
+        if "helps" in verdicts and "hurts" not in verdicts:
+            verdict = "helps"
+        elif "hurts" in verdicts and "helps" not in verdicts:
+            verdict = "hurts"
         else:
-            word = "equivalent" if set(words) == {"equivalent"} else "cannot tell"
+            verdict = "equivalent" if set(verdicts) == {"equivalent"} else "cannot tell"
         sentence = sentence_of(transfer, same)
-    return {"verdict": word, "sentence": sentence, **{key: first[key] for key in ("arm", "against", "budget")}}
+    return {"verdict": verdict, "sentence": sentence, **{key: first[key] for key in ("arm", "against", "budget")}}
 
 
 def sentence_of(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
-    """What the rows of one comparison say, in words with numbers."""
+    """Return the headline sentence for the rows of one comparison."""
     first = rows[0]
-    parts = []
-    for word, text in (
+    clauses = []
+    for verdict, text in (
         ("helps", "helps with {}"),
         ("hurts", "hurts with {}"),
-        ("equivalent", "makes no difference that matters with {}"),
-        ("cannot tell", "shows no effect that these runs can tell with {}"),
+        ("equivalent", "is equivalent within the margin with {}"),
+        ("cannot tell", "has no detectable effect with {}"),
     ):
-        found = [row for row in rows if row["verdict"] == word]
+        found = [row for row in rows if row["verdict"] == verdict]
         if found:
-            parts.append(text.format(labels_text([row["labels"] for row in found])) + f" ({change(transfer, found)})")
+            clauses.append(text.format(labels_text([row["labels"] for row in found])) + f" ({change(transfer, found)})")
     subject = "Pretraining" if first["arm"] == "pretrained" else f"The arm {first['arm']}"
     against = "" if first["against"] == "scratch" else f" against {first['against']}"
-    return f"{subject}{against}, {BUDGET_WORDS[first['budget']]}: {'; '.join(parts)}."
+    return f"{subject}{against}, {BUDGET_PHRASES[first['budget']]}: {'; '.join(clauses)}."
 
 
 def change(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
-    """The largest difference among rows, with its interval."""
+    """Return the largest difference among rows with its interval, as text."""
     row = max(rows, key=lambda row: abs(row["difference"]))
     low, high = row["interval"]
-    where = f" at {row['labels']}" if len(rows) > 1 else ""
-    better = "" if transfer.sign == 1 else ", less being better and counted as more"
+    count = f" at {row['labels']}" if len(rows) > 1 else ""
+    better = "" if transfer.sign == 1 else ", where positive is better"
     name = transfer.metric.removeprefix("test/")
-    return f"{row['difference']:+.3g} {name}{where}, 95 % interval {low:+.3g} to {high:+.3g}{better}"
+    return f"{row['difference']:+.3g} {name}{count}, 95 % interval {low:+.3g} to {high:+.3g}{better}"
 
 
 def labels_text(labels: list[Labels]) -> str:
-    """1, 2 and 5 labels per class."""
+    """Return label counts as text, such as `1, 2 and 5 labels per class`."""
     texts = [f"{label:.0%} of the labels" if isinstance(label, float) else str(label) for label in labels]
     texts = ["all labels" if text == "all" else text for text in texts]
     joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

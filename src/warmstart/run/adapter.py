@@ -1,7 +1,8 @@
-"""A model as what was learned beside its parent: small tensors of each layer, and whole ones that are not the parent's.
+"""Adapter deltas: the difference between a finetuned model and its parent, as small tensors per layer.
 
-A layer's change is `up` (O, R) and `down` (R, I), whose product is added to its weight (O, I), or `scale` (O, 1), by
-which weight and bias are multiplied. In a file they are named LAYER:up and so on; whole tensors keep their names.
+The delta of a layer is `up` (O, R) and `down` (R, I), whose product is added to its weight (O, I), or `scale` (O, 1),
+by which weight and bias are multiplied. A file names them LAYER:up and so on; it also holds complete tensors, under
+their own names, that differ from those of the parent.
 """
 
 from __future__ import annotations
@@ -12,52 +13,50 @@ from typing import Any
 from torch import Tensor
 
 ADAPTER = "adapter.safetensors"
-Change = dict[str, Tensor]
+Delta = dict[str, Tensor]
 
 
-def merge(weights: dict[str, Tensor], changes: dict[str, Change]) -> dict[str, Tensor]:
-    """All weights, on the CPU, with the changes of layers worked in: in float64, so that every machine rounds alike."""
+def merge(weights: dict[str, Tensor], deltas: dict[str, Delta]) -> dict[str, Tensor]:
+    """Return all weights on the CPU with the deltas applied, computed in float64 for equal rounding on all machines."""
     merged = {name: value.cpu() for name, value in weights.items()}
-    for layer, change in changes.items():
-        exact = {name: value.cpu().double() for name, value in change.items()}
-        kind = next(iter(change.values())).dtype
+    for layer, delta in deltas.items():
+        exact = {name: value.cpu().double() for name, value in delta.items()}
+        dtype = next(iter(delta.values())).dtype
         names = [name for name in (f"{layer}.weight", f"{layer}.bias") if name in merged]
-        weight, *bias = (merged[name].to(kind).double() for name in names)
+        weight, *bias = (merged[name].to(dtype).double() for name in names)
         if "scale" in exact:
             values = [weight * exact["scale"], *(one * exact["scale"].flatten() for one in bias)]
         else:
             values = [weight + exact["up"] @ exact["down"], *bias]
-        merged |= {name: value.to(kind) for name, value in zip(names, values)}
+        merged |= {name: value.to(dtype) for name, value in zip(names, values)}
     return merged
 
 
-def packed(changes: dict[str, Change]) -> dict[str, Tensor]:
-    """The changes as tensors of a file."""
+def packed(deltas: dict[str, Delta]) -> dict[str, Tensor]:
+    """Flatten the deltas to named tensors for a file."""
     return {
-        f"{layer}:{part}": value.cpu().contiguous()
-        for layer, change in changes.items()
-        for part, value in change.items()
+        f"{layer}:{kind}": value.cpu().contiguous() for layer, delta in deltas.items() for kind, value in delta.items()
     }
 
 
 def applied(tensors: dict[str, Tensor], parent: dict[str, Tensor], fresh: list[str]) -> dict[str, Tensor]:
-    """The weights of a model, from the tensors of its file and the weights of its parent.
+    """Apply the tensors of an adapter file to the weights of its parent.
 
     Args:
-        tensors: as `packed` names them, and whole ones.
-        parent: by name.
-        fresh: patterns of names of the parent's weights that the model did not take.
+        tensors: deltas with the names of `packed`, and complete tensors.
+        parent: weights by name.
+        fresh: name patterns of parent weights that the model reinitialized.
 
     Raises:
-        KeyError, RuntimeError, ValueError: the two do not go together.
+        KeyError, RuntimeError, ValueError: the adapter and the parent are incompatible.
     """
-    taken = {name: value for name, value in parent.items() if not any(fnmatchcase(name, p) for p in fresh)}
-    changes: dict[str, Change] = {}
-    whole: dict[str, Any] = {}
+    inherited = {name: value for name, value in parent.items() if not any(fnmatchcase(name, p) for p in fresh)}
+    deltas: dict[str, Delta] = {}
+    complete: dict[str, Any] = {}
     for name, value in tensors.items():
-        layer, _, part = name.rpartition(":")
+        layer, _, kind = name.rpartition(":")
         if layer:
-            changes.setdefault(layer, {})[part] = value
+            deltas.setdefault(layer, {})[kind] = value
         else:
-            whole[name] = value
-    return merge({**taken, **whole}, changes)
+            complete[name] = value
+    return merge({**inherited, **complete}, deltas)

@@ -1,4 +1,4 @@
-"""SHA-256 of what is written, kept beside it, so that damage is detected when it is read."""
+"""SHA-256 checksums of files and records, verified when they are read."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from warmstart.core.errors import UserError
 from warmstart.core.reading import file_sha256, load_json
 from warmstart.run.files import write_atomically
 
-CHECKSUMS = "checksums.json"  # of the files of a folder
-KEY = "checksums"  # where a record keeps those of other files, and under its own file's name that of the rest of it
+CHECKSUMS = "checksums.json"  # checksums of the files of a folder
+KEY = "checksums"  # key in a record: checksums by file name, including that of the record itself without its own entry
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Replace a JSON file by this record and its checksum.
+    """Write a record and its checksum to a JSON file.
 
     Raises:
         WriteError: the disk is full, read-only or broken.
@@ -29,11 +29,11 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return the record that `write_record` wrote.
+    """Read and verify a record of `write_record`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no JSON, or is not as it was written.
+        FileNotFoundError: the file is missing.
+        ValueError: the file is no JSON, or its checksum is missing or wrong.
     """
     record = load_json(path)
     checksums = record.get(KEY) if isinstance(record, dict) else None
@@ -50,7 +50,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def write_checksums(folder: Path) -> dict[str, str]:
-    """Write checksums.json for the files that a folder holds, and return it by name."""
+    """Write checksums.json for all files below a folder, and return the checksums by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     digests = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
     write_record(folder / CHECKSUMS, {KEY: digests})
@@ -58,20 +58,20 @@ def write_checksums(folder: Path) -> dict[str, str]:
 
 
 def check_folder(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Return the checksums of files in a folder, once each is found to be as it was written.
+    """Verify files against checksums.json, and return their checksums.
 
     Args:
         folder: with a checksums.json.
-        names: of the files; all that have a checksum where None.
+        names: of the files; None for all files with a checksum.
 
     Raises:
-        UserError: names the file that is missing, damaged or has no checksum.
+        UserError: a file is missing, damaged or has no checksum; the message names it.
     """
     path = folder / CHECKSUMS
     try:
         digests = {name: str(digest) for name, digest in read_record(path)[KEY].items() if name != CHECKSUMS}
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing, so nothing tells whether the files beside it are sound") from error
+        raise UserError(f"{path} is missing, so the files of its folder cannot be verified") from error
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     names = list(digests if names is None else names)
@@ -84,16 +84,16 @@ def check_folder(folder: Path, names: Iterable[str] | None = None) -> dict[str, 
 
 
 def check_file(path: Path, digest: str) -> None:
-    """Refuse a file that is not the one whose SHA-256 was taken.
+    """Verify the SHA-256 of a file.
 
     Raises:
-        UserError: names it.
+        UserError: the file is missing, unreadable or changed; the message names it.
     """
     try:
         found = file_sha256(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: put it back, or run again what wrote it") from error
+        raise UserError(f"{path} is missing: restore it, or repeat the run that wrote it") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if found != digest:
-        raise UserError(f"{path} is damaged, or was changed after it was written: its SHA-256 is not the recorded one")
+        raise UserError(f"{path} is damaged or was changed: its SHA-256 is not the recorded one")

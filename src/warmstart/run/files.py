@@ -1,4 +1,4 @@
-"""The one writer of files: each is complete or not there, and synced with its folder where the file system can."""
+"""Atomic writing of files and folders, synced to the disk where the file system supports it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pathlib import Path
 
 from warmstart.core.errors import UserError, WriteError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # full, read-only or broken
-DISK = {number: os.strerror(number) for number in (*FULL, errno.EACCES, errno.EPERM)}
-INCOMPLETE = "the file could not be written to its end"
-TORN = re.compile(
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # a full, read-only or broken disk
+REASONS = {number: os.strerror(number) for number in (*DISK_ERRORS, errno.EACCES, errno.EPERM)}
+INCOMPLETE = "the file was written incompletely"
+INCOMPLETE_WRITE = re.compile(
     r"PytorchStreamWriter failed|\] \. unexpected pos|^\d+ requested and \d+ written$"
-)  # of torch and numpy
+)  # messages of torch and numpy
 TEMPORARY = ".*.tmp"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file by one with this content, in one step.
+    """Write a file atomically.
 
     Raises:
-        WriteError: the disk is full, read-only or broken; the old file is as it was.
+        WriteError: the disk is full, read-only or broken; the old file is unchanged.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -36,17 +36,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """Yield the path of a temporary file beside `path`, which takes its place, synced, when the block ends well.
+    """Yield the path of a temporary file, which replaces `path` when the block ends without an error.
 
     Args:
         path: of the file.
-        previous: where to keep the old file. It is renamed once the new one is on the disk, so a process that is
-            killed before the second rename leaves the old file there, and none at `path`.
+        previous: new path of the old file. The old file is renamed after the new one is synced; a process that is
+            killed between the two renames leaves no file at `path`.
 
     Raises:
         WriteError: as `write_atomically`.
     """
-    temporary = temporary_of(path)
+    temporary = temporary_path(path)
     with writing(path):
         try:
             yield temporary
@@ -62,17 +62,16 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, which takes its place, with all files synced, when the block ends well.
+    """Yield a temporary folder, which replaces `path` when the block ends without an error.
 
-    A folder cannot be replaced in one step: the old one is renamed, the new one too, the old one removed. Between the
-    renames a reader finds none. A process that is killed there leaves none; what it leaves, the old folder as well, is
-    removed as temporary files are. So use it for what can be written again: the `model/` of a run that resumes, the
-    curves of a report.
+    The replacement is not atomic: the old folder is renamed, then the new one, and the old one is removed. A process
+    that is killed between the renames leaves no folder at `path`, and `remove_temporaries` removes both. Use it for
+    content that can be written again: the `model/` of a resumed run, the curves of a report.
 
     Raises:
-        WriteError: the disk is full, read-only or broken; the old folder is as it was.
+        WriteError: the disk is full, read-only or broken; the old folder is unchanged.
     """
-    temporary, old = temporary_of(path), temporary_of(path)
+    temporary, old = temporary_path(path), temporary_path(path)
     with writing(path):
         try:
             temporary.mkdir(parents=True)
@@ -87,14 +86,14 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def adding_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path`, with all files synced, when the block ends well.
+    """Yield a temporary folder, which is renamed to `path` when the block ends without an error.
 
-    Several processes may do so at a time: the first to finish wins, and the others remove theirs.
+    If several processes do so at once, the folder of the first is kept, and the others are removed.
 
     Raises:
-        OSError: as the operating system gives it; there is no folder then.
+        OSError: the folder could not be written; there is none at `path`.
     """
-    temporary = temporary_of(path)
+    temporary = temporary_path(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -110,21 +109,21 @@ def adding_folder(path: Path) -> Iterator[Path]:
 
 
 def _exchange(new: Path, path: Path, old: Path) -> None:
-    """Rename `path` to `old` where it exists, and `new` to `path`; on an error, `path` is renamed back."""
-    is_there = path.exists()
+    """Rename `path`, if it exists, to `old`, and `new` to `path`; on an error, rename `old` back."""
+    existed = path.exists()
     try:
-        if is_there:
+        if existed:
             os.replace(path, old)
         os.replace(new, path)
     except BaseException:
-        if is_there and not path.exists():
+        if existed and not path.exists():
             os.replace(old, path)
         raise
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong on the disk inside the block, whichever library writes, into an error that names the file.
+    """Convert disk errors of any library in the block to a `WriteError` with the path of the file.
 
     Raises:
         WriteError: the disk is full, read-only or broken.
@@ -139,33 +138,33 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def disk_error(error: BaseException | None) -> str | None:
-    """What the disk answered, where an exception, or one that it came from, is about that; else None."""
-    answer = None
+    """Return the reason, if an exception or one of its causes is a disk error; else None."""
+    reason = None
     while error is not None:
         number = getattr(error, "errno", None)
-        if isinstance(error, OSError) and number in DISK:
-            return DISK[number]
-        for number in FULL:  # torch and safetensors write in languages that have no OSError
-            if f"os error {number})" in str(error) or DISK[number] in str(error):
-                return DISK[number]
-        if TORN.search(str(error)):
-            answer = INCOMPLETE
+        if isinstance(error, OSError) and number in REASONS:
+            return REASONS[number]
+        for number in DISK_ERRORS:  # torch and safetensors raise other types
+            if f"os error {number})" in str(error) or REASONS[number] in str(error):
+                return REASONS[number]
+        if INCOMPLETE_WRITE.search(str(error)):
+            reason = INCOMPLETE
         error = error.__cause__ or error.__context__
-    return answer
+    return reason
 
 
 def as_write_error(error: BaseException, path: Path) -> WriteError | None:
-    """Return an exception as an error that a file could not be written; None where it is about something else.
+    """Return the `WriteError` of an exception that a disk error caused; None for other exceptions.
 
     Args:
-        error: of whatever library wrote; one that says which file it is about.
-        path: the file, where the exception does not name it.
+        error: of any library.
+        path: of the file, used if the exception names none.
     """
     if isinstance(error, WriteError):
         return error
     reason = disk_error(error)
-    if isinstance(error, UserError) or reason not in {INCOMPLETE, *(DISK[number] for number in FULL)}:
-        return None  # a missing permission may be that of a file that is read
+    if isinstance(error, UserError) or reason not in {INCOMPLETE, *(REASONS[number] for number in DISK_ERRORS)}:
+        return None  # permission errors can also come from reading
     name = getattr(error, "filename", None)
     failure = WriteError(Path(name) if isinstance(name, str) else path, reason)
     failure.__cause__ = error
@@ -173,7 +172,7 @@ def as_write_error(error: BaseException, path: Path) -> WriteError | None:
 
 
 def sync(path: Path) -> None:
-    """Write a file, or the names in a folder, to the disk; some file systems do that for files only."""
+    """Sync a file or folder to the disk; file systems that cannot sync folders are ignored."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -185,35 +184,35 @@ def sync(path: Path) -> None:
 
 
 def sync_all(folder: Path) -> None:
-    """Write a folder and all that is in it to the disk."""
+    """Sync a folder and its content to the disk."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             sync(Path(parent, name))
         sync(Path(parent))
 
 
-def temporary_of(path: Path) -> Path:
-    """A name beside `path` that no other process takes, and that `remove_temporaries` knows."""
+def temporary_path(path: Path) -> Path:
+    """Return a unique temporary path in the folder of `path`, which `remove_temporaries` recognizes."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote has left below a folder; no process may be writing there."""
+    """Remove temporary files of killed processes below a folder, to which no process may be writing."""
     for path in folder.rglob(TEMPORARY):
         _remove(path)
 
 
 def remove_temporaries_of(path: Path) -> None:
-    """Remove what a process that was killed while it wrote this file or folder has left beside it."""
+    """Remove temporary files and folders of killed processes for this path."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
         _remove(left)
 
 
 def remove_old_temporaries(folder: Path, seconds: float) -> None:
-    """Remove temporary files and folders in a folder, not below it, of which nothing has been written for so long."""
+    """Remove temporary files and folders directly in a folder that have not changed for `seconds`."""
     for path in folder.glob(TEMPORARY):
-        with contextlib.suppress(OSError):  # another process renames or removes it
-            newest = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+        with contextlib.suppress(OSError):  # another process renamed or removed it
+            newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
             if time.time() - newest > seconds:
                 _remove(path)
 
@@ -226,18 +225,18 @@ def _remove(path: Path) -> None:
 
 
 def check_links(path: Path, below: bool = True) -> None:
-    """Refuse a folder that holds links to elsewhere, which would be written through.
+    """Check that a folder contains no symbolic links, which could lead writes outside the folder.
 
     Args:
         path: of the folder.
-        below: check the folders in it too.
+        below: also check its subfolders.
 
     Raises:
-        UserError: names the link.
+        UserError: there is a link; the message names it.
     """
     for folder, names, files in os.walk(path):
         for name in (*names, *files):
             if (link := Path(folder, name)).is_symlink():
-                raise UserError(f"{link} is a symbolic link, and a run writes to its own folder only: remove it")
+                raise UserError(f"{link} is a symbolic link, which a run does not follow: remove it")
         if not below:
             return

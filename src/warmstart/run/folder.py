@@ -1,4 +1,4 @@
-"""A run's folder: made exclusively, its record rewritten atomically, its status always true."""
+"""The folder of a run, with an atomically written record and a lock."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
 
 RECORD, CONFIG, LOG, LOCK = "run.json", "config.yaml", "train.log", "lock"
-PATIENCE = 1.0  # seconds for a report that looks at the lock this very moment
+LOCK_TIMEOUT = 1.0  # seconds; reports may hold the lock for a moment
 
 
 class RunFolder:
-    """One run on disk: run.json, config.yaml, train.log, checkpoints/ and model/, and a lock held by who works on it.
+    """A run on disk: run.json, config.yaml, train.log, checkpoints/ and model/, and the lock of its process.
 
     Args:
         path: of the folder.
-        record: what run.json holds.
-        lock: held already by this process, or one to take.
+        record: content of run.json.
+        lock: of the folder, if this process already holds it.
     """
 
     def __init__(self, path: Path, record: dict[str, Any], lock: Lock | None = None):
@@ -52,19 +52,19 @@ class RunFolder:
         lock: Lock | None = None,
         **fields: Any,
     ) -> RunFolder:
-        """Make a new folder under `parent`, locked until its `recording` ends; its name is the run's id, or `name`.
+        """Create a new folder under `parent`, locked until its `recording` ends.
 
         Args:
-            config: the run's.
-            parent: where to make it.
-            name: of the folder.
-            lock: the folder's own, where the caller has made the folder, empty, to hold it.
-            fields: further ones of the record.
+            config: of the run.
+            parent: of the folder.
+            name: of the folder; None for the id of the run.
+            lock: of the folder, if the caller has created it, empty, and holds its lock.
+            fields: additional fields of the record.
 
         Raises:
-            UserError: the folder exists already or cannot be made.
+            UserError: the folder exists or cannot be created.
             WriteError: the disk is full or broken.
-            Interrupted: a signal came once there was a record; before, the folder is removed.
+            Interrupted: a signal came after the record was written; before that, the folder is removed.
         """
         run_id = new_id()
         path = parent / (name or run_id)
@@ -90,11 +90,11 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=lock is not None)
         except FileExistsError as error:
-            raise UserError(f"{path} is taken: remove it, or give another output_dir=") from error
+            raise UserError(f"{path} exists already: remove it, or set another output_dir=") from error
         except OSError as error:
             if (reason := disk_error(error)) is not None:
                 raise WriteError(path, reason) from error
-            raise UserError(f"cannot write {path}: {error.strerror}; give a writable output_dir=") from error
+            raise UserError(f"cannot write {path}: {error.strerror}; set a writable output_dir=") from error
         try:
             run.hold()
             run.write_config(config)
@@ -106,19 +106,19 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Read an existing run folder; a run recorded as running whose lock no process holds is interrupted.
+        """Read an existing run folder; a running run whose lock no process holds is interrupted.
 
         Raises:
-            UserError: there is no run.json, or it is damaged.
+            UserError: run.json is missing or damaged.
         """
         if not path.is_dir():
-            raise UserError(f"{path}: there is no such folder")
+            raise UserError(f"{path}: no such folder")
         try:
             record = read_record(path / RECORD)
             run = cls(path, {"id": record["id"], "stage": record["stage"], "status": record["status"], **record})
             wrong = [name for name in ("metrics", "cost", "sweep") if not isinstance(record.get(name) or {}, dict)]
             if wrong:
-                raise ValueError(f"{wrong[0]} is no mapping")
+                raise ValueError(f"{wrong[0]} is not a mapping")
             check_version((record.get("environment") or {}).get("warmstart"), path)
             check_names(record)
         except FileNotFoundError as error:
@@ -128,24 +128,24 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{path / RECORD} cannot be read: {error.strerror}") from error
         if record["status"] == "running" and not run.lock.is_held():
-            run.record |= {"status": "interrupted", "error": "its process is gone"}
+            run.record |= {"status": "interrupted", "error": "its process has ended"}
         return run
 
     def hold(self) -> None:
-        """Lock the folder for this process, and remove temporary files that a killed one has left.
+        """Lock the folder, and remove temporary files of killed processes.
 
         Raises:
-            UserError: another process is at work on it, or it holds links to elsewhere, which would be written through.
+            UserError: another process runs it, or it contains symbolic links.
             WriteError: the disk is full, read-only or broken.
         """
-        if self.lock.is_mine:
+        if self.lock.is_acquired:
             return
         check_links(self.path)
-        if not self.lock.acquire(PATIENCE):
-            raise UserError(f"{self.path}: {self.lock.owner()} is at work on this run; wait until it has ended")
-        self.lock.beat()
+        if not self.lock.acquire(LOCK_TIMEOUT):
+            raise UserError(f"{self.path}: {self.lock.owner()} is running it; wait until it has ended")
+        self.lock.start_heartbeat()
         remove_temporaries(self.path)
-        if (self.path / RECORD).exists():  # written, perhaps, by the process that had the lock until now
+        if (self.path / RECORD).exists():  # the previous holder may have changed it
             self.record = RunFolder.open(self.path).record
 
     def write_config(self, config: DictConfig) -> None:
@@ -155,13 +155,22 @@ class RunFolder:
         self.update(checksums={CONFIG: hashlib.sha256(content.encode()).hexdigest()})
 
     def note(self, **fields: Any) -> None:
-        """Change fields of the record, for the next `update` to write; a number that is not finite is refused."""
+        """Set fields of the record without writing it.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
         record = {**self.record, **fields}
         json.dumps(record, allow_nan=False)
         self.record = record
 
     def update(self, **fields: Any) -> None:
-        """Change fields of run.json and rewrite it; a number that is not finite is refused and changes nothing."""
+        """Set fields of the record and write run.json; on an error, the record is unchanged.
+
+        Raises:
+            ValueError: a number is not finite.
+            WriteError: the disk is full, read-only or broken.
+        """
         before = self.record
         self.note(**fields)
         try:
@@ -171,10 +180,10 @@ class RunFolder:
             raise
 
     def checked(self, name: str) -> Path:
-        """Return the path of a file of the run, where it is what the record says.
+        """Verify a file of the run against the record, if the run is done, and return its path.
 
         Raises:
-            UserError: it is damaged or missing. What is not done has no checksums of what it still writes.
+            UserError: the file is damaged or missing.
         """
         digest = (self.record.get("checksums") or {}).get(name)
         if digest is not None:
@@ -184,10 +193,10 @@ class RunFolder:
         return self.path / name
 
     def config(self, trust: tuple[str, ...] = ()) -> DictConfig:
-        """The run's own resolved config, refused where it names code that is not a part of its group.
+        """Read and verify the resolved config of the run.
 
         Raises:
-            UserError: the file is missing, damaged, or names a class of a package that is not trusted.
+            UserError: the file is missing or damaged, or names code that is neither a component nor trusted.
         """
         path = self.path / CONFIG
         if CONFIG not in (self.record.get("checksums") or {}):
@@ -205,19 +214,19 @@ class RunFolder:
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}") from error
         check_targets(plain, path, trust)
-        given = {"trust": list(trust), "resume": None}  # which are for the user to say each time
+        given = {"trust": list(trust), "resume": None}  # set on each command line
         return OmegaConf.create({key: given.get(key, value) for key, value in plain.items()}, flags={"struct": True})
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[RunFolder]:
-        """Hold the run, and keep its status and log true while the block runs.
+        """Lock the run, log to train.log, and update the status when the block ends.
 
-        It ends as done, failed with its traceback, pruned or interrupted, and the lock is given back. Inside another
-        `recording` of the same run the outer one does all that.
+        The status is done, failed, pruned or interrupted; errors are logged with traceback, and the lock is released. A
+        nested `recording` of the same run does nothing.
 
         Raises:
             Interrupted: a signal came.
-            UserError: another process is at work on the run.
+            UserError: another process runs it.
         """
         if self.is_recording:
             yield self
@@ -227,12 +236,12 @@ class RunFolder:
             self.hold()
             with logging_to(self.path / LOG):
                 try:
-                    own = (self.record.get("checksums") or {}).get(CONFIG)
-                    self.update(status="running", error=None, checksums={CONFIG: own} if own else {})
+                    digest = (self.record.get("checksums") or {}).get(CONFIG)
+                    self.update(status="running", error=None, checksums={CONFIG: digest} if digest else {})
                     unmet = None
                     try:
                         yield self
-                    except Unmet as result:  # all is done and written
+                    except Unmet as result:  # the run is complete
                         unmet = result
                     self.note(checksums=self._checksums())
                     self.update(status="done")
@@ -254,7 +263,7 @@ class RunFolder:
             self.lock.release()
 
     def _abandon(self, error: BaseException) -> None:
-        """Record why a new run did not begin; remove its folder where it has no record yet."""
+        """Record the error of a run that could not be created; remove its folder if it has no record."""
         if has_record := (self.path / RECORD).exists():
             self._close(error)
         else:
@@ -267,8 +276,8 @@ class RunFolder:
         return Interrupted(None if self.record["status"] == "done" else self.path)
 
     def _close(self, error: BaseException) -> None:
-        """Record how the run ended, also where the disk is so full that only the lock's reserve has room for it."""
-        if self.record["status"] == "done":  # a signal came while just that was being written
+        """Record how the run ended; on a full disk, use the space that the lock reserved."""
+        if self.record["status"] == "done":  # a signal came while this status was written
             end = {"status": "done"}
         elif is_interrupt(error):
             end = {"status": "interrupted", "error": "interrupted by the user"}
@@ -280,16 +289,16 @@ class RunFolder:
         try:
             self.update(**end)
         except WriteError:
-            self.lock.give_reserve()
+            self.lock.release_reserve()
             with contextlib.suppress(WriteError):  # a record that stays "running" is read as interrupted
                 self.update(**end)
 
     def _checksums(self) -> dict[str, str]:
-        """Of the files that are complete once the run is done; folders have their own."""
+        """Return the SHA-256 of the files that a finished run no longer changes; folders have their own checksums."""
         names = {path.name for path in self.path.iterdir() if path.is_file()} - {RECORD, LOG, LOCK}
         return {name: file_sha256(self.path / name) for name in sorted(names) if not name.startswith("events.out.")}
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return whether a signal asked to stop, or a cluster's launcher, which leaves with SystemExit."""
+    """Return whether a signal, or a cluster launcher by SystemExit, requested stopping."""
     return isinstance(error, (KeyboardInterrupt, SystemExit))

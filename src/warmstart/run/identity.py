@@ -1,4 +1,4 @@
-"""Who a run is: its id, its config's hash, the code and the machine it ran on."""
+"""Identifiers of a run: its id, the hash of its config, its seeds, its code version and its environment."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from typing import Any
 
 from warmstart.core.errors import UserError
 
-OLDEST = (0, 2)  # version whose run folders are read
+OLDEST = (0, 2)  # oldest version whose run folders can be read
 
 
 def new_id() -> str:
-    """UTC time to the millisecond, so that names sort by age, and a random part, so that no two are the same."""
+    """Return a unique id: the UTC time in milliseconds, so that ids sort by age, and a random suffix."""
     now = datetime.now(timezone.utc)
     return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
 
 
 def config_sha256(config: dict[str, Any]) -> str:
-    """SHA-256 of a resolved config, whatever the order of its keys."""
+    """Return the SHA-256 of a resolved config, independent of the order of keys."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def derive_seed(root: int, name: str) -> int:
-    """An independent seed per use (subset, backbone, head, order, noise) from one root seed."""
+    """Derive an independent seed per use (subset, backbone, head, order, noise) from one root seed."""
     return int.from_bytes(hashlib.sha256(f"{root}/{name}".encode()).digest()[:4], "big")
 
 
 @functools.cache
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout that holds the code, and whether it has uncommitted changes; None outside a checkout."""
+    """Return the commit of the code and whether it has uncommitted changes; values are None outside a checkout."""
 
-    def git(*words: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
@@ -51,25 +51,25 @@ def git_state() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(status) if status is not None else None}
 
 
-def check_version(version: Any, place: Path) -> None:
-    """Refuse what a version of warmstart wrote whose modules had other names than this one's.
+def check_version(version: Any, path: Path) -> None:
+    """Check that a folder was written by a version of warmstart with the module names of this one.
 
     Args:
-        version: of warmstart, as recorded; what is no version is left to whoever reads it.
-        place: what it is recorded of.
+        version: of warmstart, as recorded; values that are no version are ignored.
+        path: of the folder.
 
     Raises:
-        UserError: names the version.
+        UserError: the version is too old; the message names it.
     """
     found = re.match(r"(\d+)\.(\d+)\b", version) if isinstance(version, str) else None
     if found and tuple(map(int, found.groups())) < OLDEST:
         here = metadata.version("warmstart")
-        raise UserError(f"{place} was made by warmstart {version}, which {here} cannot read: make it again")
+        raise UserError(f"{path} was made by warmstart {version}, which {here} cannot read: make it again")
 
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Python, platform and the versions of the packages that shape a result."""
+    """Return the versions of Python and of the packages that affect results, and the platform."""
     packages = ("warmstart", "torch", "pytorch-lightning", "hydra-core", "scikit-learn", "numpy", "torchmetrics")
     versions = {name: metadata.version(name) for name in packages}
     return {"python": platform.python_version(), "platform": platform.platform(), **versions}

@@ -1,4 +1,4 @@
-"""Who is at work on something: a lock that is free once its holder dies, and a heartbeat for other machines."""
+"""A file lock that the operating system releases when its holder dies, with a heartbeat for other hosts."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from warmstart.run.files import writing
 BEAT_SECONDS = 5.0
 POLL_SECONDS = 0.01
 STALE_SECONDS = 60.0
-NOTICE_SECONDS = 5.0  # of waiting, until a line says for whom
-RESERVE = 2**16  # bytes that a held lock takes on the disk, given back to write a last record where it is full
+NOTICE_SECONDS = 5.0  # of waiting, before the holder is printed
+RESERVE = 2**16  # size in bytes of a held lock; releasing it lets a last record be written on a full disk
 
 
 class Lock:
     """An exclusive `flock` on a file.
 
-    The holder's process and host stand in the file, and its time of change is the heartbeat. On one machine the lock
-    alone decides; where another host's lock does not reach this one, a heartbeat younger than a minute counts as held.
-    Who holds it for longer calls `beat`.
+    The file contains the holder's process and host; its modification time is the heartbeat. On one host the `flock`
+    decides. For holders on other hosts, whose `flock` may not be visible here, the lock counts as held while the
+    heartbeat is less than a minute old. Call `start_heartbeat` to hold the lock for longer than that.
     """
 
     def __init__(self, path: Path):
@@ -37,28 +37,28 @@ class Lock:
         self.stopped = threading.Event()
 
     @property
-    def is_mine(self) -> bool:
-        """Whether this object holds the lock."""
+    def is_acquired(self) -> bool:
+        """Return whether this object holds the lock."""
         return self.descriptor is not None
 
-    def acquire(self, patience: float = 0.0) -> bool:
-        """Take the lock and sign the file; False where another still has it after `patience` seconds.
+    def acquire(self, timeout: float = 0.0) -> bool:
+        """Acquire the lock; return False if another process still holds it after `timeout` seconds.
 
         Raises:
             WriteError: the disk is full, read-only or broken.
-            UserError: the file system has no locks.
+            UserError: the file system does not support locks.
         """
         started, noticed = time.monotonic(), False
         while not self._try():
             waited = time.monotonic() - started
-            if waited >= patience:
+            if waited >= timeout:
                 return False
             if waited >= NOTICE_SECONDS and not noticed:
                 screen.say(f"waiting for {self.owner()}, which holds {self.path}")
                 noticed = True
             time.sleep(POLL_SECONDS)
         try:
-            self._sign()
+            self._write_owner()
         except BaseException:
             self.release()
             raise
@@ -73,61 +73,62 @@ class Lock:
             raise UserError(f"cannot lock {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._is_there(descriptor) and not self._beats_elsewhere():
+            if self._is_same_file(descriptor) and not self._is_held_on_other_host():
                 descriptor, self.descriptor = None, descriptor
-            return self.is_mine
+            return self.is_acquired
         except BlockingIOError:
             return False
         except OSError as error:
-            raise UserError(f"cannot lock {self.path}: {error.strerror}; use a file system that has locks") from error
+            raise UserError(
+                f"cannot lock {self.path}: {error.strerror}; use a file system that supports locks"
+            ) from error
         finally:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def _is_there(self, descriptor: int) -> bool:
-        """Whether the open file is still the one at the path: another process may have removed the folder."""
+    def _is_same_file(self, descriptor: int) -> bool:
+        """Return whether the path still refers to the open file: another process may have removed the folder."""
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
         except FileNotFoundError:
             return False
 
-    def beat(self) -> None:
-        """Reserve some bytes in the file, and keep its time fresh from a thread until the lock is released.
+    def start_heartbeat(self) -> None:
+        """Reserve space in the file, and update its modification time in a thread until the lock is released.
 
         Raises:
             WriteError: the disk is full, read-only or broken.
         """
-        self._sign(RESERVE)
+        self._write_owner(RESERVE)
         self.stopped = threading.Event()
         threading.Thread(target=_beat, args=(self.path, self.stopped), daemon=True, name="heartbeat").start()
 
-    def _sign(self, size: int = 0) -> None:
+    def _write_owner(self, size: int = 0) -> None:
         """Write the holder's process and host into the file, padded to `size` bytes."""
         owner = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         with writing(self.path):
             os.truncate(self.descriptor, 0)
             os.pwrite(self.descriptor, owner.ljust(size).encode(), 0)
-            os.utime(self.descriptor)  # a client of NFS sends what was written before it sets the time
+            os.utime(self.descriptor)  # on NFS, this also sends the written data to the server
 
     def release(self) -> None:
-        """Give the lock back."""
         self.stopped.set()
         if self.descriptor is not None:
-            self.give_reserve()  # a signature that is left would count as held on another host
+            self.release_reserve()  # else the lock would count as held on other hosts
             os.close(self.descriptor)
             self.descriptor = None
 
-    def give_reserve(self) -> None:
-        """Give back the file's bytes, so that a full disk has room for a record."""
+    def release_reserve(self) -> None:
+        """Truncate the file, so that a full disk has space for a record."""
         if self.descriptor is not None:
             with contextlib.suppress(OSError):
                 os.truncate(self.descriptor, 0)
 
     def owner(self) -> str:
-        """The holder, for a message."""
+        """Return a description of the holder for messages."""
         try:
-            signed = load_json(self.path)
-            return f"process {int(signed['pid'])} on {signed['host']}"
+            owner = load_json(self.path)
+            return f"process {int(owner['pid'])} on {owner['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"
 
@@ -135,7 +136,7 @@ class Lock:
         """Return whether a process holds the lock."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
-        except OSError:  # there is none, or none that this user may read
+        except OSError:  # missing or not readable
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -145,9 +146,9 @@ class Lock:
             return False
         finally:
             os.close(descriptor)
-        return self._beats_elsewhere()
+        return self._is_held_on_other_host()
 
-    def _beats_elsewhere(self) -> bool:
+    def _is_held_on_other_host(self) -> bool:
         try:
             host = load_json(self.path)["host"]
             age = time.time() - self.path.stat().st_mtime

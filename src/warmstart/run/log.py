@@ -1,4 +1,4 @@
-"""The log of a run, train.log: what is logged while the run is recorded, appended line by line."""
+"""The log file of a run, train.log."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from warmstart.run.files import writing
 
 
 class LogFile(logging.FileHandler):
-    """A log without the lines that a full disk refuses: such a disk ends the run where it writes anything else."""
+    """A log file handler that drops lines on a full disk, where the next write of another file ends the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Leave out a line that the disk refuses; print any other error, as logging does."""
+        """Ignore errors of the disk; print other errors, as logging does."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Append what is logged inside the block to a file.
+    """Append log records of the block to a file.
 
     Raises:
         WriteError: the file cannot be opened.
@@ -40,5 +40,5 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(previous_level)
-        with contextlib.suppress(OSError):  # of a full disk
+        with contextlib.suppress(OSError):  # on a full disk
             handler.close()

@@ -1,4 +1,4 @@
-"""What a sweep set out to run, frozen before its first job starts, and how far each job is."""
+"""The plan of a sweep, written before its first job starts, and the states of its jobs."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
-RACE = "race"  # below the folder of a run that chooses its strategy: the manifest of what it tried
-# What an interrupted run can resume from.
+HALVING = "race"  # folder with the manifest of successive halving, below that of the run
+# Files from which an interrupted run can resume.
 CHECKPOINTS = tuple(f"checkpoints/{name}.ckpt" for name in ("last", "previous", "best"))
-RESUMABLE = (*CHECKPOINTS, MANIFEST, f"{RACE}/{MANIFEST}")
+RESUMABLE = (*CHECKPOINTS, MANIFEST, f"{HALVING}/{MANIFEST}")
 NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep.
+    """A planned run of a sweep.
 
     Args:
-        name: the name of its run folder.
-        values: what it was given of what the sweep varies, by config key.
-        config: the whole config, resolved; its SHA-256 is the job's identity.
-        needs: the job that must be done before this one can start.
+        name: of its run folder.
+        values: of the settings that the sweep varies, by config key.
+        config: the complete resolved config; its SHA-256 identifies the job.
+        needs: name of the job that must be done first, if any.
     """
 
     name: str
@@ -45,26 +45,26 @@ class Job:
 
     @property
     def sha256(self) -> str:
-        """The job's identity, which is also its run's `config_sha256`."""
+        """Return the SHA-256 of the config, equal to `config_sha256` in the run's record."""
         return config_sha256(self.config)
 
 
 @dataclass
 class Manifest:
-    """A sweep's folder: manifest.json, runs/<job>/ for each job, locks/<job>.
+    """The plan of a sweep and its folder: manifest.json, runs/<job>/ and locks/.
 
     Args:
-        folder: the sweep's folder.
-        stage: the stage of its jobs.
-        experiment: their experiment.
-        words: the command line that made it.
-        metric: the name of the metric that ranks configurations, or None where the stage has none.
-        mode: whether more (max) or less (min) of it is better.
-        git: commit of the code that made the plan.
-        jobs: the plan; empty for a search, whose jobs are made as it goes.
-        search: what the search may choose, and how; None for a grid.
-        trust: packages whose code its configs may name; not written, since it is for the user to say each time.
-        checksums: SHA-256 of files of the folder that must stay as they are, by path.
+        folder: of the sweep.
+        stage: of its jobs.
+        experiment: of its jobs.
+        words: overrides of the command line.
+        metric: the metric that ranks configurations; None if the stage has none.
+        mode: max or min.
+        git: commit of the code that wrote the plan.
+        jobs: the planned jobs; empty for a search, whose trials create them.
+        search: search space and settings; None for a grid.
+        trust: packages whose code the configs may name; set on each command line, and not saved.
+        checksums: SHA-256 of files of the folder, by relative path.
     """
 
     folder: Path
@@ -84,29 +84,29 @@ class Manifest:
         self.by_name = {job.name: job for job in self.jobs}
 
     def write(self, conf: Sequence[Path] = ()) -> None:
-        """Make the folder and freeze the plan in it.
+        """Create the folder and write the plan.
 
         Args:
-            conf: folders of yaml files to keep a copy of, for a search, which composes its jobs as it goes.
+            conf: folders of yaml files to copy, for a search, whose trials compose their configs later.
 
         Raises:
-            UserError: the folder exists already or cannot be made.
-            WriteError: the disk is full, read-only or broken; nothing is left in the folder.
+            UserError: the folder exists or cannot be created.
+            WriteError: the disk is full, read-only or broken; the folder is removed.
         """
-        left_out = ("folder", "jobs", "trust", "by_name", "checksums")
-        plan = {key: value for key, value in vars(self).items() if key not in left_out}
+        excluded = ("folder", "jobs", "trust", "by_name", "checksums")
+        plan = {key: value for key, value in vars(self).items() if key not in excluded}
         jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
         try:
             runs = self.folder / RUNS
-            runs.mkdir(parents=True, exist_ok=True)  # an empty one is of a process that was killed here
+            runs.mkdir(parents=True, exist_ok=True)  # may exist, empty, if a process was killed here
             if (self.folder / MANIFEST).exists() or any(runs.iterdir()):
                 raise FileExistsError
         except FileExistsError as error:
-            raise UserError(f"{self.folder} is taken: remove it, or give another output_dir=") from error
+            raise UserError(f"{self.folder} exists already: remove it, or set another output_dir=") from error
         except OSError as error:
             if (reason := disk_error(error)) is not None:
                 raise WriteError(self.folder, reason) from error
-            raise UserError(f"cannot write {self.folder}: {error.strerror}; give a writable output_dir=") from error
+            raise UserError(f"cannot write {self.folder}: {error.strerror}; set a writable output_dir=") from error
         try:
             with writing(self.folder):
                 for folder in reversed(conf):
@@ -117,12 +117,12 @@ class Manifest:
         except BaseException:
             for name in (RUNS, CONF):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-            with contextlib.suppress(OSError):  # of a transfer, whose record lies in it
+            with contextlib.suppress(OSError):  # not empty: the folder of a transfer has a record
                 self.folder.rmdir()
             raise
 
     def extend(self, jobs: Sequence[Job]) -> None:
-        """Add jobs to the plan, those that could not be known before others were done; no job that is there changes."""
+        """Append jobs to the plan, for jobs that depend on the results of others."""
         plan = read_record(self.folder / MANIFEST)
         plan["jobs"] += [{**asdict(job), "sha256": job.sha256} for job in jobs]
         write_record(self.folder / MANIFEST, plan)
@@ -130,7 +130,7 @@ class Manifest:
         self.by_name |= {job.name: job for job in jobs}
 
     def record_checksums(self, checksums: dict[str, str]) -> None:
-        """Keep the SHA-256 of files of the folder in manifest.json, beside those that it keeps of the copy of conf/."""
+        """Store checksums in manifest.json; those of the copy of conf/ are kept."""
         plan = read_record(self.folder / MANIFEST)
         copies = {name: digest for name, digest in plan[KEY].items() if name.startswith(f"{CONF}/")}
         write_record(self.folder / MANIFEST, {**plan, KEY: {**copies, **checksums}})
@@ -138,10 +138,10 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """The plan of an existing sweep.
+        """Read and verify the plan of a sweep.
 
         Raises:
-            UserError: it is missing, damaged, or a job is no longer what was planned.
+            UserError: the plan is missing or damaged, or the config of a job was changed.
         """
         path = folder / MANIFEST
         try:
@@ -162,71 +162,70 @@ class Manifest:
     def _check_shape(self) -> None:
         names = (self.stage, self.experiment, self.mode, *self.words, *([] if self.metric is None else [self.metric]))
         if not all(isinstance(name, str) for name in names):
-            raise ValueError("a name is no text")
+            raise ValueError("a name is not a string")
         for record in (vars(self), *(job.config for job in self.jobs)):
             check_names(record)
         if len(self.by_name) < len(self.jobs):
-            raise ValueError("two jobs have one name")
+            raise ValueError("two jobs have the same name")
         for name in self.checksums:
             if not all(is_plain(part) for part in name.split("/")):
-                raise ValueError(f"{name} is no file of the sweep")
+                raise ValueError(f"{name} is not a file of the sweep")
         for job in self.jobs:
             if not re.fullmatch(NAME, job.name):
-                raise ValueError(f"{job.name} names no run folder")
+                raise ValueError(f"{job.name} is not a valid folder name")
             if job.needs is not None and job.needs not in self.by_name:
-                raise ValueError(f"{job.name} needs {job.needs}, which is no job")
+                raise ValueError(f"{job.name} needs {job.needs}, which is not a job")
 
     def check(self) -> None:
-        """Refuse a plan whose jobs name code of a package that is not trusted, trust others, or resume other runs."""
+        """Check all jobs with `check_job`."""
         for job in self.jobs:
             check_job(job.config, self.folder / MANIFEST, self.trust)
 
     def path(self, name: str) -> Path:
-        """A job's run folder."""
         return self.folder / RUNS / name
 
     def lock(self, name: str) -> Lock:
-        """That of a job's run folder, held by whoever runs the job."""
+        """Return the lock of a job's run folder, held while the job runs."""
         return Lock(self.path(name) / LOCK)
 
     def shared_lock(self, name: str) -> Lock:
-        """One for what several processes of the sweep do in turn."""
+        """Return a lock for operations that the processes of the sweep must not run at once."""
         return Lock(self.folder / LOCKS / name)
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """A job's run.json, or None before it has one."""
+        """Read run.json of a job; None if it does not exist yet."""
         path = self.path(name)
         if not (path / "run.json").exists():
             return None
         try:
             return RunFolder.open(path).record
         except UserError as error:
-            raise UserError(f"{error}; remove {path}, and the job is run again") from error
+            raise UserError(f"{error}; remove {path} to run the job again") from error
 
     def attempts(self, name: str) -> int:
-        """How often a job has been started."""
+        """Return the number of times that a job was started."""
         return ((self.record(name) or {}).get("sweep") or {}).get("attempts", 0)
 
     def state(self, name: str) -> str:
-        """planned, running, done, failed, pruned or interrupted."""
+        """Return planned, running, done, failed, pruned or interrupted."""
         record = self.record(name)
         return "planned" if record is None else record["status"]
 
     def names(self) -> list[str]:
-        """All jobs: those planned, and those that a search made so far."""
-        made = {path.parent.name for path in (self.folder / RUNS).glob("*/run.json")}
-        return [*self.by_name, *sorted(made - set(self.by_name))]
+        """Return the names of all jobs: the planned ones, and those that the trials of a search have created."""
+        created = {path.parent.name for path in (self.folder / RUNS).glob("*/run.json")}
+        return [*self.by_name, *sorted(created - set(self.by_name))]
 
 
-def check_job(config: dict[str, Any], place: Path, trust: tuple[str, ...]) -> None:
-    """Refuse the config of a job, read from `place`, that names code or settings which are for the user to say.
+def check_job(config: dict[str, Any], path: Path, trust: tuple[str, ...]) -> None:
+    """Check that the config of a job, read from `path`, names trusted code only and resumes no other run.
 
     Raises:
-        UserError: names what it is.
+        UserError: the config is not allowed; the message names the setting or the code.
     """
     more = sorted(set(config.get("trust") or []) - set(trust))
     if more:
-        raise UserError(f"{place} trusts code of {', '.join(more)}; if that is yours, add trust=[{','.join(more)}]")
+        raise UserError(f"{path} trusts code of {', '.join(more)}; if you trust it, add trust=[{','.join(more)}]")
     if config.get("resume"):
-        raise UserError(f"{place} holds a job that resumes another run, {config['resume']}, as no plan does")
-    check_targets(config, place, trust)
+        raise UserError(f"{path} is damaged: a job resumes another run, {config['resume']}")
+    check_targets(config, path, trust)

@@ -1,4 +1,4 @@
-"""The saved backbone: safetensors and JSON in a folder, checked before a single weight is used."""
+"""Reading and writing `model/` folders: safetensors and JSON files, verified by checksums before they are used."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def save_model(
     snapshot: Path | None = None,
     adapter: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write `model/` whole or not at all, and note its files' SHA-256 in the run's record.
+    """Write `model/` atomically, and add the SHA-256 of its files to the run's record.
 
     Args:
-        run: the run it belongs to.
-        config: the run's config, whose backbone and objective are kept beside the weights.
-        backbone: its parameters and buffers become model.safetensors.
-        objective: the head, kept beside.
-        spec: what an example looks like.
-        preprocessor: how raw inputs become examples.
+        run: the run of the model.
+        config: the run's config, whose backbone and objective are saved in config.json.
+        backbone: its parameters and buffers are saved in model.safetensors.
+        objective: its head is saved in head.safetensors.
+        spec: shape and labels of an example.
+        preprocessor: converts raw inputs to examples.
         plain: also write pretrained_model.pth, the state_dict for `torch.load(weights_only=True)`.
-        snapshot: a folder to write instead of `model/`, without a note in the record.
-        adapter: tensors that, with those of the run's parent, make the backbone: written instead of it.
+        snapshot: a folder to write instead of `model/`, without a change of the record.
+        adapter: adapter delta to write instead of the weights of the backbone.
     """
-    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
-    weights, beside = WEIGHTS, {}
+    components = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
+    weights, lineage = WEIGHTS, {}
     target = (snapshot or run.path / "model").resolve()
     with replacing_folder(target) as folder:
         if adapter is None:
@@ -67,8 +67,8 @@ def save_model(
             weights, parent = ADAPTER, {key: run.record["parent"][key] for key in ("path", "weights_sha256")}
             save_file(adapter, folder / weights, {"parent": parent["weights_sha256"]})
             is_hub = Init.parse(parent["path"]).kind == "hub"
-            moved = {} if is_hub else {"relative": os.path.relpath(parent["path"], target)}
-            beside = {"parent": {**parent, **moved, "fresh": list(config.fresh)}}
+            relative = {} if is_hub else {"relative": os.path.relpath(parent["path"], target)}
+            lineage = {"parent": {**parent, **relative, "fresh": list(config.fresh)}}
         save_file(_tensors(objective), folder / HEAD)
         (folder / PREPROCESSOR).write_text(json.dumps(preprocessor.state()) + "\n")
         card = {
@@ -76,8 +76,8 @@ def save_model(
             "run": run.record["id"],
             "stage": run.record["stage"],
             "experiment": run.record["experiment"],
-            **parts,
-            **beside,
+            **components,
+            **lineage,
             "spec": spec_record(spec),
         }
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
@@ -92,10 +92,14 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:
-    """Read a `model/` folder, and its parent where it is an adapter; a run's files must be those that it wrote.
+    """Read and verify a `model/` folder; merge the delta of an adapter with the weights of its parent.
+
+    Args:
+        path: of the folder.
+        run: its run, whose record must have the same checksums.
 
     Raises:
-        UserError: a file is missing, damaged, without checksum, or not what the run wrote; or so is its parent.
+        UserError: a file of the model or its parent is missing, damaged, without checksum, or differs from the record.
     """
     card = _read_json(path / CARD)
     check_version(card.get("warmstart"), path)
@@ -109,34 +113,34 @@ def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path / CARD} is damaged: {error}") from error
     if file.name == ADAPTER:
-        from warmstart.run.parent import whole_weights  # opens a saved model itself
+        from warmstart.run.parent import merged_weights  # imports this module
 
-        weights = whole_weights(path, card, weights)
+        weights = merged_weights(path, card, weights)
     return SavedModel(path, card, spec, digests[file.name], weights, head, preprocessor)
 
 
 def check_model(path: Path, names: Sequence[str], run: RunFolder | None = None) -> dict[str, str]:
-    """Return the checksums of files in a `model/` folder, once each is as it was written and as its run's record says.
+    """Verify files in a `model/` folder against checksums.json and the run's record, and return their checksums.
 
     Raises:
-        UserError: a file is missing, damaged, without checksum, or not the one that the run wrote.
+        UserError: a file is missing, damaged, without checksum, or differs from the record.
     """
     digests = check_folder(path, names)
     if run is None:
         return digests
     recorded = run.record.get("model_sha256")
     for name in names:
-        if name == CARD:  # in no record: it differs between runs that made the same model
+        if name == CARD:  # not recorded: it differs between runs with equal models
             continue
         if not isinstance(recorded, dict) or name not in recorded:
             raise UserError(f"{run.path / 'run.json'} is damaged: it has no checksum of {path / name}")
         if digests[name] != recorded[name]:
-            raise UserError(f"{path / name} is not the one that its run wrote: its SHA-256 is not the recorded one")
+            raise UserError(f"{path / name} is not the file that its run wrote: its SHA-256 is not the recorded one")
     return digests
 
 
 def read_preprocessor(run: RunFolder) -> dict[str, Any]:
-    """Return the state of a run's preprocessor; no other file of its model is read.
+    """Read the state of a run's preprocessor, without its model.
 
     Raises:
         UserError: as `check_model`.
@@ -149,41 +153,41 @@ def read_preprocessor(run: RunFolder) -> dict[str, Any]:
 def load_weights(
     module: nn.Module, weights: dict[str, Tensor], source: str, fresh: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Copy every tensor by name; nothing is left at its random start unless a pattern in `fresh` says so.
+    """Load every tensor by name; those that match a pattern in `fresh` keep their random initialization.
 
-    A tensor that is empty here takes the size of the saved one, as its module sees to: it is learned from data.
+    An empty tensor of the module, which is fitted to data, takes the size of the saved one.
 
     Returns:
-        The transfer record: loaded tensors, excused missing names, fraction of parameters loaded.
+        The transfer record: number of loaded tensors, names that `fresh` matches, fraction of parameters loaded.
 
     Raises:
-        UserError: a tensor is missing, unexpected or of another shape, and not excused.
+        UserError: a tensor is missing, unexpected or of another shape, and `fresh` does not match it.
     """
-    own = module.state_dict()
+    state = module.state_dict()
     for pattern in fresh:
-        if not any(fnmatchcase(name, pattern) for name in {*own, *weights}):
+        if not any(fnmatchcase(name, pattern) for name in {*state, *weights}):
             raise UserError(
-                f"fresh: {pattern} matches no tensor of the backbone; they are named like {next(iter(own))}"
+                f"fresh: {pattern} matches no tensor of the backbone; an example of a name is {next(iter(state))}"
             )
-    excused = {name for name in own if any(fnmatchcase(name, pattern) for pattern in fresh)}
-    missing = sorted(set(own) - set(weights) - excused)
-    unexpected = sorted(name for name in set(weights) - set(own) if not any(fnmatchcase(name, p) for p in fresh))
-    sized = {name for name in set(own) & set(weights) - excused if own[name].numel()}
-    mismatched = sorted(name for name in sized if own[name].shape != weights[name].shape)
+    reinitialized = {name for name in state if any(fnmatchcase(name, pattern) for pattern in fresh)}
+    missing = sorted(set(state) - set(weights) - reinitialized)
+    unexpected = sorted(name for name in set(weights) - set(state) if not any(fnmatchcase(name, p) for p in fresh))
+    sized = {name for name in set(state) & set(weights) - reinitialized if state[name].numel()}
+    mismatched = sorted(name for name in sized if state[name].shape != weights[name].shape)
     problems = [
-        *(f"{name} is not in it" for name in missing),
+        *(f"{name} is missing" for name in missing),
         *(f"{name} is not in the backbone" for name in unexpected),
-        *(f"{n} is {tuple(weights[n].shape)} there and {tuple(own[n].shape)} here" for n in mismatched),
+        *(f"{n} has shape {tuple(weights[n].shape)}, not {tuple(state[n].shape)}" for n in mismatched),
     ]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"the weights of {source} do not fit this backbone: {'; '.join(problems[:3])}{more}")
-    loaded = {name: weights[name] for name in own if name in weights and name not in excused}
+        raise UserError(f"the weights of {source} are incompatible with this backbone: {'; '.join(problems[:3])}{more}")
+    loaded = {name: weights[name] for name in state if name in weights and name not in reinitialized}
     module.load_state_dict(loaded, strict=False)
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return {
         "loaded": len(loaded),
-        "missing": sorted(excused),
+        "missing": sorted(reinitialized),
         "unexpected": [],
         "mismatched": [],
         "fraction": sum(size for name, size in sizes.items() if name in loaded) / max(1, sum(sizes.values())),
@@ -194,7 +198,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = load_json(path)
         if not isinstance(found, dict):
-            raise ValueError("it holds no settings")
+            raise ValueError("it is not a mapping")
         return found
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {path.parent} is not a saved backbone") from error

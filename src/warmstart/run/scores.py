@@ -1,4 +1,4 @@
-"""A run's scores on the test split, one per example: what the noise of a test set is told by."""
+"""Per-example scores of a run on the test split, from which reports estimate the noise of the test set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCORES = "test_scores.npy"
 
 
 def save_scores(run: RunFolder, batches: Sequence[Tensor | None]) -> None:
-    """Write the scores (B,) of all test batches as one float32 array (N,); nothing where there are none."""
+    """Write the scores (B,) of all test batches as one float32 array (N,), if there are any."""
     if not batches or batches[0] is None:
         return
     buffer = io.BytesIO()
@@ -29,7 +29,7 @@ def save_scores(run: RunFolder, batches: Sequence[Tensor | None]) -> None:
 
 
 def read_scores(folder: Path) -> np.ndarray | None:
-    """A run's scores (N,), or None where its metric is no mean over examples.
+    """Read the scores (N,) of a run; None if its metric is no mean over examples.
 
     Raises:
         UserError: the file is damaged.
@@ -42,5 +42,5 @@ def read_scores(folder: Path) -> np.ndarray | None:
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if scores.ndim != 1:
-        raise UserError(f"{path} is damaged: it holds no list of scores")
+        raise UserError(f"{path} is damaged: it is not a one-dimensional array")
     return scores.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Checksums of the runs of a sweep or transfer, kept in its manifest.json, so that a later change is detected."""
+"""Checksums of the runs of a sweep or transfer, stored in its manifest.json to detect later changes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from warmstart.run.folder import RECORD, RunFolder
 from warmstart.run.manifest import RUNS, Manifest
 from warmstart.run.scores import SCORES
 
-READ = ("metrics.csv", SCORES)  # what a report reads of a run besides its record
+REPORT_FILES = ("metrics.csv", SCORES)  # files of a run that reports read, besides its record
 
 
 def record_runs(manifest: Manifest, **others: str) -> None:
-    """Take the checksums of the records of all runs that are done; these have those of their files.
+    """Store the checksums of the records of all finished runs; a record has the checksums of the other files.
 
     Args:
         manifest: of the sweep or transfer.
-        others: further checksums to keep, by name.
+        others: additional checksums by name.
     """
     done = [name for name in manifest.names() if manifest.state(name) == "done"]
     digests = {f"{RUNS}/{name}/{RECORD}": file_sha256(manifest.path(name) / RECORD) for name in done}
@@ -24,30 +24,32 @@ def record_runs(manifest: Manifest, **others: str) -> None:
 
 
 def check_runs(manifest: Manifest, resumed: bool = False) -> None:
-    """Refuse runs that are not as they were when their checksums were taken, or when they were done.
+    """Verify the checksums of all finished runs.
 
     Args:
         manifest: of the sweep or transfer.
-        resumed: drop the checksums of what is no longer done, because it will be run again.
+        resumed: drop the checksums of runs that are not finished, because they will be run again.
 
     Raises:
-        UserError: names the first file that was changed or removed.
+        UserError: a file was changed or removed; the message names it.
     """
     done = [name for name in manifest.names() if manifest.state(name) == "done"]
     if resumed:
         records = {f"{RUNS}/{name}/{RECORD}" for name in done}
-        kept = {file: digest for file, digest in manifest.checksums.items() if file in records or not is_run(file)}
+        kept = {
+            file: digest for file, digest in manifest.checksums.items() if file in records or not is_run_record(file)
+        }
         if kept != manifest.checksums:
             manifest.record_checksums(kept)
     for file, digest in manifest.checksums.items():
-        if is_run(file):
+        if is_run_record(file):
             check_file(manifest.folder / file, digest)
     for name in done:
         run = RunFolder.open(manifest.path(name))
-        for file in READ:
+        for file in REPORT_FILES:
             run.checked(file)
 
 
-def is_run(file: str) -> bool:
-    """Whether this path in the folder of a sweep is that of a run's record."""
+def is_run_record(file: str) -> bool:
+    """Return whether a path relative to the folder of a sweep is the record of a run."""
     return file.startswith(f"{RUNS}/")

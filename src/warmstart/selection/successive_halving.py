@@ -1,4 +1,4 @@
-"""A strategy that races: its candidates are trained briefly on folds of the labelled rows, then the run goes on."""
+"""Strategy selection by successive halving: train candidates briefly on folds of the labelled rows, then finetune."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from warmstart.report.leaderboard import to_csv
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import MANIFEST, RACE, Job, Manifest
+from warmstart.run.manifest import HALVING, MANIFEST, Job, Manifest
 from warmstart.sweep.job import Outcome, run_job, write_error
 from warmstart.sweep.runner import RunStage
 from warmstart.training import components
@@ -32,15 +32,22 @@ from warmstart.training.record import runs_folder
 from warmstart.training.start import find_start
 from warmstart.training.trainer import check_interval
 
-HEAVY = ("checkpoints", "model")  # what a job leaves that nobody will need
+UNUSED_FOLDERS = ("checkpoints", "model")  # of a job, removed when it ends
 COLUMNS = ("rung", "strategy", "lr", "steps", "folds", "mean", "scores", "error")
 
 
-class Field(NamedTuple):
-    """What is known before a race: who chooses, the run's parent, its labelled rows, into how many folds they are cut.
+class Setup(NamedTuple):
+    """The inputs of successive halving.
 
-    The run takes `steps`, which train on so many `examples`. A step has `batch` rows, and a job of the race has one of
-    the numbers of `training` rows.
+    Args:
+        strategy: chooses among the candidates.
+        parent: the record of the parent run, if any.
+        rows: number of labelled rows.
+        folds: number of folds of these rows.
+        steps: optimizer steps of the final run.
+        examples: examples that these steps train on.
+        batch: rows per optimizer step.
+        training: numbers of training rows of the jobs, one per fold.
     """
 
     strategy: Any
@@ -53,7 +60,7 @@ class Field(NamedTuple):
     training: tuple[int, ...]
 
     def affordable(self, examples: float) -> int:
-        """Steps of a job that train on so many examples at most."""
+        """Return the largest number of steps of a job that train on at most `examples` examples."""
         steps = []
         for rows in self.training:
             (epochs, rest), count = divmod(examples, rows), batches(rows, self.batch)
@@ -61,38 +68,41 @@ class Field(NamedTuple):
         return min(steps)
 
 
-def run_first(config: DictConfig, opened: RunFolder | None, watchers: Sequence[Any], finetune: RunStage) -> RunFolder:
-    """Race, unless that is over, and finetune with what was taken, all in one run folder.
+def select_and_finetune(
+    config: DictConfig, opened: RunFolder | None, watchers: Sequence[Any], finetune: RunStage
+) -> RunFolder:
+    """Select a strategy and learning rate, unless they are recorded already, and finetune with them in one run folder.
 
     Args:
         config: a composed finetuning config.
-        opened: the folder to run in, or to go on in, if not a new one.
-        watchers: further callbacks for the finetuning's Trainer.
-        finetune: runs the jobs of the race, and then the run itself.
+        opened: the run folder to resume; None creates a new one.
+        watchers: additional callbacks for the finetuning's Trainer.
+        finetune: runs the jobs of successive halving and the final finetuning.
     """
-    field = survey(config)
+    setup = prepare(config)
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         if not run.record.get("auto"):
-            run.update(parent=field.parent)
-            race(config, field, run, finetune)
-        taken = run.record["auto"]
-        screen.say(f"strategy=auto takes {taken['strategy']} at optimizer.lr={taken['lr']:g}: {taken['why']}")
-        chosen = {"strategy": config.strategy.options[taken["strategy"]], "optimizer.lr": taken["lr"]}
-        own = changed(from_parent(config, field.parent), chosen)
-        return finetune(own, run, watchers)
+            run.update(parent=setup.parent)
+            select(config, setup, run, finetune)
+        selected = run.record["auto"]
+        screen.say(
+            f"strategy=auto selects {selected['strategy']} with optimizer.lr={selected['lr']:g}: {selected['why']}"
+        )
+        settings = {"strategy": config.strategy.options[selected["strategy"]], "optimizer.lr": selected["lr"]}
+        return finetune(changed(from_parent(config, setup.parent), settings), run, watchers)
 
 
-def survey(config: DictConfig) -> Field:
-    """Refuse what cannot be raced or trained, before anything is written.
+def prepare(config: DictConfig) -> Setup:
+    """Check the config before anything is written, and return the inputs of successive halving.
 
     Raises:
-        UserError: a part, a setting or the start does not fit, or the cost is too little.
+        UserError: components are incompatible, a setting or the initial weights are invalid, or the cost is too small.
     """
     strategy = components.build(config.strategy)
     check_fit(config)
     if config.data.folds is not None:
-        raise UserError("strategy=auto cuts folds of its own out of the labelled rows: leave out data.folds")
+        raise UserError("strategy=auto splits the labelled rows into folds itself: remove data.folds")
     _, parent = find_start(config)
     data = components.task_data(config)
     splits = data.source.load(data.target)
@@ -101,31 +111,31 @@ def survey(config: DictConfig) -> Field:
     folds = strategy.cut(len(rows), most_folds(rows, splits.labels)[0])
     batch = config.data.batch_size * config.trainer.accumulate_grad_batches
     training = tuple(training_rows(config, data.source, splits, folds, strategy.measured)) if folds >= 2 else ()
-    field = Field(strategy, parent, len(rows), folds, steps, examples, batch, training)
+    setup = Setup(strategy, parent, len(rows), folds, steps, examples, batch, training)
     if folds >= 2:
-        strategy.plan(steps, examples, field.affordable)
-    return field
+        strategy.plan(steps, examples, setup.affordable)
+    return setup
 
 
 def training_rows(config: DictConfig, source: Source, splits: Splits, folds: int, count: int) -> Iterator[int]:
-    """How many rows train, where each of the first `count` folds validates."""
+    """Yield the number of training rows with each of the first `count` folds as validation data."""
     for fold in range(count):
-        own = changed(config, {"data.folds": folds, "data.fold": fold})
-        yield len(components.task_data(own, source=source).training_rows(splits))
+        fold_config = changed(config, {"data.folds": folds, "data.fold": fold})
+        yield len(components.task_data(fold_config, source=source).training_rows(splits))
 
 
 def length_of(config: DictConfig, rows: int) -> tuple[int, int]:
-    """How many steps the run itself takes, and how many examples they train on.
+    """Return the optimizer steps of the final run and the examples they train on.
 
     Raises:
-        UserError: that is not known before, or a validation is never reached.
+        UserError: the number of steps is not known in advance, or the run would never validate.
     """
     trainer = config.trainer
     for name in ("max_time", "max_tokens"):
         if trainer.get(name) is not None:
             raise UserError(
-                f"strategy=auto shares out steps, whose number trainer.{name} leaves open: "
-                "give trainer.max_epochs or trainer.max_steps instead"
+                f"strategy=auto needs a known number of steps, which trainer.{name} does not give: "
+                "set trainer.max_epochs or trainer.max_steps instead"
             )
     count = batches(rows, config.data.batch_size)
     check_interval(trainer, count)
@@ -133,33 +143,34 @@ def length_of(config: DictConfig, rows: int) -> tuple[int, int]:
     used = min(count, limit) if isinstance(limit, int) else max(1, int(count * limit))
     per_epoch = math.ceil(used / trainer.accumulate_grad_batches)
     steps = min(steps for steps in (trainer.max_epochs * per_epoch, trainer.max_steps) if steps > 0)
-    each = rows if used == count else used * config.data.batch_size
-    return steps, round(steps * each / per_epoch)
+    epoch_examples = rows if used == count else used * config.data.batch_size
+    return steps, round(steps * epoch_examples / per_epoch)
 
 
-def race(config: DictConfig, field: Field, run: RunFolder, finetune: RunStage) -> None:
-    """Have the strategy race, and note in the run's record what was tried, what was taken, why, and what it cost."""
+def select(config: DictConfig, setup: Setup, run: RunFolder, finetune: RunStage) -> None:
+    """Run successive halving, and record the candidates' scores, the selected one, the reason and the cost."""
     started, spent = time.monotonic(), (run.record["cost"] or {}).get("seconds", 0.0)
-    manifest = reopen(config, run)
-    tried: list[dict[str, Any]] = []
+    manifest = open_manifest(config, run)
+    trials: list[dict[str, Any]] = []
 
     def measure(rung: Any, entries: Sequence[Any]) -> dict[Any, list[float] | None]:
-        """Run the jobs of a rung; scores by entry, None where a job failed."""
-        number = len({row["rung"] for row in tried}) + 1
+        """Run the jobs of a rung; return the scores by entry, None if a job failed."""
+        number = len({row["rung"] for row in trials}) + 1
         if number == 1:
-            screen.say(f"strategy=auto races {len(entries)} settings on {field.rows:,} rows in {field.folds} folds")
-        jobs = {entry: [job_of(config, field, number, rung, entry, fold) for fold in rung.folds] for entry in entries}
-        manifest.extend([job for own in jobs.values() for job in own if job.name not in manifest.by_name])
+            size = f"{len(entries)} candidates on {setup.rows:,} rows in {setup.folds} folds"
+            screen.say(f"strategy=auto: successive halving of {size}")
+        jobs = {entry: [make_job(config, setup, number, rung, entry, fold) for fold in rung.folds] for entry in entries}
+        manifest.extend([job for entry_jobs in jobs.values() for job in entry_jobs if job.name not in manifest.by_name])
         scores = {}
-        for entry, own in jobs.items():
-            outcomes = [work(manifest, job, finetune) for job in own]
+        for entry, entry_jobs in jobs.items():
+            outcomes = [run_or_read(manifest, job, finetune) for job in entry_jobs]
             values, errors = [value for value, _ in outcomes], [error for _, error in outcomes if error]
             scores[entry] = None if errors else values
-            tried.append(
+            trials.append(
                 {
                     "rung": number,
                     "strategy": entry.strategy,
-                    "lr": own[0].config["optimizer"]["lr"],
+                    "lr": entry_jobs[0].config["optimizer"]["lr"],
                     "steps": rung.steps,
                     "folds": list(rung.folds),
                     "scores": None if errors else values,
@@ -167,30 +178,30 @@ def race(config: DictConfig, field: Field, run: RunFolder, finetune: RunStage) -
                     "error": errors[0] if errors else None,
                 }
             )
-        write_atomically(manifest.folder / "race.csv", to_csv(COLUMNS, tried))
+        write_atomically(manifest.folder / "race.csv", to_csv(COLUMNS, trials))
         return scores
 
     try:
-        entry, why, gain = field.strategy.race(
-            field.steps, field.examples, field.affordable, field.folds, manifest.mode, measure
+        entry, why, gain = setup.strategy.race(
+            setup.steps, setup.examples, setup.affordable, setup.folds, manifest.mode, measure
         )
     finally:
         seconds = spent + time.monotonic() - started
         run.note(cost={"seconds": seconds, "steps": 0, "examples": 0, "peak_memory_mb": None})
-    taken = {"strategy": entry.strategy, "lr": config.optimizer.lr * entry.rate, "why": why, "gain": gain}
+    selected = {"strategy": entry.strategy, "lr": config.optimizer.lr * entry.rate, "why": why, "gain": gain}
     costs = [(manifest.record(job.name) or {}).get("cost") or {} for job in manifest.jobs]
-    race_steps, examples = (sum(cost.get(name, 0) for cost in costs) for name in ("steps", "examples"))
-    used = {"race_steps": race_steps, "run_steps": field.steps, "race_examples": examples}
+    steps, examples = (sum(cost.get(name, 0) for cost in costs) for name in ("steps", "examples"))
+    used = {"race_steps": steps, "run_steps": setup.steps, "race_examples": examples}
     peak = max((cost.get("peak_memory_mb") or 0 for cost in costs), default=0)
     run.note(cost={**run.record["cost"], "peak_memory_mb": peak})
-    used |= {"run_examples": field.examples, "cost": examples / field.examples, "seconds": seconds}
-    run.update(auto={**taken, "metric": manifest.metric, "folds": field.folds, "tried": tried, **used})
-    show(run.record["auto"])
+    used |= {"run_examples": setup.examples, "cost": examples / setup.examples, "seconds": seconds}
+    run.update(auto={**selected, "metric": manifest.metric, "folds": setup.folds, "tried": trials, **used})
+    show_trials(run.record["auto"])
 
 
-def reopen(config: DictConfig, run: RunFolder) -> Manifest:
-    """The plan of the run's race, which grows rung by rung, as far as it is written."""
-    folder = run.path / RACE
+def open_manifest(config: DictConfig, run: RunFolder) -> Manifest:
+    """Open or create the manifest of the candidates' jobs, to which every rung adds its own."""
+    folder = run.path / HALVING
     if (folder / MANIFEST).is_file():
         return Manifest.read(folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -200,8 +211,8 @@ def reopen(config: DictConfig, run: RunFolder) -> Manifest:
     return manifest
 
 
-def job_of(config: DictConfig, field: Field, number: int, rung: Any, entry: Any, fold: int) -> Job:
-    """A short finetuning that validates on a fold, once, at its end."""
+def make_job(config: DictConfig, setup: Setup, number: int, rung: Any, entry: Any, fold: int) -> Job:
+    """Return the job of a short finetuning that validates once, at its end, on the given fold."""
     rate = config.optimizer.lr * entry.rate
     length = {
         "max_epochs": -1,
@@ -216,22 +227,23 @@ def job_of(config: DictConfig, field: Field, number: int, rung: Any, entry: Any,
         "patience": None,
         **dict.fromkeys(("test", "forgetting"), False),
         "visualization": {},
-        "data.folds": field.folds,
+        "data.folds": setup.folds,
         "data.fold": fold,
         **{f"trainer.{key}": value for key, value in length.items()},
     }
-    own = changed(from_parent(config, field.parent), settings)
+    job_config = changed(from_parent(config, setup.parent), settings)
     values = {"strategy": entry.strategy, "optimizer.lr": rate, "rung": number, "data.fold": fold}
     name = f"rung{number}-{entry.strategy}-rate{entry.rate:g}-fold{fold}"
-    return Job(name, values, OmegaConf.to_container(own, resolve=True))
+    return Job(name, values, OmegaConf.to_container(job_config, resolve=True))
 
 
-def work(manifest: Manifest, job: Job, finetune: RunStage) -> tuple[float | None, str | None]:
-    """Run a job that is not over, in this process; return its score, or why it has none.
+def run_or_read(manifest: Manifest, job: Job, finetune: RunStage) -> tuple[float | None, str | None]:
+    """Run a job in this process unless it has ended; return its score, or None and the error.
 
     Raises:
-        WriteError: a file of the job could not be written, which says nothing of its candidate: it is left to do.
-        UserError: the job could not be started, or another process is at work on it.
+        WriteError: a file of the job could not be written. This is no failure of the candidate, so the job is run again
+            when the run is resumed.
+        UserError: the job could not be started, or another process is running it.
     """
     record = manifest.record(job.name)
     if record is None or record["status"] not in ("done", "failed") or write_error(record["error"]) is not None:
@@ -240,8 +252,8 @@ def work(manifest: Manifest, job: Job, finetune: RunStage) -> tuple[float | None
     else:
         outcome = Outcome(job.name, record["status"], record["error"], record["metrics"].get(manifest.metric))
     if outcome.state == "running":
-        raise UserError(f"{manifest.path(job.name)}: another process is at work on this run; wait until it has ended")
-    for name in HEAVY:
+        raise UserError(f"{manifest.path(job.name)}: another process is running this job; wait until it has ended")
+    for name in UNUSED_FOLDERS:
         shutil.rmtree(manifest.path(job.name) / name, ignore_errors=True)
     if (failure := write_error(outcome.error)) is not None:
         raise failure
@@ -250,8 +262,8 @@ def work(manifest: Manifest, job: Job, finetune: RunStage) -> tuple[float | None
     return (outcome.score, None) if outcome.state == "done" else (None, outcome.error)
 
 
-def show(auto: dict[str, Any]) -> None:
-    """What was tried, rung by rung, best first."""
+def show_trials(auto: dict[str, Any]) -> None:
+    """Print a table of the candidates' mean scores by rung."""
     rows = [
         (
             str(row["rung"]),
@@ -264,5 +276,5 @@ def show(auto: dict[str, Any]) -> None:
         for row in auto["tried"]
     ]
     if rows:
-        title = f"strategy=auto: {auto['race_steps']} steps, {auto['cost']:.2f} times the examples of the run"
+        title = f"strategy=auto: {auto['race_steps']} steps, {auto['cost']:.2f} times the examples of the final run"
         screen.table(title, ("rung", "strategy", "lr", "steps", "folds", auto["metric"]), rows)

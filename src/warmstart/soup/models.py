@@ -1,4 +1,4 @@
-"""What a soup is made of: finetuned runs whose weights may be averaged, or one run and the weights it started from."""
+"""The models of a soup: compatible finetuned runs, or one run and its initial weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from warmstart.training.modules import FinetuneModule
 from warmstart.training.start import check_parent, find_start, load_head, load_start
 
 State = dict[str, Tensor]
-CUT = ("folds", "fold", "labels_per_class", "label_fraction")  # settings of `data` that say which rows validate
+SPLIT_KEYS = ("folds", "fold", "labels_per_class", "label_fraction")  # settings of `data` that select validation rows
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class SoupModel:
 
     @property
     def state(self) -> State:
-        """Its tensors, by the names they have in a FinetuneModule."""
+        """Return the state dict with the names of a FinetuneModule."""
         head = {f"objective.{name}": value for name, value in self.saved.head.items()}
         return {f"backbone.{name}": value for name, value in self.saved.weights.items()} | head
 
     @property
     def parent(self) -> dict[str, Any]:
-        """Who it is, in the record of a soup."""
+        """Return id, weights_sha256 and path, as recorded by a soup."""
         return {
             "id": self.run.record["id"],
             "weights_sha256": self.saved.weights_sha256,
@@ -51,45 +51,45 @@ class SoupModel:
 
 
 def read_sweep(folder: Path, trust: tuple[str, ...]) -> list[SoupModel]:
-    """The finished runs of a finetuning sweep, in the order of its plan.
+    """Read the finished runs of a finetuning sweep, in the order of its plan.
 
     Raises:
-        UserError: it is no such sweep, fewer than two are done, or two of them cannot be averaged.
+        UserError: it is no finetuning sweep, fewer than two runs are done, or two of them are incompatible.
     """
     if not (folder / MANIFEST).is_file() and (folder / "run.json").is_file():
-        raise UserError(f"runs={folder} is one run: give the folder of a finetuning sweep, or method=wise")
+        raise UserError(f"runs={folder} is a single run: give the folder of a finetuning sweep, or set method=wise")
     manifest = Manifest.read(folder)
     if manifest.stage != "finetune":
-        raise UserError(f"runs={folder} is of stage={manifest.stage}: give the folder of a finetuning sweep")
+        raise UserError(f"runs={folder} is a sweep of stage={manifest.stage}: give the folder of a finetuning sweep")
     done = [name for name in manifest.names() if manifest.state(name) == "done"]
     if len(done) < 2:
-        count = "only one run is" if done else "no run is"
-        raise UserError(f"runs={folder}: {count} done, and an average needs two; see its jobs.csv")
+        count = "one run is" if done else "no run is"
+        raise UserError(f"runs={folder}: {count} done, but an average needs two; jobs.csv lists the states")
     found = [read_run(manifest.path(name), trust) for name in done]
-    check_alike(found)
+    check_compatible(found)
     return found
 
 
 def read_run(path: Path, trust: tuple[str, ...]) -> SoupModel:
-    """A finished finetuning run that started from the weights of another.
+    """Read a finished finetuning run with trained initial weights.
 
     Raises:
-        UserError: it is none, or a file is missing or damaged.
+        UserError: the run is no such run, or a file is missing or damaged.
     """
     if (path / MANIFEST).is_file():
-        raise UserError(f"runs={path} is a sweep, and method=wise takes one run: give one below its runs folder")
+        raise UserError(f"runs={path} is a sweep, but method=wise takes a single run: give a folder below its runs/")
     run = finished(path, "finetune")
     config = run.config(trust)
     if run.record["parent"] is None or Init.parse(config.init).shuffled:
-        raise UserError(f"{path} started from init={config.init}: a soup needs runs that start from trained weights")
+        raise UserError(f"{path} has init={config.init}: a soup needs runs with trained initial weights")
     return SoupModel(run, config, open_model(path / "model", run))
 
 
-def check_alike(found: Sequence[SoupModel]) -> None:
-    """Refuse runs whose weights or scores have nothing to do with each other.
+def check_compatible(found: Sequence[SoupModel]) -> None:
+    """Check that the weights of the runs can be averaged and their scores compared.
 
     Raises:
-        UserError: names two of them, and what differs: parent, labels, backbone, objective, head or data.
+        UserError: two runs differ in parent, labels, backbone, objective, head or data; the message names them.
     """
     first = found[0]
     for other in found[1:]:
@@ -97,44 +97,44 @@ def check_alike(found: Sequence[SoupModel]) -> None:
         settings = [key for key in {**backbones[0], **backbones[1]} if backbones[0].get(key) != backbones[1].get(key)]
         heads = [{name: tuple(value.shape) for name, value in one.saved.head.items()} for one in (first, other)]
         differences = {
-            "start from other weights (the parent's SHA-256)": [
+            "have different initial weights (SHA-256 of the parent)": [
                 one.run.record["parent"]["weights_sha256"][:12] for one in (first, other)
             ],
-            "have other labels": [", ".join(one.saved.spec.labels) for one in (first, other)],
-            f"have other backbones ({', '.join(settings[:3])})": [
+            "have different labels": [", ".join(one.saved.spec.labels) for one in (first, other)],
+            f"have different backbones ({', '.join(settings[:3])})": [
                 ", ".join(str(backbone.get(key)) for key in settings[:3]) for backbone in backbones
             ],
-            "have other objectives": [one.saved.card["objective"]["_target_"] for one in (first, other)],
-            "have heads of other shapes": heads,
-            "validate on other rows (seed, data.folds, data.fold or labels)": [
-                {"seed": one.config.seed, **{key: one.config.data[key] for key in CUT}}
+            "have different objectives": [one.saved.card["objective"]["_target_"] for one in (first, other)],
+            "have heads of different shapes": heads,
+            "validate on different rows (seed, data.folds, data.fold or labels)": [
+                {"seed": one.config.seed, **{key: one.config.data[key] for key in SPLIT_KEYS}}
                 if one.config.data.get("folds")
-                else "the data set's own"
+                else "validation split of the data set"
                 for one in (first, other)
             ],
-            "were made on other data (the fingerprint)": [
+            "were trained on different data (fingerprint)": [
                 one.run.record["data"]["fingerprint"][:12] for one in (first, other)
             ],
         }
-        for words, (here, there) in differences.items():
-            if here != there:
+        for difference, (ours, theirs) in differences.items():
+            if ours != theirs:
                 raise UserError(
-                    f"{first.run.path.name} and {other.run.path.name} {words}: {here} and {there}; "
-                    "their average would mean nothing"
+                    f"{first.run.path.name} and {other.run.path.name} {difference}: {ours} and {theirs}; "
+                    "their weights cannot be averaged"
                 )
 
 
-def start_state(end: SoupModel, module: FinetuneModule) -> State:
-    """The weights that a run started from. A new head, and what `fresh` let start anew, had no trained start.
+def initial_state(end: SoupModel, module: FinetuneModule) -> State:
+    """Return the initial weights of a run; parameters without trained initial weights have their final values.
 
-    In its place is what the run came to.
+    These are a new head, and the layers that `fresh` reinitialized.
 
     Args:
         end: the run.
-        module: with the run's weights, which are overwritten.
+        module: has the final weights of the run, which are overwritten.
 
     Raises:
-        UserError: the start is no longer there, or no longer what it was.
+        UserError: the initial weights are missing or have changed.
     """
     config = from_parent(end.config, end.run.record["parent"])
     start, found = find_start(config)
@@ -143,7 +143,7 @@ def start_state(end: SoupModel, module: FinetuneModule) -> State:
     if end.run.record["transfer"].get("head") == "loaded":
         load_head(module.objective, start, end.saved.spec.labels)
     else:
-        screen.say("the head is the finetuned one at every alpha: it had no trained start")
+        screen.say("the head is not interpolated: it has no trained initial weights")
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 

@@ -13,7 +13,7 @@ from warmstart.data.datamodule import TaskDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import ancestry
 from warmstart.run.saved import save_model
-from warmstart.selection.successive_halving import run_first
+from warmstart.selection.successive_halving import select_and_finetune
 from warmstart.training import components
 from warmstart.training.adapter_delta import settle
 from warmstart.training.assemble import assemble
@@ -37,7 +37,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     if opened is not None:
         config = from_parent(config, opened.record["parent"])
     if components.races(config):
-        return run_first(config, opened, watchers, run)
+        return select_and_finetune(config, opened, watchers, run)
     return finetune(config, opened, watchers)
 
 

@@ -22,7 +22,7 @@ from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
-from warmstart.soup.models import State, read_run, read_sweep, start_state
+from warmstart.soup.models import State, initial_state, read_run, read_sweep
 from warmstart.training import components
 from warmstart.training.callbacks.averaging import recompute_norms
 from warmstart.training.checkpoint import is_better
@@ -56,7 +56,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     check_data(found[0].run, data)
     states = [one.state for one in found]
     if config.method == WISE:
-        states = [start_state(found[0], module), *states]
+        states = [initial_state(found[0], module), *states]
     own = own_config(config, theirs)
     run = opened or RunFolder.create(own, runs_folder(own))
     with run.recording():

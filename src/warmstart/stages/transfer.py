@@ -109,7 +109,7 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
         WriteError: a file of one of them could not be written.
     """
     manifest = Manifest.read(run.path)
-    failures = launch.run(manifest, launcher(), Rules(again=True), StageRunner())
+    failures = launch.run(manifest, launcher(), Rules(retry_failed=True), StageRunner())
     check_pretrainings(manifest, failures)
     if not any("arm" in job.values for job in manifest.jobs):
         check_tuning(manifest, failures)

@@ -1,4 +1,4 @@
-"""A sweep from its command line to its tables: planned, tried, frozen, run, reported; or taken up again."""
+"""Runs a sweep: plans, checks, runs and reports its jobs, or resumes an earlier sweep."""
 
 from __future__ import annotations
 
@@ -30,149 +30,148 @@ from warmstart.run.sweep_checksums import check_runs, record_runs
 from warmstart.sweep import launch, search, study
 from warmstart.sweep.external import launch_externally
 from warmstart.sweep.plan import Composer, grid, packages
-from warmstart.sweep.pool import Crash, Death, once, preload
-from warmstart.sweep.preflight import Survey, survey
+from warmstart.sweep.pool import Crash, Death, preload, run_once
+from warmstart.sweep.preflight import Preflight, check_jobs
 from warmstart.sweep.runner import Runner
 from warmstart.sweep.schedule import Rules
 
-FAILED, USER_MISTAKE, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
-KEPT_ON_RESUME = ("sweep.resume", "sweep.retries", "sweep.on_failure", "trust", "output_dir")
-OURS = "hydra_plugins.warmstart_door."
+FAILED, USER_ERROR, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
+ALLOWED_ON_RESUME = ("sweep.resume", "sweep.retries", "sweep.on_failure", "trust", "output_dir")
+PLUGINS = "hydra_plugins.warmstart_door."
 
 
 def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequence[str], runner: Runner) -> int:
-    """What `-m` does.
+    """Plan, run and report a sweep; the entry point of `-m`.
 
     Args:
-        context: Hydra's context, task function and the config of the command line as a whole.
-        params: values that a sweep's own yaml gives.
-        arguments: the words of the command line.
+        context: Hydra's context, task function and composed config.
+        params: overrides from the yaml file of the sweep.
+        arguments: overrides of the command line.
         runner: runs the jobs.
 
     Returns:
-        The exit status: 0 all done, 1 the sweep itself could not write, 2 a user's mistake, 3 some jobs failed, 130
-        interrupted.
+        The exit status: 0 all jobs done, 1 a file of the sweep could not be written, 2 user error, 3 some jobs failed
+        or are unfinished, 130 interrupted.
     """
     config, manifest = context["config"], None
-    chosen = [word for word in config.hydra.overrides.hydra if re.match(r"\+*hydra[/.]launcher", word)]
+    launcher = [text for text in config.hydra.overrides.hydra if re.match(r"\+*hydra[/.]launcher", text)]
     try:
         check_settings(config, arguments)
         if config.sweep.resume:
             manifest = reopen(Path(config.sweep.resume), arguments, tuple(config.trust))
         else:
-            words = [*(f"{key}={value}" for key, value in params.items()), *arguments]
-            manifest = plan(config, context["hydra_context"].config_loader, words, runner)
+            overrides = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+            manifest = plan(config, context["hydra_context"].config_loader, overrides, runner)
         write = functools.partial(report.write_report, manifest.folder)
         rules = Rules(config.sweep.on_failure, config.sweep.retries, write)
-        if str(config.hydra.launcher._target_).startswith(OURS):
+        if str(config.hydra.launcher._target_).startswith(PLUGINS):
             failures = launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules, runner)
         else:
             failures = {}
             launch_externally(manifest, context, rules)
-        return conclude(manifest, chosen, failures)
+        return conclude(manifest, launcher, failures)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
-        return USER_MISTAKE
+        return USER_ERROR
     except Exception as error:
         failure = as_write_error(error, Path(tempfile.gettempdir()))
         if failure is None:
             raise
-        screen.error(f"{failure}; make room or choose another disk, then continue")
+        screen.error(f"{failure}; free space or use another disk, then resume the sweep")
         if manifest is not None:
-            go_on(manifest, chosen)
+            suggest_resume(manifest, launcher)
         return FAILED
     except KeyboardInterrupt:
         screen.error("interrupted")
         if manifest is not None:
-            go_on(manifest, chosen)
+            suggest_resume(manifest, launcher)
         return INTERRUPTED
 
 
-def plan(config: DictConfig, loader: ConfigLoader, words: Sequence[str], runner: Runner) -> Manifest:
-    """Compose, try and freeze every job of a command line.
+def plan(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str], runner: Runner) -> Manifest:
+    """Compose and check every job of a command line, and write the plan.
 
     Raises:
-        UserError: a job cannot be composed, or could not run; nothing is written then.
+        UserError: a job cannot be composed or run; nothing is written.
     """
     started = time.monotonic()
     folders = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
-    words = [word for word in words if not word.lstrip("+").startswith("sweep.")]
+    overrides = [text for text in overrides if not text.lstrip("+").startswith("sweep.")]
     composer = Composer(folders)
-    searching = "trials" in config.sweep
-    if searching:
-        settings, jobs = search.plan(composer, config, words)
+    is_search = "trials" in config.sweep
+    if is_search:
+        settings, jobs = search.plan(composer, config, overrides)
     else:
-        settings, jobs = None, grid(composer, words)
+        settings, jobs = None, grid(composer, overrides)
     stages = {job.config["stage"] for job in jobs}
     if stages & {"report", "rerun"}:
-        raise UserError(f"stage={'/'.join(sorted(stages))} makes no runs of its own, so there is nothing to sweep")
+        raise UserError(f"stage={'/'.join(sorted(stages))} cannot be swept: it creates no runs of its own")
     preload(runner.modules, (job.config for job in jobs))
-    found = once(functools.partial(survey, jobs, folders[0], config.sweep.preflight, runner))
-    complain(found)
+    found = run_once(functools.partial(check_jobs, jobs, folders[0], config.sweep.preflight, runner))
+    report_problems(found)
     varied = list(settings["space"]) if settings else [key for job in jobs for key in job.values]
     losses = [key for key in varied if key.partition(".")[0] in ("loss", "objective")]
     if losses and found.metric == "val/loss":
-        screen.say(f"val/loss is another quantity for each {losses[0]}: the configurations are not ranked")
+        screen.say(f"configurations are not ranked: val/loss of different {losses[0]} cannot be compared")
         found.metric = None
-    if searching and found.metric is None:
-        raise UserError(f"stage={jobs[0].config['stage']} has no validation metric in common that a search could go by")
+    if is_search and found.metric is None:
+        raise UserError(f"stage={jobs[0].config['stage']} has no validation metric that a search could optimize")
     manifest = Manifest(
         folder=Path(config.hydra.sweep.dir),
         stage=jobs[0].config["stage"],
         experiment=jobs[0].config["experiment"],
-        words=list(words),
+        words=list(overrides),
         metric=found.metric,
         mode=found.mode,
         git=git_state(),
-        jobs=[] if searching else jobs,
+        jobs=[] if is_search else jobs,
         search=settings,
         trust=tuple(sorted(packages([job.config for job in jobs]).union(config.trust))),
     )
-    manifest.write(folders if searching else [])
+    manifest.write(folders if is_search else [])
     size = f"{settings['trials']} trials of {settings['seeds']} seeds" if settings else f"{len(jobs)} jobs"
-    steps = f", a step of each of {found.kinds} kinds tried" if config.sweep.preflight and found.kinds else ""
-    screen.say(f"{size} planned{steps}, in {time.monotonic() - started:.1f} s: {manifest.folder}")
+    steps = f", one step of each of {found.kinds} kinds checked" if config.sweep.preflight and found.kinds else ""
+    screen.say(f"planned {size}{steps} in {time.monotonic() - started:.1f} s: {manifest.folder}")
     return manifest
 
 
-def complain(found: Survey | Crash | Death) -> None:
-    """Raise an error where the survey found a job that cannot run, and print what rows of the data are shared.
+def report_problems(found: Preflight | Crash | Death) -> None:
+    """Raise the error of a job that cannot run, and print warnings about shared rows.
 
     Raises:
-        UserError: says which job and why.
-        WriteError: trying it found no room on a disk.
+        UserError: a job cannot run; the message names it and the reason.
+        WriteError: the disk is full, read-only or broken.
     """
     if isinstance(found, (Crash, Death)):
-        raise UserError(f"trying the jobs failed: {found.reason}; nothing was started")
+        raise UserError(f"the check of the jobs failed: {found.reason}; no job was started")
     if found.unwritten is not None:
         raise found.unwritten
     if found.trace is not None:
         sys.stderr.write(screen.safe(found.trace))
     if found.problem is not None:
-        raise UserError(f"{found.problem}; nothing was started")
+        raise UserError(f"{found.problem}; no job was started")
     for line in dict.fromkeys(found.shared):
         screen.say(f"warning: {line}", style="yellow")
 
 
 def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Manifest:
-    """The plan of a sweep that is to go on.
+    """Read and check the plan of a sweep to resume.
 
     Raises:
-        UserError: the folder is no sweep, holds links, its plan was changed, or the command line asks for another.
+        UserError: the folder is no sweep, contains links, has a changed plan, or the overrides differ from the plan.
     """
     manifest = Manifest.read(folder)
     for path in (folder, folder / RUNS):
         check_links(path, below=False)
     for name in (LOCKS, CONF, CURVES):
         check_links(folder / name)
-    asked, planned = (
-        [word for word in words if word.lstrip("+~").partition("=")[0] not in KEPT_ON_RESUME]
-        for words in (arguments, manifest.words)
+    requested, planned = (
+        [text for text in overrides if text.lstrip("+~").partition("=")[0] not in ALLOWED_ON_RESUME]
+        for overrides in (arguments, manifest.words)
     )
-    if asked and asked != planned:
-        raise UserError(
-            f"sweep.resume={folder} goes on with its own plan ({' '.join(manifest.words)}): leave out {' '.join(asked)}"
-        )
+    if requested and requested != planned:
+        plan = " ".join(manifest.words)
+        raise UserError(f"sweep.resume={folder} continues its own plan ({plan}): remove {' '.join(requested)}")
     manifest.trust = trust
     manifest.check()
     if manifest.search is not None:
@@ -182,37 +181,41 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
     check_runs(manifest, resumed=True)
     now = git_state()["commit"]
     if now != manifest.git["commit"]:
-        screen.say(f"the code has changed since the plan was made: commit {manifest.git['commit']}, now {now}")
+        screen.say(
+            f"warning: the code has changed since the plan was written: commit {manifest.git['commit']}, now {now}"
+        )
     return manifest
 
 
 def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
-    """Refuse what steers the sweep and cannot be meant, before anything is planned.
+    """Check the settings of the sweep and its launcher.
 
     Raises:
-        UserError: a setting of the sweep or its launcher is of another type, or has several values.
+        UserError: a setting has the wrong type or several values.
     """
     for override in OverridesParser.create().parse_overrides(list(arguments)):
         key = override.key_or_group
         if override.is_sweep_override() and (key.startswith("sweep") or key in ("output_dir", "trust")):
             raise UserError(
-                f"{override.input_line}: one value for the whole sweep; a path with a comma needs quotes: '\"a,b\"'"
+                f"{override.input_line}: must be a single value; quote a path that contains a comma: '\"a,b\"'"
             )
     sweep = config.sweep
     check_root(config)
     if "trials" in sweep and sweep.retries:
-        raise UserError("sweep.retries: a search gives up a trial that fails, and tries another")
-    if str(config.hydra.launcher._target_).startswith(OURS):
+        raise UserError(
+            f"sweep.retries={sweep.retries} is not supported by a search: remove it, failed trials are replaced"
+        )
+    if str(config.hydra.launcher._target_).startswith(PLUGINS):
         launch.check_settings(config.hydra.launcher)
 
 
-def conclude(manifest: Manifest, more: Sequence[str], failures: Mapping[str, str]) -> int:
-    """Write and show the tables, say what to type next, and give the exit status.
+def conclude(manifest: Manifest, launcher: Sequence[str], failures: Mapping[str, str]) -> int:
+    """Write and print the tables, suggest the next command, and return the exit status.
 
     Args:
         manifest: the sweep.
-        more: the words that chose the launcher, for the command that goes on.
-        failures: why jobs failed, also those whose folders do not say so.
+        launcher: overrides that selected the launcher, for the suggested command.
+        failures: errors of failed jobs, including those that are not recorded in a run folder.
 
     Raises:
         WriteError: a table cannot be written.
@@ -231,15 +234,15 @@ def conclude(manifest: Manifest, more: Sequence[str], failures: Mapping[str, str
     if failed:
         screen.error(f"{len(failed)} {'job' if len(failed) == 1 else 'jobs'} of {len(states)} failed")
     if left:
-        go_on(manifest, more)
+        suggest_resume(manifest, launcher)
     elif failed and manifest.search is None:
         attempts = max(manifest.attempts(name) for name in failed)
-        go_on(manifest, [*more, *([f"sweep.retries={attempts}"] if attempts else [])])
+        suggest_resume(manifest, [*launcher, *([f"sweep.retries={attempts}"] if attempts else [])])
     else:
         screen.next_command(screen.command("tensorboard", "--logdir", str(manifest.folder)))
     return SOME_FAILED if failed or left else 0
 
 
-def go_on(manifest: Manifest, more: Sequence[str]) -> None:
-    """Say how to take up a sweep."""
-    screen.next_run("-m", f"sweep.resume={quoted(manifest.folder)}", *more)
+def suggest_resume(manifest: Manifest, overrides: Sequence[str]) -> None:
+    """Print the command that resumes a sweep."""
+    screen.next_run("-m", f"sweep.resume={quoted(manifest.folder)}", *overrides)

@@ -1,4 +1,4 @@
-"""Sweeps by third-party launchers: each job is a command of its own."""
+"""Runs sweeps with third-party launchers: one command per job."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from warmstart.run.manifest import RUNS, Manifest
 from warmstart.sweep import launch, search
 from warmstart.sweep.job import run_job
 from warmstart.sweep.runner import Runner
-from warmstart.sweep.schedule import Rules, starts_of
+from warmstart.sweep.schedule import Rules, count_starts
 
 
 def run(path: Path, trust: tuple[str, ...], runner: Runner) -> str:
-    """Run the job, or the trial of a search, whose run folder this is; return the state that came of it.
+    """Run the job or trial with the run folder `path`, and return its final state.
 
     Raises:
         UserError: the sweep is missing or damaged, or has no such job.
     """
-    logging.getLogger().addHandler(logging.NullHandler())  # as `main` does: records go to a run's log
+    logging.getLogger().addHandler(logging.NullHandler())  # as in `main`: records go to the log of a run
     manifest = Manifest.read(path.parent.parent)
     manifest.trust = trust
     manifest.check()
@@ -47,41 +47,41 @@ def run(path: Path, trust: tuple[str, ...], runner: Runner) -> str:
         while stop is not None and not isinstance(stop, SystemExit):
             stop = stop.__cause__
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise stop from None  # not Ctrl-C but submitit, out of time or preempted, which has queued the job again
+            raise stop from None  # from submitit, at the time limit or preempted: it has requeued the job
         raise
     raise UserError(f"sweep.job={path}: the sweep has no such job")
 
 
 def launch_externally(manifest: Manifest, context: dict[str, Any], rules: Rules) -> None:
-    """Have a third-party launcher (joblib, submitit, Ray) run what is left, one command per job.
+    """Run the unfinished jobs with a third-party launcher (joblib, submitit, Ray), one command per job.
 
-    It tells nothing before all it was given has ended: what needs other jobs, or is to be tried again, waits for then.
+    The launcher returns when all its jobs have ended. Jobs that need others and retries are launched after that.
     """
     folder = manifest.folder.absolute()
-    config = changed(context["config"], {"hydra.sweep.dir": str(folder)})  # launchers keep files of their own in it
+    config = changed(context["config"], {"hydra.sweep.dir": str(folder)})  # launchers write files there
     launcher = Plugins.instance().instantiate_launcher(**{**context, "config": config})
-    maker = config.hydra.runtime.choices["hydra/launcher"]
+    launcher_name = config.hydra.runtime.choices["hydra/launcher"]
     common = [f"hydra.sweep.dir={quoted(folder)}", f"trust=[{','.join(manifest.trust)}]"]
     status = screen.command("python", "train.py", "stage=report", f"runs={quoted(folder)}")
     if rules.on_failure == "stop":
-        screen.say(f"on_failure=stop comes too late for what {maker} has been given already")
+        screen.say(f"on_failure=stop has no effect on jobs that {launcher_name} has already received")
     started: dict[str, int] = {}
-    while names := due(manifest, rules, started):
-        started |= {name: starts_of(manifest, name, started) + 1 for name in names}
-        screen.say(f"{len(names)} handed to {maker}; to see how far it is: {status}")
+    while names := jobs_to_start(manifest, rules, started):
+        started |= {name: count_starts(manifest, name, started) + 1 for name in names}
+        screen.say(f"{len(names)} jobs launched with {launcher_name}; show their progress with: {status}")
         try:
             launcher.launch([[f"sweep.job={quoted(folder / RUNS / name)}", *common] for name in names], 0)
-        except Exception as error:  # each has its own for a worker that died
-            screen.error(f"{maker}: {type(error).__name__}: {explain(error)}")
+        except Exception as error:  # each launcher has its own type for a worker that died
+            screen.error(f"{launcher_name}: {type(error).__name__}: {explain(error)}")
 
 
-def due(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[str]:
-    """Jobs, or trials of a search, that can start now and have not been started as often as the rules allow."""
+def jobs_to_start(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[str]:
+    """Return the jobs or trials that can start now and have starts left."""
     states = {name: manifest.state(name) for name in manifest.names()}
     done = {name for name, state in states.items() if state == "done"}
-    over = {name for name in started if starts_of(manifest, name, started) > rules.retries}
+    exhausted = {name for name in started if count_starts(manifest, name, started) > rules.retries}
     if manifest.search is not None:
         ready = list(search.trials_left(manifest))
     else:
         ready = [job.name for job in launch.jobs_left(manifest, states, rules) if job.needs in (None, *done)]
-    return [name for name in ready if name not in over]
+    return [name for name in ready if name not in exhausted]

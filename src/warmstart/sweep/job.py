@@ -1,4 +1,4 @@
-"""One job of a sweep, in the process that calls this: locked, and its run folder always says what happened."""
+"""Runs jobs of a sweep in this process; a lock and a record per run folder hold the state."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from warmstart.run.lock import Lock
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 from warmstart.sweep.runner import RunGroup, RunStage
 
-PATIENCE = 5.0  # seconds for the process of a sweep that was killed to be gone too
-OVER = ("done", "pruned")
+LOCK_TIMEOUT = 5.0  # seconds for the worker of a killed sweep to end
+ENDED = ("done", "pruned")
 
 
 class Outcome(NamedTuple):
-    """How a job ended; `running` is one that another process is at work on, `error` is as in a run's record."""
+    """The outcome of a job; state `running` means that another process runs it, `error` is as in a run's record."""
 
     name: str
     state: str
@@ -34,15 +34,15 @@ class Outcome(NamedTuple):
 
 
 def run_job(manifest: Manifest, job: Job, run_stage: RunStage, watchers: Sequence[Any] = ()) -> Outcome:
-    """Run a job, or go on with it from its last checkpoint; what is over stays as it is.
+    """Run a job, or resume it from its last checkpoint; a job that has ended is not run again.
 
-    An exception is recorded, with its traceback in the job's own log, and not raised.
+    Exceptions are recorded, with the traceback in the job's log, and not raised.
     """
     lock = manifest.lock(job.name)
     try:
-        if not lock.acquire(PATIENCE):
+        if not lock.acquire(LOCK_TIMEOUT):
             return Outcome(job.name, "running")
-        lock.beat()
+        lock.start_heartbeat()
         with cores.using(threads_of(manifest, job)):
             return run_locked(manifest, job, lock, run_stage, watchers)
     except WriteError as error:
@@ -55,18 +55,18 @@ def run_job(manifest: Manifest, job: Job, run_stage: RunStage, watchers: Sequenc
 
 
 def run_locked(manifest: Manifest, job: Job, lock: Lock, run_stage: RunStage, watchers: Sequence[Any]) -> Outcome:
-    """As `run_job`, with the job's lock held and its threads set."""
+    """Implement `run_job` with the lock held and the number of threads set."""
     try:
         run = open_run(manifest, job, lock)
     except (UserError, WriteError) as error:
         return failed(job.name, error)
-    if run.record["status"] in OVER:
+    if run.record["status"] in ENDED:
         return outcome_of(manifest, run)
     try:
         with screen.quiet(), run.recording():
             run_stage(merged(job.config), run, watchers)
     except Exception:
-        if run.record["status"] == "running":  # else `recording` has written down why
+        if run.record["status"] == "running":  # else `recording` has recorded the error
             raise
     return outcome_of(manifest, run)
 
@@ -74,7 +74,7 @@ def run_locked(manifest: Manifest, job: Job, lock: Lock, run_stage: RunStage, wa
 def run_group_locked(
     manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock], train: RunGroup
 ) -> list[Outcome] | str:
-    """As `run_group`, with the jobs' locks held and their threads set."""
+    """Implement `run_group` with the locks held and the number of threads set."""
     try:
         runs = [open_run(manifest, job, lock) for job, lock in zip(jobs, locks)]
     except UserError as error:
@@ -85,8 +85,8 @@ def run_group_locked(
     except (GroupFailed, WriteError) as reason:
         failure = as_write_error(reason.__cause__ or reason, manifest.folder)
         if failure is None:
-            return f"together they failed: {reason}"
-        return [give_up(manifest, run, failure) for run in runs]
+            return f"the vmap group failed: {reason}"
+        return [record_failure(manifest, run, failure) for run in runs]
     except CannotBatch as reason:
         for run in runs:
             shutil.rmtree(run.path)
@@ -95,28 +95,28 @@ def run_group_locked(
 
 
 def threads_of(manifest: Manifest, job: Job) -> int | None:
-    """CPU threads of a job that has a checkpoint to resume from, or whose config says how many; else None."""
-    path, asked = manifest.path(job.name), (job.config.get("trainer") or {}).get("threads")
-    resumed = any((path / part).exists() for part in RESUMABLE)
+    """Return the CPU threads of a job: those recorded if it resumes, else those of its config; None for automatic."""
+    path, threads = manifest.path(job.name), (job.config.get("trainer") or {}).get("threads")
+    resumed = any((path / file).exists() for file in RESUMABLE)
     recorded = cores.recorded_threads(path) if resumed else None
-    return recorded or (asked if isinstance(asked, int) else None)
+    return recorded or (threads if isinstance(threads, int) else None)
 
 
-def run_in_turn(manifest: Manifest, jobs: Sequence[Job], run_stage: RunStage) -> list[Outcome]:
-    """Run jobs one after the other."""
+def run_sequence(manifest: Manifest, jobs: Sequence[Job], run_stage: RunStage) -> list[Outcome]:
+    """Run jobs sequentially."""
     return [run_job(manifest, job, run_stage) for job in jobs]
 
 
 def run_group(manifest: Manifest, jobs: Sequence[Job], train: RunGroup) -> list[Outcome] | str:
-    """Train jobs of one kind in one go; where they cannot be, the reason, and no trace of an attempt."""
+    """Train similar jobs as a vmap group; return their outcomes, or the reason why they must be run one by one."""
     locks = [manifest.lock(job.name) for job in jobs]
     try:
-        if not all(lock.acquire(PATIENCE) for lock in locks):
-            return "another process is at work on one of them"
+        if not all(lock.acquire(LOCK_TIMEOUT) for lock in locks):
+            return "another process is running one of the jobs"
         for lock in locks:
-            lock.beat()
-        if any((manifest.record(job.name) or {}).get("status") in OVER for job in jobs):
-            return "some of them have been run meanwhile"
+            lock.start_heartbeat()
+        if any((manifest.record(job.name) or {}).get("status") in ENDED for job in jobs):
+            return "another process has run some of the jobs"
         with cores.using(threads_of(manifest, jobs[0])):
             return run_group_locked(manifest, jobs, locks, train)
     except WriteError as error:
@@ -129,21 +129,21 @@ def run_group(manifest: Manifest, jobs: Sequence[Job], train: RunGroup) -> list[
             lock.release()
 
 
-def give_up(manifest: Manifest, run: RunFolder, error: BaseException) -> Outcome:
-    """Record that a job failed, also where the disk is so full that only its lock's reserve has room for it."""
-    if run.record["status"] not in OVER:
+def record_failure(manifest: Manifest, run: RunFolder, error: BaseException) -> Outcome:
+    """Record that a job failed; on a full disk, use the space that its lock reserved."""
+    if run.record["status"] not in ENDED:
         run.note(status="failed", error=f"{type(error).__name__}: {error}")
-        run.lock.give_reserve()
-        with contextlib.suppress(WriteError):  # its folder then says that it was interrupted
+        run.lock.release_reserve()
+        with contextlib.suppress(WriteError):  # the record is then read as interrupted
             run.update()
     return outcome_of(manifest, run)
 
 
 def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
-    """The job's run folder, locked: as it is when over or with a checkpoint to go on from, else made anew.
+    """Open the run folder of a job that has ended or has a checkpoint; else create a new one.
 
     Raises:
-        UserError: it is of another config, is damaged, or holds links to elsewhere.
+        UserError: the folder has another config, is damaged, or contains symbolic links.
         WriteError: the disk is full, read-only or broken.
     """
     path = manifest.path(job.name)
@@ -152,11 +152,11 @@ def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
         run = RunFolder.open(path)
         run.lock = lock
         if run.record.get("config_sha256") != job.sha256:
-            raise UserError(f"{path} is a run of another config: remove it, and the job is run")
-        if run.record["status"] in OVER:
+            raise UserError(f"{path} is a run of another config: remove it, and resume the sweep")
+        if run.record["status"] in ENDED:
             return run
     check_links(path)
-    if attempts == 0 or not any((path / part).exists() for part in RESUMABLE):
+    if attempts == 0 or not any((path / file).exists() for file in RESUMABLE):
         clear(path)
         run = RunFolder.create(merged(job.config), path.parent, path.name, lock)
     remove_temporaries(path)
@@ -165,7 +165,7 @@ def open_run(manifest: Manifest, job: Job, lock: Lock) -> RunFolder:
 
 
 def clear(path: Path) -> None:
-    """Remove what is in a run folder besides its lock."""
+    """Empty a run folder except for its lock."""
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -174,13 +174,13 @@ def clear(path: Path) -> None:
 
 
 def note_death(manifest: Manifest, job: Job, reason: str) -> Outcome:
-    """Record that the process of a job died before it could say so itself."""
+    """Record that the process of a job died."""
     lock = manifest.lock(job.name)
     try:
-        if not lock.acquire(PATIENCE):
+        if not lock.acquire(LOCK_TIMEOUT):
             return Outcome(job.name, "running")
         run = RunFolder.open(manifest.path(job.name)) if manifest.record(job.name) else open_run(manifest, job, lock)
-        if run.record["status"] not in OVER:
+        if run.record["status"] not in ENDED:
             run.update(status="failed", error=reason)
         return outcome_of(manifest, run)
     except (UserError, WriteError) as error:
@@ -190,14 +190,14 @@ def note_death(manifest: Manifest, job: Job, reason: str) -> Outcome:
 
 
 def note_interrupt(manifest: Manifest, jobs: Sequence[Job], locks: Sequence[Lock]) -> None:
-    """Record that a signal came while those of the jobs whose locks this process holds were being set up."""
+    """Record as interrupted those jobs whose locks this process holds."""
     for job, lock in zip(jobs, locks):
-        if lock.is_mine and (manifest.record(job.name) or {}).get("status") in ("running", "interrupted"):
+        if lock.is_acquired and (manifest.record(job.name) or {}).get("status") in ("running", "interrupted"):
             RunFolder.open(manifest.path(job.name)).update(status="interrupted", error="interrupted by the user")
 
 
 def failed(name: str, error: Exception) -> Outcome:
-    """Return the outcome of a job that an exception ended before its record could hold it."""
+    """Return the outcome of a job with an exception that is not in its record."""
     return Outcome(name, "failed", f"{type(error).__name__}: {error}")
 
 
@@ -208,11 +208,11 @@ def write_error(error: str | None) -> WriteError | None:
 
 
 def outcome_of(manifest: Manifest, run: RunFolder) -> Outcome:
-    """What a run's record says."""
+    """Return the outcome that a run's record holds."""
     score = run.record["metrics"].get(manifest.metric)
     return Outcome(run.path.name, run.record["status"], run.record["error"], score)
 
 
 def without_plan(manifest: Manifest) -> Manifest:
-    """The same sweep without its list of jobs: what a worker needs to know."""
+    """Return the sweep without its list of jobs, which a worker does not need."""
     return replace(manifest, jobs=[])

@@ -1,4 +1,4 @@
-"""The operations of an Optuna study in a file, one a line, each with a checksum of it and of all before it."""
+"""A file with the operations of an Optuna study, one per line, each with a checksum of all lines up to it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from warmstart.run.lock import Lock
 
 
 class Journal(BaseJournalBackend):
-    """A storage backend of Optuna's that detects damage.
+    """A backend of Optuna's JournalStorage that detects damage.
 
-    A line is a SHA-256, a space and an operation in JSON; the SHA-256 is of the line before's and the operation. A last
-    line without its end, which a full disk or a power cut leaves, is not read, and the next writer removes it.
+    A line is a SHA-256, a space and an operation in JSON. The SHA-256 covers that of the previous line and the
+    operation. An incomplete last line, as after a full disk or a power failure, is ignored, and removed by the next
+    write.
 
     Args:
-        path: of the file, made where it is missing.
+        path: of the file; created if missing.
         lock: held while the file is written.
     """
 
@@ -32,7 +33,7 @@ class Journal(BaseJournalBackend):
         self.path, self.lock = path, lock
         self.logs: list[dict[str, Any]] = []
         self.digests: list[str] = []
-        self.size = 0  # bytes that were read
+        self.size = 0  # bytes read so far
         if not path.exists():
             with writing(path):
                 path.touch()
@@ -40,10 +41,10 @@ class Journal(BaseJournalBackend):
         self.identity = found.st_dev, found.st_ino
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Return the operations from this number on.
+        """Return the operations with at least this number.
 
         Raises:
-            UserError: a line is not as it was written.
+            UserError: the checksum of a line is wrong.
         """
         with open(self.path, "rb") as stream:
             stream.seek(self.size)
@@ -53,8 +54,8 @@ class Journal(BaseJournalBackend):
                 digest, _, text = line.decode("utf-8", "replace").rstrip("\n").partition(" ")
                 if digest != chained(self.digest, text):
                     raise UserError(
-                        f"{self.path} is damaged: the SHA-256 of line {len(self.logs) + 1} is not the recorded one; "
-                        "remove the file to search anew: runs that are done are kept"
+                        f"{self.path} is damaged: line {len(self.logs) + 1} does not match its SHA-256; "
+                        "remove the file to restart the search: finished runs are kept"
                     )
                 self.logs.append(json.loads(text))
                 self.digests.append(digest)
@@ -66,7 +67,7 @@ class Journal(BaseJournalBackend):
 
         Raises:
             WriteError: the disk is full, read-only or broken.
-            UserError: the file is damaged, or no longer the one that was read.
+            UserError: the file is damaged, or was replaced or shortened since it was read.
         """
         self.lock.acquire(math.inf)
         try:
@@ -86,7 +87,7 @@ class Journal(BaseJournalBackend):
             self.lock.release()
 
     def is_continued(self) -> bool:
-        """Return whether the file at the path is still the one that was read, with nothing removed from it."""
+        """Return whether the path still refers to the file that was read, at no smaller size."""
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
@@ -95,12 +96,12 @@ class Journal(BaseJournalBackend):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the last line that was read, which is one of all lines."""
+        """Return the SHA-256 of the last line read, which covers all lines."""
         return self.digests[-1] if self.digests else ""
 
 
 def append(descriptor: int, content: bytes, size: int) -> None:
-    """Write all of it and sync, or restore the file's size."""
+    """Write the content and sync; on an error, truncate the file to `size` bytes."""
     try:
         while content:
             content = content[os.write(descriptor, content) :]
@@ -111,5 +112,5 @@ def append(descriptor: int, content: bytes, size: int) -> None:
 
 
 def chained(digest: str, text: str) -> str:
-    """Return the SHA-256 of a line, given that of the line before it."""
+    """Return the SHA-256 of a line, given that of the previous line."""
     return hashlib.sha256(f"{digest}{text}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""From a plan to running processes: what is left of it, in a pool that the launcher's settings describe."""
+"""Runs the unfinished jobs of a plan in a pool with the launcher's settings."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from warmstart.core.errors import UserError
 from warmstart.run import cores
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 from warmstart.sweep import search
-from warmstart.sweep.plan import kind
-from warmstart.sweep.pool import Pool, ThisProcess, once, preload
+from warmstart.sweep.plan import group_key
+from warmstart.sweep.pool import Pool, ThisProcess, preload, run_once
 from warmstart.sweep.runner import Runner
-from warmstart.sweep.schedule import Rules, Schedule, Work, alone, in_group, in_turn
+from warmstart.sweep.schedule import Rules, Schedule, Work, job_sequence, single_job, vmap_group
 from warmstart.sweep.view import View
 
 TRAIN = ("pretrain", "finetune")
-QUICK = ("baseline",)  # stages that take less time than a process of their own
+QUICK = ("baseline",)  # stages faster than the start of a process
 
 
 def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules, runner: Runner) -> dict[str, str]:
-    """Run what is missing of a plan; return why jobs failed, by name.
+    """Run the unfinished jobs of a plan; return the errors of failed jobs by name.
 
     Args:
-        manifest: the plan; its jobs' states are read from their run folders.
-        launcher: `hydra.launcher`, whose keys are those of conf/hydra/launcher/pool.yaml or vmap.yaml.
-        rules: about failures and reports.
+        manifest: the plan; job states are read from the run folders.
+        launcher: `hydra.launcher`, with the keys of conf/hydra/launcher/pool.yaml or vmap.yaml.
+        rules: for failures and reports.
         runner: runs the jobs.
     """
     states = {name: manifest.state(name) for name in manifest.names()}
     if manifest.search is not None:
         total = manifest.search["trials"]
         work = [search.trial_work(manifest, slot, runner) for slot in search.trials_left(manifest).values()]
-        over = total - len(work)
+        ended = total - len(work)
     else:
         total = len(manifest.jobs)
         work = grouped(manifest, jobs_left(manifest, states, rules), launcher.get("together") or 1, runner)
-        over = sum(state in ("done", "pruned") for state in states.values())
+        ended = sum(state in ("done", "pruned") for state in states.values())
     preload(runner.modules, (job.config for job in manifest.jobs))
     pool = open_pool(launcher, earlier_threads(manifest))
-    view = View(total, over)
+    view = View(total, ended)
     try:
         done = {name for name, state in states.items() if state == "done"}
         schedule = Schedule(manifest, pool, rules, view, runner, done)
@@ -52,75 +52,80 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules, runner: R
 
 
 def jobs_left(manifest: Manifest, states: Mapping[str, str], rules: Rules) -> list[Job]:
-    """What has not ended, and what failed and may be tried again."""
+    """Return the jobs to run: unfinished ones, and failed ones that may be retried."""
     left = []
     for job in manifest.jobs:
         state = states[job.name]
-        failed = state == "failed" and (rules.again or manifest.attempts(job.name) <= rules.retries)
+        failed = state == "failed" and (rules.retry_failed or manifest.attempts(job.name) <= rules.retries)
         if failed or state in ("planned", "interrupted"):
             left.append(job)
         elif state == "running":
-            screen.say(f"{job.name} is being run by another process, and left to it")
+            screen.say(f"{job.name} is skipped: another process is running it")
     return left
 
 
 def grouped(manifest: Manifest, jobs: Sequence[Job], size: int, runner: Runner) -> list[Work]:
-    """Training jobs of one kind in groups of at most `size`, quick ones in turn; those that were broken off alone."""
+    """Group jobs into tasks of at most `size`: vmap groups of similar training jobs, sequences of quick jobs.
+
+    A job with a checkpoint is a separate task.
+    """
     if size == 1:
-        return [alone(manifest, job, runner) for job in jobs]
+        return [single_job(manifest, job, runner) for job in jobs]
     work: list[Work] = []
     groups: dict[tuple[str, str | None], list[Job]] = {}
     for job in jobs:
-        if any((manifest.path(job.name) / part).exists() for part in RESUMABLE):
-            work.append(alone(manifest, job, runner))
+        if any((manifest.path(job.name) / file).exists() for file in RESUMABLE):
+            work.append(single_job(manifest, job, runner))
         elif job.config["stage"] in TRAIN:
-            groups.setdefault((kind(job.config), job.needs), []).append(job)
+            groups.setdefault((group_key(job.config), job.needs), []).append(job)
         elif job.config["stage"] in QUICK:
             groups.setdefault((job.config["stage"], job.needs), []).append(job)
         else:
-            work.append(alone(manifest, job, runner))
+            work.append(single_job(manifest, job, runner))
     for group in groups.values():
-        gather = in_group if group[0].config["stage"] in TRAIN else in_turn
+        make_work = vmap_group if group[0].config["stage"] in TRAIN else job_sequence
         for start in range(0, len(group), size):
-            part = group[start : start + size]
-            work.append(gather(manifest, part, runner) if len(part) > 1 else alone(manifest, part[0], runner))
+            chunk = group[start : start + size]
+            work.append(
+                make_work(manifest, chunk, runner) if len(chunk) > 1 else single_job(manifest, chunk[0], runner)
+            )
     return work
 
 
 def earlier_threads(manifest: Manifest) -> int | None:
-    """CPU threads of the jobs that have been run, so that the others of a resumed sweep round alike; None at first."""
+    """Return the CPU threads of earlier jobs, or None; a resumed sweep uses the same number for equal rounding."""
     return next(filter(None, (cores.threads_in(manifest.record(name)) for name in manifest.names())), None)
 
 
 def open_pool(launcher: Mapping[str, Any], earlier: int | None = None) -> Pool | ThisProcess:
-    """Workers as the launcher says: by default one per device, and the free cores shared out among them.
+    """Open the launcher's pool: by default one worker per device, with the free cores divided among the workers.
 
     Args:
         launcher: `hydra.launcher`.
-        earlier: CPU threads of a job before the sweep was resumed.
+        earlier: CPU threads of the jobs before the sweep was resumed.
     """
-    chosen = cores.automatic()
+    choice = cores.automatic()
     if launcher.get("threads"):
-        chosen = chosen._replace(threads=launcher["threads"], reason=f"hydra.launcher.threads={launcher['threads']}")
+        choice = choice._replace(threads=launcher["threads"], reason=f"hydra.launcher.threads={launcher['threads']}")
     elif earlier is not None:
-        chosen = chosen._replace(threads=earlier, reason="as before")
+        choice = choice._replace(threads=earlier, reason="as in the earlier jobs")
     if launcher["workers"] == 0:
-        cores.apply(chosen)
-        screen.say(f"{cores.counted(chosen.threads)}: {chosen.reason}")
+        cores.apply(choice)
+        screen.say(f"{cores.thread_count(choice.threads)}: {choice.reason}")
         return ThisProcess()
-    devices = once(count_devices)
+    devices = run_once(count_devices)
     workers = launcher["workers"] or max(1, devices)
     pool = Pool(workers, launcher["threads"] or earlier, devices, launcher["isolate"])
-    each = f"{workers} worker{'' if workers == 1 else 's'} with {cores.counted(pool.threads)}"
-    screen.say(f"{each}{'' if workers == 1 else ' each'}: {chosen.reason}")
+    size = f"{workers} worker{'' if workers == 1 else 's'} with {cores.thread_count(pool.threads)}"
+    screen.say(f"{size}{'' if workers == 1 else ' each'}: {choice.reason}")
     return pool
 
 
 def check_settings(launcher: Mapping[str, Any]) -> None:
-    """Refuse settings of a launcher of ours that cannot be.
+    """Check the settings of the launchers `pool` and `vmap`.
 
     Raises:
-        UserError: names the setting and its value.
+        UserError: a setting has an invalid value; the message names both.
     """
     for key in ("workers", "threads", "together"):
         value = launcher.get(key)
@@ -132,7 +137,7 @@ def check_settings(launcher: Mapping[str, Any]) -> None:
 
 
 def count_devices() -> int:
-    """CUDA devices of this machine; imports torch."""
+    """Return the number of CUDA devices; imports torch."""
     import torch
 
     return torch.cuda.device_count()

@@ -1,4 +1,4 @@
-"""From a command line to jobs: every combination of its values, composed once and frozen."""
+"""Composes the jobs of a command line: one config per combination of its values."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job
 
 NAME_LENGTH = 80
-# Settings that change numbers, not what is computed.
-NUMBERS = ("seed", "init", "optimizer.lr", "optimizer.weight_decay", "loss.label_smoothing")
+# Numeric settings, in which the jobs of a vmap group may differ.
+NUMERIC_SETTINGS = ("seed", "init", "optimizer.lr", "optimizer.weight_decay", "loss.label_smoothing")
 
 
 class Composer:
-    """Words to configs, as Hydra composes them from conf folders, of which the first has `train.yaml`.
+    """Composes configs from overrides with Hydra; the first of the conf folders has `train.yaml`.
 
-    A config is composed once per choice of groups; words that only set values are applied to that.
+    A config is composed once per selection of group options; overrides that only set values are applied to it.
     """
 
     def __init__(self, folders: Sequence[Path]):
@@ -48,27 +48,26 @@ class Composer:
         self.bases: dict[tuple[str, ...], DictConfig] = {}
         self.copies: dict[tuple[tuple[str, ...], tuple[str, ...] | None], DictConfig] = {}
 
-    def parse(self, words: Sequence[str]) -> list[Override]:
-        """Hydra's reading of each word."""
-        for word in words:
-            if word not in self.parsed:
-                self.parsed[word] = self.parser.parse_overrides([word])[0]
-        return [self.parsed[word] for word in words]
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
+        for text in overrides:
+            if text not in self.parsed:
+                self.parsed[text] = self.parser.parse_overrides([text])[0]
+        return [self.parsed[text] for text in overrides]
 
-    def chooses(self, override: Override) -> bool:
-        """Whether a word chooses an option of a group, and so changes what is composed."""
+    def selects_group(self, override: Override) -> bool:
+        """Return whether an override selects a group option, which needs a new composition."""
         return self.loader.repository.group_exists(override.key_or_group) or override.is_hydra_override()
 
-    def config(self, words: Sequence[str]) -> dict[str, Any]:
-        """The resolved config of one job, without what steers the sweep.
+    def config(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """Compose and resolve the config of one job, without the settings of Hydra and the sweep.
 
         Raises:
-            UserError: a word names what is not there, or a value that no run can use.
+            UserError: an override has an unknown key or an invalid value.
         """
-        overrides = self.parse(words)
-        values = [override for override in overrides if not self.chooses(override)]
-        choices = tuple(word for word in words if self.chooses(self.parsed[word]))
-        # A value that is set again needs no fresh copy; one that is added, deleted or merged does.
+        parsed = self.parse(overrides)
+        values = [override for override in parsed if not self.selects_group(override)]
+        choices = tuple(text for text in overrides if self.selects_group(self.parsed[text]))
+        # Values that are only set can reuse a copy of the config; values that are added, deleted or merged cannot.
         sets = all(o.type == OverrideType.CHANGE and not isinstance(o.value(), dict) for o in values)
         keys = tuple(override.key_or_group for override in values) if sets else None
         config = self.copies.get((choices, keys))
@@ -81,85 +80,87 @@ class Composer:
         return with_latest(checked if adopted is config else check(adopted))
 
     def base(self, choices: tuple[str, ...]) -> DictConfig:
-        """What the groups alone compose to."""
+        """Compose the config of these group options only."""
         if choices not in self.bases:
             base = self.loader.load_configuration("train", list(choices), RunMode.RUN)
             self.bases[choices] = freeze(without(base, {"hydra", *ROOT.keys}))
         return self.bases[choices]
 
 
-def grid(composer: Composer, words: Sequence[str]) -> list[Job]:
-    """Every combination of the values in `words`, in the order that Hydra's own sweeper has.
+def grid(composer: Composer, overrides: Sequence[str]) -> list[Job]:
+    """Return one job per combination of the values in `overrides`, in the order of Hydra's basic sweeper.
 
     Raises:
-        UserError: a combination cannot be composed, or a word describes an interval, which only a search can use.
+        UserError: a combination cannot be composed, or an override is an interval, which only a search supports.
     """
     lists: dict[str, list[str]] = {}
-    for override in composer.parse(words):
+    for override in composer.parse(overrides):
         key = override.get_key_element()
         if not override.is_sweep_override():
             lists[key] = [f"{key}={override.get_value_element_as_str()}"]
         elif override.is_discrete_sweep():
             lists[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
-            raise UserError(f"{override.input_line}: an interval is no list of values; give one, or add sweep=optuna")
+            raise UserError(
+                f"{override.input_line}: a grid needs a list, not an interval; give a list, or add sweep=optuna"
+            )
     varied = [key for key, options in lists.items() if len(options) > 1]
     jobs, seen = [], set()
     combinations = list(itertools.product(*lists.values()))
     width = len(str(max(0, len(combinations) - 1)))
     for combination in combinations:
         by_key = dict(zip(lists, combination, strict=True))
-        values = {key.lstrip("+"): plain(composer.parse([by_key[key]])[0].value()) for key in varied}
-        job = Job(name_of(len(jobs), width, values), values, compose(composer, combination, varied))
+        values = {key.lstrip("+"): json_value(composer.parse([by_key[key]])[0].value()) for key in varied}
+        job = Job(job_name(len(jobs), width, values), values, compose(composer, combination, varied))
         if job.sha256 not in seen:
             seen.add(job.sha256)
             jobs.append(job)
     if not jobs:
         empty = next(key for key, options in lists.items() if not options)
-        raise UserError(f"{empty}: gives no value, so there is no job")
+        raise UserError(f"{empty} has no values, so there is no job")
     return jobs
 
 
-def compose(composer: Composer, words: Sequence[str], varied: Sequence[str] = ()) -> dict[str, Any]:
-    """One job's config; an error names the job by what is its own."""
+def compose(composer: Composer, overrides: Sequence[str], varied: Sequence[str] = ()) -> dict[str, Any]:
+    """Compose the config of one job; an error names the job by its `varied` overrides."""
     try:
-        return composer.config(words)
+        return composer.config(overrides)
     except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
-        own = " ".join(word for word in words if word.partition("=")[0] in varied)
-        raise UserError(f"{explain(error)}{f' (job {own})' if own else ''}") from error
+        job = " ".join(override for override in overrides if override.partition("=")[0] in varied)
+        raise UserError(f"{explain(error)}{f' (job {job})' if job else ''}") from error
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it."""
+def json_value(value: Any) -> Any:
+    """Return a value that JSON can represent; others become text."""
     return value if isinstance(value, (bool, int, float)) or value is None else str(value)
 
 
-def name_of(number: int, width: int, values: dict[str, Any]) -> str:
-    """A folder's name: the job's number, and its values as far as they fit."""
-    words = [f"{number:0{width}d}"]
+def job_name(number: int, width: int, values: dict[str, Any]) -> str:
+    """Return the name of a run folder: the job's number and values, truncated to NAME_LENGTH characters."""
+    pieces = [f"{number:0{width}d}"]
     for key, value in values.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
         numeric = isinstance(value, (int, float))
-        words.append(f"{key.rpartition('.')[2]}_{shown}" if numeric else shown)
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:NAME_LENGTH].rstrip("-_.")
+        pieces.append(f"{key.rpartition('.')[2]}_{text}" if numeric else text)
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(pieces))[:NAME_LENGTH].rstrip("-_.")
 
 
-def kind(config: dict[str, Any], numbers: Sequence[str] = NUMBERS) -> str:
-    """The same for jobs that differ in numbers only, and so have the same parts, shapes and data."""
-    own = dict(config)
+def group_key(config: dict[str, Any], numbers: Sequence[str] = NUMERIC_SETTINGS) -> str:
+    """Return a hash of the config without `numbers`; jobs with equal keys have the same components, shapes and data."""
+    masked = dict(config)
     for path in numbers:
         *parents, last = path.split(".")
-        node = own
-        for part in parents:
-            node[part] = dict(node.get(part) or {})
-            node = node[part]
+        node = masked
+        for key in parents:
+            node[key] = dict(node.get(key) or {})
+            node = node[key]
         node[last] = None
-    return config_sha256(own)
+    return config_sha256(masked)
 
 
 def packages(node: Any) -> set[str]:
-    """What the code that configs name belongs to: it stood on the command line, so a job need not doubt it."""
+    """Return the packages of all `_target_`s: the user named them on the command line, so jobs trust them."""
     if isinstance(node, dict):
-        own = {str(node["_target_"]).partition(".")[0]} if "_target_" in node else set()
-        return own.union(*map(packages, node.values()))
+        found = {str(node["_target_"]).partition(".")[0]} if "_target_" in node else set()
+        return found.union(*map(packages, node.values()))
     return set().union(*map(packages, node)) if isinstance(node, list) else set()

@@ -1,6 +1,6 @@
-"""Tasks in processes of this machine: each with its device and threads, none waiting for a slower one.
+"""A pool of worker processes on this machine, each with its own device and threads.
 
-New processes are forked from a server that has imported torch and nothing else, so one costs a fraction of a second.
+Workers are forked from a server that has imported torch, so a new one starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from warmstart.run import cores
 
 Task = Callable[[], Any]
 
-GRACE = 10.0  # seconds for a job that is told to stop to write down that it was
+GRACE = 10.0  # seconds that a stopped job has to record its status
 
 
 class Death(NamedTuple):
-    """A process ended before its task did."""
+    """The process of a task ended before it returned a result."""
 
     reason: str
 
 
 class Crash(NamedTuple):
-    """A task raised what it should have dealt with; the reason is its traceback."""
+    """A task raised an unexpected exception; the reason is its traceback."""
 
     reason: str
 
 
 class Pool:
-    """Processes that each work on one task at a time.
+    """Worker processes that each run one task at a time.
 
     Args:
-        workers: tasks at a time.
-        threads: CPU threads per task; None shares out what a process alone would have: those of the free cores.
-        devices: accelerators to share out; a process sees one of them.
+        workers: maximum number of concurrent tasks.
+        threads: CPU threads per task; None divides the free cores among the workers.
+        devices: number of accelerators; each process sees one of them.
         isolate: end a process after its task.
     """
 
     def __init__(self, workers: int, threads: int | None = None, devices: int = 0, isolate: bool = True):
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # the server may ask for devices but not start CUDA
         self.context = multiprocessing.get_context("forkserver")
-        alone = cores.automatic()
-        cores.set_waiting(alone)  # before the server imports torch
-        self.threads = threads or max(1, alone.threads // workers)
+        available = cores.automatic()
+        cores.set_waiting(available)  # before the server imports torch
+        self.threads = threads or max(1, available.threads // workers)
         self.workers, self.devices, self.isolate = workers, devices, isolate
         self.idle: list[Worker] = []
         self.busy: list[Worker] = []
 
     @property
     def has_room(self) -> bool:
-        """Whether a further task can start now."""
+        """Return whether another task can start now."""
         return len(self.busy) < self.workers
 
     def start(self, task: Task) -> None:
-        """Hand a task to a free process, or a new one."""
+        """Send a task to an idle worker, or to a new one."""
         for worker in [worker for worker in self.idle if not worker.process.is_alive()]:
             self.idle.remove(worker)
             worker.stop()
@@ -75,7 +75,7 @@ class Pool:
         self.busy.append(worker)
 
     def finished(self, seconds: float) -> list[tuple[Task, Any]]:
-        """Tasks that have ended, waiting up to `seconds` for one: each with its result, a `Crash` or a `Death`."""
+        """Wait up to `seconds` for tasks to end; return each with its result, a `Crash` or a `Death`."""
         ready = set(wait([worker.connection for worker in self.busy], seconds))
         ended = []
         for worker in [worker for worker in self.busy if worker.connection in ready]:
@@ -88,7 +88,7 @@ class Pool:
         return ended
 
     def close(self) -> None:
-        """Tell every process to stop, and wait until each has."""
+        """Terminate all workers, and wait until they have ended."""
         for worker in self.busy:
             worker.process.terminate()
         for worker in [*self.busy, *self.idle]:
@@ -97,33 +97,32 @@ class Pool:
 
 
 class Worker:
-    """One process and the pipe to it."""
+    """A worker process and its pipe."""
 
     def __init__(self, context: Any, slot: int, pool: Pool):
         self.slot = slot
-        self.connection, theirs = context.Pipe()
+        self.connection, child = context.Pipe()
         device = slot % pool.devices if pool.devices else None
-        arguments = (theirs, pool.threads, device)
-        self.process: BaseProcess = context.Process(target=serve, args=arguments, daemon=False)
+        arguments = (child, pool.threads, device)
+        self.process: BaseProcess = context.Process(target=run_worker, args=arguments, daemon=False)
         self.process.start()
-        theirs.close()
+        child.close()
 
     def start(self, task: Task) -> None:
-        """Send the task."""
         self.task = task
-        with contextlib.suppress(OSError):  # it died this very moment, which its result will say
+        with contextlib.suppress(OSError):  # it has just died, which `result` reports
             self.connection.send(task)
 
     def result(self) -> Any:
-        """What the task returned; a `Death` where the process is gone."""
+        """Receive the result of the task; a `Death` if the process has ended."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            return Death(how_it_died(self.process.exitcode))
+            return Death(exit_reason(self.process.exitcode))
 
     def stop(self) -> None:
-        """End the process: by itself when idle, by force when it does not."""
+        """Close the pipe, which ends an idle process; kill it after the grace period."""
         self.connection.close()
         self.process.join(GRACE)
         if self.process.is_alive():
@@ -132,7 +131,7 @@ class Worker:
 
 
 class ThisProcess:
-    """The same as a pool of one, without another process: for a debugger, and where a process costs too much."""
+    """Runs tasks in this process with the interface of `Pool`: for debuggers and very short tasks."""
 
     has_room = True
 
@@ -140,28 +139,29 @@ class ThisProcess:
         self.ended: list[tuple[Task, Any]] = []
 
     def start(self, task: Task) -> None:
-        """Run the task now."""
-        self.ended.append((task, attempt(task)))
+        self.ended.append((task, call(task)))
 
     def finished(self, seconds: float) -> list[tuple[Task, Any]]:
-        """What has been run."""
         ended, self.ended = self.ended, []
         return ended
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: there is no process to stop."""
 
 
 def preload(modules: Sequence[str], configs: Iterable[dict[str, Any]]) -> None:
-    """Have the server import `modules` and what these jobs are made of; call it before the first process starts."""
-    nodes = [part for config in configs for part in config.values() if isinstance(part, dict)]
+    """Set the modules that the server imports: `modules` and those of the jobs' components.
+
+    Call it before the first process starts.
+    """
+    nodes = [value for config in configs for value in config.values() if isinstance(value, dict)]
     names = {str(node["_target_"]).rpartition(".")[0] for node in nodes if "_target_" in node}
-    parts = sorted(name for name in names if name.startswith("warmstart."))
-    multiprocessing.set_forkserver_preload([*modules, *parts])
+    components = sorted(name for name in names if name.startswith("warmstart."))
+    multiprocessing.set_forkserver_preload([*modules, *components])
 
 
-def once(task: Task) -> Any:
-    """A task's result, from a process of its own."""
+def run_once(task: Task) -> Any:
+    """Run a task in a new process, and return its result."""
     pool = Pool(1)
     try:
         pool.start(task)
@@ -172,40 +172,40 @@ def once(task: Task) -> Any:
         pool.close()
 
 
-def serve(connection: Connection, threads: int, device: int | None) -> None:
-    """A process's whole life: take a task, send its result, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent tells us by SIGTERM
+def run_worker(connection: Connection, threads: int, device: int | None) -> None:
+    """Run tasks from the pipe and send their results until it closes; the main function of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process group; the parent sends SIGTERM
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     if device is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device] if visible else str(device)
     cores.use(threads)
     try:
         while True:
-            connection.send(attempt(connection.recv()))
+            connection.send(call(connection.recv()))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         sys.exit(0)
 
 
-def attempt(task: Task) -> Any:
-    """The task's result, or a `Crash`."""
+def call(task: Task) -> Any:
+    """Return the result of the task, or a `Crash`."""
     try:
         return task()
     except Exception:
         return Crash(traceback.format_exc())
 
 
-def die_with_parent() -> None:
-    """Leave at once when the sweep's process is gone: what is left of its jobs is for a resumed sweep."""
+def exit_with_parent() -> None:
+    """Exit at once when the sweep's process has ended; a resumed sweep runs the unfinished jobs."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 
-def how_it_died(code: int | None) -> str:
-    """An exit code in words."""
+def exit_reason(code: int | None) -> str:
+    """Return a message for an exit code."""
     if code is None or code >= 0:
         return f"its process ended with status {code}"
     name = signal.Signals(-code).name
-    why = ", perhaps for lack of memory" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{why}"
+    cause = ", possibly out of memory" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{cause}"

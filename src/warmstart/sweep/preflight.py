@@ -1,4 +1,4 @@
-"""Before the first job: every job's parts are bound, and one step of each kind of job is tried."""
+"""Checks jobs before the first one starts: their components are built, and one step of each kind is run."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from warmstart.report.shared_rows import sentences
 from warmstart.run.files import as_write_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
-from warmstart.sweep.plan import kind
+from warmstart.sweep.plan import group_key
 from warmstart.sweep.runner import Runner
 
-SEEDS = ("seed", "init")  # settings that no part is bound with
-# A rate of 0, since it is the shapes that are tried: whether a rate diverges is for the job to find out.
+SEEDS = ("seed", "init")  # settings that no component depends on
+# The step checks shapes. A learning rate of 0 avoids divergence, which only the job itself can detect.
 ONE_STEP = {"logger": {}, "visualization": {}, "optimizer.lr": 0.0}
 
 
 @dataclass
-class Survey:
-    """What was found out about jobs before they start.
+class Preflight:
+    """The result of the checks.
 
     Args:
-        metric: what ranks configurations; None where the jobs have no such thing in common.
-        mode: whether more (max) or less (min) of it is better.
-        kinds: how many kinds of job there are.
-        problem: why some job cannot run.
+        metric: the metric that ranks configurations; None if the jobs have none in common.
+        mode: max or min.
+        kinds: number of kinds of jobs.
+        problem: why a job cannot run.
         unwritten: the error, if a file could not be written.
-        trace: where in the code, if that was not foreseen.
-        shared: in words, rows that two parts of a data set share.
+        trace: the traceback of an unexpected error.
+        shared: warnings about rows that two splits share.
     """
 
     metric: str | None = None
@@ -54,32 +54,32 @@ class Survey:
     shared: list[str] = field(default_factory=list)
 
 
-def survey(jobs: Sequence[Job], conf: Path, one_step: bool, runner: Runner) -> Survey:
-    """Bind the parts of every job, look for what it starts from, and try a step of each kind; imports torch."""
-    found = Survey()
-    stages = [job for job in jobs if job.config["stage"] in ("pretrain", "finetune")]
+def check_jobs(jobs: Sequence[Job], conf: Path, one_step: bool, runner: Runner) -> Preflight:
+    """Build the components of every job, check its initial weights, and run a step of each kind; imports torch."""
+    found = Preflight()
+    training = [job for job in jobs if job.config["stage"] in ("pretrain", "finetune")]
     if not GlobalHydra.instance().is_initialized():
         initialize_config_dir(version_base="1.3", config_dir=str(conf))
     kinds: dict[str, Job] = {}
-    for job in stages:
-        kinds.setdefault(kind(job.config), job)
+    for job in training:
+        kinds.setdefault(group_key(job.config), job)
     found.kinds = len(kinds)
-    job = stages[0] if stages else None
+    job = training[0] if training else None
     try:
-        for job in {kind(job.config, SEEDS): job for job in stages}.values():
+        for job in {group_key(job.config, SEEDS): job for job in training}.values():
             runner.check(merged(job.config))
-        if stages:
+        if training:
             metrics = {monitor(job.config) for job in kinds.values()}
             found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
-            starting = [job for job in stages if job.needs is None and job.config["stage"] == "finetune"]
-            for job in {job.config.get("init"): job for job in starting}.values():
+            with_init = [job for job in training if job.needs is None and job.config["stage"] == "finetune"]
+            for job in {job.config.get("init"): job for job in with_init}.values():
                 runner.check_start(merged(job.config))
-        searched: list[Any] = []
+        checked_data: list[Any] = []
         for job in kinds.values() if one_step else ():
-            known = job.config["data"] in searched
-            record = try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"), known, runner)
-            found.shared += [] if known else sentences(record["data"]["overlap"])
-            searched.append(job.config["data"])
+            is_checked = job.config["data"] in checked_data
+            record = try_step(job, OmegaConf.load(conf / "debug" / "one_batch.yaml"), is_checked, runner)
+            found.shared += [] if is_checked else sentences(record["data"]["overlap"])
+            checked_data.append(job.config["data"])
     except (UserError, InstantiationException) as error:
         found.problem = f"{explain(error)} (job {job.name})"
     except Exception as error:
@@ -90,22 +90,21 @@ def survey(jobs: Sequence[Job], conf: Path, one_step: bool, runner: Runner) -> S
 
 
 def monitor(config: dict[str, Any]) -> tuple[str, str]:
-    """The validation metric that ranks runs of this config, and which way."""
+    """Return the validation metric that ranks runs of this config, and its mode (max or min)."""
     if config["stage"] == "pretrain":
         return "val/loss", "min"
     return get_object(config["objective"]["_target_"]).monitor
 
 
-def try_step(job: Job, one_batch: DictConfig, known: bool, runner: Runner) -> dict[str, Any]:
-    """Run the job under `debug=one_batch`, in a folder that is thrown away, and return its record.
+def try_step(job: Job, one_batch: DictConfig, is_checked: bool, runner: Runner) -> dict[str, Any]:
+    """Run the job with `debug=one_batch` in a temporary folder, and return its record.
 
-    A job that starts from another one, which has not run yet, starts from scratch here. Where the data is `known`, it
-    is not searched for rows that its parts share.
+    A job that needs another one uses init=scratch here. If `is_checked`, the splits are not searched for shared rows.
     """
     changes = {**ONE_STEP, **({"init": "scratch"} if job.needs else {})}
     trial = changed(merged(job.config, one_batch), changes)
     with tempfile.TemporaryDirectory() as folder, screen.quiet():
         run = RunFolder.create(trial, Path(folder), "preflight")
-        run.note(**({"sweep": {"values": {}}} if known else {}))
+        run.note(**({"sweep": {"values": {}}} if is_checked else {}))
         runner.run(trial, run, ())
         return run.record

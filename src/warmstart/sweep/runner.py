@@ -1,4 +1,4 @@
-"""What a sweep is given by the one who starts it: it runs jobs, but knows no stage."""
+"""The interface through which a sweep runs jobs without importing the stages."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ RunGroup = Callable[[Sequence[DictConfig], Sequence[RunFolder]], None]
 
 
 class Runner(Protocol):
-    """Runs jobs in whichever process it is sent to, so it must be picklable; creating it imports no torch.
+    """Runs jobs in any process: it must be picklable, and must not import torch when it is created.
 
-    `modules` are those that a worker process imports before its first job.
+    A worker process imports `modules` before its first job.
     """
 
     modules: Sequence[str]
 
     def run(self, config: DictConfig, run: RunFolder, watchers: Sequence[Any]) -> Any:
-        """Run a job in its open folder; `watchers` are further callbacks for the Trainer."""
+        """Run a job in its open run folder; `watchers` are additional callbacks for the Trainer."""
 
     def run_group(self, configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> None:
-        """Train jobs of one kind at once, in their open folders.
+        """Train similar jobs at once, in their open run folders.
 
         Raises:
-            CannotBatch: they have to be run one by one; nothing was written.
-            GroupFailed: something stopped all of them; what was not done is left interrupted.
+            CannotBatch: the jobs must be run one by one; nothing was written.
+            GroupFailed: an error stopped all jobs; the unfinished ones are interrupted.
         """
 
     def check(self, config: DictConfig) -> None:
-        """Refuse a config whose parts cannot be built or do not fit.
+        """Check that the components of a config can be built and are compatible.
 
         Raises:
-            UserError: says why.
+            UserError: they cannot, or are not.
         """
 
     def check_start(self, config: DictConfig) -> None:
-        """Refuse a config whose `init` cannot be found.
+        """Check that the initial weights of a config exist.
 
         Raises:
-            UserError: says why.
+            UserError: they are missing or damaged.
         """
 
     def pruning(self, trial: Any, metric: str) -> Any:
-        """A watcher that reports the metric to an Optuna trial, and raises Pruned when the trial is to be stopped."""
+        """Return a callback that reports the metric to an Optuna trial, and raises Pruned if the trial should stop."""

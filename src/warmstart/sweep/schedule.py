@@ -1,4 +1,4 @@
-"""Which task starts next: what its job needs is done, retries are left, and nobody has called a halt."""
+"""Starts tasks once the jobs they need are done, unless stopping was requested, and retries failed jobs."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from typing import Any
 
 from warmstart.core import screen
 from warmstart.run.manifest import Job, Manifest
-from warmstart.sweep.job import Outcome, note_death, run_group, run_in_turn, run_job, without_plan
+from warmstart.sweep.job import Outcome, note_death, run_group, run_job, run_sequence, without_plan
 from warmstart.sweep.pool import Crash, Death, Pool, ThisProcess
 from warmstart.sweep.runner import Runner
 from warmstart.sweep.view import View
 
 REPORT_SECONDS = 10.0
-REPORT_SHARE = 0.05  # of the time, at most, goes into reports on the way
+REPORT_SHARE = 0.05  # maximum share of the time spent on intermediate reports
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What to do about failures, and how to report on the way.
+    """Settings for failures and intermediate reports.
 
     Args:
         on_failure: continue, or stop.
-        retries: how often a failed job is run again.
-        report: called now and then while jobs run.
-        again: run each job that failed before once more, whatever `retries` is.
+        retries: number of times a failed job is run again.
+        report: called periodically while jobs run.
+        retry_failed: run each job that failed earlier once more, independent of `retries`.
     """
 
     on_failure: str = "continue"
     retries: int = 0
     report: Callable[[], None] | None = None
-    again: bool = False
+    retry_failed: bool = False
 
 
 @dataclass
 class Work:
-    """One task for a worker: a job alone, several to be trained together, or one trial of a search.
+    """A task for a worker: one job, a vmap group, a sequence of jobs, or a trial of a search.
 
     Args:
-        jobs: its jobs; empty for a trial, which makes them as it goes.
-        call: the task itself; it gives an `Outcome`, several, or the reason why its jobs must be run one by one.
-        name: what to call it on the screen.
-        died: records that the task's process died; None where its jobs are then run one by one.
+        jobs: its jobs; empty for a trial, which creates them while it runs.
+        call: the task; returns one or more `Outcome`s, or the reason why its jobs must be run one by one.
+        name: shown on the screen.
+        died: records that the process of the task died; None if its jobs are then run one by one.
     """
 
     jobs: Sequence[Job]
@@ -55,47 +55,56 @@ class Work:
 
     @property
     def needs(self) -> set[str]:
-        """Jobs that must be done first."""
+        """Return the names of the jobs that must be done first."""
         return {job.needs for job in self.jobs if job.needs is not None}
 
 
-def alone(manifest: Manifest, job: Job, runner: Runner) -> Work:
-    """A job by itself."""
-    lean = without_plan(manifest)
-    died = functools.partial(note_death, lean, job)
-    return Work([job], functools.partial(run_job, lean, job, runner.run), job.name, died)
+def single_job(manifest: Manifest, job: Job, runner: Runner) -> Work:
+    """Return the task that runs one job."""
+    sweep = without_plan(manifest)
+    died = functools.partial(note_death, sweep, job)
+    return Work([job], functools.partial(run_job, sweep, job, runner.run), job.name, died)
 
 
-def in_group(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
-    """Jobs of one kind, trained in one go."""
+def vmap_group(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
+    """Return the task that trains similar jobs as a vmap group."""
     name = f"{jobs[0].name} and {len(jobs) - 1} more"
     return Work(jobs, functools.partial(run_group, without_plan(manifest), jobs, runner.run_group), name)
 
 
-def in_turn(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
-    """Quick jobs, one after the other in one process."""
+def job_sequence(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
+    """Return the task that runs quick jobs sequentially in one process."""
     name = f"{jobs[0].name} and {len(jobs) - 1} more"
-    return Work(jobs, functools.partial(run_in_turn, without_plan(manifest), jobs, runner.run), name)
+    return Work(jobs, functools.partial(run_sequence, without_plan(manifest), jobs, runner.run), name)
 
 
-def starts_of(manifest: Manifest, name: str, counted: Mapping[str, int]) -> int:
-    """How often a job was started: as its record says, or as was counted, since it may fail before it has a record."""
+def count_starts(manifest: Manifest, name: str, counted: Mapping[str, int]) -> int:
+    """Return the number of starts of a job: the larger of the recorded and the counted one.
+
+    A job that fails before its record is written is only counted.
+    """
     return max(counted.get(name, 0), manifest.attempts(name))
 
 
 @dataclass
 class Schedule:
-    """Works through tasks until none is left.
+    """Runs tasks until none is left.
 
     Args:
         manifest: the sweep.
-        pool: where tasks run.
-        rules: about failures.
-        view: where they are shown.
+        pool: runs the tasks.
+        rules: for failures and reports.
+        view: shows progress.
         runner: runs the jobs.
-        done: names of jobs that are done, for those that need them.
-        starts: how often each job was started.
-        failures: why jobs failed, also where that could not be recorded in their folders.
+        done: names of finished jobs, which others may need.
+        waiting: tasks that have not started.
+        active: tasks that are running.
+        reasons: reasons for running jobs one by one that were printed.
+        starts: number of starts by job.
+        failures: errors of failed jobs, including those that could not be recorded in the run folder.
+        stopped: whether a failure with on_failure=stop ended the schedule.
+        last_report: time of the last report, in seconds.
+        report_seconds: duration of the last report.
     """
 
     manifest: Manifest
@@ -105,93 +114,94 @@ class Schedule:
     runner: Runner
     done: set[str] = field(default_factory=set)
     waiting: deque[Work] = field(default_factory=deque)
-    at_work: list[Work] = field(default_factory=list)
+    active: list[Work] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)
     starts: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    halted: bool = False
-    reported: float = field(default_factory=time.monotonic)
-    reporting: float = 0.0
+    stopped: bool = False
+    last_report: float = field(default_factory=time.monotonic)
+    report_seconds: float = 0.0
 
     def run(self, work: Iterable[Work]) -> None:
-        """Start each task as soon as there is room and what it needs is done; return when all have ended."""
+        """Start each task when a worker is free and the jobs it needs are done; return when all have ended."""
         self.waiting.extend(work)
-        while self.waiting or self.at_work:
-            self.start_what_can()
-            self.view.running([work.name for work in self.at_work])
+        while self.waiting or self.active:
+            self.start_ready()
+            self.view.running([work.name for work in self.active])
             for call, result in self.pool.finished(1.0):
-                work = next(work for work in self.at_work if work.call is call)
-                self.at_work.remove(work)
-                self.digest(work, result)
-            self.report_now_and_then()
-            if not self.at_work and (self.halted or not any(work.needs <= self.done for work in self.waiting)):
+                work = next(work for work in self.active if work.call is call)
+                self.active.remove(work)
+                self.handle(work, result)
+            self.report_periodically()
+            if not self.active and (self.stopped or not any(work.needs <= self.done for work in self.waiting)):
                 return
 
-    def start_what_can(self) -> None:
-        """Fill the pool."""
-        while self.pool.has_room and not self.halted:
+    def start_ready(self) -> None:
+        """Start tasks until the pool is full or none is ready."""
+        while self.pool.has_room and not self.stopped:
             work = next((work for work in self.waiting if work.needs <= self.done), None)
             if work is None:
                 return
             self.waiting.remove(work)
-            self.at_work.append(work)
-            self.starts |= {job.name: starts_of(self.manifest, job.name, self.starts) + 1 for job in work.jobs}
+            self.active.append(work)
+            self.starts |= {job.name: count_starts(self.manifest, job.name, self.starts) + 1 for job in work.jobs}
             self.pool.start(work.call)
             if isinstance(self.pool, ThisProcess):
                 return
 
-    def digest(self, work: Work, result: Any) -> None:
-        """Count what ended, queue what is to be tried again."""
+    def handle(self, work: Work, result: Any) -> None:
+        """Count the outcomes of a task, and queue the jobs to run again."""
         if isinstance(result, (Death, Crash)):
             result = work.died(result.reason) if work.died else result.reason
         if isinstance(result, str):
-            self.fall_back(work, result)
+            self.run_one_by_one(work, result)
             return
         jobs = {job.name: job for job in work.jobs}
         for outcome in [result] if isinstance(result, Outcome) else result:
             self.count(jobs.get(outcome.name), outcome)
 
-    def fall_back(self, work: Work, reason: str) -> None:
-        """Jobs that could not be trained together are trained one by one."""
+    def run_one_by_one(self, work: Work, reason: str) -> None:
+        """Queue the jobs of a group as single jobs."""
         if reason not in self.reasons:
             self.reasons.add(reason)
-            self.view.say(f"{work.name} and the like: one by one, since {reason}")
+            self.view.say(f"{work.name}: run one by one: {reason}")
         left = []
         for job in work.jobs:
-            begun = self.starts.pop(job.name, 0)  # one that could not be trained together has not been started
+            starts = self.starts.pop(job.name, 0)  # the group's start does not count for single jobs
             record = self.manifest.record(job.name) or {}
-            over = record.get("status") == "failed" and self.manifest.attempts(job.name) >= begun  # not earlier
-            if over or record.get("status") == "done":
-                self.count(job, Outcome(job.name, record["status"], record.get("error")))
+            status = record.get("status")
+            # a failure that was recorded before this attempt does not count
+            if status == "done" or (status == "failed" and self.manifest.attempts(job.name) >= starts):
+                self.count(job, Outcome(job.name, status, record.get("error")))
             else:
                 left.append(job)
-        self.waiting.extendleft(alone(self.manifest, job, self.runner) for job in reversed(left))
+        self.waiting.extendleft(single_job(self.manifest, job, self.runner) for job in reversed(left))
 
     def count(self, job: Job | None, outcome: Outcome) -> None:
-        """Show how a job ended, and try it again where that is allowed."""
-        again = False
+        """Show the outcome of a job, and queue it again if retries are left."""
+        retry = False
         if outcome.state == "done":
             self.done.add(outcome.name)
         if outcome.state == "failed" and job is not None:
-            again = starts_of(self.manifest, job.name, self.starts) <= self.rules.retries
+            retry = count_starts(self.manifest, job.name, self.starts) <= self.rules.retries
         if outcome.state == "failed":
             self.failures[outcome.name] = outcome.error or ""
-        self.view.ended(outcome, again)
-        if again:
-            self.waiting.append(alone(self.manifest, job, self.runner))
-        elif outcome.state == "failed" and self.rules.on_failure == "stop" and not self.halted:
-            self.halted = True
+        self.view.ended(outcome, retry)
+        if retry:
+            self.waiting.append(single_job(self.manifest, job, self.runner))
+        elif outcome.state == "failed" and self.rules.on_failure == "stop" and not self.stopped:
+            self.stopped = True
             self.view.say("on_failure=stop: no further job is started")
 
-    def report_now_and_then(self) -> None:
-        """Refresh the tables, as long as that costs little."""
-        idle = time.monotonic() - self.reported
-        if self.rules.report is None or idle < max(REPORT_SECONDS, self.reporting / REPORT_SHARE):
+    def report_periodically(self) -> None:
+        """Write the report, within its share of the time."""
+        elapsed = time.monotonic() - self.last_report
+        if self.rules.report is None or elapsed < max(REPORT_SECONDS, self.report_seconds / REPORT_SHARE):
             return
         started = time.monotonic()
         try:
             self.rules.report()
         except Exception as error:
             screen.log.warning("the tables could not be written: %s", error)
-        self.reported = time.monotonic()
-        self.reporting = self.reported - started
+        self.last_report = time.monotonic()
+        self.report_seconds = self.last_report - started

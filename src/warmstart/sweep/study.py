@@ -1,4 +1,4 @@
-"""The Optuna study in a search's folder: opened by whichever process needs it, never left locked or half written."""
+"""The Optuna study of a search, which the processes of its trials share."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.run.identity import derive_seed
 from warmstart.run.manifest import Manifest
-from warmstart.sweep.space import options
+from warmstart.sweep.space import grid_values
 
 STUDY, NAME = "study.log", "sweep"
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "cmaes": "CmaEsSampler", "grid": None}
-RIVALS = 5  # complete trials that must be known before one is given up for its seeds, as for Optuna's median pruner
+MIN_TRIALS = 5  # complete trials before a trial can be stopped between seeds, as in Optuna's median pruner
 PRUNERS = {"none": "NopPruner", "asha": "SuccessiveHalvingPruner", "median": "MedianPruner"}
 
 
-# This process's journal and storage of the study that it used last, by the study's file.
+# The last used journal and storage of this process, by the path of the study.
 _opened: dict[Path, tuple[Any, Any]] = {}
-os.register_at_fork(after_in_child=_opened.clear)  # a storage stands for one process
+os.register_at_fork(after_in_child=_opened.clear)  # a storage belongs to one process
 
 
 def trial_name(slot: int) -> str:
-    """How the run folders of a trial's seeds begin."""
+    """Return the name of a trial, the prefix of its run folders."""
     return f"trial{slot:03d}"
 
 
 def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
-    """The study, with a sampler whose draws for a trial depend on the seed, the trial and what is known by then.
+    """Open or create the study; samples depend on the seed, the slot and the trials that have ended.
 
     Raises:
         UserError: its file is damaged.
-        WriteError: it is new, and the disk is full, read-only or broken.
+        WriteError: the disk is full, read-only or broken.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = manifest.search
     sampler = None
     if slot is not None and settings["sampler"] != "grid":
-        make = getattr(optuna.samplers, SAMPLERS[settings["sampler"]])
-        sampler = make(seed=derive_seed(settings["seed"], f"trial{slot}"))
+        sampler_class = getattr(optuna.samplers, SAMPLERS[settings["sampler"]])
+        sampler = sampler_class(seed=derive_seed(settings["seed"], f"trial{slot}"))
     try:
         storage = open_storage(manifest)
         pruner = getattr(optuna.pruners, PRUNERS[settings["pruner"]])()
@@ -54,13 +54,13 @@ def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
             study_name=NAME, storage=storage, sampler=sampler, pruner=pruner, direction=direction, load_if_exists=True
         )
     except (ValueError, KeyError, TypeError) as error:
-        _opened.clear()  # it has left out the operation that it could not apply
+        _opened.clear()  # the storage has skipped an operation
         path = manifest.folder / STUDY
-        raise UserError(f"{path} is damaged; remove it to search anew: runs that are done are kept") from error
+        raise UserError(f"{path} is damaged; remove it to restart the search: finished runs are kept") from error
 
 
 def open_storage(manifest: Manifest) -> Any:
-    """The study's file as Optuna's storage, kept open: what this process has read of it is not read again."""
+    """Return the Optuna storage of the study, cached per process so that operations are read once."""
     from optuna.storages.journal import JournalStorage
 
     path = (manifest.folder / STUDY).absolute()
@@ -74,49 +74,49 @@ def open_storage(manifest: Manifest) -> Any:
 
 
 def open_journal(manifest: Manifest) -> Any:
-    """The file of the study, as Optuna's storage takes it."""
+    """Open the file of the study as a backend of Optuna's JournalStorage."""
     from warmstart.sweep.journal import Journal  # imports Optuna
 
     return Journal(manifest.folder / STUDY, manifest.shared_lock("journal"))
 
 
 def study_digest(manifest: Manifest) -> str:
-    """The SHA-256 of all that the study's file holds."""
+    """Return the SHA-256 of all operations in the file of the study."""
     journal = open_journal(manifest)
     journal.read_logs(0)
     return journal.digest
 
 
 def check_study(manifest: Manifest) -> None:
-    """Refuse a study whose file is damaged, or lacks what it held when the sweep ended; warn where it is gone.
+    """Check the file of the study against the checksum recorded at the end of the sweep; warn if it is missing.
 
     Raises:
-        UserError: names the file.
+        UserError: the file is damaged, or operations are missing.
     """
     path, recorded = manifest.folder / STUDY, manifest.checksums.get(STUDY)
     if not path.exists():
         if recorded is not None or any(manifest.names()):
-            screen.say(f"warning: {path} is missing: what to try is chosen anew", style="yellow")
+            screen.say(f"warning: {path} is missing: the search restarts with an empty study", style="yellow")
         return
     journal = open_journal(manifest)
     journal.read_logs(0)
     if recorded is not None and recorded not in journal.digests:
         raise UserError(
-            f"{path} is damaged: it lacks operations that it held; "
-            "remove the file to search anew: runs that are done are kept"
+            f"{path} is damaged: recorded operations are missing; "
+            "remove the file to restart the search: finished runs are kept"
         )
 
 
 def space(manifest: Manifest, optuna: Any) -> dict[str, Any]:
-    """What is searched, by config key."""
+    """Return the search space: distributions by config key."""
     read = optuna.distributions.json_to_distribution
     return {key: read(text) for key, text in manifest.search["space"].items()}
 
 
 def ask(manifest: Manifest, slot: int) -> Any:
-    """The trial at this place of the sweep: the one that was begun and not ended, or a new one.
+    """Return the trial of a slot: the one that was started there, or a new one.
 
-    A trial that was asked for by a process that died before it could take it is given up.
+    A running trial without a slot failed: its process died before it could store the slot.
     """
     import optuna
 
@@ -140,36 +140,42 @@ def ask(manifest: Manifest, slot: int) -> Any:
 
 
 def grid_trial(manifest: Manifest, optuna: Any, slot: int) -> Any:
-    """The combination at this place of the grid, as a running trial."""
+    """Return the running trial with the slot's combination of the grid."""
     distributions = space(manifest, optuna)
-    values = itertools.product(*(options(key, value) for key, value in distributions.items()))
+    values = itertools.product(*(grid_values(key, value) for key, value in distributions.items()))
     params = dict(zip(distributions, next(itertools.islice(values, slot, None))))
     state = optuna.trial.TrialState.RUNNING
     return optuna.trial.create_trial(state=state, params=params, distributions=distributions, user_attrs={"slot": slot})
 
 
 def tell(manifest: Manifest, number: int, state: str, value: float | None) -> None:
-    """End a trial."""
+    """Record the final state and value of a trial."""
     import optuna
 
     study = open_study(manifest, optuna)
-    outcome = {"done": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[state]
-    trial_state = optuna.trial.TrialState[outcome]
+    state_name = {"done": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[state]
+    trial_state = optuna.trial.TrialState[state_name]
     study.tell(number, value if state == "done" else None, state=trial_state, skip_if_finished=True)
 
 
 def check_choice(manifest: Manifest, params: dict[str, Any]) -> None:
-    """Refuse a trial that chose what the plan does not offer: its study was changed."""
+    """Check that the values of a trial are in the search space of the plan.
+
+    Raises:
+        UserError: the study was changed.
+    """
     import optuna
 
-    offered = space(manifest, optuna)
+    distributions = space(manifest, optuna)
     for key, value in params.items():
-        if key not in offered or not offered[key]._contains(offered[key].to_internal_repr(value)):
-            raise UserError(f"{manifest.folder / STUDY}: {key}={value} is not what the plan offers; it was changed")
+        if key not in distributions or not distributions[key]._contains(distributions[key].to_internal_repr(value)):
+            raise UserError(
+                f"{manifest.folder / STUDY}: {key}={value} is outside the planned search space; the study was changed"
+            )
 
 
 def note_scores(manifest: Manifest, number: int, scores: list[float]) -> None:
-    """Write down what a trial's seeds scored so far, if it has not ended."""
+    """Store the scores of a trial's finished seeds, unless the trial has ended."""
     import optuna
 
     study = open_study(manifest, optuna)
@@ -178,21 +184,21 @@ def note_scores(manifest: Manifest, number: int, scores: list[float]) -> None:
         optuna.trial.Trial(study, trial._trial_id).set_user_attr("scores", scores)
 
 
-def loses(manifest: Manifest, scores: list[float]) -> bool:
-    """Whether a trial's mean is worse than the median of the trials that ended with at least as many seeds."""
+def is_below_median(manifest: Manifest, scores: list[float]) -> bool:
+    """Return whether a trial's mean is worse than the median of complete trials over the same number of seeds."""
     import optuna
 
     trials = open_study(manifest, optuna).get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
-    known = [trial.user_attrs.get("scores", []) for trial in trials]
-    others = [statistics.mean(own[: len(scores)]) for own in known if len(own) >= len(scores)]
-    if len(others) < RIVALS:
+    finished = [trial.user_attrs.get("scores", []) for trial in trials]
+    others = [statistics.mean(values[: len(scores)]) for values in finished if len(values) >= len(scores)]
+    if len(others) < MIN_TRIALS:
         return False
     sign = 1 if manifest.mode == "max" else -1
     return sign * statistics.mean(scores) < sign * statistics.median(others)
 
 
 def failed(manifest: Manifest) -> list[str]:
-    """The trials that failed, with or without a run."""
+    """Return the names of the failed trials, with or without a run."""
     import optuna
 
     trials = open_study(manifest, optuna).get_trials(deepcopy=False, states=[optuna.trial.TrialState.FAIL])

@@ -1,4 +1,4 @@
-"""How far a sweep is: one bar in a terminal, a line per finished job elsewhere; failures at once in both."""
+"""Progress of a sweep: a bar in a terminal, else lines for finished jobs; failures are printed at once in both."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from warmstart.core import screen
 from warmstart.sweep.job import Outcome
 
-LINES = 25  # at most about so many for a sweep that goes well
+LINES = 25  # approximate maximum for a sweep without failures
 
 
 class View:
     """Counts jobs as they end.
 
     Args:
-        total: jobs in all.
-        over: jobs that were over before.
+        total: number of jobs.
+        ended: jobs that had ended before the sweep was resumed.
     """
 
-    def __init__(self, total: int, over: int):
-        self.total, self.count = total, over
+    def __init__(self, total: int, ended: int):
+        self.total, self.count = total, ended
         self.states: Counter[str] = Counter()
         self.started = time.monotonic()
         self.bar: Progress | None = None
@@ -31,22 +31,22 @@ class View:
             columns = (TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
             self.bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
             self.bar.start()
-            self.task = self.bar.add_task("", total=total, completed=over, state="")
+            self.task = self.bar.add_task("", total=total, completed=ended, state="")
 
     def running(self, names: list[str]) -> None:
-        """Show what is being worked on."""
+        """Show the names of the running tasks."""
         if self.bar is not None:
             failed = f"{self.states['failed']} failed  " if self.states["failed"] else ""
             more = f" and {len(names) - 2} more" if len(names) > 2 else ""
             self.bar.update(self.task, state=f"{failed}now {', '.join(names[:2])}{more}")
 
-    def ended(self, outcome: Outcome, again: bool) -> None:
-        """Count a job that ended; `again` says that it will be tried once more."""
-        if not again:
+    def ended(self, outcome: Outcome, retry: bool) -> None:
+        """Count a job that ended, unless it will be retried, and print its outcome."""
+        if not retry:
             self.count += 1
             self.states[outcome.state] += 1
         if outcome.state == "failed":
-            self.say(f"failed: {outcome.name}: {outcome.error}{' (will be tried again)' if again else ''}", "red")
+            self.say(f"failed: {outcome.name}: {outcome.error}{' (will be retried)' if retry else ''}", "red")
         elif self.bar is None and self.count % max(1, self.total // LINES) == 0:
             score = "" if outcome.score is None else f"  {screen.number(outcome.score)}"
             seconds = time.monotonic() - self.started
@@ -55,7 +55,7 @@ class View:
             self.bar.update(self.task, completed=self.count)
 
     def say(self, line: str, style: str | None = None) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if self.bar is not None:
             line = screen.safe(line)
             screen.log.info(line)
@@ -64,6 +64,6 @@ class View:
             screen.say(line, style=style)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.stop()

@@ -16,7 +16,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.init import Init
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
-from warmstart.run.lineage import home_of
+from warmstart.run.lineage import parent_run
 from warmstart.run.saved import load_weights
 from warmstart.training import components
 from warmstart.training.assemble import build_module
@@ -76,7 +76,7 @@ def remember(config: DictConfig, parent: dict[str, Any] | None) -> Memory | None
     """
     if not config.get("forgetting"):
         return None
-    run = None if Init.parse(config.init).shuffled else home_of(parent)
+    run = None if Init.parse(config.init).shuffled else parent_run(parent)
     if run is None:
         screen.say(f"init={config.init} is not what a run has learned: no forgetting is measured", style="yellow")
         return None

@@ -1,4 +1,4 @@
-"""Whether a pretraining has seen rows that a task is tested on."""
+"""Checks whether rows of a test split are also training rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from warmstart.run.folder import RunFolder
 
 
 def note_shared_rows(run: RunFolder, data: MemoryDataModule, names: Sequence[str]) -> None:
-    """Print and record which of a run's rows stand in two of the named parts.
+    """Print and record the rows that two of the named splits share.
 
-    Runs of a sweep or a transfer are left out: these look once, at the data that all their runs have.
+    Runs of a sweep or a transfer are skipped: the sweep checks the data once for all its runs.
     """
     if run.record.get("sweep") is not None:
         return
@@ -28,27 +28,31 @@ def note_shared_rows(run: RunFolder, data: MemoryDataModule, names: Sequence[str
 
 
 def warn_of_shared_rows(overlap: dict[str, dict[str, Any]]) -> None:
-    """Print a warning for each two parts that share rows."""
+    """Print a warning for each pair of splits that share rows."""
     for line in sentences(overlap):
         screen.say(f"warning: {line}", style="yellow")
 
 
 def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:
-    """Rows of the task's test split that the generic training rows hold too, exactly or nearly.
+    """Find rows of the task's test split that are exact or near duplicates of generic training rows.
 
-    `comparable` is False where the two hold different kinds of rows.
+    `comparable` is False if the two data sets hold different kinds of rows.
     """
-    nothing = {"exact": [], "near": [], "test_rows": len(splits.test), "comparable": False}
+    incomparable = {"exact": [], "near": [], "test_rows": len(splits.test), "comparable": False}
     if "overlap" in generic.preprocessor.abilities:
         found = generic.preprocessor.overlap(generic.raw, splits.test.x)
-        return nothing if found is None else {**nothing, "exact": found.exact, "near": found.near, "comparable": True}
+        return (
+            incomparable
+            if found is None
+            else {**incomparable, "exact": found.exact, "near": found.near, "comparable": True}
+        )
     try:
         rows = generic.preprocessor(generic.preprocessor.encode(splits.test.x))
     except UserError:
-        return nothing
+        return incomparable
     seen = generic.preprocessor(generic.parts["train"][0])
     if seen.shape[1:] != rows.shape[1:]:
-        return nothing
+        return incomparable
     found = find_duplicates(seen, rows)
     near = found.near if rows[0].numel() >= FEWEST_FEATURES else []
     return {"exact": found.exact, "near": near, "test_rows": len(rows), "comparable": True}

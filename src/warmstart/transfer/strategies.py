@@ -1,4 +1,4 @@
-"""Strategies as the arms of a transfer: written out before it starts, those that do not fit the backbone left out."""
+"""Adds strategies as arms of a transfer, and excludes those that are incompatible with the backbone."""
 
 from __future__ import annotations
 
@@ -19,91 +19,91 @@ from warmstart.training.compatibility import check_fit
 from warmstart.training.start import find_start, given_preprocessor
 from warmstart.transfer.arms import arm_config
 
-ALL = "strategies"  # the entry of transfer.arms that stands for the two below and every other strategy
+ALL = "strategies"  # entry of transfer.arms for the reference, the control and every other strategy
 REFERENCE, CONTROL = "full", "scratch"
 
 
 def with_strategies(config: DictConfig) -> DictConfig:
-    """The config with each strategy that transfer.arms names as an arm of `config.arm`, and ALL as the list it is.
+    """Add an arm to `config.arm` for each strategy in transfer.arms, and expand ALL.
 
-    Such an arm is `arm.pretrained` with the strategy as `conf/strategy` has it, or as `strategy` has it where that is
-    the one; it is compared with full finetuning, and that with `scratch`. Settings under `arm.NAME` are added to it; an
-    `arm.NAME` that says itself where it starts is that and no strategy. Of ALL, what does not fit the backbone is left
-    out. A list of a budget that names an arm that is not there is emptied.
+    The arm is `arm.pretrained` with the config of `conf/strategy`, or that of `strategy` if it selects the same one. It
+    is compared with full finetuning, and full finetuning with `scratch`. Settings under `arm.NAME` override it; an
+    `arm.NAME` with its own `init` or `baseline` is no strategy. Incompatible strategies of ALL are excluded. A list of
+    transfer.budgets with an arm that does not exist is emptied.
 
     Raises:
-        UserError: a strategy that was asked for by its name does not fit.
+        UserError: a strategy that transfer.arms names is incompatible.
     """
-    asked = config.transfer.arms
-    asked = [asked] if asked == ALL else asked
-    if not isinstance(asked, ListConfig | list) or all(is_whole(config, word) for word in asked):
+    requested = config.transfer.arms
+    requested = [requested] if requested == ALL else requested
+    if not isinstance(requested, ListConfig | list) or all(is_complete_arm(config, entry) for entry in requested):
         return config
-    known = options()
+    known = strategy_names()
     others = [name for name in known if name not in (REFERENCE, CONTROL)]
-    words = [own for word in asked for own in ([REFERENCE, CONTROL, *others] if word == ALL else [word])]
-    named = [word for word in dict.fromkeys(words) if word in known and not is_whole(config, word)]
-    if not named and ALL not in asked:
+    entries = [name for entry in requested for name in ([REFERENCE, CONTROL, *others] if entry == ALL else [entry])]
+    named = [entry for entry in dict.fromkeys(entries) if entry in known and not is_complete_arm(config, entry)]
+    if not named and ALL not in requested:
         return config
     nodes = dict(config.arm)
     against = {REFERENCE: CONTROL}
     for name in named:
-        beside = against.get(name, REFERENCE if REFERENCE in words else CONTROL)
-        nodes[name] = arm_of(config, name, beside if beside in words else None)
+        comparator = against.get(name, REFERENCE if REFERENCE in entries else CONTROL)
+        nodes[name] = strategy_arm(config, name, comparator if comparator in entries else None)
     expanded = changed(config, {"arm": nodes})
-    refused = dict(misfits(expanded, named)) if named else {}
-    for name, reason in refused.items():
-        if name in asked:
+    excluded = dict(incompatible(expanded, named)) if named else {}
+    for name, reason in excluded.items():
+        if name in requested:
             raise UserError(f"transfer.arms: {reason}")
-        screen.say(f"left out {name}: {reason}", style="yellow")
-    kept = [word for word in words if word not in refused]
+        screen.say(f"excluded strategy {name}: {reason}", style="yellow")
+    kept = [entry for entry in entries if entry not in excluded]
     expanded = changed(expanded, {"transfer.arms": kept})
     budgets = expanded.transfer.budgets.items()
     stale = [name for name, arms in budgets if isinstance(arms, ListConfig) and not set(arms) <= set(kept)]
     return changed(expanded, {f"transfer.budgets.{name}": [] for name in stale})
 
 
-def options() -> list[str]:
-    """The names of all strategies, as they are typed."""
+def strategy_names() -> list[str]:
+    """Return the names of all strategies, the options of the Hydra group."""
     return sorted(GlobalHydra.instance().config_loader().get_group_options("strategy", ObjectType.CONFIG))
 
 
-def is_whole(config: DictConfig, name: str) -> bool:
-    """Whether `config.arm` has an arm of this name that stands by itself."""
-    own = config.arm.get(str(name)) or {}
-    return "init" in own or "baseline" in own
+def is_complete_arm(config: DictConfig, name: str) -> bool:
+    """Return whether `config.arm` has an arm of this name that is no override of a strategy."""
+    node = config.arm.get(str(name)) or {}
+    return "init" in node or "baseline" in node
 
 
-def arm_of(config: DictConfig, name: str, against: str | None) -> DictConfig:
-    """The node of a strategy's arm."""
+def strategy_arm(config: DictConfig, name: str, against: str | None) -> DictConfig:
+    """Return the config node of a strategy's arm, compared with the arm `against`."""
     shared = OmegaConf.to_container(config.arm.pretrained, resolve=True)
-    is_chosen = "strategy" in config and components.short_name(config.strategy) == name
-    node = copy.deepcopy(config.strategy) if is_chosen else compose(f"strategy/{name}").strategy
-    own = {"strategy": OmegaConf.to_container(node, resolve=True), "against": against}
-    return merged({**shared, **own}, config.arm.get(name) or {})
+    is_selected = "strategy" in config and components.short_name(config.strategy) == name
+    node = copy.deepcopy(config.strategy) if is_selected else compose(f"strategy/{name}").strategy
+    overrides = {"strategy": OmegaConf.to_container(node, resolve=True), "against": against}
+    return merged({**shared, **overrides}, config.arm.get(name) or {})
 
 
-def misfits(config: DictConfig, names: list[str]) -> Iterator[tuple[str, str]]:
-    """The strategies among arms that do not fit the backbone they start from, each with the reason."""
+def incompatible(config: DictConfig, names: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the strategies that are incompatible with the backbone of their arm, each with the reason."""
     backbone = backbone_of(config, names[0])
     for name in names:
-        strategy, tried = components.build(config.arm[name].strategy), copy.deepcopy(backbone)
+        strategy, candidate = components.build(config.arm[name].strategy), copy.deepcopy(backbone)
         try:
-            strategy.prepare(tried)
+            strategy.prepare(candidate)
             if not strategy.races:
-                strategy.claims(tried)
+                strategy.claims(candidate)
         except UserError as error:
             yield name, str(error)
 
 
 def backbone_of(config: DictConfig, arm: str) -> Backbone:
-    """A backbone as an arm builds it, with random weights."""
-    own = arm_config(config, arm, CONTROL, "all", 0)
-    check_fit(own)
-    start, _ = find_start(own)
-    if own.init == CONTROL:
+    """Build the backbone of an arm, with random weights."""
+    finetuning = arm_config(config, arm, CONTROL, "all", 0)
+    check_fit(finetuning)
+    start, _ = find_start(finetuning)
+    if finetuning.init == CONTROL:
         check_fit(config.pretrain)
         start, _ = find_start(config.pretrain)
         data = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start))
     else:
-        data = components.task_data(own, given_preprocessor(own, start))
-    return components.build_seeded(own.backbone, own.seed, "backbone", spec=data.prepare().spec)
+        data = components.task_data(finetuning, given_preprocessor(finetuning, start))
+    return components.build_seeded(finetuning.backbone, finetuning.seed, "backbone", spec=data.prepare().spec)

@@ -1,4 +1,4 @@
-"""Equal tuning: every arm gets the same learning-rate trials, chosen by validation; the test split stays unread."""
+"""Learning rate search with the same trials for every arm, selected on validation data; the test split is not used."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.config.rewrite import changed
 from warmstart.core.errors import UserError
 from warmstart.run.manifest import RUNS, Job, Manifest
-from warmstart.transfer.arms import Labels, arm_config, needs, pretraining_name
+from warmstart.transfer.arms import Labels, arm_config, pretraining_name, pretraining_of
 
 SEEDS = 2  # runs per trial
-APART = 1000  # between the seeds of trials and those of the runs that count
-SPAN = 10.0  # the highest rate over the one of the config, and that over the lowest
+SEED_OFFSET = 1000  # of the trials, whose seeds then differ from those of the final runs
+RATE_FACTOR = 10.0  # rates range from optimizer.lr / RATE_FACTOR to optimizer.lr * RATE_FACTOR
 
 
 def trial_rates(rate: float, count: int) -> list[float]:
-    """`count` learning rates, even on a logarithmic scale, around the one of the config."""
+    """Return `count` learning rates, evenly spaced on a logarithmic scale around `rate`."""
     powers = np.linspace(-1, 1, count) if count > 1 else [0.0]
-    return [float(f"{rate * SPAN**power:.3g}") for power in powers]
+    return [float(f"{rate * RATE_FACTOR**power:.3g}") for power in powers]
 
 
 def trials(config: DictConfig, folder: Path) -> Iterator[Job]:
-    """The runs that choose learning rates: as long as those of the budget `steps`, without a look at the test split.
+    """Yield the jobs of the learning rate search, as long as those of the budget `steps`; they run no tests.
 
     Args:
         config: a composed transfer config.
@@ -38,19 +38,21 @@ def trials(config: DictConfig, folder: Path) -> Iterator[Job]:
         if "baseline" in config.arm[arm]:
             continue
         for number, rate in enumerate(trial_rates(config.optimizer.lr, config.transfer.tune)):
-            own = arm_config(config, arm, base, labels, config.seed + APART + run)
-            own = changed(own, {"optimizer.lr": rate, "test": False})
-            values = {"tunes": arm, "labels_per_class": labels, "optimizer.lr": rate, "seed": own.seed}
-            needed = needs(config, arm, config.seed)
-            whole = OmegaConf.to_container(own, resolve=True)
-            yield Job(f"tune-{arm}-{labels}-rate{number}-seed{own.seed}", values, whole, needed)
+            trial = arm_config(config, arm, base, labels, config.seed + SEED_OFFSET + run)
+            trial = changed(trial, {"optimizer.lr": rate, "test": False})
+            values = {"tunes": arm, "labels_per_class": labels, "optimizer.lr": rate, "seed": trial.seed}
+            needed = pretraining_of(config, arm, config.seed)
+            resolved = OmegaConf.to_container(trial, resolve=True)
+            yield Job(f"tune-{arm}-{labels}-rate{number}-seed{trial.seed}", values, resolved, needed)
 
 
 def choose(manifest: Manifest) -> dict[tuple[str, Labels], float]:
-    """The learning rate with the best mean validation score, by arm and labels; one with a failed run is not chosen.
+    """Return the learning rate with the best mean validation score, by arm and labels.
+
+    Rates with a failed run are ignored.
 
     Raises:
-        UserError: of an arm's trials none is done.
+        UserError: no trial of an arm is done.
     """
     scores: dict[tuple[str, Labels], dict[float, list[float | None]]] = {}
     for job in manifest.jobs:
@@ -60,10 +62,10 @@ def choose(manifest: Manifest) -> dict[tuple[str, Labels], float]:
             score = record["metrics"].get(manifest.metric) if record.get("status") == "done" else None
             scores.setdefault(key, {}).setdefault(job.values["optimizer.lr"], []).append(score)
     best = max if manifest.mode == "max" else min
-    chosen = {}
+    selected = {}
     for key, by_rate in scores.items():
         means = {rate: statistics.fmean(found) for rate, found in by_rate.items() if None not in found}
         if not means:
             raise UserError(f"{manifest.folder}: no tuning run of {key[0]} at {key[1]} labels is done")
-        chosen[key] = best(means, key=means.__getitem__)
-    return chosen
+        selected[key] = best(means, key=means.__getitem__)
+    return selected

@@ -1,4 +1,6 @@
-"""Whether jobs can be trained together: refused is what acts on whole models, or is more than a function of a batch."""
+"""Checks whether jobs can be trained in one vmap group.
+
+A training step must be a pure function of parameters and batch, and must not act on a model as one unit."""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from warmstart.core.errors import CannotBatch
 from warmstart.training.components import build, races, short_name
 from warmstart.vmap.stack import Stack
 
-# Optimizers whose rule works element by element, so that stacking models changes nothing.
+# Optimizers with elementwise update rules: stacked parameters get the same updates as separate ones.
 ELEMENTWISE = frozenset(
     {"SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD"}
 )
-# Settings of the trainer that training together follows, and what the others must be.
-FOLLOWED = frozenset(
+# Trainer settings that the vmap loop supports, and the values that others must have (None if not listed).
+SUPPORTED = frozenset(
     {
         "_target_",
         "max_epochs",
@@ -32,115 +34,122 @@ FOLLOWED = frozenset(
     }
     | {"accelerator", "devices", "threads"}
 )
-NEUTRAL = {"accumulate_grad_batches": 1, "overfit_batches": 0}
-# Floating-point operations of a backbone's forward pass above which, on the CPU, arithmetic is nearly all that a step
-# costs. At 10 million, 16 MLPs were 1.4 times as fast together, Lightning's loop left out; at 470 million, transformers
-# were 0.8 times as fast.
-LARGE = 100e6
+REQUIRED = {"accumulate_grad_batches": 1, "overfit_batches": 0}
+# Floating-point operations of a backbone's forward pass above which vmap brings no speedup on the CPU: arithmetic
+# dominates the time of a step. Measured without Lightning's overhead: 16 MLPs of 10 MFLOP trained 1.4 times as fast in
+# a vmap group as separately, transformers of 470 MFLOP 0.8 times as fast.
+MAX_CPU_FLOPS = 100e6
 
 
 def check_config(config: DictConfig) -> None:
-    """Refuse settings that need a Trainer and a model of their own.
+    """Check that no setting needs a separate Trainer or model per run.
 
     Raises:
-        CannotBatch: names the first of them.
+        CannotBatch: a setting does; the message names the first one.
     """
     if config.visualization:
-        raise CannotBatch("visualization shows one run at a time; add visualization=[]")
+        raise CannotBatch("visualization needs one run at a time; add visualization=[]")
     for name, node in config.logger.items():
         if not node._target_.startswith("warmstart."):
-            raise CannotBatch(f"logger={name} is not known to take several runs at a time")
+            raise CannotBatch(f"logger={name} may not support several runs at a time")
     if config.get("feature_rows"):
-        raise CannotBatch(f"feature_rows={config.feature_rows} are looked at one run at a time; add feature_rows=0")
+        raise CannotBatch(f"feature_rows={config.feature_rows} needs one run at a time; add feature_rows=0")
     if config.get("forgetting"):
-        raise CannotBatch("forgetting=true measures what is left of a parent one run at a time")
+        raise CannotBatch("forgetting=true evaluates one run at a time")
     if config.get("snapshots"):
-        raise CannotBatch("snapshots are kept of one run at a time")
+        raise CannotBatch(f"snapshots={config.snapshots} needs one run at a time")
     if "strategy" in config and races(config):
-        raise CannotBatch(f"{named(config, 'strategy')} has runs of its own to choose by")
+        raise CannotBatch(f"{named(config, 'strategy')} trains its own candidate runs")
     if config.data.get("folds"):
-        raise CannotBatch(f"data.folds={config.data.folds} has each run validate on other rows")
+        raise CannotBatch(f"data.folds={config.data.folds} may give each run other validation rows")
     if config.get("average") is not None and build(config.average) is not None:
-        raise CannotBatch(f"{named(config, 'average')} is kept of one run at a time")
+        raise CannotBatch(f"{named(config, 'average')} needs one run at a time")
     _check_optimization(config)
 
 
 def _check_optimization(config: DictConfig) -> None:
-    """Refuse settings of the Trainer and optimizers for which a step of several models is not that of each."""
+    """Check that trainer and optimizer settings allow steps of stacked parameters."""
     for key, value in config.trainer.items():
-        if key not in FOLLOWED and value != NEUTRAL.get(key):
-            raise CannotBatch(f"trainer.{key}={value} is for one model at a time")
+        if key not in SUPPORTED and value != REQUIRED.get(key):
+            raise CannotBatch(f"trainer.{key}={value} is not supported for several models at once")
     interval = config.trainer.val_check_interval
     if interval is not None and (not isinstance(interval, int) or isinstance(interval, bool)):
-        raise CannotBatch(f"trainer.val_check_interval={interval}: only a number of steps")
+        raise CannotBatch(f"trainer.val_check_interval={interval} must be a whole number of steps")
     home, _, name = config.optimizer._target_.rpartition(".")
     if home != "torch.optim" or name not in ELEMENTWISE:
-        raise CannotBatch(f"optimizer={name.lower()} is not known to work element by element")
+        raise CannotBatch(f"optimizer={name.lower()} is not known to be elementwise")
 
 
 def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.device) -> None:
-    """Try a step of one job on the raw batch (B, ...), before it is multiplied.
+    """Run a step of one job on the raw batch (B, ...), before parameters are stacked.
 
     Raises:
-        CannotBatch: targets are mixed, or the step draws random numbers, changes buffers, or is large.
+        CannotBatch: targets are mixed, the step draws random numbers or changes buffers, or the backbone is too large.
     """
     if module.augment.mixing:
-        raise CannotBatch(f"{module.augment.mixing} mixes the targets of one run at a time")
+        raise CannotBatch(f"{module.augment.mixing} mixes targets, which needs one run at a time")
     if "strategy" in config and (module.has_phases or not module.strategy.only_claims):
-        raise CannotBatch(f"{named(config, 'strategy')} is for one run at a time: its steps are not alike")
+        raise CannotBatch(f"{named(config, 'strategy')} needs one run at a time: its steps differ")
     x = scaled(module, raw.x)
     module.train()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         check_pure(named(config, "backbone"), module, lambda: module.backbone(x))
     operations = counter.get_total_flops()
-    if device.type == "cpu" and operations > LARGE:
-        what = f"{named(config, 'backbone')} computes {operations / 1e6:.0f} MFLOP a batch"
-        raise CannotBatch(f"{what}: too large to gain by it")
+    if device.type == "cpu" and operations > MAX_CPU_FLOPS:
+        cost = f"{named(config, 'backbone')} computes {operations / 1e6:.0f} MFLOP per batch"
+        raise CannotBatch(f"{cost}: too large for a speedup")
     with torch.no_grad():
         step = module.objective.step
         check_pure(named(config, "objective"), module, lambda: step(module.backbone, Batch(x, raw.y)))
 
 
 def check_stack(config: DictConfig, module: Any, stack: Stack, raw: Batch, device: torch.device) -> None:
-    """Try a step of all jobs on the raw batch (B, ...); the first of them has the weights of `module`.
+    """Run a step of all jobs on the raw batch (B, ...), and compare the first loss with that of `module`.
+
+    Args:
+        config: of the first job.
+        module: of the first job.
+        stack: the stacked parameters of all jobs.
+        raw: a batch that is not augmented.
+        device: of the stack.
 
     Raises:
-        CannotBatch: torch.func cannot map it, or comes to another loss.
+        CannotBatch: torch.func.vmap does not support an operation, or computes another loss.
     """
     x = scaled(module, raw.x)
     module.train()
     try:
         with torch.no_grad():
-            alone = module.objective.step(module.backbone, Batch(x, raw.y)).loss
+            expected = module.objective.step(module.backbone, Batch(x, raw.y)).loss
             stacked = stack(*(None if part is None else part.to(device) for part in (x, raw.y)), None, None).loss
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise CannotBatch(f"{named(config, 'backbone')}, {named(config, 'objective')}: {reason}") from error
-    if not torch.allclose(stacked[0].cpu(), alone, rtol=1e-3, equal_nan=True):
-        raise CannotBatch(f"{named(config, 'objective')}: its loss is another one when torch.func computes it")
+    if not torch.allclose(stacked[0].cpu(), expected, rtol=1e-3, equal_nan=True):
+        raise CannotBatch(f"{named(config, 'objective')}: torch.func.vmap computes another loss")
 
 
 def scaled(module: Any, raw: Tensor) -> Tensor:
-    """As many unchanged copies (views * B, ...) as the objective takes augmented ones."""
+    """Return the scaled batch, repeated once per view without augmentation: (views * B, ...)."""
     return torch.cat([module.augment.scale(raw)] * module.objective.views)
 
 
-def named(config: DictConfig, part: str) -> str:
-    """A part as it is chosen on the command line."""
-    return f"{part}={short_name(config[part])}"
+def named(config: DictConfig, component: str) -> str:
+    """Return a component as the override that selects it, such as `backbone=mlp`."""
+    return f"{component}={short_name(config[component])}"
 
 
 def check_pure(name: str, module: Any, call: Callable[[], Any]) -> None:
-    """Refuse what a call of a part named `name` does besides computing.
+    """Call a function of the component `name`, and check that it has no side effects.
 
     Raises:
-        CannotBatch: it drew random numbers or changed a buffer.
+        CannotBatch: it draws random numbers or changes a buffer.
     """
     before = {key: buffer.clone() for key, buffer in module.named_buffers()}
     state = torch.default_generator.get_state()
     call()
     if not torch.equal(state, torch.default_generator.get_state()):
-        raise CannotBatch(f"{name} draws random numbers inside its step, such as dropout or noise")
+        raise CannotBatch(f"{name} draws random numbers in its step, such as dropout or noise")
     for key, buffer in module.named_buffers():
         if not torch.equal(before[key], buffer):
-            raise CannotBatch(f"{name} keeps statistics that training changes, such as batch norm's: {key}")
+            raise CannotBatch(f"{name} updates a buffer in its step, such as batch norm statistics: {key}")

@@ -1,4 +1,4 @@
-"""Small jobs that differ in numbers only, trained at once; each has the run folder that it would have alone."""
+"""Trains small jobs that differ in numeric settings only as one vmap group, with a complete run folder per job."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ from warmstart.training.trainer import StopBetweenBatches, build_trainer
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
 from warmstart.vmap.eligibility import check_config, check_model, check_stack
 from warmstart.vmap.loop import Job, VmapLoop
-from warmstart.vmap.stack import numbers
+from warmstart.vmap.stack import lr_and_weight_decay
 
 
 def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> None:
-    """Finetune or pretrain all `configs`, whose run folders are open; each ends with status done or failed.
+    """Finetune or pretrain all `configs` at once; each run ends with status done or failed.
 
-    A job that fails does not stop the others, and its error is not raised. There are no checkpoints: a group that is
-    killed starts anew. `cost.seconds` is the group's wall time divided by the number of its jobs, `cost.together`, and
+    A failed job does not stop the others, and its error is recorded, not raised. No checkpoints are written: a killed
+    group restarts from step 0. `cost.seconds` is the group's wall time divided by its number of jobs (`cost.together`),
     `cost.peak_memory_mb` the peak of the group.
 
     Args:
-        configs: composed configs of one stage that differ in the numbers of `sweep.plan.NUMBERS` only.
-        runs: their run folders.
+        configs: composed configs of one stage that differ in the settings of `sweep.plan.NUMERIC_SETTINGS` only.
+        runs: their open run folders.
 
     Raises:
-        CannotBatch: they have to be run one by one; nothing was written.
-        GroupFailed: something stopped all of them, such as too little memory; what was not done is left interrupted.
-        KeyboardInterrupt: a signal came, and what was not done is recorded as interrupted.
+        CannotBatch: the jobs must be run one by one; nothing was written.
+        GroupFailed: an error such as too little memory stopped all jobs; the unfinished ones are interrupted.
+        KeyboardInterrupt: a signal came; unfinished jobs are recorded as interrupted.
     """
     check_config(configs[0])
     try:
         device = build_trainer(configs[0].trainer, runs[0].path, None, []).strategy.root_device
         signals = StopBetweenBatches()
         built = build_jobs(configs, runs, device)
-        loops = [VmapLoop(jobs, device, signals) for jobs in alike(built)]
+        loops = [VmapLoop(jobs, device, signals) for jobs in group_jobs(built)]
     except UserError as error:
         raise CannotBatch(str(error)) from error
     for loop in loops:
         check(loop)
     with signals.listening():
-        failures = [failure for loop in loops if (failure := finish(loop)) is not None]
+        failures = [failure for loop in loops if (failure := train_group(loop)) is not None]
     if signals.asked:
         raise KeyboardInterrupt
     if failures:
@@ -68,10 +68,10 @@ def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> None:
 
 
 def build_jobs(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device: torch.device) -> list[Job]:
-    """Every job with its parts; the data is read once, and encoded once where it is encoded alike.
+    """Build every job; the data is read once, and encoded once per preprocessor.
 
     Raises:
-        CannotBatch: the first of them is not one to be multiplied.
+        CannotBatch: the first job cannot be part of a vmap group.
         UserError: a job cannot be built, or has started from other weights before.
     """
     splits = components.build_source(configs[0]).load(components.get_object(configs[0].objective._target_).target)
@@ -86,32 +86,32 @@ def build_jobs(configs: Sequence[DictConfig], runs: Sequence[RunFolder], device:
 
 
 def first_rows(job: Job) -> Batch:
-    """A raw batch to try steps on.
+    """Return a raw batch of training rows for trial steps.
 
     Raises:
-        CannotBatch: the rows are not alike in shape.
+        CannotBatch: the rows have variable lengths.
     """
     if isinstance(job.data.parts["train"][0], PaddedRows):
-        raise CannotBatch("rows of different lengths are padded batch by batch")
+        raise CannotBatch("variable-length sequences are padded per batch")
     return Batch(*(part if part is None else part[: job.data.batch_size] for part in job.data.parts["train"]))
 
 
-def alike(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Groups with the same loss and preprocessor, sorted by what the optimizer is told."""
+def group_jobs(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Group jobs with the same loss and preprocessor, sorted by learning rate and weight decay."""
 
     def key(job: Job) -> str:
         loss = job.config.get("loss")
         return json.dumps([OmegaConf.to_container(loss) if loss else None, job.data.preprocessor.state()])
 
-    ordered = sorted(jobs, key=lambda job: (key(job), *numbers(job.module.optimizer)))
+    ordered = sorted(jobs, key=lambda job: (key(job), *lr_and_weight_decay(job.module.optimizer)))
     return [list(group) for _, group in itertools.groupby(ordered, key)]
 
 
 def check(loop: VmapLoop) -> None:
-    """Refuse a group whose steps cannot be done at once.
+    """Check that the jobs of a group have the same number of rows and the same kind of steps.
 
     Raises:
-        CannotBatch: says why.
+        CannotBatch: they do not.
     """
     if len({job.data.rows["train"] for job in loop.jobs}) > 1:
         raise CannotBatch("the jobs have different numbers of training rows")
@@ -122,18 +122,18 @@ def check(loop: VmapLoop) -> None:
     check_stack(job.config, job.module, loop.stack, first_rows(job), loop.device)
 
 
-def finish(loop: VmapLoop) -> Exception | None:
-    """Train a group and close its records; if a signal came before, only close them.
+def train_group(loop: VmapLoop) -> Exception | None:
+    """Train a group and close its records; if stopping was requested before, only close them.
 
     Returns:
-        What stopped the whole group, if that was not a signal; its jobs are left interrupted then.
+        The error that stopped the complete group, unless it was a signal; the unfinished jobs are then interrupted.
     """
     forget_peak_memory()
     started, failure = time.monotonic(), None
     try:
         loop.signals.check()
         for job in loop.jobs:
-            begin(job)
+            start_job(job)
         loop.run()
     except BaseException as error:
         failure = error
@@ -148,31 +148,31 @@ def finish(loop: VmapLoop) -> Exception | None:
             continue
         job.error = job.error or failure
         with contextlib.suppress(BaseException), job.run.recording():
-            end(job, loop, seconds)
+            end_job(job, loop, seconds)
     return failed
 
 
-def begin(job: Job) -> None:
-    """What is known before the first step: data, lineage, config."""
+def start_job(job: Job) -> None:
+    """Record data, lineage and config before the first step."""
     note_data(job.run, job.config, job.data)
     job.run.update(status="running", error=None, **job.lineage)
     if job.run.record["transfer"] is not None:
-        job.start = pooled_features(job.module, job.data.sample("validation", ROWS))
+        job.initial_features = pooled_features(job.module, job.data.sample("validation", ROWS))
     job.logger = RunLogger(job.run.path, job.config.logger)
     job.logger.log_text("config", (job.run.path / "config.yaml").read_text())
 
 
-def end(job: Job, loop: VmapLoop, seconds: float) -> None:
-    """Save the best weights, write metrics and cost, or raise what the job failed by."""
+def end_job(job: Job, loop: VmapLoop, seconds: float) -> None:
+    """Save the best weights, metrics and cost of a job; raise its error if it failed."""
     steps = loop.step if job.steps is None else job.steps
-    screen.log.info("trained together, as one of %d jobs", len(loop.jobs))
+    screen.log.info("trained in a vmap group of %d jobs", len(loop.jobs))
     try:
         if job.error is not None:
             raise job.error
         save_scores(job.run, job.scores)
-        if job.start is not None:
+        if job.initial_features is not None:
             after = pooled_features(job.module, job.data.sample("validation", ROWS))
-            job.run.note(cka=linear_cka(job.start, after))
+            job.run.note(cka=linear_cka(job.initial_features, after))
         model = (job.module.backbone, job.module.objective, job.data.spec, job.data.preprocessor)
         if job.config.stage == "finetune":
             settle(job.run, job.module)

@@ -1,4 +1,4 @@
-"""The training loop of J jobs at once: step for step, and row for row of metrics.csv, what Lightning does for one."""
+"""The training loop of a vmap group of J jobs; steps and rows of metrics.csv match those of Lightning's loop."""
 
 from __future__ import annotations
 
@@ -29,11 +29,24 @@ from warmstart.vmap.stack import Stack, StackOptimizer
 
 @dataclass(eq=False)
 class Job:
-    """One of the runs that are trained together.
+    """A run of a vmap group.
 
-    `last` and `best` hold its metrics at the end and at the best validation, which is `waited` validations ago, `test`
-    those of tests, `scores` one value per test example, `start` the features before the first step. One with an `error`
-    takes no further part, one that is `over` no further steps; `steps` is how far it came.
+    Args:
+        config: its composed config.
+        run: its run folder.
+        data: its data module.
+        module: its LightningModule.
+        lineage: parent and transfer, as in its record.
+        logger: writes its metrics.
+        last: its latest metrics.
+        best: its metrics at the best validation.
+        waited: validations since the best one.
+        test: its test metrics.
+        scores: one value per test example.
+        initial_features: features before the first step.
+        error: why it failed; it is then excluded from training and evaluation.
+        steps: the step at which it ended; None while it trains.
+        stopped: whether early stopping ended it; it is then excluded from training only.
     """
 
     config: DictConfig
@@ -47,32 +60,31 @@ class Job:
     waited: int = 0
     test: dict[str, float] = field(default_factory=dict)
     scores: list[Tensor | None] = field(default_factory=list)
-    start: Tensor | None = None
+    initial_features: Tensor | None = None
     error: BaseException | None = None
     steps: int | None = None
-    over: bool = False
+    stopped: bool = False
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """What is measured on held-out data besides the loss."""
+        """Return the metrics of held-out data, without the loss."""
         return dict(self.module.metrics.items())
 
     def log(self, values: dict[str, float], step: int) -> None:
-        """Write scalars."""
         self.logger.log_metrics(values, step)
 
     def fail(self, error: UserError, step: int) -> None:
-        """Take no further part."""
+        """Exclude the job from training and evaluation."""
         self.error, self.steps = error, step
 
 
 class VmapLoop:
-    """Trains jobs that differ in numbers only, keeps the best weights of each in memory, and tests them.
+    """Trains and tests jobs that differ in numeric settings only; keeps the best weights of each in memory.
 
     Args:
-        jobs: the jobs, sorted so that those with the same optimizer settings are neighbours.
-        device: where to train.
-        signals: asked after each batch whether to stop.
+        jobs: sorted so that jobs with the same optimizer settings are adjacent.
+        device: to train on.
+        signals: checked after each batch for a request to stop.
     """
 
     def __init__(self, jobs: Sequence[Job], device: torch.device, signals: StopBetweenBatches):
@@ -88,46 +100,46 @@ class VmapLoop:
 
     @property
     def active(self) -> list[tuple[int, Job]]:
-        """The jobs that are still training, with their places in the stack."""
-        return [(row, job) for row, job in self.sound if not job.over]
+        """Return jobs that are still training, with their rows in the stack."""
+        return [(row, job) for row, job in self.not_failed if not job.stopped]
 
     @property
-    def sound(self) -> list[tuple[int, Job]]:
-        """The jobs that have not failed, with their places in the stack."""
+    def not_failed(self) -> list[tuple[int, Job]]:
+        """Return jobs that have not failed, with their rows in the stack."""
         return [(row, job) for row, job in enumerate(self.jobs) if job.error is None]
 
     def run(self) -> None:
-        """Train, go back to each job's best weights, and test them where they were finetuned."""
+        """Train, restore the best weights of each job, and evaluate the test splits if `test` is set."""
         while self.step < self.total and self.active:
             self.train_epoch()
         if self.validated != self.step and self.active:
             self.validate(self.step)
         self.stack.restore()
         if self.jobs[0].config.get("test"):
-            for part in self.data.test_parts:
-                for _, job, values in self.evaluate(part, self.data.held_out(part), self.sound):
+            for split in self.data.test_parts:
+                for _, job, values in self.evaluate(split, self.data.held_out(split), self.not_failed):
                     job.log(values, self.step if job.steps is None else job.steps)
                     job.test |= values
 
     def train_epoch(self) -> None:
-        """One pass over the training rows, or as much of it as is left to do."""
+        """Train on one epoch, or until the last step."""
         mean = RunningMean()
         self.module.train()
         for index, batches in enumerate(zip(*(job.data.train_loader for job in self.jobs))):
             output = self.train_step(batches)
             mean.update(output)
-            self.draw_curves(output.loss)
+            self.log_curves(output.loss)
             self.signals.check()
             if self.is_time_to_validate(index):
                 self.validate(self.step - 1)
-                self.close_epoch(mean, [(row, job) for row, job in self.sound if job.steps == self.step])
+                self.log_epoch(mean, [(row, job) for row, job in self.not_failed if job.steps == self.step])
             if self.step == self.total or not self.active:
                 break
-        self.close_epoch(mean, self.active)
+        self.log_epoch(mean, self.active)
         self.epoch += 1
 
-    def close_epoch(self, mean: RunningMean, jobs: Sequence[tuple[int, Job]]) -> None:
-        """Log the training loss of these jobs' epoch."""
+    def log_epoch(self, mean: RunningMean, jobs: Sequence[tuple[int, Job]]) -> None:
+        """Log the mean training loss of the epoch for these jobs."""
         losses = mean.each()
         for row, job in jobs:
             values = {"train/loss": losses[row]}
@@ -135,17 +147,17 @@ class VmapLoop:
             job.last |= values
 
     def train_step(self, batches: Sequence[Batch]) -> StepOutput:
-        """Forward, backward and update of all jobs; losses (J,)."""
+        """Run forward, backward and the optimizer step of all jobs; losses have shape (J,)."""
         batches = [batch.to(self.device) for batch in batches]
         y = None if batches[0].y is None else torch.stack([batch.y for batch in batches])
-        output = self.stack(self.changed([batch.x for batch in batches], self.step), y)
+        output = self.stack(self.augmented([batch.x for batch in batches], self.step), y)
         output.loss.sum().backward()
         self.optimizer.step()
         self.step += 1
         return output
 
-    def changed(self, raw: Sequence[Tensor], step: int) -> Tensor:
-        """Each job's batch (B, ...), scaled and augmented by what it would draw alone: (J, B, ...)."""
+    def augmented(self, raw: Sequence[Tensor], step: int) -> Tensor:
+        """Scale and augment the batch (B, ...) of each job with the job's own random numbers: (J, B, ...)."""
         if self.module.augment.changes_nothing:
             return self.module.augment.scale(torch.cat(list(raw))).unflatten(0, (len(raw), -1))
         stacked = []
@@ -154,8 +166,8 @@ class VmapLoop:
             stacked.append(torch.cat([job.module.augment(x) for _ in range(job.module.objective.views)]))
         return torch.stack(stacked)
 
-    def draw_curves(self, losses: Tensor) -> None:
-        """Loss and learning rate every n steps; a job whose loss is no longer a number has failed."""
+    def log_curves(self, losses: Tensor) -> None:
+        """Log loss and learning rate every `log_every_n_steps` steps; a job with a non-finite loss fails."""
         if self.step % max(1, int(self.settings.log_every_n_steps)):
             return
         values, rates = losses.tolist(), self.optimizer.rates()
@@ -168,14 +180,14 @@ class VmapLoop:
                 job.logger.log_metrics({"train/loss_step": values[row], "learning_rate": rates[row]}, self.step)
 
     def is_time_to_validate(self, index: int) -> bool:
-        """Whether to validate after batch `index` of this epoch, as Lightning decides it."""
+        """Return whether to validate after batch `index` of this epoch, by the same rule as Lightning."""
         epochs, interval = self.settings.check_val_every_n_epoch, self.settings.val_check_interval or self.per_epoch
         if epochs is None:
             return self.step % interval == 0
         return (self.epoch + 1) % epochs == 0 and (index + 1) % interval == 0
 
     def validate(self, step: int) -> None:
-        """Measure every job, keep the weights of those that were never better, and end those out of patience."""
+        """Validate active jobs, keep the weights of those that improved, and apply early stopping."""
         self.validated = self.step
         improved = []
         name, mode = self.module.monitor
@@ -193,35 +205,35 @@ class VmapLoop:
                 job.best, job.waited = values, 0
                 improved.append(row)
             if is_over(job.waited, patience, self.step, self.settings.min_steps):
-                job.over, job.steps = True, self.step
+                job.stopped, job.steps = True, self.step
         self.stack.keep(improved)
 
     @torch.no_grad()
     def evaluate(
-        self, part: str, loader: GatherLoader, jobs: Sequence[tuple[int, Job]]
+        self, split: str, loader: GatherLoader, jobs: Sequence[tuple[int, Job]]
     ) -> list[tuple[int, Job, dict[str, float]]]:
-        """Loss and metrics of these jobs on a part of the data, with their places in the stack."""
+        """Return loss and metrics of these jobs on a split, with their rows in the stack."""
         self.module.eval()
         mean = RunningMean()
         for index, batch in enumerate(loader):
             moved = batch.to(self.device)
             if self.module.objective.views > 1:
-                output = self.stack(self.changed([moved.x] * len(self.jobs), index), moved.y, y_dim=None)
+                output = self.stack(self.augmented([moved.x] * len(self.jobs), index), moved.y, y_dim=None)
             else:
                 output = self.stack(self.module.augment.scale(moved.x), moved.y, x_dim=None, y_dim=None)
             mean.update(output)
             for row, job in jobs:
                 for metric in job.metrics.values():
                     metric.update(output.outputs[row].cpu(), batch.y)
-                if part == "test":
+                if split == "test":
                     job.scores.append(job.module.objective.scores(output.outputs[row].cpu(), batch.y))
             self.signals.check()
         losses = mean.each()
         measured = []
         for row, job in jobs:
-            values = {f"{part}/loss": losses[row]}
+            values = {f"{split}/loss": losses[row]}
             for name, metric in job.metrics.items():
-                values[f"{part}/{name}"] = float(metric.compute())
+                values[f"{split}/{name}"] = float(metric.compute())
                 metric.reset()
             measured.append((row, job, values))
         self.module.train()

@@ -1,4 +1,4 @@
-"""Many modules of one shape as one: weights stacked, every step of all of them done by one call of torch.func.
+"""Stacked parameters of several modules of one architecture, trained with torch.func.vmap.
 
 Shapes: J jobs, B batch, C channels or classes."""
 
@@ -22,14 +22,13 @@ from warmstart.training.optimization import grouped
 
 
 class _Step(nn.Module):
-    """An objective on its backbone as a function of a batch; parameters are named as in the modules."""
+    """An objective's step on a backbone as a module; parameter names are those of the training modules."""
 
     def __init__(self, backbone: Backbone, objective: Objective):
         super().__init__()
         self.backbone, self.objective = backbone, objective
 
     def forward(self, x: Tensor, y: Tensor | None) -> StepOutput:
-        """The objective's own step."""
         return self.objective.step(self.backbone, Batch(x, y))
 
 
@@ -37,8 +36,8 @@ class Stack:
     """The parameters and buffers of J modules, each with a first dimension J.
 
     Args:
-        modules: finetuning or pretraining modules that differ in numbers only; the first lends its code to all.
-        device: where the stacked tensors are kept.
+        modules: finetuning or pretraining modules that differ in numeric settings only; the code of the first is used.
+        device: of the stacked tensors.
     """
 
     def __init__(self, modules: Sequence[Any], device: torch.device):
@@ -48,20 +47,20 @@ class Stack:
         self.values: dict[str, Tensor] = {}
         for name in states[0]:
             stacked = torch.stack([state[name].detach() for state in states]).to(device)
-            self.values[name] = flip(flip(stacked).contiguous())
+            self.values[name] = transpose_matrices(transpose_matrices(stacked).contiguous())
         self.trained = [name for name, scale in self.module.scales.items() if scale]
         for name in self.trained:
             self.values[name].requires_grad_()
         self.best = {name: self.values[name].detach().clone() for name in self.trained}
 
     def __call__(self, x: Tensor, y: Tensor | None, x_dim: int | None = 0, y_dim: int | None = 0) -> StepOutput:
-        """The step of every job: losses (J,) and outputs (J, B, C).
+        """Run the step of every job; return losses (J,) and outputs (J, B, C).
 
         Args:
             x: inputs (J, B, ...), or (B, ...) for all jobs with `x_dim` None.
             y: targets (J, B, ...), or (B, ...) for all jobs with `y_dim` None.
-            x_dim: where J stands in x.
-            y_dim: where J stands in y.
+            x_dim: dimension of J in x.
+            y_dim: dimension of J in y.
         """
         counts = []
 
@@ -74,12 +73,12 @@ class Stack:
         return StepOutput(results[0], counts[0], *results[1:])
 
     def keep(self, rows: list[int]) -> None:
-        """Remember the weights of these jobs as their best."""
+        """Store the current weights of these jobs as their best."""
         for name, best in self.best.items():
             best[rows] = self.values[name].detach()[rows]
 
     def restore(self) -> None:
-        """Go back to the best weights of every job, in the stack and in the jobs' own modules."""
+        """Restore the best weights of every job, in the stack and in the jobs' modules."""
         self.values |= self.best
         with torch.no_grad():
             for row, step in enumerate(self.steps):
@@ -88,61 +87,66 @@ class Stack:
 
 
 class StackOptimizer:
-    """One torch.optim optimizer over the rows of a stack, and a schedule per step.
+    """One torch.optim optimizer for all rows of a stack, with a learning rate schedule per step.
 
-    Neighbours with the same learning rate and weight decay are stepped as one tensor: every rule that works element by
-    element then does to each row what it would do alone.
+    Adjacent rows with the same learning rate and weight decay form one tensor. With an elementwise update rule, each
+    row gets the same update as a separate model.
     """
 
     def __init__(self, stack: Stack, modules: Sequence[Any], total_steps: int):
         self.stack = stack
-        runs = [list(same) for _, same in itertools.groupby(modules, key=lambda module: numbers(module.optimizer))]
-        self.sizes = [len(same) for same in runs]
-        self.slices = {name: flip(stack.values[name].detach()).split(self.sizes) for name in stack.trained}
+        neighbors = [
+            list(same)
+            for _, same in itertools.groupby(modules, key=lambda module: lr_and_weight_decay(module.optimizer))
+        ]
+        self.sizes = [len(same) for same in neighbors]
+        self.slices = {
+            name: transpose_matrices(stack.values[name].detach()).split(self.sizes) for name in stack.trained
+        }
         groups: list[dict[str, Any]] = []
         self.leading: list[int] = []
-        for index, same in enumerate(runs):
+        for index, same in enumerate(neighbors):
             self.leading += [len(groups)] * len(same)
             for group in grouped(same[0], same[0].scales, same[0].optimizer):
                 groups.append({**group, "params": [self.slices[name][index] for name in group["params"]]})
-        self.optimizer = in_one_pass(modules[0].optimizer)(groups)
+        self.optimizer = fused(modules[0].optimizer)(groups)
         self.schedule = LambdaLR(self.optimizer, lambda step: modules[0].scheduler(step, total_steps))
 
     def step(self) -> None:
-        """Use the gradients of the stack up."""
+        """Apply the gradients of the stack, and clear them."""
         for name, slices in self.slices.items():
             gradient = self.stack.values[name].grad
             if gradient is not None:
-                for part, part_gradient in zip(slices, flip(gradient).split(self.sizes)):
-                    part.grad = part_gradient
+                for rows, rows_gradient in zip(slices, transpose_matrices(gradient).split(self.sizes)):
+                    rows.grad = rows_gradient
             self.stack.values[name].grad = None
         self.optimizer.step()
         self.schedule.step()
 
     def rates(self) -> list[float]:
-        """The learning rate of each job's first parameter group."""
+        """Return the learning rate of each job's first parameter group."""
         return [self.optimizer.param_groups[index]["lr"] for index in self.leading]
 
 
-def flip(stacked: Tensor) -> Tensor:
-    """Matrices (J, out, in) as (J, in, out), and back.
+def transpose_matrices(stacked: Tensor) -> Tensor:
+    """Transpose matrices (J, out, in) to (J, in, out) or back; return other tensors unchanged.
 
-    So they lie in memory, because so their gradients arrive: a copy of those would be a tenth of a step.
+    Gradients arrive in this memory layout. Storing the parameters in it avoids a copy, about 10 % of a step.
     """
     return stacked.mT if stacked.ndim == 3 else stacked
 
 
-def numbers(optimizer: functools.partial) -> tuple[float, float]:
-    """Learning rate and weight decay, by which jobs are sorted."""
+def lr_and_weight_decay(optimizer: functools.partial) -> tuple[float, float]:
+    """Return the learning rate and weight decay, the sort key of jobs."""
     return optimizer.keywords["lr"], optimizer.keywords.get("weight_decay", 0.0)
 
 
-def in_one_pass(optimizer: functools.partial) -> Callable[..., Optimizer]:
-    """The optimizer in its fused form, where it has one and the config does not choose a form.
+def fused(optimizer: functools.partial) -> Callable[..., Optimizer]:
+    """Return the fused implementation of the optimizer, if it has one and the config selects no implementation.
 
-    Stacked weights are too large for the cache, so each further pass over them is paid for.
+    Stacked parameters exceed the CPU cache, so every additional pass over them costs time.
     """
-    chosen = {"fused", "foreach", "capturable", "differentiable"} & set(optimizer.keywords)
-    if chosen or "fused" not in inspect.signature(optimizer.func).parameters:
+    selected = {"fused", "foreach", "capturable", "differentiable"} & set(optimizer.keywords)
+    if selected or "fused" not in inspect.signature(optimizer.func).parameters:
         return optimizer
     return functools.partial(optimizer, fused=True)

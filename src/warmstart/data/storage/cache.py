@@ -16,7 +16,7 @@ import tokenizers
 from warmstart.core import screen
 from warmstart.core.errors import UserError, WriteError
 from warmstart.run.checksums import check_folder, write_checksums
-from warmstart.run.files import adding_folder, disk_error, remove_old_temporaries, temporary_of
+from warmstart.run.files import adding_folder, disk_error, remove_old_temporaries, temporary_path
 
 Read = TypeVar("Read")
 
@@ -63,7 +63,7 @@ def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Pa
             _check(final)
         except UserError as error:
             screen.say(f"warning: {error}: this entry of the cache is rebuilt", style="yellow")
-            aside = temporary_of(final)
+            aside = temporary_path(final)
             with contextlib.suppress(FileNotFoundError):  # another process was first
                 final.rename(aside)
             shutil.rmtree(aside, ignore_errors=True)
