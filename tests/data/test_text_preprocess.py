@@ -141,7 +141,7 @@ def test_what_is_too_long_is_counted_or_refused(capfd: pytest.CaptureFixture):
     assert "1 of 3 rows are cut" in " ".join(capfd.readouterr().err.split())
     with pytest.raises(UserError, match=r"1 of 3 rows.*context=30.*the first begins.*too_long=truncate"):
         fitted(context=30, too_long="error").encode(long)
-    assert len(fitted(context=30, too_long="error").whole(long)) == 3
+    assert len(fitted(context=30, too_long="error").untruncated(long)) == 3
 
 
 def test_pairs_are_cut_so_that_both_are_seen():
@@ -155,7 +155,7 @@ def test_pairs_are_cut_so_that_both_are_seen():
 
 def test_packing_takes_both_texts_of_a_pair_whole():
     pairs = pd.DataFrame({"text": ["the cat"], "pair": [" ".join(TEXTS)]})
-    rows = fitted(context=30).whole(pairs)
+    rows = fitted(context=30).untruncated(pairs)
     assert len(rows) == 2
     assert len(rows.values) > 30
     assert rows.size == sum(len(text) for text in pairs.iloc[0])

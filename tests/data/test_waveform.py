@@ -78,6 +78,6 @@ def test_changes_of_spectrograms_are_refused_and_noise_is_not(digits: pd.DataFra
 
 def test_a_tone_is_drawn_at_its_height():
     tone = torch.sin(2 * torch.pi * 1000 * torch.arange(4000) / 8000)[None]
-    picture = waves().drawn(tone)
+    picture = waves().to_images(tone)
     assert picture.shape == (1, 1, 257, 51)
     assert (256 - picture[0, 0, :, 10:40].argmax(0) == 64).all()  # 1000 Hz of 4000, low bands below

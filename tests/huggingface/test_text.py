@@ -217,8 +217,8 @@ def test_hidden_positions_are_shown_as_the_mask_token_and_special_ones_may_not_b
     shown[:, 2] = saved.spec.vocabulary.mask
     torch.testing.assert_close(backbone(X, MASK, hidden).tokens, backbone(shown, MASK).tokens)
     assert torch.equal(backbone.maskable(X), X > 4)
-    assert backbone.words(X)[0, 0] == 0
-    assert backbone.words(X).max() < X.shape[1]
+    assert backbone.word_ids(X)[0, 0] == 0
+    assert backbone.word_ids(X).max() < X.shape[1]
 
 
 def test_what_a_model_can_do_follows_from_its_architecture(tmp_path: Path):

@@ -123,7 +123,7 @@ def test_the_training_texts_decide_between_what_sounds_alike_also_after_reload()
     restored = made(beam=5, ngram=3)
     load_weights(restored, helped.state_dict(), "a run")
     assert restored.read(outputs) == ["a a"]
-    (answer,) = restored.answer(outputs, batch, SPEC)
+    (answer,) = restored.to_records(outputs, batch, SPEC)
     assert answer["words"] == [{"word": "a", "start": 0.0, "end": 1.0}, {"word": "a", "start": 1.5, "end": 2.5}]
     assert 0 < answer["confidence"] < 1
 

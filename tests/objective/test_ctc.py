@@ -68,10 +68,10 @@ def test_a_text_is_read_with_its_words_in_time():
     objective = made()
     outputs = objective.predict(Given(), Batch(saying("▁aa-a-▁b-")))
     assert objective.read(outputs) == ["aa b"]
-    (answer,) = objective.answer(outputs, Batch(saying("▁aa-a-▁b-")), SPEC)
+    (answer,) = objective.to_records(outputs, Batch(saying("▁aa-a-▁b-")), SPEC)
     assert answer["words"] == [{"word": "aa", "start": 0.0, "end": 2.5}, {"word": "b", "start": 3.0, "end": 4.0}]
     assert answer["confidence"] > 0.99
-    (silence,) = objective.answer(objective.predict(Given(), Batch(saying("---"))), Batch(saying("---")), SPEC)
+    (silence,) = objective.to_records(objective.predict(Given(), Batch(saying("---"))), Batch(saying("---")), SPEC)
     assert silence == {"text": "", "confidence": 0.0, "words": []}
 
 
@@ -90,15 +90,15 @@ def test_a_trained_head_is_taken_over_label_by_label_in_either_case_or_left_alon
     theirs = nn.Linear(4, 6)
     head = {f"head.{name}": value for name, value in theirs.state_dict().items()}
     objective = CTC(Given(), SPEC, ctc)
-    assert objective.take_over(head, ("B", "c", "<unk>", "▁", "A"))
+    assert objective.load_head(head, ("B", "c", "<unk>", "▁", "A"))
     x = torch.randn(2, 3, 4)
     assert torch.allclose(objective.head(x), theirs(x)[..., [3, 4, 0, 5]])
     before = objective.head.weight.clone()
     for labels in (("B", "c", "<unk>", "▁", "x"), ("a", "b", "▁"), ()):
-        assert not objective.take_over(head, labels)
+        assert not objective.load_head(head, labels)
     assert torch.equal(objective.head.weight, before)
     both = CTC(Given(), Spec("speech", (9,), labels=("A", "a", "▁")), ctc)
-    assert not both.take_over(head, ("A", "b", "c", "▁", "d"))  # one row cannot stand for two labels
+    assert not both.load_head(head, ("A", "b", "c", "▁", "d"))  # one row cannot stand for two labels
 
 
 def test_labels_are_read_by_transformers_and_pieces_of_words_are_not_written(tmp_path: Path):

@@ -118,7 +118,7 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("objective=ctc", "objective.ngram=3"), "set objective.beam too"),
         (("objective=ctc", "objective.beam=2", "objective.ngram=30"), "the longest training text has 6 labels"),
         (("backbone=resnet",), "is speech"),
-        (("backbone.stem.reach=4",), "reach=4"),
+        (("backbone.stem.kernel_size=4",), "kernel_size=4"),
         (("data.augment.crop=0.5",), "are for images"),
     ],
 )

@@ -98,6 +98,6 @@ def named(config: DictConfig, run: RunFolder) -> DictConfig:
 
 def lacking_of(config: DictConfig) -> Lacking:
     """The columns that a run with a record needs and this config's data lacks. It imports pandas."""
-    from warmstart.data.schema import lacking
+    from warmstart.data.schema import missing_columns
 
-    return lacking(config)
+    return missing_columns(config)

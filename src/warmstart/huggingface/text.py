@@ -130,7 +130,7 @@ class HuggingFace(Backbone, nn.Module):
         """All but special tokens, (B, T)."""
         return ~self.special[x]
 
-    def words(self, x: Tensor) -> Tensor:
+    def word_ids(self, x: Tensor) -> Tensor:
         """The number of each token's word within its row, (B, T); a row's first token starts one."""
         starts = ~self.joined[x]
         return (starts.cumsum(1) - starts[:, :1].long()).clamp(min=0)

@@ -98,9 +98,9 @@ def survey(config: DictConfig) -> Field:
     splits = data.source.load(data.target)
     rows = data.training_rows(splits)
     steps, examples = length_of(config, len(rows))
-    folds = strategy.cut(len(rows), most_folds(rows, splits.labels)[0])
+    folds = strategy.fold_count(len(rows), most_folds(rows, splits.labels)[0])
     batch = config.data.batch_size * config.trainer.accumulate_grad_batches
-    training = tuple(training_rows(config, data.source, splits, folds, strategy.measured)) if folds >= 2 else ()
+    training = tuple(training_rows(config, data.source, splits, folds, strategy.evaluated_folds)) if folds >= 2 else ()
     field = Field(strategy, parent, len(rows), folds, steps, examples, batch, training)
     if folds >= 2:
         strategy.plan(steps, examples, field.affordable)
@@ -171,7 +171,7 @@ def race(config: DictConfig, field: Field, run: RunFolder, finetune: RunStage) -
         return scores
 
     try:
-        entry, why, gain = field.strategy.race(
+        entry, why, gain = field.strategy.select(
             field.steps, field.examples, field.affordable, field.folds, manifest.mode, measure
         )
     finally:

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from warmstart.config.resolve import adopt
 from warmstart.config.validate import check, explain
 from warmstart.core.errors import UserError
-from warmstart.data.schema import lacking
+from warmstart.data.schema import missing_columns
 from warmstart.run.identity import config_sha256
 from warmstart.run.lineage import TUNED, latest
 from warmstart.run.manifest import Job
@@ -96,7 +96,7 @@ def freeze_latest(config: dict[str, Any]) -> dict[str, Any]:
     """Write down which run `latest` is now, so that a run that ends later changes no job."""
     key, stage = LATEST.get(config["stage"], ("", ""))
     if config.get(key) == "latest":
-        config[key] = str(latest(Path(config["output_dir"]), stage, config["experiment"], lacking(config)).path)
+        config[key] = str(latest(Path(config["output_dir"]), stage, config["experiment"], missing_columns(config)).path)
     return config
 
 

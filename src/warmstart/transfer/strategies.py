@@ -89,7 +89,7 @@ def misfits(config: DictConfig, names: list[str]) -> Iterator[tuple[str, str]]:
         strategy, tried = components.build(config.arm[name].strategy), copy.deepcopy(backbone)
         try:
             strategy.prepare(tried)
-            if not strategy.races:
+            if not strategy.selects_strategy:
                 strategy.claims(tried)
         except UserError as error:
             yield name, str(error)

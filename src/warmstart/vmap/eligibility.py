@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.core.batch import Batch
 from warmstart.core.errors import CannotBatch
-from warmstart.training.components import build, races, short_name
+from warmstart.training.components import build, selects_strategy, short_name
 from warmstart.vmap.stack import Stack
 
 # Optimizers whose rule works element by element, so that stacking models changes nothing.
@@ -53,7 +53,7 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch("forgetting=true measures what is left of a parent one run at a time")
     if config.get("snapshots"):
         raise CannotBatch("snapshots are kept of one run at a time")
-    if "strategy" in config and races(config):
+    if "strategy" in config and selects_strategy(config):
         raise CannotBatch(f"{named(config, 'strategy')} has runs of its own to choose by")
     if config.data.get("folds"):
         raise CannotBatch(f"data.folds={config.data.folds} has each run validate on other rows")

@@ -102,11 +102,11 @@ def to_splits(
         UserError: a class is in no row to train on, or has too few rows.
     """
     train, *held_out = (np.flatnonzero(split == name) for name in ("train", *HELD_OUT))
-    are_cut = not all(map(len, held_out))
+    is_split = not all(map(len, held_out))
     if rows.classes is not None:
         check_in_training(rows.y, labels, split, given, root)
-        check_classes(rows.y[train], labels, are_cut)
-    if are_cut:
+        check_classes(rows.y[train], labels, is_split)
+    if is_split:
         for name, index in zip(HELD_OUT, held_out):
             if name in given and not len(index):
                 screen.say(f"data.root={root}: the split {name} has no targets; it is cut from the training rows")

@@ -30,7 +30,7 @@ def _first_rows(trainer: pl.Trainer, count: int, module: pl.LightningModule) -> 
 
 def drawn(preprocessor: Any, x: Tensor, mask: Tensor | None) -> list[Tensor]:
     """Pictures (3 or 1, H, W), from 0 to 1, of scaled examples (N, ...), each as wide as its valid share (N, T)."""
-    pictures = preprocessor.drawn(x).cpu()
+    pictures = preprocessor.to_images(x).cpu()
     if mask is None:
         return list(pictures)
     widths = ((mask > 0).float().mean(1) * pictures.shape[3]).round().int().tolist()
@@ -55,7 +55,7 @@ class Reconstructions(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that rebuild what can be drawn."""
         preprocessor = trainer.datamodule.preprocessor
-        if not ("drawn" in preprocessor.abilities and "pictures" in pl_module.objective.abilities):
+        if not ("to_images" in preprocessor.abilities and "pictures" in pl_module.objective.abilities):
             return
         batch = _first_rows(trainer, PICTURES, pl_module)
         with evaluating(pl_module, trainer=trainer):
@@ -83,7 +83,7 @@ class Projector(pl.Callback):
             pooled = module.backbone(batch.x, batch.mask).pooled.float().cpu()
         labels = data.spec.labels
         names = [labels[int(row)] for row in batch.y] if isinstance(batch.y, Tensor) and batch.y.ndim == 1 else None
-        has_pictures = "drawn" in data.preprocessor.abilities
+        has_pictures = "to_images" in data.preprocessor.abilities
         pictures = _thumbnails(drawn(data.preprocessor, batch.x.float(), batch.mask)) if has_pictures else None
         trainer.logger.writer.add_embedding(pooled, names, pictures, trainer.global_step, tag)
 
@@ -140,7 +140,7 @@ class Views(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what can be drawn, once a run."""
         preprocessor = trainer.datamodule.preprocessor
-        if "drawn" not in preprocessor.abilities or trainer.global_step > 0:
+        if "to_images" not in preprocessor.abilities or trainer.global_step > 0:
             return
         raw = converted(trainer.datamodule.sample("train", PICTURES), pl_module, trainer)
         with evaluating(pl_module, trainer=trainer):

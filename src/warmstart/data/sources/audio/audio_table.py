@@ -21,7 +21,7 @@ from warmstart.data.sources.audio import speakers
 from warmstart.data.sources.audio.manifest import sounds_of
 from warmstart.data.sources.audio.transcripts import alphabet, spelled
 from warmstart.data.sources.own_splits import HELD_OUT, check_in_training, read_own_splits, with_target
-from warmstart.data.splits import check_classes, check_readable, class_numbers, split_rows
+from warmstart.data.splits import check_classes, check_readable, encode_labels, split_rows
 
 FEWEST = 4  # rows of a class that can be in every part
 ABSENT = "(missing)"  # the stratum of rows without a class
@@ -88,7 +88,7 @@ class AudioTable(Source):
             known = with_target(table.y.notna().to_numpy(), split, self.root, [str(self.target)])
             if self.speaker is not None:
                 speakers.report_unlabelled(table.speaker.to_numpy(), known, self.speaker)
-            numbers, labels = class_numbers(table.y[known].to_numpy())
+            numbers, labels = encode_labels(table.y[known].to_numpy())
             check_classes(numbers, labels)
             y = np.full(len(table), -1)
             y[known] = numbers

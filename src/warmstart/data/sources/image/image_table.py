@@ -18,7 +18,7 @@ from warmstart.data.readers.image_cells import to_pictures
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import class_numbers, strata_of
+from warmstart.data.splits import encode_labels, strata_of
 from warmstart.data.storage.images import ImageStore
 
 
@@ -130,7 +130,7 @@ class ImageTable(Source):
         if kind == "category":
             if len(self.target) > 1 or is_listed(column):
                 raise UserError(f"data.target={self.target}: these are several labels; set objective=multilabel")
-            return class_numbers(to_names(column, self.root))
+            return encode_labels(to_names(column, self.root))
         if kind == "categories" and len(self.target) < 2:
             raise UserError("objective=multilabel needs a column of lists, or two columns or more: data.target=[a,b]")
         values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)

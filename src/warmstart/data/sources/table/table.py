@@ -16,7 +16,7 @@ from warmstart.data.readers.columns import check_targets, pick, to_names, to_num
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import class_numbers, strata_of
+from warmstart.data.splits import encode_labels, strata_of
 
 
 class Table(Source):
@@ -112,6 +112,6 @@ class Table(Source):
         if kind is None:
             return None, ()
         if kind == "category":
-            return class_numbers(to_names(table[self.target[0]], self.root))
+            return encode_labels(to_names(table[self.target[0]], self.root))
         values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
         return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)

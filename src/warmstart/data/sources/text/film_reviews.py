@@ -12,7 +12,7 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.splits import read_splits
-from warmstart.data.splits import renumbered, split_rows
+from warmstart.data.splits import reset_index, split_rows
 
 
 class FilmReviews(Source):
@@ -42,7 +42,7 @@ class FilmReviews(Source):
         where = f"data.root={self.root}"
         texts = to_texts(pick(frames.get("train", next(iter(frames.values()))), "text", where), where)
         rows = Rows(pd.DataFrame({"text": texts.str.replace("<br />", "\n", regex=False)}))
-        return renumbered(split_rows(rows, (), self.split_seed, None, validation=0.05, test=0.05))
+        return reset_index(split_rows(rows, (), self.split_seed, None, validation=0.05, test=0.05))
 
     def preprocessor(self) -> Preprocessor:
         """As the tokenizer is configured."""

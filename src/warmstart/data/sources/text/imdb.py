@@ -15,7 +15,7 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import read_splits
-from warmstart.data.splits import renumbered
+from warmstart.data.splits import reset_index
 
 LABELS = ("negative", "positive")
 NUMBERS = {"0": 0, "1": 1, "neg": 0, "pos": 1}
@@ -58,7 +58,7 @@ class IMDb(Source):
         spare = frames.get("unsupervised", frames["train"].iloc[:0])
         unlabelled = Rows(self._texts(spare, "unsupervised"))
         splits = Splits(train.take(np.sort(kept)), train.take(np.sort(held)), test, LABELS, unlabelled)
-        return renumbered(splits)
+        return reset_index(splits)
 
     def preprocessor(self) -> Preprocessor:
         """As the tokenizer is configured."""

@@ -16,7 +16,7 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Inside, Location, Seed
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.folders import DOCUMENTS, files_below
-from warmstart.data.splits import renumbered, split_rows
+from warmstart.data.splits import reset_index, split_rows
 
 ENDS = {"document": re.compile(r"\Z"), "paragraph": re.compile(r"\n(?:[^\S\n]*\n)+"), "line": re.compile(r"\n")}
 
@@ -69,7 +69,7 @@ class TextFiles(Source):
                 f"split off validation and test: give more{smaller.get(self.rows, '')}"
             )
         rows = Rows(pd.DataFrame({"text": texts}))
-        return renumbered(split_rows(rows, (), self.split_seed, None, self.validation, self.test))
+        return reset_index(split_rows(rows, (), self.split_seed, None, self.validation, self.test))
 
     def preprocessor(self) -> Preprocessor:
         """As the tokenizer is configured."""

@@ -14,7 +14,7 @@ from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, FolderFiles
 from warmstart.data.sources.class_folders import cut, find_classes
-from warmstart.data.splits import renumbered
+from warmstart.data.splits import reset_index
 
 
 class TextFolder(Source):
@@ -44,7 +44,7 @@ class TextFolder(Source):
         x = pd.DataFrame({"text": [read_text(path) for path in found.files]})
         for rows in (splits.train, splits.validation, splits.test, *splits.shifts.values()):
             rows.x = x.iloc[rows.x]
-        return renumbered(splits)
+        return reset_index(splits)
 
     def preprocessor(self) -> Preprocessor:
         """As the tokenizer is configured."""

@@ -25,7 +25,7 @@ from warmstart.data.readers.columns import (
 from warmstart.data.readers.splits import place
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import class_numbers, renumbered, strata_of
+from warmstart.data.splits import encode_labels, reset_index, strata_of
 
 
 class TextTable(Source):
@@ -94,7 +94,7 @@ class TextTable(Source):
             lambda train: self._strata(table.target.iloc[train]),
             Rows(spare[rows.x.columns]),
         )
-        return renumbered(splits)
+        return reset_index(splits)
 
     def preprocessor(self) -> Preprocessor:
         """As the tokenizer is configured."""
@@ -136,7 +136,7 @@ class TextTable(Source):
         if kind == "value":
             return to_numbers(column, self.root)[:, None], (str(self.target),)
         if kind == "category":
-            return class_numbers(to_names(column, self.root))
+            return encode_labels(to_names(column, self.root))
         labels = tuple(sorted({name_of(tag) for tags in column for tag in tags}))
         if len(labels) < 2:
             raise UserError(f"data.root={self.root}: every word has the tag {labels[0]}: two are needed")
