@@ -113,7 +113,7 @@ class Preprocessor(recordings.TakesRecordings):
         if y is None:
             return frames, None
         remedy = ", or lower data.frames.stack or data.frames.hop"
-        return frames, recordings.beside(x, frames.lengths, y, self.seconds, remedy)
+        return frames, recordings.transcript_labels(x, frames.lengths, y, self.seconds, remedy)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Convert to float32; `encode` has standardized the frames."""

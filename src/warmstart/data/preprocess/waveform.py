@@ -110,7 +110,7 @@ class Preprocessor(recordings.TakesRecordings):
         waves = self.encode(x)
         if y is None:
             return waves, None
-        return waves, recordings.beside(x, self._frames(waves.lengths), y, self.seconds, "")
+        return waves, recordings.transcript_labels(x, self._frames(waves.lengths), y, self.seconds, "")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x: `encode` has standardized the samples."""

@@ -105,8 +105,8 @@ def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:
     if not nested:
         names = ", ".join(folder.name for folder in folders)
         raise UserError(f"data.root={root}: the splits {names} have {what} but no folder per class; expected {LAYOUT}")
-    listing.leave("folders that are no split", others)
-    listing.leave("files beside the split folders", listing.directly_in(root))
+    listing.skip("folders that are no split", others)
+    listing.skip("files beside the split folders", listing.directly_in(root))
     if len(named) > 1 and "train" not in named:
         raise UserError(f"data.root={root} has no split train: it has {', '.join(named)}")
     found = {name: group[0] for name, group in named.items()}
@@ -138,8 +138,8 @@ def _classes_in(listing: FolderFiles, parent: Path, what: str) -> dict[str, list
             groups[folder.name] = files
         else:
             empty.append(folder)
-    listing.leave(f"folders without {what} that can be read", empty)
-    listing.leave("files beside the class folders", listing.directly_in(parent))
+    listing.skip(f"folders without {what} that can be read", empty)
+    listing.skip("files beside the class folders", listing.directly_in(parent))
     return groups
 
 

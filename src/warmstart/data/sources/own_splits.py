@@ -10,7 +10,7 @@ import pandas as pd
 from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.data.readers.splits import SHIFT, place, read_splits
+from warmstart.data.readers.splits import SHIFT, describe, read_splits
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import check_classes, split_rows
 
@@ -127,5 +127,5 @@ def check_in_training(
     """Refuse classes that only rows of a held-out split have; the first is named."""
     unseen = ~np.isin(y, y[split == "train"])
     if unseen.any():
-        where = place(root, split[unseen][0], given)
+        where = describe(root, split[unseen][0], given)
         raise UserError(f"{where}: class {labels[y[unseen][0]]} is in no row of the split train")

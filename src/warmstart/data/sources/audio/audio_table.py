@@ -15,7 +15,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import AnyText, Count, Location, Seed
 from warmstart.data.readers.columns import pick, to_names, to_texts
-from warmstart.data.readers.splits import SHIFT, place
+from warmstart.data.readers.splits import SHIFT, describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.audio import speakers
 from warmstart.data.sources.audio.manifest import sounds_of
@@ -79,7 +79,7 @@ class AudioTable(Source):
             UserError: a column or a file is missing, a text is empty, or there is one class or speaker only.
         """
         frames = read_own_splits(self.root, self.config, self.dialect)
-        tables = [self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()]
+        tables = [self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()]
         table = pd.concat(tables, ignore_index=True)
         split = np.repeat(list(frames), list(map(len, tables)))
         index = self._index(table, split)

@@ -10,7 +10,7 @@ import pandas as pd
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.readers.columns import pick, to_numbers
-from warmstart.data.readers.sounds import WHOLE, Piece, inside, read_sounds
+from warmstart.data.readers.sounds import FULL, Piece, inside, read_sounds
 from warmstart.data.readers.table import Dialect, read_table
 
 COLUMNS = ("audio", "audio_filepath", "path", "file")  # where sounds are looked for, in this order
@@ -54,10 +54,10 @@ def sounds_of(
     if pieces is None:
         return found.assign(file=[names[position] for position in found.index])
     kept = [pieces[position] for position in found.index]
-    cut = sum(piece != WHOLE for piece in kept)
+    cut = sum(piece != FULL for piece in kept)
     given = " and ".join(name for name in PIECE if name in frame)
     screen.say(f"{where}: the columns {given} say what is read of {cut:,} of {len(kept):,} recordings")
-    files = [names[position] + ("" if piece == WHOLE else f", {piece}") for position, piece in zip(found.index, kept)]
+    files = [names[position] + ("" if piece == FULL else f", {piece}") for position, piece in zip(found.index, kept)]
     return found.assign(
         file=files,
         source=[names[n] for n in found.index],

@@ -15,7 +15,7 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Count, Location, Seed
-from warmstart.data.readers.splits import place, read_splits
+from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.sources.audio.manifest import sounds_of
 from warmstart.data.sources.audio.transcripts import alphabet, spelled
 
@@ -125,7 +125,7 @@ class SpokenDigits(Source):
         tables = []
         for name, part in splits.items():
             frame = part.reset_index(drop=True)
-            where = place(self.root, name, splits)
+            where = describe(self.root, name, splits)
             if lost := {"audio", "text", "speaker"} - set(frame.columns):
                 raise UserError(f"{where} has no column {sorted(lost)[0]}; it has {', '.join(frame.columns)}")
             if not frame.audio.map(lambda cell: isinstance(cell, dict)).all() or not frame.text.isin(DIGITS).all():

@@ -16,7 +16,7 @@ from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.image_cells import to_pictures
 from warmstart.data.readers.images import read_images
-from warmstart.data.readers.splits import place, read_splits
+from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.transforms.corruptions import corrupted
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -54,7 +54,7 @@ class Cifar10(Source):
             raise UserError(f"data.validation={self.validation} leaves no training image of {len(train)}")
         kept = cut if self.limit is None else min(self.limit, cut)
         parts = {"train": [train[:kept], train[cut:]], "test": [test]}
-        rows = [self._rows(part, place(self.root, name, frames)) for name, cuts in parts.items() for part in cuts]
+        rows = [self._rows(part, describe(self.root, name, frames)) for name, cuts in parts.items() for part in cuts]
         if target is None:
             return Splits(*rows, labels=LABELS)
         chosen = rows[-1].take(np.sort(np.random.default_rng(0).permutation(len(rows[-1]))[:CORRUPTED]))

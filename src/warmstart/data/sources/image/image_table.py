@@ -15,7 +15,7 @@ from warmstart.core.ranges import Amount, AnyText, Count, Location, Seed
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
 from warmstart.data.readers.image_cells import to_pictures
-from warmstart.data.readers.splits import place
+from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.splits import encode_labels, strata_of
@@ -76,7 +76,7 @@ class ImageTable(Source):
         frames = read_own_splits(self.root, self.config, self.dialect)
         pictures, tables = [], []
         for name, frame in frames.items():
-            where = place(self.root, name, frames)
+            where = describe(self.root, name, frames)
             column = pick(frame, self.image, where, "data.image")
             pictures += to_pictures(column, where, self._folder(), must_exist=not self.store.skips)
             targets = pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)

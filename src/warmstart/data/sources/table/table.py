@@ -13,7 +13,7 @@ from warmstart.core.protocols import Source
 from warmstart.core.ranges import AnyText, Location, Seed
 from warmstart.data.preprocess.table import Preprocessor
 from warmstart.data.readers.columns import check_targets, pick, to_names, to_numbers
-from warmstart.data.readers.splits import place
+from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.splits import encode_labels, strata_of
@@ -69,7 +69,7 @@ class Table(Source):
         frames = read_own_splits(self.root, self.config, self.dialect)
         features, targets = [], []
         for name, frame in frames.items():
-            where = place(self.root, name, frames)
+            where = describe(self.root, name, frames)
             chosen = {key: pick(frame, key, where, "data.target") for key in self.target}
             for option, names in (("categorical", self.categorical), ("ignore", self.ignore)):
                 for key in names:

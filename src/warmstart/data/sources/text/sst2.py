@@ -14,7 +14,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location
 from warmstart.data.readers.columns import pick, to_names, to_texts
-from warmstart.data.readers.splits import place, read_splits
+from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.sources.text.sst2_shifts import read_reviews, with_typos
 
 LABELS = ("negative", "positive")
@@ -79,7 +79,7 @@ class SST2(Source):
         return "sentence" if "sentence" in self.frames["train"] else "text"
 
     def _rows(self, split: str, target: str | None) -> Rows:
-        frame, where = self.frames[split], place(self.root, split, self.frames)
+        frame, where = self.frames[split], describe(self.root, split, self.frames)
         x = pd.DataFrame({"text": to_texts(pick(frame, self.column, where), where)})
         if target is None:
             return Rows(x)

@@ -22,7 +22,7 @@ from warmstart.data.readers.columns import (
     to_numbers,
     to_texts,
 )
-from warmstart.data.readers.splits import place
+from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
 from warmstart.data.splits import encode_labels, reset_index, strata_of
@@ -76,7 +76,7 @@ class TextTable(Source):
         if target is not None and self.target is None:
             raise UserError("data.target=null: name the column to predict")
         frames = read_own_splits(self.root, self.config, self.dialect)
-        tables = {name: self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()}
+        tables = {name: self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()}
         table = pd.concat(tables.values(), ignore_index=True)
         split = np.repeat(list(tables), [len(part) for part in tables.values()])
         known = with_target(table.target.notna().to_numpy(), split, self.root, [str(self.target)])

@@ -18,7 +18,7 @@ from warmstart.core.reading import parse_json
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.records import to_frame
-from warmstart.data.readers.splits import place, read_splits
+from warmstart.data.readers.splits import describe, read_splits
 
 SHARE = 0.15
 
@@ -59,7 +59,7 @@ class XQuAD(Source):
         frames = read_splits(self.root, self.config) if squad is None else {"all": squad}
         if len(frames) > 1 and "train" not in frames:
             raise UserError(f"data.root={self.root} has no split train: it has {', '.join(frames)}")
-        tables = {name: self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()}
+        tables = {name: self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()}
         validation, test = tables.get("validation"), tables.get("test")
         if len(tables) == 1:
             train, test = self._cut(next(iter(tables.values())))
