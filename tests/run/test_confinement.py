@@ -15,7 +15,7 @@ from warmstart.config.resolve import follow
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import tokenizer_files
 from warmstart.huggingface.files import shard_names, tensor_names
-from warmstart.huggingface.load import check_names, kept_files
+from warmstart.huggingface.load import check_names, read_tokenizer_files
 from warmstart.run.checksums import write_checksums
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
@@ -229,11 +229,11 @@ def test_a_tokenizers_files_are_those_of_its_folder_or_of_the_cache_of_the_hub(t
     blobs.mkdir()
     (blobs / "0").write_text("from the cache")
     (folder / "merges.txt").symlink_to("../../blobs/0")
-    assert kept_files(folder, "") == {"merges.txt": "from the cache"}
+    assert read_tokenizer_files(folder, "") == {"merges.txt": "from the cache"}
     (tmp_path / "secret").write_text("secret")
     (folder / "vocab.txt").symlink_to("../../../secret")
     with pytest.raises(UserError, match=r"vocab\.txt is a link to .*secret, outside the model's folder"):
-        kept_files(folder, "")
+        read_tokenizer_files(folder, "")
     (folder / "tokenizer_config.json").write_text('{"fast_tokenizer_files": ["../../tokenizer.4.0.json"]}')
     with pytest.raises(UserError, match=r"fast_tokenizer_files names '\.\./\.\./tokenizer"):
         check_names("hf:x", folder)
