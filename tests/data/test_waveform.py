@@ -15,7 +15,7 @@ from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.speech import Preprocessor as LogMel
 from warmstart.data.preprocess.waveform import Preprocessor
-from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.data.transforms.augment import Augment
 
 pytestmark = pytest.mark.quick
@@ -34,7 +34,7 @@ def waves(**settings: object) -> Preprocessor:
 
 @pytest.fixture(scope="module")
 def digits() -> pd.DataFrame:
-    return shipped().iloc[[0, 500, 1000]]
+    return read_packaged().iloc[[0, 500, 1000]]
 
 
 @pytest.mark.parametrize("normalise", [True, False])
