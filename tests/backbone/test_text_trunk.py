@@ -241,7 +241,7 @@ def test_half_precision_is_near(settings: dict):
         ({"norm": "batch"}, "backbone.norm=batch: give layer, rms"),
         ({"position": "sine"}, "backbone.position=sine: give learned, rotary"),
         ({"pooling": "max"}, "backbone.pooling=max: give cls, mean, last"),
-        ({"position": "rotary", "width": 12}, "even width"),
+        ({"position": "rotary", "width": 12}, "even head width"),
         ({"window": 0}, "window=0"),
         ({"causal": True, "pooling": "cls"}, "use last"),
     ],

@@ -139,7 +139,7 @@ REFUSED = {
     "two of a split": ({**THREE, "dev/a": 2}, "two folders for the split validation: dev, val"),
     "one class": ({"a": 12}, "two or more; found only a"),
     "one folder further down": ({"data/a": 9, "data/b": 9}, "found only data; try data.root="),
-    "too few": ({"a": 12, "b": 3}, "class b has 3 rows: at least 4"),
+    "too few": ({"a": 12, "b": 3}, "class b has 3 rows: 4 or more"),
 }
 
 
@@ -200,7 +200,7 @@ def test_linked_folders_are_followed_inside_the_root_alone(
     assert splits.labels == ("a", "b")
     assert sum(sizes(splits)) == 14
     printed = capsys.readouterr().err
-    assert f"left out 2 linked folders that lead out of {root}: a/out, c" in printed
+    assert f"left out 2 links to folders outside of {root}: a/out, c" in printed
     assert "left out 2 linked folders that lead back to a folder above them: a/loop, a/self" in printed
     assert "left out 1 links that lead nowhere: a/gone.png" in printed
 

@@ -153,7 +153,7 @@ def test_names_are_the_texts_of_their_cells(manifest: Callable):
             },
             "no row of the split validation has a class: set another data.split_seed",
         ),
-        ({"who": lambda n: "xy"[n % 2]}, "there are 2 speakers, and 3 are needed"),
+        ({"who": lambda n: "xy"[n % 2]}, "there are 2 speakers, but 3 are needed"),
     ],
     ids=["empty", "blank", "class of a tested speaker", "one speaker has classes", "two speakers"],
 )

@@ -50,7 +50,7 @@ def test_a_wav_file_without_a_length_gives_all_its_samples(content: bytes, reaso
     assert np.array_equal(found.audio[0], FULL)
     assert np.array_equal(found.audio[1], FULL)
     printed = capsys.readouterr().err
-    assert "warning: 1 of 2 sounds are incomplete and are read up to where they end" in printed
+    assert "warning: 1 of 2 sounds are incomplete and are read to their end" in printed
     assert f"talk.wav: {reason}" in printed
     assert "fine.wav" not in printed
 

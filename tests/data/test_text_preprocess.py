@@ -138,8 +138,8 @@ def test_what_is_too_long_is_counted_or_refused(capfd: pytest.CaptureFixture):
     long = frame([*TEXTS[:2], " ".join(TEXTS)])
     rows = fitted(context=30).encode(long)
     assert rows.padded(slice(0, 3))[0].shape == (3, 30)
-    assert "1 of 3 rows are cut" in " ".join(capfd.readouterr().err.split())
-    with pytest.raises(UserError, match=r"1 of 3 rows.*context=30.*the first begins.*too_long=truncate"):
+    assert "1 of 3 rows are truncated" in " ".join(capfd.readouterr().err.split())
+    with pytest.raises(UserError, match=r"1 of 3 rows.*context=30.*the first starts with.*too_long=truncate"):
         fitted(context=30, too_long="error").encode(long)
     assert len(fitted(context=30, too_long="error").untruncated(long)) == 3
 
@@ -197,7 +197,7 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 
 @pytest.mark.parametrize(("model", "count"), [("bpe", 261), ("wordpiece", 43)])
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused(model: str, count: int):
-    with pytest.raises(UserError, match=f"vocabulary=17 is too small: the single characters alone need {count}"):
+    with pytest.raises(UserError, match=f"vocabulary=17 is too small: single characters need {count}"):
         Preprocessor(model, 17).fit(frame())
 
 

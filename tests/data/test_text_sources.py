@@ -485,7 +485,7 @@ def test_an_answer_at_another_place_is_found_or_refused(tmp_path: Path, capfd: A
     rows[5]["answers"]["answer_start"] = [4]
     splits = XQuAD(dict, write_lines(tmp_path / "q.jsonl", rows)).load("span")
     assert {start for part in parts(splits) for y in part.y for _, start in y} == {3}
-    assert "1 answers were found at another character" in capfd.readouterr().err
+    assert "1 answers had a wrong start character" in capfd.readouterr().err
     rows[7]["answers"]["text"] = ["1800"]
     rows[9]["answers"] = {"text": ["n"], "answer_start": [0]}  # it is in two other places
     with pytest.raises(UserError, match=r"row 8: the answer '1800' is not in .* at character 3.*2 of 40 rows"):

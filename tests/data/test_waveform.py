@@ -57,7 +57,7 @@ def test_recordings_are_brought_to_the_models_rate_and_found_again(digits: pd.Da
 
 
 def test_the_data_say_how_long_a_recording_may_be(digits: pd.DataFrame):
-    with pytest.raises(UserError, match=r"s long, as are 2 others longer than data\.frames\.longest=0\.1"):
+    with pytest.raises(UserError, match=r"s long; with it, 3 recordings are longer than data\.frames\.longest=0\.1"):
         waves().adapted(LogMel(longest=0.1)).encode(digits)
 
 
@@ -65,7 +65,7 @@ def test_recordings_without_a_frame_and_texts_without_room_are_named(digits: pd.
     short = digits.assign(audio=[digits.audio.iloc[0], digits.audio.iloc[1][:257], digits.audio.iloc[2][:258]])
     with pytest.raises(UserError, match=rf"{digits.file.iloc[1]} is shorter than one frame .* 257 samples.*1 of 3"):
         waves().encode(short)
-    with pytest.raises(UserError, match=r"its text of 2 labels cannot fit its 1 positions of 0\.04 s.*remove them$"):
+    with pytest.raises(UserError, match=r"text of 2 labels does not fit into its 1 positions of 0\.04 s.*remove them$"):
         waves().align(short.iloc[2:], [[0, 1]], "text")
 
 

@@ -162,7 +162,7 @@ def test_what_is_no_speech_or_too_short_is_refused():
     with pytest.raises(UserError, match="a bert is not a model of raw speech"):
         HuggingFaceSpeech(Spec("speech", (SAMPLES,)), {"model_type": "bert"})
     ours, _ = pair("wav2vec2")
-    with pytest.raises(UserError, match=rf"20 samples are shorter .*: give {ours.shortest} samples or more"):
+    with pytest.raises(UserError, match=rf"20 samples are shorter .*: {ours.shortest} or more are needed"):
         ours(torch.zeros(1, 20))
     assert ours(torch.zeros(1, ours.shortest)).tokens.shape[1] == 1
 

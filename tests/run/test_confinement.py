@@ -219,7 +219,7 @@ def test_an_index_names_safetensors_files_of_its_folder_alone(name: object, tmp_
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"x": name}}))
     for read in (shard_names, tensor_names):
-        with pytest.raises(UserError, match="which is no safetensors file of its folder"):
+        with pytest.raises(UserError, match="which is not a safetensors file of its folder"):
             read("hf:x", tmp_path)
 
 
@@ -244,7 +244,7 @@ def test_a_preprocessor_writes_tokenizer_files_alone_into_an_export(name: str, t
     folder = tmp_path / "a" / "export"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="is no file of a tokenizer"):
+    with pytest.raises(UserError, match="is not a tokenizer file"):
         tokenizer_files.write(folder, "{}", {}, 8, {name: "{}"})
     assert {path.name for path in tmp_path.rglob("*")} <= {"a", "export", "config.json", "tokenizer.json"}
     assert (folder / "config.json").read_text() == "{}"

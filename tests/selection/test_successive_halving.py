@@ -124,8 +124,8 @@ def test_a_run_interrupted_in_the_race_and_after_it_goes_on_and_repeats_no_job(c
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("data.labels_per_class=1",), "one labelled row only"),
-        (("trainer.max_steps=8",), "a run of 8 steps is short"),
+        (("data.labels_per_class=1",), "only one labelled row"),
+        (("trainer.max_steps=8",), "a run of 8 steps is too short"),
         (("strategy.candidates=[lp_ft]",), "the only candidate"),
     ],
 )

@@ -125,14 +125,14 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
 @pytest.mark.parametrize(
     ("said", "given", "message"),
     [
-        ({"sampling_rate": None}, (), "has sampling_rate=None: give the model's rate in Hz"),
+        ({"sampling_rate": None}, (), "has sampling_rate=None: set it to the rate of the model in Hz"),
         (
             {"feature_extractor_type": "WhisperFeatureExtractor"},
             (),
             "of a WhisperFeatureExtractor",
         ),
         ({}, ("data.augment.bands=2",), "change spectrograms, and this model takes waveforms"),
-        ({}, ("backbone.pooling=cls",), "backbone.pooling=cls: a wav2vec2 has no such position"),
+        ({}, ("backbone.pooling=cls",), "backbone.pooling=cls: a wav2vec2 supports mean pooling only"),
         ({}, ("objective=masked_frames",), "needs a backbone that can hide positions"),
     ],
 )

@@ -31,7 +31,7 @@ def folder_of(word: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(WANTED)))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UserError(
-            f"init={word}: there is no such folder, and the model cannot be downloaded from the Hugging Face hub "
+            f"init={word}: no such folder, and the model cannot be downloaded from the Hugging Face hub "
             f"({type(error).__name__}): check the name and the connection, or give a folder"
         ) from error
 

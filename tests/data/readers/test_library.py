@@ -50,7 +50,7 @@ def test_a_card_that_names_other_files_is_refused(entry: str, form: str, root: P
         (root / ".huggingface.yaml").write_text(text.replace("---\n", ""))
     with pytest.raises(UserError) as error:
         read_splits(str(root))
-    assert f"names {entry}, which is no path below it" in str(error.value)
+    assert f"names {entry}, which is not a path below it" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 

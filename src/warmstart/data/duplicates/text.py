@@ -90,7 +90,7 @@ def hashed(rows: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_hashes(hashes: np.ndarray, owner: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a hash of each n-gram of `size` words within a row, and the index of its row; negative rows are skipped."""
+    """Return a hash of each n-gram of `size` words within a row, and the row index; negative rows are skipped."""
     count = max(0, len(hashes) - size + 1)
     values = np.zeros(count, dtype=np.uint64)
     for step in range(size):
