@@ -61,13 +61,13 @@ def test_padding_changes_neither_the_loss_nor_the_text():
     y = torch.tensor([[1, 2]])
     alone, together = objective.step(Given(), Batch(short, y)), objective.step(Given(), Batch(padded, y, mask))
     torch.testing.assert_close(alone.loss, together.loss)
-    assert objective.read(alone.outputs) == objective.read(together.outputs)
+    assert objective.decode(alone.outputs) == objective.decode(together.outputs)
 
 
 def test_a_text_is_read_with_its_words_in_time():
     objective = made()
     outputs = objective.predict(Given(), Batch(saying("▁aa-a-▁b-")))
-    assert objective.read(outputs) == ["aa b"]
+    assert objective.decode(outputs) == ["aa b"]
     (answer,) = objective.to_records(outputs, Batch(saying("▁aa-a-▁b-")), SPEC)
     assert answer["words"] == [{"word": "aa", "start": 0.0, "end": 2.5}, {"word": "b", "start": 3.0, "end": 4.0}]
     assert answer["confidence"] > 0.99
@@ -108,6 +108,6 @@ def test_labels_are_read_by_transformers_and_pieces_of_words_are_not_written(tmp
     objective.export(tmp_path)
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
     outputs = objective.predict(Given(), Batch(saying("▁aa-ab--▁▁b")))
-    assert tokenizer.decode(outputs[0].argmax(-1)) == objective.read(outputs)[0] == "aab b"
+    assert tokenizer.decode(outputs[0].argmax(-1)) == objective.decode(outputs)[0] == "aab b"
     with pytest.raises(UserError, match=r"data\.pieces=null"):
         CTC(Given(), Spec("speech", (9,), labels=("▁", "a", "▁a")), ctc).export(tmp_path)
