@@ -202,7 +202,7 @@ def test_paths_that_lead_out_of_the_folder_are_refused(name: str, folder: Path, 
     frame.loc[4, "path"] = name.format(root=folder)
     frame.to_csv(folder / "names.csv", index=False)
     for on_error in ("raise", "skip"):
-        with pytest.raises(UserError, match=r"row 5.*leads out of"):
+        with pytest.raises(UserError, match=r"row 5.*is outside of"):
             table(folder / "names.csv", on_error=on_error).load("category")
 
 

@@ -216,7 +216,7 @@ def test_what_cannot_be_an_utterance_is_refused():
         frames().encode(table(tone(300, 11, 8000)))
     with pytest.raises(UserError, match=r"does not fit into its 7 positions.*1 of 1"):
         frames().align(table(tone(300, 0.15, 8000)), [[0, 1, 1, 1, 1, 1]], "text")
-    with pytest.raises(UserError, match="'x' is in no text to train on"):
+    with pytest.raises(UserError, match="'x' is in no training text"):
         encode(["ax"], ("▁", "a"), ["clip 0"])
 
 

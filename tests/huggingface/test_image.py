@@ -133,7 +133,7 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
         UserError, match=r"ViTForImageClassification .*pooling=mean does: finetune with .* backbone\.pooling=cls"
     ):
         backbone.exported("sequence_classification", nn.Linear(16, 2), spec)
-    with pytest.raises(UserError, match="objective=classification alone"):
+    with pytest.raises(UserError, match="objective=classification only"):
         backbone.exported(
             "sequence_classification", nn.Linear(16, 1), Spec("image", (3, 16, 16), ("a",), (0.5,), (1.0,))
         )
@@ -142,7 +142,7 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "shape", "pooling", "message"),
     [
-        ("vit", (1, 16, 16), None, r"1 channels and the vit takes 3: .*data\.channels=3"),
+        ("vit", (1, 16, 16), None, r"1 channels, but the vit takes 3: .*data\.channels=3"),
         ("vit", (3, 2, 2), None, r"does not support images of 2 x 2 pixels: set data\.size=16"),
         (
             "resnet",

@@ -232,10 +232,10 @@ def test_a_tokenizers_files_are_those_of_its_folder_or_of_the_cache_of_the_hub(t
     assert read_tokenizer_files(folder, "") == {"merges.txt": "from the cache"}
     (tmp_path / "secret").write_text("secret")
     (folder / "vocab.txt").symlink_to("../../../secret")
-    with pytest.raises(UserError, match=r"vocab\.txt is a link to .*secret, outside the model's folder"):
+    with pytest.raises(UserError, match=r"vocab\.txt is a link to .*secret, outside of the model folder"):
         read_tokenizer_files(folder, "")
     (folder / "tokenizer_config.json").write_text('{"fast_tokenizer_files": ["../../tokenizer.4.0.json"]}')
-    with pytest.raises(UserError, match=r"fast_tokenizer_files names '\.\./\.\./tokenizer"):
+    with pytest.raises(UserError, match=r"fast_tokenizer_files has '\.\./\.\./tokenizer"):
         check_names("hf:x", folder)
 
 

@@ -76,16 +76,16 @@ class HuggingFace(Backbone, nn.Module):
 
     @staticmethod
     def abilities(architecture: dict[str, Any] | None = None, **settings: Any) -> frozenset[str]:
-        """What an objective may ask of a model of this architecture."""
+        """Return the abilities of a model of this architecture."""
         if architecture is None:
             return frozenset()
         return frozenset({"causal"}) if is_causal(architecture) else frozenset({"hide"})
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """Token numbers (B, T) to tokens (B, T, D) and pooled (B, D).
+        """Map token ids (B, T) to tokens (B, T, D) and pooled (B, D).
 
         Raises:
-            UserError: a row has more tokens than the model has positions, or documents that it cannot keep apart.
+            UserError: a row has more tokens than the model has positions, or does not support packed documents.
         """
         self._check_length(x.shape[1])
         if hidden is not None:
@@ -99,7 +99,7 @@ class HuggingFace(Backbone, nn.Module):
                 settings["token_type_ids"] = (mask.long() - 1).clamp(min=0)
         elif mask is not None:
             if not self.separates_documents:
-                raise UserError(f"a {self.model.config.model_type} cannot keep packed texts apart: data.separate=false")
+                raise UserError(f"a {self.model.config.model_type} cannot separate packed texts: data.separate=false")
             settings["attention_mask"] = attention_mask(mask, self.model.config, self.causal)
         try:
             tokens = self.model(input_ids=x, **settings).last_hidden_state

@@ -66,7 +66,7 @@ def test_a_link_that_leads_out_is_no_file_of_a_data_set_with_a_card(pattern: str
     (root / "b.csv").symlink_to("../secret.csv")
     (root / "sub").symlink_to("..")
     (root / "README.md").write_text(CARD.format(f"data_files: {json.dumps(pattern)}"))
-    with pytest.raises(UserError, match=r"(b|sub/secret)\.csv leads out of it"):
+    with pytest.raises(UserError, match=r"(b|sub/secret)\.csv is outside of it"):
         read_splits(str(root))
 
 
