@@ -83,7 +83,7 @@ def test_a_header_without_samples_is_refused():
     empty = WAV[:40] + bytes(4)
     tagged = empty + b"LIST" + struct.pack("<I", 4) + b"INFO"  # a chunk that is no sound
     for content in (empty, tagged):
-        with pytest.raises(UserError, match="is empty: it has no samples"):
+        with pytest.raises(UserError, match="it is empty: it has no samples"):
             read_sounds([content], ["it"])
     for kind in ("FLAC", "OGG", "MP3"):
         with pytest.raises(UserError, match="it is not a readable sound: "):

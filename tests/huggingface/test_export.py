@@ -112,11 +112,11 @@ def test_a_causal_model_generates_in_transformers_what_it_finds_likeliest_here()
         (
             MODERNBERT | {"norm": "rms"},
             None,
-            "ModernBert of transformers does not support it; train with backbone.norm=layer",
+            "ModernBert does not support it; train with backbone.norm=layer",
         ),
         (MODERNBERT | {"kv_heads": 2}, None, "backbone.kv_heads=4"),
         (MODERNBERT | {"pooling": "last"}, "sequence_classification", "backbone.pooling=mean or cls"),
-        (LLAMA | {"norm": "layer"}, None, "Llama of transformers does not support it; train with backbone.norm=rms"),
+        (LLAMA | {"norm": "layer"}, None, "Llama does not support it; train with backbone.norm=rms"),
         (LLAMA | {"window": 4}, None, "backbone.window=null"),
         (LLAMA | {"pooling": "mean"}, "sequence_classification", "backbone.pooling=last"),
         (MODERNBERT, "ctc", "no ModernBert class of transformers has a head for this objective"),

@@ -123,7 +123,7 @@ def check(trunk: Transformer, family: str, task: str | None, spec: Spec) -> None
         if getattr(own, name) not in allowed:
             choices = " or ".join("null" if value is None else str(value) for value in allowed)
             raise UserError(
-                f"backbone.{name}={getattr(own, name)}: {family} of transformers does not support it; "
+                f"backbone.{name}={getattr(own, name)}: {family} does not support it; "
                 f"train with backbone.{name}={choices} to export the model"
             )
     if task == "sequence_classification" and spec.center:
