@@ -159,12 +159,12 @@ def test_what_a_held_out_split_lacks_is_reported(built: Callable, capsys: pytest
 
 def test_a_class_may_be_called_train(built: Callable, capsys: pytest.CaptureFixture):
     assert load(built({"bus": 8, "train": 8})).labels == ("bus", "train")
-    assert "train read as a class, like bus" in capsys.readouterr().err
+    assert "train is read as a class, like bus" in capsys.readouterr().err
 
 
 def test_folders_beside_the_splits_are_left_out_and_named(built: Callable, capsys: pytest.CaptureFixture):
     assert load(built({**THREE, "extra/a": 9})).labels == ("a", "b")
-    assert "left out 1 folders that are no split: extra" in capsys.readouterr().err
+    assert "left out 1 folders that are not splits: extra" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", KINDS)

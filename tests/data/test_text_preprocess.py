@@ -83,7 +83,7 @@ def test_texts_are_cut_once_and_read_from_the_cache_after_that(own_cache: Path, 
     assert first.values.dtype == np.uint16
     assert isinstance(first.values, np.memmap)
     made = sorted(path.name for path in own_cache.rglob("*") if path.is_dir())
-    monkeypatch.setattr(Preprocessor, "_cut", None)
+    monkeypatch.setattr(Preprocessor, "_write_tokens", None)
     again = fitted().encode(frame())
     assert np.array_equal(again.values, first.values)
     assert sorted(path.name for path in own_cache.rglob("*") if path.is_dir()) == made

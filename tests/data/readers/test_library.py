@@ -112,7 +112,7 @@ def test_a_saved_data_set_names_its_own_files_alone(name: str, root: Path):
     state = root / "saved" / "train" / "state.json"
     files = [{"filename": name.format(tmp=root.parent)}]
     state.write_text(json.dumps({**json.loads(state.read_text()), "_data_files": files}))
-    with pytest.raises(UserError, match=r"state.json names .*\.arrow, which is no file of the folder"):
+    with pytest.raises(UserError, match=r"state.json names .*\.arrow, which is not a file in the folder"):
         read_splits(str(root / "saved"))
     (root / "saved" / "dataset_dict.json").write_text('{"splits": ["../../other"]}')
     with pytest.raises(UserError, match="splits"):
