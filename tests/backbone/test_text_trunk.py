@@ -240,7 +240,7 @@ def test_half_precision_is_near(settings: dict):
         ({"mlp": "relu"}, "backbone.mlp=relu: give gelu, geglu, swiglu"),
         ({"norm": "batch"}, "backbone.norm=batch: give layer, rms"),
         ({"position": "sine"}, "backbone.position=sine: give learned, rotary"),
-        ({"pooling": "max"}, "backbone.pooling=max: give cls, mean, last"),
+        ({"pooling": "max"}, "backbone.pooling=max: must be one of cls, mean, last"),
         ({"position": "rotary", "width": 12}, "even head width"),
         ({"window": 0}, "window=0"),
         ({"causal": True, "pooling": "cls"}, "use last"),

@@ -119,7 +119,7 @@ def test_a_causal_model_generates_in_transformers_what_it_finds_likeliest_here()
         (LLAMA | {"norm": "layer"}, None, "Llama does not support it; train with backbone.norm=rms"),
         (LLAMA | {"window": 4}, None, "backbone.window=null"),
         (LLAMA | {"pooling": "mean"}, "sequence_classification", "backbone.pooling=last"),
-        (MODERNBERT, "ctc", "no ModernBert class of transformers has a head for this objective"),
+        (MODERNBERT, "ctc", "no ModernBert class with a head for this objective"),
     ],
 )
 def test_what_no_class_of_transformers_has_is_refused(settings: dict, task: str | None, message: str):

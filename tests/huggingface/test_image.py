@@ -150,7 +150,7 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
             "cls",
             r"no position before its patches: set backbone=huggingface_images backbone\.pooling=mean",
         ),
-        ("vit", (3, 16, 16), "last", r"backbone\.pooling=last: give cls, mean, pooler"),
+        ("vit", (3, 16, 16), "last", r"backbone\.pooling=last: must be one of cls, mean, pooler"),
     ],
 )
 def test_images_and_poolings_that_do_not_fit_are_refused(
@@ -196,12 +196,12 @@ def test_images_of_another_size_are_said_and_kept_from_then_on(tmp_path: Path, c
     ("file", "said", "message"),
     [
         ("preprocessor_config.json", None, r"has no preprocessor_config\.json"),
-        ("preprocessor_config.json", {"image_mean": [0.5]}, r"image_mean=\[0\.5\], and the model 3 channels"),
+        ("preprocessor_config.json", {"image_mean": [0.5]}, r"image_mean=\[0\.5\], but the model has 3 channels"),
         ("preprocessor_config.json", {"image_std": [0.5, 0.5, 0]}, "give numbers above 0"),
         ("preprocessor_config.json", {"size": {"longest_edge": 3}}, "no image size"),
-        ("preprocessor_config.json", {"do_flip_channel_order": True}, "do_flip_channel_order, which is not done"),
-        ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "m.M"}}, "runs code of its own"),
-        ("config.json", {"auto_map": {"AutoModel": "m.M"}}, "runs code of its own"),
+        ("preprocessor_config.json", {"do_flip_channel_order": True}, "do_flip_channel_order, which is not supported"),
+        ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "m.M"}}, "needs custom code"),
+        ("config.json", {"auto_map": {"AutoModel": "m.M"}}, "needs custom code"),
         ("config.json", {"model_type": "clip", "vision_config": {}}, "for images and texts"),
         ("model.safetensors", None, r"no model\.safetensors.*pickle"),
     ],

@@ -279,7 +279,7 @@ def test_training_moves_trunk_and_head_and_a_tied_head_follows_the_embedding(tmp
     [
         ({"architecture": None}, r"init=hf:NAME_OR_DIR"),
         ({"pooling": "max"}, r"backbone\.pooling=max"),
-        ({"spec": {"shape": (64,)}}, r"64 tokens and the bert 40 positions: use data\.tokenizer\.context=40"),
+        ({"spec": {"shape": (64,)}}, r"64 tokens, but the bert has 40 positions: use data\.tokenizer\.context=40"),
         ({"spec": {"size": 100}}, r"the tokenizer has 100 tokens"),
         ({"architecture": {"model_type": "t5"}}, r"t5 is not a text encoder or decoder"),
         ({"architecture": {"model_type": "nonesuch"}}, r"model_type=nonesuch"),
