@@ -237,9 +237,9 @@ def test_half_precision_is_near(settings: dict):
     ("settings", "message"),
     [
         ({"kv_heads": 3}, "heads=4 is not a multiple of backbone.kv_heads=3"),
-        ({"mlp": "relu"}, "backbone.mlp=relu: give gelu, geglu, swiglu"),
-        ({"norm": "batch"}, "backbone.norm=batch: give layer, rms"),
-        ({"position": "sine"}, "backbone.position=sine: give learned, rotary"),
+        ({"mlp": "relu"}, "backbone.mlp=relu: must be one of gelu, geglu, swiglu"),
+        ({"norm": "batch"}, "backbone.norm=batch: must be one of layer, rms"),
+        ({"position": "sine"}, "backbone.position=sine: must be one of learned, rotary"),
         ({"pooling": "max"}, "backbone.pooling=max: must be one of cls, mean, last"),
         ({"position": "rotary", "width": 12}, "even head width"),
         ({"window": 0}, "window=0"),
