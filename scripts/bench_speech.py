@@ -29,7 +29,7 @@ from transformers.audio_utils import mel_filter_bank
 from warmstart.core import screen
 from warmstart.data.loader import GatherLoader
 from warmstart.data.preprocess.speech import Preprocessor
-from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.data.transforms.augment import Augment
 from warmstart.training.memory import keep_freed_memory
 
@@ -97,7 +97,7 @@ def from_waveforms(table: pd.DataFrame, augment: Augment) -> float:
 def main(turns: int) -> None:
     """Take turns; a ratio is the median over them."""
     keep_freed_memory()  # build_trainer does this for the process, so both sides have it from the start
-    table = shipped()
+    table = read_packaged()
     augment = Augment(Preprocessor(rate=RATE, longest=10.0), "speech", bands=BANDS, gaps=GAPS)
     loader = GatherLoader(augment.scale.encode(table), None, BATCH, seed=0)
     with tempfile.TemporaryDirectory() as folder:

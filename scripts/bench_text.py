@@ -163,7 +163,7 @@ def masked(words: list[str]) -> None:
         vocab_size=size, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512
     )
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=data.preprocessor.cutter,
+        tokenizer_object=data.preprocessor.backend_tokenizer,
         **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
     )
     rows = [{"input_ids": row} for row in blocks.tolist()]
@@ -212,14 +212,14 @@ def data(words: list[str]) -> None:
         os.environ["WARMSTART_CACHE"] = folder
         preprocessor = Preprocessor()
         preprocessor.fit(frame)
-        preprocessor.whole(frame.iloc[:200])
+        preprocessor.untruncated(frame.iloc[:200])
         started = time.monotonic()
-        tokens = len(preprocessor.whole(frame).values)
+        tokens = len(preprocessor.untruncated(frame).values)
         rate = tokens / (time.monotonic() - started)
         started = time.monotonic()
         again = Preprocessor()
         again.fit(frame)
-        again.whole(frame)
+        again.untruncated(frame)
         seconds = time.monotonic() - started
     screen.say(f"tokenising: {rate / 1e6:.2f} million tokens a second (goal 1); a second run: {seconds:.2f} s (goal 1)")
 

@@ -13,8 +13,8 @@ from warmstart.core.protocols import Objective, Strategy
 from warmstart.data import preprocess
 
 CONF = Path(__file__).parents[1] / "conf"
-OF_OBJECTIVES = ("pictures", "examples", "take_over")
-OF_PREPROCESSORS = ("filled", "whole", "decode", "drawn", "overlap")
+OF_OBJECTIVES = ("pictures", "examples", "load_head")
+OF_PREPROCESSORS = ("fill_columns", "untruncated", "decode", "to_images", "overlap")
 
 
 def chosen(group: str) -> list[type]:
@@ -33,11 +33,15 @@ def test_abilities_are_the_methods_that_there_are():
 
 def test_an_objective_with_a_monitor_predicts():
     for kind in chosen("objective"):
-        methods = (kind.predict is not Objective.predict, kind.answer is not Objective.answer)
+        methods = (kind.predict is not Objective.predict, kind.to_records is not Objective.to_records)
         assert set(methods) == {kind.monitor is not None}, kind
 
 
 def test_a_strategy_says_whether_it_only_claims():
     for kind in chosen("strategy"):
-        own = [name for name in ("prepare", "step", "settle") if getattr(kind, name) is not getattr(Strategy, name)]
+        own = [
+            name
+            for name in ("prepare", "step", "extract_adapters")
+            if getattr(kind, name) is not getattr(Strategy, name)
+        ]
         assert kind.only_claims == (not own), kind

@@ -105,7 +105,7 @@ def test_masked_positions_change_nothing_and_hidden_ones_are_not_seen(name: str,
     torch.testing.assert_close(backbone(changed, None, ~valid).tokens, backbone(x, None, ~valid).tokens)
     assert backbone.maskable(x).all()
     runs = 5 if modality == "speech" else 1  # neighbouring frames are hidden together
-    assert backbone.words(x).tolist() == [[place // runs for place in range(valid.shape[1])]] * 4
+    assert backbone.word_ids(x).tolist() == [[place // runs for place in range(valid.shape[1])]] * 4
     assert torch.equal(backbone.assemble(backbone.targets(x)), x)
 
 

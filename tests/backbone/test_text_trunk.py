@@ -152,7 +152,7 @@ def test_tokens_are_targets_and_special_ones_stay_visible():
     assert (trunk.target_kind, trunk.target_size) == ("category", 40)
     assert torch.equal(trunk.assemble(trunk.targets(x)), x)
     assert trunk.maskable(x).tolist() == [[False, True, True, True, True, False, False], [True] * 6 + [False]]
-    assert trunk.words(x).tolist() == [[0, 1, 1, 1, 2, 3, 4], [0, 0, 1, 2, 2, 3, 4]]
+    assert trunk.word_ids(x).tolist() == [[0, 1, 1, 1, 2, 3, 4], [0, 0, 1, 2, 2, 3, 4]]
 
 
 def test_abilities_follow_from_the_settings():
@@ -169,7 +169,7 @@ def test_rows_may_be_longer_than_the_context_unless_positions_are_learned():
         trunk(x)
     assert torch.equal(trunk(x).tokens, longer(x).tokens)
     trunk(x).pooled.sum().backward()
-    with pytest.raises(UserError, match=r"24 positions and backbone\.position=learned has 12"):
+    with pytest.raises(UserError, match=r"24 positions; backbone\.position=learned has 12"):
         make({})(x)
 
 
@@ -237,7 +237,7 @@ def test_half_precision_is_near(settings: dict):
     ("settings", "message"),
     [
         ({"kv_heads": 3}, "heads=4 is not a multiple of backbone.kv_heads=3"),
-        ({"position": "rotary", "width": 12}, "even width"),
+        ({"position": "rotary", "width": 12}, "even head width"),
         ({"causal": True, "pooling": "cls"}, "use last"),
     ],
 )

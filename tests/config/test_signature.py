@@ -23,7 +23,7 @@ TEXT, IMAGES = "data.preprocess.text.Preprocessor", "data.sources.image.image_ta
         ("backbone.transformer.Transformer", "pooling", "max", "cls, mean or last, or null"),
         ("backbone.transformer.Transformer", "window", 0, f"{COUNT}, or null"),
         ("backbone.mlp.MLP", "hidden", [], "a list of one or more whole numbers above 0"),
-        ("backbone.speech_stem.FrameStem", "reach", 4, "an odd whole number above 0"),
+        ("backbone.speech_stem.FrameStem", "kernel_size", 4, "an odd whole number above 0"),
         ("huggingface.image.HuggingFaceImages", "pooling", "last", "cls, mean or pooler, or null"),
         ("huggingface.text.HuggingFace", "pooling", "max", "cls, mean or last, or null"),
         ("objective.ctc.CTC", "beam", 0, COUNT),

@@ -106,7 +106,7 @@ def test_splits_are_called_in_many_ways(names: tuple[str, ...], built: Callable)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_missing_split_is_cut_from_the_training_rows(kind: str, built: Callable, capsys: pytest.CaptureFixture):
     splits = load(built({"train/a": 20, "train/b": 20, "test/a": 2, "test/b": 2}, kind), kind)
-    assert "splits found: train 40, test 4; validation is cut from the training rows" in capsys.readouterr().err
+    assert "splits found: train 40, test 4; validation is taken from the training rows" in capsys.readouterr().err
     assert sizes(splits) == [34, 6, 4]
     assert numbers(splits.test.x, kind) == [40, 41, 42, 43]
     assert sorted(numbers(splits.train.x, kind) + numbers(splits.validation.x, kind)) == list(range(40))
@@ -135,11 +135,11 @@ REFUSED = {
         "no folder per class; expected ROOT/CLASS/FILE, or ROOT/train/",
     ),
     "one split without classes": ({"train/a": 5, "train/b": 5, "test": 4}, "test has no folder of images per class"),
-    "splits below classes": ({"a/train": 5, "a/test": 5, "b/train": 5}, "a holds the splits test, train"),
+    "splits below classes": ({"a/train": 5, "a/test": 5, "b/train": 5}, "a has the splits test, train"),
     "two of a split": ({**THREE, "dev/a": 2}, "two folders for the split validation: dev, val"),
     "one class": ({"a": 12}, "two or more; found only a"),
     "one folder further down": ({"data/a": 9, "data/b": 9}, "found only data; try data.root="),
-    "too few": ({"a": 12, "b": 3}, "class b has 3 rows: at least 4"),
+    "too few": ({"a": 12, "b": 3}, "class b has 3 rows: 4 or more"),
 }
 
 
@@ -159,12 +159,12 @@ def test_what_a_held_out_split_lacks_is_reported(built: Callable, capsys: pytest
 
 def test_a_class_may_be_called_train(built: Callable, capsys: pytest.CaptureFixture):
     assert load(built({"bus": 8, "train": 8})).labels == ("bus", "train")
-    assert "train read as a class, like bus" in capsys.readouterr().err
+    assert "train is read as a class, like bus" in capsys.readouterr().err
 
 
 def test_folders_beside_the_splits_are_left_out_and_named(built: Callable, capsys: pytest.CaptureFixture):
     assert load(built({**THREE, "extra/a": 9})).labels == ("a", "b")
-    assert "left out 1 folders that are no split: extra" in capsys.readouterr().err
+    assert "left out 1 folders that are not splits: extra" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,7 +179,7 @@ def test_what_is_left_out_is_counted_and_named(kind: str, built: Callable, capsy
     assert sum(sizes(splits)) == 18
     printed = capsys.readouterr().err
     assert "left out 3 files that cannot be read here: a/x.heic, b/deeper/y.M4A, z.mp4" in printed
-    assert "left out 1 files beside the class folders: 099" in printed
+    assert "left out 1 files next to the class folders: 099" in printed
     assert f"left out 1 folders without {kind} that can be read: empty" in printed
     assert not {name for name in (".DS_Store", "hidden", "Thumbs", "LICENSE") if name in printed}
 
@@ -200,9 +200,9 @@ def test_linked_folders_are_followed_inside_the_root_alone(
     assert splits.labels == ("a", "b")
     assert sum(sizes(splits)) == 14
     printed = capsys.readouterr().err
-    assert f"left out 2 linked folders that lead out of {root}: a/out, c" in printed
-    assert "left out 2 linked folders that lead back to a folder above them: a/loop, a/self" in printed
-    assert "left out 1 links that lead nowhere: a/gone.png" in printed
+    assert f"left out 2 links to folders outside of {root}: a/out, c" in printed
+    assert "left out 2 links to a parent folder: a/loop, a/self" in printed
+    assert "left out 1 broken links: a/gone.png" in printed
 
 
 def test_the_same_files_give_the_same_parts_with_a_broken_one(built: Callable):

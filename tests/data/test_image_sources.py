@@ -95,7 +95,7 @@ BROKEN = {
         encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 50, 3), np.uint8)))[:900],
         "file",
     ),
-    "one pixel": (encoded(Image.new("L", (1, 1))), "has 1 x 1 pixels: 2 a side"),
+    "one pixel": (encoded(Image.new("L", (1, 1))), "has 1 x 1 pixels: each side needs 2"),
     "beyond the limit": (claiming(9000, 9000), "9,000 x 9,000 pixels, larger than 67,108,864"),
     "gigapixel": (claiming(2**15, 2**15), "larger than 67,108,864"),
 }
@@ -202,7 +202,7 @@ def test_paths_that_lead_out_of_the_folder_are_refused(name: str, folder: Path, 
     frame.loc[4, "path"] = name.format(root=folder)
     frame.to_csv(folder / "names.csv", index=False)
     for on_error in ("raise", "skip"):
-        with pytest.raises(UserError, match=r"row 5.*leads out of"):
+        with pytest.raises(UserError, match=r"row 5.*is outside of"):
             table(folder / "names.csv", on_error=on_error).load("category")
 
 

@@ -62,7 +62,7 @@ def test_offset_and_duration_cut_pieces(manifest: Callable, capsys: pytest.Captu
         for offset, duration in given
     ]
     splits = load(manifest(rows), "text")
-    assert "the columns offset and duration say what is read of 10 of 12 recordings" in capsys.readouterr().err
+    assert "a part of 10 of 12 recordings is read (columns offset and duration)" in capsys.readouterr().err
     found = {}
     for part in (splits.train, splits.validation, splits.test):
         for name, wave in zip(part.x.file, part.x.audio):
@@ -153,7 +153,7 @@ def test_names_are_the_texts_of_their_cells(manifest: Callable):
             },
             "no row of the split validation has a class: set another data.split_seed",
         ),
-        ({"who": lambda n: "xy"[n % 2]}, "there are 2 speakers, and 3 are needed"),
+        ({"who": lambda n: "xy"[n % 2]}, "there are 2 speakers, but 3 are needed"),
     ],
     ids=["empty", "blank", "class of a tested speaker", "one speaker has classes", "two speakers"],
 )
@@ -191,7 +191,7 @@ def test_own_splits_are_kept(speaker: str | None, manifest: Callable, capsys: py
     assert test == [str(n) for n in range(14, 20)]
     assert sorted(train + validation, key=int) == [str(n) for n in range(14)]
     printed = capsys.readouterr().err
-    assert "splits found: train 14, test 6; validation is cut from the training rows" in printed
+    assert "splits found: train 14, test 6; validation is taken from the training rows" in printed
     assert "as well" not in printed
     if speaker:
         assert not {int(n) % 4 for n in train} & {int(n) % 4 for n in validation}
@@ -200,7 +200,7 @@ def test_own_splits_are_kept(speaker: str | None, manifest: Callable, capsys: py
 def test_speakers_of_two_splits_are_reported(manifest: Callable, capsys: pytest.CaptureFixture):
     load(write_splits(manifest, lambda name, n: f"s{n % 4}" if n < 18 else "new"), speaker="who")
     printed = capsys.readouterr().err
-    assert "warning: data.speaker=who: 3 of 5 speakers of the split test are in train as well: s0, s1, s2" in printed
+    assert "warning: data.speaker=who: 3 of 5 speakers of the split test are also in train: s0, s1, s2" in printed
 
 
 def test_predictions_say_which_piece_they_are_of(manifest: Callable, tmp_path: Path):

@@ -134,7 +134,7 @@ def test_the_first_of_several_frames_is_read_and_the_others_are_reported(kind: s
     found = read_images([Picture("many", content), Picture("one", one)], GREY)
     assert np.abs(found[:, 0, 1, 1].astype(int) - (60, 120)).max() <= 1
     printed = capsys.readouterr().err
-    assert "warning: 1 of 2 images have several frames, of which the first is read: many" in printed
+    assert "warning: 1 of 2 images have several frames, only the first is read: many" in printed
 
 
 def test_the_cache_sees_a_file_of_the_same_size_and_time(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):

@@ -72,7 +72,7 @@ def test_what_a_fitted_table_refuses_names_no_setting_that_a_prediction_lacks(ce
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(UserError, match="kind os"):
+    with pytest.raises(UserError, match="unknown kind of preprocessor os"):
         rebuild({"kind": "os"})
 
 

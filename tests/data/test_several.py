@@ -103,7 +103,7 @@ def test_settings_for_all_tokenizers_reach_each(tmp_path: Path):
             {"a": functools.partial(texts, context=64), "b": functools.partial(texts, context=32)},
             ("context is 64 in a",),
         ),
-        ({"a": functools.partial(Shakespeare, Preprocessor), "b": texts}, ("data.sources.a offers no classes",)),
+        ({"a": functools.partial(Shakespeare, Preprocessor), "b": texts}, ("data.sources.a has no classes",)),
     ],
 )
 def test_what_is_not_alike_is_refused(sources: dict, parts: tuple[str, ...], tmp_path: Path):

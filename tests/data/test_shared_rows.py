@@ -201,7 +201,7 @@ def test_a_search_that_would_take_too_long_is_left_out_and_printed(monkeypatch: 
     monkeypatch.setattr("warmstart.data.duplicates.overlap.MOST_VALUES", 40 * 40 - 1)
     shared = shared_rows(parts, Numbers(), None)["train/test"]
     assert (shared["exact"], shared["near"]) == (1, None)
-    assert "the 40 rows of train are too many to be searched for near copies" in capfd.readouterr().err
+    assert "the 40 rows of train are too many to search for near copies" in capfd.readouterr().err
 
 
 def test_the_same_picture_in_two_files_is_found(tmp_path: Path):

@@ -50,7 +50,7 @@ def test_a_wav_file_without_a_length_gives_all_its_samples(content: bytes, reaso
     assert np.array_equal(found.audio[0], FULL)
     assert np.array_equal(found.audio[1], FULL)
     printed = capsys.readouterr().err
-    assert "warning: 1 of 2 sounds are incomplete and are read up to where they end" in printed
+    assert "warning: 1 of 2 sounds are incomplete and are read to their end" in printed
     assert f"talk.wav: {reason}" in printed
     assert "fine.wav" not in printed
 
@@ -83,7 +83,7 @@ def test_a_header_without_samples_is_refused():
     empty = WAV[:40] + bytes(4)
     tagged = empty + b"LIST" + struct.pack("<I", 4) + b"INFO"  # a chunk that is no sound
     for content in (empty, tagged):
-        with pytest.raises(UserError, match="it holds no sound: it has no samples"):
+        with pytest.raises(UserError, match="it is empty: it has no samples"):
             read_sounds([content], ["it"])
     for kind in ("FLAC", "OGG", "MP3"):
         with pytest.raises(UserError, match="it is not a readable sound: "):

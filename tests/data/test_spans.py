@@ -72,7 +72,7 @@ def spans(found: Windows) -> Spans:
 def marked(y: Spans) -> list[set[str]]:
     """The text that each question's windows mark as its answer."""
     texts = [set() for _ in y.texts]
-    for window, (first, last) in enumerate(y.places.tolist()):
+    for window, (first, last) in enumerate(y.positions.tolist()):
         if first:
             row = int(y.question[window])
             texts[row].add(y.texts[row][y.offsets[window, first, 0] : y.offsets[window, last, 1]].strip())
@@ -120,7 +120,7 @@ def test_an_answer_on_the_edge_of_a_window_is_whole_in_the_next_one_if_they_over
 def test_a_window_without_the_answer_points_at_the_first_token_and_so_does_a_question_without_any():
     found = windows(rows=[*QUESTIONS[:1], ("Why?", ENGLISH, [])])
     y = spans(found)
-    first, second = (y.places[y.question == row] for row in (0, 1))
+    first, second = (y.positions[y.question == row] for row in (0, 1))
     assert (first[:, 0] > 0).sum() in (1, 2)
     assert (first == 0).all(1).sum() == len(first) - (first[:, 0] > 0).sum()
     assert (second == 0).all()
@@ -139,14 +139,14 @@ def test_answers_beyond_the_context_or_of_spaces_are_nowhere():
     y[:] = [[("lost", 5000)], [("  ", ENGLISH.index("  "))]]
     rows = [("How?", ENGLISH, []), ("Why?", ENGLISH, [])]
     found, _ = fitted("wordpiece", 40, 12).align(frame(rows), y, "span")
-    assert (spans(found).places == 0).all()
+    assert (spans(found).positions == 0).all()
 
 
 def test_batches_keep_windows_and_targets_together_and_can_be_moved():
     found = windows()
     for batch in GatherLoader(found, found, 2, seed=3):
         y = batch.to("cpu").y
-        assert len(batch.x) == len(y.question) == len(y.places)
+        assert len(batch.x) == len(y.question) == len(y.positions)
         assert y.question.unique().tolist() == list(range(len(y.texts)))
         assert all(answer in text for text, answers in zip(y.texts, y.golds) for answer in answers)
     alone = take(found, found, torch.tensor([4, 2]))
@@ -157,14 +157,14 @@ def test_batches_keep_windows_and_targets_together_and_can_be_moved():
 def test_at_prediction_there_are_windows_but_no_answers():
     found, y = fitted("wordpiece", 40, 12).align(frame(QUESTIONS), None, "span")
     assert spans(y).golds == [[]] * len(QUESTIONS)
-    assert (spans(y).places == 0).all()
+    assert (spans(y).positions == 0).all()
     assert torch.equal(found.padded(slice(0, 7))[0], windows().padded(slice(0, 7))[0])
 
 
 def test_a_question_that_fills_the_window_is_refused_and_one_that_nearly_does_gets_windows_that_share_less():
     rows = [*QUESTIONS, ("boats " * 80, ENGLISH, [])]
     preprocessor = fitted("wordpiece", 40, 12, rows)
-    with pytest.raises(UserError, match=r"the question alone takes 80 tokens.*begins 'boats boats"):
+    with pytest.raises(UserError, match=r"a question has 80 tokens.*starts with 'boats boats"):
         preprocessor.align(frame(rows), targets(rows), "span")
     rows[-1] = ("boats " * 29, ENGLISH, ["1844"])
     y = spans(preprocessor.align(frame(rows), targets(rows), "span")[0])

@@ -19,7 +19,7 @@ from warmstart.data.preprocess.speech import Preprocessor
 from warmstart.data.readers.sounds import read_sounds
 from warmstart.data.sources.audio.audio_table import AudioTable
 from warmstart.data.sources.audio.spoken_digits import SpokenDigits
-from warmstart.data.sources.audio.transcripts import alphabet, spelled
+from warmstart.data.sources.audio.transcripts import alphabet, encode
 from warmstart.data.transforms.augment import Augment
 
 
@@ -123,7 +123,7 @@ def test_pieces_of_words_spell_what_characters_do():
     labels = alphabet(texts, pieces=24)
     assert "▁two" in labels
     assert len(labels) <= 24
-    for row, text in zip(spelled(texts, labels, texts), texts):
+    for row, text in zip(encode(texts, labels, texts), texts):
         assert "".join(labels[number] for number in row) == "".join(f"▁{word}" for word in text.split())
     assert len(alphabet(texts)) == len({*"onetwothree"}) + 1
 
@@ -214,10 +214,10 @@ def test_what_cannot_be_an_utterance_is_refused():
         frames().encode(table(tone(300, 0.02, 8000)))
     with pytest.raises(UserError, match=r"clip 0 is 11\.0 s long"):
         frames().encode(table(tone(300, 11, 8000)))
-    with pytest.raises(UserError, match=r"cannot fit its 7 positions.*1 of 1"):
+    with pytest.raises(UserError, match=r"does not fit into its 7 positions.*1 of 1"):
         frames().align(table(tone(300, 0.15, 8000)), [[0, 1, 1, 1, 1, 1]], "text")
-    with pytest.raises(UserError, match="'x' is in no text to train on"):
-        spelled(["ax"], ("▁", "a"), ["clip 0"])
+    with pytest.raises(UserError, match="'x' is in no training text"):
+        encode(["ax"], ("▁", "a"), ["clip 0"])
 
 
 def test_speech_is_changed_example_by_example_and_hidden_in_runs():

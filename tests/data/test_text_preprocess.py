@@ -83,7 +83,7 @@ def test_texts_are_cut_once_and_read_from_the_cache_after_that(own_cache: Path, 
     assert first.values.dtype == np.uint16
     assert isinstance(first.values, np.memmap)
     made = sorted(path.name for path in own_cache.rglob("*") if path.is_dir())
-    monkeypatch.setattr(Preprocessor, "_cut", None)
+    monkeypatch.setattr(Preprocessor, "_write_tokens", None)
     again = fitted().encode(frame())
     assert np.array_equal(again.values, first.values)
     assert sorted(path.name for path in own_cache.rglob("*") if path.is_dir()) == made
@@ -138,10 +138,10 @@ def test_what_is_too_long_is_counted_or_refused(capfd: pytest.CaptureFixture):
     long = frame([*TEXTS[:2], " ".join(TEXTS)])
     rows = fitted(context=30).encode(long)
     assert rows.padded(slice(0, 3))[0].shape == (3, 30)
-    assert "1 of 3 rows are cut" in " ".join(capfd.readouterr().err.split())
-    with pytest.raises(UserError, match=r"1 of 3 rows.*context=30.*the first begins.*too_long=truncate"):
+    assert "1 of 3 rows are truncated" in " ".join(capfd.readouterr().err.split())
+    with pytest.raises(UserError, match=r"1 of 3 rows.*context=30.*the first starts with.*too_long=truncate"):
         fitted(context=30, too_long="error").encode(long)
-    assert len(fitted(context=30, too_long="error").whole(long)) == 3
+    assert len(fitted(context=30, too_long="error").untruncated(long)) == 3
 
 
 def test_pairs_are_cut_so_that_both_are_seen():
@@ -155,7 +155,7 @@ def test_pairs_are_cut_so_that_both_are_seen():
 
 def test_packing_takes_both_texts_of_a_pair_whole():
     pairs = pd.DataFrame({"text": ["the cat"], "pair": [" ".join(TEXTS)]})
-    rows = fitted(context=30).whole(pairs)
+    rows = fitted(context=30).untruncated(pairs)
     assert len(rows) == 2
     assert len(rows.values) > 30
     assert rows.size == sum(len(text) for text in pairs.iloc[0])
@@ -188,7 +188,7 @@ def test_windows_that_share_more_than_half_are_refused():
 
 @pytest.mark.parametrize(("model", "count"), [("bpe", 261), ("wordpiece", 43)])
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused(model: str, count: int):
-    with pytest.raises(UserError, match=f"vocabulary=17 is too small: the single characters alone need {count}"):
+    with pytest.raises(UserError, match=f"vocabulary=17 is too small: single characters need {count}"):
         Preprocessor(model, 17).fit(frame())
 
 

@@ -300,7 +300,7 @@ def test_tags_are_lists_of_class_numbers_one_for_each_word(tmp_path: Path):
     [
         (["good"] * 40, "category", r"all 40 rows are of one class \(good\)"),
         (["good"] * 38 + ["bad"] * 2, "category", "class bad has 2 rows"),
-        ([None] * 40, "category", "column grade is empty in every row"),
+        ([None] * 40, "category", "column grade is empty in every training row"),
         (["1"] * 7 + ["many"] + ["2"] * 32, "value", "row 8, column grade: 'many' is not a number"),
         (GRADES, "tags", "column text: tags need lists"),
     ],
@@ -326,7 +326,7 @@ def test_uneven_tags_are_refused_by_row(tmp_path: Path):
 def test_a_class_that_is_only_tested_is_refused(tmp_path: Path):
     for name, labels in (("train", "ab"), ("test", "abc")):
         write_lines(tmp_path / f"{name}.jsonl", [{"text": f"{name} {n}", "y": y} for n in range(9) for y in labels])
-    with pytest.raises(UserError, match="split test: class c is in no row of the split train"):
+    with pytest.raises(UserError, match="split test: class c is not in the split train"):
         TextTable(dict, str(tmp_path), "text", "y").load("category")
 
 
@@ -484,7 +484,7 @@ def test_an_answer_at_another_place_is_found_or_refused(tmp_path: Path, capfd: A
     rows[5]["answers"]["answer_start"] = [4]
     splits = XQuAD(dict, write_lines(tmp_path / "q.jsonl", rows)).load("span")
     assert {start for part in parts(splits) for y in part.y for _, start in y} == {3}
-    assert "1 answers were found at another character" in capfd.readouterr().err
+    assert "1 answers had a wrong start character" in capfd.readouterr().err
     rows[7]["answers"]["text"] = ["1800"]
     rows[9]["answers"] = {"text": ["n"], "answer_start": [0]}  # it is in two other places
     with pytest.raises(UserError, match=r"row 8: the answer '1800' is not in .* at character 3.*2 of 40 rows"):
@@ -493,7 +493,7 @@ def test_an_answer_at_another_place_is_found_or_refused(tmp_path: Path, capfd: A
 
 def test_broken_question_files_are_refused(tmp_path: Path):
     (tmp_path / "q.json").write_text(json.dumps({"data": [{"title": "a"}]}))
-    with pytest.raises(UserError, match="not laid out as SQuAD: 'paragraphs' is missing"):
+    with pytest.raises(UserError, match="not have the format of SQuAD: 'paragraphs' is missing"):
         XQuAD(dict, str(tmp_path / "q.json")).load("span")
     (tmp_path / "q.json").write_text(json.dumps({"data": []}))
     with pytest.raises(UserError, match="has no questions"):

@@ -74,7 +74,7 @@ def test_targets_depend_on_as_many_directions_of_like_length_either_way():
         strengths = np.linalg.svd(np.linalg.lstsq(generic.train.x, generic.train.y, rcond=None)[0])[1]
         assert strengths[3] > 10 * strengths[4]
     w = directions(Vectors(**SMALL))
-    others = Vectors(**SMALL).at_right_angles(w)
+    others = Vectors(**SMALL).orthogonal_to(w)
     np.testing.assert_allclose(others.T @ others, 4 * np.eye(4), atol=1e-12)
     np.testing.assert_allclose(others.T @ w, 0, atol=1e-12)
 

@@ -15,7 +15,7 @@ from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.speech import Preprocessor as LogMel
 from warmstart.data.preprocess.waveform import Preprocessor
-from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.data.transforms.augment import Augment
 
 pytestmark = pytest.mark.quick
@@ -34,7 +34,7 @@ def waves(**settings: object) -> Preprocessor:
 
 @pytest.fixture(scope="module")
 def digits() -> pd.DataFrame:
-    return shipped().iloc[[0, 500, 1000]]
+    return read_packaged().iloc[[0, 500, 1000]]
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -57,7 +57,7 @@ def test_recordings_are_brought_to_the_models_rate_and_found_again(digits: pd.Da
 
 
 def test_the_data_say_how_long_a_recording_may_be(digits: pd.DataFrame):
-    with pytest.raises(UserError, match=r"s long, as are 2 others longer than data\.frames\.longest=0\.1"):
+    with pytest.raises(UserError, match=r"s long; with it, 3 recordings are longer than data\.frames\.longest=0\.1"):
         waves().adapted(LogMel(longest=0.1)).encode(digits)
 
 
@@ -65,7 +65,7 @@ def test_recordings_without_a_frame_and_texts_without_room_are_named(digits: pd.
     short = digits.assign(audio=[digits.audio.iloc[0], digits.audio.iloc[1][:257], digits.audio.iloc[2][:258]])
     with pytest.raises(UserError, match=rf"{digits.file.iloc[1]} is shorter than one frame .* 257 samples.*1 of 3"):
         waves().encode(short)
-    with pytest.raises(UserError, match=r"its text of 2 labels cannot fit its 1 positions of 0\.04 s.*remove them$"):
+    with pytest.raises(UserError, match=r"text of 2 labels does not fit into its 1 positions of 0\.04 s.*remove them$"):
         waves().align(short.iloc[2:], [[0, 1]], "text")
 
 
@@ -78,6 +78,6 @@ def test_changes_of_spectrograms_are_refused_and_noise_is_not(digits: pd.DataFra
 
 def test_a_tone_is_drawn_at_its_height():
     tone = torch.sin(2 * torch.pi * 1000 * torch.arange(4000) / 8000)[None]
-    picture = waves().drawn(tone)
+    picture = waves().to_images(tone)
     assert picture.shape == (1, 1, 257, 51)
     assert (256 - picture[0, 0, :, 10:40].argmax(0) == 64).all()  # 1000 Hz of 4000, low bands below

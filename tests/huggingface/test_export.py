@@ -109,13 +109,17 @@ def test_a_causal_model_generates_in_transformers_what_it_finds_likeliest_here()
     [
         (MODERNBERT | {"position": "learned"}, None, "backbone.position=rotary"),
         (MODERNBERT | {"mlp": "gelu"}, None, "backbone.mlp=geglu or swiglu"),
-        (MODERNBERT | {"norm": "rms"}, None, "ModernBert has no such form; train with backbone.norm=layer"),
+        (
+            MODERNBERT | {"norm": "rms"},
+            None,
+            "ModernBert does not support it; train with backbone.norm=layer",
+        ),
         (MODERNBERT | {"kv_heads": 2}, None, "backbone.kv_heads=4"),
         (MODERNBERT | {"pooling": "last"}, "sequence_classification", "backbone.pooling=mean or cls"),
-        (LLAMA | {"norm": "layer"}, None, "Llama has no such form; train with backbone.norm=rms"),
+        (LLAMA | {"norm": "layer"}, None, "Llama does not support it; train with backbone.norm=rms"),
         (LLAMA | {"window": 4}, None, "backbone.window=null"),
         (LLAMA | {"pooling": "mean"}, "sequence_classification", "backbone.pooling=last"),
-        (MODERNBERT, "ctc", "no ModernBert class of transformers has a head for this objective"),
+        (MODERNBERT, "ctc", "no ModernBert class with a head for this objective"),
     ],
 )
 def test_what_no_class_of_transformers_has_is_refused(settings: dict, task: str | None, message: str):

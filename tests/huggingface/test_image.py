@@ -133,7 +133,7 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
         UserError, match=r"ViTForImageClassification .*pooling=mean does: finetune with .* backbone\.pooling=cls"
     ):
         backbone.exported("sequence_classification", nn.Linear(16, 2), spec)
-    with pytest.raises(UserError, match="objective=classification alone"):
+    with pytest.raises(UserError, match="objective=classification only"):
         backbone.exported(
             "sequence_classification", nn.Linear(16, 1), Spec("image", (3, 16, 16), ("a",), (0.5,), (1.0,))
         )
@@ -142,8 +142,8 @@ def test_what_transformers_has_no_class_for_is_not_exported(tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "shape", "pooling", "message"),
     [
-        ("vit", (1, 16, 16), None, r"1 channels and the vit takes 3: .*data\.channels=3"),
-        ("vit", (3, 2, 2), None, r"takes no images of 2 x 2 pixels: set data\.size=16"),
+        ("vit", (1, 16, 16), None, r"1 channels, but the vit takes 3: .*data\.channels=3"),
+        ("vit", (3, 2, 2), None, r"does not support images of 2 x 2 pixels: set data\.size=16"),
         (
             "resnet",
             (3, 16, 16),
@@ -186,7 +186,7 @@ def test_pixels_are_scaled_and_sized_as_the_folder_says(said: dict, shape: list[
 def test_images_of_another_size_are_said_and_kept_from_then_on(tmp_path: Path, capfd: pytest.CaptureFixture):
     preprocessor = rebuild(open_hub(f"hf:{saved_folder(tmp_path, 'vit')}").preprocessor)
     preprocessor.encode(np.zeros((1, 3, 8, 8), np.uint8))
-    assert "images are 8 x 8 pixels and the model was made for 16 x 16" in capfd.readouterr().err
+    assert "images are 8 x 8 pixels, but the model was trained on 16 x 16" in capfd.readouterr().err
     with pytest.raises(UserError, match="takes images of"):
         rebuild(preprocessor.state()).encode(np.zeros((1, 3, 16, 16), np.uint8))
 
@@ -195,12 +195,12 @@ def test_images_of_another_size_are_said_and_kept_from_then_on(tmp_path: Path, c
     ("file", "said", "message"),
     [
         ("preprocessor_config.json", None, r"has no preprocessor_config\.json"),
-        ("preprocessor_config.json", {"image_mean": [0.5]}, r"image_mean=\[0\.5\], and the model 3 channels"),
+        ("preprocessor_config.json", {"image_mean": [0.5]}, r"image_mean=\[0\.5\], but the model has 3 channels"),
         ("preprocessor_config.json", {"image_std": [0.5, 0.5, 0]}, "give numbers above 0"),
-        ("preprocessor_config.json", {"size": {"longest_edge": 3}}, "no size of images"),
-        ("preprocessor_config.json", {"do_flip_channel_order": True}, "do_flip_channel_order, which is not done"),
-        ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "m.M"}}, "runs code of its own"),
-        ("config.json", {"auto_map": {"AutoModel": "m.M"}}, "runs code of its own"),
+        ("preprocessor_config.json", {"size": {"longest_edge": 3}}, "no image size"),
+        ("preprocessor_config.json", {"do_flip_channel_order": True}, "do_flip_channel_order, which is not supported"),
+        ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "m.M"}}, "needs custom code"),
+        ("config.json", {"auto_map": {"AutoModel": "m.M"}}, "needs custom code"),
         ("config.json", {"model_type": "clip", "vision_config": {}}, "for images and texts"),
         ("model.safetensors", None, r"no model\.safetensors.*pickle"),
     ],

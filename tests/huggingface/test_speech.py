@@ -13,7 +13,7 @@ from transformers import AutoFeatureExtractor, AutoModelForCTC
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
 from warmstart.data.preprocess import rebuild
-from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.huggingface.load import open_hub
 from warmstart.huggingface.speech import HuggingFaceSpeech
 from warmstart.run.saved import load_weights
@@ -93,7 +93,7 @@ def test_a_spoken_digit_from_a_folder_is_heard_as_by_transformers(tmp_path: Path
     assert load_weights(backbone, saved.weights, "test")["fraction"] == 1.0
     preprocessor = rebuild(saved.preprocessor)
     rows = [0, 500] if norm == "layer" else [0]  # its extractor normalises padding too where there are no masks
-    digits = shipped().iloc[rows]
+    digits = read_packaged().iloc[rows]
     x, mask = preprocessor.encode(digits).padded(slice(0, len(rows)))
     extractor, model = AutoFeatureExtractor.from_pretrained(folder), AutoModelForCTC.from_pretrained(folder).eval()
     inputs = extractor(list(digits.audio), sampling_rate=8000, padding=True, return_tensors="pt")
@@ -162,7 +162,7 @@ def test_what_is_no_speech_or_too_short_is_refused():
     with pytest.raises(UserError, match="a bert is not a model of raw speech"):
         HuggingFaceSpeech(Spec("speech", (SAMPLES,)), {"model_type": "bert"})
     ours, _ = pair("wav2vec2")
-    with pytest.raises(UserError, match=rf"20 samples are shorter .*: give {ours.shortest} samples or more"):
+    with pytest.raises(UserError, match=rf"20 samples are shorter .*: {ours.shortest} or more are needed"):
         ours(torch.zeros(1, 20))
     assert ours(torch.zeros(1, ours.shortest)).tokens.shape[1] == 1
 

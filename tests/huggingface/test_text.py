@@ -185,7 +185,7 @@ def test_a_model_that_cannot_keep_documents_apart_says_so(tmp_path: Path):
     AutoModel.from_config(config).save_pretrained(tmp_path)
     TOKENIZER.save_pretrained(tmp_path)
     backbone, _ = opened(tmp_path)
-    with pytest.raises(UserError, match=r"bloom cannot keep packed texts apart: data\.separate=false"):
+    with pytest.raises(UserError, match=r"bloom cannot separate packed texts: data\.separate=false"):
         backbone(X, MASK.long())
 
 
@@ -217,8 +217,8 @@ def test_hidden_positions_are_shown_as_the_mask_token_and_special_ones_may_not_b
     shown[:, 2] = saved.spec.vocabulary.mask
     torch.testing.assert_close(backbone(X, MASK, hidden).tokens, backbone(shown, MASK).tokens)
     assert torch.equal(backbone.maskable(X), X > 4)
-    assert backbone.words(X)[0, 0] == 0
-    assert backbone.words(X).max() < X.shape[1]
+    assert backbone.word_ids(X)[0, 0] == 0
+    assert backbone.word_ids(X).max() < X.shape[1]
 
 
 def test_what_a_model_can_do_follows_from_its_architecture(tmp_path: Path):
@@ -278,9 +278,9 @@ def test_training_moves_trunk_and_head_and_a_tied_head_follows_the_embedding(tmp
     ("change", "message"),
     [
         ({"architecture": None}, r"init=hf:NAME_OR_DIR"),
-        ({"spec": {"shape": (64,)}}, r"64 tokens and the bert 40 positions: use data\.tokenizer\.context=40"),
+        ({"spec": {"shape": (64,)}}, r"64 tokens, but the bert has 40 positions: use data\.tokenizer\.context=40"),
         ({"spec": {"size": 100}}, r"the tokenizer has 100 tokens"),
-        ({"architecture": {"model_type": "t5"}}, r"t5 is not an encoder or decoder"),
+        ({"architecture": {"model_type": "t5"}}, r"t5 is not a text encoder or decoder"),
         ({"architecture": {"model_type": "nonesuch"}}, r"model_type=nonesuch"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_wide_beam_finds_the_most_probable_labels_over_all_alignments(order: i
 
 def test_a_narrow_beam_reads_what_the_best_path_misses():
     lattice = torch.tensor([[[0.4, 0.0, 0.0, 0.6]] * 2]).clamp(min=1e-6).log()
-    assert made().read(lattice) == [""]  # 0.36
+    assert made().decode(lattice) == [""]  # 0.36
     assert search(lattice, 2) == [[0]]  # 0.64
 
 
@@ -118,12 +118,12 @@ def test_the_training_texts_decide_between_what_sounds_alike_also_after_reload()
     alone, helped = made(beam=5), made(beam=5, ngram=3)
     helped.fit(torch.tensor([[0, 1, 0, 1]] * 5 + [[0, 1, 0, 2]]))
     outputs = helped.predict(Given(), batch)
-    assert alone.read(outputs) == ["b b"]
-    assert helped.read(outputs) == ["a a"]
+    assert alone.decode(outputs) == ["b b"]
+    assert helped.decode(outputs) == ["a a"]
     restored = made(beam=5, ngram=3)
     load_weights(restored, helped.state_dict(), "a run")
-    assert restored.read(outputs) == ["a a"]
-    (answer,) = restored.answer(outputs, batch, SPEC)
+    assert restored.decode(outputs) == ["a a"]
+    (answer,) = restored.to_records(outputs, batch, SPEC)
     assert answer["words"] == [{"word": "a", "start": 0.0, "end": 1.0}, {"word": "a", "start": 1.5, "end": 2.5}]
     assert 0 < answer["confidence"] < 1
 

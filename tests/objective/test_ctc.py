@@ -61,17 +61,17 @@ def test_padding_changes_neither_the_loss_nor_the_text():
     y = torch.tensor([[1, 2]])
     alone, together = objective.step(Given(), Batch(short, y)), objective.step(Given(), Batch(padded, y, mask))
     torch.testing.assert_close(alone.loss, together.loss)
-    assert objective.read(alone.outputs) == objective.read(together.outputs)
+    assert objective.decode(alone.outputs) == objective.decode(together.outputs)
 
 
 def test_a_text_is_read_with_its_words_in_time():
     objective = made()
     outputs = objective.predict(Given(), Batch(saying("▁aa-a-▁b-")))
-    assert objective.read(outputs) == ["aa b"]
-    (answer,) = objective.answer(outputs, Batch(saying("▁aa-a-▁b-")), SPEC)
+    assert objective.decode(outputs) == ["aa b"]
+    (answer,) = objective.to_records(outputs, Batch(saying("▁aa-a-▁b-")), SPEC)
     assert answer["words"] == [{"word": "aa", "start": 0.0, "end": 2.5}, {"word": "b", "start": 3.0, "end": 4.0}]
     assert answer["confidence"] > 0.99
-    (silence,) = objective.answer(objective.predict(Given(), Batch(saying("---"))), Batch(saying("---")), SPEC)
+    (silence,) = objective.to_records(objective.predict(Given(), Batch(saying("---"))), Batch(saying("---")), SPEC)
     assert silence == {"text": "", "confidence": 0.0, "words": []}
 
 
@@ -90,15 +90,15 @@ def test_a_trained_head_is_taken_over_label_by_label_in_either_case_or_left_alon
     theirs = nn.Linear(4, 6)
     head = {f"head.{name}": value for name, value in theirs.state_dict().items()}
     objective = CTC(Given(), SPEC, ctc)
-    assert objective.take_over(head, ("B", "c", "<unk>", "▁", "A"))
+    assert objective.load_head(head, ("B", "c", "<unk>", "▁", "A"))
     x = torch.randn(2, 3, 4)
     assert torch.allclose(objective.head(x), theirs(x)[..., [3, 4, 0, 5]])
     before = objective.head.weight.clone()
     for labels in (("B", "c", "<unk>", "▁", "x"), ("a", "b", "▁"), ()):
-        assert not objective.take_over(head, labels)
+        assert not objective.load_head(head, labels)
     assert torch.equal(objective.head.weight, before)
     both = CTC(Given(), Spec("speech", (9,), labels=("A", "a", "▁")), ctc)
-    assert not both.take_over(head, ("A", "b", "c", "▁", "d"))  # one row cannot stand for two labels
+    assert not both.load_head(head, ("A", "b", "c", "▁", "d"))  # one row cannot stand for two labels
 
 
 def test_labels_are_read_by_transformers_and_pieces_of_words_are_not_written(tmp_path: Path):
@@ -108,6 +108,6 @@ def test_labels_are_read_by_transformers_and_pieces_of_words_are_not_written(tmp
     objective.export(tmp_path)
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
     outputs = objective.predict(Given(), Batch(saying("▁aa-ab--▁▁b")))
-    assert tokenizer.decode(outputs[0].argmax(-1)) == objective.read(outputs)[0] == "aab b"
+    assert tokenizer.decode(outputs[0].argmax(-1)) == objective.decode(outputs)[0] == "aab b"
     with pytest.raises(UserError, match=r"data\.pieces=null"):
         CTC(Given(), Spec("speech", (9,), labels=("▁", "a", "▁a")), ctc).export(tmp_path)

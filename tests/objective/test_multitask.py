@@ -87,7 +87,7 @@ def test_accuracy_is_among_the_classes_of_the_task_and_its_mean_is_over_tasks():
 def test_answers_are_of_every_task_with_probabilities_of_its_own(batch: Batch):
     objective = made()
     outputs = torch.tensor([[0.0, 2, 0, 5, 5]])
-    (answer,) = objective.answer(outputs, batch, SPEC)
+    (answer,) = objective.to_records(outputs, batch, SPEC)
     assert answer["tasks"]["a"]["label"] == "y"
     assert answer["tasks"]["a"]["probability"] == pytest.approx(
         torch.tensor([0.0, 2, 0]).softmax(0)[1].item(), abs=1e-6

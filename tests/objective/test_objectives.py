@@ -86,7 +86,7 @@ def test_those_of_tasks_answer_in_plain_records_and_the_others_have_no_metrics(n
         assert objective.metrics() == {}
         return
     spec = Spec("image", (1, 8, 8), LABELS.get(name, ("a", "b", "c")))
-    answers = objective.answer(objective.predict(backbone, batch), batch, spec)
+    answers = objective.to_records(objective.predict(backbone, batch), batch, spec)
     assert len(answers) == 8
     for metric in objective.metrics().values():
         metric.update(objective.predict(backbone, batch), batch.y)
@@ -134,7 +134,7 @@ def test_whole_words_are_chosen_or_not_at_all():
     _, objective, _ = set_up("masked_tokens")
     spec = Spec("text", (16,), vocabulary=Vocabulary(30, padding=0, mask=4, joined=tuple(range(20, 30))))
     backbone = build(compose_backbone("tiny"), spec=spec)
-    objective.whole = True
+    objective.whole_words = True
     x = torch.randint(5, 30, (100, 40))
     chosen = objective.choose(backbone, Batch(x))
     goes_on = x[:, 1:] >= 20

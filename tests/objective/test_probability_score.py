@@ -34,7 +34,7 @@ def test_several_labels_are_decided_as_they_are_answered():
     logits = torch.cat([unit_logits(50, 3), torch.zeros(1, 3), -unit_logits(50, 3)])
     y = (unit_logits(101, 3).flip(0) > 0.4).float()
     spec = Spec("image", (1, 8, 8), ("a", "b", "c"))
-    answers = objective.answer(logits, batch, spec)
+    answers = objective.to_records(logits, batch, spec)
     decided = np.array([[label in answer["labels"] for label in spec.labels] for answer in answers]).astype(int)
     assert decided[:51].all()
     assert not decided[51:].any()

@@ -165,7 +165,7 @@ def test_batches_of_all_sizes_add_up():
 
 
 def test_r2_of_a_single_row_is_refused():
-    with pytest.raises(UserError, match="two held-out rows"):
+    with pytest.raises(UserError, match="two or more held-out rows"):
         R2(1)(torch.zeros(1, 1), torch.zeros(1, 1))
 
 

@@ -104,7 +104,7 @@ def test_a_tiny_model_learns_a_handful_of_questions_by_heart():
         outputs = objective.predict(backbone, batch)
     assert measured(objective, outputs, batch.y) == {"exact_match": 1.0, "f1": 1.0}
     assert objective.scores(outputs, batch.y).tolist() == [1.0] * len(ROWS)
-    answers = objective.answer(outputs, batch, Spec("text", (36,)))
+    answers = objective.to_records(outputs, batch, Spec("text", (36,)))
     for answer, (_, context, golds) in zip(answers, ROWS, strict=True):
         assert answer["answer"] in golds
         assert context[answer["start"] :].startswith(answer["answer"])
@@ -119,13 +119,13 @@ def test_it_learns_that_a_question_has_no_answer_and_still_gives_one_where_told_
         outputs = objective.predict(backbone, batch)
     assert measured(objective, outputs, batch.y) == {"exact_match": 1.0, "f1": 1.0}
     spec = Spec("text", (36,))
-    assert objective.answer(outputs, batch, spec)[2] == {
+    assert objective.to_records(outputs, batch, spec)[2] == {
         "answer": "",
         "start": None,
         "probability": pytest.approx(1, abs=0.1),
     }
     always = SpanQA(backbone, spec, cross_entropy)
-    forced = always.answer(outputs, batch, spec)[2]
+    forced = always.to_records(outputs, batch, spec)[2]
     assert forced["answer"]
     assert CONTEXT[forced["start"] :].startswith(forced["answer"])
     is_nothing = not span_qa.normalize(forced["answer"])  # an article alone, which SQuAD's own score drops
@@ -250,7 +250,7 @@ def test_metrics_are_the_means_of_the_questions_scores_however_they_are_batched(
     for rows in (torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5, 6])):
         keep = torch.isin(batch.y.question, rows)
         part = Spans(
-            batch.y.places[keep],
+            batch.y.positions[keep],
             batch.y.question[keep] - rows[0],
             batch.y.context[keep],
             batch.y.offsets[keep],
@@ -272,7 +272,7 @@ def test_losses_count_windows_and_see_neither_padding_nor_the_question(loss):
     output.loss.backward()
     assert torch.isfinite(objective.head.weight.grad).all()
     wider = Spans(
-        batch.y.places,
+        batch.y.positions,
         batch.y.question,
         nn.functional.pad(batch.y.context, (0, 5)),
         nn.functional.pad(batch.y.offsets, (0, 0, 0, 5)),

@@ -8,20 +8,20 @@ from tests.conftest import FAST
 from tests.objective.test_objectives import set_up
 
 from warmstart.core.batch import Batch
-from warmstart.objective.vicreg import spread
+from warmstart.objective.vicreg import regularizers
 
 
 def test_spread_by_hand():
     torch.manual_seed(0)
     z = torch.randn(50, 4) * torch.tensor([0.2, 0.5, 1.0, 3.0])
-    short, shared = spread(z)
+    short, shared = regularizers(z)
     assert short.item() == pytest.approx((1 - z.std(0)).clamp(min=0).mean().item(), abs=1e-3)
     covariances = torch.cov(z.T)
     covariances.fill_diagonal_(0)
     assert shared.item() == pytest.approx((covariances**2).sum().item() / 4, rel=1e-4)
-    short, shared = spread(torch.ones(50, 4))
+    short, shared = regularizers(torch.ones(50, 4))
     assert (short.item(), shared.item()) == (pytest.approx(0.99), 0.0)
-    assert all(torch.isfinite(value) for value in spread(torch.randn(1, 4)))
+    assert all(torch.isfinite(value) for value in regularizers(torch.randn(1, 4)))
 
 
 def test_the_loss_is_the_weighted_sum_of_the_terms():

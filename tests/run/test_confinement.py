@@ -16,7 +16,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.trust import check_targets
 from warmstart.data.preprocess import tokenizer_files
 from warmstart.huggingface.files import shard_names, tensor_names
-from warmstart.huggingface.load import check_names, kept_files
+from warmstart.huggingface.load import check_names, read_tokenizer_files
 from warmstart.run.checksums import write_checksums
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
@@ -220,7 +220,7 @@ def test_an_index_names_safetensors_files_of_its_folder_alone(name: object, tmp_
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"x": name}}))
     for read in (shard_names, tensor_names):
-        with pytest.raises(UserError, match="which is no safetensors file of its folder"):
+        with pytest.raises(UserError, match="which is not a safetensors file of its folder"):
             read("hf:x", tmp_path)
 
 
@@ -230,13 +230,13 @@ def test_a_tokenizers_files_are_those_of_its_folder_or_of_the_cache_of_the_hub(t
     blobs.mkdir()
     (blobs / "0").write_text("from the cache")
     (folder / "merges.txt").symlink_to("../../blobs/0")
-    assert kept_files(folder, "") == {"merges.txt": "from the cache"}
+    assert read_tokenizer_files(folder, "") == {"merges.txt": "from the cache"}
     (tmp_path / "secret").write_text("secret")
     (folder / "vocab.txt").symlink_to("../../../secret")
-    with pytest.raises(UserError, match=r"vocab\.txt is a link to .*secret, outside the model's folder"):
-        kept_files(folder, "")
+    with pytest.raises(UserError, match=r"vocab\.txt is a link to .*secret, outside of the model folder"):
+        read_tokenizer_files(folder, "")
     (folder / "tokenizer_config.json").write_text('{"fast_tokenizer_files": ["../../tokenizer.4.0.json"]}')
-    with pytest.raises(UserError, match=r"fast_tokenizer_files names '\.\./\.\./tokenizer"):
+    with pytest.raises(UserError, match=r"fast_tokenizer_files has '\.\./\.\./tokenizer"):
         check_names("hf:x", folder)
 
 
@@ -245,7 +245,7 @@ def test_a_preprocessor_writes_tokenizer_files_alone_into_an_export(name: str, t
     folder = tmp_path / "a" / "export"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="is no file of a tokenizer"):
+    with pytest.raises(UserError, match="is not a tokenizer file"):
         tokenizer_files.write(folder, "{}", {}, 8, {name: "{}"})
     assert {path.name for path in tmp_path.rglob("*")} <= {"a", "export", "config.json", "tokenizer.json"}
     assert (folder / "config.json").read_text() == "{}"

@@ -19,7 +19,7 @@ from warmstart.data.sources.image.digits import Digits
 from warmstart.run.lock import Lock
 from warmstart.run.manifest import Manifest
 from warmstart.stages.runner import StageRunner
-from warmstart.strategy.auto import Auto, Entry, lower_end, ranked
+from warmstart.strategy.auto import Auto, Entry, lower_bound, ranked
 from warmstart.strategy.full import Full
 from warmstart.strategy.lp_ft import LPFT
 from warmstart.sweep import launch
@@ -124,8 +124,8 @@ def test_a_run_interrupted_in_the_race_and_after_it_goes_on_and_repeats_no_job(c
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("data.labels_per_class=1",), "one labelled row only"),
-        (("trainer.max_steps=8",), "a run of 8 steps is short"),
+        (("data.labels_per_class=1",), "only one labelled row"),
+        (("trainer.max_steps=8",), "a run of 8 steps is too short"),
         (("strategy.candidates=[lp_ft]",), "the only candidate"),
     ],
 )
@@ -218,14 +218,14 @@ def test_another_strategy_is_taken_only_where_its_gain_is_sure():
     assert taken([0.6, 0.5, 0.55], [0.7, 0.62, 0.66]) == "lp_ft"
     assert taken([0.75, 0.75, 0.75], [0.5, 0.5, 0.5]) == "lp_ft"  # gains that are all equal say nothing of their spread
     assert taken([0.7, 0.62, 0.66], [0.9, 0.8, 0.85], "min") == "full"
-    assert lower_end([0.2, 0.18, 0.19], 0.5) == pytest.approx(0.19 - 1.8856 * 0.01 * (1 / 3 + 0.5) ** 0.5, abs=1e-5)
+    assert lower_bound([0.2, 0.18, 0.19], 0.5) == pytest.approx(0.19 - 1.8856 * 0.01 * (1 / 3 + 0.5) ** 0.5, abs=1e-5)
 
 
 def test_the_last_rung_is_the_safe_strategy_against_the_best_other():
     auto = make(("lp_ft", "a", "b"), (1.0, 3.0))
     alive = [Entry("a", 3.0), Entry("a", 1.0), Entry("b", 1.0), Entry("lp_ft", 3.0), Entry("lp_ft", 1.0)]
-    assert auto.promoted(alive, 2) == [Entry("a", 3.0), Entry("lp_ft", 3.0)]
-    assert auto.promoted(alive, 3) == [Entry("a", 3.0), Entry("a", 1.0), Entry("lp_ft", 3.0)]
+    assert auto.promote(alive, 2) == [Entry("a", 3.0), Entry("lp_ft", 3.0)]
+    assert auto.promote(alive, 3) == [Entry("a", 3.0), Entry("a", 1.0), Entry("lp_ft", 3.0)]
     scores = {Entry("a", 3.0): [0.5], Entry("a", 1.0): [0.5], Entry("b", 1.0): None}
     assert ranked(scores, "max") == [Entry("a", 1.0), Entry("a", 3.0)]
 

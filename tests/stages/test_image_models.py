@@ -79,7 +79,7 @@ def test_it_is_an_arm_of_a_transfer_beside_its_controls(cli, folder: Path):
 def test_images_of_other_channels_are_refused(cli, tmp_path: Path):
     outcome = cli("stage=finetune", f"init=hf:{saved_folder(tmp_path / 'colour', 'vit', 3, 8)}", *FAST)
     assert (outcome.status, len(outcome.error.splitlines())) == (2, 1)
-    assert "the images have 1 channels and the vit takes 3" in outcome.error
+    assert "the images have 1 channels, but the vit takes 3" in outcome.error
 
 
 def test_models_of_another_modality_are_refused_both_ways(cli, folder: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from tests.conftest import FAST
 
-from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.sources.audio.spoken_digits import read_packaged
 
 TINY = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
 FEW = ("data.test_speakers=[george,jackson,lucas,nicolas]",)  # 300 recordings by two speakers train
@@ -23,7 +23,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A user's recordings, a folder for each of two digits."""
-    table = shipped()
+    table = read_packaged()
     for row in table[table.text.isin(["one", "six"]) & (table.recording < 4)].itertuples():
         path = tmp_path / "mine" / row.text / f"{row.speaker}{row.recording}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("objective=ctc", "objective.ngram=3"), "set objective.beam too"),
         (("objective=ctc", "objective.beam=2", "objective.ngram=30"), "the longest training text has 6 labels"),
         (("backbone=resnet",), "is speech"),
-        (("backbone.stem.reach=4",), "reach=4"),
+        (("backbone.stem.kernel_size=4",), "kernel_size=4"),
         (("data.augment.crop=0.5",), "are for images"),
     ],
 )

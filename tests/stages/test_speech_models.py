@@ -13,7 +13,7 @@ import transformers
 from tests.conftest import FAST
 from tests.huggingface.test_speech import saved_folder
 
-from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.run.saved import open_model
 
 PLAIN = ("trainer.precision=null", "data.batch_size=12")
@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture
 def recordings(tmp_path: Path) -> Path:
     """A user's recordings of two digits, a folder for each, and a manifest."""
-    table, rows = shipped(), []
+    table, rows = read_packaged(), []
     for row in table[table.text.isin(["one", "six"]) & (table.recording < 2)].itertuples():
         path = tmp_path / "mine" / row.text / f"{row.speaker}{row.recording}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,14 +125,14 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
 @pytest.mark.parametrize(
     ("said", "given", "message"),
     [
-        ({"sampling_rate": None}, (), "has sampling_rate=None: give the model's rate in Hz"),
+        ({"sampling_rate": None}, (), "has sampling_rate=None: set it to the rate of the model in Hz"),
         (
             {"feature_extractor_type": "WhisperFeatureExtractor"},
             (),
             "of a WhisperFeatureExtractor",
         ),
         ({}, ("data.augment.bands=2",), "change spectrograms, and this model takes waveforms"),
-        ({}, ("backbone.pooling=cls",), "backbone.pooling=cls: a wav2vec2 has no such position"),
+        ({}, ("backbone.pooling=cls",), "backbone.pooling=cls: a wav2vec2 supports mean pooling only"),
         ({}, ("objective=masked_frames",), "needs a backbone that can hide positions"),
     ],
 )

@@ -309,7 +309,9 @@ def test_a_class_of_few_rows_is_kept_where_no_part_is_cut(tmp_path: Path, capfd)
     splits = Table(str(tmp_path), "y").load("category")
     assert np.bincount(splits.train.y).tolist() == [9, 9, 2]
     assert len(splits.unlabelled) == 1
-    assert "3 of 63 rows have no target (column y): they serve pretraining alone, but for 2" in capfd.readouterr().err
+    assert (
+        "3 of 63 rows have no target (column y): they are used in pretraining only, except 2" in capfd.readouterr().err
+    )
     (tmp_path / "test.jsonl").unlink()
     with pytest.raises(UserError, match="class rare has 2 rows"):
         Table(str(tmp_path), "y").load("category")

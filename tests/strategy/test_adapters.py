@@ -31,7 +31,7 @@ def test_merged_the_outputs_are_those_of_the_adapters(strategy: str, backbone: s
     module.eval()
     with torch.no_grad():
         adapted = module.objective.predict(module.backbone, batch)
-        changes = module.strategy.settle(module.backbone)
+        changes = module.strategy.extract_adapters(module.backbone)
         left = module.backbone.state_dict()
         assert list(left) == list(start)
         assert all(torch.equal(value, start[name]) for name, value in left.items())
@@ -84,7 +84,7 @@ def test_layers_of_the_other_orientation_are_merged_too_and_those_used_by_their_
         for wrapper in strategy.wrappers.values():
             wrapper.lora_B["default"].weight.normal_()
         adapted = model(torch.arange(8)[None]).last_hidden_state
-        changes = strategy.settle(model)
+        changes = strategy.extract_adapters(model)
         model.load_state_dict(merge(model.state_dict(), changes))
         torch.testing.assert_close(model(torch.arange(8)[None]).last_hidden_state, adapted, atol=1e-4, rtol=1e-4)
     both = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "after": nn.Linear(4, 4)})

@@ -235,7 +235,7 @@ def test_the_probe_of_lp_ft_has_a_rate_of_its_own_and_what_follows_has_not():
 def test_partial_trains_the_blocks_asked_for_and_no_more_than_there_are():
     module, _ = make("partial", "mlp", blocks=1, side="first")
     assert {name[:17] for name in module.trained if "backbone" in name} == {"backbone.layers.0"}
-    with pytest.raises(UserError, match=r"strategy.blocks=9: backbone MLP has \d; give no more"):
+    with pytest.raises(UserError, match=r"strategy.blocks=9: backbone MLP has \d; give at most"):
         make("partial", "mlp", blocks=9)
 
 

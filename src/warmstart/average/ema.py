@@ -1,7 +1,4 @@
-"""Exponential moving average of the weights.
-
-After Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging.
-"""
+"""Exponential moving average of the weights (Polyak and Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -12,20 +9,19 @@ from warmstart.core.ranges import OpenUnitInterval
 
 
 class EMA:
-    """After n steps the average keeps min(decay, (1 + n) / (10 + n)) of itself, so that it soon forgets the start.
+    """Moving average whose decay at step n is min(decay, (1 + n) / (10 + n)), which forgets initial weights.
 
     Args:
-        decay: between 0 and 1.
+        decay: decay of the average, between 0 and 1.
     """
 
     def __init__(self, decay: OpenUnitInterval = 0.999):
         self.decay = decay
 
     def takes(self, step: int, total: float) -> bool:
-        """Every step."""
         return True
 
     def update(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        """Move `averaged` towards `current` in place; `count` () is how many are in it."""
-        done = int(count)
-        get_ema_multi_avg_fn(min(self.decay, (1 + done) / (10 + done)))(averaged, current, count)
+        """Update `averaged` with `current` in place; `count` () is the number of previous updates."""
+        n = int(count)
+        get_ema_multi_avg_fn(min(self.decay, (1 + n) / (10 + n)))(averaged, current, count)

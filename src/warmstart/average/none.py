@@ -1,7 +1,7 @@
-"""No average: a run has the weights of its last step, and of its best."""
+"""No averaging of the weights."""
 
 from __future__ import annotations
 
 
 def none() -> None:
-    """Nothing to keep beside the weights."""
+    """Return None: the weights are not averaged."""

@@ -1,7 +1,4 @@
-"""Stochastic weight averaging.
-
-Izmailov et al. 2018, Averaging weights leads to wider optima and better generalization.
-"""
+"""Stochastic weight averaging (Izmailov et al. 2018)."""
 
 from __future__ import annotations
 
@@ -15,21 +12,21 @@ from warmstart.core.ranges import Count, StepFraction
 
 
 class SWA:
-    """The mean of the weights at every so many steps of the last part of a run.
+    """Mean of the weights at every `every` steps in the last part of a run.
 
     Args:
-        start: the share of the steps that is over before averaging begins, 0 or more and below 1.
-        every: steps from one that is averaged to the next.
+        start: share of the steps after which averaging starts, 0 or more and below 1.
+        every: number of steps between averaged weights.
     """
 
     def __init__(self, start: StepFraction = 0.75, every: Count = 1):
         self.start, self.every = start, every
 
     def takes(self, step: int, total: float) -> bool:
-        """Those at `every` steps past the start.
+        """Return whether the weights of a step are averaged.
 
         Raises:
-            UserError: nobody knows how many steps there will be.
+            UserError: the number of steps of the run is unlimited.
         """
         if math.isinf(total):
             raise UserError("average=swa starts at a share of the steps: give trainer.max_steps or trainer.max_epochs")
@@ -37,5 +34,5 @@ class SWA:
         return past > 0 and past % self.every == 0
 
     def update(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        """Take `current` into the mean `averaged` of `count` () weights, in place."""
+        """Update `averaged`, the mean of `count` () weights, with `current` in place."""
         get_swa_multi_avg_fn()(averaged, current, count)

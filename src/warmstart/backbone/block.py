@@ -1,6 +1,6 @@
-"""What a trunk is made of: its settings, rotary positions, which positions see which, and one block.
+"""Transformer settings, rotary position embedding, attention mask and pre-norm block.
 
-Shapes: B batch, T positions, D width, H heads, K heads of keys and values, W width of a head, I inner width of the MLP.
+Shapes: B batch, T positions, D width, H heads, K key and value heads, W width of a head, I inner width of the MLP.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ STD = 0.02
 
 @dataclass(frozen=True)
 class Architecture:
-    """The settings of a trunk, as `Transformer` explains them.
+    """Settings of a transformer; see `Transformer` for their meaning.
 
     Raises:
-        UserError: two of them do not go together.
+        UserError: two settings are incompatible.
     """
 
     width: int
@@ -49,138 +49,137 @@ class Architecture:
         if self.heads % self.kv_heads:
             raise UserError(f"backbone.heads={self.heads} is not a multiple of backbone.kv_heads={self.kv_heads}")
         if self.position == "rotary" and self.head_width % 2:
-            raise UserError(f"backbone.position=rotary needs heads of an even width, and width/heads={self.head_width}")
+            raise UserError(f"backbone.position=rotary needs an even head width, but width/heads={self.head_width}")
         if self.causal and self.pooling == "cls":
-            raise UserError("backbone.pooling=cls: with causal=true the first position sees nothing else; use last")
+            raise UserError("backbone.pooling=cls: with causal=true the first position sees only itself; use last")
 
     @property
     def head_width(self) -> int:
-        """Width of one head."""
         return self.width // self.heads
 
     @property
     def inner(self) -> int:
-        """Inner width of the MLP."""
         return int(self.width * self.mlp_ratio)
 
     def is_local(self, block: int) -> bool:
-        """Whether a block attends within the window only; the first of every `global_every` attends globally."""
+        """Return whether a block uses windowed attention; the first of every `global_every` blocks attends globally."""
         return self.window is not None and block % self.global_every != 0
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021): pairs of neighbouring features turned by an angle that grows with position.
+    """Rotary position embedding (Su et al. 2021), as complex numbers with unit modulus.
 
-    A turn is one complex product, four times as fast on a CPU as the usual halves with signs swapped.
+    Pairs of adjacent features are rotated by a complex product, which is four times as fast on a CPU as the usual
+    `rotate_half`.
     """
 
     def __init__(self, width: int, length: int):
         super().__init__()
         self.width = width
-        self.register_buffer("table", self._made(length, torch.device("cpu")), persistent=False)
+        self.register_buffer("table", self._compute_table(length, torch.device("cpu")), persistent=False)
 
     def forward(self, length: int) -> Tensor:
-        """Unit complex numbers (T, 1, W/2), from the table as far as it goes."""
-        table = self.table[:length] if length <= len(self.table) else self._made(length, self.table.device)
+        """Return the rotations (T, 1, W/2) of the first T positions; positions beyond the table are computed."""
+        table = self.table[:length] if length <= len(self.table) else self._compute_table(length, self.table.device)
         return torch.view_as_complex(table[:, None].float())
 
-    def _made(self, length: int, device: torch.device) -> Tensor:
-        rates = ROTARY_BASE ** (-torch.arange(0, self.width, 2, device=device) / self.width)
-        angles = torch.arange(length, device=device)[:, None] * rates
+    def _compute_table(self, length: int, device: torch.device) -> Tensor:
+        frequencies = ROTARY_BASE ** (-torch.arange(0, self.width, 2, device=device) / self.width)
+        angles = torch.arange(length, device=device)[:, None] * frequencies
         return torch.stack([angles.cos(), angles.sin()], -1)
 
 
-def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Queries or keys (B, T, H, W) turned by (T, 1, W/2) or (B, T, 1, W/2), in float32 whatever their type."""
-    return torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * turns).flatten(-2)
+def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
+    """Rotate queries or keys (B, T, H, W) by (T, 1, W/2) or (B, T, 1, W/2); the result is float32."""
+    return torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * rotary).flatten(-2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, seen: dict[str, Any]) -> Tensor:
-    """Attention (B, H, T, W) by the result of `sight`, in the type of v; groups of heads share keys and values.
+def attend(q: Tensor, k: Tensor, v: Tensor, mask_arguments: dict[str, Any]) -> Tensor:
+    """Compute grouped-query attention (B, H, T, W) with the result of `attention_mask`; return the dtype of v.
 
-    A CPU computes in float32, which takes it a third of the time of bfloat16, backwards.
+    On a CPU it is computed in float32, because the backward pass in bfloat16 takes three times as long.
     """
-    kind = torch.promote_types(v.dtype, torch.float32) if v.device.type == "cpu" else v.dtype
+    dtype = torch.promote_types(v.dtype, torch.float32) if v.device.type == "cpu" else v.dtype
     with torch.autocast(v.device.type, enabled=False):
-        parts = (part.to(kind) for part in (q, k, v))
-        return F.scaled_dot_product_attention(*parts, **seen, enable_gqa=q.shape[1] != k.shape[1]).to(v.dtype)
+        qkv = (tensor.to(dtype) for tensor in (q, k, v))
+        return F.scaled_dot_product_attention(*qkv, **mask_arguments, enable_gqa=q.shape[1] != k.shape[1]).to(v.dtype)
 
 
-def sight(
+def attention_mask(
     mask: Tensor | None, length: int, device: torch.device, causal: bool = False, window: int | None = None
 ) -> dict[str, Any]:
-    """Which positions see which, as arguments of `scaled_dot_product_attention`.
+    """Return the attention mask, as keyword arguments of `scaled_dot_product_attention`.
 
-    Causal attention needs no mask against padding, which is at the end.
+    Causal attention needs no padding mask, because padding is at the end.
 
     Args:
-        mask: valid positions (B, T), or the number of each position's document, 0 for padding.
+        mask: valid positions (B, T), or the document number of each position, 0 for padding.
         length: T.
-        device: of the tokens.
-        causal: see earlier positions only.
-        window: how many positions are seen on each side; None for all.
+        device: device of the tokens.
+        causal: whether to attend to earlier positions only.
+        window: number of positions attended to on each side; None for all.
     """
-    if mask is not None and mask.dtype == torch.uint8:  # numbers of texts, which see each other
+    if mask is not None and mask.dtype == torch.uint8:  # token types, which attend to each other
         mask = mask > 0
-    separate = mask is not None and mask.dtype != torch.bool
+    has_documents = mask is not None and mask.dtype != torch.bool
     if window is not None and window >= length - 1:
         window = None
-    if not separate and window is None:
+    if not has_documents and window is None:
         return {"is_causal": True} if causal else {"attn_mask": None if mask is None else mask[:, None, None]}
-    place = torch.arange(length, device=device)
-    ahead = place[:, None] - place
-    seen = torch.ones_like(ahead, dtype=torch.bool) if not causal else ahead >= 0
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position
+    allowed = torch.ones_like(distance, dtype=torch.bool) if not causal else distance >= 0
     if window is not None:
-        seen = seen & (ahead.abs() <= window)
-    if mask is not None and (separate or not causal):  # padding sees padding, so that no row is empty
-        seen = seen & (mask[:, None, :, None] == mask[:, None, None, :])
-    return {"attn_mask": seen}
+        allowed = allowed & (distance.abs() <= window)
+    if mask is not None and (has_documents or not causal):  # padding attends to padding, so that no row is fully masked
+        allowed = allowed & (mask[:, None, :, None] == mask[:, None, None, :])
+    return {"attn_mask": allowed}
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root mean square norm (Zhang and Sennrich 2019)."""
+    """Root mean square layer normalization (Zhang and Sennrich 2019)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same on a CPU by way of the vector norm, whose gradient takes it a third of the time."""
+        """Normalize (..., D); on a CPU by the vector norm, whose gradient takes a third of the time."""
         if x.device.type != "cpu":
             return super().forward(x)
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x * torch.rsqrt(length.square() / x.shape[-1] + self.eps) * self.weight
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x * torch.rsqrt(norm.square() / x.shape[-1] + self.eps) * self.weight
 
 
 def make_norm(architecture: Architecture) -> nn.Module:
-    """Layer norm or root mean square norm over the width."""
+    """Return a layer norm or root mean square norm over the width."""
     if architecture.norm == "rms":
         return RMSNorm(architecture.width, eps=RMS_EPS)
     return nn.LayerNorm(architecture.width, eps=LAYER_EPS, bias=architecture.bias)
 
 
 class Gate(nn.Module):
-    """A gated linear unit (Shazeer 2020): the first half (..., 2I), activated, times the second."""
+    """Gated linear unit (Shazeer 2020): the activation of the first half of (..., 2I), times the second half."""
 
     def __init__(self, kind: str):
         super().__init__()
         self.activation = {"geglu": F.gelu, "swiglu": F.silu}[kind]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., 2I) to (..., I)."""
-        first, second = x.chunk(2, -1)
-        return self.activation(first) * second
+        """Map (..., 2I) to (..., I)."""
+        gate, value = x.chunk(2, -1)
+        return self.activation(gate) * value
 
 
 class Block(nn.Module):
     """Pre-norm attention and MLP (Xiong et al. 2020).
 
     Args:
-        architecture: the trunk's settings.
-        normed: whether the input of the attention is still to be normed.
+        architecture: settings of the transformer.
+        prenorm: whether to normalize the input of the attention.
     """
 
-    def __init__(self, architecture: Architecture, normed: bool = True):
+    def __init__(self, architecture: Architecture, prenorm: bool = True):
         super().__init__()
         width, inner, bias = architecture.width, architecture.inner, architecture.bias
         self.heads, self.kv_heads, self.head_width = architecture.heads, architecture.kv_heads, architecture.head_width
-        self.norm1 = make_norm(architecture) if normed else nn.Identity()
+        self.norm1 = make_norm(architecture) if prenorm else nn.Identity()
         self.qkv = nn.Linear(width, (self.heads + 2 * self.kv_heads) * self.head_width, bias=bias)
         self.out = nn.Linear(width, width, bias=bias)
         self.norm2 = make_norm(architecture)
@@ -191,26 +190,26 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(*layers, nn.Linear(inner, width, bias=bias))
         self.dropout = nn.Dropout(architecture.dropout)
 
-    def forward(self, x_btd: Tensor, seen: dict[str, Any], turns: Tensor | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D), with the results of `sight` and `Rotary`."""
+    def forward(self, x_btd: Tensor, mask_arguments: dict[str, Any], rotary: Tensor | None = None) -> Tensor:
+        """Map (B, T, D) to (B, T, D), given the results of `attention_mask` and `Rotary`."""
         batch, length, _ = x_btd.shape
         qkv = self.qkv(self.norm1(x_btd)).view(batch, length, -1, self.head_width)
         qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], 2)
-        q, k = (qk if turns is None else rotate(qk, turns)).split([self.heads, self.kv_heads], 2)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        mixed = attend(q, k, v, seen)
-        x_btd = x_btd + self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, -1)))
+        q, k = (qk if rotary is None else apply_rotary(qk, rotary)).split([self.heads, self.kv_heads], 2)
+        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+        attended = attend(q, k, v, mask_arguments)
+        x_btd = x_btd + self.dropout(self.out(attended.transpose(1, 2).reshape(batch, length, -1)))
         return x_btd + self.dropout(self.mlp(self.norm2(x_btd)))
 
 
-def initialise(blocks: nn.ModuleList) -> None:
-    """Normal weights, those that write to the residual smaller by the root of their number, as GPT-2's are.
+def init_blocks(blocks: nn.ModuleList) -> None:
+    """Draw normal weights; scale those of residual projections by 1 / sqrt(number of residual layers), as in GPT-2.
 
     Source: Radford et al. (2019), "Language Models are Unsupervised Multitask Learners", section 2.3.
     """
     for block in blocks:
-        for part in (block.qkv, block.mlp[0], block.out, block.mlp[2]):
-            residual = part is block.out or part is block.mlp[2]
-            nn.init.normal_(part.weight, std=STD / (2 * len(blocks)) ** 0.5 if residual else STD)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+        for layer in (block.qkv, block.mlp[0], block.out, block.mlp[2]):
+            residual = layer is block.out or layer is block.mlp[2]
+            nn.init.normal_(layer.weight, std=STD / (2 * len(blocks)) ** 0.5 if residual else STD)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Heads on the features of token numbers, in the forms that transformers' ModernBERT and Llama classes have."""
+"""Heads on text features, with the layers of the ModernBERT and Llama classes of transformers."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from warmstart.backbone.block import LAYER_EPS, STD, Architecture
 
 
 class Tied(nn.Module):
-    """Logits of tokens by their embeddings (Press and Wolf 2017), which stay the backbone's own parameter."""
+    """Output layer whose weight is the input embedding (Press and Wolf 2017), a parameter of the backbone."""
 
     def __init__(self, embedding: nn.Embedding, bias: bool):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(embedding.num_embeddings)) if bias else None
-        self.source = (embedding,)  # in a tuple, so that it is not registered here too
+        self.source = (embedding,)  # in a tuple, so that it is not registered as a submodule
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., V)."""
+        """Map (..., D) to (..., V)."""
         return F.linear(x, self.source[0].weight, self.bias)
 
 
 def token_head(task: str, outputs: int, architecture: Architecture, embedding: nn.Embedding) -> nn.Module:
-    """From features (..., D) to (..., outputs).
+    """Return a head that maps features (..., D) to (..., outputs).
 
     Args:
-        task: named as in transformers.
-        outputs: how many.
-        architecture: the trunk's settings.
-        embedding: of its tokens.
+        task: name of the task in transformers, such as masked_lm.
+        outputs: number of outputs.
+        architecture: settings of the transformer.
+        embedding: token embedding of the transformer.
     """
     width, causal = architecture.width, architecture.causal
     if task in ("masked_lm", "causal_lm"):
-        naming = Tied(embedding, bias=not causal) if architecture.tied else linear(width, outputs, bias=not causal)
+        decoder = Tied(embedding, bias=not causal) if architecture.tied else linear(width, outputs, bias=not causal)
         if causal:
-            return naming
-        parts = {
+            return decoder
+        layers = {
             "dense": linear(width, width, bias=False),
             "act": nn.GELU(),
             "norm": nn.LayerNorm(width, eps=LAYER_EPS, bias=architecture.bias),
-            "decoder": naming,
+            "decoder": decoder,
         }
-        return nn.Sequential(OrderedDict(parts))
+        return nn.Sequential(OrderedDict(layers))
     if task == "sequence_classification":
         return linear(width, outputs, bias=not causal)
     if causal:
@@ -54,7 +54,7 @@ def token_head(task: str, outputs: int, architecture: Architecture, embedding: n
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """A linear layer that starts with small weights and no bias."""
+    """Return a linear layer with weights from N(0, STD^2) and zero bias."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.normal_(layer.weight, std=STD)
     if bias:

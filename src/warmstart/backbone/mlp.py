@@ -1,4 +1,4 @@
-"""A multilayer perceptron on the flattened input."""
+"""Multilayer perceptron on the flattened input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warmstart.core.spec import Spec
 
 
 class MLP(Backbone, nn.Module):
-    """Linear, GELU and, where asked, layer norm and dropout, once per entry of `hidden`."""
+    """One layer per entry of `hidden`: linear, optional layer norm, GELU, optional dropout."""
 
     modalities: ClassVar = frozenset({"vector", "image"})
 
@@ -34,12 +34,11 @@ class MLP(Backbone, nn.Module):
         self.width = sizes[-1]
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """(B, ...) to one token and one pooled vector per example, both of them the last layer (B, D)."""
+        """Map (B, ...) to tokens (B, 1, D) and pooled (B, D), both the output of the last layer."""
         x = x.flatten(1)
         for layer in self.layers:
             x = layer(x)
         return Features(tokens=x[:, None], pooled=x)
 
     def depths(self) -> dict[str, int]:
-        """One depth per layer."""
         return {f"layers.{index}": index for index in range(len(self.layers))}

@@ -1,4 +1,4 @@
-"""Residual networks for small images (He et al. 2016, with the 3x3 stem that CIFAR-size images need)."""
+"""Residual networks (He et al. 2016) with a 3x3 stem, for images of the size of CIFAR."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmstart.core.spec import Spec
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """Two 3x3 convolutions with a residual connection."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -29,13 +29,13 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H / stride, W / stride)."""
+        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class ResNet(Backbone, nn.Module):
-    """A 3x3 stem and one stage per entry of `widths`, each with `blocks` blocks; every later stage halves the size."""
+    """A 3x3 stem, then one stage of `blocks[i]` blocks per entry of `widths`; later stages halve the resolution."""
 
     modalities: ClassVar = frozenset({"image"})
 
@@ -58,7 +58,7 @@ class ResNet(Backbone, nn.Module):
         self.to(memory_format=torch.channels_last)  # 1.3 to 1.5 times faster on the CPU, and on GPUs in half precision
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """(B, C, H, W) to the last feature map's positions (B, T, D) and their mean (B, D)."""
+        """Map (B, C, H, W) to the positions of the last feature map (B, T, D) and their mean (B, D)."""
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for stage in self.stages:
             x = stage(x)
@@ -66,5 +66,5 @@ class ResNet(Backbone, nn.Module):
         return Features(tokens, tokens.mean(1))
 
     def depths(self) -> dict[str, int]:
-        """The stem at 0, then one depth per stage."""
+        """Return depth 0 for the stem, then one depth per stage."""
         return {"stem": 0, **{f"stages.{index}": index + 1 for index in range(len(self.stages))}}

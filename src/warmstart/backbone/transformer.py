@@ -1,4 +1,4 @@
-"""One transformer trunk for every modality; the stem makes the difference."""
+"""Transformer encoder or decoder for every modality, which its stem embeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.backbone.block import LAYER_EPS, Architecture, Block, Rotary, initialise, make_norm, sight
+from warmstart.backbone.block import LAYER_EPS, Architecture, Block, Rotary, attention_mask, init_blocks, make_norm
 from warmstart.backbone.heads import token_head
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 
 class Transformer(Backbone, nn.Module):
-    """Stem, positions, pre-norm blocks, final norm, pooling.
+    """Stem, position embedding, pre-norm blocks, final norm, pooling.
 
-    On token numbers it has the form of ModernBERT (Warner et al. 2024), whose embedding norm stands in for the first
-    block's norm, or, if causal, that of Llama (Touvron et al. 2023): which classes of transformers can then load it is
-    said by `exported`.
+    On text it has the architecture of ModernBERT (Warner et al. 2024), whose embedding norm replaces the norm of the
+    first attention layer, or, if causal, of Llama (Touvron et al. 2023). `exported` lists the classes of transformers
+    that can load it.
 
     Args:
-        spec: what an example looks like.
-        stem: makes tokens of it.
-        width: of a token.
-        depth: blocks.
-        heads: of attention.
-        kv_heads: of keys and values, shared by groups of `heads` (Ainslie et al. 2023); None for as many.
-        mlp_ratio: inner width of the MLP in widths.
+        spec: shape and type of an example.
+        stem: constructor of the stem.
+        width: width of a token.
+        depth: number of blocks.
+        heads: number of attention heads.
+        kv_heads: number of key and value heads (grouped-query attention, Ainslie et al. 2023); None for `heads`.
+        mlp_ratio: hidden width of the MLP, divided by `width`.
         mlp: gelu, or gated: geglu or swiglu.
         norm: layer or rms.
-        bias: whether linear layers and layer norms have one.
-        position: learned, or rotary.
-        window: how many positions are seen on each side; None for all.
-        global_every: with a window, the first of every so many blocks sees all positions.
-        causal: see earlier positions only.
-        tied: heads that name tokens share the embedding.
+        bias: whether linear layers and layer norms have a bias.
+        position: learned or rotary position embedding.
+        window: number of positions attended to on each side; None for all.
+        global_every: with a window, the first of every `global_every` blocks attends to all positions.
+        causal: whether to attend to earlier positions only.
+        tied: whether language-model heads share the token embedding.
         pooling: cls (the first), mean or last of the valid positions; None for mean, or last if causal.
-        dropout: after attention and MLP.
+        dropout: dropout after attention and MLP.
     """
 
-    modalities: ClassVar = frozenset()  # the stem says
+    modalities: ClassVar = frozenset()  # that of the stem
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class Transformer(Backbone, nn.Module):
         )
         self.width = width
         self.stem = stem(spec=spec, width=width)
-        named = self.stem.target_kind == "category"  # its tokens are numbers with an embedding
-        self.like_modernbert = named and not causal
+        is_text = self.stem.target_kind == "category"
+        self.like_modernbert = is_text and not causal
         self.position, self.mask_token, self.rotary, self.embedding_norm = None, None, None, None
         if position == "rotary":
             self.rotary = Rotary(self.architecture.head_width, self.stem.positions)
@@ -102,15 +102,15 @@ class Transformer(Backbone, nn.Module):
         if self.like_modernbert:
             self.embedding_norm = make_norm(self.architecture)
         self.blocks = nn.ModuleList(
-            Block(self.architecture, normed=index > 0 or not self.like_modernbert) for index in range(depth)
+            Block(self.architecture, prenorm=index > 0 or not self.like_modernbert) for index in range(depth)
         )
         self.norm = make_norm(self.architecture)
-        if named:
-            initialise(self.blocks)
+        if is_text:
+            init_blocks(self.blocks)
 
     @staticmethod
     def abilities(causal: bool = False, window: int | None = None, **settings: Any) -> frozenset[str]:
-        """What an objective may ask of a trunk with these settings; a window counts positions, so none is left out."""
+        """Return the abilities with these settings; positions cannot be skipped with a window, which counts them."""
         if causal:
             return frozenset({"causal"})
         return frozenset({"hide"}) if window is not None else frozenset({"hide", "skip"})
@@ -118,31 +118,31 @@ class Transformer(Backbone, nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None, visible: Tensor | None = None
     ) -> Features:
-        """(B, ...) to tokens (B, T, D) and pooled (B, D); with `visible` (B, V), to tokens (B, V, D) of these alone.
+        """Map (B, ...) to tokens (B, T, D) and pooled (B, D); with `visible` (B, V), only to tokens (B, V, D).
 
         Raises:
-            UserError: a sequence is longer than the learned positions.
+            UserError: a sequence is longer than the learned position embedding.
         """
-        if visible is not None and self.stem.hides:  # before its convolutions can show one to another
+        if visible is not None and self.stem.hides:  # before the convolutions of the stem mix positions
             hidden = torch.ones_like(self.maskable(x)).scatter(1, visible, False)
         tokens = self.embed(x, mask, hidden)
-        turns = None if self.rotary is None else self.rotary(tokens.shape[1])
+        rotary = None if self.rotary is None else self.rotary(tokens.shape[1])
         if visible is not None:
             tokens = tokens.take_along_dim(visible[:, :, None], 1)
             mask = None if mask is None else mask.take_along_dim(visible, 1)
-            turns = None if turns is None else turns[visible]
+            rotary = None if rotary is None else rotary[visible]
         length, device, causal = tokens.shape[1], tokens.device, self.architecture.causal
-        everywhere = sight(mask, length, device, causal)
-        near = everywhere
+        global_mask = attention_mask(mask, length, device, causal)
+        local_mask = global_mask
         if self.architecture.window is not None:
-            near = sight(mask, length, device, causal, self.architecture.window)
+            local_mask = attention_mask(mask, length, device, causal, self.architecture.window)
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, near if self.architecture.is_local(index) else everywhere, turns)
+            tokens = block(tokens, local_mask if self.architecture.is_local(index) else global_mask, rotary)
         tokens = self.norm(tokens)
         return Features(tokens, self.pool(tokens, mask))
 
     def embed(self, x: Tensor, mask: Tensor | None, hidden: Tensor | None) -> Tensor:
-        """(B, ...) to the tokens (B, T, D) that the first block sees."""
+        """Return the input of the first block (B, T, D)."""
         if hidden is not None and self.mask_token is None:
             x = self.stem.hide(x, hidden)
         tokens = self.stem(x, mask)
@@ -151,14 +151,14 @@ class Transformer(Backbone, nn.Module):
         if self.position is not None:
             if tokens.shape[1] > len(self.position):
                 raise UserError(
-                    f"a row has {tokens.shape[1]} positions and backbone.position=learned has {len(self.position)}: "
-                    "make rows shorter or use backbone.position=rotary"
+                    f"an example has {tokens.shape[1]} positions; backbone.position=learned has {len(self.position)}: "
+                    "use shorter examples or backbone.position=rotary"
                 )
             tokens = tokens + self.position[: tokens.shape[1]]
         return tokens if self.embedding_norm is None else self.embedding_norm(tokens)
 
     def pool(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T, D) to (B, D); like ModernBERT's classifiers, it norms the result."""
+        """Map (B, T, D) to (B, D), normalized as in the classifiers of ModernBERT."""
         valid = None if mask is None else mask > 0
         if self.architecture.pooling == "cls":
             pooled = tokens[:, 0]
@@ -177,38 +177,32 @@ class Transformer(Backbone, nn.Module):
 
     @property
     def target_kind(self) -> str:
-        """Whether a hidden position is rebuilt into values or a category."""
         return self.stem.target_kind
 
     @property
     def target_size(self) -> int:
-        """How many values a hidden position should be rebuilt into, or one of how many categories."""
         return self.stem.target_size
 
     def targets(self, x: Tensor) -> Tensor:
-        """What each position should be rebuilt into, (B, T, P) or (B, T)."""
         return self.stem.targets(x)
 
     def assemble(self, targets: Tensor) -> Tensor:
-        """Inputs from the targets of all positions: the inverse of `targets`."""
         return self.stem.assemble(targets)
 
     def maskable(self, x: Tensor) -> Tensor:
-        """Which positions may be hidden, (B, T)."""
         return self.stem.maskable(x)
 
-    def words(self, x: Tensor) -> Tensor:
-        """Numbers (B, T) that are equal for the positions of one word."""
-        return self.stem.words(x)
+    def word_ids(self, x: Tensor) -> Tensor:
+        return self.stem.word_ids(x)
 
     def head(self, task: str, outputs: int) -> nn.Module:
-        """From features (..., D) to (..., outputs); on token numbers in the form of transformers' heads."""
+        """Return a head that maps features (..., D) to (..., outputs); on text, as in transformers."""
         if self.stem.target_kind != "category":
             return nn.Linear(self.width, outputs)
         return token_head(task, outputs, self.architecture, self.stem.embedding)
 
     def depths(self) -> dict[str, int]:
-        """What makes the first tokens at 0, then one depth per block, then the final norm."""
+        """Return depth 0 for stem and embeddings, then one depth per block, then the final norm."""
         first = {"stem": 0}
         first |= {name: 0 for name in ("position", "mask_token", "embedding_norm") if getattr(self, name) is not None}
         blocks = {f"blocks.{index}": index + 1 for index in range(len(self.blocks))}

@@ -114,6 +114,6 @@ def with_latest(config: dict[str, Any]) -> dict[str, Any]:
 
 def lacking_of(config: Mapping[str, Any]) -> Lacking:
     """The columns that a run with a record needs and this config's data lacks. It imports pandas."""
-    from warmstart.data.schema import lacking
+    from warmstart.data.schema import missing_columns
 
-    return lacking(config)
+    return missing_columns(config)

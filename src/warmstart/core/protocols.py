@@ -34,10 +34,10 @@ class Preprocessor:
     alike in a batch and one by one. `abilities` names what else only some can do:
 
     `skip`: `read` leaves broken files out where its `on_error` is skip.
-    `filled(x)`: a user's table with the columns that it lacks.
-    `whole(x)`: encoded rows (data.storage.Ragged) that are not cut off, to be packed.
+    `fill_columns(x)`: a user's table with the columns that it lacks.
+    `untruncated(x)`: encoded rows (data.storage.Ragged) without truncation, to be packed.
     `decode(numbers)`: the text of some tokens.
-    `drawn(x)`: pictures (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
+    `to_images(x)`: images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
     `overlap(generic, test)`: the raw test rows that the generic ones hold; others are compared as they are scaled.
     """
 
@@ -129,7 +129,7 @@ class Backbone:
     `abilities` names what an objective may ask of it: a set, or a function of its settings. One that can `hide`
     positions replaces those `hidden` (B, T). It also has `targets(x)`, with its inverse `assemble(targets)`: for each
     position `target_size` values (B, T, P) or, by its `target_kind`, a class number (B, T) below `target_size`.
-    `maskable(x)` (B, T) says which positions may be hidden, and `words(x)` (B, T) which belong together. One that can
+    `maskable(x)` (B, T) says which positions may be hidden, and `word_ids(x)` (B, T) which form a word. One that can
     also `skip` positions takes `visible` (B, V), the numbers of those to compute: `mask` is of all positions, tokens
     are of these. A class (or its stem) that is `one_size` takes no inputs of another size than its spec's. Tasks are
     named as in transformers, such as causal_lm.
@@ -162,8 +162,8 @@ class Objective:
     """A head and a loss on a backbone's features; one that is also an nn.Module names this class first.
 
     A supervised one has a `monitor`, the metric that chooses the best checkpoint and max or min, and the methods
-    `predict`, `scores` and `answer`; where its target is text, its metric `errors` has what was `compared` last, and
-    `spell(y)` gives the texts. `predicts` is the kind of value that the loss takes; where None, that of the
+    `predict`, `scores` and `to_records`; where its target is text, its metric `errors` has what was `compared` last,
+    and `spell(y)` gives the texts. `predicts` is the kind of value that the loss takes; where None, that of the
     backbone's targets, and `default_loss` has one for each; `made_of` is what these must be, where it is another.
     `needs` are abilities of the backbone, and `task` names the form of the head. `step` takes `views` copies of a
     batch along B, and one that `mixes` takes mixed batches. `abilities` names which of the methods it has that only
@@ -171,7 +171,7 @@ class Objective:
 
     `pictures(backbone, batch)`: scaled inputs (B, ...), what the network saw of them, and what it rebuilt.
     `examples(backbone, batch, decode)`: lines of text about a few held-out rows.
-    `take_over(head, labels)`: starts from a head whose outputs have other names or another order, and says if it did.
+    `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
     """
 
     target: ClassVar[str | None] = None
@@ -189,7 +189,7 @@ class Objective:
         """Learn from all training targets, before the first step."""
 
     def follow(self, backbone: Backbone) -> None:
-        """Act before the first batch of each optimizer step of a pretraining."""
+        """Called before the first batch of each optimizer step of a pretraining."""
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """The loss of a batch."""
@@ -203,8 +203,8 @@ class Objective:
         """One value per example (B,) whose mean is the monitored metric; None where no mean is."""
         raise NotImplementedError
 
-    def answer(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
-        """One plain record per example."""
+    def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """Return one dict of plain values per example."""
         raise NotImplementedError
 
     def metrics(self) -> dict[str, Any]:
@@ -226,12 +226,12 @@ class Objective:
 class Strategy:
     """Which parameters train, when, and how fast.
 
-    One that `races` has a method `race` in place of `claims`, which chooses another strategy. `restarts` are shares of
-    the run at which the schedule restarts. One that does more than claim, in `prepare`, `step` or `settle`, says so
-    by `only_claims`: runs are trained together only where it is true.
+    One that `selects_strategy` has a method `select` in place of `claims`, which chooses another strategy. `restarts`
+    are shares of the run at which the schedule restarts. `only_claims` is false if it overrides `prepare`, `step` or
+    `extract_adapters`; runs are trained in one vmap group only if it is true.
     """
 
-    races: ClassVar[bool] = False
+    selects_strategy: ClassVar[bool] = False
     only_claims: ClassVar[bool] = True
     restarts: tuple[float, ...] = ()
 
@@ -246,6 +246,6 @@ class Strategy:
         """The loss of a training batch: the objective's."""
         return objective.step(backbone, batch)
 
-    def settle(self, backbone: Backbone) -> dict[str, dict[str, Tensor]]:
-        """Undo changes of the backbone's layers at the end; what these learned, as `run.adapter.merge` takes it."""
+    def extract_adapters(self, backbone: Backbone) -> dict[str, dict[str, Tensor]]:
+        """Remove adapters from the backbone after training; return the adapter delta for `run.adapter.merge`."""
         return {}

@@ -1,4 +1,4 @@
-"""Rows of a source in memory or on the disk, encoded once, as LightningDataModules for pretraining and finetuning."""
+"""LightningDataModules for pretraining and finetuning, whose rows are encoded once."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from warmstart.data.loader import GatherLoader, take
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.data.storage.ragged import Packed, PaddedRows
 
-SHOWN = 4  # raw validation rows that are kept to be looked at
+SHOWN = 4  # raw validation rows kept for visualization
 
 
 class MemoryDataModule(pl.LightningDataModule):
-    """Loads a source, encodes it with the preprocessor (fitted here unless one is given), and serves raw batches.
+    """Load a source, encode it with a preprocessor and return batches of encoded rows.
 
     Args:
-        source: the data set.
-        target: the kind of target the objective needs, or None for no targets at all.
-        batch_size: rows per training step.
-        order_seed: fixes the order of the training rows.
-        preprocessor: the one that the pretraining used; None fits a new one on the training inputs.
+        source: data set.
+        target: kind of target the objective needs; None for no targets.
+        batch_size: number of rows per training step.
+        order_seed: seed of the order of the training rows.
+        preprocessor: preprocessor of the pretraining; None to fit a new one on the training inputs.
     """
 
     def __init__(
@@ -53,37 +53,39 @@ class MemoryDataModule(pl.LightningDataModule):
 
     @property
     def held_out_batch(self) -> int:
-        """Rows per validation or test step."""
+        """Number of rows per validation or test step."""
         return self.preprocessor.held_out_batch
 
     @abstractmethod
     def training_rows(self, splits: Splits) -> Rows:
-        """The rows to train on."""
+        raise NotImplementedError
 
     def validation_rows(self, splits: Splits) -> Rows:
-        """The rows to validate on: the source's own."""
         return splits.validation
 
     @abstractmethod
     def fitting_rows(self, splits: Splits) -> Rows:
-        """The rows to fit a new preprocessor on."""
+        raise NotImplementedError
 
     @property
     def subset(self) -> Any:
-        """What chooses the training rows; None where all of them are taken."""
+        """Settings that select the training rows; None if all rows are used."""
         return None
 
     @property
     def fold(self) -> Any:
-        """What chooses the validation rows; None where they are the source's own."""
+        """Settings that select the validation rows; None for the validation split of the source."""
         return None
 
     def prepare(self, splits: Splits | None = None, like: MemoryDataModule | None = None) -> MemoryDataModule:
-        """Read, check, split and encode everything; raise UserError where the data is broken.
+        """Read, check, split and encode the data.
 
         Args:
-            splits: what the source loads, where it is loaded already.
-            like: a module prepared from these splits; what is the same for both is shared, not made again.
+            splits: splits of the source, if they are loaded already.
+            like: module prepared from the same splits, whose equal parts are shared.
+
+        Raises:
+            UserError: the data is broken.
         """
         splits = splits or self.source.load(self.target)
         self.fingerprint = like.fingerprint if like else fingerprint(splits)
@@ -93,19 +95,19 @@ class MemoryDataModule(pl.LightningDataModule):
             self.preprocessor.fit(self.fitting_rows(splits).x)
         else:
             self.preprocessor = self.preprocessor.adapted(own)
-        is_alike = like is not None and like.preprocessor.state() == self.preprocessor.state()
+        same_preprocessor = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training, validation = self.training_rows(splits), self.validation_rows(splits)
         self.raw, self.raw_test = training.x, splits.test.x
         self.shown = validation.take(evenly(len(validation), SHOWN)).x
         chosen = {
-            "train": (training, is_alike and like.subset == self.subset),
-            "validation": (validation, is_alike and like.fold == self.fold),
-            "test": (splits.test, is_alike),
+            "train": (training, same_preprocessor and like.subset == self.subset),
+            "validation": (validation, same_preprocessor and like.fold == self.fold),
+            "test": (splits.test, same_preprocessor),
         }
-        chosen |= {f"test_{name}": (rows, is_alike) for name, rows in splits.shifts.items()}
+        chosen |= {f"test_{name}": (rows, same_preprocessor) for name, rows in splits.shifts.items()}
         for name, (rows, is_shared) in chosen.items():
             self.parts[name] = like.parts[name] if is_shared else self.encode(rows)
-        self.given = {name: rows for name, (rows, _) in chosen.items()}  # raw, to be searched for copies
+        self.given = {name: rows for name, (rows, _) in chosen.items()}  # raw, for the search for copies
         train, held_out = self.parts["train"][0], self.parts["validation"][0]
         center, spread = moments(training.y) if self.target == "value" else ((), ())
         self.train_loader = GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
@@ -122,87 +124,83 @@ class MemoryDataModule(pl.LightningDataModule):
         return self
 
     def encode(self, rows: Rows) -> tuple[Any, Any]:
-        """Inputs and targets as a loader takes them."""
+        """Return encoded inputs and targets for a loader."""
         return encode(self.preprocessor, rows.x, self.target, rows.y)
 
     def sample(self, part: str, count: int) -> Batch:
-        """Raw rows of a part, spread evenly over it."""
+        """Return a batch of up to `count` evenly spaced rows of a part."""
         return self.pick(part, evenly(len(self.parts[part][0]), count))
 
     def pick(self, part: str, rows: np.ndarray | list[int]) -> Batch:
-        """Raw rows of a part, by number."""
+        """Return a batch of the rows of a part at these indices."""
         return take(*self.parts[part], torch.as_tensor(rows))
 
     @property
     def batch_tokens(self) -> float | None:
-        """Positions of a training batch, on average; None where examples are not made of tokens."""
+        """Mean number of positions of a training batch; None if examples have no tokens."""
         x = self.parts["train"][0]
         return self.batch_size * x.tokens / len(x) if isinstance(x, PaddedRows) else None
 
     @property
     def rows(self) -> dict[str, int]:
-        """How many rows each part has."""
+        """Number of rows of each part."""
         return {name: len(x) for name, (x, _) in self.parts.items()}
 
     @property
     def test_parts(self) -> list[str]:
-        """The test split, and then each shifted one, `test_<shift>`."""
+        """Names of the test split and of each shifted one, `test_<shift>`."""
         return [name for name in self.parts if name.split("_")[0] == "test"]
 
     def train_dataloader(self) -> GatherLoader:
-        """Shuffled anew every epoch; always the same batches when overfitting on purpose."""
+        """Return the loader, reshuffled every epoch; with `overfit_batches`, all epochs are the same."""
         if self.trainer is not None and self.trainer.overfit_batches:
             self.train_loader.repeat = True
         return self.train_loader
 
     def state_dict(self) -> dict[str, int]:
-        """The place in the training rows, for the checkpoint."""
+        """Return epoch and position in the training rows."""
         return self.train_loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from a checkpoint's place in the training rows."""
         self.train_loader.load_state_dict(state_dict)
 
     def val_dataloader(self) -> GatherLoader:
-        """In order."""
         return self.held_out("validation")
 
     def test_dataloader(self) -> GatherLoader:
-        """In order, the test split alone."""
         return self.held_out("test")
 
     def held_out(self, part: str) -> GatherLoader:
-        """A part's rows in order."""
         return GatherLoader(*self.parts[part], self.held_out_batch)
 
 
 def evenly(rows: int, count: int) -> np.ndarray:
-    """Numbers of at most `count` rows, evenly over all."""
+    """Return at most `count` evenly spaced row indices."""
     return np.linspace(0, rows - 1, min(count, rows)).astype(np.int64)
 
 
 class GenericDataModule(MemoryDataModule):
-    """All training rows, labelled or not; no target is trained on unless the objective is itself supervised.
+    """All training rows, labelled and unlabelled, for pretraining; targets are used by supervised objectives only.
 
     Args:
-        pack: positions of a block that rows of different lengths are packed into; None pads them instead.
-        separate: keep attention inside each row of a block.
+        pack: length of the blocks that variable-length rows are packed into; None to pad them instead.
+        separate: whether to restrict attention to the same row of a block.
     """
 
     def __init__(self, *args: Any, pack: int | None = None, separate: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if separate and pack is None:
-            raise UserError("data.separate=true keeps packed rows apart: set data.pack too")
+            raise UserError("data.separate=true separates packed rows: set data.pack too")
         self.pack, self.separate = pack, separate
 
     def prepare(self, splits: Splits | None = None, like: MemoryDataModule | None = None) -> MemoryDataModule:
-        """As above; classes that the source gives unasked are kept aside, to judge features by."""
+        """Prepare as the base class does, and keep the classes of the source, if any, to evaluate features."""
         splits = splits or self.source.load(self.target)
         self.classes = {name: getattr(splits, name).classes for name in ("train", "validation")}
         return super().prepare(splits, like)
 
     def classed(self, part: str, count: int) -> Batch | None:
-        """Raw rows of training or validation that have a class, with it, spread evenly; None where none has."""
+        """Return evenly spaced rows of a part with their classes; None if there are no classes."""
         y = self.classes[part]
         if y is None or self.pack is not None:
             return None
@@ -210,44 +208,44 @@ class GenericDataModule(MemoryDataModule):
         return take(self.parts[part][0], torch.from_numpy(y), rows)
 
     def encode(self, rows: Rows) -> tuple[Any, Any]:
-        """Inputs, packed into blocks where asked, and targets.
+        """Return encoded inputs, packed into blocks if `pack` is set, and targets.
 
         Raises:
-            UserError: rows that cannot be packed.
+            UserError: the rows cannot be packed.
         """
         if self.pack is None:
             return super().encode(rows)
-        if "whole" not in self.preprocessor.abilities or self.target is not None:
-            raise UserError("data.pack puts rows end to end, which these cannot be: set data.pack=null")
-        return Packed(self.preprocessor.whole(rows.x), self.pack, self.separate), None
+        if "untruncated" not in self.preprocessor.abilities or self.target is not None:
+            raise UserError("data.pack needs texts without targets: set data.pack=null")
+        return Packed(self.preprocessor.untruncated(rows.x), self.pack, self.separate), None
 
     @property
     def held_out_batch(self) -> int:
-        """That of training, since a contrastive loss depends on how many examples it tells apart."""
+        """The training batch size, because a contrastive loss depends on it."""
         return self.batch_size
 
     def training_rows(self, splits: Splits) -> Rows:
-        """Labelled and unlabelled rows together when targets do not matter."""
+        """Return labelled rows and, without a target, unlabelled rows too."""
         if self.target is not None or splits.unlabelled is None or not len(splits.unlabelled):
             return splits.train
         both = [splits.train.x, splits.unlabelled.x]
         return Rows(pd.concat(both) if isinstance(both[0], pd.DataFrame) else np.concatenate(both))
 
     def fitting_rows(self, splits: Splits) -> Rows:
-        """The preprocessor sees all that is trained on."""
+        """Return all training rows."""
         return self.training_rows(splits)
 
 
 class TaskDataModule(MemoryDataModule):
-    """Labelled rows, all of them or a nested, stratified subset; a fold of them validates where that is asked for.
+    """Labelled rows for finetuning: all, or a nested, stratified subset, with an optional validation fold.
 
     Args:
-        labels_per_class: this many rows of each class.
-        label_fraction: this share of the rows of each class.
-        subset_seed: fixes the subset; with one seed, a smaller budget is part of every larger one.
-        folds: cut these rows into so many parts, and validate on one of them instead of the source's own.
-        fold: which part; from `folds` on, of a further repeat that is cut anew.
-        fold_seed: fixes the parts.
+        labels_per_class: number of rows of each class.
+        label_fraction: share of the rows of each class.
+        subset_seed: seed of the subset; with the same seed, smaller subsets are part of larger ones.
+        folds: number of folds of these rows, one of which replaces the validation split of the source.
+        fold: index of the validation fold; from `folds` on, of a further repeat with another shuffle.
+        fold_seed: seed of the folds.
     """
 
     def __init__(
@@ -263,49 +261,49 @@ class TaskDataModule(MemoryDataModule):
     ):
         super().__init__(*args, **kwargs)
         self.budget = (subset_seed, labels_per_class, label_fraction)
-        self.cut = None if folds is None else (fold_seed, folds, fold)
+        self.fold_key = None if folds is None else (fold_seed, folds, fold)
 
     @property
     def subset(self) -> Any:
-        """Seeds, budget and fold."""
-        return None if self.budget[1:] == (None, None) and self.cut is None else (self.budget, self.cut)
+        """Seeds, budget and fold; None if all labelled rows are used."""
+        return None if self.budget[1:] == (None, None) and self.fold_key is None else (self.budget, self.fold_key)
 
     @property
     def fold(self) -> Any:
-        """The same, where it is a fold of the labelled rows that validates."""
-        return None if self.cut is None else self.subset
+        """As `subset`, if validation uses a fold; else None."""
+        return None if self.fold_key is None else self.subset
 
     def labelled_rows(self, splits: Splits) -> Rows:
-        """The labelled subset, before a fold is taken out."""
+        """Return the labelled subset, including the validation fold."""
         if self.budget[1:] == (None, None):
             return splits.train
         return splits.train.take(labelled_subset(splits.train.y, splits.labels, *self.budget))
 
     def training_rows(self, splits: Splits) -> Rows:
-        """The labelled subset, without the fold that validates."""
+        """Return the labelled subset without the validation fold."""
         rows = self.labelled_rows(splits)
-        return rows if self.cut is None else rows.take(fold_of(rows, splits.labels, *self.cut)[0])
+        return rows if self.fold_key is None else rows.take(fold_of(rows, splits.labels, *self.fold_key)[0])
 
     def validation_rows(self, splits: Splits) -> Rows:
-        """The fold, or the source's own rows."""
-        if self.cut is None:
+        """Return the validation fold, or the validation split of the source."""
+        if self.fold_key is None:
             return splits.validation
         rows = self.labelled_rows(splits)
-        return rows.take(fold_of(rows, splits.labels, *self.cut)[1])
+        return rows.take(fold_of(rows, splits.labels, *self.fold_key)[1])
 
     def fitting_rows(self, splits: Splits) -> Rows:
-        """A new preprocessor sees the inputs of all training rows, labelled or not."""
+        """Return all training rows, of which a preprocessor uses the inputs only."""
         return splits.train
 
 
 def fingerprint(splits: Splits) -> str:
-    """SHA-256 over every value of every part, so that two runs can be told to have seen the same data."""
+    """Return the SHA-256 of all values of all parts, which identifies the data of a run."""
     digest = hashlib.sha256()
     for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
         for values in () if rows is None else (rows.x, rows.y):
             if isinstance(values, pd.DataFrame):
-                plain = values.apply(lambda column: column if is_numeric_dtype(column) else column.map(_hashable))
-                values = pd.util.hash_pandas_object(plain, index=False).to_numpy()
+                hashable = values.apply(lambda column: column if is_numeric_dtype(column) else column.map(_hashable))
+                values = pd.util.hash_pandas_object(hashable, index=False).to_numpy()
             if values is not None and values.dtype == object:
                 digest.update(json.dumps(values.tolist()).encode())
             elif values is not None:
@@ -314,7 +312,7 @@ def fingerprint(splits: Splits) -> str:
 
 
 def _hashable(cell: Any) -> Any:
-    """A cell as pandas can hash it."""
+    """Convert a cell to a hashable object."""
     if isinstance(cell, np.ndarray):
         return cell.tobytes()
     return " ".join(cell) if isinstance(cell, list) else cell

@@ -1,4 +1,4 @@
-"""Raw rows to what a loader takes: inputs and targets, encoded once."""
+"""Encode raw inputs and targets for a loader."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import torch
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
 
-PLACES = ("span", "tags", "text")  # targets that are places in the input, or must fit it: both are encoded together
-KEPT = {"value": np.float64, "categories": np.float32}  # real values are rounded only once they are standardised
+ALIGNED = ("span", "tags", "text")  # targets that depend on the tokens or frames: encoded together with the inputs
+DTYPES = {"value": np.float64, "categories": np.float32}  # values are cast to float32 after standardization
 
 
 def encode(preprocessor: Preprocessor, x: Any, target: str | None, y: Any = None) -> tuple[Any, Any]:
-    """Raw inputs, and targets of a kind where there are any, as a loader takes them."""
-    if target in PLACES:
+    """Return encoded inputs and targets of a kind; the targets may be None."""
+    if target in ALIGNED:
         return preprocessor.align(x, y, target)
     return preprocessor.encode(x), None if y is None or target is None else torch.from_numpy(targets(target, y))
 
 
 def targets(kind: str, y: Any) -> np.ndarray:
-    """A copy of targets (N, ...) in the precision of their kind."""
-    return np.array(y, dtype=KEPT.get(kind))
+    """Copy targets (N, ...) with the dtype of their kind."""
+    return np.array(y, dtype=DTYPES.get(kind))
 
 
 def moments(y: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each column of real-valued targets (N, K); 1 for one that does not vary.
+    """Return the mean and standard deviation of each column of targets (N, K); 1 for constant columns.
 
     Raises:
         UserError: a target is not a finite number, or too large to compute with.
     """
     y = y.astype(np.float64)
-    center = y[0] + (y - y[0]).mean(0)  # of a constant, exactly that constant
+    center = y[0] + (y - y[0]).mean(0)  # exact for a constant target
     largest = np.abs(y - center).max(0)
     largest = np.where(largest > 0, largest, 1.0)
     spread = largest * ((y - center) / largest).std(0)

@@ -1,4 +1,4 @@
-"""Batches gathered whole from arrays in memory: no Python per sample, and an order that can be resumed."""
+"""Data loader that indexes arrays by batch, without Python code per sample, and can be resumed within an epoch."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ POOL = 50  # batches whose rows are sorted by length together
 
 
 class GatherLoader:
-    """Yields `Batch`es of at most `batch_size` rows.
+    """Yield batches of at most `batch_size` rows.
 
-    The order of epoch e is a function of (seed, e), and the place in it is part of `state_dict`, so a run that
-    stops in the middle of an epoch goes on with the very next batch. Without a seed the order is that of the rows.
-    The last batch may be smaller; a single row left over in training joins the batch before it, since batch norm and
-    contrastive losses can make nothing of one row. With `repeat`, every epoch is the first one again.
+    The order of epoch e is a function of (seed, e), and `state_dict` has the position in it, so an interrupted run
+    resumes with the next batch. Without a seed, rows are not shuffled. The last batch may be smaller. In training, a
+    single remaining row is added to the previous batch, because batch norm and contrastive losses need two rows.
+    With `repeat`, all epochs have the order of the first.
 
-    Rows of different lengths are put into batches of like length, and padded to the longest of the batch.
+    Variable-length rows are batched by similar length and padded to the longest row of the batch.
 
     Args:
         x: a tensor (N, ...), or `PaddedRows`.
-        y: targets that `index_select` works on, or None.
-        batch_size: rows of a batch.
-        seed: of the order.
+        y: targets with `index_select`, or None.
+        batch_size: number of rows of a batch.
+        seed: seed of the order; None for the order of the rows.
     """
 
     def __init__(self, x: Any, y: Any, batch_size: int, seed: int | None = None):
@@ -41,7 +41,6 @@ class GatherLoader:
         self.resuming = self.repeat = False
 
     def __len__(self) -> int:
-        """Batches per epoch."""
         return math.ceil(len(self.x) / self.batch_size) if self.seed is None else batches(len(self.x), self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -60,7 +59,7 @@ class GatherLoader:
             yield take(self.x, self.y, rows)
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """The row numbers of an epoch (N,); blocks are cut anew, and rows of different lengths sorted within pools."""
+        """Return the row indices of an epoch (N,); variable-length rows are sorted by length within pools."""
         order = torch.randperm(len(self.x), generator=generator)
         if not isinstance(self.x, PaddedRows):
             return order
@@ -75,23 +74,22 @@ class GatherLoader:
         return torch.cat([*(batches[number] for number in shuffled), *last])
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, and rows of it already handed out."""
+        """Return the epoch and the number of its rows already returned."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved place."""
         self.epoch, self.position = state["epoch"], state["position"]
         self.resuming = self.position > 0
 
 
 def batches(rows: int, size: int) -> int:
-    """Training batches of an epoch: a single row left over joins the batch before it."""
-    whole, rest = divmod(rows, size)
-    return whole + (rest > 0) - (rest == 1 and whole > 0 and size > 1)
+    """Return the number of training batches of an epoch; a single remaining row is added to the previous batch."""
+    full, rest = divmod(rows, size)
+    return full + (rest > 0) - (rest == 1 and full > 0 and size > 1)
 
 
 def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:
-    """The raw batch of some rows."""
+    """Return the batch of these rows."""
     if isinstance(x, PaddedRows):
         inputs, mask = x.padded(rows)
         rows = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows

@@ -1,4 +1,4 @@
-"""Which columns a trained model needs, and whether a table has them; nothing here imports torch."""
+"""Check whether a table has the columns a trained model needs, without importing torch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from warmstart.data.readers.folders import IMAGES, SOUNDS, TEXT_FILES, FolderFil
 from warmstart.data.readers.splits import columns_of
 from warmstart.data.readers.table import Dialect, header_of
 
-SQUAD = {"data", "version"}  # of a file as SQuAD publishes them, whose columns are further inside
-KINDS = {  # of preprocessors, by the endings of files that are no tables
+SQUAD = {"data", "version"}  # top-level keys of a SQuAD file, whose columns are nested
+KINDS = {  # kinds of preprocessors by file extension, for files that are not tables
     **dict.fromkeys((f".{ending}" for ending in IMAGES.split()), ("image",)),
     **dict.fromkeys((f".{ending}" for ending in SOUNDS.split()), ("speech", "waveform")),
     **dict.fromkeys(TEXT_FILES, ("text",)),
 }
-BOUND = ("table",)  # kinds of preprocessors by whose columns a backbone is bound, in further training too
+BOUND = ("table",)  # kinds of preprocessors whose columns must be the same in further training
 
 
-def lacking(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], list[str]]:
-    """Return a function of a run's record: the columns that the run needs and this config's table lacks.
+def missing_columns(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], list[str]]:
+    """Return a function that maps a run's record to the columns it needs that are missing in this config's table.
 
-    The table is what `input` names, written as the run's own tables are, or else the data. It is read once the first
-    record asks for it. Nothing is lacking where the columns are unknown. An `input` of texts, images or sounds lacks
-    what a run of another kind of inputs needs.
+    The table is `input`, read with the dialect of the run, or else the data. It is read at the first call. If its
+    columns are unknown, none are missing. For an `input` of texts, images or sounds, all columns of a run of another
+    kind of inputs are missing.
     """
     predicts = config.get("input") is not None
     data = config.get("data") or {}
@@ -37,7 +37,7 @@ def lacking(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], list[str
     def columns(separator: str | None) -> list[str] | None:
         if root is None:
             return None
-        find = header_of if predicts else columns_of  # a folder to predict for holds texts, images or sounds
+        find = header_of if predicts else columns_of  # a folder as input has texts, images or sounds
         found = find(str(root), Dialect(separator))
         return None if found is not None and set(found) <= SQUAD else found
 
@@ -58,7 +58,7 @@ def lacking(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], list[str
 
 
 def kinds_of(path: Path) -> tuple[str, ...] | None:
-    """Return the kinds of preprocessors that take a file, or the files of a folder; None where a table may be any."""
+    """Return the kinds of preprocessors for a file or a folder; None for a table, which may be any."""
     if path.is_dir():
         path = next(iter(FolderFiles(path, frozenset(KINDS), frozenset()).below(path)), path)
     return KINDS.get(suffix_of(path))

@@ -1,4 +1,4 @@
-"""Disjoint splits, and nested labelled subsets."""
+"""Disjoint splits, nested labelled subsets and folds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def split_rows(
     validation: float = 0.15,
     test: float = 0.15,
 ) -> Splits:
-    """Train, validation and test parts by share; the rows of each depend on `strata` and `seed` alone.
+    """Split rows into train, validation and test parts; the split depends on `strata` and `seed` only.
 
     Args:
         rows: all rows.
-        labels: the names of the classes or targets.
-        seed: fixes the parts.
-        strata: class numbers (N,) whose shares every part keeps, or None.
+        labels: names of the classes or targets.
+        seed: random seed.
+        strata: class indices (N,) to stratify by, or None.
         validation: share of the rows.
         test: share of the rows.
 
@@ -34,60 +34,60 @@ def split_rows(
     """
     count = len(rows)
     if count < 10:
-        raise UserError(f"only {count} rows: at least 10 are needed to split off validation and test")
+        raise UserError(f"only {count} rows: 10 or more are needed to split off validation and test")
     classes = 0 if strata is None else len(np.unique(strata))
-    held = [max(round(count * share), classes, 2) for share in (validation, test)]
-    kept, test_index = train_test_split(np.arange(count), test_size=held[1], random_state=seed, stratify=strata)
+    sizes = [max(round(count * share), classes, 2) for share in (validation, test)]
+    kept, test_index = train_test_split(np.arange(count), test_size=sizes[1], random_state=seed, stratify=strata)
     train_index, validation_index = train_test_split(
-        kept, test_size=held[0], random_state=seed, stratify=None if strata is None else strata[kept]
+        kept, test_size=sizes[0], random_state=seed, stratify=None if strata is None else strata[kept]
     )
     parts = (rows.take(np.sort(index)) for index in (train_index, validation_index, test_index))
     return Splits(*parts, labels=labels)
 
 
-def renumbered(splits: Splits) -> Splits:
-    """The same splits, the rows of each part numbered from 0."""
+def reset_index(splits: Splits) -> Splits:
+    """Reset the index of the rows of each part to 0, 1, ..."""
     for rows in (splits.train, splits.validation, splits.test, splits.unlabelled, *splits.shifts.values()):
         if rows is not None:
             rows.x = rows.x.reset_index(drop=True)
     return splits
 
 
-def class_numbers(names: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the number of each name (N,) among the different ones, and these, sorted."""
+def encode_labels(names: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the class index of each name (N,) and the sorted class names."""
     labels = tuple(sorted(set(names)))
     numbers = {label: number for number, label in enumerate(labels)}
     return np.array([numbers[name] for name in names], dtype=np.int64), labels
 
 
-def check_classes(y: np.ndarray, labels: tuple[str, ...], are_cut: bool = True) -> None:
-    """Refuse classes that cannot be in every part.
+def check_classes(y: np.ndarray, labels: tuple[str, ...], is_split: bool = True) -> None:
+    """Check that there are two or more classes, with enough rows to split.
 
     Args:
-        y: class numbers (N,).
-        labels: the names of the classes.
-        are_cut: whether parts are cut from these rows.
+        y: class indices (N,).
+        labels: names of the classes.
+        is_split: whether these rows are to be split into parts.
 
     Raises:
-        UserError: there is one class only, or one with too few rows to be cut: fewer than 4.
+        UserError: there is only one class, or a class to split has fewer than 4 rows.
     """
     sizes = np.bincount(y, minlength=len(labels))
     if (sizes > 0).sum() < 2:
         raise UserError(f"all {len(y)} rows are of one class ({labels[int(sizes.argmax())]}): two are needed")
     small = int(sizes.argmin())
-    if are_cut and sizes[small] < 4:
+    if is_split and sizes[small] < 4:
         advice = "; to predict numbers, add objective=regression" if all(map(NUMBER.fullmatch, labels)) else ""
         raise UserError(
-            f"class {labels[small]} has {sizes[small]} rows: at least 4 are needed to split off a test{advice}"
+            f"class {labels[small]} has {sizes[small]} rows: 4 or more are needed to split off a test{advice}"
         )
 
 
 def check_readable(splits: Splits, what: str) -> Splits:
-    """Return the same splits, where each part has rows and each class has rows to train on.
+    """Check that each part has rows and each class has training rows; return the splits.
 
     Args:
-        splits: without the rows that cannot be read.
-        what: a row is.
+        splits: splits without the rows that cannot be read.
+        what: name of a row in messages, such as image.
 
     Raises:
         UserError: a part is empty, or a class has no training rows.
@@ -110,12 +110,12 @@ def labelled_subset(
     per_class: int | None = None,
     fraction: float | None = None,
 ) -> np.ndarray:
-    """Sorted row numbers of a labelled subset, nested: with one seed a smaller budget is part of every larger one.
+    """Return the sorted row indices of a labelled subset; with the same seed, smaller subsets are part of larger ones.
 
-    Class numbers (N,) are sampled class by class; for other targets `fraction` takes a share of all rows.
+    Classes are sampled separately; for other targets, `fraction` is a share of all rows.
 
     Raises:
-        UserError: a class has fewer rows than asked for, or both budgets are given.
+        UserError: a class has fewer rows than `per_class`, or both budgets are given.
     """
     if per_class is None and fraction is None:
         return np.arange(len(y))
@@ -142,32 +142,32 @@ def labelled_subset(
 
 
 def fold_of(rows: Rows, labels: tuple[str, ...], seed: int, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted row numbers that train and that validate, where rows are cut into `folds` parts of like size and classes.
+    """Return the sorted row indices of the training and of the validation rows, by stratified K-fold.
 
-    Part `fold % folds` validates. `fold // folds` is the number of the repeat, each of which is cut anew.
+    The validation fold is `fold % folds`, in repeat `fold // folds`, and each repeat has another shuffle.
 
     Args:
-        rows: the labelled rows.
-        labels: the names of the classes or targets.
-        seed: fixes the parts.
-        folds: how many parts, 2 or more.
+        rows: labelled rows.
+        labels: names of the classes or targets.
+        seed: random seed.
+        folds: number of folds, 2 or more.
         fold: 0 or more.
 
     Raises:
-        UserError: a class has fewer rows than there are parts, or there are fewer rows where targets are no classes.
+        UserError: a class has fewer rows than there are folds; without classes, there are too few rows.
     """
     most, what = most_folds(rows, labels)
     if folds > most:
-        remedy = f"the largest that fits is data.folds={most}" if most >= 2 else "two rows of each are needed for any"
-        raise UserError(f"data.folds={folds}: {what} only, and each fold needs one of them; {remedy}")
+        remedy = f"use at most data.folds={most}" if most >= 2 else "folds need two rows or more of each class"
+        raise UserError(f"data.folds={folds}: {what} only, but each fold needs one; {remedy}")
     repeat, part = divmod(fold, folds)
-    make = KFold if rows.classes is None else StratifiedKFold
-    cutter = make(folds, shuffle=True, random_state=np.random.RandomState([seed, repeat]))
-    return list(cutter.split(np.arange(len(rows)), rows.classes))[part]
+    splitter_class = KFold if rows.classes is None else StratifiedKFold
+    splitter = splitter_class(folds, shuffle=True, random_state=np.random.RandomState([seed, repeat]))
+    return list(splitter.split(np.arange(len(rows)), rows.classes))[part]
 
 
 def most_folds(rows: Rows, labels: tuple[str, ...]) -> tuple[int, str]:
-    """The most parts that these rows can be cut into, and what they have the fewest of, in words."""
+    """Return the maximum number of folds of these rows, and a description of what limits it."""
     if rows.classes is None:
         return len(rows), f"there are {len(rows)} labelled rows"
     sizes = np.bincount(rows.classes)
@@ -176,9 +176,9 @@ def most_folds(rows: Rows, labels: tuple[str, ...]) -> tuple[int, str]:
 
 
 def strata_of(target: pd.Series, where: str) -> np.ndarray | None:
-    """Return class numbers to stratify by, whatever the objective makes of the column.
+    """Return class indices to stratify by, for any objective; None if the column has rare values or lists.
 
-    Missing targets are a class of their own. None is returned where the column has rare values, or lists.
+    Missing targets are a separate class.
     """
     if any(isinstance(cell, list | tuple | dict | np.ndarray) for cell in target):
         return None

@@ -1,4 +1,4 @@
-"""The trunk as a model of transformers: the same numbers under the names of its ModernBERT or Llama classes."""
+"""Convert a Transformer backbone to the ModernBERT or Llama classes of transformers."""
 
 from __future__ import annotations
 
@@ -66,23 +66,23 @@ HEAD = {
 
 
 def exported(backbone: Any, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel | None:
-    """Return the same model as one of transformers; None for a backbone whose architecture transformers lacks."""
+    """Convert a model to transformers; return None if transformers does not have the architecture."""
     if isinstance(backbone, Transformer):
         return to_transformers(backbone, task, head, spec)
     return backbone.exported(task, head, spec)
 
 
 def to_transformers(trunk: Transformer, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
-    """A model of transformers that computes what trunk and head compute, on the CPU and in evaluation mode.
+    """Convert backbone and head to an equivalent model of transformers, on the CPU and in evaluation mode.
 
     Args:
-        trunk: on token numbers.
-        task: of the head; None for the trunk alone.
-        head: as `token_head` makes it for the task.
-        spec: names labels and special tokens.
+        trunk: backbone of texts.
+        task: task of the head; None for the backbone only.
+        head: head created by `token_head` for the task.
+        spec: has the labels and special tokens.
 
     Raises:
-        UserError: a setting that no class of transformers has, and what to use.
+        UserError: a setting is not supported by transformers.
     """
     import transformers
 
@@ -94,7 +94,7 @@ def to_transformers(trunk: Transformer, task: str | None, head: nn.Module | None
     model = getattr(transformers, f"{family}{TASKS[task]}")(config)
     state = {name: value.detach().cpu().clone() for name, value in trunk.state_dict().items()}
     prefix = "" if task is None else f"{model.base_model_prefix}."
-    found = {f"{prefix}{name}": value for name, value in renamed(state, trunk.architecture, family).items()}
+    found = {f"{prefix}{name}": value for name, value in rename(state, trunk.architecture, family).items()}
     if task is not None:
         found |= head_state(head, family, task, trunk)
     model.load_state_dict(found)
@@ -102,43 +102,45 @@ def to_transformers(trunk: Transformer, task: str | None, head: nn.Module | None
 
 
 def check(trunk: Transformer, family: str, task: str | None, spec: Spec) -> None:
-    """Refuse what the family has no form for.
+    """Check that the model family supports all settings.
 
     Raises:
-        UserError: names the setting and what to use.
+        UserError: a setting is not supported; the message has the supported values.
     """
     own = trunk.architecture
     if trunk.target_kind != "category":
-        raise UserError(f"{spec.modality} models have no class of transformers: only text models are exchanged")
+        raise UserError(f"{spec.modality} models cannot be converted to transformers: only text models can")
     if task is not None and (family, task) not in HEAD:
-        raise UserError(f"no {family} class of transformers has a head for this objective ({task})")
-    only = {"position": ("rotary",), "mlp": ("geglu", "swiglu")}
+        raise UserError(f"transformers has no {family} class with a head for this objective ({task})")
+    supported = {"position": ("rotary",), "mlp": ("geglu", "swiglu")}
     if family == "Llama":
-        only |= {"norm": ("rms",), "window": (None,)}
+        supported |= {"norm": ("rms",), "window": (None,)}
     else:
-        only |= {"norm": ("layer",), "kv_heads": (own.heads,)}
+        supported |= {"norm": ("layer",), "kv_heads": (own.heads,)}
     if task == "sequence_classification":
-        only["pooling"] = ("last",) if family == "Llama" else ("mean", "cls")
-    for name, allowed in only.items():
+        supported["pooling"] = ("last",) if family == "Llama" else ("mean", "cls")
+    for name, allowed in supported.items():
         if getattr(own, name) not in allowed:
-            able = " or ".join("null" if value is None else str(value) for value in allowed)
+            choices = " or ".join("null" if value is None else str(value) for value in allowed)
             raise UserError(
-                f"backbone.{name}={getattr(own, name)}: transformers' {family} has no such form; "
-                f"train with backbone.{name}={able} to exchange the model"
+                f"backbone.{name}={getattr(own, name)}: {family} does not support it; "
+                f"train with backbone.{name}={choices} to export the model"
             )
     if task == "sequence_classification" and spec.center:
-        raise UserError("a regression's outputs are in units that transformers' classes do not restore: not exchanged")
-    tokens = spec.vocabulary
-    shared = (tokens.unknown, tokens.begin, tokens.end, tokens.mask)
-    if task == "sequence_classification" and family == "Llama" and tokens.padding in shared:
         raise UserError(
-            "transformers' Llama finds the last token by the padding after it, and this tokenizer has no token for "
-            "padding alone: pretrain with one that has"
+            "transformers cannot scale the outputs of a regression to the units of the targets: not exported"
+        )
+    tokens = spec.vocabulary
+    others = (tokens.unknown, tokens.begin, tokens.end, tokens.mask)
+    if task == "sequence_classification" and family == "Llama" and tokens.padding in others:
+        raise UserError(
+            "Llama of transformers finds the last token by the padding after it, but this tokenizer has no separate "
+            "padding token: pretrain with one that has"
         )
 
 
 def shared_config(own: Architecture, task: str | None, spec: Spec) -> dict[str, Any]:
-    """Settings that both families name alike."""
+    """Return the settings with the same names in both families."""
     vocabulary = spec.vocabulary
     found = {
         "vocab_size": vocabulary.size,
@@ -161,7 +163,7 @@ def shared_config(own: Architecture, task: str | None, spec: Spec) -> dict[str, 
 
 
 def own_config(own: Architecture, family: str, task: str | None, spec: Spec) -> dict[str, Any]:
-    """Settings that the families name differently."""
+    """Return the settings with different names in the families."""
     activation = {"geglu": "gelu", "swiglu": "silu"}[own.mlp]
     rotary = {"rope_type": "default", "rope_theta": ROTARY_BASE}
     if family == "Llama":
@@ -186,8 +188,8 @@ def own_config(own: Architecture, family: str, task: str | None, spec: Spec) -> 
     }
 
 
-def renamed(state: dict[str, Tensor], own: Architecture, family: str) -> dict[str, Tensor]:
-    """The trunk's tensors under the family's names."""
+def rename(state: dict[str, Tensor], own: Architecture, family: str) -> dict[str, Tensor]:
+    """Rename the tensors of a backbone to the names of the family."""
     found = {}
     for name, value in state.items():
         if not name.startswith("blocks."):
@@ -196,20 +198,20 @@ def renamed(state: dict[str, Tensor], own: Architecture, family: str) -> dict[st
             continue
         _, index, rest = name.split(".", 2)
         part, _, kind = rest.rpartition(".")
-        for piece, tensor in pieces(part, value, own, family).items():
+        for piece, tensor in split_weight(part, value, own, family).items():
             found[f"layers.{index}.{BLOCK[family][piece]}.{kind}"] = tensor
     return found
 
 
-def pieces(part: str, value: Tensor, own: Architecture, family: str) -> dict[str, Tensor]:
-    """A block's weight or bias in the pieces that the family keeps apart.
+def split_weight(part: str, value: Tensor, own: Architecture, family: str) -> dict[str, Tensor]:
+    """Split a weight or bias of a block into the tensors of the family.
 
-    Both families turn feature i of a head with feature i + W/2, we turn neighbours: rows change places.
+    Both families rotate feature i of a head with feature i + W/2, we rotate adjacent features: rows are permuted.
     """
     if part == "qkv":
-        turned = (own.heads + own.kv_heads) * own.head_width
-        pairs = value[:turned].unflatten(0, (-1, own.head_width // 2, 2))
-        value = torch.cat([pairs.transpose(1, 2).flatten(0, 2), value[turned:]])
+        rotated = (own.heads + own.kv_heads) * own.head_width
+        pairs = value[:rotated].unflatten(0, (-1, own.head_width // 2, 2))
+        value = torch.cat([pairs.transpose(1, 2).flatten(0, 2), value[rotated:]])
         if family == "Llama":
             sizes = [heads * own.head_width for heads in (own.heads, own.kv_heads, own.kv_heads)]
             return dict(zip(("qkv.q", "qkv.k", "qkv.v"), value.split(sizes)))
@@ -219,7 +221,7 @@ def pieces(part: str, value: Tensor, own: Architecture, family: str) -> dict[str
 
 
 def head_state(head: nn.Module, family: str, task: str, trunk: Transformer) -> dict[str, Tensor]:
-    """The head's tensors under the family's names, with those that ours leaves out."""
+    """Rename the tensors of a head to the names of the family, and add those that our head does not have."""
     names = HEAD[family, task]
     found = {}
     for name, value in head.state_dict().items():

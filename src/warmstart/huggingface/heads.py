@@ -1,4 +1,4 @@
-"""The heads that transformers has for an architecture, on features from elsewhere."""
+"""Heads of transformers models, without their backbones."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ CLASSES = {
     "ctc": "AutoModelForCTC",
 }
 LANGUAGE = ("masked_lm", "causal_lm")
-# Settings of a config.json that say how a model is run, not what it is.
-CHOSEN_ELSEWHERE = (
+# Settings of config.json about the execution of a model.
+RUNTIME_SETTINGS = (
     *("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"),
     *("dtype", "torch_dtype", "use_kernels", "return_dict", "output_attentions", "output_hidden_states"),
     "chunk_size_feed_forward",
 )
 
 
-def described(architecture: dict[str, Any]) -> PreTrainedConfig:
-    """The configuration that a config.json holds, in float32 and with the library's own choice of attention."""
+def make_config(architecture: dict[str, Any]) -> PreTrainedConfig:
+    """Return the configuration of a config.json, in float32 and with the default attention implementation."""
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    plain = {key: value for key, value in copy.deepcopy(architecture).items() if key not in CHOSEN_ELSEWHERE}
-    kind = plain.get("model_type")
+    settings = {key: value for key, value in copy.deepcopy(architecture).items() if key not in RUNTIME_SETTINGS}
+    kind = settings.get("model_type")
     try:
-        config = transformers.CONFIG_MAPPING[kind].from_dict(plain)
+        config = transformers.CONFIG_MAPPING[kind].from_dict(settings)
     except KeyError as error:
-        raise UserError(f"backbone.architecture: transformers knows no model_type={kind}") from error
-    except Exception as error:  # of every kind, by architecture
-        raise UserError(f"backbone.architecture is no {kind}: {error}") from error
+        raise UserError(f"backbone.architecture: transformers has no model_type={kind}") from error
+    except Exception as error:  # architectures raise many classes of errors
+        raise UserError(f"backbone.architecture is not a valid {kind}: {error}") from error
     config.dtype = torch.float32
     return config
 
 
 def is_causal(architecture: dict[str, Any]) -> bool:
-    """Whether positions see earlier ones only."""
+    """Return whether attention is causal."""
     from transformers.models.auto import modeling_auto
 
     kind = architecture.get("model_type")
@@ -65,23 +65,23 @@ def is_causal(architecture: dict[str, Any]) -> bool:
 
 
 def has_class(task: str, config: PreTrainedConfig) -> bool:
-    """Whether transformers has a model of this architecture for a task."""
+    """Return whether transformers has a model of this architecture for a task."""
     import transformers
 
     return type(config) in getattr(transformers, f"MODEL_FOR_{task.upper()}_MAPPING")
 
 
-def whole(task: str | None, config: PreTrainedConfig) -> PreTrainedModel:
-    """The model with random weights, of the class for a task, or of the trunk's."""
+def make_model(task: str | None, config: PreTrainedConfig) -> PreTrainedModel:
+    """Return a model with random weights, with a head for the task, or without a head if it is None."""
     import transformers
 
     auto = getattr(transformers, "AutoModel" if task is None else CLASSES[task])
-    config.architectures = config.architectures or []  # which is asked where there are several classes
+    config.architectures = config.architectures or []  # used to choose between several classes
     return auto.from_config(config, trust_remote_code=False)
 
 
 class Shared(nn.Module):
-    """A linear layer of which `owners`, by name, are parameters of other modules: looked up, never held."""
+    """Linear layer that shares parameters of other modules, `owners` by parameter name, without registering them."""
 
     def __init__(self, linear: nn.Linear, owners: dict[str, tuple[nn.Module, str]]):
         super().__init__()
@@ -95,14 +95,14 @@ class Shared(nn.Module):
         return getattr(*owners[name]) if name in owners else super().__getattr__(name)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., outputs)."""
+        """Map (..., D) to (..., outputs)."""
         return F.linear(x, self.weight, self.bias)
 
 
 class Trunkless(nn.Module):
-    """Stands in a whole model where its trunk was: the features come in as `inputs_embeds`.
+    """Replacement of the backbone in a model with a head: returns features passed as `inputs_embeds`.
 
-    A pooler that the trunk keeps is the trunk's; one that it does not have belongs to the head.
+    The pooler is that of the backbone if it has one, else it is part of the head.
     """
 
     def __init__(self, trunk: PreTrainedModel, own: nn.Module):
@@ -115,7 +115,7 @@ class Trunkless(nn.Module):
         self.activation = getattr(own, "pooler_activation", None) or getattr(own, "activation", None)
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
-        """Features (B, T, D) as a trunk would return them."""
+        """Return features (B, T, D) in the output format of a backbone."""
         from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
         pooled = self.pool(inputs_embeds) if self.has_pooler else None
@@ -123,19 +123,19 @@ class Trunkless(nn.Module):
 
     @property
     def decoder(self) -> Trunkless:
-        """What OPT's heads ask in place of the trunk."""
+        """Itself, since heads of OPT call the decoder of the backbone."""
         return self
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """(B, T, D) to (B, D); in ALBERT and BigBird a pooler is a bare linear layer."""
+        """Map (B, T, D) to (B, D); poolers of ALBERT and BigBird are linear layers without activation."""
         pooler = self.pooler if "pooler" in self._modules else self.trunk.pooler
-        if isinstance(getattr(pooler, "base_layer", pooler), nn.Linear):  # which an adapter may wrap
+        if isinstance(getattr(pooler, "base_layer", pooler), nn.Linear):  # an adapter may wrap it
             return self.activation(pooler(tokens[:, 0]))
         return pooler(tokens)
 
 
 class Head(nn.Module):
-    """What a model of transformers has for a task on top of its trunk, from features (..., D) to (..., outputs)."""
+    """Head of a transformers model for a task, which maps features (..., D) to (..., outputs)."""
 
     def __init__(self, task: str, outputs: int, config: PreTrainedConfig, trunk: PreTrainedModel):
         super().__init__()
@@ -143,18 +143,18 @@ class Head(nn.Module):
         if task not in LANGUAGE:
             config.num_labels = outputs
         if config.pad_token_id is None:
-            config.pad_token_id = 0  # else heads that look for the last token refuse a batch
+            config.pad_token_id = 0  # heads that search for the last token need it
         with torch.device("meta"):
-            self.model = whole(task, config)
+            self.model = make_model(task, config)
         prefix = self.model.base_model_prefix
         if type(getattr(self.model, prefix)) is not type(trunk):
-            raise TypeError(f"{type(self.model).__name__} has another trunk than {type(trunk).__name__}")
+            raise TypeError(f"{type(self.model).__name__} has another backbone than {type(trunk).__name__}")
         setattr(self.model, prefix, Trunkless(trunk, getattr(self.model, prefix)))
-        self._initialise()
+        self._init_weights()
         self._share(prefix, trunk)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Each feature is shown as a text of one token."""
+        """Map features (..., D), each passed as a text of one token."""
         found = self.model(inputs_embeds=features.reshape(-1, 1, features.shape[-1]))
         if self.task == "question_answering":
             logits = torch.stack([found.start_logits, found.end_logits], -1)
@@ -163,8 +163,8 @@ class Head(nn.Module):
         return logits.reshape(*features.shape[:-1], self.outputs)
 
     @torch.no_grad()
-    def fits(self, width: int, pool: Callable[[Tensor], Tensor]) -> bool:
-        """Whether it can do without its trunk, and a classifier of texts pools as `pool`, (B, T, D) to (B, D), does."""
+    def is_compatible(self, width: int, pool: Callable[[Tensor], Tensor]) -> bool:
+        """Return whether the head works without its backbone and, for text classification, pools as `pool` does."""
         tokens = torch.randn(2, 3, width, generator=torch.Generator().manual_seed(0))
         self.eval()
         try:
@@ -177,26 +177,26 @@ class Head(nn.Module):
             RuntimeError,
             IndexError,
             KeyError,
-        ):  # it asks for more
+        ):  # it needs more than features
             return False
         self.train()
         return torch.allclose(own, given, rtol=1e-4, atol=1e-6)
 
     def _share(self, prefix: str, trunk: PreTrainedModel) -> None:
-        """Tied parameters are those of the trunk, or of the head itself, and not held a second time."""
+        """Share tied parameters with the backbone or with other layers of the head."""
         shared: dict[str, dict[str, tuple[nn.Module, str]]] = {}
         for target, source in self.model.all_tied_weights_keys.items():
-            (place, _, name), (owner, _, there) = target.rpartition("."), source.rpartition(".")
+            (path, _, name), (owner, _, source_name) = target.rpartition("."), source.rpartition(".")
             inner = owner.removeprefix(f"{prefix}.")
             module = trunk.get_submodule(inner) if inner != owner else self.model.get_submodule(owner)
-            shared.setdefault(place, {})[name] = (module, there)
-        for place, owners in shared.items():
-            parent, _, name = place.rpartition(".")
-            setattr(self.model.get_submodule(parent), name, Shared(self.model.get_submodule(place), owners))
+            shared.setdefault(path, {})[name] = (module, source_name)
+        for path, owners in shared.items():
+            parent, _, name = path.rpartition(".")
+            setattr(self.model.get_submodule(parent), name, Shared(self.model.get_submodule(path), owners))
 
     @torch.no_grad()
-    def _initialise(self) -> None:
-        """Random weights as the library draws them, and zero where it does not say."""
+    def _init_weights(self) -> None:
+        """Initialize the weights as transformers does; other parameters are zero."""
         self.model.to_empty(device="cpu")
         for parameter in self.model.parameters():
             parameter.zero_()

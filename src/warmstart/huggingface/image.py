@@ -1,4 +1,4 @@
-"""Models of images from the transformers library, by their config.json: ViT, DINOv2, ConvNeXt and their like."""
+"""Image backbones of transformers, such as ViT, DINOv2 and ConvNeXt."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
-from warmstart.huggingface.heads import described, whole
-from warmstart.huggingface.trunk import assembled, depths_by_layer
+from warmstart.huggingface.heads import make_config, make_model
+from warmstart.huggingface.trunk import assemble, depths_by_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 MEAN = "set backbone=huggingface_images backbone.pooling=mean"
-PREFIX = ("cls_token", "distillation_token", "register_tokens")  # parameters that stand before the patches
+PREFIX = ("cls_token", "distillation_token", "register_tokens")  # parameters of positions before the patches
 
 
 class HuggingFaceImages(Backbone, nn.Module):
-    """A trunk of transformers, on scaled pixels.
+    """Image model of transformers without its head.
 
-    Position encodings are interpolated where images have another size than the model's and it is able to.
+    If images have another size than those of the model, position embeddings are interpolated, if it supports that.
 
     Args:
-        spec: of images (C, H, W).
-        architecture: the model's config.json.
-        pooling: cls (the first position), mean of the patches, or pooler (what the model makes of its positions itself:
-            ConvNeXt and Swin the mean of their map); None for cls if there is such a position, else pooler.
+        spec: spec of images (C, H, W).
+        architecture: content of config.json.
+        pooling: cls (the first position), mean of the patches, or pooler (the pooled output of the model, such as the
+            mean over positions in ConvNeXt and Swin); None for cls if there is such a position, else pooler.
 
     Raises:
-        UserError: the model cannot take such images, or cannot be pooled so.
+        UserError: the model does not support such images or this pooling.
     """
 
     modalities: ClassVar = frozenset({"image"})
@@ -46,16 +46,16 @@ class HuggingFaceImages(Backbone, nn.Module):
         super().__init__()
         if architecture is None:
             raise UserError("backbone=huggingface_images has no architecture: name a model with init=hf:NAME_OR_DIR")
-        config = described(architecture)
+        config = make_config(architecture)
         self.architecture, self.kind, self.shape = architecture, config.model_type, spec.shape
-        self.model = whole(None, config)
+        self.model = make_model(None, config)
         if self.model.main_input_name != "pixel_values":
             raise UserError(f"backbone: a {self.kind} is not a model of pixels")
         channels = getattr(config, "num_channels", 3)
         if spec.shape[0] != channels:
             raise UserError(
-                f"the images have {spec.shape[0]} channels and the {self.kind} takes {channels}: "
-                f"use images with {channels} (data.channels={channels}, where the data has that setting)"
+                f"the images have {spec.shape[0]} channels, but the {self.kind} takes {channels}: "
+                f"use images with {channels} (data.channels={channels}, if the data has that setting)"
             )
         before = [p for name, p in self.model.named_parameters() if name.endswith(PREFIX)]
         self.pooling = pooling or ("cls" if before else "pooler")
@@ -64,28 +64,28 @@ class HuggingFaceImages(Backbone, nn.Module):
             self.model.pooler = None
         self.prefix = sum(parameter.shape[1] for parameter in before)
         self.interpolates = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
-        self.width = self._tried().shape[-1]
+        self.width = self._pooled_features().shape[-1]
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """(B, C, H, W) to positions (B, T, D), those before the patches included, and pooled (B, D)."""
+        """Map (B, C, H, W) to positions (B, T, D), including those before the patches, and pooled (B, D)."""
         found = self.model(pixel_values=x, **self._interpolation(x.shape[2:]))
         return self._features(found.last_hidden_state, getattr(found, "pooler_output", None))
 
     def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
-        """The same model as one of transformers, of its class for images where there is a head of classes.
+        """Convert to a model of transformers, with an image classification head for a classifier.
 
         Raises:
-            UserError: transformers has no such class, or it computes something else.
+            UserError: transformers has no such class, or its outputs differ.
         """
         if task is None:
-            return assembled(None, None, self.architecture, self.model, spec)
+            return assemble(None, None, self.architecture, self.model, spec)
         if task != "sequence_classification" or spec.center or not spec.labels:
-            raise UserError("of models of images, transformers has classes for objective=classification alone")
-        config = described(self.architecture)
+            raise UserError("image models can be exported with objective=classification only")
+        config = make_config(self.architecture)
         config.num_labels = head.out_features
         config.id2label = dict(enumerate(spec.labels))
         config.label2id = {label: number for number, label in enumerate(spec.labels)}
-        model = whole("image_classification", config).cpu().eval()
+        model = make_model("image_classification", config).cpu().eval()
         trunk = f"{model.base_model_prefix}."
         model.load_state_dict({f"{trunk}{n}": v.cpu() for n, v in self.model.state_dict().items()}, strict=False)
         linear = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.startswith(trunk)]
@@ -104,38 +104,38 @@ class HuggingFaceImages(Backbone, nn.Module):
         return depths_by_layer(self)
 
     def _interpolation(self, size: tuple[int, ...]) -> dict[str, bool]:
-        """The argument that a model of another size needs, where it has it."""
+        """Return the argument for images of another size, if the model supports it."""
         own = getattr(self.model.config, "image_size", None)
         own = (own, own) if isinstance(own, int) else tuple(own or ())
         return {"interpolate_pos_encoding": True} if self.interpolates and own != tuple(size) else {}
 
     @torch.no_grad()
-    def _tried(self) -> Tensor:
-        """The pooled features of a black image, (1, D)."""
+    def _pooled_features(self) -> Tensor:
+        """Return the pooled features (1, D) of a black image."""
         self.eval()
         try:
             found = self.model(pixel_values=torch.zeros(1, *self.shape), **self._interpolation(self.shape[1:]))
-        except Exception as error:  # of every kind, by architecture
+        except Exception as error:  # architectures raise many classes of errors
             own = getattr(self.model.config, "image_size", None)
             size = " x ".join(map(str, self.shape[1:]))
             raise UserError(
-                f"the {self.kind} takes no images of {size} pixels: "
+                f"the {self.kind} does not support images of {size} pixels: "
                 + (
                     f"set data.size={own}"
                     if isinstance(own, int) and self.shape[1:] != (own, own)
-                    else "give larger ones"
+                    else "use larger ones"
                 )
             ) from error
         self.train()
         pooled = getattr(found, "pooler_output", None)
         if self.pooling == "pooler" and pooled is None:
-            raise UserError(f"a {self.kind} does not pool its positions itself: {MEAN}")
+            raise UserError(f"a {self.kind} has no pooler: {MEAN}")
         if self.pooling == "cls" and (not self.prefix or found.last_hidden_state.ndim > 3):
             raise UserError(f"a {self.kind} has no position before its patches: {MEAN}")
         return self._features(found.last_hidden_state, pooled).pooled
 
     def _features(self, tokens: Tensor, pooled: Tensor | None) -> Features:
-        """From positions (B, T, D) or a map (B, D, H, W), and what the model itself pools, if anything."""
+        """Return features from positions (B, T, D) or a map (B, D, H, W), and the pooled output, if any."""
         prefix = self.prefix
         if tokens.ndim > 3:
             tokens, prefix = tokens.flatten(2).transpose(1, 2), 0
@@ -145,7 +145,7 @@ class HuggingFaceImages(Backbone, nn.Module):
 
     @torch.no_grad()
     def _fill(self, linear: nn.Linear, head: nn.Linear) -> bool:
-        """Copy the head, beside zeros for a class that sees both the first position and the mean of the patches."""
+        """Copy the head, padded with zeros if the layer takes both the first position and the mean of the patches."""
         inputs = {"cls": 0, "mean": self.width}.get(self.pooling, 0) if linear.in_features == 2 * self.width else 0
         if linear.in_features not in (self.width, 2 * self.width) or linear.bias is None:
             return False
@@ -156,7 +156,7 @@ class HuggingFaceImages(Backbone, nn.Module):
 
     @torch.no_grad()
     def _is_same(self, model: PreTrainedModel, head: nn.Module) -> bool:
-        """Whether the whole model computes what trunk and head do, on noise."""
+        """Return whether the converted model has the same outputs as backbone and head, on random images."""
         x = torch.randn(2, *self.shape, generator=torch.Generator().manual_seed(0))
         self.eval()
         return torch.allclose(

@@ -25,14 +25,14 @@ from warmstart.huggingface.saved_heads import ctc_head, language_head, task_head
 
 
 def open_hub(word: str, pooling: str | None = None) -> SavedModel:
-    """A Hugging Face model as a saved backbone: weights in float32, its preprocessor, its trained head if it is taken.
+    """Load a Hugging Face model as a saved backbone: float32 weights, preprocessor and, if supported, trained head.
 
     Args:
         word: hf:NAME_OR_DIR.
-        pooling: that of the config, where it is not what `adopt` chooses.
+        pooling: pooling set in the config, or None for that of the model.
 
     Raises:
-        UserError: it is none that can be used, is damaged, or its preprocessor is another model's.
+        UserError: the model is unsupported or damaged, or its preprocessor belongs to another model.
     """
     folder = folder_of(word)
     node = node_of(word, folder, pooling)
@@ -70,7 +70,7 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
 
 
 def _sha256(folder: Path) -> str:
-    """Of the weights' file, or of the digests of its shards, in order."""
+    """Return the SHA-256 of the weights, or of the digests of their shards, in order."""
     if (folder / WEIGHTS).exists():
         return file_sha256(folder / WEIGHTS)
     digests = [file_sha256(folder / name) for name in shard_names("", folder)]
@@ -83,47 +83,47 @@ SERIAL, BINARY = "tokenizer.json", ".model"
 def tokenizer_of(
     word: str, folder: Path, architecture: dict[str, Any], rows: int, most: int
 ) -> tuple[dict[str, Any], Spec]:
-    """The state of a preprocessor with the model's tokenizer, and what its examples look like.
+    """Return the state of a preprocessor with the tokenizer of the model, and its spec.
 
     Args:
         word: hf:NAME_OR_DIR.
-        folder: the model's.
-        architecture: its config.json.
-        rows: of the embedding.
-        most: positions that the model has, 0 or less if it does not say.
+        folder: folder of the model.
+        architecture: content of config.json.
+        rows: number of rows of the embedding.
+        most: maximum number of positions of the model; 0 or less if unknown.
     """
     check_names(word, folder)
     if (path := folder / "tokenizer.json").exists():
         try:
             Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers knows no other
+        except Exception as error:  # tokenizers raises no more specific class
             raise UserError(f"init={word}: {path} is damaged: {error}") from error
     tokenizer = load(word, folder, "AutoTokenizer")
     if not hasattr(tokenizer, "backend_tokenizer"):
-        raise UserError(f"init={word}: no tokenizer.json can be made of the files in {folder}: put one there")
+        raise UserError(f"init={word}: the files in {folder} cannot be converted to a tokenizer.json: add one")
     numbers = tokenizer.get_vocab()
     size = 1 + max(numbers.values())
     if size > rows:
         raise UserError(
-            f"init={word}: the tokenizer has {size:,} tokens and the model's embedding {rows:,} rows: "
-            "the tokenizer is another model's"
+            f"init={word}: the tokenizer has {size:,} tokens, but the embedding of the model has {rows:,} rows: "
+            "the tokenizer belongs to another model"
         )
-    named = tokenizer.special_tokens_map
+    special_tokens = tokenizer.special_tokens_map
     differences = [f"{size:,} tokens for {rows:,} rows of the embedding"] if 2 * size < rows else []
     for role in ("pad", "bos", "eos", "cls", "sep", "mask"):
-        here, there = numbers.get(named.get(f"{role}_token")), architecture.get(f"{role}_token_id")
+        here, there = numbers.get(special_tokens.get(f"{role}_token")), architecture.get(f"{role}_token_id")
         if None not in (here, there) and here not in (there if isinstance(there, list) else [there]):
-            differences.append(f"{role}_token_id={here} where {CARD} says {there}")
+            differences.append(f"{role}_token_id={here} but {there} in {CARD}")
     if differences:
-        warning = f"warning: init={word}: the tokenizer may be another model's: it has {', '.join(differences)}"
+        warning = f"warning: init={word}: the tokenizer may belong to another model: it has {', '.join(differences)}"
         screen.say(warning, style="yellow")
     first, last = ("cls_token", "bos_token"), ("sep_token", "eos_token")
     roles = {
-        "padding": named.get("pad_token"),
-        "unknown": named.get("unk_token"),
-        "begin": next((named[key] for key in first if key in named), None),
-        "end": next((named[key] for key in last if key in named), None),
-        "mask": named.get("mask_token"),
+        "padding": special_tokens.get("pad_token"),
+        "unknown": special_tokens.get("unk_token"),
+        "begin": next((special_tokens[key] for key in first if key in special_tokens), None),
+        "end": next((special_tokens[key] for key in last if key in special_tokens), None),
+        "mask": special_tokens.get("mask_token"),
     }
     known = {role: numbers.get(token) for role, token in roles.items()}
     order = ("padding", "end", "begin", "unknown")
@@ -142,37 +142,39 @@ def tokenizer_of(
         "tokenizer": serial,
         "roles": roles,
         "types": "token_type_ids" in tokenizer.model_input_names,
-        "files": kept_files(folder, serial),
+        "files": read_tokenizer_files(folder, serial),
     }
     return state, Spec("text", (context,), vocabulary=vocabulary)
 
 
 def check_names(word: str, folder: Path) -> None:
-    """Refuse a tokenizer whose settings name files outside the folder.
+    """Check that the settings of a tokenizer refer to files in its folder only.
 
     Raises:
-        UserError: names the entry.
+        UserError: a file is outside of the folder.
     """
     path = folder / "tokenizer_config.json"
     files = read_json(word, path).get("fast_tokenizer_files") if path.exists() else None
     for name in files if isinstance(files, list) else []:
         if not is_plain(name):
-            raise UserError(f"init={word}: {path}: fast_tokenizer_files names {name!r}, which is no file of its folder")
+            raise UserError(
+                f"init={word}: {path}: fast_tokenizer_files has {name!r}, which is not a file of its folder"
+            )
 
 
-def kept_files(folder: Path, serial: str) -> dict[str, str]:
-    """The tokenizer's files, by name, those of sentencepiece in base64; tokenizer.json where `serial` is not all of it.
+def read_tokenizer_files(folder: Path, serial: str) -> dict[str, str]:
+    """Return the tokenizer files by name, for export, with sentencepiece files in base64.
 
-    They are written beside the model again when it is exported.
+    tokenizer.json is included only if it differs from `serial`.
 
     Raises:
-        UserError: one of them is a link to a file elsewhere.
+        UserError: a file is a link to outside of the folder.
     """
     found = {}
     for path in sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}):
         if not is_inside(path, folder):
             raise UserError(
-                f"{path} is a link to {os.path.realpath(path)}, outside the model's folder: put a copy there"
+                f"{path} is a link to {os.path.realpath(path)}, outside of the model folder: replace it by a copy"
             )
         content = path.read_bytes()
         text = base64.b64encode(content).decode() if path.suffix == BINARY else content.decode("utf-8")

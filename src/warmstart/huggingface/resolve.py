@@ -1,4 +1,4 @@
-"""A Hugging Face model as a start, `init=hf:NAME_OR_DIR`: what the config must know. None of its code is executed."""
+"""Resolve `init=hf:NAME_OR_DIR` to the config node of a backbone, without executing code of the model."""
 
 from __future__ import annotations
 
@@ -11,31 +11,38 @@ from warmstart.core.trust import check_targets
 from warmstart.huggingface.configs import image, speech, text
 from warmstart.huggingface.files import CARD, read_json, tensor_names
 
-TARGETS = {  # and what chooses them
+TARGETS = {  # class -> option of the group backbone
     text.TARGET: "huggingface",
     image.TARGET: "huggingface_images",
     speech.TARGET: "huggingface_speech",
 }
 CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
-OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")  # what is not fetched from the hub
+OWN = (
+    None,
+    "eager",
+    "sdpa",
+    "flash_attention_2",
+    "grouped_mm",
+    "batched_mm",
+)  # implementations that are not downloaded from the hub
 
 
 def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
-    """The backbone's config node; whatever cannot be used is refused here."""
+    """Return the config node of the backbone; raise UserError if the model is not supported."""
     architecture = read_json(word, folder / CARD)
     if "warmstart" in architecture:
-        raise UserError(f"init={word}: this is a saved backbone of ours: give init={folder}, without {HUB}")
+        raise UserError(f"init={word}: this is a backbone saved by warmstart: use init={folder}, without {HUB}")
     if _needs_kernel(architecture):
         raise UserError(
-            f"init={word}: the model asks for a kernel from the hub, which is code and so not allowed: "
-            f"take attn_implementation and use_kernels out of its {CARD}"
+            f"init={word}: the model uses a kernel from the hub, which is code and not allowed: "
+            f"remove attn_implementation and use_kernels from its {CARD}"
         )
     for path in (folder / name for name in CODED if (folder / name).exists()):
         if "auto_map" in read_json(word, path):
-            what = f"code of its own (auto_map in its {'config' if path.name == CARD else path.name})"
-            raise UserError(f"init={word}: the model runs {what}, which is not allowed")
+            what = f"custom code (auto_map in its {'config' if path.name == CARD else path.name})"
+            raise UserError(f"init={word}: the model needs {what}, which is not allowed")
     if "quantization_config" in architecture or (folder / "adapter_config.json").exists():
-        raise UserError(f"init={word}: give the whole model in full precision, not a quantised one or an adapter")
+        raise UserError(f"init={word}: use a complete model in full precision, not a quantized model or an adapter")
     kind = next((kind for kind in (image, speech) if kind.describes(architecture)), text)
     node = kind.node_of(word, folder, architecture, tensor_names(word, folder), pooling)
     try:
@@ -46,9 +53,9 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
 
 
 def _needs_kernel(node: Any) -> bool:
-    """Whether a configuration, or one inside it, names an implementation that is fetched as code."""
+    """Return whether a configuration, or a nested one, uses an implementation that is downloaded as code."""
     if not isinstance(node, dict):
         return False
     chosen = [node.get(f"{start}{kind}_implementation") for start in ("", "_") for kind in ("attn", "experts")]
-    is_asked = node.get("use_kernels") or any(name not in OWN for name in chosen)
-    return bool(is_asked) or any(_needs_kernel(value) for value in node.values())
+    is_used = node.get("use_kernels") or any(name not in OWN for name in chosen)
+    return bool(is_used) or any(_needs_kernel(value) for value in node.values())

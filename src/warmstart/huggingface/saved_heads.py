@@ -1,4 +1,4 @@
-"""The trained heads of a Hugging Face model, as an objective names their tensors."""
+"""Trained heads of Hugging Face models, with the tensor names of our objectives."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.huggingface.configs import speech
-from warmstart.huggingface.configs.text import decodes
+from warmstart.huggingface.configs.text import is_text_decoder
 from warmstart.huggingface.from_pretrained import load
 
-AUTO = {  # how classes of transformers end, the one that loads them, and the task as an objective names it
+AUTO = {  # suffix of a class of transformers -> auto class, task of the objective
     "ForSequenceClassification": ("AutoModelForSequenceClassification", "sequence_classification"),
     "ForTokenClassification": ("AutoModelForTokenClassification", "token_classification"),
     "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question_answering"),
@@ -22,8 +22,8 @@ SOUND = "AutoModelForAudioClassification"
 
 
 def language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict[str, Tensor]:
-    """The trained head that predicts tokens, as an objective names it; empty if the file has not all of it."""
-    name = "AutoModelForCausalLM" if decodes(word, architecture) else "AutoModelForMaskedLM"
+    """Return the trained language-model head; empty if it is incomplete."""
+    name = "AutoModelForCausalLM" if is_text_decoder(word, architecture) else "AutoModelForMaskedLM"
     model, found = load(word, folder, name)
     shared = set(model.all_tied_weights_keys)
     if set(found["missing_keys"]) - shared:
@@ -34,7 +34,7 @@ def language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict
 
 
 def ctc_head(word: str, folder: Path, architecture: dict[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The trained head that says labels, the blank last, and these; empty if the folder has none."""
+    """Return the trained CTC head, with the blank last, and its labels; empty if there is none."""
     if not any(str(name).endswith("ForCTC") for name in architecture.get("architectures") or ()):
         return {}, ()
     model, found = load(word, folder, "AutoModelForCTC", **speech.OFF)
@@ -48,16 +48,16 @@ def ctc_head(word: str, folder: Path, architecture: dict[str, Any]) -> tuple[dic
 def task_head(
     word: str, folder: Path, architecture: dict[str, Any], pooling: str | None = None, shape: tuple[int, ...] = ()
 ) -> tuple[str | None, dict[str, Tensor], tuple[str, ...]]:
-    """The task that the model was finetuned for, its head, and its labels in alphabetical order, as data have them.
+    """Return the task that the model was finetuned for, its head, and its labels in alphabetical order.
 
-    The task is None where the model has no such head, and the head empty where it is of a form that is not taken over.
+    The task is None if the model has no trained head, and the head is empty if it is not supported.
 
     Args:
         word: hf:NAME_OR_DIR.
-        folder: the model's.
-        architecture: its config.json.
-        pooling: of a model of images or sound.
-        shape: of an image.
+        folder: folder of the model.
+        architecture: content of config.json.
+        pooling: pooling of an image model.
+        shape: shape of an image.
     """
     name = str((architecture.get("architectures") or [""])[0])
     auto, task = next((found for end, found in AUTO.items() if name.endswith(end)), (None, None))
@@ -73,20 +73,20 @@ def task_head(
         () if task == "question_answering" else tuple(model.config.id2label[n] for n in range(model.config.num_labels))
     )
     order = sorted(range(len(labels)), key=labels.__getitem__)
-    sized = _sized_by_labels(model) if labels else set()
-    state = {name: value[order] if name in sized else value for name, value in state.items()}
+    per_label = _sized_by_labels(model) if labels else set()
+    state = {name: value[order] if name in per_label else value for name, value in state.items()}
     labels = tuple(labels[number] for number in order)
     if is_sound:
         return task, _one_linear(model, state), labels
     if shape:
-        is_alike = _pools(model, pooling, shape)
-        linear = {f"head.{name.rpartition('.')[2]}": value for name, value in state.items() if name in sized}
-        return task, linear if is_alike else {}, labels
+        same_pooling = _pools(model, pooling, shape)
+        linear = {f"head.{name.rpartition('.')[2]}": value for name, value in state.items() if name in per_label}
+        return task, linear if same_pooling else {}, labels
     return task, {f"head.model.{name}": value for name, value in state.items()}, labels
 
 
 def _sized_by_labels(model: Any) -> set[str]:
-    """The tensors of which the first dimension is that of the labels."""
+    """Return the names of the tensors whose first dimension is the number of labels."""
     config = type(model.config).from_dict(model.config.to_dict())
     config.num_labels = model.config.num_labels + 1
     with torch.device("meta"):
@@ -95,7 +95,7 @@ def _sized_by_labels(model: Any) -> set[str]:
 
 
 def _one_linear(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The two linear layers of a classifier of sound, with a mean between them, as one; empty for another form."""
+    """Merge the two linear layers of an audio classifier; empty for other architectures."""
     names = {f"{layer}.{part}" for layer in ("projector", "classifier") for part in ("weight", "bias")}
     if set(state) != names or model.config.use_weighted_layer_sum:
         return {}
@@ -106,7 +106,7 @@ def _one_linear(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _pools(model: Any, pooling: str | None, shape: tuple[int, ...]) -> bool:
-    """Whether a classifier of images is one linear layer on what the backbone pools, tried on noise."""
+    """Return whether an image classifier is a linear layer on the pooled features, tested on random images."""
     trunk = f"{model.base_model_prefix}."
     linear = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.startswith(trunk)]
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Encoders and decoders of texts from the transformers library, by their config.json."""
+"""Text encoders and decoders of transformers."""
 
 from __future__ import annotations
 
@@ -14,29 +14,24 @@ from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
-from warmstart.huggingface.heads import LANGUAGE, Head, described, has_class, is_causal, whole
-from warmstart.huggingface.trunk import assembled, depths_by_layer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
-from typing import TYPE_CHECKING
+from warmstart.huggingface.heads import LANGUAGE, Head, has_class, is_causal, make_config, make_model
+from warmstart.huggingface.trunk import assemble, depths_by_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
-LOWER = re.compile("BFloat16|Half|dtype|scalar type")  # in the message of a model that mixes precisions
+LOWER = re.compile("BFloat16|Half|dtype|scalar type")  # in errors of models that mix precisions
 
 
 class HuggingFace(Backbone, nn.Module):
-    """A trunk of transformers, on token numbers.
+    """Text model of transformers without its head.
 
     Args:
-        spec: with a vocabulary.
-        architecture: the model's config.json.
+        spec: spec with a vocabulary.
+        architecture: content of config.json.
         pooling: cls (the first), mean or last of the valid tokens; None for last if causal, else cls.
-        pooler: the trunk keeps the dense layer that BERT's classifiers put on the first token; else a head that has one
-            trains its own.
+        pooler: whether to keep the pretrained pooler of the first token, as in BERT; else the head trains a new one.
     """
 
     modalities: ClassVar = frozenset({"text"})
@@ -55,39 +50,39 @@ class HuggingFace(Backbone, nn.Module):
         self.architecture, self.vocabulary = architecture, spec.vocabulary
         self.causal = is_causal(architecture)
         self.pooling = pooling or ("last" if self.causal else "cls")
-        config = described(architecture)
+        config = make_config(architecture)
         if config.is_encoder_decoder or config.get_text_config() is not config:
-            raise UserError(f"backbone: a {config.model_type} is not an encoder or decoder of texts alone")
+            raise UserError(f"backbone: a {config.model_type} is not a text encoder or decoder")
         config.use_cache = False
-        self.model = whole(None, config)
+        self.model = make_model(None, config)
         if getattr(self.model, "pooler", None) is not None and not pooler:
             self.model.pooler = None
         self.target_size = config.vocab_size
         if self.vocabulary.size > self.target_size:
             raise UserError(
-                f"the tokenizer has {self.vocabulary.size:,} tokens and the embedding of this {config.model_type} "
-                f"{self.target_size:,} rows: use the model's own tokenizer (init=hf:...)"
+                f"the tokenizer has {self.vocabulary.size:,} tokens, but the embedding of this {config.model_type} has "
+                f"{self.target_size:,} rows: use the tokenizer of the model (init=hf:...)"
             )
         self.positions = _positions(self.model)
         self._check_length(spec.shape[0])
-        takes = inspect.signature(self.model.forward).parameters
-        self.has_types = "token_type_ids" in takes and getattr(config, "type_vocab_size", 2) > 1
-        self.width = self._measured()
-        self.register_buffer("special", self._among(self.vocabulary.special), persistent=False)
-        self.register_buffer("joined", self._among(self.vocabulary.joined), persistent=False)
+        arguments = inspect.signature(self.model.forward).parameters
+        self.has_types = "token_type_ids" in arguments and getattr(config, "type_vocab_size", 2) > 1
+        self.width = self._feature_width()
+        self.register_buffer("special", self._indicator(self.vocabulary.special), persistent=False)
+        self.register_buffer("joined", self._indicator(self.vocabulary.joined), persistent=False)
 
     @staticmethod
     def abilities(architecture: dict[str, Any] | None = None, **settings: Any) -> frozenset[str]:
-        """What an objective may ask of a model of this architecture."""
+        """Return the abilities of a model of this architecture."""
         if architecture is None:
             return frozenset()
         return frozenset({"causal"}) if is_causal(architecture) else frozenset({"hide"})
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
-        """Token numbers (B, T) to tokens (B, T, D) and pooled (B, D).
+        """Map token ids (B, T) to tokens (B, T, D) and pooled (B, D).
 
         Raises:
-            UserError: a row has more tokens than the model has positions, or documents that it cannot keep apart.
+            UserError: a row has more tokens than the model has positions, or does not support packed documents.
         """
         self._check_length(x.shape[1])
         if hidden is not None:
@@ -100,93 +95,91 @@ class HuggingFace(Backbone, nn.Module):
             if mask.dtype == torch.uint8 and self.has_types:
                 settings["token_type_ids"] = (mask.long() - 1).clamp(min=0)
         elif mask is not None:
-            if not self.keeps_documents_apart:
-                raise UserError(f"a {self.model.config.model_type} cannot keep packed texts apart: data.separate=false")
-            settings["attention_mask"] = sight(mask, self.model.config, self.causal)
+            if not self.separates_documents:
+                raise UserError(f"a {self.model.config.model_type} cannot separate packed texts: data.separate=false")
+            settings["attention_mask"] = attention_mask(mask, self.model.config, self.causal)
         try:
             tokens = self.model(input_ids=x, **settings).last_hidden_state
         except RuntimeError as error:
             if not (torch.is_autocast_enabled(x.device.type) and LOWER.search(str(error))):
                 raise
             kind = self.model.config.model_type
-            raise UserError(f"a {kind} cannot be computed in lower precision: set trainer.precision=null") from error
+            raise UserError(f"a {kind} does not support lower precision: set trainer.precision=null") from error
         valid = None if mask is None else mask > 0
-        if self.pooling == "last" and self.vocabulary.only_pads:  # not where a text itself names this token
+        if self.pooling == "last" and self.vocabulary.only_pads:  # texts may contain this token
             valid = (x != self.vocabulary.padding) & (True if valid is None else valid)
         return Features(tokens, self._pool(tokens, valid))
 
     def targets(self, x: Tensor) -> Tensor:
-        """The tokens themselves, (B, T)."""
         return x
 
     def assemble(self, targets: Tensor) -> Tensor:
-        """The inverse of `targets`."""
         return targets
 
     def maskable(self, x: Tensor) -> Tensor:
-        """All but special tokens, (B, T)."""
+        """Return which tokens are not special (B, T)."""
         return ~self.special[x]
 
-    def words(self, x: Tensor) -> Tensor:
-        """The number of each token's word within its row, (B, T); a row's first token starts one."""
+    def word_ids(self, x: Tensor) -> Tensor:
+        """Return the index of each token's word in its text (B, T); the first token of a text starts a word."""
         starts = ~self.joined[x]
         return (starts.cumsum(1) - starts[:, :1].long()).clamp(min=0)
 
     def head(self, task: str, outputs: int) -> nn.Module:
-        """The architecture's own head; one linear layer where there is none that fits the pooling.
+        """Return the head of the architecture for a task, or a linear layer if that is incompatible with the pooling.
 
         Raises:
-            UserError: the model cannot do the task.
+            UserError: the model does not support the task.
         """
         if task == "masked_lm" and self.vocabulary.mask is None:
-            raise UserError("the tokenizer has no mask token, so nothing can be hidden: use objective=causal")
-        config = described(self.architecture)
+            raise UserError("the tokenizer has no mask token, so tokens cannot be hidden: use objective=causal")
+        config = make_config(self.architecture)
         head = self._own_head(task, outputs, config)
         if head is not None:
             return head
         if task in LANGUAGE:
             raise UserError(
-                f"a {config.model_type} of transformers has no head for {task} that needs its features alone: "
+                f"a {config.model_type} of transformers has no head for {task} on its features: "
                 "choose another model or objective"
             )
         return nn.Linear(self.width, outputs)
 
     def _own_head(self, task: str, outputs: int, config: PreTrainedConfig) -> Head | None:
-        """That of the library's class for the task; None where there is none that does what is done here."""
+        """Return the head of the class of transformers for the task; None if there is none or it is incompatible."""
         if not has_class(task, config):
             return None
         try:
             head = Head(task, outputs, config, self.model)
-        except (AttributeError, TypeError, ValueError, RuntimeError, KeyError):  # a form of its own
+        except (AttributeError, TypeError, ValueError, RuntimeError, KeyError):  # an unsupported head
             return None
-        return head if head.fits(self.width, self._pool) else None
+        return head if head.is_compatible(self.width, self._pool) else None
 
     def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
-        """The same model as one of transformers, of its class for a task; see `assembled`."""
-        return assembled(task, head, self.architecture, self.model, spec)
+        """Convert to a model of transformers for a task; see `assemble`."""
+        return assemble(task, head, self.architecture, self.model, spec)
 
     def depths(self) -> dict[str, int]:
-        """Embeddings and what else stands before the layers at 0, one depth per layer, then the rest."""
+        """Return depth 0 for everything before the layers, one depth per layer, then the rest."""
         return depths_by_layer(self)
 
     @functools.cached_property
-    def keeps_documents_apart(self) -> bool:
-        """Whether the model respects a mask of documents; tried once, at the first such mask."""
-        return keeps_apart(self.model, self.causal)
+    def separates_documents(self) -> bool:
+        """Whether the model supports a document mask; tested at the first such mask."""
+        return supports_documents(self.model, self.causal)
 
     def _check_length(self, length: int) -> None:
         if self.positions is not None and length > self.positions:
             raise UserError(
-                f"a text has {length} tokens and the {self.model.config.model_type} {self.positions} positions: "
-                f"use data.tokenizer.context={self.positions} or less (and data.pack, where it is set)"
+                f"a text has {length} tokens, but the {self.model.config.model_type} has {self.positions} positions: "
+                f"use data.tokenizer.context={self.positions} or less (and data.pack, if it is set)"
             )
 
     @torch.no_grad()
-    def _measured(self) -> int:
-        """The width of the features, tried on a short padded batch.
+    def _feature_width(self) -> int:
+        """Return the width of the features, from a short padded batch.
 
         Raises:
-            UserError: the model does not make a feature of each token of such a batch.
+            UserError: the model does not return a feature per token.
         """
         x = torch.arange(6).reshape(2, 3) % self.target_size
         x[0, 1] = self.vocabulary.padding
@@ -199,18 +192,20 @@ class HuggingFace(Backbone, nn.Module):
                 tokens = self.model(input_ids=x, attention_mask=mask).last_hidden_state
             with torch.random.fork_rng([]):
                 bare = self.model(input_ids=x[:1]).last_hidden_state
-        except Exception as error:  # of every kind, by architecture
+        except Exception as error:  # architectures raise many classes of errors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(f"backbone: a {kind} cannot be run on plain batches of tokens: {reason}") from error
         finally:
             self.model.train(was_training)
         if tokens.shape[:2] != x.shape:
-            raise UserError(f"backbone: a {kind} makes {tuple(tokens.shape)} of {tuple(x.shape)} tokens: not used")
-        self.needs_mask = not torch.allclose(bare, tokens[:1], atol=1e-4)  # else it guesses one from the tokens
+            raise UserError(
+                f"backbone: a {kind} returns {tuple(tokens.shape)} for {tuple(x.shape)} tokens, which is not supported"
+            )
+        self.needs_mask = not torch.allclose(bare, tokens[:1], atol=1e-4)  # else it derives a mask from the tokens
         return tokens.shape[-1]
 
     def _pool(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, T, D) to (B, D)."""
+        """Map (B, T, D) to (B, D)."""
         if self.pooling == "cls":
             return tokens[:, 0]
         if self.pooling == "last":
@@ -223,15 +218,15 @@ class HuggingFace(Backbone, nn.Module):
         weight = valid[:, :, None].to(tokens.dtype)
         return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
 
-    def _among(self, numbers: tuple[int, ...]) -> Tensor:
-        """Which tokens are among these, (V,)."""
+    def _indicator(self, ids: tuple[int, ...]) -> Tensor:
+        """Return which tokens of the vocabulary have one of these ids (V,)."""
         table = torch.zeros(self.target_size, dtype=torch.bool)
-        table[list(numbers)] = True
+        table[list(ids)] = True
         return table
 
 
 def _positions(model: PreTrainedModel) -> int | None:
-    """The longest text, in tokens; None for a model that has no such limit. RoBERTa's first positions are padding's."""
+    """Return the maximum number of tokens, or None; RoBERTa reserves its first positions for padding."""
     most = getattr(model.config, "max_position_embeddings", None) or 0
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
@@ -239,41 +234,41 @@ def _positions(model: PreTrainedModel) -> int | None:
     return most if most > 0 else None
 
 
-def sight(documents: Tensor, config: PreTrainedConfig, causal: bool) -> Tensor | dict[str, Tensor]:
-    """Who sees whom (B, 1, T, T), by kind of layer where there are several. Padding sees padding: no row is empty.
+def attention_mask(documents: Tensor, config: PreTrainedConfig, causal: bool) -> Tensor | dict[str, Tensor]:
+    """Return the attention mask of documents (B, 1, T, T); a dict by layer type if there are several.
+
+    Padding attends to padding, so that no row is fully masked.
 
     Args:
-        documents: (B, T), the number of each position's document.
-        config: says how far layers with a window see, and how attention is computed.
-        causal: whether positions see earlier ones only.
+        documents: document number of each position (B, T).
+        config: has the window size and the attention implementation.
+        causal: whether to attend to earlier positions only.
 
     Raises:
-        UserError: there are layers that are not attention, or not to all positions or a window of them.
+        UserError: there are layers other than full or sliding-window attention.
     """
-    place = torch.arange(documents.shape[1], device=documents.device)
-    distance = place[:, None] - place
-    seen = (documents[:, :, None] == documents[:, None, :])[:, None]
+    position = torch.arange(documents.shape[1], device=documents.device)
+    distance = position[:, None] - position
+    allowed = (documents[:, :, None] == documents[:, None, :])[:, None]
     if causal:
-        seen = seen & (distance >= 0)
+        allowed = allowed & (distance >= 0)
     window = getattr(config, "sliding_window", None)
-    near = seen if window is None else seen & (distance < window if causal else distance.abs() <= window)
-    views = {"full_attention": seen, "sliding_attention": near}
+    local = allowed if window is None else allowed & (distance < window if causal else distance.abs() <= window)
+    masks = {"full_attention": allowed, "sliding_attention": local}
     if config._attn_implementation != "sdpa":
         lowest = torch.finfo(torch.float32).min
-        views = {
-            kind: torch.zeros(view.shape).to(view.device).masked_fill(~view, lowest) for kind, view in views.items()
+        masks = {
+            kind: torch.zeros(mask.shape).to(mask.device).masked_fill(~mask, lowest) for kind, mask in masks.items()
         }
     kinds = set(getattr(config, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"])
-    if not kinds <= set(views):
-        raise UserError(
-            f"the layers of this {config.model_type} cannot keep packed texts apart: use data.separate=false"
-        )
-    return views if len(kinds) > 1 else views[kinds.pop()]
+    if not kinds <= set(masks):
+        raise UserError(f"the layers of this {config.model_type} cannot separate packed texts: use data.separate=false")
+    return masks if len(kinds) > 1 else masks[kinds.pop()]
 
 
 @torch.no_grad()
-def keeps_apart(model: PreTrainedModel, causal: bool) -> bool:
-    """Whether each of two documents is the same to the model when the other is changed."""
+def supports_documents(model: PreTrainedModel, causal: bool) -> bool:
+    """Return whether changing one of two packed documents leaves the features of the other unchanged."""
     device = next(model.parameters()).device
     documents = torch.tensor([[1, 1, 2, 2]], device=device)
     one, two = model.config.vocab_size - 1, model.config.vocab_size - 2
@@ -283,8 +278,8 @@ def keeps_apart(model: PreTrainedModel, causal: bool) -> bool:
             torch.manual_seed(0)  # the same dropout
             x = torch.tensor([row], device=device)
             try:
-                found.append(model(input_ids=x, attention_mask=sight(documents, model.config, causal))[0][0])
-            except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such mask
+                found.append(model(input_ids=x, attention_mask=attention_mask(documents, model.config, causal))[0][0])
+            except (TypeError, ValueError, RuntimeError, IndexError):  # it does not support such a mask
                 return False
     first, second = (
         torch.isclose(found[0][:2], found[1][:2], atol=1e-5),

@@ -1,4 +1,4 @@
-"""Whole models of transformers, made of a trunk and a head: what is exported."""
+"""Assemble models of transformers from a backbone and a head, for export."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from torch import nn
 
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.huggingface.heads import LANGUAGE, Head, described, is_causal, whole
+from warmstart.huggingface.heads import LANGUAGE, Head, is_causal, make_config, make_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def assembled(
+def assemble(
     task: str | None,
     head: nn.Module | None,
     architecture: dict[str, Any],
     trunk: PreTrainedModel,
     spec: Spec,
 ) -> PreTrainedModel:
-    """A whole model of transformers with a trunk's and a head's weights, on the CPU, in evaluation mode.
+    """Return a model of transformers with the weights of backbone and head, on the CPU and in evaluation mode.
 
     Raises:
-        UserError: transformers has no such head.
+        UserError: transformers has no equivalent head.
     """
-    config = described(architecture)
+    config = make_config(architecture)
     if task is None:
-        model = whole(None, config)
+        model = make_model(None, config)
         if getattr(trunk, "pooler", None) is None and getattr(model, "pooler", None) is not None:
             model.pooler = None
         model.load_state_dict(trunk.state_dict())
@@ -41,7 +41,7 @@ def assembled(
             "use backbone.pooling=cls (encoders) or last (decoders), or " if task == "sequence_classification" else ""
         )
         raise UserError(
-            f"transformers has no {config.model_type} for {task} that computes what is done here with the features: "
+            f"transformers has no {config.model_type} for {task} with an equivalent head: "
             f"{hint}choose another model to export"
         )
     if task not in LANGUAGE:
@@ -49,7 +49,7 @@ def assembled(
     if task in ("sequence_classification", "token_classification") and len(spec.labels) == head.outputs:
         config.id2label = dict(enumerate(spec.labels))
         config.label2id = {label: number for number, label in enumerate(spec.labels)}
-    model = whole(task, config)
+    model = make_model(task, config)
     own = {f"{model.base_model_prefix}.{name}": value for name, value in trunk.state_dict().items()}
     kept = set(model.state_dict())
     state = {name: value for name, value in {**own, **head.model.state_dict()}.items() if name in kept}
@@ -66,12 +66,12 @@ def assembled(
 
 
 def _set_padding(model: PreTrainedModel, vocabulary: Vocabulary, finds_last: bool) -> None:
-    """Name the number that pads, which is no other token where the model finds a text's last token by it.
+    """Set the padding id; if the model uses it to find the last token, it must differ from all other tokens.
 
     Args:
-        model: of transformers.
-        vocabulary: of the tokenizer.
-        finds_last: the model takes the last token that is not padding.
+        model: model of transformers.
+        vocabulary: vocabulary of the tokenizer.
+        finds_last: whether the model pools the last token that is not padding.
     """
     config = model.config.get_text_config()
     if finds_last and not vocabulary.only_pads:
@@ -87,16 +87,18 @@ def _set_padding(model: PreTrainedModel, vocabulary: Vocabulary, finds_last: boo
 
 @torch.no_grad()
 def _restore_units(model: PreTrainedModel, spec: Spec) -> None:
-    """Put the units of a regression's targets into the last layer.
+    """Scale the last layer to the units of the regression targets.
 
     Raises:
-        UserError: it is no linear layer with a bias.
+        UserError: it is not a linear layer with a bias.
     """
     trunk = set(model.base_model.modules())
     own = [module for module in model.modules() if module not in trunk and isinstance(module, nn.Linear)]
     last = [linear for linear in own if linear.out_features == len(spec.center)]
     if len(last) != 1 or last[0].bias is None:
-        raise UserError(f"{type(model).__name__} of transformers has no form for a regression's units: not exported")
+        raise UserError(
+            f"{type(model).__name__} of transformers cannot scale outputs to the units of a regression: not exported"
+        )
     spread = torch.tensor(spec.spread)
     last[0].weight.mul_(spread[:, None])
     last[0].bias.mul_(spread).add_(torch.tensor(spec.center))
@@ -104,11 +106,11 @@ def _restore_units(model: PreTrainedModel, spec: Spec) -> None:
 
 
 def depths_by_layer(backbone: nn.Module, layers: str | None = None) -> dict[str, int]:
-    """Embeddings and what else stands before the layers at 0, one depth per layer, then the rest.
+    """Return depth 0 for everything before the layers, one depth per layer, then the rest.
 
     Args:
-        backbone: holds the model.
-        layers: the name of the list of layers; None for the longest list.
+        backbone: module with the model.
+        layers: name of the list of layers; None for the longest ModuleList.
     """
     lists = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)}
     outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
@@ -121,14 +123,14 @@ def depths_by_layer(backbone: nn.Module, layers: str | None = None) -> dict[str,
             depths[f"{layers}.{index}"] = index + 1
             depth = len(lists[layers]) + 1
         else:
-            place = _outside(name, layers)
-            inner = backbone.get_submodule(place).modules() if place != name else ()
-            depths[place] = 0 if any(isinstance(module, nn.Embedding) for module in inner) else depth
+            outer_name = _outside(name, layers)
+            inner = backbone.get_submodule(outer_name).modules() if outer_name != name else ()
+            depths[outer_name] = 0 if any(isinstance(module, nn.Embedding) for module in inner) else depth
     return depths
 
 
 def _outside(name: str, layers: str) -> str:
-    """The outermost module that holds the parameter and not the layers; its own name where there is none."""
+    """Return the outermost module that has the parameter but not the layers; the parameter itself if there is none."""
     parts = name.split(".")
     prefixes = (".".join(parts[:count]) for count in range(1, len(parts)))
     return next((prefix for prefix in prefixes if not f"{layers}.".startswith(f"{prefix}.")), name)

@@ -1,4 +1,4 @@
-"""Losses: pure functions of (outputs, targets) that return one value per example or position."""
+"""Losses: functions of (outputs, targets) that return one value per example or position."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ F = TypeVar("F", bound=Callable)
 
 
 def takes(*kinds: str) -> Callable[[F], F]:
-    """Declare the kinds of target a loss is for: value, category (class numbers or shares of classes) or categories."""
+    """Declare the kinds of target of a loss: value, category (indices or probabilities), categories or sequence."""
 
     def mark(function: F) -> F:
         function.takes = frozenset(kinds)

@@ -1,4 +1,4 @@
-"""Binary cross-entropy for several labels at once."""
+"""Binary cross-entropy for multilabel targets."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -8,5 +8,5 @@ from warmstart.loss import takes
 
 @takes("categories")
 def bce(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Logits (N, C) and zero-or-one targets (N, C) to (N,), averaged over the labels."""
+    """Return the binary cross-entropy (N,) of logits and binary targets (N, C), averaged over labels."""
     return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(-1)

@@ -8,6 +8,11 @@ from warmstart.loss import takes
 
 @takes("category")
 def brier(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Squared distance of softmax and target (Brier 1950): logits (N, C) and numbers (N,) or shares (N, C) to (N,)."""
-    shares = targets if targets.is_floating_point() else F.one_hot(targets, outputs.shape[-1])
-    return (outputs.softmax(-1) - shares).square().sum(-1)
+    """Return the squared error of the probabilities (N,) (Brier 1950).
+
+    Args:
+        outputs: logits (N, C).
+        targets: class indices (N,) or class probabilities (N, C).
+    """
+    probabilities = targets if targets.is_floating_point() else F.one_hot(targets, outputs.shape[-1])
+    return (outputs.softmax(-1) - probabilities).square().sum(-1)

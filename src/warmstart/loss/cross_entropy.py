@@ -11,7 +11,7 @@ from warmstart.loss import takes
 
 
 def is_likelihood(loss: Callable[..., Tensor]) -> bool:
-    """Whether a loss is the negative log-likelihood, so that perplexity follows from it."""
+    """Return whether a loss is the negative log-likelihood, from which perplexity can be computed."""
     if isinstance(loss, functools.partial):
         return loss.func is cross_entropy and not loss.keywords.get("label_smoothing")
     return loss is cross_entropy
@@ -19,5 +19,11 @@ def is_likelihood(loss: Callable[..., Tensor]) -> bool:
 
 @takes("category")
 def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: UnitInterval = 0.0) -> Tensor:
-    """Logits (N, C) and class numbers (N,) or shares (N, C) to (N,); label smoothing as in Szegedy et al. 2016."""
+    """Return the cross-entropy (N,), with label smoothing as in Szegedy et al. (2016).
+
+    Args:
+        outputs: logits (N, C).
+        targets: class indices (N,) or class probabilities (N, C).
+        label_smoothing: share of the target probability spread over all classes.
+    """
     return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)

@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy that looks away from examples already classified well."""
+"""Focal loss: cross-entropy with lower weights for well-classified examples."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,6 +9,12 @@ from warmstart.loss import takes
 
 @takes("category")
 def focal(outputs: Tensor, targets: Tensor, gamma: Amount = 2.0) -> Tensor:
-    """Logits (N, C) and class numbers (N,) or shares (N, C) to (N,); Lin et al. 2017, in its softmax form."""
+    """Return the focal loss (N,) of Lin et al. (2017), in its softmax form.
+
+    Args:
+        outputs: logits (N, C).
+        targets: class indices (N,) or class probabilities (N, C).
+        gamma: focusing parameter; 0 for cross-entropy.
+    """
     log_p = -F.cross_entropy(outputs, targets, reduction="none")
     return -((1 - log_p.exp()) ** gamma) * log_p

@@ -1,4 +1,4 @@
-"""Huber's loss: squared near zero, absolute beyond `delta`."""
+"""Huber loss."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,5 +9,5 @@ from warmstart.loss import takes
 
 @takes("value")
 def huber(outputs: Tensor, targets: Tensor, delta: Positive = 1.0) -> Tensor:
-    """Huber (1964), averaged over all but the first dimension: (N, ...) and (N, ...) to (N,)."""
+    """Return the Huber (1964) loss (N,) of (N, ...): squared for errors up to `delta`, linear beyond."""
     return F.huber_loss(outputs, targets, reduction="none", delta=delta).flatten(1).mean(1)

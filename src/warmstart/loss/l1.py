@@ -7,5 +7,5 @@ from warmstart.loss import takes
 
 @takes("value")
 def l1(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Absolute error, averaged over all but the first dimension: (N, ...) and (N, ...) to (N,)."""
+    """Return the absolute error (N,) of (N, ...), averaged over all but the first dimension."""
     return (outputs - targets).abs().flatten(1).mean(1)

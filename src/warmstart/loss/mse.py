@@ -7,5 +7,5 @@ from warmstart.loss import takes
 
 @takes("value")
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Squared error, averaged over all but the first dimension: (N, ...) and (N, ...) to (N,)."""
+    """Return the squared error (N,) of (N, ...), averaged over all but the first dimension."""
     return (outputs - targets).square().flatten(1).mean(1)

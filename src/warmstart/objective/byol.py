@@ -1,4 +1,4 @@
-"""BYOL: predict what a slow copy of the model makes of another view of the same example (Grill et al. 2020)."""
+"""BYOL: predict the projection of another view by a momentum teacher (Grill et al. 2020)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from warmstart.objective.head import make_projection
 
 
 class BYOL(Objective, nn.Module):
-    """The teacher is an exponential moving average of backbone and projection, moved at the start of an optimizer step.
+    """The teacher is an exponential moving average of backbone and projection, updated before each optimizer step.
 
-    It is part of this objective's state, so that a resumed run goes on with it, and no optimizer sees it. Its first
-    step makes it a copy of the student, wherever the student's weights are from.
+    It is part of the state dict, so a resumed run restores it, and is not optimized. Its first update copies the
+    initial weights of the student.
 
     Source: Grill et al. (2020), "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning",
     https://arxiv.org/abs/2006.07733; the momentum is constant.
 
     Args:
-        backbone: any; it is copied.
-        spec: what an example looks like.
-        loss: between prediction and target, both scaled to a mean square of 1: `mse` is then 2 - 2 cos.
-        momentum: share of itself that the teacher keeps at each optimizer step.
-        hidden: inner width of projection and predictor.
-        projection: their outer width.
+        backbone: the student; the teacher is a copy of it.
+        spec: shape and type of an example.
+        loss: loss of prediction and target, both scaled to a mean square of 1: `mse` is then 2 - 2 cos.
+        momentum: decay of the teacher's moving average per optimizer step.
+        hidden: hidden width of projection and predictor.
+        projection: output width of projection and predictor.
     """
 
     predicts: ClassVar = "value"
@@ -57,19 +57,18 @@ class BYOL(Objective, nn.Module):
         ).requires_grad_(False)
 
     def follow(self, backbone: Backbone) -> None:
-        """Move the teacher towards the student."""
         self.teacher.update_parameters(nn.ModuleList([backbone, self.head]))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Inputs (2B, ...) hold both views, one after the other; one loss value per view."""
-        slow_backbone, slow_head = self.teacher.module
+        """Return the mean loss over views; inputs (2B, ...) are the first views, then the second views."""
+        teacher_backbone, teacher_head = self.teacher.module
         with torch.no_grad():
-            wanted = slow_head(slow_backbone(batch.x, batch.mask).pooled)
-        guess = self.predictor(self.head(backbone(batch.x, batch.mask).pooled))
-        values = self.loss(scaled(guess), scaled(wanted).roll(len(wanted) // 2, 0))
+            targets = teacher_head(teacher_backbone(batch.x, batch.mask).pooled)
+        predictions = self.predictor(self.head(backbone(batch.x, batch.mask).pooled))
+        values = self.loss(scaled(predictions), scaled(targets).roll(len(targets) // 2, 0))
         return StepOutput(values.mean(), values.numel())
 
 
 def scaled(z: Tensor) -> Tensor:
-    """Vectors (B, D) with a mean square of 1."""
+    """Scale vectors (B, D) to a mean square of 1."""
     return F.normalize(z.float(), dim=1) * z.shape[1] ** 0.5

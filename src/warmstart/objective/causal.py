@@ -1,4 +1,4 @@
-"""Predict each token from those before it, as GPT does (Radford et al. 2018)."""
+"""Causal language modeling, as in GPT (Radford et al. 2018)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.objective.head import make_head
 
-PROMPT = 16  # tokens of an example that TensorBoard shows the continuation of
-SHOWN = 100  # tokens of the continuation
+PROMPT = 16  # tokens of the prompt of an example in TensorBoard
+CONTINUATION = 100  # tokens generated after the prompt
 
 
 class Causal(Objective, nn.Module):
-    """Cross-entropy of the next token, `chunk` positions at a time, so that all logits are never held at once.
+    """Cross-entropy of the next token, computed in chunks of `chunk` positions to save memory.
 
-    The logits of a chunk are computed again for its gradients: memory of chunk x vocabulary in place of all positions x
-    vocabulary.
+    The logits of a chunk are recomputed in the backward pass, so memory holds chunk x vocabulary logits instead of
+    positions x vocabulary.
 
     Args:
-        backbone: one that sees earlier positions only.
-        spec: with a vocabulary.
-        loss: of logits and token numbers.
-        chunk: positions.
+        backbone: a causal backbone.
+        spec: spec with a vocabulary.
+        loss: loss of logits and token ids.
+        chunk: number of positions in a chunk.
     """
 
     predicts: ClassVar = "category"
@@ -46,38 +46,38 @@ class Causal(Objective, nn.Module):
         self.head = make_head(backbone, self.task, backbone.target_size)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """One loss value per position that has a next one in its row, or in its document."""
+        """Return the mean loss over positions that have a next token in the same row or document."""
         targets = backbone.targets(batch.x)
-        features, wanted = backbone(batch.x, batch.mask).tokens[:, :-1], targets[:, 1:]
+        features, labels = backbone(batch.x, batch.mask).tokens[:, :-1], targets[:, 1:]
         if batch.mask is None:
-            features, wanted = features.flatten(0, 1), wanted.flatten()
+            features, labels = features.flatten(0, 1), labels.flatten()
         else:
-            known = (batch.mask[:, 1:] > 0) & (batch.mask[:, 1:] == batch.mask[:, :-1])
-            features, wanted = features[known], wanted[known]
-        chunks = list(zip(features.split(self.chunk), wanted.split(self.chunk)))
+            valid = (batch.mask[:, 1:] > 0) & (batch.mask[:, 1:] == batch.mask[:, :-1])
+            features, labels = features[valid], labels[valid]
+        chunks = list(zip(features.split(self.chunk), labels.split(self.chunk)))
         if len(chunks) == 1:
-            total = self.total(*chunks[0])
+            total = self.total_loss(*chunks[0])
         else:
-            total = torch.stack([checkpoint(self.total, *chunk, use_reentrant=False) for chunk in chunks]).sum()
-        return StepOutput(total / max(1, len(wanted)), len(wanted))
+            total = torch.stack([checkpoint(self.total_loss, *chunk, use_reentrant=False) for chunk in chunks]).sum()
+        return StepOutput(total / max(1, len(labels)), len(labels))
 
-    def total(self, features: Tensor, wanted: Tensor) -> Tensor:
-        """The sum of the losses at some positions."""
-        return self.loss(self.head(features), wanted).sum()
+    def total_loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum of the losses at these positions."""
+        return self.loss(self.head(features), labels).sum()
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str]) -> list[str]:
-        """The start of each example and how the model goes on, drawn token by token."""
+        """Return the start of each example as a prompt, in bold, and a continuation sampled from the model."""
         x = batch.x[:, :PROMPT]
-        room = min(SHOWN, batch.x.shape[1] - x.shape[1])
-        for _ in range(room):
+        length = min(CONTINUATION, batch.x.shape[1] - x.shape[1])
+        for _ in range(length):
             logits = self.head(backbone(x).tokens[:, -1]).float()
             x = torch.cat([x, torch.multinomial(logits.softmax(-1), 1)], 1)
         return [f"**{decode(row[:PROMPT])}**{decode(row[PROMPT:])}" for row in x.tolist()]
 
     def summary(self, loss: float, spec: Spec) -> dict[str, float]:
-        """Perplexity per token, and bits per byte of raw text, where the loss is the tokens' likelihood.
+        """Return perplexity per token and bits per byte of raw text, if the loss is the negative log-likelihood.
 
-        Bits per byte compare tokenizers, as long as these keep the whole text: none that lower-cases or knows not all.
+        Bits per byte are comparable between tokenizers that are lossless: without lower-casing or unknown tokens.
         """
         if not is_likelihood(self.loss):
             return {}

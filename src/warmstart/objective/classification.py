@@ -1,4 +1,4 @@
-"""One class per example."""
+"""Single-label classification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warmstart.objective.probability_score import CalibrationError
 
 
 class Classification(Objective, nn.Module):
-    """A linear head on the pooled features."""
+    """Classification head on the pooled features."""
 
     target: ClassVar = "category"
     predicts: ClassVar = "category"
@@ -33,17 +33,16 @@ class Classification(Objective, nn.Module):
         self.head = make_head(backbone, self.task, spec.outputs)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Logits (B, C)."""
         return self.head(backbone(batch.x, batch.mask).pooled)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Logits (B, C) and one loss value per example."""
+        """Return the mean loss over examples and the logits (B, C)."""
         outputs = self.predict(backbone, batch)
         values = mixed_loss(self.loss, outputs, batch)
         return StepOutput(values.mean(), values.numel(), outputs)
 
     def metrics(self) -> dict[str, Any]:
-        """Accuracy over examples, the mean of the classes' F1 scores, and the expected calibration error (15 bins)."""
+        """Return accuracy, macro F1 and expected calibration error (15 bins)."""
         return {
             "accuracy": MulticlassAccuracy(self.classes, average="micro"),
             "f1": MulticlassF1Score(self.classes, average="macro"),
@@ -51,11 +50,11 @@ class Classification(Objective, nn.Module):
         }
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """1 for each example that is right, else 0: (B,)."""
+        """Return 1 for each correct example, else 0 (B,)."""
         return (outputs.argmax(-1) == y).float()
 
-    def answer(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
-        """One plain record per example: its most likely label, and how likely."""
+    def to_records(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """Return one dict per example: its most likely label and the probability of that label."""
         probabilities = outputs.float().softmax(-1)
         best = probabilities.argmax(-1).tolist()
         return [

@@ -1,4 +1,4 @@
-"""SimCLR: two views of one example attract, all others repel (Chen et al. 2020)."""
+"""SimCLR: contrastive learning of two views of each example (Chen et al. 2020)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmstart.loss.cross_entropy import cross_entropy
 
 
 class Contrastive(Objective, nn.Module):
-    """NT-Xent: cross-entropy over cosine similarities, of a projection, divided by `temperature`."""
+    """NT-Xent loss: cross-entropy over cosine similarities of projections, divided by `temperature`."""
 
     predicts: ClassVar = "category"
     default_loss: ClassVar = staticmethod(cross_entropy)
@@ -33,11 +33,11 @@ class Contrastive(Objective, nn.Module):
         )
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Inputs (2B, ...) hold both views, one after the other; one loss value per view."""
+        """Return the mean loss over views; inputs (2B, ...) are the first views, then the second views."""
         z = F.normalize(self.head(backbone(batch.x, batch.mask).pooled), dim=1)
         similarity = z @ z.T / self.temperature
         similarity.fill_diagonal_(torch.finfo(similarity.dtype).min)
         count = len(z)
-        partner = torch.arange(count, device=z.device).roll(count // 2)
-        values = self.loss(similarity, partner)
+        positive = torch.arange(count, device=z.device).roll(count // 2)
+        values = self.loss(similarity, positive)
         return StepOutput(values.mean(), values.numel())

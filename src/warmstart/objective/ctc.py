@@ -1,4 +1,4 @@
-"""Speech recognition: which labels were said, in order, without being told when."""
+"""Speech recognition by connectionist temporal classification (CTC)."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from warmstart.objective.beam import NGram, search
 from warmstart.objective.head import make_head
 from warmstart.objective.transcript_score import TranscriptErrors
 
-SPACE = "▁"  # how labels show the space before a word
-BLANK, BETWEEN = "<pad>", "|"  # what transformers calls the blank and the space
+SPACE = "▁"  # marks the space before a word in labels
+BLANK, DELIMITER = "<pad>", "|"  # the blank and the space in transformers
 NEVER = -1e4  # log-probability
 
 
 class CTC(Objective, nn.Module):
-    """A label or the blank at every position (Graves et al. 2006).
+    """Predict a label or the blank at every position (Graves et al. 2006).
 
-    What is read is the best path, or with a beam the labels that are most probable over all paths, together with an
-    n-gram of the training texts where there is one. Validation reads as testing and prediction do.
+    Outputs are decoded greedily (best path), or by beam search with an optional n-gram language model of the training
+    texts. Validation, test and prediction use the same decoder.
 
     Args:
-        backbone: one whose positions are in the order of what is said.
-        spec: what an example looks like.
-        loss: of the log-probabilities.
-        beam: hypotheses of a prefix beam search; 1 reads the best path.
-        ngram: order of the n-gram of labels; 0 for none.
-        ngram_weight: of its log-probability, beside that of the backbone.
+        backbone: a backbone whose positions are in order of time.
+        spec: shape and type of an example.
+        loss: loss of log-probabilities and labels.
+        beam: width of the prefix beam search; 1 for greedy decoding.
+        ngram: order of the n-gram language model; 0 for none.
+        ngram_weight: weight of the language model's log-probability.
     """
 
     target: ClassVar = "text"
@@ -48,7 +48,7 @@ class CTC(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(ctc)
     task: ClassVar = "ctc"
     monitor: ClassVar = ("val/wer", "min")
-    abilities: ClassVar = frozenset({"examples", "take_over"})
+    abilities: ClassVar = frozenset({"examples", "load_head"})
 
     def __init__(
         self,
@@ -61,19 +61,19 @@ class CTC(Objective, nn.Module):
     ):
         super().__init__()
         if ngram and beam == 1:
-            raise UserError(f"objective.ngram={ngram} joins in a beam search: set objective.beam too, such as to 10")
+            raise UserError(f"objective.ngram={ngram} needs a beam search: set objective.beam too, such as to 10")
         self.loss, self.labels = loss, spec.labels
         self.beam, self.ngram_weight = beam, ngram_weight
         self.ngram = NGram(ngram, len(self.labels)) if ngram else None
         self.head = make_head(backbone, self.task, len(self.labels) + 1)
 
     def fit(self, y: Any) -> None:
-        """Learn the n-gram from the training targets, a tensor (N, L) or padded to one, -1 beyond the end."""
+        """Fit the n-gram language model to the training targets (N, L), padded with -1."""
         if self.ngram is not None:
             self.ngram.fit(y[:])
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Log-probabilities (B, T, C + 1), the blank last, which is certain where there is only padding."""
+        """Return log-probabilities (B, T, C + 1), the blank last; at padding the blank has probability 1."""
         outputs = self.head(backbone(batch.x, batch.mask).tokens).float().log_softmax(-1)
         if batch.mask is None:
             return outputs
@@ -83,43 +83,43 @@ class CTC(Objective, nn.Module):
         return torch.where(valid[:, :, None], outputs, padding)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Log-probabilities (B, T, C + 1) and one loss value per utterance."""
+        """Return the mean loss over utterances and the log-probabilities (B, T, C + 1)."""
         outputs = self.predict(backbone, batch)
         values = self.loss(outputs, batch.y)
         return StepOutput(values.mean(), values.numel(), outputs)
 
     def metrics(self) -> dict[str, Any]:
-        """Word error rate, its parts, and character error rate."""
-        return {"errors": TranscriptErrors(self.read, self.spell)}
+        """Return word error rate, its components by kind of error, and character error rate."""
+        return {"errors": TranscriptErrors(self.decode, self.spell)}
 
     def scores(self, outputs: Tensor, y: Tensor) -> None:
-        """None: errors per word are no mean over utterances."""
+        """Return None: the word error rate is not a mean over utterances."""
 
-    def read(self, outputs: Tensor) -> list[str]:
-        """The text of each utterance."""
-        return [self.written(labels) for labels in self.found(outputs)]
+    def decode(self, outputs: Tensor) -> list[str]:
+        """Return the predicted text of each utterance."""
+        return [self.to_text(labels) for labels in self.decode_labels(outputs)]
 
     def spell(self, y: Tensor) -> list[str]:
-        """The text of each row of labels (B, L)."""
-        return [self.written([label for label in row if label >= 0]) for row in y.tolist()]
+        """Return the text of each row of labels (B, L)."""
+        return [self.to_text([label for label in row if label >= 0]) for row in y.tolist()]
 
-    def written(self, labels: Sequence[int]) -> str:
-        """A text from its labels."""
+    def to_text(self, labels: Sequence[int]) -> str:
+        """Join labels to a text."""
         return " ".join("".join(self.labels[label] for label in labels).replace(SPACE, " ").split())
 
-    def found(self, outputs: Tensor) -> list[list[int]]:
-        """The labels of each utterance."""
+    def decode_labels(self, outputs: Tensor) -> list[list[int]]:
+        """Return the predicted labels of each utterance."""
         if self.beam > 1:
             return search(outputs, self.beam, self.ngram, self.ngram_weight)
         blank = len(self.labels)
         return [[label for label, _ in itertools.groupby(row) if label != blank] for row in outputs.argmax(-1).tolist()]
 
-    def answer(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
-        """One plain record per utterance: its text, how sure it is (the mean over labels), and when each word was said.
+    def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """Return one dict per utterance: its text, confidence (geometric mean over labels) and the times of its words.
 
-        Times are in seconds from the start, on the best path for the text that is read.
+        Times are in seconds, from the best alignment of the predicted text.
         """
-        return [self._record(path, spec.seconds) for path in align(outputs, self.found(outputs))]
+        return [self._record(path, spec.seconds) for path in align(outputs, self.decode_labels(outputs))]
 
     def _record(self, path: Spans, seconds: float) -> dict[str, Any]:
         words: list[Spans] = []
@@ -129,54 +129,57 @@ class CTC(Objective, nn.Module):
             words[-1].append(label)
         times = [
             {
-                "word": self.written([label for label, *_ in word]),
+                "word": self.to_text([label for label, *_ in word]),
                 "start": round(word[0][1] * seconds, 3),
                 "end": round((word[-1][2] + 1) * seconds, 3),
             }
             for word in words
         ]
-        sure = math.exp(sum(value for *_, value in path) / len(path)) if path else 0.0
+        confidence = math.exp(sum(value for *_, value in path) / len(path)) if path else 0.0
         return {
-            "text": self.written([label for label, *_ in path]),
-            "confidence": round(sure, 6),
+            "text": self.to_text([label for label, *_ in path]),
+            "confidence": round(confidence, 6),
             "words": [time for time in times if time["word"]],
         }
 
-    def take_over(self, head: Mapping[str, Tensor], labels: Sequence[str]) -> bool:
-        """Go on with a trained head of these labels and the blank, the last, where all of ours are among them.
+    def load_head(self, head: Mapping[str, Tensor], labels: Sequence[str]) -> bool:
+        """Load a trained head with other labels, if it has all of ours; return whether it was loaded.
 
-        A label that is not may be there in the other case: many models write capitals only.
+        The blank is the last output of the head. Labels also match in the other case, because many models predict
+        capitals only.
         """
-        numbers = {label: number for number, label in enumerate(labels)}
-        rows = [numbers.get(label, numbers.get(label.swapcase())) for label in self.labels] + [len(labels)]
+        index = {label: number for number, label in enumerate(labels)}
+        rows = [index.get(label, index.get(label.swapcase())) for label in self.labels] + [len(labels)]
         shapes = {name: (len(labels) + 1, *value.shape[1:]) for name, value in self.state_dict().items()}
-        fits = shapes == {name: tuple(value.shape) for name, value in head.items()}
-        if not fits or None in rows or len({*rows}) < len(rows):
+        same_shapes = shapes == {name: tuple(value.shape) for name, value in head.items()}
+        if not same_shapes or None in rows or len({*rows}) < len(rows):
             return False
         self.load_state_dict({name: value[rows] for name, value in head.items()})
         return True
 
     def export(self, folder: Path) -> None:
-        """Write the labels as transformers reads them.
+        """Write the labels as a CTC tokenizer of transformers.
 
         Raises:
-            UserError: there are pieces of words among them, which it has no form for, or its sign for a space.
+            UserError: a label is a subword, which that tokenizer does not support, or is its word delimiter.
         """
         from transformers import Wav2Vec2CTCTokenizer
 
         if any(label.startswith(SPACE) and label != SPACE for label in self.labels):
-            raise UserError("transformers spells what was said by characters: train with data.pieces=null to export")
-        if BETWEEN in self.labels:
-            raise UserError(f"transformers writes {BETWEEN} for a space: take it out of the texts, and train again")
-        names = [*(BETWEEN if label == SPACE else label for label in self.labels), BLANK]
+            raise UserError(
+                "transformers supports CTC with single characters only: train with data.pieces=null to export"
+            )
+        if DELIMITER in self.labels:
+            raise UserError(f"transformers uses {DELIMITER} for the space: remove it from the texts, and train again")
+        names = [*(DELIMITER if label == SPACE else label for label in self.labels), BLANK]
         path = folder / "vocab.json"
         path.write_text(json.dumps({name: number for number, name in enumerate(names)}))
-        Wav2Vec2CTCTokenizer(str(path), None, None, BLANK, BLANK, BETWEEN).save_pretrained(folder)
+        Wav2Vec2CTCTokenizer(str(path), None, None, BLANK, BLANK, DELIMITER).save_pretrained(folder)
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str] | None) -> list[str]:
-        """Each utterance as it was said, and as it was understood."""
-        found = self.read(self.predict(backbone, batch))
-        return [f"{said} → **{text or '(nothing)'}**" for said, text in zip(self.spell(batch.y), found)]
+        """Return the reference and the predicted text of each utterance."""
+        predicted = self.decode(self.predict(backbone, batch))
+        return [f"{target} → **{text or '(nothing)'}**" for target, text in zip(self.spell(batch.y), predicted)]
 
 
 Spans = list[tuple[int, int, int, float]]
@@ -184,13 +187,13 @@ Spans = list[tuple[int, int, int, float]]
 
 @torch.no_grad()
 def align(outputs: Tensor, texts: Sequence[Sequence[int]]) -> list[Spans]:
-    """Each utterance's labels: number, first and last position, and mean log-probability, on the best path for them.
+    """Return the forced alignment: label, first and last position, and mean log-probability of each label.
 
-    The algorithm of Viterbi (1967), in the lattice of CTC (Graves et al. 2006).
+    Uses the Viterbi algorithm (1967) in the CTC lattice (Graves et al. 2006).
 
     Args:
         outputs: log-probabilities (B, T, C + 1), the blank last.
-        texts: the labels of each utterance, no more than fit its positions.
+        texts: labels of each utterance, for which its positions suffice.
     """
     blank = outputs.shape[2] - 1
     lengths = torch.tensor([[len(text)] for text in texts], device=outputs.device)
@@ -208,20 +211,20 @@ def align(outputs: Tensor, texts: Sequence[Sequence[int]]) -> list[Spans]:
         best = torch.stack([score, one, two.masked_fill(~can_skip, -math.inf)]).max(0)
         score = best.values + now
         moves.append(best.indices)
-    place = 2 * lengths
-    on_label = score.gather(1, (place - 1).clamp(min=0)) > score.gather(1, place)
-    place = place - on_label.long()
-    places = [place]
+    state = 2 * lengths
+    on_label = score.gather(1, (state - 1).clamp(min=0)) > score.gather(1, state)
+    state = state - on_label.long()
+    path = [state]
     for move in reversed(moves):
-        place = place - move.gather(1, place)
-        places.append(place)
-    path = torch.cat(places[::-1], 1)
-    sure = values.gather(2, path[:, :, None])[:, :, 0]
-    return [_spans(*row) for row in zip(path.tolist(), sure.tolist(), texts)]
+        state = state - move.gather(1, state)
+        path.append(state)
+    states_on_path = torch.cat(path[::-1], 1)
+    log_probabilities = values.gather(2, states_on_path[:, :, None])[:, :, 0]
+    return [_spans(*row) for row in zip(states_on_path.tolist(), log_probabilities.tolist(), texts)]
 
 
 def _spans(path: list[int], values: list[float], text: Sequence[int]) -> Spans:
-    """One utterance's labels from its path through the states (T,), of which the odd ones are labels."""
+    """Return the spans of one utterance from its path of states (T,); odd states are labels, even ones blanks."""
     spans = []
     for state, group in itertools.groupby(range(len(path)), path.__getitem__):
         positions = list(group)

@@ -1,4 +1,4 @@
-"""Rebuild a clean input from a noisy one (Vincent et al. 2010)."""
+"""Denoising autoencoder (Vincent et al. 2010)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmstart.loss.mse import mse
 
 
 class Denoise(Objective, nn.Module):
-    """Gaussian noise of `noise` standard deviations is added and a share `drop` of the inputs is set to the mean."""
+    """Reconstruct inputs from a copy with Gaussian noise and a share `drop` of the features set to the mean."""
 
     predicts: ClassVar = "value"
     default_loss: ClassVar = staticmethod(mse)
@@ -31,23 +31,23 @@ class Denoise(Objective, nn.Module):
         self.head = nn.Linear(backbone.width, math.prod(spec.shape))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """One loss value per example: its mean error over all inputs."""
-        outputs = self.rebuild(backbone, self.corrupt(batch.x))
+        """Return the mean loss over examples and the reconstructions, of the shape of the inputs."""
+        outputs = self.reconstruct(backbone, self.corrupt(batch.x))
         values = self.loss(outputs, batch.x)
         return StepOutput(values.mean(), values.numel(), outputs)
 
     def corrupt(self, x: Tensor) -> Tensor:
-        """Inputs with noise, of the same shape."""
+        """Add noise to inputs and set some to 0, their mean."""
         noisy = x + self.noise * torch.randn_like(x)
         if self.drop:
             noisy = noisy * (torch.rand_like(x) >= self.drop)
         return noisy
 
-    def rebuild(self, backbone: Backbone, x: Tensor) -> Tensor:
-        """The network's guess at the clean inputs, of the shape of x."""
+    def reconstruct(self, backbone: Backbone, x: Tensor) -> Tensor:
+        """Predict the clean inputs, of the shape of x."""
         return self.head(backbone(x).pooled).view_as(x)
 
     def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
-        """Inputs, what the network saw, and what it rebuilt, each of the shape of the inputs."""
+        """Return inputs, noisy inputs and reconstructions, each of the shape of the inputs."""
         noisy = self.corrupt(batch.x)
-        return [batch.x, noisy, self.rebuild(backbone, noisy)]
+        return [batch.x, noisy, self.reconstruct(backbone, noisy)]

@@ -1,4 +1,4 @@
-"""Rebuild hidden positions from the visible ones: BERT's idea (Devlin et al. 2019) on any stem's tokens."""
+"""Masked modeling, as in BERT (Devlin et al. 2019), for the tokens of any stem."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from warmstart.core.ranges import OpenUnitInterval, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.loss.mse import mse
-from warmstart.objective.choice import choose
+from warmstart.objective.choice import choose_positions
 from warmstart.objective.head import make_head
 
 
 class Masked(Objective, nn.Module):
-    """A share `ratio` of each example's positions is chosen anew every step; the loss is over the chosen ones alone.
+    """Predict the share `ratio` of the positions, drawn at random in every step; the loss covers only these.
 
-    Of the chosen positions a share `swap` shows what stands at some other position of the batch, and a share `keep` is
-    shown as it is; the others are hidden.
+    Of the chosen positions, a share `swap` is replaced by random positions of the batch, and a share `keep` stays
+    unchanged; the others are hidden.
 
     Args:
-        backbone: one that can hide positions.
-        spec: what an example looks like.
-        loss: of the outputs at chosen positions.
-        ratio: share of the positions that may be hidden; at least one of each example.
-        swap: share of the chosen ones.
-        keep: share of the chosen ones.
-        whole: choose all positions of a word, or none.
+        backbone: a backbone that can hide positions.
+        spec: shape and type of an example.
+        loss: loss of the outputs at chosen positions.
+        ratio: share of the maskable positions to choose; at least one per example.
+        swap: share of the chosen positions to replace.
+        keep: share of the chosen positions to leave unchanged.
+        whole_words: whether to choose all positions of a word, or none.
     """
 
     needs: ClassVar = frozenset({"hide"})
-    predicts: ClassVar = None  # what the backbone's targets are
+    predicts: ClassVar = None  # the kind of the backbone's targets
     default_loss: ClassVar = MappingProxyType({"value": mse, "category": cross_entropy})
     task: ClassVar = "masked_lm"
     abilities: ClassVar = frozenset({"pictures", "examples"})
@@ -51,73 +51,72 @@ class Masked(Objective, nn.Module):
         ratio: OpenUnitInterval = 0.5,
         swap: RightOpenUnitInterval = 0.0,
         keep: RightOpenUnitInterval = 0.0,
-        whole: bool = False,
+        whole_words: bool = False,
     ):
         super().__init__()
         if swap + keep >= 1:
             raise UserError(f"objective.swap={swap}, keep={keep}: together they must be below 1")
         self.loss = loss
-        self.ratio, self.swap, self.keep, self.whole = ratio, swap, keep, whole
+        self.ratio, self.swap, self.keep, self.whole_words = ratio, swap, keep, whole_words
         self.is_category = backbone.target_kind == "category"
         self.head = make_head(backbone, self.task, backbone.target_size)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """One loss value per chosen position; the head is computed there only. Where none can be, the loss is 0."""
+        """Return the mean loss over chosen positions, or 0 if there are none; the head is applied to these only."""
         targets = backbone.targets(batch.x)
         chosen = self.choose(backbone, batch)
         x, hidden = self.corrupt(backbone, batch.x, targets, chosen)
-        outputs, wanted = self.head(backbone(x, batch.mask, hidden).tokens[chosen]), targets[chosen]
-        values = self.loss(outputs, wanted)
+        outputs, labels = self.head(backbone(x, batch.mask, hidden).tokens[chosen]), targets[chosen]
+        values = self.loss(outputs, labels)
         if not values.numel():
             return StepOutput(values.sum(), 0)
-        says_more = self.is_category and not self.training
-        measures = {"masked_accuracy": (outputs.argmax(-1) == wanted).float().mean()} if says_more else {}
+        has_accuracy = self.is_category and not self.training
+        measures = {"masked_accuracy": (outputs.argmax(-1) == labels).float().mean()} if has_accuracy else {}
         return StepOutput(values.mean(), values.numel(), measures=measures)
 
     def choose(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Chosen positions (B, T): the share `ratio` of those of each example that may be hidden, rounded."""
-        return choose(backbone, batch, self.ratio, self.whole)
+        return choose_positions(backbone, batch, self.ratio, self.whole_words)
 
     def corrupt(self, backbone: Backbone, x: Tensor, targets: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs with some of the chosen positions swapped, and which positions (B, T) are to be hidden."""
+        """Return inputs with some of the chosen positions replaced, and the positions to hide (B, T)."""
         if not self.swap and not self.keep:
             return x, chosen
-        lot = torch.rand(chosen.shape, device=chosen.device)
+        draws = torch.rand(chosen.shape, device=chosen.device)
         if self.swap:
-            swapped = chosen & (lot < self.swap)
-            able = targets[backbone.maskable(x)]
+            swapped = chosen & (draws < self.swap)
+            source = targets[backbone.maskable(x)]
             targets = targets.clone()
-            targets[swapped] = able[torch.randint(max(1, len(able)), (int(swapped.sum()),), device=able.device)]
+            targets[swapped] = source[torch.randint(max(1, len(source)), (int(swapped.sum()),), device=source.device)]
             x = backbone.assemble(targets)
-        return x, chosen & (lot >= self.swap + self.keep)
+        return x, chosen & (draws >= self.swap + self.keep)
 
     def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
-        """Inputs, what was visible, and the inputs with hidden positions rebuilt, each of the shape of the inputs."""
+        """Return inputs, inputs with hidden positions set to 0, and inputs with these reconstructed."""
         targets = backbone.targets(batch.x)
         hidden = self.choose(backbone, batch)[:, :, None]
-        guesses = self.head(backbone(batch.x, batch.mask, hidden[:, :, 0]).tokens)
-        parts = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, guesses, targets)]
-        return [backbone.assemble(part) for part in parts]
+        predictions = self.head(backbone(batch.x, batch.mask, hidden[:, :, 0]).tokens)
+        views = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, predictions, targets)]
+        return [backbone.assemble(view) for view in views]
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str]) -> list[str]:
-        """Each example as text, with its hidden places as [true -> guess]."""
+        """Return each example as text, with hidden tokens as [true → predicted]."""
         if not self.is_category:
             return []
         hidden = self.choose(backbone, batch)
-        guesses = self.head(backbone(batch.x, batch.mask, hidden).tokens[hidden]).argmax(-1).tolist()
-        lines, guess = [], iter(guesses)
-        for row, places in zip(batch.x.tolist(), hidden.tolist()):
-            words: list[str] = []
+        predicted = self.head(backbone(batch.x, batch.mask, hidden).tokens[hidden]).argmax(-1).tolist()
+        lines, predictions = [], iter(predicted)
+        for row, is_hidden_row in zip(batch.x.tolist(), hidden.tolist()):
+            pieces: list[str] = []
             run: list[int] = []
-            for number, is_hidden in zip(row, places):
+            for number, is_hidden in zip(row, is_hidden_row):
                 if is_hidden:
-                    words += [decode(run), f"**[{decode([number])} → {decode([next(guess)])}]**"]
+                    pieces += [decode(run), f"**[{decode([number])} → {decode([next(predictions)])}]**"]
                     run = []
                 else:
                     run.append(number)
-            lines.append(" ".join([*words, decode(run)]))
+            lines.append(" ".join([*pieces, decode(run)]))
         return lines
 
     def summary(self, loss: float, spec: Spec) -> dict[str, float]:
-        """Perplexity of the chosen tokens, where the loss is their likelihood."""
+        """Return the perplexity of the chosen tokens, if the loss is their negative log-likelihood."""
         return {"perplexity": math.exp(min(loss, 700))} if is_likelihood(self.loss) else {}

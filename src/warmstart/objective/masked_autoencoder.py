@@ -1,4 +1,4 @@
-"""Rebuild hidden positions by a light decoder, while the backbone computes the visible ones alone (He et al. 2022)."""
+"""Masked autoencoder (He et al. 2022): encode visible positions, reconstruct hidden ones by a small decoder."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ EPSILON = 1e-6
 
 
 class MaskedAutoencoder(Objective, nn.Module):
-    """A share `ratio` of each example's positions is hidden anew every step; the loss is over the hidden ones alone.
+    """Hide the share `ratio` of the positions, drawn at random in every step; the loss covers only these.
 
     Source: He et al. (2022), "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377;
-    positions are learned in place of fixed waves.
+    the position embedding is learned instead of sinusoidal.
 
-    Shapes: B batch, T positions, V visible ones of them, P values of a position, D' width of the decoder.
+    Shapes: B batch, T positions, V visible positions, P values of a position, D' width of the decoder.
 
     Args:
-        backbone: one that can leave positions out.
-        spec: what an example looks like.
-        loss: between rebuilt and true values of a position.
-        ratio: share of the positions that is hidden; at least one of each example stays visible.
-        depth: blocks of the decoder.
-        width: of the decoder.
-        heads: of the decoder's attention.
-        normalise: rebuild a position's values less their mean and divided by their standard deviation.
+        backbone: a backbone that can skip positions.
+        spec: shape and type of an example.
+        loss: loss of reconstructed and true values of a position.
+        ratio: share of the positions to hide; at least one per example stays visible.
+        depth: number of blocks of the decoder.
+        width: width of the decoder.
+        heads: number of attention heads of the decoder.
+        normalise: whether to standardize the target values of each position.
 
     Raises:
-        UserError: the width is not a multiple of the heads, or positions of one value are to be normalised.
+        UserError: the width is no multiple of the heads, or `normalise` is set where positions have one value each.
     """
 
     predicts: ClassVar = "value"
@@ -73,53 +73,53 @@ class MaskedAutoencoder(Objective, nn.Module):
         self.head = nn.Linear(width, backbone.target_size)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """One loss value per hidden position; the head is computed there only. Where none is hidden, the loss is 0."""
+        """Return the mean loss over hidden positions, or 0 if there are none; the head is applied to these only."""
         visible, shown, hidden = self.choose(backbone, batch)
         outputs = self.head(self.decode(backbone, batch, visible, shown)[hidden])
-        wanted = backbone.targets(batch.x)[hidden]
+        targets = backbone.targets(batch.x)[hidden]
         if self.normalise:
-            center, deviation = moments(wanted)
-            wanted = (wanted - center) / deviation
-        values = self.loss(outputs, wanted)
+            center, deviation = moments(targets)
+            targets = (targets - center) / deviation
+        values = self.loss(outputs, targets)
         return StepOutput(values.mean() if values.numel() else values.sum(), values.numel())
 
     def choose(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers (B, V) of the positions that the backbone computes, which are shown (B, T), and hidden (B, T).
+        """Return the indices of the positions to encode (B, V), and masks of visible and hidden positions (B, T).
 
-        Where padding leaves an example fewer than V to show, others fill its row up, which nothing then looks at.
+        If an example has fewer than V visible positions, other positions fill its row, and are ignored.
         """
-        able = backbone.maskable(batch.x)
+        maskable = backbone.maskable(batch.x)
         if batch.mask is not None:
-            able = able & (batch.mask > 0)
-        count = (able.sum(1, keepdim=True) * (1 - self.ratio)).round().clamp(min=1).long()
-        order = torch.rand(able.shape, device=able.device).masked_fill(~able, 2).argsort(1)
-        first = torch.arange(able.shape[1], device=able.device) < count
-        shown = torch.zeros_like(able).scatter(1, order, first)
-        return order[:, : int(count.max())], shown, able & ~shown
+            maskable = maskable & (batch.mask > 0)
+        count = (maskable.sum(1, keepdim=True) * (1 - self.ratio)).round().clamp(min=1).long()
+        order = torch.rand(maskable.shape, device=maskable.device).masked_fill(~maskable, 2).argsort(1)
+        first = torch.arange(maskable.shape[1], device=maskable.device) < count
+        shown = torch.zeros_like(maskable).scatter(1, order, first)
+        return order[:, : int(count.max())], shown, maskable & ~shown
 
     def decode(self, backbone: Backbone, batch: Batch, visible: Tensor, shown: Tensor) -> Tensor:
-        """Features of all positions (B, T, D') by what the backbone makes of the visible ones (B, V)."""
+        """Return decoder features of all positions (B, T, D'), from the visible ones (B, V)."""
         is_padded = batch.mask is not None
         tokens = self.bridge(backbone(batch.x, shown if is_padded else None, visible=visible).tokens)
-        whole = tokens.new_zeros(*shown.shape, tokens.shape[2]).scatter(
+        filled = tokens.new_zeros(*shown.shape, tokens.shape[2]).scatter(
             1, visible[:, :, None].expand_as(tokens), tokens
         )
-        whole = torch.where(shown[:, :, None], whole, self.mask_token) + self.position[: shown.shape[1]]
-        return self.decoder(whole, src_key_padding_mask=batch.mask == 0 if is_padded else None)
+        filled = torch.where(shown[:, :, None], filled, self.mask_token) + self.position[: shown.shape[1]]
+        return self.decoder(filled, src_key_padding_mask=batch.mask == 0 if is_padded else None)
 
     def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
-        """Inputs, what was visible, and the inputs with hidden positions rebuilt, each of the shape of the inputs."""
+        """Return inputs, inputs with hidden positions set to 0, and inputs with these reconstructed."""
         targets = backbone.targets(batch.x)
         visible, shown, hidden = self.choose(backbone, batch)
-        guesses = self.head(self.decode(backbone, batch, visible, shown))
+        predictions = self.head(self.decode(backbone, batch, visible, shown))
         if self.normalise:
             center, deviation = moments(targets)
-            guesses = guesses * deviation + center
+            predictions = predictions * deviation + center
         hidden = hidden[:, :, None]
-        parts = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, guesses, targets)]
-        return [backbone.assemble(part) for part in parts]
+        views = [targets, targets.masked_fill(hidden, 0), torch.where(hidden, predictions, targets)]
+        return [backbone.assemble(view) for view in views]
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of positions' values (..., P), each (..., 1)."""
+    """Return the mean and standard deviation (..., 1) of values (..., P)."""
     return values.mean(-1, keepdim=True), (values.var(-1, keepdim=True) + EPSILON).sqrt()

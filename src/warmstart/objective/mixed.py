@@ -1,4 +1,4 @@
-"""The loss of examples of which some are mixed with others."""
+"""Loss of examples mixed by mixup or CutMix."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from warmstart.core.protocols import LossFunction
 
 
 def mixed_loss(loss: LossFunction, outputs: Tensor, batch: Batch) -> Tensor:
-    """One value per example (B,); of mixed ones, the losses for both targets, weighted by their shares.
+    """Return one value per example (B,): for mixed examples, the losses of both targets, weighted by their shares.
 
-    So it is in the code of Zhang et al. (2018), "mixup", https://arxiv.org/abs/1710.09412, and it serves losses that
-    take no shares of classes; for cross-entropy it is the loss for mixed targets.
+    As in the code of Zhang et al. (2018), "mixup", https://arxiv.org/abs/1710.09412. It also works for losses that do
+    not take class probabilities; for cross-entropy it equals the loss of the mixed targets.
     """
     values = loss(outputs, batch.y)
     if batch.share is None:

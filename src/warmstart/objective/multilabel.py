@@ -1,4 +1,4 @@
-"""Any number of labels per example."""
+"""Multilabel classification."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from warmstart.core.spec import Spec
 from warmstart.loss.bce import bce
 from warmstart.objective.head import make_head
 from warmstart.objective.mixed import mixed_loss
-from warmstart.objective.probability_score import LabelAccuracy, LabelF1, decided
+from warmstart.objective.probability_score import LabelAccuracy, LabelF1, predicted_labels
 
 
 class MultiLabel(Objective, nn.Module):
-    """A linear head on the pooled features, one logit per label."""
+    """Classification head on the pooled features, with one logit per label."""
 
     target: ClassVar = "categories"
     predicts: ClassVar = "categories"
@@ -32,31 +32,30 @@ class MultiLabel(Objective, nn.Module):
         self.head = make_head(backbone, self.task, spec.outputs)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Logits (B, C)."""
         return self.head(backbone(batch.x, batch.mask).pooled)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Logits (B, C) and one loss value per example."""
+        """Return the mean loss over examples and the logits (B, C)."""
         outputs = self.predict(backbone, batch)
         values = mixed_loss(self.loss, outputs, batch)
         return StepOutput(values.mean(), values.numel(), outputs)
 
     def metrics(self) -> dict[str, Any]:
-        """Accuracy over all label decisions and the mean of the labels' F1 scores."""
+        """Return micro accuracy and macro F1 over labels."""
         return {
             "accuracy": LabelAccuracy(self.labels, average="micro"),
             "f1": LabelF1(self.labels, average="macro"),
         }
 
     def scores(self, outputs: Tensor, y: Tensor) -> None:
-        """None: F1 is no mean over examples."""
+        """Return None: F1 is not a mean over examples."""
 
-    def answer(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
-        """One plain record per example: the labels at least as likely as not, and every label's probability."""
+    def to_records(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """Return one dict per example: the labels with a probability of 0.5 or more, and all probabilities."""
         return [
             {
                 "labels": [label for label, is_given in zip(spec.labels, given) if is_given],
                 "probabilities": {label: round(p, 6) for label, p in zip(spec.labels, row)},
             }
-            for row, given in zip(outputs.float().sigmoid().tolist(), decided(outputs).tolist())
+            for row, given in zip(outputs.float().sigmoid().tolist(), predicted_labels(outputs).tolist())
         ]

@@ -1,6 +1,6 @@
-"""Metrics of torchmetrics that take probabilities or logits and tell them apart by their range, given probabilities.
+"""Metrics of torchmetrics that accept logits or probabilities, called with probabilities or predicted labels.
 
-Logits that happen to lie in [0, 1] would be taken for probabilities.
+torchmetrics would mistake logits that all lie in [0, 1] for probabilities.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from torchmetrics.classification import MulticlassCalibrationError, MultilabelAc
 
 
 class CalibrationError(MulticlassCalibrationError):
-    """The expected calibration error of the most likely class (15 bins)."""
+    """Expected calibration error of the most likely class (15 bins)."""
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        """Count logits (B, C) and class numbers (B,)."""
+        """Add logits (B, C) and class indices (B,)."""
         super().update(outputs.float().softmax(-1), y)
 
 
 class LabelAccuracy(MultilabelAccuracy):
-    """The share of the label decisions that are right."""
+    """Accuracy over all labels of all examples."""
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        """Count logits (B, C) and zero-or-one targets (B, C)."""
-        super().update(decided(outputs).int(), y.int())
+        """Add logits (B, C) and binary targets (B, C)."""
+        super().update(predicted_labels(outputs).int(), y.int())
 
 
 class LabelF1(MultilabelF1Score):
-    """The mean of the labels' F1 scores."""
+    """F1 score over labels."""
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        """Count logits (B, C) and zero-or-one targets (B, C)."""
-        super().update(decided(outputs).int(), y.int())
+        """Add logits (B, C) and binary targets (B, C)."""
+        super().update(predicted_labels(outputs).int(), y.int())
 
 
-def decided(outputs: Tensor) -> Tensor:
-    """Which labels (B, C) are at least as likely as not, by their logits (B, C)."""
+def predicted_labels(outputs: Tensor) -> Tensor:
+    """Return which labels (B, C) have a probability of 0.5 or more, from logits (B, C)."""
     return outputs.float().sigmoid() >= 0.5

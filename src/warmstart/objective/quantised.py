@@ -1,4 +1,4 @@
-"""Name hidden positions by a fixed random quantiser: BEST-RQ (Chiu et al. 2022)."""
+"""BEST-RQ: classify hidden positions by a random-projection quantizer (Chiu et al. 2022)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count, OpenUnitInterval, at_least
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
-from warmstart.objective.choice import choose
+from warmstart.objective.choice import choose_positions
 
 
 class Quantised(Objective, nn.Module):
-    """A share `ratio` of the positions is hidden; each is to be told from the other codes of a codebook, not rebuilt.
+    """Hide the share `ratio` of the positions and predict the code of each.
 
-    A position's class is the nearest code, by cosine, to a random projection of its values; neither is ever trained.
+    The code of a position is the nearest codebook entry, by cosine similarity, to a random projection of its values.
+    Codebook and projection are not trained.
 
     Args:
-        backbone: one that can hide positions, whose targets are values.
-        spec: what an example looks like.
-        loss: of the outputs at chosen positions.
-        ratio: share of the positions that may be hidden.
-        whole: choose all positions of a word, or none.
-        codes: of the codebook.
-        dimensions: of the projection.
+        backbone: a backbone that can hide positions and has continuous targets.
+        spec: shape and type of an example.
+        loss: loss of the outputs at hidden positions.
+        ratio: share of the maskable positions to hide.
+        whole_words: whether to hide all positions of a word, or none.
+        codes: number of codes in the codebook.
+        dimensions: dimension of the projection.
     """
 
     needs: ClassVar = frozenset({"hide"})
@@ -42,12 +43,12 @@ class Quantised(Objective, nn.Module):
         spec: Spec,
         loss: LossFunction,
         ratio: OpenUnitInterval = 0.5,
-        whole: bool = True,
+        whole_words: bool = True,
         codes: at_least(2) = 512,
         dimensions: Count = 16,
     ):
         super().__init__()
-        self.loss, self.ratio, self.whole = loss, ratio, whole
+        self.loss, self.ratio, self.whole_words = loss, ratio, whole_words
         self.head = nn.Linear(backbone.width, codes)
         generator = torch.Generator().manual_seed(0)
         size = backbone.target_size
@@ -56,20 +57,17 @@ class Quantised(Objective, nn.Module):
         self.register_buffer("codebook", F.normalize(codebook, dim=1))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """One loss value per chosen position, and in validation the share of the classes that are right.
-
-        Where no position can be chosen, the loss is 0.
-        """
-        chosen = choose(backbone, batch, self.ratio, self.whole)
-        wanted = self.classes(backbone.targets(batch.x)[chosen])
+        """Return the mean loss over chosen positions, or 0 if there are none, and in validation the accuracy."""
+        chosen = choose_positions(backbone, batch, self.ratio, self.whole_words)
+        labels = self.classes(backbone.targets(batch.x)[chosen])
         outputs = self.head(backbone(batch.x, batch.mask, chosen).tokens[chosen])
-        values = self.loss(outputs, wanted)
+        values = self.loss(outputs, labels)
         if not values.numel():
             return StepOutput(values.sum(), 0)
-        measures = {} if self.training else {"masked_accuracy": (outputs.argmax(-1) == wanted).float().mean()}
+        measures = {} if self.training else {"masked_accuracy": (outputs.argmax(-1) == labels).float().mean()}
         return StepOutput(values.mean(), values.numel(), measures=measures)
 
     def classes(self, targets: Tensor) -> Tensor:
-        """The nearest code of each position's values (N, P), (N,)."""
+        """Return the index of the nearest code (N,) to values (N, P)."""
         projected = targets.to(self.projection.dtype) @ self.projection
         return (projected @ self.codebook.T).argmax(1)

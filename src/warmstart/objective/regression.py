@@ -1,4 +1,4 @@
-"""One or several real values per example."""
+"""Regression on one or more targets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_head
 
-LARGEST = 1e18  # of a target in its own units: the square of a larger one is near the end of single precision
+LARGEST = 1e18  # absolute target without standardization; squares of larger ones overflow float32
 
 
 class Regression(Objective, nn.Module):
-    """A linear head on the pooled features.
+    """Regression head on the pooled features.
 
-    With `standardize`, loss is in standard deviations of the training targets; outputs and metrics keep their units.
-    Targets and outputs are in double precision; targets are standardised before they are rounded to the precision that
-    the network computes in, so that their offset and scale do not matter.
+    With `standardize`, the loss is in standard deviations of the training targets; outputs and metrics keep the units
+    of the data. Targets and outputs are float64: targets are standardized before they are cast to the precision of the
+    network, so that a large offset or scale costs no precision.
     """
 
     target: ClassVar = "value"
@@ -43,7 +43,7 @@ class Regression(Objective, nn.Module):
         self.head = make_head(backbone, self.task, spec.outputs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Regression:
-        """Keep mean and standard deviation in double precision when a Trainer converts the model."""
+        """Keep mean and standard deviation in float64 when the Trainer casts the model."""
         kept = self.center, self.spread
         super()._apply(fn, recurse)
         self.center, self.spread = (value.to(fn(value).device) for value in kept)
@@ -53,7 +53,7 @@ class Regression(Objective, nn.Module):
         """Check the training targets (N, K).
 
         Raises:
-            UserError: their squares, in the units of the data, are beyond single precision.
+            UserError: without standardization, their squares would overflow float32.
         """
         largest = y.abs().max().item() if len(y) else 0.0
         if not self.standardize and largest > LARGEST:
@@ -63,45 +63,45 @@ class Regression(Objective, nn.Module):
             )
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Values (B, K) in the units of the data."""
-        return self.restored(self.head(backbone(batch.x, batch.mask).pooled))
+        """Return predictions (B, K) in the units of the data."""
+        return self.unstandardize(self.head(backbone(batch.x, batch.mask).pooled))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Values (B, K) and one loss value per example."""
+        """Return the mean loss over examples and predictions (B, K) in the units of the data."""
         standard = self.head(backbone(batch.x, batch.mask).pooled)
-        wanted = (batch.y - self.center) / self.spread
-        values = self.loss(standard, wanted.to(torch.promote_types(standard.dtype, torch.float32)))
-        return StepOutput(values.mean(), values.numel(), self.restored(standard))
+        targets = (batch.y - self.center) / self.spread
+        values = self.loss(standard, targets.to(torch.promote_types(standard.dtype, torch.float32)))
+        return StepOutput(values.mean(), values.numel(), self.unstandardize(standard))
 
-    def restored(self, standard: Tensor) -> Tensor:
-        """The head's outputs (B, K) in the units of the data, in double precision."""
+    def unstandardize(self, standard: Tensor) -> Tensor:
+        """Convert outputs of the head (B, K) to the units of the data, in float64."""
         return standard.double() * self.spread + self.center
 
     def in_units(self, spec: Spec) -> Spec:
-        """The center and spread that outputs are restored by."""
+        """Return the spec with the center and spread that outputs are scaled by."""
         return dataclasses.replace(spec, center=tuple(self.center.tolist()), spread=tuple(self.spread.tolist()))
 
     def metrics(self) -> dict[str, Any]:
-        """Mean absolute and mean squared error, and the share of variance explained."""
+        """Return mean absolute error, mean squared error and R2."""
         return {"mae": MAE(self.targets), "mse": MSE(self.targets), "r2": R2(self.targets)}
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """The absolute error of each example, over its targets: (B,)."""
+        """Return the mean absolute error of each example over targets (B,)."""
         return (outputs - y).abs().mean(-1)
 
-    def answer(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
-        """One plain record per example: the value of each target."""
+    def to_records(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """Return one dict per example: the predicted value of each target."""
         return [dict(zip(spec.labels, row)) for row in outputs.tolist()]
 
 
 class Errors(Metric):
-    """Sums over all examples, for each of K targets: of errors, and of the targets' deviations from their mean.
+    """Accumulate absolute and squared errors, and squared deviations from the mean, for each of K targets.
 
-    Deviations are from each batch's own mean, and batches are merged as by Chan, Golub and LeVeque (1979), so that
-    nothing is lost to an offset that is large beside the spread.
+    Deviations of batches are merged as in Chan, Golub and LeVeque (1979), which is accurate when the mean is large
+    compared with the standard deviation.
     """
 
-    full_state_update = True  # states are merged by `update` alone
+    full_state_update = True  # states are merged by `update` only
 
     def __init__(self, targets: int):
         super().__init__()
@@ -110,10 +110,10 @@ class Errors(Metric):
             self.add_state(name, torch.zeros(targets, dtype=torch.float64))
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        """Count outputs (B, K) and targets (B, K)."""
+        """Add outputs (B, K) and targets (B, K)."""
         outputs, y = outputs.double(), y.double()
         residuals = outputs - y
-        own, rows = y[0] + (y - y[0]).mean(0), len(y)  # of a constant target, exactly that constant
+        own, rows = y[0] + (y - y[0]).mean(0), len(y)  # exact for a constant target
         total = self.count + rows
         self.absolute = self.absolute + residuals.abs().sum(0)
         self.squared = self.squared + residuals.square().sum(0)
@@ -124,38 +124,38 @@ class Errors(Metric):
 
 
 class MAE(Errors):
-    """The mean absolute error over examples and targets."""
+    """Mean absolute error over examples and targets."""
 
     higher_is_better = False
 
     def compute(self) -> Tensor:
-        """In the units of the targets."""
         return (self.absolute / self.count).mean()
 
 
 class MSE(Errors):
-    """The mean squared error over examples and targets."""
+    """Mean squared error over examples and targets."""
 
     higher_is_better = False
 
     def compute(self) -> Tensor:
-        """In the squared units of the targets."""
         return (self.squared / self.count).mean()
 
 
 class R2(Errors):
-    """The coefficient of determination, averaged over targets."""
+    """Coefficient of determination, averaged over targets."""
 
     higher_is_better = True
 
     def compute(self) -> Tensor:
-        """At most 1; of a constant target 1 where every prediction is exact, and 0 otherwise.
+        """Return R2; for a constant target, 1 if all predictions are exact, else 0.
 
         Raises:
             UserError: there are fewer than two examples.
         """
         if self.count < 2:
-            raise UserError("R2 is defined for two held-out rows or more, and there is one: validate and test on more")
+            raise UserError(
+                "R2 needs two or more held-out rows, but there is one: use more rows for validation and test"
+            )
         ratio = self.squared / torch.where(self.deviation > 0, self.deviation, 1.0)
         constant = (self.squared == 0).double()
         return torch.where(self.deviation > 0, 1 - ratio, constant).mean()

@@ -1,4 +1,4 @@
-"""The answer to a question as a piece of its context: where it starts and where it ends."""
+"""Extractive question answering: predict the start and end of the answer in the context."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from warmstart.data.preprocess.spans import Spans
 
 
-POSITIONS = 2**16  # of the windows that are computed at once where no gradients are kept
+POSITIONS = 2**16  # positions computed at once in evaluation
 
 
 class SpanQA(Objective, nn.Module):
-    """Two scores per token, as BERT for SQuAD (Devlin et al. 2019); a long context comes in several windows.
+    """Start and end scores per token, as in BERT for SQuAD (Devlin et al. 2019); long contexts have several windows.
 
     Args:
-        backbone: of any kind that has features of tokens.
-        spec: with a vocabulary.
-        loss: of the scores of all positions of a window, positions being the classes.
-        longest: most tokens of an answer.
-        no_answer: the context need not hold an answer, as in SQuAD 2 (Rajpurkar et al. 2018); else one is always given.
+        backbone: a backbone with token features.
+        spec: spec with a vocabulary.
+        loss: classification loss over the positions of a window.
+        longest: maximum number of tokens of an answer.
+        no_answer: whether a question may have no answer, as in SQuAD 2 (Rajpurkar et al. 2018).
     """
 
     target: ClassVar = "span"
@@ -58,37 +58,37 @@ class SpanQA(Objective, nn.Module):
     ):
         super().__init__()
         if not loss(torch.tensor([[0.0, float("-inf")]]), torch.tensor([0])).isfinite().all():
-            raise UserError("loss: this one asks for answers at positions that can hold none: set label_smoothing=0")
+            raise UserError("loss: it is infinite where positions are excluded: set loss.label_smoothing=0")
         self.loss = loss
         self.answers = functools.partial(find_answers, longest=longest, no_answer=no_answer)
         self.head = make_head(backbone, self.task, 2)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Scores of each position as the start and as the end of the answer (W, T, 2)."""
+        """Return the scores of each position as start and as end of the answer (W, T, 2)."""
         size = len(batch.x) if torch.is_grad_enabled() else max(1, POSITIONS // batch.x.shape[1])
         inputs = batch.x.split(size)
         masks = [None] * len(inputs) if batch.mask is None else batch.mask.split(size)
         return torch.cat([self.head(backbone(x, mask).tokens) for x, mask in zip(inputs, masks)])
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """The scores (W, T, 2), and one loss value per window: the mean of those of start and end."""
+        """Return the loss, averaged over start and end and over windows, and the scores (W, T, 2)."""
         outputs = self.predict(backbone, batch)
         scores = outputs.masked_fill(~candidates(batch.y)[:, :, None], float("-inf"))
-        values = self.loss(scores.transpose(1, 2).flatten(0, 1), batch.y.places.flatten()).view(-1, 2).mean(1)
+        values = self.loss(scores.transpose(1, 2).flatten(0, 1), batch.y.positions.flatten()).view(-1, 2).mean(1)
         return StepOutput(values.mean(), values.numel(), outputs)
 
     def metrics(self) -> dict[str, Any]:
-        """Exact match and F1 over questions, 0 to 1, as SQuAD's evaluation script has them."""
+        """Return exact match and F1 over questions, as in the evaluation script of SQuAD."""
         return {"exact_match": AnswerScore(exact_match, self.answers), "f1": AnswerScore(f1, self.answers)}
 
     def scores(self, outputs: Tensor, y: Spans) -> Tensor:
-        """F1 of each question (B,)."""
+        """Return the F1 score of each question (B,)."""
         return torch.tensor([f1(found.text, golds) for found, golds in zip(self.answers(outputs, y), y.golds)])
 
-    def answer(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
-        """One plain record per question: the answer, its start character in the context, and how likely it is.
+    def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """Return one dict per question: the answer, its first character in the context and its probability.
 
-        Where none is given, the answer is empty and has no start.
+        Without an answer, the text is empty and the start is None.
         """
         return [
             {"answer": found.text, "start": found.start, "probability": round(found.probability, 6)}
@@ -96,7 +96,7 @@ class SpanQA(Objective, nn.Module):
         ]
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str]) -> list[str]:
-        """Each question with the answer that is given, and the right ones in brackets."""
+        """Return each question with the predicted answer, and the correct answers in parentheses."""
         lines = []
         for row, found in enumerate(self.answers(self.predict(backbone, batch), batch.y)):
             window = int((batch.y.question == row).int().argmax())
@@ -115,7 +115,7 @@ EAST_ASIAN = re.compile(CHARACTER)
 
 
 class Found(NamedTuple):
-    """An answer: empty and without a start character where there is none; its probability in its window."""
+    """A predicted answer and its probability within its window; without an answer, `text` is empty and `start` None."""
 
     text: str
     start: int | None
@@ -123,20 +123,20 @@ class Found(NamedTuple):
 
 
 def candidates(y: Spans) -> Tensor:
-    """Positions that an answer may start or end at (W, T): the context, and the first, which stands for no answer."""
+    """Return the positions where an answer may start or end (W, T): the context, and position 0 for no answer."""
     allowed = y.context.clone()
     allowed[:, 0] = True
     return allowed
 
 
 def find_answers(outputs: Tensor, y: Spans, longest: int, no_answer: bool) -> list[Found]:
-    """The best answer to each question over all its windows: the largest sum of a start's and an end's score.
+    """Return the best answer to each question over its windows: the largest sum of start and end scores.
 
     Args:
         outputs: scores of each position as start and as end (W, T, 2).
-        y: the windows of B questions.
-        longest: most tokens of an answer.
-        no_answer: none is given where the first position scores above the best answer in every window.
+        y: windows of B questions.
+        longest: maximum number of tokens of an answer.
+        no_answer: whether to predict no answer if position 0 scores above the best answer in every window.
     """
     hidden = float("-inf")
     scores = outputs.float().nan_to_num(hidden, float("inf"), hidden)
@@ -163,19 +163,19 @@ def find_answers(outputs: Tensor, y: Spans, longest: int, no_answer: bool) -> li
 
 
 def _first_largest(values: Tensor, question: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
-    """Each question's largest value (B,) of its windows' values (W,), and the number of that window (B,)."""
+    """Return the maximum over the windows of each question (B,), and the index of that window (B,)."""
     rank = torch.arange(len(values), device=values.device) - head[question]
     grid = values.new_full((len(head), int(rank.max()) + 1), float("-inf"))
     grid[question, rank] = values
-    largest, place = grid.max(1)
-    return largest, head + place
+    largest, index = grid.max(1)
+    return largest, head + index
 
 
 def normalize(text: str, east_asian: bool = False) -> str:
-    """Lower-cased, without punctuation, articles and spare spaces (Rajpurkar et al. 2016).
+    """Lower-case a text and remove punctuation, articles and extra spaces (Rajpurkar et al. 2016).
 
-    East Asian texts as in the evaluation of MLQA (Lewis et al. 2020), after CMRC 2018 (Cui et al. 2019): punctuation
-    is that of Unicode, nothing is an article, and every Chinese character or kana is a word of its own.
+    East Asian texts are normalized as in the evaluation of MLQA (Lewis et al. 2020), after CMRC 2018 (Cui et al. 2019):
+    Unicode punctuation is removed, articles are kept, and every Chinese character or kana is a separate word.
     """
     text = "".join(
         c for c in text.lower() if c not in PUNCTUATION and not (east_asian and unicodedata.category(c)[0] == "P")
@@ -184,19 +184,19 @@ def normalize(text: str, east_asian: bool = False) -> str:
 
 
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
-    """1 where the normalized prediction is one of the right answers, else 0; "" is the answer where there is none."""
+    """Return 1 if the normalized prediction is one of the correct answers, else 0; "" means no answer."""
     ours, theirs = _comparable(prediction, golds)
     return float(ours in theirs)
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
-    """The largest F1 score of the words that prediction and a right answer have in common; 0 to 1."""
+    """Return the largest F1 score of the words of the prediction against each correct answer."""
     ours, theirs = _comparable(prediction, golds)
     return max(_overlap(ours.split(), gold.split()) for gold in theirs)
 
 
 def _comparable(prediction: str, golds: Sequence[str]) -> tuple[str, list[str]]:
-    """All normalized by one rule; right answers of which nothing is left do not count, as for SQuAD 2."""
+    """Normalize a prediction and the correct answers; answers that become empty are dropped, as in SQuAD 2."""
     east_asian = any(EAST_ASIAN.search(text) for text in (prediction, *golds))
     theirs = [gold for gold in (normalize(text, east_asian) for text in golds) if gold]
     return normalize(prediction, east_asian), theirs or [""]
@@ -210,11 +210,11 @@ def _overlap(ours: list[str], theirs: list[str]) -> float:
 
 
 class AnswerScore(Metric):
-    """The mean of a score over questions.
+    """Mean of a score over questions.
 
     Args:
-        score: of an answer and the right ones.
-        answers: from outputs (W, T, 2) and the windows of B questions to B answers.
+        score: function of the predicted and the correct answers.
+        answers: function of outputs (W, T, 2) and windows of B questions that returns B answers.
     """
 
     full_state_update = False
@@ -227,10 +227,8 @@ class AnswerScore(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, outputs: Tensor, y: Spans) -> None:
-        """Count a batch."""
         self.total += sum(self.score(found.text, golds) for found, golds in zip(self.answers(outputs, y), y.golds))
         self.count += len(y.golds)
 
     def compute(self) -> Tensor:
-        """0 to 1."""
         return self.total / self.count

@@ -1,4 +1,4 @@
-"""SupCon: the views of all examples of one class attract, all others repel (Khosla et al. 2020)."""
+"""SupCon: supervised contrastive learning (Khosla et al. 2020)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from warmstart.loss.cross_entropy import cross_entropy
 
 
 class SupervisedContrastive(Objective, nn.Module):
-    """Softmax over cosine similarities of a projection, divided by `temperature`: views of one class share it equally.
+    """Cross-entropy over cosine similarities of projections, with all views of the same class as positives.
 
-    It trains on the classes of all generic rows: finetuned at few labels of the same data set, it has seen the others.
+    Pretraining uses the labels of all generic rows. A finetuning with few labels of the same data set has therefore
+    already seen the other labels.
 
     Source: Khosla et al. (2020), "Supervised Contrastive Learning", equation 2, https://arxiv.org/abs/2004.11362.
 
     Args:
-        backbone: any.
-        spec: what an example looks like.
-        loss: of similarities to the other views, and each one's share among those of the class; both (2B, 2B - 1).
-        temperature: of the similarities.
+        backbone: any backbone.
+        spec: shape and type of an example.
+        loss: loss of the similarities to the other views and of the target probabilities, both (2B, 2B - 1).
+        temperature: temperature of the softmax over similarities.
         projection: width of the projection.
     """
 
@@ -46,7 +47,7 @@ class SupervisedContrastive(Objective, nn.Module):
         )
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Inputs (2B, ...) hold both views, one after the other, and y their classes (B,); one loss value per view."""
+        """Return the mean loss over views; inputs (2B, ...) are the first, then the second views, of classes y (B,)."""
         z = F.normalize(self.head(backbone(batch.x, batch.mask).pooled), dim=1)
         y = torch.cat([batch.y] * 2)
         others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)

@@ -1,4 +1,4 @@
-"""One class per word."""
+"""Token classification, with one class per word."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
 
-NONE = -100  # what a position without a class has, as in transformers
+NONE = -100  # target of positions without a class, as in transformers
 
 
 class WordAccuracy(MulticlassAccuracy):
-    """The share of the words that are right."""
+    """Accuracy over words."""
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        """Count logits (B, T, C) and class numbers (B, T)."""
+        """Add logits (B, T, C) and class indices (B, T)."""
         super().update(outputs.flatten(0, 1), y.flatten())
 
 
 class WordF1(MulticlassF1Score):
-    """The mean of the classes' F1 scores over words."""
+    """F1 score over words."""
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        """Count logits (B, T, C) and class numbers (B, T)."""
+        """Add logits (B, T, C) and class indices (B, T)."""
         super().update(outputs.flatten(0, 1), y.flatten())
 
 
 class TokenClassification(Objective, nn.Module):
-    """A head on the features of each word's first token, as BERT for named entities (Devlin et al. 2019)."""
+    """Classification head on the first token of each word, as in BERT for named entities (Devlin et al. 2019)."""
 
     target: ClassVar = "tags"
     predicts: ClassVar = "category"
@@ -48,7 +48,7 @@ class TokenClassification(Objective, nn.Module):
         self.head = make_head(backbone, self.task, spec.outputs)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Logits (B, T, C), 0 where a position has no class."""
+        """Return logits (B, T, C), 0 at positions without a class."""
         labelled = batch.y != NONE
         logits = self.head(backbone(batch.x, batch.mask).tokens[labelled])
         outputs = logits.new_zeros(*labelled.shape, logits.shape[-1])
@@ -56,24 +56,24 @@ class TokenClassification(Objective, nn.Module):
         return outputs
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Logits (B, T, C) and one loss value per word."""
+        """Return the mean loss over words and the logits (B, T, C)."""
         outputs = self.predict(backbone, batch)
         labelled = batch.y != NONE
         values = self.loss(outputs[labelled], batch.y[labelled])
         return StepOutput(values.sum() / max(1, values.numel()), values.numel(), outputs)
 
     def metrics(self) -> dict[str, Any]:
-        """Accuracy over words, and the mean of the classes' F1 scores."""
+        """Return accuracy and macro F1 over words."""
         return {
             "accuracy": WordAccuracy(self.classes, average="micro", ignore_index=NONE),
             "f1": WordF1(self.classes, average="macro", ignore_index=NONE),
         }
 
     def scores(self, outputs: Tensor, y: Tensor) -> None:
-        """None: accuracy over words is no mean over examples."""
+        """Return None: accuracy over words is not a mean over examples."""
 
-    def answer(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
-        """One plain record per example: the most likely label of each word, up to where the example was cut off."""
+    def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """Return one dict per example: the most likely label of each word, without words that were truncated."""
         best, labelled = outputs.argmax(-1).tolist(), (batch.y != NONE).tolist()
         return [
             {"labels": [spec.labels[label] for label, is_word in zip(row, words) if is_word]}

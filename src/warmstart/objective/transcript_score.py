@@ -1,4 +1,4 @@
-"""How far transcripts are from what was said: word and character error rates, with the kinds of errors."""
+"""Word and character error rates of transcripts."""
 
 from __future__ import annotations
 
@@ -14,42 +14,43 @@ KINDS = ("substitutions", "deletions", "insertions")
 
 
 class TranscriptErrors(Metric):
-    """Word error rate, its parts by kind of error, and character error rate, over all utterances.
+    """Word error rate, its components by kind of error, and character error rate, over all utterances.
 
     Args:
-        read: turns a batch's outputs into texts.
-        spell: turns a batch's targets into texts.
+        decode: converts the outputs of a batch to texts.
+        spell: converts the targets of a batch to texts.
 
-    `compared` holds the batch that came last: of each utterance the wrong words, what was said and what was understood.
+    `compared` holds the number of wrong words, the reference and the prediction of each utterance of the last batch.
     """
 
     full_state_update = False
 
-    def __init__(self, read: Callable[[Tensor], list[str]], spell: Callable[[Tensor], list[str]]):
+    def __init__(self, decode: Callable[[Tensor], list[str]], spell: Callable[[Tensor], list[str]]):
         super().__init__()
-        self.read, self.spell = read, spell
+        self.decode, self.spell = decode, spell
         self.compared: list[tuple[int, str, str]] = []
         self.add_state("edits", torch.zeros(len(KINDS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("sizes", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")  # words, letters, wrong ones
+        self.add_state(
+            "sizes", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum"
+        )  # words, characters, character errors
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        """Count a batch."""
         self.compared = []
-        for said, found in zip(self.spell(y), self.read(outputs)):
-            kinds = edits(said.split(), found.split())
-            self.compared.append((sum(kinds), said, found))
+        for reference, prediction in zip(self.spell(y), self.decode(outputs)):
+            kinds = edits(reference.split(), prediction.split())
+            self.compared.append((sum(kinds), reference, prediction))
             self.edits += torch.tensor(kinds, dtype=torch.float64)
-            letters = sum(edits(said, found))
-            self.sizes += torch.tensor([len(said.split()), len(said), letters], dtype=torch.float64)
+            wrong = sum(edits(reference, prediction))
+            self.sizes += torch.tensor([len(reference.split()), len(reference), wrong], dtype=torch.float64)
 
     def compute(self) -> dict[str, Tensor]:
-        """Errors per word that was said, and per character."""
-        words, letters, wrong = self.sizes
-        parts = dict(zip(KINDS, self.edits / words))
-        return {"wer": self.edits.sum() / words, "cer": wrong / letters, **parts}
+        """Return errors per word and per character of the references."""
+        words, characters, wrong = self.sizes
+        components = dict(zip(KINDS, self.edits / words))
+        return {"wer": self.edits.sum() / words, "cer": wrong / characters, **components}
 
 
-def edits(said: Sequence[str], found: Sequence[str]) -> tuple[int, int, int]:
-    """Return the substitutions, deletions and insertions of a shortest way from what was said to what was found."""
-    counts = Counter(edit.tag for edit in Levenshtein.editops(said, found))
+def edits(reference: Sequence[str], prediction: Sequence[str]) -> tuple[int, int, int]:
+    """Return the substitutions, deletions and insertions of a shortest edit script from reference to prediction."""
+    counts = Counter(edit.tag for edit in Levenshtein.editops(reference, prediction))
     return counts["replace"], counts["delete"], counts["insert"]

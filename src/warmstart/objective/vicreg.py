@@ -1,4 +1,4 @@
-"""VICReg: two views of one example agree, and no feature of them is constant or copies another (Bardes et al. 2022)."""
+"""VICReg: variance-invariance-covariance regularization (Bardes et al. 2022)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ EPSILON = 1e-4
 
 
 class VICReg(Objective, nn.Module):
-    """Invariance by the chosen loss, a hinge on each feature's standard deviation, and squared covariances.
+    """Sum of the loss between two views, a hinge loss on each feature's standard deviation, and squared covariances.
 
     Source: Bardes, Ponce and LeCun (2022), "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised
     Learning", https://arxiv.org/abs/2105.04906.
 
     Args:
-        backbone: any.
-        spec: what an example looks like.
-        loss: between the projections of the two views.
+        backbone: any backbone.
+        spec: shape and type of an example.
+        loss: loss of the projections of two views.
         invariance: weight of that loss.
-        variance: weight of how far standard deviations fall short of 1.
+        variance: weight of the hinge loss on standard deviations below 1.
         covariance: weight of the squared covariances between features.
-        projection: width of the three layers that the terms are computed after.
+        projection: width of the three layers of the projection.
     """
 
     predicts: ClassVar = "value"
@@ -53,20 +53,20 @@ class VICReg(Objective, nn.Module):
         self.head = make_projection(backbone.width, projection, projection, projection)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Inputs (2B, ...) hold both views, one after the other; the three terms are measures."""
+        """Return the loss and its three terms; inputs (2B, ...) are the first views, then the second views."""
         views = self.head(backbone(batch.x, batch.mask).pooled).float().chunk(2)
         invariance = self.loss(*views).mean()
-        (variance, covariance), other = (spread(z) for z in views)
+        (variance, covariance), other = (regularizers(z) for z in views)
         variance, covariance = (variance + other[0]) / 2, covariance + other[1]
         loss = self.invariance * invariance + self.variance * variance + self.covariance * covariance
         measures = {"invariance": invariance, "variance": variance, "covariance": covariance}
         return StepOutput(loss, len(batch.x), measures=measures)
 
 
-def spread(z: Tensor) -> tuple[Tensor, Tensor]:
-    """How far the standard deviations of features (B, D) fall short of 1, and their squared covariances, per feature.
+def regularizers(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the variance and covariance terms of features (B, D), both per feature.
 
-    Both are estimated without bias, and 0 degrees of freedom count as 1.
+    Both estimates are unbiased; for a single row, the divisor is 1.
     """
     z = z - z.mean(0)
     degrees = max(1, len(z) - 1)

@@ -108,9 +108,9 @@ def prepare(config: DictConfig) -> Setup:
     splits = data.source.load(data.target)
     rows = data.training_rows(splits)
     steps, examples = length_of(config, len(rows))
-    folds = strategy.cut(len(rows), most_folds(rows, splits.labels)[0])
+    folds = strategy.fold_count(len(rows), most_folds(rows, splits.labels)[0])
     batch = config.data.batch_size * config.trainer.accumulate_grad_batches
-    training = tuple(training_rows(config, data.source, splits, folds, strategy.measured)) if folds >= 2 else ()
+    training = tuple(training_rows(config, data.source, splits, folds, strategy.evaluated_folds)) if folds >= 2 else ()
     setup = Setup(strategy, parent, len(rows), folds, steps, examples, batch, training)
     if folds >= 2:
         strategy.plan(steps, examples, setup.affordable)
@@ -182,7 +182,7 @@ def select(config: DictConfig, setup: Setup, run: RunFolder, finetune: RunStage)
         return scores
 
     try:
-        entry, why, gain = setup.strategy.race(
+        entry, why, gain = setup.strategy.select(
             setup.steps, setup.examples, setup.affordable, setup.folds, manifest.mode, measure
         )
     finally:

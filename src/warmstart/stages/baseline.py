@@ -22,7 +22,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Objective
 from warmstart.data.datamodule import TaskDataModule
-from warmstart.data.encoding import PLACES, moments
+from warmstart.data.encoding import ALIGNED, moments
 from warmstart.run.folder import RunFolder
 from warmstart.run.scores import save_scores
 from warmstart.training import components
@@ -44,7 +44,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     forget_peak_memory()
     started = time.monotonic()
     target = get_object(config.objective._target_).target
-    if target in PLACES:
+    if target in ALIGNED:
         raise UserError(f"baseline={config.baseline} predicts one target per example, not places in it: leave it out")
     data = components.task_data(config).prepare(load(OmegaConf.to_yaml(components.source_node(config)), target))
     objective = components.build(

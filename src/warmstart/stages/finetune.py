@@ -15,7 +15,7 @@ from warmstart.run.lineage import ancestry
 from warmstart.run.saved import save_model
 from warmstart.selection.successive_halving import select_and_finetune
 from warmstart.training import components
-from warmstart.training.adapter_delta import settle
+from warmstart.training.adapter_delta import extract_adapters
 from warmstart.training.assemble import assemble
 from warmstart.training.forgetting import forgetting, remember
 from warmstart.training.modules import FinetuneModule
@@ -36,7 +36,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     """
     if opened is not None:
         config = from_parent(config, opened.record["parent"])
-    if components.races(config):
+    if components.selects_strategy(config):
         return select_and_finetune(config, opened, watchers, run)
     return finetune(config, opened, watchers)
 
@@ -73,7 +73,7 @@ def train(
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
     with Session(run, config, module, data, watchers) as session:
         session.fit()
-        adapter = settle(run, module)
+        adapter = extract_adapters(run, module)
         if config.test:
             session.test()
         if start is not None:

@@ -20,7 +20,7 @@ from warmstart.core.protocols import Preprocessor
 from warmstart.data.encoding import encode
 from warmstart.data.loader import GatherLoader
 from warmstart.data.preprocess import rebuild
-from warmstart.data.schema import lacking
+from warmstart.data.schema import missing_columns
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find
@@ -39,7 +39,7 @@ MACHINE = (
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Predict for `input=` with the run that `run=` names."""
-    finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment, lacking(config))
+    finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment, missing_columns(config))
     screen.say(f"predicting with {finetuned.path}")
     settings = finetuned.config(tuple(config.trust))
     module, saved = restore(finetuned, settings)
@@ -83,11 +83,11 @@ def read_inputs(preprocessor: Preprocessor, path: str, settings: DictConfig) -> 
     preprocessor.dialect = dataclasses.replace(preprocessor.dialect, **given)
     if on_error == "skip" and "skip" not in preprocessor.abilities:
         raise UserError("data.on_error=skip is for inputs that are files, such as images or recordings: leave it out")
-    if missing_columns == "fill" and "filled" not in preprocessor.abilities:
+    if missing_columns == "fill" and "fill_columns" not in preprocessor.abilities:
         raise UserError("data.missing_columns=fill is for columns of numbers and categories: leave it out")
     given = preprocessor.read(path, on_error=on_error) if on_error == "skip" else preprocessor.read(path)
     if missing_columns == "fill":
-        given.x = preprocessor.filled(given.x)
+        given.x = preprocessor.fill_columns(given.x)
     return given
 
 

@@ -17,7 +17,7 @@ from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.duplicates.shared_rows import parts_of, shared_rows
-from warmstart.data.encoding import PLACES
+from warmstart.data.encoding import ALIGNED
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
@@ -91,7 +91,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
 
 def without_baselines(config: DictConfig) -> DictConfig:
     """The config without the arms that predict one target per example, where the objective asks for something else."""
-    if components.get_object(config.objective._target_).target not in PLACES:
+    if components.get_object(config.objective._target_).target not in ALIGNED:
         return config
     dropped = [arm for arm in config.transfer.arms if "baseline" in config.arm.get(arm, {})]
     if dropped:

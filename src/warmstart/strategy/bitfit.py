@@ -8,25 +8,27 @@ from warmstart.core.ranges import Positive
 
 
 class BitFit(Strategy):
-    """The backbone's biases, those of norm layers included, and the head train.
+    """Train the head and the biases of the backbone, including those of norm layers.
 
     Source: Ben Zaken et al. (2022), "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
     Language-models", https://arxiv.org/abs/2106.10199.
 
     Args:
-        rate: of what trains, times that of the optimizer.
+        rate: learning rate, as a multiple of optimizer.lr.
     """
 
     def __init__(self, rate: Positive = 10.0):
         self.rate = rate
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """What is named bias.
+        """Return scales that are nonzero for the head and all parameters named bias.
 
         Raises:
             UserError: the backbone has none.
         """
         scales = {name: self.rate * name.endswith("bias") for name, _ in backbone.named_parameters()}
         if not any(scales.values()):
-            raise UserError(f"strategy=bitfit: backbone {type(backbone).__name__} has no biases: choose another")
+            raise UserError(
+                f"strategy=bitfit: backbone {type(backbone).__name__} has no biases: choose another strategy"
+            )
         return [*((f"backbone.{name}", scale) for name, scale in scales.items()), ("objective.*", self.rate)]

@@ -1,4 +1,4 @@
-"""A backbone's parameters by depth and by block, from its depth map."""
+"""Group the parameters of a backbone by depth and by block, from its `depths`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from warmstart.core.protocols import Backbone
 
 
 def depth_of(backbone: Any) -> dict[str, int]:
-    """Depth per parameter name, by the longest prefix in the depth map.
+    """Return the depth of each parameter, by the longest matching prefix in `depths`.
 
     Raises:
-        UserError: the depth map leaves a parameter out.
+        UserError: no prefix matches a parameter.
     """
     prefixes = backbone.depths()
     depths = {}
     for name, _ in backbone.named_parameters():
-        found = [prefix for prefix in prefixes if f"{name}.".startswith(f"{prefix}.")]
-        if not found:
-            raise UserError(f"strategy: backbone {type(backbone).__name__} does not say how deep its {name} stands")
-        depths[name] = prefixes[max(found, key=len)]
+        matching = [prefix for prefix in prefixes if f"{name}.".startswith(f"{prefix}.")]
+        if not matching:
+            raise UserError(f"strategy: backbone {type(backbone).__name__} has no depth for {name}: add it to depths()")
+        depths[name] = prefixes[max(matching, key=len)]
     return depths
 
 
 def by_block(backbone: Backbone) -> list[list[str]]:
-    """Parameter names of each block, input first.
+    """Return the parameter names of each block, from input to output.
 
-    A block is what the depth map numbers, such as `blocks.3`. What stands before the first goes with it, and what
-    stands after the last with that.
+    A block is an entry of `depths` that ends in a number, such as `blocks.3`. Parameters before the first block
+    belong to the first block, and those after the last block to the last.
     """
     numbered = {depth for prefix, depth in backbone.depths().items() if prefix.rpartition(".")[2].isdigit()}
     starts = sorted(numbered)

@@ -1,4 +1,4 @@
-"""Finetune everything."""
+"""Full finetuning."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from warmstart.core.ranges import Amount
 
 
 class Full(Strategy):
-    """Backbone and head train at the full learning rate, or the backbone at a share of it."""
+    """Train backbone and head; `backbone_scale` multiplies the learning rate of the backbone."""
 
     def __init__(self, backbone_scale: Amount = 1.0):
         self.backbone_scale = backbone_scale
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """Two rules: backbone and head."""
         return [("backbone.*", self.backbone_scale), ("objective.*", 1.0)]

@@ -1,4 +1,4 @@
-"""Gradual unfreezing, from the top down."""
+"""Gradual unfreezing, from the last block to the first."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from warmstart.strategy.blocks import by_block
 
 
 class Gradual(Strategy):
-    """The head alone at first, then block after block below it, at equal distances; all by a share `until` of the run.
+    """Train the head first, then unfreeze one block after another at equal intervals, the last at the share `until`.
 
-    One schedule spans the run, as in the paper. Source: Howard and Ruder (2018), "Universal Language Model Fine-tuning
-    for Text Classification", https://arxiv.org/abs/1801.06146.
+    The learning rate schedule covers the complete run, as in the paper.
+
+    Source: Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification", https://arxiv.org/abs/1801.06146.
 
     Args:
-        until: share of the run after which everything trains, above 0 and below 1.
+        until: share of the run after which all parameters are trained, above 0 and below 1.
     """
 
     def __init__(self, until: OpenUnitInterval = 0.5):
         self.until = until
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """Each block from its own time on.
+        """Return scales that are 0 until the block is unfrozen, then 1.
 
         Raises:
             UserError: the backbone has no blocks.
@@ -34,11 +35,11 @@ class Gradual(Strategy):
             raise UserError(f"strategy=gradual: backbone {type(backbone).__name__} has no blocks: use strategy=lp_ft")
         found: list[tuple[str, Scale]] = [("objective.*", 1.0)]
         for count, names in enumerate(reversed(blocks), start=1):
-            scale = from_then_on(self.until * count / len(blocks))
+            scale = step_at(self.until * count / len(blocks))
             found += [(f"backbone.{name}", scale) for name in names]
         return found
 
 
-def from_then_on(start: float) -> Callable[[float], float]:
-    """0 until a share `start` of the run is over, then 1."""
+def step_at(start: float) -> Callable[[float], float]:
+    """Return a function of the progress that is 0 until `start`, then 1."""
     return lambda progress: float(progress >= start)

@@ -1,4 +1,4 @@
-"""Train a scale of what each layer gives."""
+"""IA3: train a scale of the outputs of each linear layer."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Positive
-from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
+from warmstart.strategy.injected import adapter_claims, inject, linear_layers, remove_adapters
 
 
 class IA3(Strategy):
-    """Each output of each linear layer is multiplied by a number that is learned, 1 at first; these and the head train.
+    """Multiply each output of linear layers by a learned scale, initially 1; train the scales and the head.
 
-    The paper scales keys, values and the inner activations of MLPs; name those layers to do the same. Learning rates
+    The paper scales keys, values and hidden activations of MLPs; set `layers` to those to do the same. Learning rates
     much higher than those of full finetuning are usual. Source: Liu et al. (2022), "Few-Shot Parameter-Efficient
     Fine-Tuning is Better and Cheaper than In-Context Learning", https://arxiv.org/abs/2205.05638.
 
     Args:
-        layers: patterns of names of linear layers, such as `blocks.*.qkv`; None for all.
-        rate: of scales and head, times that of the optimizer, above 0.
+        layers: name patterns of linear layers, such as `blocks.*.qkv`; None for all.
+        rate: learning rate of scales and head, as a multiple of optimizer.lr.
     """
 
     only_claims: ClassVar = False
@@ -31,10 +31,10 @@ class IA3(Strategy):
         self.wrappers: dict[str, nn.Module] = {}
 
     def prepare(self, backbone: Any) -> None:
-        """Put the scales in, as vectors, which do not decay.
+        """Inject the scales, as vectors, so that weight decay does not apply to them.
 
         Raises:
-            UserError: there are no layers for them.
+            UserError: the backbone has no such layers.
         """
         from peft import IA3Config
 
@@ -45,15 +45,14 @@ class IA3(Strategy):
             wrapper.ia3_l[key] = nn.Parameter(wrapper.ia3_l[key].detach().flatten())
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """Scales and head."""
         return adapter_claims(backbone, self.wrappers, self.rate)
 
-    def settle(self, backbone: Any) -> dict[str, dict[str, Tensor]]:
-        """Take the scales out; that of each layer, in the shape (O, 1), or (1, O) where the weight is (I, O)."""
+    def extract_adapters(self, backbone: Any) -> dict[str, dict[str, Tensor]]:
+        """Remove the scales and return them by layer, with shape (O, 1), or (1, O) if the weight is (I, O)."""
         changes = {}
         for name, wrapper in self.wrappers.items():
             (key,) = wrapper.ia3_l
             shape = (-1, 1) if isinstance(wrapper.base_layer, nn.Linear) else (1, -1)
             changes[name] = {"scale": wrapper.ia3_l[key].detach().view(shape)}
-        withdraw(backbone, self.wrappers)
+        remove_adapters(backbone, self.wrappers)
         return changes

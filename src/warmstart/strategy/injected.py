@@ -1,4 +1,4 @@
-"""Adapters that peft puts into the linear layers of a backbone, and their way out again."""
+"""Inject adapters of peft into the linear layers of a backbone, and remove them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import nn
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Scale
 
-READERS = ("MultiheadAttention", "WavLMAttention")  # compute with the weights of their layers, and do not call them
+BYPASSING = ("MultiheadAttention", "WavLMAttention")  # use the weights of their layers without calling them
 
 
 def linear_layers(backbone: Any, patterns: Sequence[str] | None, strategy: str) -> list[str]:
-    """Names of the layers that one of the patterns matches; of all where there are none.
+    """Return the names of the linear layers that match a pattern; all of them if `patterns` is None.
 
-    Layers inside one of READERS, which would pass an adapter by, are no choice.
+    Layers inside modules of BYPASSING are excluded, because their adapters would have no effect.
 
     Raises:
         UserError: the backbone has no such layers, or a pattern matches none.
     """
     from transformers.pytorch_utils import Conv1D  # a linear layer whose weight is (I, O)
 
-    readers = [module for module in backbone.modules() if type(module).__name__ in READERS]
-    passed = {id(part) for module in readers for part in module.modules()}
+    bypassing = [module for module in backbone.modules() if type(module).__name__ in BYPASSING]
+    excluded = {id(layer) for module in bypassing for layer in module.modules()}
     names = [
         name
-        for name, part in backbone.named_modules()
-        if isinstance(part, (nn.Linear, Conv1D)) and id(part) not in passed
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, (nn.Linear, Conv1D)) and id(layer) not in excluded
     ]
     kind = type(backbone).__name__
     if not names:
@@ -45,35 +45,35 @@ def linear_layers(backbone: Any, patterns: Sequence[str] | None, strategy: str) 
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(
                 f"strategy.layers: {pattern} matches no linear layer of backbone {kind}; "
-                f"they are named like {names[-1]}"
+                f"an example of a layer name is {names[-1]}"
             )
     chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if not chosen:
-        raise UserError(f"strategy.layers is empty: name layers like {names[-1]}, or give null for all of them")
+        raise UserError(f"strategy.layers is empty: give names of layers, such as {names[-1]}, or null for all")
     return chosen
 
 
 def inject(backbone: Any, config: Any, layers: Sequence[str]) -> dict[str, nn.Module]:
-    """Wrap these layers as a configuration of peft says; each wrapper, by the name of its layer."""
+    """Wrap layers in adapters of a peft configuration; return the wrappers by layer name."""
     import peft
 
     config.target_modules = "|".join(re.escape(name) for name in layers)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set")  # which peft then sets itself
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set")  # peft then sets the correct value
         peft.inject_adapter_in_model(config, backbone)
     del backbone.peft_config
     return {name: backbone.get_submodule(name) for name in layers}
 
 
-def withdraw(backbone: Any, wrappers: dict[str, nn.Module]) -> None:
-    """Put the layers back in the place of their wrappers."""
+def remove_adapters(backbone: Any, wrappers: dict[str, nn.Module]) -> None:
+    """Replace the wrappers by the original layers."""
     for name, wrapper in wrappers.items():
         owner, _, own = name.rpartition(".")
         setattr(backbone.get_submodule(owner), own, wrapper.base_layer)
 
 
 def adapter_claims(backbone: Backbone, wrappers: dict[str, nn.Module], rate: float) -> list[tuple[str, Scale]]:
-    """Adapters and the head at `rate`, the layers inside and all else frozen."""
+    """Return scales that are `rate` for adapters and the head, and 0 for all other parameters."""
     frozen = {id(value) for wrapper in wrappers.values() for value in wrapper.base_layer.parameters()}
     adapters = {id(value) for wrapper in wrappers.values() for value in wrapper.parameters()} - frozen
     own = [(f"backbone.{name}", rate * (id(value) in adapters)) for name, value in backbone.named_parameters()]

@@ -1,4 +1,4 @@
-"""Lower learning rates for lower layers."""
+"""Layer-wise learning rate decay."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from warmstart.strategy.blocks import depth_of
 
 
 class LayerDecay(Strategy):
-    """The deepest part trains at the full rate, as the head does, and each depth below it at `decay` of the one above.
+    """Multiply the learning rate by `decay` from each depth to the one below; the head has the full rate.
 
-    Sources: Howard and Ruder (2018), https://arxiv.org/abs/1801.06146; as here, Clark et al. (2020), "ELECTRA",
+    Sources: Howard and Ruder (2018), https://arxiv.org/abs/1801.06146; in this form, Clark et al. (2020), "ELECTRA",
     https://arxiv.org/abs/2003.10555, and Bao et al. (2022), "BEiT", https://arxiv.org/abs/2106.08254.
 
     Args:
@@ -21,7 +21,6 @@ class LayerDecay(Strategy):
         self.decay = decay
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """Powers of `decay`."""
         depths = depth_of(backbone)
         deepest = max(depths.values())
         own = [(f"backbone.{name}", self.decay ** (deepest - depth)) for name, depth in depths.items()]

@@ -1,4 +1,4 @@
-"""Train the head on frozen features."""
+"""Linear probing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from warmstart.core.ranges import Positive
 
 
 class LinearProbe(Strategy):
-    """The backbone stays as it is, statistics of its norm layers included.
+    """Train the head on a frozen backbone, in which statistics of norm layers are frozen too.
 
     Args:
-        rate: of the head, times that of the optimizer.
+        rate: learning rate of the head, as a multiple of optimizer.lr.
     """
 
     def __init__(self, rate: Positive = 10.0):
         self.rate = rate
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """The backbone is frozen, the head trains."""
         return [("backbone.*", 0.0), ("objective.*", self.rate)]

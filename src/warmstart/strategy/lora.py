@@ -1,4 +1,4 @@
-"""Train low-rank changes of the weights."""
+"""LoRA: train low-rank updates of the weights."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Count, Positive, RightOpenUnitInterval
-from warmstart.strategy.injected import adapter_claims, inject, linear_layers, withdraw
+from warmstart.strategy.injected import adapter_claims, inject, linear_layers, remove_adapters
 
 
 class LoRA(Strategy):
-    """The weight of each linear layer (O, I) gets a change of `rank`, alpha / rank * up (O, R) @ down (R, I).
+    """Add alpha / rank * up (O, R) @ down (R, I), initially zero, to the weights (O, I) of linear layers.
 
-    These and the head train, from a change of zero.
+    `up`, `down` and the head are trained.
     Source: Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.org/abs/2106.09685.
 
     Args:
-        rank: 1 or more.
-        alpha: how large the change is, above 0.
-        dropout: of what goes into the change, 0 or more and below 1.
-        layers: patterns of names of linear layers, such as `blocks.*.qkv`; None for all.
-        rate: of adapters and head, times that of the optimizer, above 0.
+        rank: rank of the update, 1 or more.
+        alpha: scale of the update, above 0.
+        dropout: dropout of the input of the adapter, 0 or more and below 1.
+        layers: name patterns of linear layers, such as `blocks.*.qkv`; None for all.
+        rate: learning rate of adapters and head, as a multiple of optimizer.lr.
     """
 
     only_claims: ClassVar = False
@@ -40,10 +40,10 @@ class LoRA(Strategy):
         self.wrappers: dict[str, nn.Module] = {}
 
     def prepare(self, backbone: Any) -> None:
-        """Put the adapters in.
+        """Inject the adapters.
 
         Raises:
-            UserError: there are no layers for them.
+            UserError: the backbone has no such layers.
         """
         from peft import LoraConfig
 
@@ -52,11 +52,10 @@ class LoRA(Strategy):
         self.wrappers = inject(backbone, config, layers)
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """Adapters and head."""
         return adapter_claims(backbone, self.wrappers, self.rate)
 
-    def settle(self, backbone: Any) -> dict[str, dict[str, Tensor]]:
-        """Take the adapters out; `up` and `down` of each layer, the scaling in `up`."""
+    def extract_adapters(self, backbone: Any) -> dict[str, dict[str, Tensor]]:
+        """Remove the adapters and return `up` and `down` of each layer, with the scaling in `up`."""
         changes = {}
         for name, wrapper in self.wrappers.items():
             (key,) = wrapper.lora_A
@@ -65,5 +64,5 @@ class LoRA(Strategy):
             if not isinstance(wrapper.base_layer, nn.Linear):  # its weight is (I, O)
                 up, down = down.T, up.T
             changes[name] = {"up": up, "down": down}
-        withdraw(backbone, self.wrappers)
+        remove_adapters(backbone, self.wrappers)
         return changes

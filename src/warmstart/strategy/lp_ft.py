@@ -7,15 +7,15 @@ from warmstart.core.ranges import Amount, OpenUnitInterval, Positive
 
 
 class LPFT(Strategy):
-    """The head alone until a share `probe` of the run is over, then everything.
+    """Train the head for a share `probe` of the run, then head and backbone.
 
-    The schedule begins anew with the second phase, as these are two trainings. Source: Kumar et al. (2022),
+    The learning rate schedule restarts with the second phase. Source: Kumar et al. (2022),
     "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", https://arxiv.org/abs/2202.10054.
 
     Args:
-        probe: share of the run, above 0 and below 1.
-        backbone_scale: the backbone's share of the learning rate, once it trains.
-        rate: of the head while it trains alone, times that of the optimizer.
+        probe: share of the run for linear probing, above 0 and below 1.
+        backbone_scale: learning rate of the backbone in the second phase, as a multiple of optimizer.lr.
+        rate: learning rate of the head in the first phase, as a multiple of optimizer.lr.
     """
 
     def __init__(self, probe: OpenUnitInterval = 0.5, backbone_scale: Amount = 1.0, rate: Positive = 1.0):
@@ -23,11 +23,10 @@ class LPFT(Strategy):
         self.restarts = (probe,)
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """The backbone waits, the head trains."""
-        return [("backbone.*", self._waiting), ("objective.*", self._leading)]
+        return [("backbone.*", self._backbone_rate), ("objective.*", self._head_rate)]
 
-    def _waiting(self, progress: float) -> float:
+    def _backbone_rate(self, progress: float) -> float:
         return self.backbone_scale if progress >= self.probe else 0.0
 
-    def _leading(self, progress: float) -> float:
+    def _head_rate(self, progress: float) -> float:
         return 1.0 if progress >= self.probe else self.rate

@@ -1,4 +1,4 @@
-"""Finetune everything, with weights put back to where they started at random."""
+"""Mixout: full finetuning with random weights replaced by their initial values in each step."""
 
 from __future__ import annotations
 
@@ -14,43 +14,42 @@ from warmstart.core.ranges import RightOpenUnitInterval
 
 
 class Mixout(Strategy):
-    """At each step each weight is, with probability p, the one it started from, and the mean is kept as it was.
+    """Replace each weight by its initial value with probability p in each step, rescaled to keep the expected weight.
 
-    It is drawn for the matrices and kernels of the backbone; embeddings, norms and biases are left alone. Source:
+    It applies to matrices and kernels of the backbone, not to embeddings, norms and biases. Source:
     Lee et al. (2020), "Mixout: Effective Regularization to Finetune Large-scale Pretrained Language Models",
     https://arxiv.org/abs/1909.11299.
 
     Args:
-        p: from 0 to below 1.
+        p: probability, 0 or more and below 1.
     """
 
     only_claims: ClassVar = False
 
     def __init__(self, p: RightOpenUnitInterval = 0.5):
         self.p = p
-        self.start: dict[str, Tensor] = {}
+        self.initial: dict[str, Tensor] = {}
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """Everything trains."""
         return [("backbone.*", 1.0), ("objective.*", 1.0)]
 
     def prepare(self, backbone: Any) -> None:
-        """Remember the start point."""
-        tables = {id(part.weight) for part in backbone.modules() if isinstance(part, nn.Embedding)}
+        embeddings = {id(part.weight) for part in backbone.modules() if isinstance(part, nn.Embedding)}
         for name, value in backbone.named_parameters():
-            if value.ndim > 1 and id(value) not in tables:
-                self.start[f"backbone.{name}"] = value.detach().clone()
+            if value.ndim > 1 and id(value) not in embeddings:
+                self.initial[f"backbone.{name}"] = value.detach().clone()
 
     def step(self, objective: Objective, backbone: Backbone, batch: Batch) -> StepOutput:
-        """The objective's step with mixed weights."""
-        whole = _Step(objective, backbone)
-        own = dict(whole.named_parameters())
-        return functional_call(whole, {name: self._mixed(name, own[name]) for name in self.start}, (batch,))
+        """Compute the step of the objective with mixed weights."""
+        model = _Step(objective, backbone)
+        parameters = dict(model.named_parameters())
+        mixed = {name: self._mixed(name, parameters[name]) for name in self.initial}
+        return functional_call(model, mixed, (batch,))
 
     def _mixed(self, name: str, value: Tensor) -> Tensor:
-        start = self.start[name] = self.start[name].to(value.device)
-        mixed = torch.where(torch.rand_like(value) < self.p, start, value)
-        return (mixed - self.p * start) / (1 - self.p)
+        initial = self.initial[name] = self.initial[name].to(value.device)
+        mixed = torch.where(torch.rand_like(value) < self.p, initial, value)
+        return (mixed - self.p * initial) / (1 - self.p)
 
 
 class _Step(nn.Module):

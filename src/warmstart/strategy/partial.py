@@ -11,13 +11,13 @@ from warmstart.strategy.blocks import by_block
 
 
 class Partial(Strategy):
-    """`blocks` blocks of the backbone and the head train, the rest is frozen.
+    """Train the head and the first or last `blocks` blocks of the backbone.
 
-    The last ones serve another task on like inputs, the first ones a shift of the inputs: Lee et al. (2023), "Surgical
+    The last blocks suit a new task on similar inputs, a shift of the inputs the first: Lee et al. (2023), "Surgical
     Fine-Tuning Improves Adaptation to Distribution Shifts", https://arxiv.org/abs/2210.11466.
 
     Args:
-        blocks: how many, 1 or more.
+        blocks: number of blocks, 1 or more.
         side: first or last.
     """
 
@@ -25,7 +25,7 @@ class Partial(Strategy):
         self.blocks, self.side = blocks, side
 
     def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        """Those blocks and the head.
+        """Return scales of 1 for those blocks and the head, and 0 for all others.
 
         Raises:
             UserError: the backbone has fewer blocks.
@@ -33,7 +33,9 @@ class Partial(Strategy):
         blocks = by_block(backbone)
         if self.blocks > len(blocks):
             kind = type(backbone).__name__
-            raise UserError(f"strategy.blocks={self.blocks}: backbone {kind} has {len(blocks)}; give no more than that")
+            raise UserError(
+                f"strategy.blocks={self.blocks}: backbone {kind} has {len(blocks)}; give at most {len(blocks)}"
+            )
         chosen = blocks[: self.blocks] if self.side == "first" else blocks[-self.blocks :]
         trained = {name for block in chosen for name in block}
         own = [(f"backbone.{name}", float(name in trained)) for block in blocks for name in block]

@@ -18,7 +18,7 @@ def digests(backbone: nn.Module, fresh: Collection[str] = ()) -> dict[str, str]:
     return {name: _sha256(value) for name, value in backbone.state_dict().items() if name not in fresh}
 
 
-def settle(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor] | None:
+def extract_adapters(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor] | None:
     """Take a strategy's adapters out of the backbone, what they learned worked in, and note what the task costs.
 
     `trained_parameters` are those that trained at any time, head included; `bytes_per_task` is what is needed beside
@@ -29,7 +29,7 @@ def settle(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor] | None:
         Those tensors of the backbone, where there are adapters and a parent; else None.
     """
     trained = sum(value.numel() for name, value in module.named_parameters() if module.scales[name])
-    changes = module.strategy.settle(module.backbone)
+    changes = module.strategy.extract_adapters(module.backbone)
     state = {name: value.cpu() for name, value in module.backbone.state_dict().items()}
     own = {
         name: value.clone().contiguous() for name, value in state.items() if module.origin.get(name) != _sha256(value)

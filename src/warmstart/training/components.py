@@ -223,9 +223,9 @@ def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
         ) from error
 
 
-def races(config: DictConfig) -> bool:
+def selects_strategy(config: DictConfig) -> bool:
     """Whether the strategy claims no parameters, but chooses one that does."""
-    return get_object(config.strategy._target_).races
+    return get_object(config.strategy._target_).selects_strategy
 
 
 def choices_to_repeat(config: DictConfig) -> list[str]:

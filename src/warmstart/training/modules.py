@@ -261,7 +261,7 @@ class FinetuneModule(LeanModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """One plain record per example, with the names of `spec`."""
         batch.x = self.augment.scale(batch.x)
-        return self.objective.answer(self.objective.predict(self.backbone, batch), batch, self.spec)
+        return self.objective.to_records(self.objective.predict(self.backbone, batch), batch, self.spec)
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/<metric>."""

@@ -22,7 +22,7 @@ from warmstart.core.reading import load_config
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
 from warmstart.data.preprocess import rebuild
-from warmstart.data.schema import lacking
+from warmstart.data.schema import missing_columns
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import ancestors, finished, latest
 from warmstart.run.saved import load_weights, open_model, read_preprocessor
@@ -49,7 +49,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
         where = str(Init("hub", str(name.resolve()))) if name.is_dir() else word
         return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": where}
     if init.kind == "latest":
-        found = latest(Path(config.output_dir), "pretrain", config.experiment, lacking(config))
+        found = latest(Path(config.output_dir), "pretrain", config.experiment, missing_columns(config))
         screen.say(f"init=latest is {found.path}")
     else:
         path = Path(init.place)
@@ -106,15 +106,15 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
 def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) -> str:
     """Load the start's head where it has the same form, task and labels; print and return loaded, tied or fresh.
 
-    Whether a head with outputs of other names or in another order fits is up to an objective that can `take_over` one.
+    Whether a head with outputs of other names or in another order fits is up to an objective that can `load_head` one.
     """
     own = {name: value.shape for name, value in objective.state_dict().items()}
     if not own:
         screen.say(f"the head is tied to weights of the backbone, those of {start.name}")
         return "tied"
     task = start.card.get("task", objective.task)
-    if "take_over" in objective.abilities:
-        is_taken = objective.take_over(start.head, start.spec.labels)
+    if "load_head" in objective.abilities:
+        is_taken = objective.load_head(start.head, start.spec.labels)
     else:
         is_alike = own == {name: value.shape for name, value in start.head.items()}
         is_taken = is_alike and start.spec.labels == labels and task == objective.task

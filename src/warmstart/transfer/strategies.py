@@ -89,7 +89,7 @@ def incompatible(config: DictConfig, names: list[str]) -> Iterator[tuple[str, st
         strategy, candidate = components.build(config.arm[name].strategy), copy.deepcopy(backbone)
         try:
             strategy.prepare(candidate)
-            if not strategy.races:
+            if not strategy.selects_strategy:
                 strategy.claims(candidate)
         except UserError as error:
             yield name, str(error)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.core.batch import Batch
 from warmstart.core.errors import CannotBatch
-from warmstart.training.components import build, races, short_name
+from warmstart.training.components import build, selects_strategy, short_name
 from warmstart.vmap.stack import Stack
 
 # Optimizers with elementwise update rules: stacked parameters get the same updates as separate ones.
@@ -58,7 +58,7 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch("forgetting=true evaluates one run at a time")
     if config.get("snapshots"):
         raise CannotBatch(f"snapshots={config.snapshots} needs one run at a time")
-    if "strategy" in config and races(config):
+    if "strategy" in config and selects_strategy(config):
         raise CannotBatch(f"{named(config, 'strategy')} trains its own candidate runs")
     if config.data.get("folds"):
         raise CannotBatch(f"data.folds={config.data.folds} may give each run other validation rows")

@@ -19,7 +19,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.training import components
-from warmstart.training.adapter_delta import settle
+from warmstart.training.adapter_delta import extract_adapters
 from warmstart.training.assemble import assemble
 from warmstart.training.hparams import conclude
 from warmstart.training.logger import RunLogger
@@ -175,7 +175,7 @@ def end_job(job: Job, loop: VmapLoop, seconds: float) -> None:
             job.run.note(cka=linear_cka(job.initial_features, after))
         model = (job.module.backbone, job.module.objective, job.data.spec, job.data.preprocessor)
         if job.config.stage == "finetune":
-            settle(job.run, job.module)
+            extract_adapters(job.run, job.module)
         save_model(job.run, job.config, *model, plain=job.config.stage == "pretrain")
         metrics = {**job.last, **job.best, **job.test}
         conclude(job.run, job.config, job.logger, metrics, job.last, job.best, steps)

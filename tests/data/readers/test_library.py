@@ -50,7 +50,7 @@ def test_a_card_that_names_other_files_is_refused(entry: str, form: str, root: P
         (root / ".huggingface.yaml").write_text(text.replace("---\n", ""))
     with pytest.raises(UserError) as error:
         read_splits(str(root))
-    assert f"names {entry}, which is no path below it" in str(error.value)
+    assert f"names {entry}, which is not a path below it" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -66,7 +66,7 @@ def test_a_link_that_leads_out_is_no_file_of_a_data_set_with_a_card(pattern: str
     (root / "b.csv").symlink_to("../secret.csv")
     (root / "sub").symlink_to("..")
     (root / "README.md").write_text(CARD.format(f"data_files: {json.dumps(pattern)}"))
-    with pytest.raises(UserError, match=r"(b|sub/secret)\.csv leads out of it"):
+    with pytest.raises(UserError, match=r"(b|sub/secret)\.csv is outside of it"):
         read_splits(str(root))
 
 
@@ -112,7 +112,7 @@ def test_a_saved_data_set_names_its_own_files_alone(name: str, root: Path):
     state = root / "saved" / "train" / "state.json"
     files = [{"filename": name.format(tmp=root.parent)}]
     state.write_text(json.dumps({**json.loads(state.read_text()), "_data_files": files}))
-    with pytest.raises(UserError, match=r"state.json names .*\.arrow, which is no file of the folder"):
+    with pytest.raises(UserError, match=r"state.json names .*\.arrow, which is not a file in the folder"):
         read_splits(str(root / "saved"))
     (root / "saved" / "dataset_dict.json").write_text('{"splits": ["../../other"]}')
     with pytest.raises(UserError, match="splits"):

@@ -196,7 +196,7 @@ def test_a_folder_has_the_splits_that_its_files_are_named_after(tmp_path: Path):
         "test_rotated": ["test_rotated.csv"],
     }
     written(tmp_path / "other.csv", "x\n1\n")
-    with pytest.raises(UserError, match=r"other\.csv is of none"):
+    with pytest.raises(UserError, match=r"other\.csv has no split"):
         read_splits(str(tmp_path))
 
 

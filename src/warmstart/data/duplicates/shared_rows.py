@@ -1,4 +1,4 @@
-"""Rows that stand in two parts of one data set: copies of training rows among those that validate or test."""
+"""Find rows that are in two parts of a data set: copies of training rows in validation or test."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from warmstart.data.duplicates.overlap import FACTOR, ArrayRows, to_keys
 
 
 class Comparison(Protocol):
-    """How raw inputs of a modality are compared; a preprocessor's `comparison()` makes one, or `ArrayRows` does."""
+    """Comparison of raw inputs of a modality; that of a preprocessor, or `ArrayRows`."""
 
     def keys(self, x: Any) -> np.ndarray:
-        """Return 64 bits for each row (N,), which rows that are copies have in common."""
+        """Return a 64-bit hash of each row (N,), equal for copies."""
 
     def by_chance(self, seen: Any, x: Any) -> np.ndarray:
-        """Return which rows of `x` (N,) may equal a seen one by chance; they are not counted."""
+        """Return which rows of `x` (N,) may equal a row of `seen` by chance; these are not counted."""
 
     def near(self, seen: Any, parts: list[Any]) -> list[list[int]] | None:
-        """Return the rows of each part that are nearly seen ones; None where the search would take too long."""
+        """Return the rows of each part that are near duplicates of `seen`; None if the search would take too long."""
 
     def shown(self, x: Any, row: int) -> str:
-        """Return what a message calls a row, besides its number."""
+        """Return a description of a row for messages, besides its number."""
 
 
 def parts_of(splits: Splits) -> dict[str, Rows]:
-    """Return all labelled rows by the names of their parts."""
+    """Return all labelled rows by part."""
     shifts = {f"test_{name}": rows for name, rows in splits.shifts.items()}
     return {"train": splits.train, "validation": splits.validation, "test": splits.test, **shifts}
 
@@ -39,17 +39,17 @@ def parts_of(splits: Splits) -> dict[str, Rows]:
 def shared_rows(parts: Mapping[str, Rows], preprocessor: Preprocessor, target: str | None) -> dict[str, dict[str, Any]]:
     """Find the held-out rows that are also training rows, and the test rows that are also validation rows.
 
-    Shifted test parts are changed copies of the test part, so they are compared with the training rows alone.
+    Shifted test parts are changed copies of the test part, so they are compared with the training rows only.
 
     Args:
         parts: rows of train, validation, test and test_<shift>, or some of these.
-        preprocessor: says how rows are compared; it need not be fitted.
-        target: the kind of target.
+        preprocessor: has the comparison of rows; it need not be fitted.
+        target: kind of target.
 
     Returns:
-        For each two parts that share rows, such as train/test: `rows` of the second one, how many of them are `exact`
-        copies and how many `near` ones (None: not searched for), how many exact ones have only an `other_target`, for
-        questions how many others have the `same_context`, and the `first` of them, numbered from 1.
+        For each pair of parts that share rows, such as train/test: number of `rows` of the second part, number of
+        `exact` copies and of `near` ones (None if not searched for), number of exact copies with an `other_target`, for
+        questions number of other rows with the `same_context`, and the `first` of these rows, numbered from 1.
     """
     comparison: Comparison = preprocessor.comparison() or ArrayRows()
     parts = {name: rows for name, rows in parts.items() if len(rows)}
@@ -61,7 +61,7 @@ def shared_rows(parts: Mapping[str, Rows], preprocessor: Preprocessor, target: s
             continue
         near = comparison.near(parts[seen].x, [parts[name].x for name in others])
         if near is None:
-            screen.say(f"the {len(parts[seen]):,} rows of {seen} are too many to be searched for near copies")
+            screen.say(f"the {len(parts[seen]):,} rows of {seen} are too many to search for near copies")
         for name, rows in zip(others, near or [None] * len(others)):
             shared = _compare(comparison, parts[seen], parts[name], (keys[seen], keys[name]), rows, target)
             if shared is not None:
@@ -77,10 +77,10 @@ def _compare(
     near: list[int] | None,
     target: str | None,
 ) -> dict[str, Any] | None:
-    """Return what `shared_rows` does, of two parts with the keys and near ones of their rows; None for none shared."""
+    """Return the result of `shared_rows` for two parts, from keys and near duplicates; None if no rows are shared."""
     exact = np.flatnonzero(np.isin(keys[1], keys[0]))
     others = np.setdiff1d(np.array(near or [], dtype=np.int64), exact)
-    exact, others = (_telling(comparison, theirs.x, ours.x, rows) for rows in (exact, others))
+    exact, others = (_not_by_chance(comparison, theirs.x, ours.x, rows) for rows in (exact, others))
     shared = {"rows": len(ours), "exact": len(exact), "near": None if near is None else len(others)}
     equal = np.flatnonzero(np.isin(keys[0], keys[1][exact]))
     if ours.y is not None and theirs.y is not None:
@@ -101,13 +101,13 @@ def _compare(
     return {**shared, "first": first}
 
 
-def _telling(comparison: Comparison, seen: Any, x: Any, rows: np.ndarray) -> np.ndarray:
-    """Return those of some rows of `x`, by number, that do not equal seen ones by chance."""
+def _not_by_chance(comparison: Comparison, seen: Any, x: Any, rows: np.ndarray) -> np.ndarray:
+    """Return the indices `rows` of `x` without rows that may be equal by chance."""
     return rows[~comparison.by_chance(seen, Rows(x).take(rows).x)] if len(rows) else rows
 
 
 def _joint(keys: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return 64 bits for each of some rows and its target (N,)."""
+    """Return a 64-bit hash of each of these rows with its target (N,)."""
     if y.dtype == object:
         targets = to_keys(hashlib.blake2b(repr(one).encode(), digest_size=8).digest() for one in y[rows])
     else:

@@ -1,4 +1,4 @@
-"""Leakage between texts: test rows that the generic training texts hold too, exactly or in large part."""
+"""Find test texts that are also in the generic training texts, exactly or in large part."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 
 from warmstart.data.duplicates.overlap import FACTOR, Overlap
 
-RUN = 8  # words in a row that mark copied text
-SHORTEST = 5  # words of a row that can be found as a whole; fewer are in any large text
+RUN = 8  # length of the word n-grams that are compared
+SHORTEST = 5  # minimum words of a row; shorter sequences occur in any large text
 SHARE = 0.5
 CHUNK = 2**19  # words of generic text in memory at once
 SHOWN = 40  # characters of a text in a message
@@ -20,26 +20,26 @@ WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]
 
 
 def find_shared_text(generic: Iterable[str], test: Iterable[str]) -> Overlap:
-    """The test rows whose text is also among the generic rows.
+    """Return the test rows whose text is also in the generic rows.
 
-    Exact rows have the same words, whatever their case, white space and punctuation. Near ones have at least half of
-    their runs of 8 words anywhere in the generic rows; a row of 5 to 7 words is near where a generic row has all of
-    them in order, and a shorter one never is. Runs are compared by 64-bit hashes.
+    Exact duplicates have the same words, ignoring case, white space and punctuation. Near duplicates have at least half
+    of their 8-grams of words anywhere in the generic rows; a row of 5 to 7 words is near if a generic row contains it,
+    and a shorter row never is. n-grams are compared by 64-bit hashes.
 
     Measured: of SST-2's 1,821 test sentences none is exact and 2 are near in 2,000 film reviews (7.8 million
     characters, 0.8 s on one core), both of them commonplace: "one of the best of the year", "go see it and enjoy". Of
     1,000 sentences drawn from these reviews it finds the 949 that have 5 words or more; of the same with their middle
-    word left out 444, since a short sentence then keeps few of its runs. So it finds copied text, not a paraphrase.
+    word left out 444, because a short sentence then keeps few of its 8-grams. So it finds copied text, not paraphrases.
 
     Args:
-        generic: rows to train on.
-        test: rows of the task's test split.
+        generic: training rows.
+        test: rows of the test split of the task.
     """
     return find_shared_words(map(words, generic), [words(text) for text in test])
 
 
 def find_shared_words(generic: Iterable[list[str]], rows: list[list[str]]) -> Overlap:
-    """Return what `find_shared_text` does, of texts that are split into words."""
+    """Return the result of `find_shared_text` for texts that are split into words."""
     unseen = {" ".join(row) for row in rows} - {""}
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     sizes = np.where(lengths < SHORTEST, 0, np.minimum(lengths, RUN))
@@ -53,8 +53,8 @@ def find_shared_words(generic: Iterable[list[str]], rows: list[list[str]]) -> Ov
         hashes, owner = hashed(chunk)
         for size, values in known.items():
             run, _ = run_hashes(hashes, owner, size)
-            place = np.searchsorted(values, run).clip(max=len(values) - 1)
-            found[size][place[values[place] == run]] = True
+            index = np.searchsorted(values, run).clip(max=len(values) - 1)
+            found[size][index[values[index] == run]] = True
     exact = [number for number, row in enumerate(rows) if " ".join(row) in same]
     near: set[int] = set()
     for size, (run, owner) in runs.items():
@@ -65,12 +65,12 @@ def find_shared_words(generic: Iterable[list[str]], rows: list[list[str]]) -> Ov
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
+    """Return the words of a text in lower case, without punctuation."""
     return WORD.findall(text.casefold())
 
 
 def chunks(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
-    """The words of some texts at a time."""
+    """Yield the rows in chunks of about CHUNK words."""
     chunk, size = [], 0
     for row in rows:
         chunk.append(row)
@@ -83,14 +83,14 @@ def chunks(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
 
 
 def hashed(rows: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """64 bits for each word of all rows (W,), the same within this process, and the number of its row (W,)."""
+    """Return a hash of each word of all rows (W,), valid in this process only, and the index of its row (W,)."""
     lengths = [len(row) for row in rows]
     values = np.fromiter((hash(word) for row in rows for word in row), dtype=np.int64, count=sum(lengths))
     return values.view(np.uint64), np.repeat(np.arange(len(rows)), lengths)
 
 
 def run_hashes(hashes: np.ndarray, owner: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """64 bits for each run of `size` words within a row, and the row's number; rows numbered below 0 are left out."""
+    """Return a hash of each n-gram of `size` words within a row, and the row index; negative rows are skipped."""
     count = max(0, len(hashes) - size + 1)
     values = np.zeros(count, dtype=np.uint64)
     for step in range(size):
@@ -101,24 +101,24 @@ def run_hashes(hashes: np.ndarray, owner: np.ndarray, size: int) -> tuple[np.nda
 
 
 class TextRows:
-    """Compares rows of tables with a column `text`, and `pair` where a second text belongs to it."""
+    """Comparison of rows of tables with a column `text` and, for text pairs, `pair`."""
 
     def keys(self, x: pd.DataFrame) -> np.ndarray:
-        """Return 64 bits for each row (N,), of the words of all its texts; they are the same within this process."""
+        """Return a hash of the words of each row (N,), valid in this process only."""
         rows = ("\n".join(map(" ".join, row)) for row in zip(*(map(words, texts(x[name])) for name in x)))
         return np.fromiter(map(hash, rows), dtype=np.int64, count=len(x)).view(np.uint64)
 
     def by_chance(self, seen: pd.DataFrame, x: pd.DataFrame) -> np.ndarray:
-        """Return which rows of `x` (N,) have fewer than 5 words in all."""
+        """Return which rows of `x` (N,) have fewer than 5 words."""
         counts = np.zeros(len(x), dtype=np.int64)
         for name in x:
             counts += np.fromiter((len(words(text)) for text in texts(x[name])), dtype=np.int64, count=len(x))
         return counts < SHORTEST
 
     def near(self, seen: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> list[list[int]]:
-        """Return the rows of each part whose text is in large part in `seen`, as `find_shared_text` has it.
+        """Return the rows of each part that are near duplicates of `seen`, as defined in `find_shared_text`.
 
-        Of a row with two texts, one must be that of a seen row and the other nearly so.
+        For text pairs, one text must be equal to that of a row of `seen`, and the other a near duplicate.
         """
         held = pd.concat(parts, ignore_index=True)
         found: set[int] = set()
@@ -130,18 +130,18 @@ class TextRows:
         return [(numbers[(numbers >= a) & (numbers < b)] - a).tolist() for a, b in itertools.pairwise(ends)]
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
-        """Return the beginning of a row's text."""
+        """Return the start of the text of a row."""
         text = " ".join(next(texts(x["text"].iloc[[row]])).split())
         return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def texts(column: pd.Series) -> Iterator[str]:
-    """Yield each text of a column; the words of one that comes in words are joined."""
+    """Yield each text of a column; lists of words are joined."""
     return (cell if isinstance(cell, str) else " ".join(cell) for cell in column)
 
 
 def marked(x: pd.DataFrame, name: str) -> Iterator[list[str]]:
-    """Yield the words of each text of a column, marked by the row's other text, so that they equal no other row's."""
+    """Yield the words of each text of a column, prefixed with a hash of the other text of the row."""
     others = [other for other in x if other != name]
     if not others:
         return map(words, texts(x[name]))

@@ -11,20 +11,20 @@ from warmstart.core.protocols import Preprocessor
 
 
 def rebuild(state: dict[str, Any]) -> Preprocessor:
-    """The preprocessor whose `state()` this is; its kind must be a module of this package.
+    """Create a preprocessor from its `state()`; its kind is the name of a module of this package.
 
     Raises:
-        UserError: the kind is not one of ours, or the state is damaged.
+        UserError: the kind is unknown, or the state is damaged.
     """
     known = [module.name for module in pkgutil.iter_modules(__path__)]
     settings = dict(state) if isinstance(state, dict) else {}
     kind = settings.pop("kind", None)
     if kind not in known:
-        raise UserError(f"a preprocessor of kind {kind} is not known; known kinds: {', '.join(known)}")
+        raise UserError(f"unknown kind of preprocessor {kind}; known kinds: {', '.join(known)}")
     module = importlib.import_module(f"{__name__}.{kind}")
     try:
         preprocessor = module.Preprocessor(**settings)
-        preprocessor.vocabulary  # noqa: B018, which parses a tokenizer
+        preprocessor.vocabulary  # noqa: B018, parses the tokenizer
         return preprocessor
-    except Exception as error:  # tokenizers knows no other
+    except Exception as error:  # tokenizers raises no more specific class
         raise UserError(f"the saved preprocessor is damaged: {error}") from error

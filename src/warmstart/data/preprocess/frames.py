@@ -1,4 +1,4 @@
-"""Rows of different lengths whose positions are blocks of values, such as frames of a spectrogram."""
+"""Variable-length rows of blocks of values, such as frames of a spectrogram."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.data.storage.ragged import PaddedRows, Rows, plain
+from warmstart.data.storage.ragged import PaddedRows, Rows, to_index
 
 
 class Frames(PaddedRows):
-    """Rows put end to end; a batch is padded with zeros to the longest of its rows.
+    """Concatenated rows, which are padded with zeros to the longest row of a batch.
 
     Args:
-        values: the blocks of all rows (V, ...), float; the array may be a memory map.
-        starts: where each row starts in `values`, and where the last one ends (N + 1,).
-        context: most positions that a row may have.
+        values: blocks of all rows (V, ...), float; the array may be a memory map.
+        starts: start of each row in `values`, and the end of the last (N + 1,).
+        context: maximum length of a row.
     """
 
     def __init__(self, values: np.ndarray, starts: np.ndarray, context: int):
@@ -26,22 +26,22 @@ class Frames(PaddedRows):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows, the most positions of one, and the shape of a block."""
+        """Number of rows, maximum length of a row, and shape of a block."""
         return len(self), self.context, *self.values.shape[1:]
 
     @property
     def lengths(self) -> np.ndarray:
-        """Positions of each row (N,)."""
+        """Lengths of the rows (N,)."""
         return np.diff(self.starts)
 
     @property
     def tokens(self) -> int:
-        """Positions of all rows together."""
+        """Total length of all rows."""
         return len(self.values)
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
-        """Rows (B, T, ...), T being the longest of them, and where they are valid (B, T); None where they are all."""
-        rows = plain(rows)
+        """Return padded rows (B, T, ...) and the mask of valid positions (B, T); None if all are valid."""
+        rows = to_index(rows)
         starts, lengths = self.starts[:-1][rows], self.lengths[rows]
         columns = np.arange(max(1, int(lengths.max(initial=0))))
         valid = columns < lengths[:, None]

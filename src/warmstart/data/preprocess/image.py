@@ -1,4 +1,4 @@
-"""Images: pixels are scaled to mean 0 and standard deviation 1 per channel."""
+"""Preprocessor of images, which standardizes pixels per channel."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from warmstart.data.readers.images import SUFFIXES, Picture, read_images, report
 from warmstart.data.readers.numbers import read_numbers
 from warmstart.data.readers.table import Dialect, header_of, is_table, read_table
 
-COLUMNS = ("image", "img", "file", "file_name", "path")  # of a table of images to predict, in this order
-PIECE = 1000  # images at a time, since they may be too many for the memory
+COLUMNS = ("image", "img", "file", "file_name", "path")  # default column of images in a table, in order of preference
+CHUNK = 1000  # images processed at a time, to limit memory
 
 
 class Preprocessor(protocols.Preprocessor):
-    """Raw inputs are arrays (N, C, H, W), uint8 or float, whose brightest possible pixel is `white`.
+    """Raw inputs are arrays (N, C, H, W), uint8 or float, with pixels from 0 to `white`.
 
     Args:
-        white: the brightest possible pixel.
-        shape: of an image, (C, H, W).
-        mean: per channel, of pixels.
-        std: per channel, of pixels.
-        any_size: images of another size than `shape` are taken too, and `shape` becomes theirs.
-        column: of images, in the user's tables; None for the first of image, img, file, file_name and path.
-        dialect: how these tables are written.
+        white: maximum pixel value.
+        shape: shape of an image (C, H, W).
+        mean: mean of the pixels per channel.
+        std: standard deviation of the pixels per channel.
+        any_size: whether to accept images of another size than `shape`, which is then set to theirs.
+        column: column of images in tables; None for the first of image, img, file, file_name and path.
+        dialect: format of the tables.
     """
 
-    abilities: ClassVar = frozenset({"drawn", "skip"})
+    abilities: ClassVar = frozenset({"to_images", "skip"})
 
     def __init__(
         self,
@@ -59,49 +59,49 @@ class Preprocessor(protocols.Preprocessor):
 
     @property
     def names(self) -> list[str] | None:
-        """The columns that a table of images must have; None where there is no table."""
+        """Columns that a table of images must have; None without a table."""
         return None if self.column is None else [self.column]
 
     def fit(self, x: np.ndarray) -> None:
-        """Mean and standard deviation per channel, over all pixels."""
+        """Compute mean and standard deviation per channel, over all pixels."""
         self.shape = tuple(x.shape[1:])
-        pieces = [slice(start, start + PIECE) for start in range(0, len(x), PIECE)]
-        mean = sum(x[piece].sum((0, 2, 3), dtype=np.float64) for piece in pieces) / (x.size / x.shape[1])
-        apart = [np.square(x[piece] - mean.reshape(-1, 1, 1)).sum((0, 2, 3)) for piece in pieces]
-        std = np.sqrt(sum(apart) / (x.size / x.shape[1]))
+        chunks = [slice(start, start + CHUNK) for start in range(0, len(x), CHUNK)]
+        mean = sum(x[chunk].sum((0, 2, 3), dtype=np.float64) for chunk in chunks) / (x.size / x.shape[1])
+        squares = [np.square(x[chunk] - mean.reshape(-1, 1, 1)).sum((0, 2, 3)) for chunk in chunks]
+        std = np.sqrt(sum(squares) / (x.size / x.shape[1]))
         self.mean = torch.tensor(mean, dtype=torch.float32)
         self.std = torch.tensor(np.where(std > 0, std, 1), dtype=torch.float32)
 
     def encode(self, x: np.ndarray) -> Tensor:
-        """The same pixels as a tensor; uint8 stays uint8 until it is on the device."""
+        """Convert pixels to a tensor of the same type; uint8 is scaled on the device."""
         if self.any_size:
-            self._take_size(tuple(x.shape[1:]))
+            self._adopt_shape(tuple(x.shape[1:]))
         if tuple(x.shape[1:]) != self.shape:
             raise UserError(f"the saved preprocessor takes images of {self.shape}; this data has {x.shape[1:]}")
         return torch.from_numpy(np.ascontiguousarray(x))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scaled pixels, float (B, C, H, W)."""
+        """Standardize pixels; return float (B, C, H, W)."""
         shape = (-1, 1, 1)
         return (x - self.mean.to(x.device).view(shape)).mul_(1 / self.std.to(x.device).view(shape))
 
-    def drawn(self, x: Tensor) -> Tensor:
-        """A scaled batch as pictures (B, C, H, W), black at 0 and white at 1."""
+    def to_images(self, x: Tensor) -> Tensor:
+        """Convert a standardized batch to images (B, C, H, W), from 0, black, to 1, white."""
         mean, std = (values.to(x.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return ((x * std + mean) / self.white).clamp(0, 1)
 
     def read(self, path: str, on_error: str = "raise") -> Inputs:
-        """An image file, a folder of them, a table that names or holds some, or one of pixel values; and the files.
+        """Read an image file, a folder of image files, or a table of images, image paths or pixel values.
 
         Raises:
-            UserError: there is none, or one is broken and `on_error` is raise.
+            UserError: there are no images, or one is broken and `on_error` is raise.
         """
         pictures, rows = find_pictures(Path(path), self.column, self.dialect, on_error == "raise")
         if pictures is None:
             found = read_numbers(path, int(np.prod(self.shape)))
             return Inputs(found.x.reshape(-1, *self.shape), found.rows)
         if not pictures:
-            raise UserError(f"{path} holds no image files")
+            raise UserError(f"{path} has no image files")
         errors: dict[int, str] | None = None if on_error == "raise" else {}
         images = read_images(pictures, self.shape, errors=errors)
         if errors:
@@ -115,16 +115,16 @@ class Preprocessor(protocols.Preprocessor):
         return Inputs(images, rows, files)
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
-        """Return the same statistics for a data set with its `own` preprocessor: its tables, and its brightness."""
+        """Return the same statistics, scaled to the `white` and with the tables of another preprocessor, `own`."""
         mean, std = ((values * (own.white / self.white)).tolist() for values in (self.mean, self.std))
         return Preprocessor(own.white, list(self.shape), mean, std, self.any_size, own.column, own.dialect.state())
 
     def converted(self, x: np.ndarray, own: Preprocessor) -> np.ndarray:
-        """Pixels of a data set with its `own` preprocessor, as bright as those that this one takes."""
+        """Rescale pixels of a data set with its `own` preprocessor to the range of this one."""
         return x if own.white == self.white else (x * (self.white / own.white)).astype(np.float32)
 
     def export(self, folder: Path) -> None:
-        """Write the settings as transformers reads them: of 8-bit pixels, resized with bilinear interpolation."""
+        """Write the config of an image processor of transformers, for 8-bit pixels and bilinear resizing."""
         settings = {
             "image_processor_type": "ViTImageProcessor",
             "do_resize": True,
@@ -139,21 +139,20 @@ class Preprocessor(protocols.Preprocessor):
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     def exported_inputs(self, folder: Path) -> Callable[[np.ndarray], dict[str, Tensor]]:
-        """What makes inputs of raw images by the exported file alone, as a user of transformers does."""
+        """Return a function that preprocesses raw images with the exported config and transformers only."""
         from transformers import AutoImageProcessor
 
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         settings = {"input_data_format": "channels_first", "return_tensors": "pt"}
-        if self.white != 255:  # values between those of 8 bits, which cannot be resized; they have the right size
+        if self.white != 255:  # floats cannot be resized, and have the right size already
             settings["do_resize"] = False
         return lambda x: dict(processor(list(x if self.white == 255 else x * np.float32(255 / self.white)), **settings))
 
     def probes(self, target: str | None) -> np.ndarray:
-        """Images of noise, to compare an exported model on."""
+        """Return random images to verify an exported model with."""
         return np.random.default_rng(0).integers(0, 1 + int(self.white), (3, *self.shape), dtype=np.uint8)
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON."""
         return {
             "kind": "image",
             "white": self.white,
@@ -164,11 +163,11 @@ class Preprocessor(protocols.Preprocessor):
             **({"column": self.column, "dialect": self.dialect.state()} if self.column else {}),
         }
 
-    def _take_size(self, shape: tuple[int, ...]) -> None:
-        """Settle on the shape that the data has; whether the model can take it, the backbone says."""
-        given, usual = (" x ".join(map(str, sides)) for sides in (shape[1:], self.shape[1:]))
-        if given != usual:
-            what = f"images are {given} pixels and the model was made for {usual} (see data.size)"
+    def _adopt_shape(self, shape: tuple[int, ...]) -> None:
+        """Set `shape` to that of the data, with a warning; the backbone checks whether it supports it."""
+        given, expected = (" x ".join(map(str, sides)) for sides in (shape[1:], self.shape[1:]))
+        if given != expected:
+            what = f"images are {given} pixels, but the model was trained on {expected} (see data.size)"
             screen.say(f"warning: {what}", style="yellow")
         self.shape, self.any_size = shape, False
 
@@ -176,16 +175,16 @@ class Preprocessor(protocols.Preprocessor):
 def find_pictures(
     path: Path, column: str | None = None, dialect: Dialect | None = None, must_exist: bool = True
 ) -> tuple[list[Picture] | None, list[int]]:
-    """Return the images of a file, a folder or a table, and their rows; None where the table must be of pixel values.
+    """Return the images of a file, a folder or a table, and their row numbers; None for a table of pixel values.
 
     Args:
-        path: of the file or folder.
-        column: of images; None for the first of `COLUMNS`.
-        dialect: how the table is written.
-        must_exist: whether files that are not there are refused here.
+        path: file or folder.
+        column: column of images; None for the first of `COLUMNS`.
+        dialect: format of the table.
+        must_exist: whether to raise an error for missing image files.
 
     Raises:
-        UserError: the table is missing or broken, or an image that it names is.
+        UserError: the table or an image is missing or broken.
     """
     if path.is_dir() or not is_table(path):
         pictures = to_pictures(files_below(path, SUFFIXES) if path.is_dir() else [path])

@@ -1,4 +1,4 @@
-"""Questions about long contexts: cut into windows that overlap, with the places of the answers in them."""
+"""Tokenize questions with long contexts into overlapping windows, with the positions of the answers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from warmstart.core.errors import UserError
 from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import PaddedRows, Ragged, Rows, plain
+from warmstart.data.storage.ragged import PaddedRows, Ragged, Rows, to_index
 
 if TYPE_CHECKING:
     from warmstart.data.preprocess.text import Preprocessor
 
 
-CHUNK = 500  # questions tokenised at a time
+CHUNK = 500  # questions tokenized at a time
 PARTS = ("values", "starts", "offsets", "context", "first", "types")
 
 Answer = tuple[str, int]  # text and start character
@@ -30,19 +30,19 @@ Answer = tuple[str, int]  # text and start character
 
 @dataclass
 class Spans:
-    """What is known of a batch of B questions in W windows of T positions.
+    """Targets of a batch of B questions in W windows of T positions.
 
     Args:
-        places: first and last token of the answer (W, 2); the first position where it is not in the window, as in
-            BERT for SQuAD 2 (Devlin et al. 2019).
-        question: which of the questions a window belongs to (W,), in order.
+        positions: first and last token of the answer (W, 2); position 0 if it is not in the window, as in BERT for
+            SQuAD 2 (Devlin et al. 2019).
+        question: index of the question of each window (W,), sorted.
         context: which positions are part of the context (W, T).
-        offsets: the characters that a token stands for, from and up to, in the text that it is part of (W, T, 2).
-        texts: the whole contexts (B).
-        golds: the right answers of each question (B), none where the context has none or it is not known.
+        offsets: start and end character of each token in its text (W, T, 2).
+        texts: untruncated contexts (B).
+        golds: correct answers of each question (B); empty if there is none or it is unknown.
     """
 
-    places: Tensor
+    positions: Tensor
     question: Tensor
     context: Tensor
     offsets: Tensor
@@ -51,7 +51,7 @@ class Spans:
 
     def to(self, device: Any, non_blocking: bool = False) -> Spans:
         """The same on a device."""
-        tensors = ("places", "question", "context", "offsets")
+        tensors = ("positions", "question", "context", "offsets")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in tensors})
 
 
@@ -59,12 +59,12 @@ class Windows(PaddedRows):
     """N questions in M windows, both inputs and targets of a loader; the arrays may be memory maps.
 
     Args:
-        tokens: the tokens of each window, question and special tokens included.
-        offsets: their characters (V, 2), as in `Spans`.
-        context: first position of the context in each window, and the one after its last (M, 2).
-        first: the first window of each question, and the number of all windows (N + 1,).
-        places: as in `Spans` (M, 2).
-        texts: the contexts (N).
+        tokens: tokens of each window, including the question and special tokens.
+        offsets: characters of the tokens (V, 2), as in `Spans`.
+        context: start and end position of the context in each window (M, 2).
+        first: index of the first window of each question, and M (N + 1,).
+        positions: as in `Spans` (M, 2).
+        texts: contexts (N).
         golds: as in `Spans` (N).
     """
 
@@ -74,44 +74,44 @@ class Windows(PaddedRows):
         offsets: np.ndarray,
         context: np.ndarray,
         first: np.ndarray,
-        places: np.ndarray,
+        positions: np.ndarray,
         texts: Sequence[str],
         golds: Sequence[list[str]],
     ):
         self.windows, self.offsets, self.context, self.first = tokens, offsets, context, first
-        self.places, self.texts, self.golds = places, texts, golds
+        self.positions, self.texts, self.golds = positions, texts, golds
 
     def __len__(self) -> int:
         return len(self.first) - 1
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Questions, and the most positions of a window."""
+        """Number of questions, and maximum length of a window."""
         return len(self), self.windows.context
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """Positions of the longest window of each question (N,)."""
+        """Length of the longest window of each question (N,)."""
         return np.maximum.reduceat(self.windows.lengths, self.first[:-1])
 
     @property
     def tokens(self) -> int:
-        """Positions of all windows together."""
+        """Total length of all windows."""
         return self.windows.tokens
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
-        """All windows of some questions (W, T), and where they are valid, as rows of `Ragged` are."""
-        return self.windows.padded(self._of(rows)[0])
+        """Return all windows of these questions (W, T) and their mask, as `Ragged.padded` does."""
+        return self.windows.padded(self._windows_of(rows)[0])
 
     def index_select(self, dim: int, rows: Tensor) -> Spans:
-        """The targets of the same windows in the same order."""
-        windows, question = self._of(rows)
+        """Return the targets of the windows of these questions."""
+        windows, question = self._windows_of(rows)
         lengths = self.windows.lengths[windows]
         columns = np.arange(lengths.max(initial=1))
         index = np.where(columns < lengths[:, None], self.windows.starts[windows][:, None] + columns, 0)
         begin, end = self.context[windows].T[:, :, None]
         return Spans(
-            torch.from_numpy(self.places[windows]),
+            torch.from_numpy(self.positions[windows]),
             torch.from_numpy(question),
             torch.from_numpy((columns >= begin) & (columns < end)),
             torch.from_numpy(self.offsets[index].astype(np.int64)),
@@ -119,54 +119,57 @@ class Windows(PaddedRows):
             [self.golds[row] for row in rows.tolist()],
         )
 
-    def _of(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """The windows of some questions (W,), and which of these questions each belongs to (W,)."""
-        rows = plain(rows)
+    def _windows_of(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Return the windows of these questions (W,), and the index of the question of each (W,)."""
+        rows = to_index(rows)
         first, count = self.first[:-1][rows], np.diff(self.first)[rows]
         question = np.repeat(np.arange(len(count)), count)
         return first[question] + np.arange(len(question)) - (count.cumsum() - count)[question], question
 
 
 def align(preprocessor: Preprocessor, x: pd.DataFrame, y: Sequence[list[Answer]] | None) -> tuple[Windows, Windows]:
-    """Windows of questions (column `text`) with contexts (`pair`), and the places of the answers in them.
+    """Return windows of questions (column `text`) and contexts (`pair`), and the positions of the answers in them.
 
     Args:
-        preprocessor: has the tokenizer; windows have `context` tokens, and share `stride` of those of the context, but
-            never more than half of them.
+        preprocessor: has the tokenizer; windows have at most `context` tokens and overlap by `stride` context tokens,
+            or half of the context tokens if that is less.
         x: N questions.
-        y: the answers to each (N), the one to train on first; None where they are not known.
+        y: answers to each question (N), of which the first is the training target; None if unknown.
 
     Raises:
-        UserError: a question leaves no room for its context.
+        UserError: a question is too long to fit its context into a window.
     """
     digests = [cache.texts_digest(x[name]) for name in ("text", "pair")]
     name = cache.key(preprocessor.tokenizer, f"{preprocessor.context} {preprocessor.stride} types", *digests)
     values, starts, offsets, context, first, types = cache.entry(
-        "windows", name, lambda folder: _cut(preprocessor, x, folder), lambda folder: cache.arrays(folder, PARTS)
+        "windows",
+        name,
+        lambda folder: _write_windows(preprocessor, x, folder),
+        lambda folder: cache.arrays(folder, PARTS),
     )
-    padding, types = preprocessor.vocabulary.padding, preprocessor.known_types(types)
+    padding, types = preprocessor.vocabulary.padding, preprocessor.model_types(types)
     tokens = Ragged(values, starts, np.diff(starts), padding, preprocessor.context, types=types)
     answers = [[]] * len(x) if y is None else y
-    places = np.zeros((len(context), 2), dtype=np.int64)
+    positions = np.zeros((len(context), 2), dtype=np.int64)
     for row, pairs in enumerate(answers):
         for window in range(first[row], first[row + 1]) if len(pairs) else ():
             begin, end = context[window]
             ends = window == first[row], window == first[row + 1] - 1
             found = _locate(offsets[starts[window] + begin : starts[window] + end], pairs, *ends)
-            places[window] = 0 if found is None else (begin + found[0], begin + found[1])
+            positions[window] = 0 if found is None else (begin + found[0], begin + found[1])
     golds = [[text for text, _ in pairs] for pairs in answers]
-    both = Windows(tokens, offsets, context, first, places, x["pair"].tolist(), golds)
+    both = Windows(tokens, offsets, context, first, positions, x["pair"].tolist(), golds)
     return both, both
 
 
 def _locate(offsets: np.ndarray, answers: Sequence[Answer], is_first: bool, is_last: bool) -> tuple[int, int] | None:
-    """The first and last token of the first answer that a window holds whole; None where it holds none.
+    """Return the first and last token of the first answer that is completely in a window, or None.
 
     Args:
-        offsets: of the window's context tokens (K, 2), in order.
-        answers: texts with their start characters; spaces around them do not count.
-        is_first: no context comes before this window.
-        is_last: no context comes after it.
+        offsets: offsets of the context tokens of the window (K, 2), in order.
+        answers: texts with their start characters; surrounding spaces are ignored.
+        is_first: whether this is the first window of the context.
+        is_last: whether this is the last window of the context.
     """
     for text, start in answers:
         start += len(text) - len(text.lstrip())
@@ -182,22 +185,22 @@ def _locate(offsets: np.ndarray, answers: Sequence[Answer], is_first: bool, is_l
     return None
 
 
-def _cut(preprocessor: Preprocessor, x: pd.DataFrame, folder: Path) -> None:
-    """Write all windows, in the smallest types that hold them."""
-    kind = np.uint16 if preprocessor.vocabulary.size <= 2**16 else np.uint32
-    values, offsets, context, counts = [np.zeros(0, kind)], [np.zeros((0, 2), np.int32)], [], []
+def _write_windows(preprocessor: Preprocessor, x: pd.DataFrame, folder: Path) -> None:
+    """Tokenize the questions and write all windows, with the smallest integer dtype."""
+    dtype = np.uint16 if preprocessor.vocabulary.size <= 2**16 else np.uint32
+    values, offsets, context, counts = [np.zeros(0, dtype)], [np.zeros((0, 2), np.int32)], [], []
     types = [np.zeros(0, np.uint8)]
     for start in range(0, len(x), CHUNK):
-        for row in _encoded(preprocessor, x.iloc[start : start + CHUNK]):
+        for row in _tokenize(preprocessor, x.iloc[start : start + CHUNK]):
             windows = [row, *row.overflowing]
             counts.append(len(windows))
             for window in windows:
-                values.append(np.array(window.ids, dtype=kind))
+                values.append(np.array(window.ids, dtype=dtype))
                 types.append(np.array(window.type_ids, dtype=np.uint8))
                 offsets.append(np.array(window.offsets, dtype=np.int32))
-                belongs = window.sequence_ids
-                begin = belongs.index(1) if 1 in belongs else 0
-                context.append((begin, begin + belongs.count(1)))
+                sequence = window.sequence_ids
+                begin = sequence.index(1) if 1 in sequence else 0
+                context.append((begin, begin + sequence.count(1)))
     np.save(folder / "values.npy", np.concatenate(values))
     np.save(folder / "types.npy", np.concatenate(types))
     np.save(folder / "offsets.npy", np.concatenate(offsets))
@@ -206,25 +209,25 @@ def _cut(preprocessor: Preprocessor, x: pd.DataFrame, folder: Path) -> None:
     np.save(folder / "first.npy", np.cumsum([0, *counts], dtype=np.int64))
 
 
-def _encoded(preprocessor: Preprocessor, x: pd.DataFrame) -> list[Encoding]:
-    """The first window of each question, with the others as its `overflowing`."""
-    cutter = Tokenizer.from_str(preprocessor.tokenizer)
-    cutter.no_padding()
-    cutter.no_truncation()
-    lengths = [len(found.ids) for found in cutter.encode_batch_fast(x["text"].tolist(), add_special_tokens=False)]
-    room = preprocessor.context - cutter.num_special_tokens_to_add(True) - np.array(lengths)
+def _tokenize(preprocessor: Preprocessor, x: pd.DataFrame) -> list[Encoding]:
+    """Return the first window of each question, with the other windows in its `overflowing`."""
+    tokenizer = Tokenizer.from_str(preprocessor.tokenizer)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    lengths = [len(found.ids) for found in tokenizer.encode_batch_fast(x["text"].tolist(), add_special_tokens=False)]
+    room = preprocessor.context - tokenizer.num_special_tokens_to_add(True) - np.array(lengths)
     if room.min() < 1:
         row = int(room.argmin())
         raise UserError(
-            f"the question alone takes {lengths[row]} tokens, which leaves no room for its context in windows of "
+            f"a question has {lengths[row]} tokens, so its context does not fit into windows of "
             f"data.tokenizer.context={preprocessor.context}: raise it, or shorten the question, "
-            f"which begins {x['text'].iloc[row][:40]!r}"
+            f"which starts with {x['text'].iloc[row][:40]!r}"
         )
     shared = np.minimum(preprocessor.stride, room // 2)
     pairs = list(zip(x["text"], x["pair"]))
     found: dict[int, Encoding] = {}
     for stride in np.unique(shared):
         rows = np.flatnonzero(shared == stride)
-        cutter.enable_truncation(preprocessor.context, stride=int(stride), strategy="only_second")
-        found |= zip(rows.tolist(), cutter.encode_batch([pairs[row] for row in rows]))
+        tokenizer.enable_truncation(preprocessor.context, stride=int(stride), strategy="only_second")
+        found |= zip(rows.tolist(), tokenizer.encode_batch([pairs[row] for row in rows]))
     return [found[row] for row in range(len(pairs))]

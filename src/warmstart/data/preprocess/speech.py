@@ -1,4 +1,4 @@
-"""Speech: waveforms become log-mel frames once, a few of them to a position."""
+"""Preprocessor of speech: log-mel frames, of which several are stacked to a position."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from warmstart.data.storage import cache
 from warmstart.data.storage.ragged import Ragged
 
 CHUNK = 256  # waveforms transformed at a time
-FLOOR = 1e-6  # of the power, before the logarithm
-RANGE = 2.5  # standard deviations around the mean, between black and white
+FLOOR = 1e-6  # minimum power before the logarithm
+RANGE = 2.5  # standard deviations from the mean to black or white in images
 
 
 class Preprocessor(recordings.TakesRecordings):
     """Raw inputs are tables with the columns audio (waveforms), rate (Hz) and file.
 
     Args:
-        rate: of the waveforms, in Hz; others are resampled.
-        mels: bands, evenly spaced on the mel scale from 0 Hz to half the rate.
-        window: of a frame, in seconds.
-        hop: from frame to frame, in seconds.
-        stack: frames that make up one position.
-        normalise: each band to mean 0 and standard deviation 1 over each utterance, or by global statistics.
-        longest: of an utterance, in seconds.
-        mean: the fitted state of normalise=global, one number per band.
-        std: likewise.
-        column: of recordings, in the user's tables.
-        dialect: how these tables are written.
+        rate: sampling rate in Hz, to which recordings are resampled.
+        mels: number of mel bands from 0 Hz to half the rate.
+        window: length of a frame in seconds.
+        hop: time between frames in seconds.
+        stack: number of frames per position.
+        normalise: standardize each band over each utterance, or with global statistics.
+        longest: maximum length of an utterance in seconds.
+        mean: fitted mean per band for normalise=global.
+        std: fitted standard deviation per band for normalise=global.
+        column: column of recordings in tables.
+        dialect: format of the tables.
     """
 
-    abilities: ClassVar = recordings.TakesRecordings.abilities | {"drawn"}
+    abilities: ClassVar = recordings.TakesRecordings.abilities | {"to_images"}
 
     def __init__(
         self,
@@ -66,17 +66,17 @@ class Preprocessor(recordings.TakesRecordings):
 
     @property
     def seconds(self) -> float:
-        """From one position to the next."""
+        """Seconds between positions."""
         return self.stack * self.hop
 
     def fit(self, x: pd.DataFrame) -> None:
-        """Mean and standard deviation of each band over all frames, where these are to be used."""
+        """Compute mean and standard deviation of each band over all frames, for normalise=global."""
         if self.normalise == "global":
             values = torch.cat(self._frames(x))
             self.mean, self.std = values.mean(0).tolist(), values.std(0).clamp(min=1e-3).tolist()
 
     def encode(self, x: pd.DataFrame) -> Frames:
-        """Normalised frames (V, stack, mels) of all utterances, float16; made once, then found in the cache.
+        """Return standardized frames (V, stack, mels) of all utterances, float16; they are cached.
 
         Raises:
             UserError: an utterance is shorter than a frame or longer than the limit.
@@ -88,7 +88,7 @@ class Preprocessor(recordings.TakesRecordings):
         recordings.check_longest(x, self.longest)
 
         def make(folder: Path) -> None:
-            rows = [self._stacked(frames) for frames in self._frames(x)]
+            rows = [self._stack(frames) for frames in self._frames(x)]
             starts = np.cumsum([0, *map(len, rows)])
             values = torch.cat(rows).numpy() if rows else np.zeros((0, self.stack, self.mels), np.float16)
             np.save(folder / "values.npy", values)
@@ -99,30 +99,30 @@ class Preprocessor(recordings.TakesRecordings):
         return Frames(values, np.asarray(starts), context)
 
     def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Frames, Ragged | None]:
-        """Frames, and the label numbers of each transcript.
+        """Return frames and the labels of each transcript.
 
         Raises:
-            UserError: a transcript has more labels than its frames can hold.
+            UserError: a transcript has more labels than its utterance has positions.
         """
         frames = self.encode(x)
         if y is None:
             return frames, None
         remedy = ", or lower data.frames.stack or data.frames.hop"
-        return frames, recordings.beside(x, frames.lengths, y, self.seconds, remedy)
+        return frames, recordings.transcript_labels(x, frames.lengths, y, self.seconds, remedy)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Float32; encoding has scaled everything."""
+        """Convert to float32; `encode` has standardized the frames."""
         return x.float()
 
-    def drawn(self, x: Tensor) -> Tensor:
-        """A batch (B, T, stack, mels) as pictures of spectrograms (B, 1, mels, T * stack), low bands below.
+    def to_images(self, x: Tensor) -> Tensor:
+        """Convert a batch (B, T, stack, mels) to spectrogram images (B, 1, mels, T * stack), low bands at the bottom.
 
-        From 0, black, to 1, white.
+        Values are from 0, black, to 1, white.
         """
         return ((x.flatten(1, 2).transpose(1, 2).flip(1)[:, None] + RANGE) / (2 * RANGE)).clamp(0, 1)
 
     def flat(self, x: Frames) -> np.ndarray:
-        """Mean and standard deviation of each band over each half of an utterance (N, 4 mels)."""
+        """Return mean and standard deviation of each band over each half of an utterance (N, 4 * mels)."""
         rows = []
         for start, stop in zip(x.starts, x.starts[1:]):
             frames = x.values[start:stop].astype(np.float32).reshape(-1, self.mels)
@@ -130,16 +130,15 @@ class Preprocessor(recordings.TakesRecordings):
         return np.stack(rows)
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON."""
         return {"kind": "speech", **self._settings(), **self.table_state()}
 
     def _settings(self) -> dict[str, Any]:
-        """What the frames of a recording depend on."""
+        """Settings that the frames depend on."""
         names = ("rate", "mels", "window", "hop", "stack", "normalise", "longest", "mean", "std")
         return {name: getattr(self, name) for name in names}
 
-    def _stacked(self, frames: Tensor) -> Tensor:
-        """Normalised frames (T, mels) as positions (ceil(T / stack), stack, mels), zeros at the end."""
+    def _stack(self, frames: Tensor) -> Tensor:
+        """Standardize frames (T, mels) and stack them, padded with zeros: (ceil(T / stack), stack, mels), float16."""
         if self.normalise == "global":
             frames = (frames - torch.tensor(self.mean)) / torch.tensor(self.std)
         else:
@@ -148,7 +147,7 @@ class Preprocessor(recordings.TakesRecordings):
         return frames.view(-1, self.stack, self.mels).half()
 
     def _frames(self, x: pd.DataFrame) -> list[Tensor]:
-        """The logarithm of the mel power spectrum of each waveform, (T, mels)."""
+        """Return the log-mel spectrogram (T, mels) of each waveform."""
         from transformers.audio_utils import mel_filter_bank
 
         size, hop = round(self.window * self.rate), round(self.hop * self.rate)
@@ -176,6 +175,6 @@ class Preprocessor(recordings.TakesRecordings):
             spectrum = torch.fft.rfft(batch, points)
             power = spectrum.real.square().add_(spectrum.imag.square())
             logs = (power @ filters).clamp(min=FLOOR).log()
-            for place, row in enumerate(rows):
-                frames[row] = logs[place, : lengths[row]].clone()
+            for index, row in enumerate(rows):
+                frames[row] = logs[index, : lengths[row]].clone()
         return frames

@@ -1,4 +1,4 @@
-"""Tables: numbers are filled and scaled, categories become one column per value."""
+"""Preprocessor of tables: imputes and standardizes numbers, one-hot encodes categories."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from warmstart.data.readers.table import Dialect, read_table
 if TYPE_CHECKING:
     from torch import Tensor
 
-GIVEN = "the table"  # in messages about one that a trained model is given
-SHOWN = 5  # categories that a warning names
+GIVEN = "the table"  # name of the input table of a trained model in messages
+SHOWN = 5  # categories listed in a warning
 
 
 class Preprocessor(protocols.Preprocessor):
-    """Fitted by scikit-learn on the training rows; kept as plain numbers and names.
+    """Fitted with scikit-learn on the training rows; the state is plain numbers and strings.
 
     Args:
-        categorical: columns whose values are names; all others are numbers.
-        missing: what stands in for an empty number: mean, median, or error to refuse it.
-        columns: the fitted state, one record per column; a missing category is the value None.
-        dialect: how the user's tables are written.
+        categorical: columns with categories; all others have numbers.
+        missing: imputation of missing numbers: mean, median, or error to raise an error.
+        columns: fitted state, one dict per column; a missing category is the value None.
+        dialect: format of the tables.
     """
 
-    abilities: ClassVar = frozenset({"filled"})
+    abilities: ClassVar = frozenset({"fill_columns"})
 
     def __init__(
         self,
@@ -48,16 +48,16 @@ class Preprocessor(protocols.Preprocessor):
 
     @property
     def names(self) -> list[str]:
-        """The columns that a table must have."""
+        """Columns that a table must have."""
         return [column["name"] for column in self.columns]
 
     def fit(self, x: pd.DataFrame) -> None:
-        """Learn fill values, means, standard deviations and category names, column by column."""
+        """Compute fill values, means, standard deviations and categories of each column."""
         categories, numbers = self.check(x)
         fitted: dict[str, dict[str, Any]] = {}
         for name, cells in categories.items():
-            different = set(cells)
-            fitted[name] = {"values": [*sorted(different - {None}), *({None} & different)]}
+            distinct = set(cells)
+            fitted[name] = {"values": [*sorted(distinct - {None}), *({None} & distinct)]}
         if numbers:
             values = np.stack([*numbers.values()], axis=1)
             strategy = self.missing if self.missing != "error" else "mean"
@@ -68,27 +68,27 @@ class Preprocessor(protocols.Preprocessor):
         self.columns = [{"name": name, **fitted[name]} for name in map(str, x)]
 
     def check(self, x: pd.DataFrame, where: str = "table") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return the names and the numbers in each column (N,), by what the columns are.
+        """Return the categories and the numbers of each column (N,), by column name.
 
         Args:
-            x: a table.
-            where: what the user calls it.
+            x: table.
+            where: name of the table in messages.
 
         Raises:
-            UserError: a cell holds what it must not; its row and column are named.
+            UserError: a cell has an invalid value.
         """
         categories = {str(name): to_names(x[name], where) for name in x if name in self.categorical}
         return categories, {str(name): self._numbers(x[name], where) for name in x if name not in self.categorical}
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
-        """Return this preprocessor for tables that are written as those of another one."""
+        """Return this preprocessor with the table format of another one, `own`."""
         return Preprocessor(self.categorical, self.missing, self.columns, own.dialect.state())
 
     def encode(self, x: pd.DataFrame) -> Tensor:
-        """Return float32 (N, F); a category never seen in training is all zeros, and a warning counts and names it.
+        """Return float32 (N, F); unseen categories are encoded as zeros, with a warning.
 
         Raises:
-            UserError: a fitted column is not there, or holds what it must not.
+            UserError: a column is missing or has an invalid value.
         """
         absent = [name for name in self.names if name not in x]
         if absent:
@@ -96,45 +96,44 @@ class Preprocessor(protocols.Preprocessor):
                 f"the table has no column {', '.join(absent)}, which the model was trained on; add it, or to "
                 "predict without, data.missing_columns=fill"
             )
-        parts = []
+        encoded = []
         for column in self.columns:
             cells = x[column["name"]]
             if "values" in column:
-                parts.append(self._one_hot(cells, column["values"]).astype(np.float32))
+                encoded.append(self._one_hot(cells, column["values"]).astype(np.float32))
             else:
                 values = self._fitted_numbers(cells)
                 filled = np.where(np.isnan(values), column["fill"], values)
-                parts.append(((filled - column["mean"]) / column["std"])[:, None].astype(np.float32))
-        import torch  # a table is checked before it is loaded
+                encoded.append(((filled - column["mean"]) / column["std"])[:, None].astype(np.float32))
+        import torch  # imported late, so that a table is checked quickly
 
-        return torch.from_numpy(np.concatenate(parts, axis=1))
+        return torch.from_numpy(np.concatenate(encoded, axis=1))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Unchanged: encoding has scaled everything."""
+        """Return x: `encode` has standardized the columns."""
         return x
 
     def comparison(self) -> TableRows:
-        """Return how rows of two parts are compared: by the fitted columns, if there are any yet."""
+        """Return a comparison of rows by the fitted columns, or by all columns before fitting."""
         return TableRows(self.categorical, None if self.columns is None else self.names)
 
     def read(self, path: str) -> Inputs:
-        """Read a table that has the fitted columns; others are ignored."""
+        """Read a table; columns that were not fitted are ignored later."""
         frame = read_table(Path(path), self.dialect)
         return Inputs(frame, frame.index.tolist())
 
-    def filled(self, x: pd.DataFrame) -> pd.DataFrame:
-        """Return a table with the fitted columns that it lacks: numbers as fitted for missing ones, no category."""
+    def fill_columns(self, x: pd.DataFrame) -> pd.DataFrame:
+        """Add missing columns to a table, with the fill value of numbers and missing categories."""
         x = x.copy()
         for column in self.columns:
             name = column["name"]
             if name not in x:
                 x[name] = column.get("fill")
-                stand_in = "missing" if "values" in column else f"{column['fill']:g}"
-                screen.say(f"warning: the table has no column {name}: every cell is {stand_in}", style="yellow")
+                value = "missing" if "values" in column else f"{column['fill']:g}"
+                screen.say(f"warning: the table has no column {name}: every cell is {value}", style="yellow")
         return x
 
     def state(self) -> dict[str, Any]:
-        """Return plain JSON."""
         return {
             "kind": "table",
             "categorical": list(self.categorical),
@@ -153,7 +152,7 @@ class Preprocessor(protocols.Preprocessor):
         return values
 
     def _fitted_numbers(self, cells: pd.Series) -> np.ndarray:
-        """Return numbers of a table for a trained model, whose settings no longer change."""
+        """Return the numbers of a column of an input table of a trained model."""
         values = to_numbers(cells, GIVEN, "; the model was trained on numbers in this column", is_fitted=True)
         if self.missing == "error" and np.isnan(values).any():
             row = cells.index[int(np.flatnonzero(np.isnan(values))[0])]
@@ -164,14 +163,14 @@ class Preprocessor(protocols.Preprocessor):
         return values
 
     def _one_hot(self, cells: pd.Series, values: list[str | None]) -> np.ndarray:
-        """Return 1 where a cell has a value (N, values), and print what was not seen in training."""
+        """Return a one-hot encoding (N, values); print a warning for unseen categories."""
         names = to_names(cells, GIVEN)
         numbers = {value: number for number, value in enumerate(values)}
         index = np.array([numbers.get(name, -1) for name in names])
         unseen = names[index < 0]
         if len(unseen):
-            different = list(dict.fromkeys("(missing)" if name is None else name for name in unseen))
-            shown = ", ".join(different[:SHOWN]) + (", ..." if len(different) > SHOWN else "")
+            distinct = list(dict.fromkeys("(missing)" if name is None else name for name in unseen))
+            shown = ", ".join(distinct[:SHOWN]) + (", ..." if len(distinct) > SHOWN else "")
             screen.say(
                 f"warning: {len(unseen):,} of {len(names):,} rows have a {cells.name} not seen in training: {shown}",
                 style="yellow",

@@ -1,4 +1,4 @@
-"""Sentences that come in words, with a class for each: the first token of a word carries it."""
+"""Tokenize sentences that are split into words, with the class of each word at its first token."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ if TYPE_CHECKING:
     from warmstart.data.preprocess.text import Preprocessor
 
 
-CHUNK = 2_000  # sentences tokenised at a time
-NONE = -100  # what a token without a class has, as in transformers
+CHUNK = 2_000  # sentences tokenized at a time
+NONE = -100  # target of tokens without a class, as in transformers
 
 
 def align(preprocessor: Preprocessor, x: pd.DataFrame, y: Sequence[list[int]] | None) -> tuple[Ragged, Ragged]:
-    """Tokens, and rows of the same lengths with the class of a word at its first token and -100 everywhere else.
+    """Return tokens, and targets of the same lengths: the class of a word at its first token, -100 elsewhere.
 
-    A word of which the tokenizer keeps nothing becomes the unknown token, so that every word has one.
+    A word without tokens is replaced by the unknown token, so that every word has a token.
 
     Args:
         preprocessor: has the tokenizer.
         x: lists of words in the column `text`; a string is split at spaces.
-        y: the words' class numbers (N); None where they are not known, which puts 0 at the first tokens.
+        y: class indices of the words (N); None if unknown, which sets the first tokens to 0.
 
     Raises:
-        UserError: the tokenizer keeps nothing of a word and has no unknown token, or a row is too long.
+        UserError: a word has no tokens and there is no unknown token, or a row is too long.
     """
     sentences = [cell.split() if isinstance(cell, str) else list(cell) for cell in x["text"]]
     if "ByteLevel" in json.dumps(json.loads(preprocessor.tokenizer)["pre_tokenizer"]):
         sentences = [[word if n == 0 else f" {word}" for n, word in enumerate(words)] for words in sentences]
-    begins = _begins(preprocessor, sentences)
+    begins = _first_tokens(preprocessor, sentences)
     tokens = preprocessor.encode(pd.DataFrame({"text": sentences}))
     values = np.full(len(tokens.values), NONE, dtype=np.int32)
     for row, begin in enumerate(begins):
         values[tokens.starts[row] + begin] = 0 if y is None else y[row]
     suffix = (NONE,) * len(tokens.suffix)
-    return tokens, Ragged(values, tokens.starts, tokens.whole, NONE, tokens.context, suffix)
+    return tokens, Ragged(values, tokens.starts, tokens.full_lengths, NONE, tokens.context, suffix)
 
 
-def _begins(preprocessor: Preprocessor, sentences: list[list[str]]) -> list[np.ndarray]:
-    """The position of each word's first token, for each sentence; words without any are replaced in place."""
-    cutter = Tokenizer.from_str(preprocessor.tokenizer)
-    cutter.no_padding()
-    cutter.no_truncation()
+def _first_tokens(preprocessor: Preprocessor, sentences: list[list[str]]) -> list[np.ndarray]:
+    """Return the positions of the words' first tokens; words without tokens are replaced in place."""
+    tokenizer = Tokenizer.from_str(preprocessor.tokenizer)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     begins = []
     for start in range(0, len(sentences), CHUNK):
         chunk = sentences[start : start + CHUNK]
-        for row, found in enumerate(cutter.encode_batch(chunk, is_pretokenized=True), start):
+        for row, found in enumerate(tokenizer.encode_batch(chunk, is_pretokenized=True), start):
             words = sentences[row]
-            for lost in set(range(len(words))) - set(found.word_ids):
+            for empty in set(range(len(words))) - set(found.word_ids):
                 unknown = preprocessor.roles["unknown"]
                 if unknown is None:
-                    raise UserError(f"row {row + 1}: the tokenizer keeps nothing of word {lost + 1} ({words[lost]!r})")
-                words[lost] = unknown
+                    raise UserError(f"row {row + 1}: word {empty + 1} ({words[empty]!r}) has no tokens")
+                words[empty] = unknown
                 found = None
-            found = found or cutter.encode(words, is_pretokenized=True)
-            of = np.array([-1 if word is None else word for word in found.word_ids])
-            begins.append(np.flatnonzero((of >= 0) & (np.diff(of, prepend=-1) != 0)))
+            found = found or tokenizer.encode(words, is_pretokenized=True)
+            word_ids = np.array([-1 if word is None else word for word in found.word_ids])
+            begins.append(np.flatnonzero((word_ids >= 0) & (np.diff(word_ids, prepend=-1) != 0)))
     return begins

@@ -1,4 +1,4 @@
-"""Texts: cut into tokens once, by a tokenizer that is trained on the generic data or taken from a model."""
+"""Preprocessor of texts: a tokenizer that is trained on the generic data or comes with a pretrained model."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ from warmstart.data.sources.text.xquad import read_squad
 from warmstart.data.storage import cache
 from warmstart.data.storage.ragged import Ragged
 
-CHUNK = 2_000  # rows tokenised at a time
+CHUNK = 2_000  # rows tokenized at a time
 PARTS = ("values", "starts", "whole", "bytes", "types")
-PLAIN = (".txt", ".text", "")  # files with a text on each line
+PLAIN = (".txt", ".text", "")  # extensions of files with one text per line
 
 
 class Preprocessor(protocols.Preprocessor):
-    """Raw inputs are tables with a column `text`, and `pair` where a second text belongs to it.
+    """Raw inputs are tables with a column `text` and, for text pairs, a column `pair`.
 
     Args:
         model: wordpiece, bpe, unigram or characters.
-        vocabulary: most tokens.
-        context: most tokens of an example.
-        stride: tokens that neighbouring windows of a long context share; None is a quarter of `context`.
-        too_long: what is done about an example that is longer: truncate or error.
-        columns: what `text` and `pair` are called in the user's files.
-        dialect: how the user's tables are written.
-        tokenizer: the fitted state, as the JSON of the `tokenizers` library.
-        roles: the tokens that stand for padding, unknown, begin, end and mask.
-        types: examples have the token types that the tokenizer gives.
-        files: those of a tokenizer that was not trained here, by name.
+        vocabulary: maximum vocabulary size.
+        context: maximum number of tokens of an example.
+        stride: overlap in tokens of adjacent windows of a long context; None for a quarter of `context`.
+        too_long: truncate, or error to refuse longer examples.
+        columns: names of `text` and `pair` in the files.
+        dialect: format of the tables.
+        tokenizer: fitted state, as JSON of the `tokenizers` library.
+        roles: tokens for padding, unknown, begin, end and mask.
+        types: whether the model uses the token types of the tokenizer.
+        files: files of a pretrained tokenizer, by name.
     """
 
-    abilities: ClassVar = frozenset({"decode", "overlap", "whole"})
+    abilities: ClassVar = frozenset({"decode", "overlap", "untruncated"})
 
     def __init__(
         self,
@@ -79,117 +79,117 @@ class Preprocessor(protocols.Preprocessor):
 
     def fit(self, x: pd.DataFrame) -> None:
         """Train the tokenizer."""
-        self.tokenizer, self.types = tokenizing.trained(self.model, self.size, lambda: self._texts(x)), False
-        self.__dict__.pop("cutter", None)
+        self.tokenizer, self.types = tokenizing.train(self.model, self.size, lambda: self._texts(x)), False
+        self.__dict__.pop("backend_tokenizer", None)
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
-        """This tokenizer under the settings that say how another one's examples are cut."""
+        """Return this tokenizer with the context, columns and table format of another preprocessor, `own`."""
         state = {**self.state(), **{name: getattr(own, name) for name in ("context", "stride", "too_long", "columns")}}
         state["dialect"] = own.dialect.state()
         return Preprocessor(**{name: value for name, value in state.items() if name != "kind"})
 
     @property
     def names(self) -> list[str]:
-        """The columns that a table must have."""
+        """Columns that a table must have."""
         return self.columns
 
     @functools.cached_property
-    def cutter(self) -> Tokenizer:
-        """The library's tokenizer, without padding or truncation."""
-        cutter = Tokenizer.from_str(self.tokenizer)
-        cutter.no_padding()
-        cutter.no_truncation()
-        return cutter
+    def backend_tokenizer(self) -> Tokenizer:
+        """Tokenizer of the `tokenizers` library, without padding and truncation."""
+        tokenizer = Tokenizer.from_str(self.tokenizer)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        """What a model must know of the tokens."""
-        return tokenizing.vocabulary(self.cutter, self.roles)
+        """Size of the vocabulary and ids of special tokens."""
+        return tokenizing.vocabulary(self.backend_tokenizer, self.roles)
 
     @functools.cached_property
     def suffix(self) -> tuple[int, ...]:
-        """The special tokens that end an example."""
-        found = self.cutter.encode("a")
+        """Ids of the special tokens at the end of an example."""
+        found = self.backend_tokenizer.encode("a")
         count = next((n for n, special in enumerate(found.special_tokens_mask[::-1]) if not special), 0)
         return tuple(found.ids[len(found.ids) - count :])
 
     def encode(self, x: pd.DataFrame) -> Ragged:
-        """Rows of token numbers, cut off at the context, which is said.
+        """Return token ids; longer rows are truncated to the context in batches, with a message.
 
         Raises:
             UserError: a row is longer than the context, and `too_long` is error.
         """
         rows = self._rows(x)
-        longer = np.flatnonzero(rows.whole > self.context)
+        longer = np.flatnonzero(rows.full_lengths > self.context)
         if len(longer) and self.too_long == "error":
             start = " ".join(self._texts(x.iloc[longer[:1]])).strip()[:40]
             raise UserError(
                 f"{len(longer):,} of {len(x):,} rows are longer than data.tokenizer.context={self.context} tokens, "
-                f"the first begins {start!r}: raise it, or set data.tokenizer.too_long=truncate"
+                f"the first starts with {start!r}: raise it, or set data.tokenizer.too_long=truncate"
             )
         if len(longer):
             screen.say(
-                f"{len(longer):,} of {len(x):,} rows are cut off at data.tokenizer.context={self.context} tokens"
+                f"{len(longer):,} of {len(x):,} rows are truncated to data.tokenizer.context={self.context} tokens"
             )
         return rows
 
     def align(self, x: pd.DataFrame, y: Sequence[Any] | None, target: str) -> tuple[Any, Any]:
-        """Inputs, and targets that are places in them: answers in windows of contexts (`span`), or words (`tags`)."""
+        """Return inputs and targets at token positions: answers in windows (`span`) or classes of words (`tags`)."""
         return (spans.align if target == "span" else tagging.align)(self, x, y)
 
-    def whole(self, x: pd.DataFrame) -> Ragged:
-        """A row for every text with all its token numbers; second texts are rows of their own, after the first ones."""
+    def untruncated(self, x: pd.DataFrame) -> Ragged:
+        """Return all token ids, with one row per text; the texts of `pair` are separate rows after those of `text`."""
         return self._rows(pd.concat([x[name] for name in x], ignore_index=True).to_frame("text"))
 
     def _rows(self, x: pd.DataFrame) -> Ragged:
-        """Rows of token numbers, from the cache where the same tokenizer cut the same texts before."""
+        """Return token ids of the texts, which are cached."""
         digests = [cache.texts_digest(self._texts(x[[name]], "\x1f")) for name in x if name in ("text", "pair")]
         name = cache.key(self.tokenizer, f"types {self.context if 'pair' in x else ''}", *digests)
-        values, starts, whole, size, types = cache.entry(
-            "tokens", name, lambda folder: self._cut(x, folder), lambda folder: cache.arrays(folder, PARTS)
+        values, starts, full_lengths, size, types = cache.entry(
+            "tokens", name, lambda folder: self._write_tokens(x, folder), lambda folder: cache.arrays(folder, PARTS)
         )
-        padding, types = self.vocabulary.padding, self.known_types(types)
-        return Ragged(values, starts, whole, padding, self.context, self.suffix, int(size), types)
+        padding, types = self.vocabulary.padding, self.model_types(types)
+        return Ragged(values, starts, full_lengths, padding, self.context, self.suffix, int(size), types)
 
-    def known_types(self, types: np.ndarray) -> np.ndarray | None:
-        """Token types (V,) as a model is to see them; None where all are 0."""
+    def model_types(self, types: np.ndarray) -> np.ndarray | None:
+        """Return the token types (V,) for the model; None if all are 0 or the model has none."""
         return types if self.types and types.any() else None
 
-    def _cut(self, x: pd.DataFrame, folder: Path) -> None:
-        """Write all rows' tokens, in the smallest type that holds the vocabulary."""
-        kind = np.uint16 if self.vocabulary.size <= 2**16 else np.uint32
-        cutter = Tokenizer.from_str(self.tokenizer)
-        cutter.no_padding()
-        cutter.no_truncation()
+    def _write_tokens(self, x: pd.DataFrame, folder: Path) -> None:
+        """Tokenize all rows and write their tokens, with the smallest integer dtype."""
+        dtype = np.uint16 if self.vocabulary.size <= 2**16 else np.uint32
+        tokenizer = Tokenizer.from_str(self.tokenizer)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
         if "pair" in x:
-            cutter.enable_truncation(self.context, strategy="longest_first")
-        words = len(x) > 0 and not isinstance(x["text"].iloc[0], str)
+            tokenizer.enable_truncation(self.context, strategy="longest_first")
+        is_split = len(x) > 0 and not isinstance(x["text"].iloc[0], str)
         rows = list(zip(x["text"], x["pair"])) if "pair" in x else list(x["text"])
-        parts, lengths, whole, types = [], [], [], [np.zeros(0, np.uint8)]
+        values, lengths, full_lengths, types = [], [], [], [np.zeros(0, np.uint8)]
         for start in range(0, len(rows), CHUNK):
-            found = cutter.encode_batch_fast(rows[start : start + CHUNK], is_pretokenized=words)
-            parts += [np.array(row.ids, dtype=kind) for row in found]
+            found = tokenizer.encode_batch_fast(rows[start : start + CHUNK], is_pretokenized=is_split)
+            values += [np.array(row.ids, dtype=dtype) for row in found]
             types += [np.array(row.type_ids, dtype=np.uint8) for row in found]
             lengths += [len(row.ids) for row in found]
-            whole += [sum(len(piece.ids) for piece in (row, *row.overflowing)) for row in found]
-        np.save(folder / "values.npy", np.concatenate(parts) if parts else np.zeros(0, kind))
+            full_lengths += [sum(len(piece.ids) for piece in (row, *row.overflowing)) for row in found]
+        np.save(folder / "values.npy", np.concatenate(values) if values else np.zeros(0, dtype))
         np.save(folder / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
         np.save(folder / "types.npy", np.concatenate(types))
-        np.save(folder / "whole.npy", np.array(whole, dtype=np.int64))
+        np.save(folder / "whole.npy", np.array(full_lengths, dtype=np.int64))
         np.save(folder / "bytes.npy", sum(len(text.encode("utf-8", "surrogatepass")) for text in self._texts(x)))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Unchanged: a backbone takes token numbers."""
+        """Return x: a backbone takes token ids."""
         return x
 
     def flat(self, x: Ragged) -> csr_matrix:
-        """What a linear model gets: log counts of the tokens, rows of length 1 (N, vocabulary)."""
+        """Return L2-normalized log counts of the tokens (N, vocabulary), for a linear model."""
         rows = np.repeat(np.arange(len(x)), np.diff(x.starts))
         counts = csr_matrix((np.ones(len(rows)), (rows, x.values)), shape=(len(x), self.vocabulary.size))
         return normalize(counts.log1p())
 
     def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap | None:
-        """Test rows of which a text is in the generic rows too; None where one of them holds no texts."""
+        """Return the test rows with a text that is also in the generic rows; None if there are no texts."""
         if "text" not in generic or "text" not in test:
             return None
         found = [find_shared_text(self._texts(generic), self._texts(test[[name]])) for name in test]
@@ -197,32 +197,30 @@ class Preprocessor(protocols.Preprocessor):
         return Overlap(sorted(exact), sorted(set().union(*(part.near for part in found)) - exact))
 
     def comparison(self) -> TextRows:
-        """Return how rows of two parts are compared."""
+        """Return a comparison of rows by their texts."""
         return TextRows()
 
     def decode(self, numbers: Sequence[int]) -> str:
-        """Text, special tokens left out."""
-        return self.cutter.decode(list(numbers), skip_special_tokens=True)
+        """Return the text of token ids, without special tokens."""
+        return self.backend_tokenizer.decode(list(numbers), skip_special_tokens=True)
 
     def prompt(self, text: str) -> list[int]:
-        """The tokens of a text that is to be gone on with; without any text, the token that begins one.
+        """Return the token ids of a prompt; for an empty prompt, the begin token.
 
         Raises:
-            UserError: it has characters that the tokenizer does not know.
+            UserError: the prompt has unknown characters.
         """
-        found = self.cutter.encode(text, add_special_tokens=False)
+        found = self.backend_tokenizer.encode(text, add_special_tokens=False)
         unknown = [
-            text[slice(*place)] for number, place in zip(found.ids, found.offsets) if number == self.vocabulary.unknown
+            text[slice(*span)] for number, span in zip(found.ids, found.offsets) if number == self.vocabulary.unknown
         ]
         if unknown:
-            raise UserError(f"prompt: the model's tokenizer does not know {unknown[0]!r}: leave it out")
+            raise UserError(f"prompt: {unknown[0]!r} is unknown to the tokenizer of the model: remove it")
         start = self.vocabulary.begin if self.vocabulary.begin is not None else self.vocabulary.end
         return found.ids or [start or 0]
 
     def read(self, path: str) -> Inputs:
-        """Read a text file with an example per line, a folder with one per file, or a table.
-
-        A table has the columns of the training data.
+        """Read a text file with one example per line, a folder with one per file, or a table with the training columns.
 
         Raises:
             UserError: the file is missing, empty or broken, or has no such column.
@@ -230,7 +228,7 @@ class Preprocessor(protocols.Preprocessor):
         if Path(path).is_dir() and len(self.columns) == 1:
             files = files_below(Path(path), TEXT_FILES, DOCUMENTS)
             if not files:
-                raise UserError(f"{path} holds no .txt files")
+                raise UserError(f"{path} has no .txt files")
             texts = pd.DataFrame({"text": list(map(read_text, files))})
             return Inputs(texts, list(range(1, len(files) + 1)), list(map(str, files)))
         if suffix_of(Path(path)) in PLAIN and len(self.columns) == 1:
@@ -242,19 +240,18 @@ class Preprocessor(protocols.Preprocessor):
         return Inputs(pd.DataFrame(texts), frame.index.tolist())
 
     def export(self, folder: Path) -> None:
-        """Write the tokenizer as transformers reads it, beside a saved model."""
+        """Write the files of a tokenizer of transformers to the folder of a saved model."""
         tokenizer_files.write(folder, self.tokenizer, self.roles, self.context, self.files)
 
     def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
-        """What makes padded inputs of raw rows by the exported files alone, as a user of transformers does."""
+        """Return a function that tokenizes raw rows with the exported files and transformers only."""
         return tokenizer_files.reader(folder)
 
     def probes(self, target: str | None) -> pd.DataFrame:
-        """Rows to compare an exported model on: plain ones, and some that hold the tokenizer's special tokens."""
+        """Return rows to verify an exported model with, some with special tokens."""
         return tokenizer_files.probes(self.roles, len(self.columns), target == "tags")
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON."""
         return {
             "kind": "text",
             "model": self.model,
@@ -272,7 +269,7 @@ class Preprocessor(protocols.Preprocessor):
 
     @staticmethod
     def _texts(x: pd.DataFrame, between: str = " ") -> Iterator[str]:
-        """Every text of every column; the words of one that comes in words are joined."""
+        """Yield every text of every column; lists of words are joined."""
         for name in x:
             for cell in x[name]:
                 yield cell if isinstance(cell, str) else between.join(["", *cell])

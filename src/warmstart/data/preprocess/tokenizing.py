@@ -1,4 +1,4 @@
-"""Tokenizers of the `tokenizers` library: trained on texts, and what a model must know of one."""
+"""Train tokenizers of the `tokenizers` library on texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMON = {"special_tokens": list(ROLES.values()), "show_progress": False}
 
 
 def wordpiece(size: int) -> tuple[Tokenizer, trainers.Trainer]:
-    """Lower-cased words cut into pieces, as for BERT (Devlin et al. 2019)."""
+    """Return an untrained WordPiece tokenizer with lower-casing, as in BERT (Devlin et al. 2019)."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=ROLES["unknown"]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -27,7 +27,7 @@ def wordpiece(size: int) -> tuple[Tokenizer, trainers.Trainer]:
 
 
 def bpe(size: int) -> tuple[Tokenizer, trainers.Trainer]:
-    """Byte-level byte-pair encoding, as for GPT-2 (Radford et al. 2019); it knows every character."""
+    """Return an untrained byte-level BPE tokenizer, as in GPT-2 (Radford et al. 2019), without unknown characters."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -36,7 +36,7 @@ def bpe(size: int) -> tuple[Tokenizer, trainers.Trainer]:
 
 
 def unigram(size: int) -> tuple[Tokenizer, trainers.Trainer]:
-    """A unigram language model over pieces (Kudo 2018), with spaces as part of them."""
+    """Return an untrained unigram tokenizer (Kudo 2018), whose pieces include spaces."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -45,7 +45,7 @@ def unigram(size: int) -> tuple[Tokenizer, trainers.Trainer]:
 
 
 def characters(size: int) -> tuple[Tokenizer, trainers.Trainer]:
-    """One token per character, the most frequent ones."""
+    """Return an untrained tokenizer of the most frequent characters."""
     tokenizer = Tokenizer(models.WordLevel(unk_token=ROLES["unknown"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -62,31 +62,31 @@ MODELS: dict[str, Callable[[int], tuple[Tokenizer, trainers.Trainer]]] = {
 }
 
 
-def trained(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
-    """A tokenizer trained on texts, as JSON; made once per (model, size, texts) and kept in the cache.
+def train(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
+    """Train a tokenizer on texts and return it as JSON; the result is cached.
 
     Args:
         model: wordpiece, bpe, unigram or characters.
-        size: most tokens of the vocabulary.
-        texts: gives the texts anew at each call.
+        size: maximum vocabulary size.
+        texts: function that returns an iterable of the texts.
 
     Raises:
-        UserError: the size cannot be had from these texts.
+        UserError: the model cannot be trained with this size.
     """
 
     def make(folder: cache.Path) -> None:
         tokenizer, trainer = MODELS[model](size)
         try:
             tokenizer.train_from_iterator(pieces(texts()), trainer)
-        except Exception as error:  # the library's own class for everything
+        except Exception as error:  # the library raises no more specific class
             raise UserError(
-                f"data.tokenizer.vocabulary={size}: no {model} can be trained on this text: {error}"
+                f"data.tokenizer.vocabulary={size}: the {model} tokenizer cannot be trained on this text: {error}"
             ) from error
-        tokenizer = settled(tokenizer)
+        tokenizer = make_deterministic(tokenizer)
         count = tokenizer.get_vocab_size()
         if count > size:
             raise UserError(
-                f"data.tokenizer.vocabulary={size} is too small: the single characters alone need {count} ({model})"
+                f"data.tokenizer.vocabulary={size} is too small: single characters need {count} tokens ({model})"
             )
         begin, end = ROLES["begin"], ROLES["end"]
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -100,8 +100,8 @@ def trained(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
     return cache.entry("tokenizers", name, make, _read)
 
 
-def settled(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer without what the library leaves to chance: WordPiece's numbers, Unigram's last digits."""
+def make_deterministic(tokenizer: Tokenizer) -> Tokenizer:
+    """Sort the ids of WordPiece and round the scores of Unigram, which vary between trainings."""
     state = json.loads(tokenizer.to_str())
     model = state["model"]
     if model["type"] == "WordPiece":
@@ -119,7 +119,7 @@ def _read(folder: cache.Path) -> str:
 
 
 def pieces(texts: Iterable[str], most: int = 100_000) -> Iterator[str]:
-    """Texts in pieces that the library can share out among threads."""
+    """Split long texts, so that the library can distribute them among threads."""
     for text in texts:
         if len(text) <= most:
             yield text
@@ -128,11 +128,11 @@ def pieces(texts: Iterable[str], most: int = 100_000) -> Iterator[str]:
 
 
 def vocabulary(tokenizer: Tokenizer, roles: dict[str, str | None]) -> Vocabulary:
-    """The numbers that a model must know.
+    """Return the vocabulary size and the ids of special tokens.
 
     Args:
-        tokenizer: any of the library's.
-        roles: the tokens that stand for padding, unknown, begin, end and mask, where there are such.
+        tokenizer: a tokenizer of the library.
+        roles: tokens for padding, unknown, begin, end and mask, or None.
     """
     numbers = {role: None if token is None else tokenizer.token_to_id(token) for role, token in roles.items()}
     padding = numbers.pop("padding", None)
@@ -141,7 +141,7 @@ def vocabulary(tokenizer: Tokenizer, roles: dict[str, str | None]) -> Vocabulary
     known = {*added, *others}
     order = [padding, *(numbers.get(role) for role in ("end", "begin", "unknown"))]
     return Vocabulary(
-        size=1 + max(tokenizer.get_vocab().values()),  # numbers may have gaps
+        size=1 + max(tokenizer.get_vocab().values()),  # ids may have gaps
         padding=next((number for number in order if number is not None), 0),
         special=tuple(sorted(known | ({padding} if padding is not None else set()))),
         joined=joined(tokenizer),
@@ -151,7 +151,7 @@ def vocabulary(tokenizer: Tokenizer, roles: dict[str, str | None]) -> Vocabulary
 
 
 def joined(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Numbers of the tokens that go on with the word before; none for a tokenizer that does not say."""
+    """Return the ids of tokens that continue a word; empty if the tokenizer has no such marker."""
     settings = json.loads(tokenizer.to_str())
     words = tokenizer.get_vocab(with_added_tokens=False)
     prefix = settings["model"].get("continuing_subword_prefix")

@@ -1,4 +1,4 @@
-"""Vectors: each feature is scaled to mean 0 and standard deviation 1."""
+"""Preprocessor of vectors, which standardizes each feature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmstart.data.readers.table import Dialect
 
 
 class Preprocessor(protocols.Preprocessor):
-    """Raw inputs are float arrays (N, F); constant features are only centred."""
+    """Raw inputs are float arrays (N, F); constant features are centered only."""
 
     def __init__(self, mean: list[float] | None = None, std: list[float] | None = None):
         self.dialect = Dialect()
@@ -24,25 +24,22 @@ class Preprocessor(protocols.Preprocessor):
             self.mean, self.std = torch.tensor(mean), torch.tensor(std)
 
     def fit(self, x: np.ndarray) -> None:
-        """Mean and standard deviation per feature."""
         std = x.std(0)
         self.mean = torch.from_numpy(x.mean(0).astype(np.float32))
         self.std = torch.from_numpy(np.where(std > 0, std, 1).astype(np.float32))
 
     def encode(self, x: np.ndarray) -> Tensor:
-        """Float tensor (N, F)."""
+        """Convert to a float tensor (N, F)."""
         if x.shape[1] != len(self.mean):
             raise UserError(f"the saved preprocessor takes {len(self.mean)} features; this data has {x.shape[1]}")
         return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scaled features (B, F)."""
         return (x - self.mean.to(x.device)).mul_(1 / self.std.to(x.device))
 
     def read(self, path: str) -> Inputs:
-        """A table of numbers, one row per example."""
+        """Read a table of numbers with one row per example."""
         return read_numbers(path, len(self.mean), self.dialect)
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON."""
         return {"kind": "vector", "mean": self.mean.tolist(), "std": self.std.tolist()}

@@ -1,4 +1,4 @@
-"""Speech for models of raw waveforms: samples at the model's rate, made once."""
+"""Preprocessor of speech for models of raw waveforms, at the sampling rate of the model."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from warmstart.data.readers import recordings
 from warmstart.data.storage import cache
 from warmstart.data.storage.ragged import Ragged
 
-TINY = 1e-7  # added to the variance, as transformers does
-POINTS = 512  # of the Fourier transform that is drawn
-HOP = 0.01  # seconds, between what is drawn
-QUIET, LOUD = -20.0, 50.0  # decibels of what is drawn black, and white
+TINY = 1e-7  # added to the variance, as in transformers
+POINTS = 512  # of the Fourier transform for images
+HOP = 0.01  # seconds between columns of images
+QUIET, LOUD = -20.0, 50.0  # decibels of black and white in images
 
 
 class Preprocessor(recordings.TakesRecordings):
     """Raw inputs are tables with the columns audio (waveforms), rate (Hz) and file.
 
     Args:
-        rate: that the model takes, in Hz; recordings at another one are resampled.
-        kernel: samples, or frames below, that each of the model's convolutions sees at once.
-        stride: by how many it moves on.
-        normalise: each recording to mean 0 and variance 1.
-        masked: the model was trained to be told where recordings end; transformers is to know.
-        longest: of a recording, in seconds.
-        column: of recordings, in the user's tables.
-        dialect: how these tables are written.
+        rate: sampling rate of the model in Hz, to which recordings are resampled.
+        kernel: kernel sizes of the model's convolutions.
+        stride: strides of the model's convolutions.
+        normalise: whether to standardize each recording.
+        masked: whether the model takes an attention mask; exported for transformers.
+        longest: maximum length of a recording in seconds.
+        column: column of recordings in tables.
+        dialect: format of the tables.
     """
 
-    abilities: ClassVar = recordings.TakesRecordings.abilities | {"drawn"}
+    abilities: ClassVar = recordings.TakesRecordings.abilities | {"to_images"}
     spectral: ClassVar = False
-    held_out_batch: ClassVar = 8  # the first convolutions make hundreds of channels of every few samples
+    held_out_batch: ClassVar = 8  # the first convolutions need much memory
 
     def __init__(
         self,
@@ -61,25 +61,25 @@ class Preprocessor(recordings.TakesRecordings):
 
     @property
     def seconds(self) -> float:
-        """From one of the model's frames to the next."""
+        """Seconds between frames of the model."""
         return math.prod(self.stride) / self.rate
 
     @property
     def pads_alike(self) -> bool:
-        """Whether transformers leaves padding out; else its scaling of a recording depends on the others in a batch."""
+        """Whether padding does not change results in transformers, which needs a mask for its normalization."""
         return self.masked
 
     def adapted(self, own: Any) -> Preprocessor:
-        """The same under the limit of a data set's `own` preprocessor, and for its tables."""
+        """Return this preprocessor with the length limit and tables of another one, `own`."""
         adapted = super().adapted(own)
         adapted.longest = own.longest
         return adapted
 
     def fit(self, x: pd.DataFrame) -> None:
-        """Nothing: the model says it all."""
+        """Do nothing: all settings come from the model."""
 
     def encode(self, x: pd.DataFrame) -> Frames:
-        """Samples (V,) of all recordings, float32; made once, then found in the cache.
+        """Return samples (V,) of all recordings, float32; they are cached.
 
         Raises:
             UserError: a recording is shorter than one of the model's frames, or longer than the limit.
@@ -87,7 +87,7 @@ class Preprocessor(recordings.TakesRecordings):
         recordings.check_longest(x, self.longest)
 
         def make(folder: Path) -> None:
-            waves = [self._scaled(wave) for wave in recordings.waves_at(x, self.rate)]
+            waves = [self._standardize(wave) for wave in recordings.waves_at(x, self.rate)]
             np.save(folder / "values.npy", np.concatenate(waves) if waves else np.zeros(0, np.float32))
             np.save(folder / "starts.npy", np.cumsum([0, *map(len, waves)]))
 
@@ -102,29 +102,29 @@ class Preprocessor(recordings.TakesRecordings):
         return Frames(values, np.asarray(starts), int(lengths.max(initial=1)))
 
     def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Frames, Ragged | None]:
-        """Samples, and the label numbers of each transcript.
+        """Return samples and the labels of each transcript.
 
         Raises:
-            UserError: a transcript has more labels than the model's frames can hold.
+            UserError: a transcript has more labels than the model has frames.
         """
         waves = self.encode(x)
         if y is None:
             return waves, None
-        return waves, recordings.beside(x, self._frames(waves.lengths), y, self.seconds, "")
+        return waves, recordings.transcript_labels(x, self._frames(waves.lengths), y, self.seconds, "")
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Unchanged: encoding has scaled everything."""
+        """Return x: `encode` has standardized the samples."""
         return x
 
-    def drawn(self, x: Tensor) -> Tensor:
-        """A batch (B, S) as pictures of spectrograms (B, 1, bands, T), low bands below, from 0, black, to 1, white."""
+    def to_images(self, x: Tensor) -> Tensor:
+        """Convert a batch (B, S) to spectrogram images (B, 1, F, T), low frequencies at the bottom."""
         window = torch.hann_window(POINTS, device=x.device)
         found = torch.stft(x, POINTS, round(HOP * self.rate), window=window, pad_mode="constant", return_complex=True)
         decibels = 20 * found.abs().clamp(min=1e-6).log10().flip(1)[:, None]
         return ((decibels - QUIET) / (LOUD - QUIET)).clamp(0, 1)
 
     def export(self, folder: Path) -> None:
-        """Write the settings as transformers reads them."""
+        """Write the config of a feature extractor of transformers."""
         settings = {
             "feature_extractor_type": "Wav2Vec2FeatureExtractor",
             "feature_size": 1,
@@ -137,7 +137,7 @@ class Preprocessor(recordings.TakesRecordings):
         (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
-        """What makes padded inputs of raw recordings by the exported file alone, as a user of transformers does."""
+        """Return a function that preprocesses raw recordings with the exported config and transformers only."""
         from transformers import AutoFeatureExtractor
 
         extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
@@ -145,23 +145,22 @@ class Preprocessor(recordings.TakesRecordings):
         return lambda x: dict(extractor([np.array(wave) for wave in recordings.waves_at(x, self.rate)], **settings))
 
     def probes(self, target: str | None) -> pd.DataFrame:
-        """Recordings of noise, of different lengths, to compare an exported model on."""
+        """Return recordings of noise of different lengths to verify an exported model with."""
         generator = np.random.default_rng(0)
         waves = [generator.normal(0, 0.1, round(self.rate * length)).astype(np.float32) for length in (0.5, 0.8, 0.3)]
         files = [f"noise {number}" for number in range(len(waves))]
         return pd.DataFrame({"audio": waves, "rate": self.rate, "file": files})
 
     def state(self) -> dict[str, Any]:
-        """Plain JSON."""
         names = ("rate", "kernel", "stride", "normalise", "masked", "longest")
         return {"kind": "waveform", **{name: getattr(self, name) for name in names}, **self.table_state()}
 
-    def _scaled(self, wave: np.ndarray) -> np.ndarray:
-        """A waveform (S,) of mean 0 and variance 1, where that is what the model takes."""
+    def _standardize(self, wave: np.ndarray) -> np.ndarray:
+        """Standardize a waveform (S,), if `normalise` is set."""
         return (wave - wave.mean()) / np.sqrt(wave.var() + TINY) if self.normalise else wave
 
     def _frames(self, samples: np.ndarray) -> np.ndarray:
-        """How many of the model's frames so many samples (N,) have."""
+        """Return the number of frames of the model for numbers of samples (N,)."""
         for kernel, stride in zip(self.kernel, self.stride):
             samples = (samples - kernel) // stride + 1
         return samples

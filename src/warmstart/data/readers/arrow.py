@@ -1,4 +1,4 @@
-"""Parquet files and Arrow tables: typed columns, whole numbers kept whole beside missing cells."""
+"""Read Parquet files and Arrow tables, with nullable integer columns."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 
 from warmstart.core.errors import UserError
-from warmstart.data.readers.files import first_twice
+from warmstart.data.readers.files import first_duplicate
 
-INDEX = "__index_level_"  # what begins the name of an index that pandas has stored
+INDEX = "__index_level_"  # prefix of the name of an index stored by pandas
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a Parquet file; see `from_arrow` and, for a file that the `datasets` library has written, `named`.
+    """Read a Parquet file; class indices of files of the `datasets` library are replaced by names.
 
     Raises:
-        UserError: it is damaged, or two columns have one name.
+        UserError: the file is damaged, or two columns have the same name.
     """
     import pyarrow
     import pyarrow.parquet
@@ -28,19 +28,19 @@ def read_parquet(path: Path) -> pd.DataFrame:
         table = pyarrow.parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read: {str(error).strip().splitlines()[-1]}") from error
-    twice = first_twice(table.column_names)
-    if twice is not None:
-        raise UserError(f"{path}: two columns are called {twice}: rename one")
+    duplicate = first_duplicate(table.column_names)
+    if duplicate is not None:
+        raise UserError(f"{path}: two columns are called {duplicate}: rename one")
     frame = from_arrow(table)
     if b"huggingface" not in (table.schema.metadata or {}):
         return frame
     import datasets
 
-    return named(frame, datasets.Features.from_arrow_schema(table.schema))
+    return to_class_names(frame, datasets.Features.from_arrow_schema(table.schema))
 
 
 def read_names(path: Path) -> list[str] | None:
-    """Return the names of a Parquet file's columns; None where it is damaged."""
+    """Return the column names of a Parquet file; None if it is damaged."""
     import pyarrow
     import pyarrow.parquet
 
@@ -52,15 +52,15 @@ def read_names(path: Path) -> list[str] | None:
 
 
 def from_arrow(table: Any) -> pd.DataFrame:
-    """Return an Arrow table as pandas holds it: whole numbers stay whole beside missing ones, texts are objects."""
+    """Convert an Arrow table to pandas, with nullable integers, and texts as objects."""
     import pyarrow as pa
 
-    whole = {
+    integer_types = {
         getattr(pa, f"{sign}int{bits}")(): getattr(pd, f"{sign.upper()}Int{bits}Dtype")()
         for sign in ("", "u")
         for bits in (8, 16, 32, 64)
     }
-    frame = table.to_pandas(types_mapper=whole.get, ignore_metadata=True)
+    frame = table.to_pandas(types_mapper=integer_types.get, ignore_metadata=True)
     frame = frame[[name for name in frame if not str(name).startswith(INDEX)]].rename(columns=str)
     for name, kind in frame.dtypes.items():
         if isinstance(kind, pd.CategoricalDtype | pd.StringDtype):
@@ -70,10 +70,10 @@ def from_arrow(table: Any) -> pd.DataFrame:
     return frame
 
 
-def named(frame: pd.DataFrame, features: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a table with the names of class numbers, by its features; -1, which is no class, becomes None.
+def to_class_names(frame: pd.DataFrame, features: Mapping[str, Any]) -> pd.DataFrame:
+    """Replace class indices by class names, as given by the features; -1 becomes None.
 
-    In text files the numbers are texts, and a cell may hold a name already.
+    In text files, indices are texts, and cells may have names already.
     """
     for name, feature in features.items():
         inner = getattr(feature, "feature", None)

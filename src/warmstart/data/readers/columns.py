@@ -1,4 +1,4 @@
-"""What the cells of a column mean, by its role: names, numbers or texts."""
+"""Convert the cells of a column to names, numbers or texts."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from warmstart.data.readers.records import EXACT
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 INFINITE = re.compile(r"\s*[+-]?inf(inity)?\s*", re.IGNORECASE)
 TRUTH = {"True": 1.0, "true": 1.0, "TRUE": 1.0, "False": 0.0, "false": 0.0, "FALSE": 0.0}
-STAND_INS = frozenset({"na", "n/a", "nan", "#n/a", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"})
+MARKERS = frozenset({"na", "n/a", "nan", "#n/a", "null", "none", "nil", "-", "--", "?", ".", "missing", "unknown"})
 
 
 def pick(frame: pd.DataFrame, name: str, where: str, option: str = "") -> pd.Series:
     """Return a column of a table.
 
     Args:
-        frame: the table.
-        name: the column's.
-        where: what the user calls the table.
-        option: the setting that the name comes from.
+        frame: table.
+        name: name of the column.
+        where: name of the table in messages.
+        option: setting that the name comes from.
 
     Raises:
-        UserError: there is none; the nearest names are given.
+        UserError: there is no such column; the message lists similar names.
     """
     if name in frame:
         return frame[name]
@@ -40,15 +40,15 @@ def pick(frame: pd.DataFrame, name: str, where: str, option: str = "") -> pd.Ser
 
 
 def to_names(column: pd.Series, where: str) -> np.ndarray:
-    """Return the text of each cell (N,), None where it is missing.
+    """Return the text of each cell (N,), None if it is missing.
 
-    It depends on the cell alone: texts 1, 1.0 and 01 are three names. A typed whole number is the same name in a column
-    of floats, as missing cells make it, as in one of integers; other types are what Python prints.
+    The name depends on the cell only: texts 1, 1.0 and 01 are three names. Integers have the same name in a column of
+    integers and in a column of floats, which has missing cells; other types are converted by `str`.
 
     Raises:
-        UserError: a cell is a list or a record; its row is named.
+        UserError: a cell is a list or an object.
     """
-    cells = column.to_numpy() if column.dtype == np.float32 else column  # whose own items would be of double precision
+    cells = column.to_numpy() if column.dtype == np.float32 else column  # items of the Series itself would be float64
     names = np.empty(len(column), dtype=object)
     for position, cell in enumerate(cells):
         if isinstance(cell, str) or cell is None:
@@ -64,41 +64,41 @@ def to_names(column: pd.Series, where: str) -> np.ndarray:
 
 def name_of(cell: Any) -> str:
     """Return the text of one cell, as in `to_names`."""
-    is_whole = isinstance(cell, float | np.floating) and float(cell).is_integer() and abs(cell) < EXACT
-    return str(int(cell) if is_whole else cell)
+    is_integer = isinstance(cell, float | np.floating) and float(cell).is_integer() and abs(cell) < EXACT
+    return str(int(cell) if is_integer else cell)
 
 
 def to_numbers(column: pd.Series, where: str, advice: str = "", is_fitted: bool = False) -> np.ndarray:
-    """Return one column as float64 (N,), NaN where it is missing; True and False are 1 and 0.
+    """Return a column as float64 (N,), NaN if missing; True and False are 1 and 0.
 
     Args:
-        column: of a table.
-        where: what the user calls the table.
-        advice: what to do about a cell that is no number, for the end of a message.
-        is_fitted: whether a trained model reads it, so that no setting of the data can be given.
+        column: column of a table.
+        where: name of the table in messages.
+        advice: what to do about a cell that is not a number, for the end of a message.
+        is_fitted: whether it is input of a trained model, so that data settings cannot be changed.
 
     Raises:
-        UserError: a cell is no number, infinite, or beyond 32-bit arithmetic; its row and column are named.
+        UserError: a cell is not a number, infinite, or overflows float32.
     """
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         raise UserError(f"{where}, column {column.name}: dates and durations are not numbers{advice}")
     if column.dtype == object:
-        values = _parsed(column, where, advice, is_fitted)
+        values = _parse(column, where, advice, is_fitted)
     else:
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    beyond = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
-    if len(beyond):
-        row = beyond[0]
+    overflow = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+    if len(overflow):
+        row = overflow[0]
         what = "infinite" if np.isinf(values[row]) else "too large for 32-bit arithmetic"
         raise UserError(f"{where}, row {column.index[row]}, column {column.name}: the value is {what}")
     return values
 
 
 def check_targets(column: pd.Series, kind: str | None, where: str) -> None:
-    """Check a column of targets of a kind: names, numbers, or 0 and 1.
+    """Check that a column has targets of a kind: names, numbers, or 0 and 1.
 
     Raises:
-        UserError: a cell is of another kind; its row is named.
+        UserError: a cell has another kind.
     """
     if kind == "category":
         to_names(column, where)
@@ -113,18 +113,18 @@ def check_targets(column: pd.Series, kind: str | None, where: str) -> None:
 
 
 def check_entries(column: pd.Series, where: str, what: str) -> None:
-    """Refuse lists with a missing entry; `what` an entry is."""
-    gaps = np.flatnonzero(column.map(lambda row: pd.isna(list(row)).any(), na_action="ignore").eq(True))
-    if len(gaps):
-        row = column.index[gaps[0]]
-        raise UserError(f"{where}, row {row}, column {column.name}: {what} is empty ({len(gaps):,} such rows)")
+    """Raise UserError if a list has a missing entry; `what` is the name of an entry in the message."""
+    missing = np.flatnonzero(column.map(lambda row: pd.isna(list(row)).any(), na_action="ignore").eq(True))
+    if len(missing):
+        row = column.index[missing[0]]
+        raise UserError(f"{where}, row {row}, column {column.name}: {what} is empty ({len(missing):,} such rows)")
 
 
 def to_texts(column: pd.Series, where: str) -> pd.Series:
-    """Return a column of texts, or of lists of words, checked; its rows are numbered from 0.
+    """Check a column of texts or of lists of words; return it with the index 0, 1, ...
 
     Raises:
-        UserError: a text is empty or missing, with its row, or the column holds something else.
+        UserError: a text is empty or missing, or the column has other types.
     """
     kind = pd.api.types.infer_dtype(column, skipna=True)
     if kind == "string" or column.isna().all():
@@ -144,29 +144,29 @@ def to_texts(column: pd.Series, where: str) -> pd.Series:
 
 
 def is_listed(column: pd.Series) -> bool:
-    """Whether all cells are lists, missing ones left out."""
+    """Return whether all cells that are not missing are lists."""
     kinds = set(map(type, column.dropna())) if column.dtype == object else set()
     return bool(kinds) and kinds <= {list, tuple, np.ndarray}
 
 
-def _parsed(column: pd.Series, where: str, advice: str, is_fitted: bool) -> np.ndarray:
-    """Return numbers from cells that are texts, or of mixed types."""
+def _parse(column: pd.Series, where: str, advice: str, is_fitted: bool) -> np.ndarray:
+    """Convert cells that are texts or of mixed types to numbers."""
     cells = column.to_numpy()
     present = column.notna().to_numpy()
     values = np.full(len(cells), np.nan)
     try:
         values[present] = cells[present].astype(np.float64)
-        plain = _are_plain(cells[present])
+        is_safe = _has_no_python_numbers(cells[present])
     except (ValueError, TypeError, OverflowError):
-        plain = False
-    if not plain:
+        is_safe = False
+    if not is_safe:
         for position in np.flatnonzero(present):
             values[position] = _number(cells[position], column, position, where, advice, is_fitted)
     return values
 
 
-def _are_plain(cells: np.ndarray) -> bool:
-    """Whether Python reads cells as they were meant: it also takes 1_000 and nan for numbers."""
+def _has_no_python_numbers(cells: np.ndarray) -> bool:
+    """Return False if cells may be numbers in Python only, such as 1_000 and nan."""
     text = "".join(map(str, cells))
     return text.isascii() and not any(letter in text for letter in "_nN")
 
@@ -181,7 +181,7 @@ def _number(cell: Any, column: pd.Series, position: int, where: str, advice: str
         return float(cell)
     if isinstance(cell, str) and cell.strip() in TRUTH:
         return TRUTH[cell.strip()]
-    if isinstance(cell, str) and cell.strip().casefold() in STAND_INS:
+    if isinstance(cell, str) and cell.strip().casefold() in MARKERS:
         added = "empty the cell, or train with" if is_fitted else "add"
         advice = f"; if it stands for a missing value, {added} data.missing_values=[{cell}]"
     raise UserError(

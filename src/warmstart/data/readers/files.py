@@ -1,4 +1,4 @@
-"""A user's file as text: UTF-8, gzip or not, with the position of whatever is damaged."""
+"""Read text files: UTF-8, with or without gzip compression."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ GZIP = ".gz"
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that names the format, in lower case: .csv of a file TABLE.CSV.gz."""
+    """Return the extension of the format, in lower case: .csv for TABLE.CSV.gz."""
     return Path(path.name.lower().removesuffix(GZIP)).suffix
 
 
 def read_text(path: str | Path) -> str:
-    r"""Read a text file as UTF-8, its lines ended by \n; a .gz file is decompressed.
+    r"""Read a text file as UTF-8, with line ends converted to \n; a .gz file is decompressed.
 
     Raises:
-        UserError: the file is missing, empty, binary, truncated or in another encoding; the byte is counted from 0.
+        UserError: the file is missing, empty, binary, truncated or in another encoding.
     """
     path = Path(path)
     data = _read_bytes(path)
@@ -40,20 +40,20 @@ def read_text(path: str | Path) -> str:
 
 
 def first_lines(path: Path) -> Iterator[str]:
-    r"""Yield the lines of a text file from its start, each ended by \n, without reading all of it.
+    r"""Yield the lines of a text file, each with \n at its end, without reading the complete file.
 
     Raises:
-        OSError, EOFError, ValueError, zlib.error: it is missing, damaged or not UTF-8.
+        OSError, EOFError, ValueError, zlib.error: the file is missing, damaged or not UTF-8.
     """
     with (gzip.open if path.suffix.lower() == GZIP else open)(path, "rt", encoding="utf-8-sig") as file:
         yield from file
 
 
 def read_lines(path: str | Path) -> pd.Series:
-    """Read the lines of a text file that are not blank; the index holds line numbers, from 1 on.
+    """Read the lines of a text file that are not blank, indexed by line number, from 1.
 
     Raises:
-        UserError: as `read_text`.
+        UserError: as in `read_text`.
     """
     lines = pd.Series(read_text(path).split("\n"), dtype=object)
     lines.index += 1
@@ -61,13 +61,13 @@ def read_lines(path: str | Path) -> pd.Series:
 
 
 def check_is_file(path: Path) -> None:
-    """Raise UserError where the path names no file."""
+    """Raise UserError if the path is not a file."""
     if not path.is_file():
         raise UserError(f"{path}: this is a folder, not a file" if path.is_dir() else f"{path}: there is no such file")
 
 
-def first_twice(names: list[str]) -> str | None:
-    """Return the first name that stands for two columns; None where each is of one."""
+def first_duplicate(names: list[str]) -> str | None:
+    """Return the first name that occurs twice, or None."""
     if len(set(names)) == len(names):
         return None
     return next(name for number, name in enumerate(names) if name in names[:number])
@@ -83,4 +83,4 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is truncated or damaged, or is no gzip file: {error}") from error
+        raise UserError(f"{path} is truncated or damaged, or is not a gzip file: {error}") from error

@@ -1,4 +1,4 @@
-"""The files below a folder, found by one set of rules for every kind of data, and what is left out."""
+"""Find the data files below a folder, and report those that are skipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from warmstart.core.errors import UserError
 from warmstart.data.readers.files import suffix_of
 
 NAMED = 5
-SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})  # what desktops leave behind, besides dot files
+SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})  # files of operating systems, besides dot files
 IMAGES = (
     "png jpg jpeg jpe jfif webp bmp gif tif tiff heic heif avif jxl jp2 j2k svg psd raw cr2 cr3 nef arw dng orf rw2 "
     "ico tga pcx pbm pgm ppm pnm exr hdr eps dcm nii"
@@ -27,57 +27,57 @@ DOCUMENTS = MEDIA | {f".{ending}" for ending in TEXTS.split()}
 
 
 class FolderFiles:
-    """Links to files are followed, and links to folders as long as these are below the root.
+    """Follows links to files, and links to folders below the root.
 
     Args:
-        root: the folder that the user names.
-        suffixes: endings of files to read, in lower case.
-        unread: endings of files that look like data, and are counted where they are not among `suffixes`.
+        root: folder of the data.
+        suffixes: extensions of files to read, in lower case.
+        unread: extensions of data files that are counted as skipped, unless they are in `suffixes`.
     """
 
     def __init__(self, root: Path, suffixes: frozenset[str], unread: frozenset[str] = MEDIA):
         self.root, self.suffixes, self.unread = root, suffixes, unread - suffixes
         self.real = Path(os.path.realpath(root))
-        self.left: dict[str, dict[Path, None]] = {}
+        self.skipped: dict[str, dict[Path, None]] = {}
 
     def below(self, folder: Path) -> list[Path]:
-        """The files to read below a folder, however deep, sorted."""
-        return sorted(self._walk(folder, self._above(folder), set()))
+        """Return the files to read below a folder, recursively, sorted."""
+        return sorted(self._walk(folder, self._ancestors(folder), set()))
 
     def any_below(self, folder: Path) -> bool:
-        """Whether there is a file to read below a folder."""
-        return next(self._walk(folder, self._above(folder), set()), None) is not None
+        """Return whether there is a file to read below a folder."""
+        return next(self._walk(folder, self._ancestors(folder), set()), None) is not None
 
     def directly_in(self, folder: Path) -> list[Path]:
-        """The files to read in a folder itself, sorted; what cannot be read is counted."""
+        """Return the files to read in a folder, not recursively, sorted; skipped files are counted."""
         return [path for path in self._entries(folder) if self._is_read(path)]
 
     def folders(self, folder: Path) -> list[Path]:
-        """The folders in a folder, sorted; links that lead out of the root are counted."""
-        above = self._above(folder)
+        """Return the folders in a folder, sorted; links to outside of the root are counted as skipped."""
+        above = self._ancestors(folder)
         return [path for path in self._entries(folder) if path.is_dir() and self._is_inside(path, above)]
 
-    def leave(self, why: str, paths: Iterable[Path]) -> None:
-        """Count paths as left out, each once, for a reason that ends `left out 3 `."""
-        self.left.setdefault(why, {}).update(dict.fromkeys(paths))
+    def skip(self, why: str, paths: Iterable[Path]) -> None:
+        """Count paths as skipped; `why` completes the message `left out 3 ...`."""
+        self.skipped.setdefault(why, {}).update(dict.fromkeys(paths))
 
     def report(self) -> None:
-        """Print what was left out, a line per reason."""
-        for why, paths in self.left.items():
+        """Print a warning per reason with the number of skipped paths."""
+        for why, paths in self.skipped.items():
             if paths:
                 names = ", ".join(self._name(path) for path in sorted(paths)[:NAMED])
                 more = ", ..." if len(paths) > NAMED else ""
                 screen.say(f"warning: {self.root}: left out {len(paths):,} {why}: {names}{more}", style="yellow")
 
-    def _above(self, folder: Path) -> set[str]:
-        """The real paths of a folder and of those above it, up to the root."""
+    def _ancestors(self, folder: Path) -> set[str]:
+        """Return the real paths of a folder and of its parents up to the root."""
         chain = [folder, *folder.parents]
         return {
             os.path.realpath(path) for path in (chain[: chain.index(self.root) + 1] if self.root in chain else [folder])
         }
 
     def _walk(self, folder: Path, above: set[str], seen: set[str]) -> Iterator[Path]:
-        """The files to read; each folder once, however many links lead to it."""
+        """Yield the files to read; folders with several links are visited once."""
         real = os.path.realpath(folder)
         if real in seen:
             return
@@ -100,9 +100,9 @@ class FolderFiles:
         if kind in self.suffixes and path.is_file():
             return True
         if path.is_symlink() and not path.exists():
-            self.leave("links that lead nowhere", [path])
+            self.skip("broken links", [path])
         elif kind in self.suffixes | self.unread and not path.is_dir():
-            self.leave("files that cannot be read here", [path])
+            self.skip("files that cannot be read here", [path])
         return False
 
     def _is_inside(self, path: Path, above: set[str]) -> bool:
@@ -110,9 +110,9 @@ class FolderFiles:
             return True
         real = os.path.realpath(path)
         if not Path(real).is_relative_to(self.real):
-            self.leave(f"linked folders that lead out of {self.root}", [path])
+            self.skip(f"links to folders outside of {self.root}", [path])
         elif real in above:
-            self.leave("linked folders that lead back to a folder above them", [path])
+            self.skip("links to a parent folder", [path])
         else:
             return True
         return False
@@ -122,12 +122,12 @@ class FolderFiles:
 
 
 def is_shown(path: Path) -> bool:
-    """Whether this is none of the hidden files and folders that cameras and desktops leave behind."""
+    """Return whether a path is neither hidden nor a file of an operating system."""
     return not path.name.startswith(".") and path.name.lower() not in SYSTEM
 
 
 def files_below(folder: Path, suffixes: frozenset[str], unread: frozenset[str] = MEDIA) -> list[Path]:
-    """The files of these kinds below a folder, sorted; what is left out is reported."""
+    """Return the files with these extensions below a folder, sorted; print a warning about skipped files."""
     files = FolderFiles(folder, suffixes, unread)
     found = files.below(folder)
     files.report()

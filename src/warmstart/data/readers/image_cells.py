@@ -1,4 +1,4 @@
-"""A table's column of images: files by their paths, or encoded bytes, as `datasets` stores them."""
+"""Read a column of images: paths, or encoded bytes, as in the `datasets` library."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ NAMED = 5
 
 
 def to_pictures(column: pd.Series, where: str, folder: Path, must_exist: bool) -> list[Picture]:
-    """The images of a column, in order.
+    """Return the images of a column, in order.
 
-    A cell is a path below `folder`, relative to it or absolute, bytes, or a struct of `bytes` and `path`, of which the
-    bytes come first.
+    A cell is a relative or absolute path below `folder`, bytes, or a struct with `bytes` or else `path`.
 
     Args:
-        column: the column.
-        where: what the user calls the table.
-        folder: what no path may leave.
-        must_exist: whether empty cells and missing files are refused here, the latter all at once.
+        column: column of images.
+        where: name of the table in messages.
+        folder: folder that all paths must be in.
+        must_exist: whether to raise an error for empty cells and missing files.
 
     Raises:
-        UserError: a cell is none of these, a path leaves the folder, or files are missing, of which five are named.
+        UserError: a cell is invalid, a path is outside of the folder, or files are missing.
     """
     inside = folder.resolve()
     pictures = [_picture(cell, f"{where}, row {row}", column.name, inside, must_exist) for row, cell in column.items()]
@@ -54,8 +53,8 @@ def _picture(cell: Any, where: str, name: str, inside: Path, must_exist: bool) -
             return Picture(f"{where}, column {name}", b"")
         raise UserError(f"{where}, column {name}: the cell is empty: give a path, or bytes")
     if not isinstance(cell, str) or not cell.strip():
-        raise UserError(f"{where}, column {name}: {str(cell)[:40]!r} is no image: give a path, or bytes")
+        raise UserError(f"{where}, column {name}: {str(cell)[:40]!r} is not an image: give a path, or bytes")
     path = Path(cell)
     if ".." in path.parts or "\0" in cell or not Path(os.path.realpath(inside / path)).is_relative_to(inside):
-        raise UserError(f"{where}, column {name}: {cell[:80]} leads out of {inside}: give a path in it")
+        raise UserError(f"{where}, column {name}: {cell[:80]} is outside of {inside}: give a path inside")
     return Picture(f"{inside / path} ({where})", inside / path)

@@ -1,4 +1,4 @@
-"""Encoded images to arrays."""
+"""Decode images to arrays."""
 
 from __future__ import annotations
 
@@ -18,27 +18,34 @@ from warmstart.core.errors import UserError
 from warmstart.data.readers.threads import map_in_threads
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow runs programs for some others
-UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error)  # of Pillow's decoders
-BITS, PHOTOMETRIC = 258, 262  # tags of a TIFF file: of a value, and whether 0 is black
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow runs external programs for some others
+UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+)  # errors of Pillow's decoders
+BITS, PHOTOMETRIC = 258, 262  # TIFF tags BitsPerSample and PhotometricInterpretation
 NAMED = 5
 LISTED = 20
-SMALLEST, LARGEST = 2, 2**26  # pixels a side, and pixels
-DARK = 255 // 8  # of an image whose brightest pixel is not above it, so little of the range is used
+SMALLEST, LARGEST = 2, 2**26  # minimum side, and maximum number of pixels
+DARK = 255 // 8  # maximum value of an image that is reported as dark
 FRAMES, DEEP_DARK, ALL_DARK = "frames", "deep", "dark"  # kinds of remarks about images
-Remarks = dict[str, dict[int, int]]  # by kind, the numbers of images, each with its brightest value
+Remarks = dict[str, dict[int, int]]  # kind -> image index -> maximum value
 TOO_LARGE = f"larger than {LARGEST:,} pixels: make it smaller"
 
 
 class Picture(NamedTuple):
-    """An encoded image, and what messages call it."""
+    """An encoded image and its name in messages."""
 
     name: str
     content: Path | bytes
 
 
 def to_pictures(files: Sequence[Path]) -> list[Picture]:
-    """Files, called by their paths."""
+    """Return pictures with file paths as names."""
     return [Picture(str(path), path) for path in files]
 
 
@@ -49,24 +56,24 @@ def read_images(
     errors: dict[int, str] | None = None,
     remarks: Remarks | None = None,
 ) -> np.ndarray:
-    """Images decoded in parallel, resized and put into one uint8 array (N, C, H, W), C being 1 or 3.
+    """Decode images in parallel and resize them; return one uint8 array (N, C, H, W), with C 1 or 3.
 
     Args:
-        pictures: the images.
+        pictures: images.
         shape: C, H and W.
-        values: the array to fill.
-        errors: takes what is wrong with an image, by its number, where that is not to be raised.
-        remarks: takes what `report` prints, where that is not to be printed here.
+        values: array to fill; None for a new one.
+        errors: dict to which errors are added by image index, instead of raising them.
+        remarks: dict to which remarks for `report` are added, instead of printing them.
 
     Raises:
-        UserError: one is not a readable image, or has too few or too many pixels; it is named.
+        UserError: an image cannot be read, or has too few or too many pixels.
     """
     values = np.empty((len(pictures), *shape), dtype=np.uint8) if values is None else values
     found: Remarks = {} if remarks is None else remarks
 
     def read(number: int) -> None:
         try:
-            values[number], kinds = decoded(pictures[number], shape)
+            values[number], kinds = decode(pictures[number], shape)
             for kind in kinds:
                 found.setdefault(kind, {})[number] = int(values[number].max())
         except UserError as error:
@@ -75,7 +82,7 @@ def read_images(
             errors[number] = str(error)
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # of odd metadata, and of sizes that are refused here
+        warnings.filterwarnings("ignore", module="PIL")  # about metadata, and about sizes that are checked here
         map_in_threads(read, range(len(pictures)))
     if remarks is None:
         report(found, pictures, len(pictures) - len(errors or ()))
@@ -83,17 +90,17 @@ def read_images(
 
 
 def report(remarks: Remarks, pictures: Sequence[Picture], read: int) -> None:
-    """Print how many of the `read` images have further frames, or use little of the range of their values."""
+    """Print warnings about images with several frames, and about images with dark pixels only."""
 
     def named(numbers: dict[int, int]) -> str:
         names = [pictures[number].name for number in sorted(numbers)]
         return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
     if frames := remarks.get(FRAMES):
-        what = f"{len(frames):,} of {read:,} images have several frames, of which the first is read"
+        what = f"{len(frames):,} of {read:,} images have several frames, only the first is read"
         screen.say(f"warning: {what}: {named(frames)}", style="yellow")
     deep, dark = remarks.get(DEEP_DARK, {}), remarks.get(ALL_DARK, {})
-    remedy = "if that is not how they should look, scale their values to the full range (12 in 16 bits: times 16)"
+    remedy = "if they should be brighter, scale their values to the full range (12 in 16 bits: times 16)"
     if deep:
         what = f"{len(deep):,} of {read:,} images have 16 bits but values in less than 1/8 of that range"
         screen.say(f"warning: {what}, so that they are nearly black: {named(deep)}; {remedy}", style="yellow")
@@ -103,24 +110,24 @@ def report(remarks: Remarks, pictures: Sequence[Picture], read: int) -> None:
 
 
 def report_errors(errors: dict[int, str], count: int) -> None:
-    """Print how many of `count` images are skipped, and what is wrong with the first of them."""
+    """Print how many of `count` images are skipped, and the first errors."""
     listed = "".join(f"\n  {error}" for _, error in sorted(errors.items())[:LISTED])
     more = f"\n  and {len(errors) - LISTED:,} more" if len(errors) > LISTED else ""
     screen.say(f"{len(errors):,} of {count:,} images are skipped:{listed}{more}", style="yellow")
 
 
-def decoded(picture: Picture, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
-    """One image as uint8 (C, H, W), and kinds of remarks; errors are those of `read_images`."""
+def decode(picture: Picture, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
+    """Return an image as uint8 (C, H, W) and its kinds of remarks; raise errors as `read_images`."""
     name, content = picture
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
             if min(image.size) < SMALLEST:
-                raise UserError(f"{name} has {image.width} x {image.height} pixels: {SMALLEST} a side are needed")
+                raise UserError(f"{name} has {image.width} x {image.height} pixels: each side needs {SMALLEST} or more")
             if image.width * image.height > LARGEST:
                 raise UserError(f"{name} has {image.width:,} x {image.height:,} pixels, {TOO_LARGE}")
             values, is_dark = to_array(image, shape)
             kinds = [DEEP_DARK] if is_dark else [ALL_DARK] if values.max() <= DARK else []
-            with contextlib.suppress(*UNREADABLE):  # a second frame that is broken
+            with contextlib.suppress(*UNREADABLE):  # the second frame may be broken
                 kinds += [FRAMES] if image.format != "MPO" and getattr(image, "is_animated", False) else []
             return values, kinds
     except Image.DecompressionBombError as error:
@@ -138,12 +145,12 @@ def _reason(content: Path | bytes, error: Exception) -> str:
 
 
 def to_array(image: Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarray, bool]:
-    """One image as uint8 (C, H, W), turned as its EXIF data says, what is transparent being white.
+    """Return an image as uint8 (C, H, W), with the EXIF orientation applied and a white background.
 
-    The second value is whether it has 16 bits and all its values are in the lowest eighth of their range.
+    The second value is whether it has 16 bits and all values are in the lowest eighth of the range.
     """
     channels, height, width = shape
-    image.draft(image.mode, (2 * width, 2 * height))  # a large JPEG is decoded at a fraction of its size
+    image.draft(image.mode, (2 * width, 2 * height))  # decodes a large JPEG at a lower resolution
     deep = any("16" in str(tile.args) for tile in image.tile)
     tags = getattr(image, "tag_v2", {})
     bits, white_is_zero = tags.get(BITS, (16,))[0], tags.get(PHOTOMETRIC) == 0
@@ -159,7 +166,9 @@ def to_array(image: Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarra
     else:
         is_dark = None
         if deep and isinstance(image.info.get("transparency"), tuple):
-            image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])  # as the pixels are
+            image.info["transparency"] = tuple(
+                value >> 8 for value in image.info["transparency"]
+            )  # scaled as the pixels
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -1,4 +1,4 @@
-"""What the `datasets` library finds: hub names, folders with a card, and what it has saved itself."""
+"""Read data sets with the `datasets` library: hub names, folders with a dataset card, and saved data sets."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ import yaml
 
 from warmstart.core.errors import UserError
 from warmstart.core.reading import MOST_YAML, check_yaml, is_inside, is_plain, load_json, read
-from warmstart.data.readers.arrow import from_arrow, named
+from warmstart.data.readers.arrow import from_arrow, to_class_names
 from warmstart.data.readers.table import Dialect, read_table
 
-OURS = {"csv": ".csv", "json": ".jsonl", "parquet": ".parquet"}  # formats that our reader takes, as it guesses nothing
-THEIRS = ("arrow", "imagefolder", "audiofolder")  # and those that the library does; some others run code
+OURS = {
+    "csv": ".csv",
+    "json": ".jsonl",
+    "parquet": ".parquet",
+}  # formats read by `read_table`, which does not infer types
+THEIRS = ("arrow", "imagefolder", "audiofolder")  # formats read by the library; some others run code
 
 
 def read_by_library(root: str, config: str | None, option: str, dialect: Dialect | None) -> dict[str, pd.DataFrame]:
-    """Read the splits of a data set that `datasets` knows, under the library's names for them.
+    """Read the splits of a data set with the `datasets` library.
 
     Raises:
-        UserError: it is none, cannot be reached, holds files of a format that is not read here, or names files that
-            are not its own.
+        UserError: the data set does not exist, cannot be downloaded, has an unsupported format, or refers to files
+            outside of it.
     """
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()  # its warnings quote cards as they are
+    datasets.logging.set_verbosity_error()  # its warnings quote untrusted cards
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     path = Path(root)
     try:
@@ -61,18 +65,20 @@ def read_by_library(root: str, config: str | None, option: str, dialect: Dialect
         raise UserError(f"{option}={root} cannot be loaded ({reason}); {advice}") from error
     splits = (found if isinstance(found, dict) else {"all": found}).items()
     return {
-        str(name): named(from_arrow(part.with_format("arrow")[:]), part.features) for name, part in splits if len(part)
+        str(name): to_class_names(from_arrow(part.with_format("arrow")[:]), part.features)
+        for name, part in splits
+        if len(part)
     }
 
 
 def check_card(path: Path, place: str) -> None:
-    """Refuse a data set whose card names files that are not below it.
+    """Check that the card of a data set refers to files below it only.
 
     Raises:
-        UserError: names the entry.
-        ValueError: the card is too large, too deep, or its aliases stand for too much.
+        UserError: an entry is outside of it.
+        ValueError: the card is too large, too deeply nested, or has too many aliases.
     """
-    from huggingface_hub.repocard import REGEX_YAML_BLOCK  # which finds what `datasets` reads
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK  # the pattern that `datasets` uses
 
     text = read(path, MOST_YAML)
     if path.suffix == ".md":
@@ -85,7 +91,7 @@ def check_card(path: Path, place: str) -> None:
         parts = re.split(r"[/\\]", entry)
         if parts[0] in ("", "~") or ".." in parts or re.search(r"::|://|^[A-Za-z]:", entry):
             raise UserError(
-                f"{place}: its {path.name} names {entry}, which is no path below it: change that, or give the table"
+                f"{place}: its {path.name} names {entry}, which is not a path below it: change that, or give the table"
             )
 
 
@@ -104,36 +110,36 @@ def _paths(configs: list[Any]) -> Iterator[str]:
 
 
 def cards_of(root: str) -> list[Path]:
-    """Return the files that say which files a data set in a folder, or on the hub, is made of."""
+    """Return the card files of a data set in a folder or on the hub, which list its data files."""
     if Path(root).is_dir():
         return [path for name in ("README.md", ".huggingface.yaml") if (path := Path(root) / name).is_file()]
     from huggingface_hub import hf_hub_download
 
     found = []
     for name in ("README.md", ".huggingface.yaml"):
-        with contextlib.suppress(Exception):  # there is none; what else is wrong comes up when the data set is loaded
+        with contextlib.suppress(Exception):  # missing; other errors are raised when the data set is loaded
             found.append(Path(hf_hub_download(root, name, repo_type="dataset")))
     return found
 
 
 def check_files(builder: Any, root: Path, place: str) -> None:
-    """Refuse a data set whose patterns or links lead to files that are not its own.
+    """Check that the patterns and links of a data set lead to its own files only.
 
     Raises:
-        UserError: names the file.
+        UserError: a file is outside of it.
     """
     for files in (builder.config.data_files or {}).values():
         for file in files:
             is_own = is_inside(Path(file), root) if root.is_dir() else str(file).startswith("hf://datasets/")
             if not is_own:
-                raise UserError(f"{place}: {file} leads out of it: put a copy of the file there")
+                raise UserError(f"{place}: {file} is outside of it: put a copy of the file inside")
 
 
 def check_saved(root: Path, place: str) -> None:
-    """Refuse a folder that `datasets` has saved, by its files, where these name others that are not below it.
+    """Check that a folder saved by `datasets` refers to files below it only.
 
     Raises:
-        UserError: names the entry.
+        UserError: an entry is outside of it.
         ValueError, OSError, KeyError, TypeError: a file is damaged or missing.
     """
     folders = [root]
@@ -142,34 +148,34 @@ def check_saved(root: Path, place: str) -> None:
         for name in splits:
             if not is_plain(name) or not is_inside(root / name, root):
                 raise UserError(
-                    f"{place}: its dataset_dict.json names {name} among its splits, which is no folder in it"
+                    f"{place}: its dataset_dict.json names {name} among its splits, which is not a folder in it"
                 )
         folders = [root / name for name in splits]
     for folder in folders:
         names = [file["filename"] for file in load_json(folder / "state.json")["_data_files"]]
         for name in names:
             if not is_plain(name) or not is_inside(folder / name, root):
-                raise UserError(f"{place}: its state.json names {name}, which is no file of the folder")
+                raise UserError(f"{place}: its state.json names {name}, which is not a file in the folder")
 
 
 def _read_files(builder: Any, suffix: str, dialect: Dialect | None) -> dict[str, pd.DataFrame]:
-    """Read the files that a builder names, by split; downloaded ones have no suffix."""
+    """Read the files of a builder by split; downloaded files have no extension."""
     import datasets
 
     files = {str(name): list(urls) for name, urls in builder.config.data_files.items()}
     local = datasets.DownloadManager().download_and_extract(files)
     frames = {
-        name: stacked([(Path(path), read_table(path, dialect, suffix)) for path in paths])
+        name: concatenate([(Path(path), read_table(path, dialect, suffix)) for path in paths])
         for name, paths in local.items()
     }
-    return {name: named(frame, builder.info.features or {}) for name, frame in frames.items()}
+    return {name: to_class_names(frame, builder.info.features or {}) for name, frame in frames.items()}
 
 
-def stacked(frames: list[tuple[Path, pd.DataFrame]]) -> pd.DataFrame:
-    """Return tables with the same columns as one, whose rows are numbered through where there are several.
+def concatenate(frames: list[tuple[Path, pd.DataFrame]]) -> pd.DataFrame:
+    """Concatenate tables with the same columns; the rows of several tables are numbered from 1.
 
     Raises:
-        UserError: their columns differ.
+        UserError: the columns differ.
     """
     (first, kept), *others = frames
     for path, frame in others:
@@ -178,7 +184,7 @@ def stacked(frames: list[tuple[Path, pd.DataFrame]]) -> pd.DataFrame:
             raise UserError(f"{path} and {first} differ in the columns {differing}: give both the same columns")
     if not others:
         return kept
-    alike = all(frame.dtypes[kept.columns].equals(kept.dtypes) for _, frame in others)
-    joined = pd.concat([frame if alike else frame.astype(object) for _, frame in frames], ignore_index=True)
+    same_types = all(frame.dtypes[kept.columns].equals(kept.dtypes) for _, frame in others)
+    joined = pd.concat([frame if same_types else frame.astype(object) for _, frame in frames], ignore_index=True)
     joined.index += 1
     return joined

@@ -1,4 +1,4 @@
-"""Tables of numbers alone, such as vectors or pixels, with or without a header."""
+"""Read tables of numbers, such as vectors or pixels, with or without a header."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warmstart.data.readers.table import SEPARATED, Dialect, read_cells, read_ta
 
 
 def read_numbers(path: str | Path, width: int, dialect: Dialect | None = None) -> Inputs:
-    """Read all columns of a table as float32 (N, width); a first line of names, or of 0, 1, 2, ..., is a header.
+    """Read all columns of a table as float32 (N, width); a first line of names or of 0, 1, 2, ... is a header.
 
     Raises:
         UserError: a cell is not a finite number, or there are not `width` columns.
@@ -27,7 +27,7 @@ def read_numbers(path: str | Path, width: int, dialect: Dialect | None = None) -
     else:
         frame = read_table(path, dialect)
     if frame.shape[1] != width:
-        raise UserError(f"{path} has {frame.shape[1]} columns; {width} are expected")
+        raise UserError(f"{path} has {frame.shape[1]} columns, but {width} are expected")
     values = np.stack([to_numbers(frame[name], str(path)) for name in frame], axis=1)
     if np.isnan(values).any():
         row, column = np.argwhere(np.isnan(values))[0]
@@ -36,7 +36,7 @@ def read_numbers(path: str | Path, width: int, dialect: Dialect | None = None) -
 
 
 def _without_header(path: Path, dialect: Dialect) -> pd.DataFrame:
-    """Read a text file whose first line is a header only where no cell of it is a number, or as pandas writes one."""
+    """Read a text file; its first line is a header if it has no numbers, or is 0, 1, 2, ..."""
     rows = list(read_cells(path, dialect))
     first = rows[0][1] if rows else []
     if not any(map(NUMBER.fullmatch, first)) or first == [str(number) for number in range(len(first))]:

@@ -1,4 +1,4 @@
-"""Recordings as tables with the columns audio (waveforms), rate (Hz) and file: read, limited, resampled, compared."""
+"""Tables of recordings, with the columns audio (waveforms), rate (Hz) and file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
 from warmstart.data.duplicates.overlap import Overlap, to_keys
 from warmstart.data.readers.folders import files_below
-from warmstart.data.readers.sounds import SUFFIXES, read_sounds, resampled
+from warmstart.data.readers.sounds import SUFFIXES, read_sounds, resample
 from warmstart.data.readers.table import Dialect, is_table
 from warmstart.data.readers.threads import map_in_threads
 from warmstart.data.sources.audio.manifest import PIECE, read_manifest
@@ -25,31 +25,31 @@ from warmstart.data.storage.ragged import Ragged
 
 
 class RecordingRows:
-    """Compares recordings sample by sample."""
+    """Exact comparison of recordings, for the search for duplicates."""
 
     def keys(self, x: pd.DataFrame) -> np.ndarray:
-        """Return 64 bits for each recording (N,)."""
+        """Return a 64-bit hash of each recording (N,)."""
         return to_keys(hashlib.blake2b(values.tobytes(), digest_size=8).digest() for values in x["audio"])
 
     def by_chance(self, seen: pd.DataFrame, x: pd.DataFrame) -> np.ndarray:
-        """Return False for each recording (N,): noise is in all of them."""
+        """Return False for each recording (N,): noise makes equality by chance impossible."""
         return np.zeros(len(x), dtype=bool)
 
     def near(self, seen: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> list[list[int]]:
-        """Return nothing: recordings are compared exactly."""
+        """Return empty lists: there are no near duplicates of recordings."""
         return [[] for _ in parts]
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
-        """Return a recording's file."""
+        """Return the file name of a recording."""
         return str(x["file"].iloc[row])
 
 
 class TakesRecordings(Preprocessor):
-    """What preprocessors of recordings have in common, whatever they turn waveforms into.
+    """Base class of preprocessors of recordings.
 
     Args:
-        column: of recordings, in the user's tables; None for the first of audio, audio_filepath, path and file.
-        dialect: how these tables are written.
+        column: column of recordings in tables; None for the first of audio, audio_filepath, path and file.
+        dialect: format of the tables.
     """
 
     abilities: ClassVar = frozenset({"overlap", "skip"})
@@ -59,85 +59,85 @@ class TakesRecordings(Preprocessor):
 
     @property
     def names(self) -> list[str] | None:
-        """The columns that a table of recordings must have; None where any of several will do."""
+        """Columns that a table of recordings must have; None if there are several alternatives."""
         return None if self.column is None else [self.column]
 
     def adapted(self, own: TakesRecordings) -> TakesRecordings:
-        """Return this preprocessor for the tables of a data set with its `own` preprocessor."""
+        """Return this preprocessor with the table format of another one, `own`."""
         adapted = copy.copy(self)
         adapted.column, adapted.dialect = own.column, own.dialect
         return adapted
 
     def table_state(self) -> dict[str, Any]:
-        """Return what of the state is about tables, as plain JSON; nothing where recordings came in none."""
+        """Return the settings of tables as plain JSON; empty without a table."""
         return {} if self.column is None else {"column": self.column, "dialect": self.dialect.state()}
 
     comparison = RecordingRows
 
     def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap:
-        """Test rows whose waveform is that of a generic row, sample by sample."""
+        """Return the test rows whose waveform equals that of a generic row."""
         known = {values.tobytes() for values in generic["audio"]}
         return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])
 
     def read(self, path: str, on_error: str = "raise") -> Inputs:
-        """Read a sound file, a folder of them, or a manifest.
+        """Read a sound file, a folder of sound files, or a manifest.
 
         Raises:
-            UserError: there is none, or one is broken and `on_error` is raise.
+            UserError: there are no sound files, or one is broken and `on_error` is raise.
         """
-        place = Path(path)
-        if is_table(place):
-            x, table = read_manifest(place, self.column, on_error, self.dialect)
+        root = Path(path)
+        if is_table(root):
+            x, table = read_manifest(root, self.column, on_error, self.dialect)
             parts = x[[name for name in PIECE if name in x]].to_dict("records")
             parts = [{name: value for name, value in part.items() if pd.notna(value)} for part in parts]
             return Inputs(x, table.index[x.index].tolist(), x.get("source", x["file"]).tolist(), parts)
-        files = files_below(place, SUFFIXES) if place.is_dir() else [place]
+        files = files_below(root, SUFFIXES) if root.is_dir() else [root]
         if not files:
-            raise UserError(f"{path} holds no sound files")
+            raise UserError(f"{path} has no sound files")
         x = read_sounds(files, list(map(str, files)), on_error)
         return Inputs(x, (x.index + 1).tolist(), x["file"].tolist())
 
 
 def check_longest(x: pd.DataFrame, longest: float) -> None:
-    """Refuse recordings of more seconds than `longest`, naming the first."""
+    """Raise UserError if a recording is longer than `longest` seconds."""
     seconds = np.array([len(values) for values in x["audio"]]) / x["rate"].to_numpy()
     if (wrong := np.flatnonzero(seconds > longest)).size:
         row = wrong[0]
         raise UserError(
-            f"{x['file'].iloc[row]} is {seconds[row]:.1f} s long, as are {len(wrong) - 1:,} others longer than "
-            f"data.frames.longest={longest}: cut it into shorter pieces or raise the limit"
+            f"{x['file'].iloc[row]} is {seconds[row]:.1f} s long; with it, {len(wrong):,} recordings are longer than "
+            f"data.frames.longest={longest}: split them, or raise the limit"
         )
 
 
 def waves_at(x: pd.DataFrame, rate: int) -> list[np.ndarray]:
-    """Each waveform (S,) at this rate, in Hz."""
+    """Resample each waveform (S,) to this rate in Hz."""
     recordings = list(zip(x["audio"], x["rate"], strict=True))
-    return map_in_threads(lambda recording: resampled(*recording, rate), recordings)
+    return map_in_threads(lambda recording: resample(*recording, rate), recordings)
 
 
 def digest(x: pd.DataFrame) -> list[bytes | str]:
-    """What a cache tells these recordings from others by."""
+    """Return the data that identifies recordings in the cache."""
     return [repr(x["rate"].tolist()), *(values.tobytes() for values in x["audio"])]
 
 
-def beside(x: pd.DataFrame, positions: np.ndarray, y: Any, seconds: float, remedy: str) -> Ragged:
-    """The label numbers of each transcript, padded with -1.
+def transcript_labels(x: pd.DataFrame, positions: np.ndarray, y: Any, seconds: float, remedy: str) -> Ragged:
+    """Return the labels of each transcript, padded with -1, after checking that CTC can align them.
 
     Args:
-        x: the recordings.
-        positions: that each of them has (N,).
-        y: a list of label numbers per recording.
-        seconds: from one position to the next.
-        remedy: what else may be done about a transcript that is too long than to remove it.
+        x: recordings.
+        positions: number of positions of each recording (N,).
+        y: list of labels of each recording.
+        seconds: seconds between positions.
+        remedy: alternative to removing a transcript that is too long, for the message.
 
     Raises:
-        UserError: a transcript has more labels than its positions can hold, with one between two that are alike.
+        UserError: a recording has fewer positions than labels plus blanks between equal adjacent labels.
     """
     needed = np.array([len(row) + sum(a == b for a, b in itertools.pairwise(row)) for row in y])
     if (wrong := np.flatnonzero(needed > positions)).size:
         row = wrong[0]
         raise UserError(
-            f"{x['file'].iloc[row]}: its text of {len(y[row])} labels cannot fit its {positions[row]} "
+            f"{x['file'].iloc[row]}: its text of {len(y[row])} labels does not fit into its {positions[row]} "
             f"positions of {seconds:g} s; {len(wrong):,} of {len(x):,} utterances are like this: remove them{remedy}"
         )
     lengths = np.array([len(row) for row in y])

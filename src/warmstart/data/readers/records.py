@@ -1,4 +1,4 @@
-"""JSON lines and JSON lists: one object per row, its numbers as texts that depend on their values alone."""
+"""Read JSON lines and JSON lists, with one object per row and numbers as normalized texts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import pandas as pd
 
 from warmstart.core.errors import UserError
 from warmstart.core.reading import DEPTH, check_depth
-from warmstart.data.readers.files import first_twice, read_text
+from warmstart.data.readers.files import first_duplicate, read_text
 
-EXACT = 2**53  # up to which floats hold every whole number
+EXACT = 2**53  # floats represent all smaller integers exactly
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_records(path: Path) -> pd.DataFrame:
-    """Read the objects of a JSON list, or of one on each line.
+    """Read a JSON list of objects, or a file with an object per line.
 
     Raises:
-        UserError: the file is missing, a line is not a JSON object, or an object has two values of one name.
+        UserError: the file is missing, a line is not a JSON object, or an object has duplicate keys.
     """
     return to_frame(_records(read_text(path), path), path)
 
 
 def to_frame(rows: dict[int, dict[str, Any]], path: Path) -> pd.DataFrame:
-    """Return records, by row numbers, as a table; a record without a key has a missing cell there.
+    """Convert records by row number to a table; missing keys become missing cells.
 
     Raises:
-        UserError: a text cannot be encoded; its row is named.
+        UserError: a text cannot be encoded.
     """
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     columns = {name: [row.get(name) for row in rows.values()] for name in names}
@@ -44,12 +44,12 @@ def to_frame(rows: dict[int, dict[str, Any]], path: Path) -> pd.DataFrame:
 
 
 def _records(text: str, path: Path) -> dict[int, dict[str, Any]]:
-    """Return the objects of a JSON list, or of one on each line, by row numbers."""
+    """Parse a JSON list of objects, or an object per line; return them by row number."""
     try:
         if text.lstrip().startswith("["):
-            rows = dict(enumerate(_parsed(text), 1))
+            rows = dict(enumerate(_parse(text), 1))
         else:
-            rows = {n: _parsed(line, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()}
+            rows = {n: _parse(line, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()}
         for number, row in rows.items():
             if not isinstance(row, dict):
                 raise ValueError(f"entry {number} is not a JSON object")
@@ -58,11 +58,11 @@ def _records(text: str, path: Path) -> dict[int, dict[str, Any]]:
     return {number: {name: _cell(value) for name, value in row.items()} for number, row in rows.items()}
 
 
-def _parsed(text: str, line: int | None = None) -> Any:
-    """Return what JSON says, each number as a text."""
+def _parse(text: str, line: int | None = None) -> Any:
+    """Parse JSON, with numbers as texts."""
     try:
         found = json.loads(
-            text, parse_int=str, parse_float=_plain, parse_constant=str, object_pairs_hook=_without_repetition
+            text, parse_int=str, parse_float=_shortest, parse_constant=str, object_pairs_hook=_check_duplicates
         )
         if text.count("[") + text.count("{") > DEPTH:
             check_depth(found)
@@ -73,8 +73,8 @@ def _parsed(text: str, line: int | None = None) -> Any:
         raise ValueError(f"{'it' if line is None else f'line {line}'} is nested too deeply") from error
 
 
-def _plain(number: str) -> str:
-    """Return a decimal number in its shortest form; as it is written where a float does not hold it."""
+def _shortest(number: str) -> str:
+    """Return the shortest text of a decimal number; unchanged if a float cannot represent it."""
     value = float(number)
     if repr(value) == number and not value.is_integer():
         return number
@@ -82,16 +82,16 @@ def _plain(number: str) -> str:
         exact = Decimal(number)
         if abs(exact) < EXACT and exact == exact.to_integral_value():
             return str(int(exact))
-    except ArithmeticError:  # an exponent that no number has
+    except ArithmeticError:  # the exponent is too large
         return number
     short = repr(value)
     return short if math.isfinite(value) and Decimal(short) == exact else number
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = first_twice([name for name, _ in pairs])
-    if twice is not None:
-        raise ValueError(f"an object has two values called {twice}")
+def _check_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    duplicate = first_duplicate([name for name, _ in pairs])
+    if duplicate is not None:
+        raise ValueError(f"an object has two values called {duplicate}")
     return dict(pairs)
 
 

@@ -1,4 +1,4 @@
-"""What the containers of sounds say of their own length, which libsndfile trusts or ignores."""
+"""Check the lengths in the headers of sound files, which libsndfile trusts or ignores."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-UNKNOWN = 2**31 - 2**12  # bytes: what programs write that do not know a length is about 2**31 or 2**32
-SHORT = "its header promises more bytes than there are"
-PAGE = 2**16  # bytes, more than a page of an Ogg file has
+UNKNOWN = 2**31 - 2**12  # bytes: programs write about 2**31 or 2**32 if they do not know the length
+SHORT = "its header gives more bytes than the file has"
+PAGE = 2**16  # bytes, more than the largest page of an Ogg file
 
 
-def checked(sound: Path | bytes) -> tuple[str | io.BytesIO, str | None]:
-    """What to read a sound from, and in what way the file is incomplete, or None.
+def repair(sound: Path | bytes) -> tuple[str | io.BytesIO, str | None]:
+    """Return a source to read a sound from, and why the file is incomplete, or None.
 
-    A WAV file whose data has the length 0, since its writer never came to an end, gets the length that there is.
+    The length 0 of the data of a WAV file, whose writer was interrupted, is replaced by the actual length.
     """
-    whole = io.BytesIO(sound) if isinstance(sound, bytes) else str(sound)
+    source = io.BytesIO(sound) if isinstance(sound, bytes) else str(sound)
     with io.BytesIO(sound) if isinstance(sound, bytes) else sound.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
@@ -28,21 +28,21 @@ def checked(sound: Path | bytes) -> tuple[str | io.BytesIO, str | None]:
             if not length and start < size and not _are_chunks(stream, start, size):
                 stream.seek(0)
                 return _with_length(stream.read(), start), "its header gives the length 0"
-            promised = max(length, struct.unpack("<I", head[4:8])[0])
+            declared = max(length, struct.unpack("<I", head[4:8])[0])
             if start + length > size:
-                return whole, "its header gives no length" if promised >= UNKNOWN else SHORT
+                return source, "its header gives no length" if declared >= UNKNOWN else SHORT
         if head[:4] == b"FORM" and size < struct.unpack(">I", head[4:8])[0] + 8:
-            return whole, SHORT
+            return source, SHORT
         if head[:4] == b"OggS":
             stream.seek(max(0, size - PAGE))
             if not is_ended(stream.read()):
                 stream.seek(0)
                 return io.BytesIO(with_complete_pages(stream.read())), "its last page is missing"
-    return whole, None
+    return source, None
 
 
 def _with_length(content: bytes, start: int) -> io.BytesIO:
-    """A WAV file whose data, which begins at `start`, has the length that there is."""
+    """Return a WAV file with the actual length of the data, which starts at `start`."""
     fixed = bytearray(content)
     fixed[4:8] = struct.pack("<I", len(content) - 8)
     fixed[start - 4 : start] = struct.pack("<I", len(content) - start)
@@ -50,7 +50,7 @@ def _with_length(content: bytes, start: int) -> io.BytesIO:
 
 
 def _data_chunk(stream: BinaryIO, size: int) -> tuple[int, int]:
-    """Where the samples of a WAV file begin, and the length that they are given; the end of the file, if nowhere."""
+    """Return the start of the data of a WAV file and its declared length; the end of the file if there is none."""
     position = 12
     while position + 8 <= size:
         stream.seek(position)
@@ -62,7 +62,7 @@ def _data_chunk(stream: BinaryIO, size: int) -> tuple[int, int]:
 
 
 def _are_chunks(stream: BinaryIO, position: int, size: int) -> bool:
-    """Whether chunks fill the rest of a file, such as tags behind an empty one."""
+    """Return whether the rest of a file consists of chunks, such as tags after an empty data chunk."""
     while position + 8 <= size:
         stream.seek(position)
         name, length = struct.unpack("<4sI", stream.read(8))
@@ -72,18 +72,18 @@ def _are_chunks(stream: BinaryIO, position: int, size: int) -> bool:
     return position in (size, size + 1)
 
 
-HEADER = 27  # bytes before the table of segments
-LAST = 4  # the flag of a stream's last page
+HEADER = 27  # bytes before the segment table
+LAST = 4  # flag of the last page of a stream
 
 
 def last_page(content: bytes) -> int | None:
-    """Where the last page begins; None where there is none."""
+    """Return the start of the last page, or None."""
     start = content.rfind(b"OggS")
     return None if start < 0 else start
 
 
 def is_ended(content: bytes) -> bool:
-    """Whether the last page is complete and marked as the last; the end of a file is enough."""
+    """Return whether the last page is complete and has the end-of-stream flag, from the end of a file."""
     start = last_page(content)
     if start is None or len(content) < start + HEADER:
         return False
@@ -93,7 +93,7 @@ def is_ended(content: bytes) -> bool:
 
 
 def with_complete_pages(content: bytes) -> bytes:
-    """The file with its last page shortened to the packets that are complete, or without it."""
+    """Remove incomplete packets from the last page, or the complete page."""
     start = last_page(content)
     if start is None:
         return content
@@ -103,24 +103,24 @@ def with_complete_pages(content: bytes) -> bytes:
     body = start + HEADER + content[start + 26]
     if len(table) == content[start + 26] and body + sum(table) <= len(content):
         return content
-    kept, size, there = 0, 0, 0
+    kept, size, kept_size = 0, 0, 0
     for number, length in enumerate(table):
         size += length
         if body + size > len(content):
             break
         if length < 255:  # the end of a packet
-            kept, there = number + 1, size
+            kept, kept_size = number + 1, size
     if not kept:
         return content[:start]
     page = bytearray(
-        content[start : start + 22] + bytes(4) + bytes([kept]) + table[:kept] + content[body : body + there]
+        content[start : start + 22] + bytes(4) + bytes([kept]) + table[:kept] + content[body : body + kept_size]
     )
     page[22:26] = struct.pack("<I", checksum(page))
     return content[:start] + bytes(page)
 
 
 def checksum(page: bytes | bytearray) -> int:
-    """The CRC of a page whose own field is zero: polynomial 0x04c11db7, not reflected."""
+    """Return the CRC of a page whose CRC field is zero: polynomial 0x04c11db7, not reflected."""
     value = 0
     for byte in page:
         value = (value << 8 & 0xFFFFFFFF) ^ TABLE[value >> 24 ^ byte]

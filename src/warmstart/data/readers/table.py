@@ -1,11 +1,11 @@
-"""The one reader of users' tables: CSV and its kind, JSON lines, JSON lists and Parquet.
+"""Read tables: CSV, TSV, JSON lines, JSON lists and Parquet.
 
-A cell is read as it stands: what it means is decided by the role of its column (`columns.py`), never by other rows.
-Cells of CSV are texts. Numbers of JSON become the text of their value, so that 1 and 1.0 are the same. Parquet keeps
-its types. Only an empty cell is missing, and what `data.missing_values` lists.
+Types are not inferred: the role of a column (`columns.py`) determines how its cells are converted. Cells of CSV are
+texts. Numbers of JSON become normalized texts, so that 1 and 1.0 are equal. Parquet keeps its types. Missing cells are
+empty cells and those in `data.missing_values`.
 
-The index of a table holds row numbers as a user counts them in the file: records after the header, or lines of a file
-of JSON lines, from 1 on, blank ones counted.
+The index of a table has the row numbers of the file, from 1: records after the header, or lines of a JSON lines file,
+including blank lines.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ import pandas as pd
 from warmstart.core.errors import UserError
 from warmstart.data.readers.arrow import read_names, read_parquet
 from warmstart.data.readers.columns import to_names
-from warmstart.data.readers.files import check_is_file, first_lines, first_twice, read_text, suffix_of
+from warmstart.data.readers.files import check_is_file, first_duplicate, first_lines, read_text, suffix_of
 from warmstart.data.readers.records import read_records
 
-SEPARATED = {".csv": None, ".tsv": "\t"}  # and the separator, where the suffix tells it
+SEPARATED = {".csv": None, ".tsv": "\t"}  # extension and separator, None if it is detected
 JSON = (".json", ".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
 TABLES = (*SEPARATED, *JSON, *PARQUET)
-SEPARATORS = (",", ";", "\t", "|")  # that a header is searched for, in this order
-WHOLE = re.compile(r"(-?\d+)\.0+")  # a whole number with zeros after the point
-EXCEL = re.compile(r"sep=(.)")  # a first line by which Excel declares a separator
+SEPARATORS = (",", ";", "\t", "|")  # separators to search for in a header, in this order
+INTEGER = re.compile(r"(-?\d+)\.0+")  # an integer with zeros after the decimal point
+EXCEL = re.compile(r"sep=(.)")  # first line in which Excel declares a separator
 
-csv.field_size_limit(2**31 - 1)  # the module refuses cells of more than 131,072 characters otherwise
+csv.field_size_limit(2**31 - 1)  # the default limit is 131,072 characters
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a table is written.
+    """Format of a table.
 
     Args:
-        separator: one character between the cells of a text file; None for a tab in .tsv files, else for the one of
-            comma, semicolon, tab and bar that the header line has, a comma before others.
-        missing: texts of cells that stand for a missing value, as an empty cell does.
+        separator: character between cells of a text file; None for a tab in .tsv files, else for the first of comma,
+            semicolon, tab and bar that occurs in the header.
+        missing: texts of cells to treat as missing values, besides empty cells.
     """
 
     separator: str | None = None
@@ -59,12 +59,12 @@ class Dialect:
         object.__setattr__(self, "missing", tuple(map(str, self.missing or ())))
 
     def state(self) -> dict[str, Any]:
-        """Return plain JSON from which `Dialect(**state)` is the same."""
+        """Return the arguments of an equal `Dialect` as plain JSON."""
         return {**asdict(self), "missing": list(self.missing)}
 
 
 def is_table(path: Path) -> bool:
-    """Whether the suffix is that of a table, with or without .gz after it."""
+    """Return whether the extension is that of a table, with or without .gz."""
     return suffix_of(path) in TABLES
 
 
@@ -72,12 +72,12 @@ def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | N
     """Read a table; see the module.
 
     Args:
-        path: the file.
-        dialect: how it is written.
-        suffix: what tells the format, where it is not the file's own.
+        path: file.
+        dialect: format of the table.
+        suffix: extension of the format, if it is not that of the file.
 
     Raises:
-        UserError: the file is missing, broken, of another format, has no rows, a column twice, or a row of more or
+        UserError: the file is missing, broken, of another format, has no rows, duplicate columns, or a row with more or
             fewer cells than the header.
     """
     path, dialect = Path(path), dialect or Dialect()
@@ -95,10 +95,9 @@ def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | N
 
 
 def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | None:
-    """Return the names of a table's columns; None where the file is no table, or damaged at its start.
+    """Return the column names of a table; None if the file is not a table, or is damaged.
 
-    Of a text file the first record is read, of a Parquet file the schema, and of a JSON file every record, since each
-    may have columns of its own.
+    Reads the first record of a text file, the schema of a Parquet file, or all records of a JSON file.
     """
     path, dialect = Path(path), dialect or Dialect()
     suffix = suffix_of(path)
@@ -124,9 +123,9 @@ def header_of(path: str | Path, dialect: Dialect | None = None) -> list[str] | N
 def read_cells(
     path: Path, dialect: Dialect | None = None, suffix: str | None = None
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the cells of a text file's rows, its first line too, each with its number: 0 of the first.
+    """Yield the number and the cells of each row of a text file, from row 0, the first line.
 
-    Blank lines are left out and counted.
+    Blank lines are skipped, but counted.
 
     Raises:
         UserError: the file is missing, broken or of another format.
@@ -141,7 +140,7 @@ def read_cells(
         text = text.partition("\n")[2]
     separator = dialect.separator or (declared and declared[1]) or _separator(suffix, text)
     reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
-    number = -1  # which blank lines in front of the first row leave as it is
+    number = -1  # blank lines before the first row are not counted
     try:
         for row in reader:
             is_blank = not row or (len(row) == 1 and row[0].isspace())
@@ -159,7 +158,7 @@ def read_cells(
 def _read_separated(path: Path, dialect: Dialect, suffix: str) -> pd.DataFrame:
     rows = read_cells(path, dialect, suffix)
     names = _names(next(rows, (0, []))[1], path)
-    cells: list[str] = []  # one row after another: a list for each would occupy the garbage collector
+    cells: list[str] = []  # of all rows: a list per row would slow down the garbage collector
     numbers: list[int] = []
     for number, row in rows:
         if len(row) != len(names):
@@ -175,16 +174,16 @@ def _read_separated(path: Path, dialect: Dialect, suffix: str) -> pd.DataFrame:
 
 
 def _names(header: list[str], path: Path) -> list[str]:
-    """Return the columns' names; one without a name is called as pandas calls it."""
+    """Return the column names; an empty name becomes `Unnamed: <number>`, as in pandas."""
     names = [name if name.strip() else f"Unnamed: {number}" for number, name in enumerate(header)]
-    twice = first_twice(names)
-    if twice is not None:
-        raise UserError(f"{path}: two columns are called {twice}: rename one")
+    duplicate = first_duplicate(names)
+    if duplicate is not None:
+        raise UserError(f"{path}: two columns are called {duplicate}: rename one")
     return names
 
 
 def _separator(suffix: str, text: str) -> str:
-    """Return the separator that the suffix or the header line tells."""
+    """Return the separator of the extension, or detect it in the header."""
     declared = SEPARATED.get(suffix)
     if declared is not None:
         return declared
@@ -193,22 +192,22 @@ def _separator(suffix: str, text: str) -> str:
     return next((separator for separator in SEPARATORS if separator in bare), ",")
 
 
-def _plain(cell: str) -> str:
-    """Return a whole number without the zeros after its point, so that -999 is -999.0; another text as it is."""
-    whole = WHOLE.fullmatch(cell)
-    return cell if whole is None else whole[1]
+def _normalize(cell: str) -> str:
+    """Remove zeros after the decimal point of an integer, so that -999.0 equals -999; other texts are unchanged."""
+    integer = INTEGER.fullmatch(cell)
+    return cell if integer is None else integer[1]
 
 
 def _with_missing(column: pd.Series, missing: tuple[str, ...], where: str) -> pd.Series:
-    """Return a column without the cells that are empty, blank or listed."""
+    """Replace cells that are empty, blank or in `missing` by None."""
     if column.dtype != object:
         return column.mask(np.isin(to_names(column, where), missing)) if missing else column
-    absent, cells = {"", *map(_plain, missing)}, column.tolist()
+    absent, cells = {"", *map(_normalize, missing)}, column.tolist()
     if missing:
-        cells = [_plain(cell) if isinstance(cell, str) else cell for cell in cells]
+        cells = [_normalize(cell) if isinstance(cell, str) else cell for cell in cells]
     try:
         found = [np.fromiter(map(test, cells), bool, len(cells)) for test in (absent.__contains__, str.isspace)]
-        gaps = found[0] | found[1]
-    except TypeError:  # a cell is no text
-        gaps = np.array([isinstance(cell, str) and (cell in absent or cell.isspace()) for cell in cells])
-    return column.mask(gaps, None) if gaps.any() else column
+        is_missing = found[0] | found[1]
+    except TypeError:  # a cell is not a text
+        is_missing = np.array([isinstance(cell, str) and (cell in absent or cell.isspace()) for cell in cells])
+    return column.mask(is_missing, None) if is_missing.any() else column

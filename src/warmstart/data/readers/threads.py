@@ -1,4 +1,4 @@
-"""Map a function over many small items in threads."""
+"""Thread pool for many small items."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-CHUNK = 64  # items a task: with one each, threads wait for one another for longer than they decode a small image
+CHUNK = 64  # items per task: with one, the overhead exceeds the time to decode a small image
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Return the results in order; raise the error of the first chunk that has one."""
+    """Map a function over items in threads; return the results in order, or raise the first error."""
 
     def chunk(start: int) -> list[Result]:
         return [function(item) for item in items[start : start + CHUNK]]

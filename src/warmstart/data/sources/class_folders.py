@@ -1,4 +1,4 @@
-"""A folder with a folder of files per class, or with such folders for the splits train, validation and test."""
+"""Find files in one folder per class, or in such folders for the splits train, validation and test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAYOUT = "ROOT/CLASS/FILE, or ROOT/train/CLASS/FILE and the same classes in ROOT
 
 
 class ClassFolders(NamedTuple):
-    """Files, their class numbers (N,), the names of their splits (N,), one for all where there are none, and labels."""
+    """Files, their class indices (N,), the names of their splits (N,), all train without splits, and class names."""
 
     files: list[Path]
     y: np.ndarray
@@ -27,15 +27,15 @@ class ClassFolders(NamedTuple):
 
 
 def find_classes(listing: FolderFiles, what: str, table: str | None = None) -> ClassFolders:
-    """The files of `data.root` with their classes and splits; what was found and what is left out is printed.
+    """Return the files of `data.root` with their classes and splits; print the splits and skipped files.
 
     Args:
-        listing: the root and the kinds of files.
-        what: the files are, in the plural.
-        table: the option that reads a file instead.
+        listing: root and kinds of files.
+        what: name of the files in messages, in the plural.
+        table: option that reads a table instead.
 
     Raises:
-        UserError: there is no such folder, it is laid out in another way, or classes are missing.
+        UserError: the folder is missing or has another layout, or classes are missing.
     """
     root = listing.root
     if not root.is_dir():
@@ -70,8 +70,8 @@ def find_classes(listing: FolderFiles, what: str, table: str | None = None) -> C
     return ClassFolders(list(files), np.array(y), np.array(split), labels)
 
 
-def cut(found: ClassFolders, root: Path, seed: int) -> Splits:
-    """The splits as row numbers `x` and class numbers `y`; those that are missing are cut from the training rows.
+def split(found: ClassFolders, root: Path, seed: int) -> Splits:
+    """Return the splits with row indices `x` and class indices `y`; missing splits are taken from train.
 
     Raises:
         UserError: a class has too few files.
@@ -82,9 +82,9 @@ def cut(found: ClassFolders, root: Path, seed: int) -> Splits:
 
 
 def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:
-    """The folder of each split, by the split's name; None where the folders are classes.
+    """Return the folder of each split; None if the folders are classes.
 
-    They are splits where all are named so, or where train and another one are, and hold folders of files.
+    They are splits if all have names of splits, or if train and another one have, and contain folders of files.
     """
     root, probe = listing.root, FolderFiles(listing.root, listing.suffixes)
     folders = [folder for folder in listing.folders(root) if probe.any_below(folder)]
@@ -95,18 +95,20 @@ def _split_folders(listing: FolderFiles, what: str) -> dict[str, Path] | None:
     others = [folder for folder in folders if split_named(folder.name) is None]
     if not named:
         return None
-    nested = any(probe.any_below(inner) for group in named.values() for one in group for inner in listing.folders(one))
-    if others and not ("train" in named and len(named) > 1 and nested):
+    has_classes = any(
+        probe.any_below(inner) for group in named.values() for one in group for inner in listing.folders(one)
+    )
+    if others and not ("train" in named and len(named) > 1 and has_classes):
         names = ", ".join(folder.name for group in named.values() for folder in group)
         beside = ", ".join(folder.name for folder in others[:NAMED])
-        screen.say(f"warning: data.root={root}: {names} read as a class, like {beside}", style="yellow")
+        screen.say(f"warning: data.root={root}: {names} is read as a class, like {beside}", style="yellow")
         return None
     _check_one_folder_each(root, named)
-    if not nested:
+    if not has_classes:
         names = ", ".join(folder.name for folder in folders)
         raise UserError(f"data.root={root}: the splits {names} have {what} but no folder per class; expected {LAYOUT}")
-    listing.leave("folders that are no split", others)
-    listing.leave("files beside the split folders", listing.directly_in(root))
+    listing.skip("folders that are not splits", others)
+    listing.skip("files next to the split folders", listing.directly_in(root))
     if len(named) > 1 and "train" not in named:
         raise UserError(f"data.root={root} has no split train: it has {', '.join(named)}")
     found = {name: group[0] for name, group in named.items()}
@@ -127,7 +129,7 @@ def _check_one_folder_each(root: Path, named: dict[str, list[Path]]) -> None:
 
 
 def _classes_in(listing: FolderFiles, parent: Path, what: str) -> dict[str, list[Path]]:
-    """The files of each class, by the exact name of its folder."""
+    """Return the files of each class, by the name of its folder."""
     groups, empty = {}, []
     for folder in listing.folders(parent):
         try:
@@ -138,18 +140,18 @@ def _classes_in(listing: FolderFiles, parent: Path, what: str) -> dict[str, list
             groups[folder.name] = files
         else:
             empty.append(folder)
-    listing.leave(f"folders without {what} that can be read", empty)
-    listing.leave("files beside the class folders", listing.directly_in(parent))
+    listing.skip(f"folders without {what} that can be read", empty)
+    listing.skip("files next to the class folders", listing.directly_in(parent))
     return groups
 
 
 def _check_layout(groups: dict[str, list[Path]], root: Path, what: str, listing: FolderFiles) -> None:
-    """Refuse splits below classes."""
+    """Raise UserError if there are splits below classes."""
     for label in groups:
         inner = [folder.name for folder in listing.folders(root / label)]
         if len({split_named(name) for name in inner} - {None}) > 1:
             raise UserError(
-                f"data.root={root}: {label} holds the splits {', '.join(inner)}, but splits stand above classes: "
+                f"data.root={root}: {label} has the splits {', '.join(inner)}, but splits must be above classes: "
                 f"expected {LAYOUT}"
             )
 
@@ -162,12 +164,12 @@ def _check_held_out(groups: dict[str, dict[str, list[Path]]], labels: tuple[str,
                 f"data.root={root}, split {name}: class {', '.join(foreign[:NAMED])} is not in the split train, which "
                 f"has {known}"
             )
-        if lost := sorted(set(labels) - set(classes)):
-            screen.say(f"warning: the split {name} has no class {', '.join(lost[:NAMED])}", style="yellow")
+        if missing := sorted(set(labels) - set(classes)):
+            screen.say(f"warning: the split {name} has no class {', '.join(missing[:NAMED])}", style="yellow")
 
 
 def _hint(root: Path) -> str:
-    """Where the class folders are, if they are one level further down."""
+    """Return a hint if the class folders are one level deeper."""
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     inner = [path for path in folders[0].iterdir() if path.is_dir()] if len(folders) == 1 else []
     return f"; try data.root={folders[0]}" if len(inner) > 1 else ""

@@ -1,4 +1,4 @@
-"""The splits train, validation and test that a user's data set brings, and what is cut where it lacks some."""
+"""Use the splits of a data set, and split off missing ones from the training rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.data.readers.splits import SHIFT, place, read_splits
+from warmstart.data.readers.splits import SHIFT, describe, read_splits
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import check_classes, split_rows
 
@@ -20,15 +20,15 @@ HELD_OUT = ("validation", "test")
 def read_own_splits(root: str, config: str | None, dialect: Dialect | None = None) -> dict[str, pd.DataFrame]:
     """Read the tables of the splits train, validation, test and test_<shift>; a single split is train.
 
-    What was found is printed, and which other splits are not used.
+    Prints the splits that are used, and warnings about others.
 
     Args:
-        root: as `read_splits`.
-        config: of a hub name that has several.
-        dialect: how tables are written.
+        root: as in `read_splits`.
+        config: configuration of a hub data set.
+        dialect: format of the tables.
 
     Raises:
-        UserError: there are several splits, none of them train; or as `read_splits`.
+        UserError: there are several splits, but no train; or as in `read_splits`.
     """
     frames = read_splits(root, config, dialect=dialect)
     if len(frames) == 1:
@@ -47,9 +47,9 @@ def read_own_splits(root: str, config: str | None, dialect: Dialect | None = Non
 
 
 def note_splits(rows: dict[str, int]) -> None:
-    """Print the splits that were found, with their rows, and which are cut from the training rows."""
-    lost = " and ".join(name for name in HELD_OUT if name not in rows)
-    cut = f"; {lost} {'are' if ' ' in lost else 'is'} cut from the training rows" if lost else ""
+    """Print the splits with their numbers of rows, and which are split off from the training rows."""
+    missing = " and ".join(name for name in HELD_OUT if name not in rows)
+    cut = f"; {missing} {'are' if ' ' in missing else 'is'} taken from the training rows" if missing else ""
     screen.say(f"splits found: {', '.join(f'{name} {count:,}' for name, count in rows.items())}{cut}")
 
 
@@ -57,22 +57,24 @@ def with_target(known: np.ndarray, split: np.ndarray, root: str, columns: Collec
     """Return which rows have a target (N,), and print how many do not.
 
     Args:
-        known: whether each row has one (N,).
-        split: the name of each row's split (N,).
-        root: what the user calls the data set.
-        columns: that hold the target.
+        known: whether each row has a target (N,).
+        split: name of the split of each row (N,).
+        root: name of the data set in messages.
+        columns: target columns.
 
     Raises:
-        UserError: no row to train on has one.
+        UserError: no training row has a target.
     """
     what = f"column {', '.join(columns)}"
     if not known[split == "train"].any():
-        raise UserError(f"data.root={root}: {what} is empty in every row to train on")
+        raise UserError(f"data.root={root}: {what} is empty in every training row")
     missing = int((~known).sum())
     if missing:
         held_out = int((~known & (split != "train")).sum())
-        others = f", but for {held_out:,} of held-out splits, which are left out" if held_out else ""
-        screen.say(f"{missing:,} of {len(known):,} rows have no target ({what}): they serve pretraining alone{others}")
+        others = f", except {held_out:,} of held-out splits, which are not used" if held_out else ""
+        screen.say(
+            f"{missing:,} of {len(known):,} rows have no target ({what}): they are used in pretraining only{others}"
+        )
     return known
 
 
@@ -86,30 +88,30 @@ def to_splits(
     strata: Callable[[np.ndarray], np.ndarray | None],
     unlabelled: Rows | None = None,
 ) -> Splits:
-    """Return rows in their own splits, what is lacking being cut from those that train.
+    """Return splits of rows; missing splits are split off from the training rows.
 
     Args:
         rows: all rows with a target.
-        labels: the names of the classes or targets.
-        split: the name of each row's split (N,).
-        given: the splits that the data set has, with targets or without.
-        root: what the user calls the data set.
-        seed: fixes what is cut.
-        strata: class numbers of training rows, by their row numbers, whose shares every part keeps, or None.
-        unlabelled: rows to pretrain on as well.
+        labels: names of the classes or targets.
+        split: name of the split of each row (N,).
+        given: splits of the data set, with or without targets.
+        root: name of the data set in messages.
+        seed: random seed.
+        strata: function of training row indices that returns class indices to stratify by, or None.
+        unlabelled: further rows for pretraining.
 
     Raises:
-        UserError: a class is in no row to train on, or has too few rows.
+        UserError: a class has no training rows, or too few rows.
     """
     train, *held_out = (np.flatnonzero(split == name) for name in ("train", *HELD_OUT))
-    are_cut = not all(map(len, held_out))
+    is_split = not all(map(len, held_out))
     if rows.classes is not None:
         check_in_training(rows.y, labels, split, given, root)
-        check_classes(rows.y[train], labels, are_cut)
-    if are_cut:
+        check_classes(rows.y[train], labels, is_split)
+    if is_split:
         for name, index in zip(HELD_OUT, held_out):
             if name in given and not len(index):
-                screen.say(f"data.root={root}: the split {name} has no targets; it is cut from the training rows")
+                screen.say(f"data.root={root}: the split {name} has no targets; it is taken from the training rows")
         cut = split_rows(Rows(train), (), seed, strata(train))
         spare = [part.x for part, index in zip((cut.validation, cut.test), held_out) if len(index)]
         held_out = [index if len(index) else part.x for part, index in zip((cut.validation, cut.test), held_out)]
@@ -124,8 +126,8 @@ def to_splits(
 def check_in_training(
     y: np.ndarray, labels: tuple[str, ...], split: np.ndarray, given: Collection[str], root: str
 ) -> None:
-    """Refuse classes that only rows of a held-out split have; the first is named."""
+    """Raise UserError if a class is in held-out splits only."""
     unseen = ~np.isin(y, y[split == "train"])
     if unseen.any():
-        where = place(root, split[unseen][0], given)
-        raise UserError(f"{where}: class {labels[y[unseen][0]]} is in no row of the split train")
+        where = describe(root, split[unseen][0], given)
+        raise UserError(f"{where}: class {labels[y[unseen][0]]} is not in the split train")

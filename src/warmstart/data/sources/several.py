@@ -1,4 +1,4 @@
-"""Several data sets as one, each a task of its own."""
+"""Combine several data sets, each of which is a task."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 
-OWN = ("white", "columns", "column", "dialect")  # of preprocessors not yet fitted: what may differ between sources
+OWN = ("white", "columns", "column", "dialect")  # settings of preprocessors that may differ between sources
 
 
 class Several(Source):
-    """The rows of all sources, evenly mixed; a label is named after its source too, as in `digits/7`.
+    """Rows of all sources, evenly mixed; labels have the name of the source as prefix, as in `digits/7`.
 
-    One preprocessor serves all: that of the pretraining, or a new one with the settings of the first source.
+    All sources use one preprocessor: that of the pretraining, or a new one with the settings of the first source.
 
     Args:
-        sources: what makes each source, by the name of its task.
-        tokenizer: settings for the tokenizers of all sources, which recipes for texts may have.
+        sources: constructors of the sources, by the name of the task.
+        tokenizer: settings for the tokenizers of all sources.
     """
 
     modality: ClassVar = "several"
     offers: ClassVar = frozenset({"category"})
 
     def __init__(self, sources: dict[str, Callable[..., Source]], tokenizer: dict[str, Any] | None = None):
-        self.sources = {name: _made(make, tokenizer or {}) for name, make in sources.items()}
+        self.sources = {name: _build(make, tokenizer or {}) for name, make in sources.items()}
         first, *others = self.sources
         self.modality = self.sources[first].modality
         for name in others:
             other = self.sources[name].modality
             if other != self.modality:
                 raise UserError(
-                    f"data.sources: {first} is {self.modality}, {name} is {other}; they must be of one kind"
+                    f"data.sources: {first} is {self.modality}, {name} is {other}; all must have the same modality"
                 )
         for name, source in self.sources.items():
             if not self.offers <= source.offers:
-                raise UserError(f"data.sources.{name} offers no classes: each of several data sets must")
+                raise UserError(f"data.sources.{name} has no classes, which several data sets need")
 
     def load(self, target: str | None) -> Splits:
-        """All rows of each part, with class numbers (N,) over the labels of all sources.
+        """Return all rows of each part, with class indices (N,) over the labels of all sources.
 
         Raises:
-            UserError: rows of two sources differ in shape or columns, or are to be prepared differently.
+            UserError: the sources differ in shape, columns or settings of the preprocessor.
         """
         loaded = {name: source.load(target) for name, source in self.sources.items()}
         self._check_alike({name: splits.train.x for name, splits in loaded.items()})
@@ -67,44 +67,43 @@ class Several(Source):
         return Splits(train, validation, test, labels, spare, {name: mixed(found) for name, found in shifts.items()})
 
     def preprocessor(self) -> Preprocessor:
-        """As the first source has it."""
         return next(iter(self.sources.values())).preprocessor()
 
     def _check_alike(self, inputs: dict[str, Any]) -> None:
-        """Refuse raw training inputs, by source, that one preprocessor cannot take."""
+        """Raise UserError if the training inputs of the sources cannot have the same preprocessor."""
         first, *others = self.sources
         kept, settings = _form(inputs[first]), vars(self.preprocessor())
         for name in others:
             form, own = _form(inputs[name]), vars(self.sources[name].preprocessor())
             if form != kept:
-                raise UserError(f"data.sources: rows of {first} have {kept}, rows of {name} {form}: they must be alike")
+                raise UserError(f"data.sources: rows of {first} have {kept}, rows of {name} {form}: they must be equal")
             for key in settings:
                 if key not in OWN and settings[key] != own.get(key):
                     raise UserError(
                         f"data.sources: {key} is {settings[key]} in {first} and {own.get(key)} in {name}; "
-                        "one preprocessor serves all, so set them alike"
+                        "they have the same preprocessor, so set equal values"
                     )
 
 
 def mixed(parts: Sequence[Rows]) -> Rows:
-    """The rows of all parts, each spread evenly over the whole, so that any stretch holds about its share of each."""
-    places = np.concatenate([np.arange(len(part)) / len(part) for part in parts])
+    """Merge the rows of all parts, evenly interleaved."""
+    positions = np.concatenate([np.arange(len(part)) / len(part) for part in parts])
     inputs, targets = [part.x for part in parts], [part.y for part in parts]
     is_table = isinstance(inputs[0], pd.DataFrame)
     x = pd.concat(inputs, ignore_index=True) if is_table else np.concatenate(inputs)
     y = None if any(part is None for part in targets) else np.concatenate(targets)
-    rows = Rows(x, y).take(np.argsort(places, kind="stable"))
+    rows = Rows(x, y).take(np.argsort(positions, kind="stable"))
     return Rows(rows.x.reset_index(drop=True), y=rows.y) if is_table else rows
 
 
-def _made(make: Callable[..., Source], tokenizer: dict[str, Any]) -> Source:
-    """A source, with these settings for its tokenizer where it has one."""
+def _build(make: Callable[..., Source], tokenizer: dict[str, Any]) -> Source:
+    """Construct a source, with these settings for its tokenizer, if it has one."""
     own = getattr(make, "keywords", {}).get("tokenizer")
     return make() if own is None else make(tokenizer=functools.partial(own, **tokenizer))
 
 
 def _form(x: Any) -> str:
-    """The columns of a table, or the shape of an array's row."""
+    """Return a description of the columns of a table, or of the shape of a row of an array."""
     if isinstance(x, pd.DataFrame):
         return f"the columns {', '.join(sorted(map(str, x.columns)))}"
     return f"the shape {' x '.join(map(str, x.shape[1:]))}"

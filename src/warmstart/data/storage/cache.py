@@ -1,4 +1,4 @@
-"""What is made once from data and reused by every run: arrays and files in folders named by what they are made of."""
+"""Cache of arrays and files computed from data, in folders named by the hash of their inputs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from warmstart.run.files import adding_folder, disk_error, remove_old_temporarie
 
 Read = TypeVar("Read")
 
-FORMAT = 3  # to be raised when entries are made in another way
+FORMAT = 3  # increase it when the computation of entries changes
 DAY = 24 * 3600.0  # seconds
 
-_verified: dict[Path, list[tuple]] = {}  # the files of entries, as they were when this process checked their SHA-256
+_verified: dict[Path, list[tuple]] = {}  # file sizes and times of entries whose checksums this process has verified
 
 
 def folder() -> Path:
-    """The environment variable WARMSTART_CACHE, or a folder in the user's cache."""
+    """Return the environment variable WARMSTART_CACHE, or a folder in the cache folder of the user."""
     return Path(os.environ.get("WARMSTART_CACHE") or Path.home() / ".cache" / "warmstart")
 
 
 def key(*parts: bytes | str) -> str:
-    """SHA-256 of the parts, in order, and of what else the entries depend on."""
+    """Return the SHA-256 of the parts, the cache format and the version of tokenizers."""
     digest = hashlib.sha256(f"{FORMAT} {tokenizers.__version__}".encode())
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -41,7 +41,7 @@ def key(*parts: bytes | str) -> str:
 
 
 def texts_digest(texts: Iterable[str]) -> bytes:
-    """SHA-256 over every text and its length."""
+    """Return the SHA-256 of all texts and their lengths."""
     digest = hashlib.sha256()
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
@@ -50,11 +50,11 @@ def texts_digest(texts: Iterable[str]) -> bytes:
 
 
 def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Path], Read]) -> Read:
-    """What `read` finds in the folder `kind/name` of the cache, which `make` fills where it is missing or damaged.
+    """Return the result of `read` for the folder `kind/name` of the cache; call `make` if it is missing or damaged.
 
     Raises:
-        UserError: the cache is no folder that can be written to.
-        WriteError: its disk is full, read-only or broken.
+        UserError: the cache is not a writable folder.
+        WriteError: the disk is full, read-only or broken.
     """
     final = folder() / kind / name
     try:
@@ -62,37 +62,37 @@ def entry(kind: str, name: str, make: Callable[[Path], None], read: Callable[[Pa
         try:
             _check(final)
         except UserError as error:
-            screen.say(f"warning: {error}: this entry of the cache is rebuilt", style="yellow")
-            aside = temporary_path(final)
+            screen.say(f"warning: {error}: this cache entry is rebuilt", style="yellow")
+            damaged = temporary_path(final)
             with contextlib.suppress(FileNotFoundError):  # another process was first
-                final.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+                final.rename(damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
             _make(final, make)
         return read(final)
     except OSError as error:
         if error.filename is not None and folder() not in (Path(error.filename), *Path(error.filename).parents):
-            raise  # of a file that `make` reads
+            raise  # an error of a file that `make` reads
         reason = disk_error(error)
         if reason is not None and not isinstance(error, PermissionError):
             raise WriteError(final, reason) from error
         raise UserError(
-            f"WARMSTART_CACHE={folder()} cannot be written ({error.strerror or error}): give a folder that can"
+            f"WARMSTART_CACHE={folder()} cannot be written ({error.strerror or error}): set it to a writable folder"
         ) from error
 
 
 def arrays(folder: Path, names: Iterable[str]) -> list[np.ndarray]:
-    """Arrays of an entry, left on the disk."""
+    """Open arrays of an entry as memory maps."""
     return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
 
 
 def _check(final: Path) -> None:
-    """Compare an entry with its checksums, once in a process, and again where a file in it has changed since.
+    """Verify the checksums of an entry, once per process, and again if a file has changed.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the entry is damaged.
     """
     files = []
-    with contextlib.suppress(FileNotFoundError):  # another process found it to be damaged
+    with contextlib.suppress(FileNotFoundError):  # another process removed a damaged entry
         for path in sorted(final.rglob("*")):
             stat = path.stat()
             files.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
@@ -102,10 +102,10 @@ def _check(final: Path) -> None:
 
 
 def _make(final: Path, make: Callable[[Path], None]) -> None:
-    """Where an entry is not there yet, have `make` fill a folder that then becomes it, with checksums.
+    """Create a missing entry: `make` fills a temporary folder, which is then renamed, with checksums.
 
-    Two processes may make the same one at a time; the first to finish wins, and none reads it incomplete. What killed
-    processes left a day ago or more is removed.
+    If two processes create the same entry, that of the first to finish is kept, and none reads an incomplete entry.
+    Temporary folders of killed processes are removed after a day.
     """
     if final.is_dir():
         return

@@ -1,4 +1,4 @@
-"""Decoded images, in memory, or in the cache and left on the disk where they need more of it than they may have."""
+"""Decoded images in memory, or in the cache as memory maps if they exceed a limit."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from warmstart.data.storage import cache
 
 
 class ImageStore:
-    """How a source's images are decoded and kept.
+    """Decode and store the images of a source.
 
     Args:
         size: height and width in pixels.
-        channels: 3 for colour, 1 for grey.
-        memory_mb: decoded images that need more are kept in the cache and read from the disk, batch by batch.
-        on_error: what to do about images that cannot be read: raise, or skip, which lists them.
+        channels: 3 for color, 1 for grayscale.
+        memory_mb: memory limit; larger data is stored in the cache and read by batch.
+        on_error: raise, or skip images that cannot be read and list them.
     """
 
     def __init__(self, size: int, channels: int, memory_mb: float, on_error: str):
         self.shape, self.memory, self.skips = (channels, size, size), memory_mb * 2**20, on_error == "skip"
 
     def fill(self, splits: Splits, pictures: Sequence[Picture]) -> Splits:
-        """The same splits with images (n, C, H, W), uint8, in place of the numbers of `pictures` (n,).
+        """Replace indices into `pictures` (n,) by images (n, C, H, W), uint8.
 
-        Parts lie one after another, so that each is a view of all.
+        The parts are views of one array.
 
         Raises:
-            UserError: an image cannot be read, or too many cannot.
+            UserError: an image cannot be read, or too many cannot be read.
         """
         parts = [splits.train, splits.validation, splits.test, splits.unlabelled, *splits.shifts.values()]
         parts = [rows for rows in parts if rows is not None]
@@ -52,13 +52,15 @@ class ImageStore:
         return check_readable(splits, "image")
 
     def _read(self, pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
-        """Images, and the numbers (n,) of those that could be read."""
+        """Return the images that could be read, and their indices (n,)."""
         if len(pictures) * np.prod(self.shape) <= self.memory:
             values = np.empty((len(pictures), *self.shape), dtype=np.uint8)
             errors, remarks = self._decode(pictures, values)
         else:
             name = cache.key(f"{self.shape} {self.skips}", cache.texts_digest(map_in_threads(stamp, pictures)))
-            screen.say(f"{len(pictures):,} images need more than data.memory_mb={self.memory / 2**20:g}: on the disk")
+            screen.say(
+                f"{len(pictures):,} images need more than data.memory_mb={self.memory / 2**20:g}: stored on disk"
+            )
             values, errors, remarks = cache.entry("images", name, lambda folder: self._save(pictures, folder), load)
         if errors:
             report_errors(errors, len(pictures))
@@ -67,7 +69,7 @@ class ImageStore:
         return values[: len(kept)], kept
 
     def _decode(self, pictures: list[Picture], values: np.ndarray) -> tuple[dict[int, str], Remarks]:
-        """Fill the array, from its start on with those that can be read; return errors, by number, and remarks."""
+        """Write the readable images to the start of the array; return errors by index, and remarks."""
         errors: dict[int, str] | None = {} if self.skips else None
         remarks: Remarks = {}
         read_images(pictures, self.shape, values, errors, remarks)
@@ -81,7 +83,7 @@ class ImageStore:
     def _save(self, pictures: list[Picture], folder: Path) -> None:
         kind, shape = np.dtype(np.uint8), (len(pictures), *self.shape)
         values = np.lib.format.open_memmap(folder / "values.npy", "w+", kind, shape)
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and no signal later
+        if hasattr(os, "posix_fallocate"):  # a full disk raises an error here instead of a signal later
             with open(folder / "values.npy", "r+b") as stream:
                 os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
         errors, remarks = self._decode(pictures, values)
@@ -90,14 +92,14 @@ class ImageStore:
 
 
 def load(folder: Path) -> tuple[np.ndarray, dict[int, str], Remarks]:
-    """What `ImageStore._save` has saved; changes to the array, which torch asks for, would stay in memory."""
+    """Load the files of `ImageStore._save`; the array is copy-on-write, because torch needs a writable one."""
     notes = json.loads((folder / "notes.json").read_text())
     found = {kind: {int(number): note for number, note in by_number.items()} for kind, by_number in notes.items()}
     return np.load(folder / "values.npy", mmap_mode="c"), found.pop("errors"), found
 
 
 def stamp(picture: Picture) -> str:
-    """What changes when the image does: of a file, its path and the digest of its bytes."""
+    """Return a string that identifies an image: the hash of its bytes and, for a file, its path."""
     if isinstance(picture.content, bytes):
         return hashlib.blake2b(picture.content).hexdigest()
     path = picture.content.absolute()

@@ -1,4 +1,4 @@
-"""Rows of different lengths in one flat array, padded a batch at a time or packed into blocks without padding."""
+"""Variable-length rows in one flat array, padded by batch, or packed into blocks without padding."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Rows = slice | Tensor | np.ndarray
 
 
 class PaddedRows:
-    """Rows that a loader takes a batch at a time, padded to the longest of them.
+    """Base class of rows that are padded to the longest row of a batch.
 
-    `lengths` are the positions that each takes (N,), None where these are all alike, and `tokens` those of all
-    together; `bytes_per_token` are of the raw text, 0 where that is not known.
+    `lengths` (N,) are the lengths of the rows, None if all are equal; `tokens` is their sum. `bytes_per_token` is the
+    number of bytes of raw text per token, 0 if unknown.
     """
 
     lengths: np.ndarray | None = None
@@ -21,14 +21,14 @@ class PaddedRows:
     bytes_per_token: float = 0.0
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
-        """Rows (B, T, ...), and where they are valid (B, T); None where they are everywhere."""
+        """Return padded rows (B, T, ...) and the mask of valid positions (B, T); None if all are valid."""
         raise NotImplementedError
 
     def redraw(self, generator: torch.Generator) -> None:
-        """Draw what is another in each epoch."""
+        """Draw random settings for the next epoch."""
 
     def index_select(self, dim: int, rows: Tensor) -> Tensor:
-        """Padded rows (B, T, ...), as of a tensor."""
+        """Return padded rows (B, T, ...), as Tensor.index_select does."""
         return self.padded(rows)[0]
 
     def __getitem__(self, rows: Rows) -> Tensor:
@@ -36,31 +36,31 @@ class PaddedRows:
 
 
 class Ragged(PaddedRows):
-    """Rows of whole numbers, one after the other; the array may be a memory map.
+    """Variable-length rows of integers; the array may be a memory map.
 
     Args:
-        values: all numbers (V,).
-        starts: where each row starts in `values`, and where the last one ends (N + 1,).
-        whole: how long each row was before it was cut off (N,).
-        padding: what fills up a batch.
-        context: most numbers of a row that a batch shows.
-        suffix: the numbers that a row ends with, and so does one that is cut off.
-        size: bytes of the raw text that `values` are made of; 0 where that is not known.
-        types: the token type of each number (V,); None where all are 0.
+        values: integers of all rows, concatenated (V,).
+        starts: start of each row in `values`, and the end of the last (N + 1,).
+        full_lengths: length of each row before truncation (N,).
+        padding: padding value.
+        context: maximum length of a row in a batch.
+        suffix: last integers of every row, which truncated rows keep.
+        size: bytes of the raw text of `values`; 0 if unknown.
+        types: token type of each integer (V,); None if all are 0.
     """
 
     def __init__(
         self,
         values: np.ndarray,
         starts: np.ndarray,
-        whole: np.ndarray,
+        full_lengths: np.ndarray,
         padding: int,
         context: int,
         suffix: tuple[int, ...] = (),
         size: int = 0,
         types: np.ndarray | None = None,
     ):
-        self.values, self.starts, self.whole, self.padding = values, starts, whole, padding
+        self.values, self.starts, self.full_lengths, self.padding = values, starts, full_lengths, padding
         self.context, self.suffix, self.size = context, np.array(suffix, dtype=np.int64), size
         self.types = types
 
@@ -69,30 +69,30 @@ class Ragged(PaddedRows):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows, and the most positions that one of them takes."""
+        """Number of rows, and maximum length of a row."""
         return len(self), self.context
 
     @property
     def lengths(self) -> np.ndarray:
-        """Positions that each row takes in a batch (N,)."""
+        """Lengths of the rows in a batch (N,)."""
         return np.minimum(np.diff(self.starts), self.context)
 
     @property
     def tokens(self) -> int:
-        """Positions of all rows together."""
+        """Total length of all rows."""
         return int(self.lengths.sum())
 
     @property
     def bytes_per_token(self) -> float:
-        """Of the raw text, padding and special tokens included; 0 where that is not known."""
+        """Bytes of raw text per token, including special tokens; 0 if unknown."""
         return self.size / len(self.values) if len(self.values) else 0.0
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
-        """Rows (B, T), T being the longest of them, and where they are valid (B, T); None where they are everywhere.
+        """Return padded rows (B, T) and the mask of valid positions (B, T); None if all are valid.
 
-        Where there are token types, the mask is of bytes: 1 + the type of a valid position, and 0 for padding.
+        With token types, the mask is uint8: 1 + the token type of a valid position, and 0 for padding.
         """
-        rows = plain(rows)
+        rows = to_index(rows)
         starts, stored = self.starts[:-1][rows], np.diff(self.starts)[rows]
         lengths = np.minimum(stored, self.context)
         longest = max(1, int(lengths.max(initial=0)))
@@ -102,22 +102,22 @@ class Ragged(PaddedRows):
         x = np.full(valid.shape, self.padding, dtype=np.int64)
         if len(self.values):
             x = np.where(valid, self.values[index], x)
-        if len(self.suffix) and (cut := stored > self.context).any():
-            x[cut, self.context - len(self.suffix) : self.context] = self.suffix
+        if len(self.suffix) and (truncated := stored > self.context).any():
+            x[truncated, self.context - len(self.suffix) : self.context] = self.suffix
         if self.types is not None:
             return torch.from_numpy(x), torch.from_numpy(np.where(valid, self.types[index] + 1, 0).astype(np.uint8))
         return torch.from_numpy(x), None if valid.all() else torch.from_numpy(valid)
 
 
 class Packed(PaddedRows):
-    """Blocks of `block` positions cut from all rows put end to end, so that nothing is padded.
+    """Blocks of `block` positions of the concatenated rows, without padding.
 
-    Blocks start `offset` positions further on, and go on at the beginning; a loader draws another offset every epoch.
+    The first block starts at `offset`, and blocks wrap around at the end; a loader draws a new offset every epoch.
 
     Args:
-        rows: what is packed, whole.
-        block: positions of a block; no more than there are.
-        separate: also number the rows in a block, so that attention can be kept inside each.
+        rows: untruncated rows.
+        block: length of a block, at most that of all rows.
+        separate: whether to return document numbers, which restrict attention to the same row.
     """
 
     def __init__(self, rows: Ragged, block: int, separate: bool = False):
@@ -131,22 +131,22 @@ class Packed(PaddedRows):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Blocks, and the positions of each."""
+        """Number of blocks, and length of a block."""
         return len(self), self.block
 
     @property
     def tokens(self) -> int:
-        """Positions of all blocks together."""
+        """Total length of all blocks."""
         return len(self) * self.block
 
     def redraw(self, generator: torch.Generator) -> None:
-        """Cut the blocks anew."""
+        """Draw a new offset of the blocks."""
         self.offset = int(torch.randint(self.block, (), generator=generator))
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
-        """Blocks (B, T), and the number of each position's row (B, T), from 1 on, where they are to be told apart."""
-        numbers = np.arange(len(self))[plain(rows)]
-        index = numbers[:, None] * self.block + self.offset + np.arange(self.block)
+        """Return blocks (B, T) and, with `separate`, document numbers (B, T) from 1 in each block."""
+        blocks = np.arange(len(self))[to_index(rows)]
+        index = blocks[:, None] * self.block + self.offset + np.arange(self.block)
         index %= max(1, len(self.rows.values))
         x = torch.from_numpy(self.rows.values[index].astype(np.int64))
         if not self.separate:
@@ -156,6 +156,6 @@ class Packed(PaddedRows):
         return x, torch.from_numpy(1 + changes.cumsum(1))
 
 
-def plain(rows: Rows) -> slice | np.ndarray:
-    """Row numbers as NumPy indexes by them; it would take a tensor of one number for a number."""
+def to_index(rows: Rows) -> slice | np.ndarray:
+    """Convert row indices to a NumPy index; NumPy would treat a tensor with one element as a scalar."""
     return rows if isinstance(rows, slice) else np.asarray(rows)

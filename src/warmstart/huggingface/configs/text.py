@@ -1,4 +1,4 @@
-"""A text model of Hugging Face as a start: the backbone's config node, by its files."""
+"""Config node of a text model of Hugging Face."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ POOLINGS = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "me
 def node_of(
     word: str, folder: Path, architecture: dict[str, Any], names: list[str], pooling: str | None
 ) -> dict[str, Any]:
-    """The backbone's config node.
+    """Return the config node of the backbone.
 
     Args:
         word: hf:NAME_OR_DIR.
-        folder: the model's.
-        architecture: its config.json.
-        names: of its tensors.
-        pooling: what the config says, if anything.
+        folder: folder of the model.
+        architecture: content of config.json.
+        names: names of the tensors.
+        pooling: pooling set in the config, or None.
 
     Raises:
-        UserError: it has no tokenizer, or is no text model.
+        UserError: it has no tokenizer, or is not a text model.
     """
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZERS):
-        raise UserError(f"init={word}: {folder} has no tokenizer: put the model's tokenizer.json there")
-    is_decoder = decodes(word, architecture)
+        raise UserError(f"init={word}: {folder} has no tokenizer: add the tokenizer.json of the model")
+    is_decoder = is_text_decoder(word, architecture)
     pooling = pooling or _pooling(word, folder) or ("last" if is_decoder else "cls")
     pooler = pooling == "cls" and any(".pooler." in f".{name}" for name in names)
     return {"_target_": TARGET, "pooling": pooling, "pooler": pooler, "architecture": architecture}
 
 
-def decodes(word: str, architecture: dict[str, Any]) -> bool:
-    """Whether the model predicts what comes next, rather than what is hidden.
+def is_text_decoder(word: str, architecture: dict[str, Any]) -> bool:
+    """Return whether a text model is a decoder (causal) instead of an encoder (masked).
 
     Raises:
-        UserError: it is no text model that does one of these.
+        UserError: it is neither.
     """
     from transformers.models.auto import modeling_auto
 
@@ -49,14 +49,14 @@ def decodes(word: str, architecture: dict[str, Any]) -> bool:
     masked = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if not (causal or masked) or architecture.get("is_encoder_decoder"):
         raise UserError(
-            f"init={word}: transformers knows no encoder or decoder of texts, and no model of images or raw speech, "
-            f"with model_type={kind}"
+            f"init={word}: transformers has no text encoder or decoder, image model or speech model with "
+            f"model_type={kind}"
         )
     return bool(architecture.get("is_decoder")) or not masked
 
 
 def _pooling(word: str, folder: Path) -> str | None:
-    """How sentence-transformers pools this model, if it says so."""
+    """Return the pooling in the files of sentence-transformers, or None."""
     path = folder / "1_Pooling" / CARD
     settings = read_json(word, path) if path.exists() else {}
     modes = [key.removeprefix("pooling_mode_") for key, value in settings.items() if value is True]

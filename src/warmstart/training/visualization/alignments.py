@@ -21,13 +21,13 @@ class Alignments(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that say when each word was said."""
         data, objective = trainer.datamodule, pl_module.objective
-        if objective.target != "text" or "drawn" not in data.preprocessor.abilities:
+        if objective.target != "text" or "to_images" not in data.preprocessor.abilities:
             return
         raw = converted(data.sample("validation", SHOWN), pl_module, trainer)
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
         with evaluating(pl_module, trainer=trainer):
             outputs = objective.predict(pl_module.backbone, batch)
-        records, said = objective.answer(outputs, batch, data.spec), objective.spell(batch.y)
+        records, said = objective.to_records(outputs, batch, data.spec), objective.spell(batch.y)
         pictures = drawn(data.preprocessor, batch.x.float(), batch.mask)
         shares = [1.0] * len(said) if batch.mask is None else (batch.mask > 0).float().mean(1).tolist()
         seconds = [share * outputs.shape[1] * data.spec.seconds for share in shares]

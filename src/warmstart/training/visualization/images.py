@@ -26,7 +26,7 @@ def first_rows(trainer: pl.Trainer, count: int, module: pl.LightningModule) -> B
 
 def drawn(preprocessor: Any, x: Tensor, mask: Tensor | None) -> list[Tensor]:
     """Pictures (3 or 1, H, W), from 0 to 1, of scaled examples (N, ...), each as wide as its valid share (N, T)."""
-    pictures = preprocessor.drawn(x).cpu()
+    pictures = preprocessor.to_images(x).cpu()
     if mask is None:
         return list(pictures)
     widths = ((mask > 0).float().mean(1) * pictures.shape[3]).round().int().tolist()

@@ -63,8 +63,8 @@ class Mistakes(pl.Callback):
             texts = [preprocessor.decode(row) for row in data.pick("test", rows).x.tolist()]
             cells = [(*verdict, text) for verdict, text in zip(verdicts, texts)]
             writer.add_text(TAG, table((*header, "text"), cells), trainer.global_step)
-        elif "drawn" in preprocessor.abilities:
-            images = preprocessor.drawn(preprocessor(data.pick("test", rows).x))
+        elif "to_images" in preprocessor.abilities:
+            images = preprocessor.to_images(preprocessor(data.pick("test", rows).x))
             writer.add_figure(TAG, draw_mistakes(images, verdicts), trainer.global_step)
 
 

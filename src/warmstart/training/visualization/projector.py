@@ -33,7 +33,7 @@ class Projector(pl.Callback):
             pooled = module.backbone(batch.x, batch.mask).pooled.float().cpu()
         labels = data.spec.labels
         names = [labels[int(row)] for row in batch.y] if isinstance(batch.y, Tensor) and batch.y.ndim == 1 else None
-        has_pictures = "drawn" in data.preprocessor.abilities
+        has_pictures = "to_images" in data.preprocessor.abilities
         pictures = _thumbnails(drawn(data.preprocessor, batch.x.float(), batch.mask)) if has_pictures else None
         trainer.logger.writer.add_embedding(pooled, names, pictures, trainer.global_step, tag)
 

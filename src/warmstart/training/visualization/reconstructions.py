@@ -14,7 +14,7 @@ class Reconstructions(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, for objectives that rebuild what can be drawn."""
         preprocessor = trainer.datamodule.preprocessor
-        if not ("drawn" in preprocessor.abilities and "pictures" in pl_module.objective.abilities):
+        if not ("to_images" in preprocessor.abilities and "pictures" in pl_module.objective.abilities):
             return
         batch = first_rows(trainer, SHOWN, pl_module)
         with evaluating(pl_module, trainer=trainer):

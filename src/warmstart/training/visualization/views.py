@@ -15,7 +15,7 @@ class Views(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what can be drawn, once a run."""
         preprocessor = trainer.datamodule.preprocessor
-        if "drawn" not in preprocessor.abilities or trainer.global_step > 0:
+        if "to_images" not in preprocessor.abilities or trainer.global_step > 0:
             return
         raw = converted(trainer.datamodule.sample("train", SHOWN), pl_module, trainer)
         with evaluating(pl_module, trainer=trainer):

@@ -1,4 +1,4 @@
-"""The user's own recordings: one folder per class, sound files inside, or such folders for each split."""
+"""Recordings in one folder per class, with or without splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.folders import FolderFiles
 from warmstart.data.readers.sounds import SUFFIXES, read_sounds
-from warmstart.data.sources.class_folders import cut, find_classes
+from warmstart.data.sources.class_folders import find_classes, split
 from warmstart.data.splits import check_readable
 
 
@@ -21,11 +21,11 @@ class AudioFolder(Source):
     """All recordings are read into memory.
 
     Args:
-        frames: makes the preprocessor.
-        root: the folder; each folder in it is a class, or a split (train, validation, test) with a folder per class.
-            Splits that are missing are cut from the training recordings. What is left out is printed.
+        frames: constructor of the preprocessor.
+        root: folder with a folder per class, or with such folders in train, validation and test. Missing splits are
+            taken from the training recordings. Skipped files are reported.
         on_error: raise, or skip broken recordings.
-        split_seed: fixes which recordings train, validate and test.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "speech"
@@ -41,9 +41,9 @@ class AudioFolder(Source):
         self.frames, self.root, self.on_error, self.split_seed = frames, Path(root), on_error, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Waveforms, stratified by class where they are cut here."""
+        """Return waveforms, stratified by class if they are split here."""
         found = find_classes(FolderFiles(self.root, SUFFIXES), "sounds", "data=audio_table")
-        splits = cut(found, self.root, self.split_seed)
+        splits = split(found, self.root, self.split_seed)
         x = read_sounds(found.files, list(map(str, found.files)), self.on_error)
 
         def read(rows: Rows) -> Rows:
@@ -55,5 +55,4 @@ class AudioFolder(Source):
         return check_readable(Splits(*parts, labels=splits.labels, shifts=shifts), "recording")
 
     def preprocessor(self) -> Preprocessor:
-        """As the frames are configured."""
         return self.frames()

@@ -1,4 +1,4 @@
-"""Manifests: tables that name sound files, as speech toolkits use them, or hold them, as `datasets` does."""
+"""Read manifests: tables with paths of sound files, or with their content, as in the `datasets` library."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import pandas as pd
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.readers.columns import pick, to_numbers
-from warmstart.data.readers.sounds import WHOLE, Piece, inside, read_sounds
+from warmstart.data.readers.sounds import FULL, Piece, inside, read_sounds
 from warmstart.data.readers.table import Dialect, read_table
 
-COLUMNS = ("audio", "audio_filepath", "path", "file")  # where sounds are looked for, in this order
-PIECE = ("offset", "duration")  # columns of seconds, which say what is read of a recording
-OTHER_PIECE = ("start", "end", "start_time", "end_time", "begin")  # which may be seconds, samples or words
+COLUMNS = ("audio", "audio_filepath", "path", "file")  # default columns of sounds, in order of preference
+PIECE = ("offset", "duration")  # columns in seconds that select a part of a recording
+OTHER_PIECE = ("start", "end", "start_time", "end_time", "begin")  # columns that may be seconds, samples or words
 SHOWN = 5
 
 
 def read_manifest(
     path: Path, column: str | None = None, on_error: str = "raise", dialect: Dialect | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The sounds that a CSV, TSV, Parquet, JSON or JSON lines file names, and its table.
+    """Read the sounds of a manifest (CSV, TSV, Parquet, JSON or JSON lines); return them and the manifest.
 
     Args:
-        path: the manifest; the files that it names are in its folder, or below it.
-        column: which names them; None for the first of audio, audio_filepath, path and file that there is.
-        on_error: raise, or skip, which leaves out what cannot be read.
-        dialect: how the manifest is written.
+        path: manifest; its files must be below its folder.
+        column: column of sounds; None for the first of audio, audio_filepath, path and file.
+        on_error: raise, or skip sounds that cannot be read.
+        dialect: format of the manifest.
 
     Raises:
-        UserError: the manifest or a sound is missing or broken, or a name leads out of its folder.
+        UserError: the manifest or a sound is missing or broken, or a path is outside of the folder.
     """
     frame = read_table(path, dialect)
     return sounds_of(frame, str(path), path.parent, column, on_error), frame
@@ -40,9 +40,9 @@ def read_manifest(
 def sounds_of(
     frame: pd.DataFrame, where: str, root: Path, column: str | None = None, on_error: str = "raise"
 ) -> pd.DataFrame:
-    """The sounds of a table: paths below `root`, or the content of files; see `read_manifest` and `read_sounds`.
+    """Read the sounds of a table: paths below `root`, or the content of files; see `read_manifest` and `read_sounds`.
 
-    The index holds positions in the table. Columns offset and duration, in seconds, cut pieces from recordings.
+    The index has the positions in the table. The columns offset and duration, in seconds, select parts of recordings.
     """
     sounds, names = named_sounds(frame, where, root, column, must_exist=on_error == "raise")
     pieces = pieces_of(frame, where)
@@ -54,10 +54,10 @@ def sounds_of(
     if pieces is None:
         return found.assign(file=[names[position] for position in found.index])
     kept = [pieces[position] for position in found.index]
-    cut = sum(piece != WHOLE for piece in kept)
+    count = sum(piece != FULL for piece in kept)
     given = " and ".join(name for name in PIECE if name in frame)
-    screen.say(f"{where}: the columns {given} say what is read of {cut:,} of {len(kept):,} recordings")
-    files = [names[position] + ("" if piece == WHOLE else f", {piece}") for position, piece in zip(found.index, kept)]
+    screen.say(f"{where}: a part of {count:,} of {len(kept):,} recordings is read (columns {given})")
+    files = [names[position] + ("" if piece == FULL else f", {piece}") for position, piece in zip(found.index, kept)]
     return found.assign(
         file=files,
         source=[names[n] for n in found.index],
@@ -67,14 +67,14 @@ def sounds_of(
 
 
 def pieces_of(frame: pd.DataFrame, where: str) -> list[Piece] | None:
-    """What is read of each row's recording, by the columns offset and duration; None where there are neither.
+    """Return the part of each recording to read, by the columns offset and duration; None without these columns.
 
     Raises:
-        UserError: one is no number, an offset is below 0, or a duration not above it; the row is named.
+        UserError: a value is not a number, an offset is below 0, or a duration is not above 0.
     """
     if other := [name for name in OTHER_PIECE if name in frame]:
-        advice = "where these are seconds, call them offset and duration (from the offset on)"
-        screen.say(f"warning: {where}: the columns {', '.join(other)} are not read: {advice}", style="yellow")
+        advice = "if these are seconds, use columns offset and duration instead"
+        screen.say(f"warning: {where}: the columns {', '.join(other)} are ignored: {advice}", style="yellow")
     if not any(name in frame and frame[name].notna().any() for name in PIECE):
         return None
     offset, duration = (
@@ -96,14 +96,14 @@ def pieces_of(frame: pd.DataFrame, where: str) -> list[Piece] | None:
 def named_sounds(
     frame: pd.DataFrame, where: str, root: Path, column: str | None = None, must_exist: bool = True
 ) -> tuple[list[Path | bytes], list[str]]:
-    """Paths, or the content of files, and what a message calls each; see `read_manifest`.
+    """Return paths or file contents, and their names in messages; see `read_manifest`.
 
     Args:
-        frame: the table.
-        where: what the user calls it.
-        root: what no path may leave.
-        column: which names the sounds.
-        must_exist: whether empty cells and missing files are refused here, all at once.
+        frame: table.
+        where: name of the table in messages.
+        root: folder that all paths must be in.
+        column: column of sounds.
+        must_exist: whether to raise an error for empty cells and missing files.
     """
     column = column or next((name for name in COLUMNS if name in frame), COLUMNS[0])
     cells = pick(frame, column, where, "data.audio")

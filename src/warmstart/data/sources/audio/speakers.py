@@ -1,4 +1,4 @@
-"""Speakers of recordings: who is in which part."""
+"""Split recordings by speaker."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sklearn.model_selection import GroupShuffleSplit
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 
-SHARE = 0.15  # of the speakers that test, and again of the others that validate
+SHARE = 0.15  # share of the speakers for test, and of the others for validation
 NAMED = 5
 
 
-def checked(names: np.ndarray, rows: Sequence[int], where: str, column: str) -> np.ndarray:
-    """The same names of speakers (N,).
+def check(names: np.ndarray, rows: Sequence[int], where: str, column: str) -> np.ndarray:
+    """Check that all rows have a speaker; return the names (N,).
 
     Raises:
-        UserError: some are missing; the first row is named.
+        UserError: speakers are missing.
     """
     missing = np.flatnonzero(names == None)  # noqa: E711, element by element
     if len(missing):
@@ -29,8 +29,8 @@ def checked(names: np.ndarray, rows: Sequence[int], where: str, column: str) -> 
     return names
 
 
-def cut(speakers: np.ndarray, rows: np.ndarray, seed: int, column: str) -> list[np.ndarray]:
-    """Parts of the rows that train, validate and test, none of which shares a speaker with another.
+def split(speakers: np.ndarray, rows: np.ndarray, seed: int, column: str) -> list[np.ndarray]:
+    """Split rows into train, validation and test rows with different speakers.
 
     Raises:
         UserError: there are fewer than three speakers.
@@ -38,7 +38,7 @@ def cut(speakers: np.ndarray, rows: np.ndarray, seed: int, column: str) -> list[
     count = len(set(speakers[rows]))
     if count < 3:
         raise UserError(
-            f"data.speaker={column}: there are {count} speakers, and 3 are needed, one for each part: set "
+            f"data.speaker={column}: there are {count} speakers, but 3 are needed, one for each part: set "
             "data.speaker=null to split by rows"
         )
     rest, parts = rows, []
@@ -51,32 +51,32 @@ def cut(speakers: np.ndarray, rows: np.ndarray, seed: int, column: str) -> list[
 
 
 def report_unlabelled(speakers: np.ndarray, known: np.ndarray, column: str) -> None:
-    """Warn of speakers none of whose rows has a target.
+    """Print a warning about speakers without any row that has a target.
 
     Args:
-        speakers: of every row (N,).
+        speakers: speaker of each row (N,).
         known: whether each row has a target (N,).
-        column: what the user calls the speakers.
+        column: name of the column of speakers.
     """
-    lost = sorted(set(speakers) - set(speakers[known]))
-    if lost:
-        named = ", ".join(lost[:NAMED]) + (", ..." if len(lost) > NAMED else "")
-        what = f"{len(lost):,} of {len(set(speakers)):,} speakers have no row with a target"
+    unknown = sorted(set(speakers) - set(speakers[known]))
+    if unknown:
+        named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
+        what = f"{len(unknown):,} of {len(set(speakers)):,} speakers have no row with a target"
         screen.say(f"warning: data.speaker={column}: {what}: {named}", style="yellow")
 
 
 def report_shared(speakers: np.ndarray, index: Mapping[str, np.ndarray], column: str) -> None:
-    """Warn of speakers who train and are in another part as well.
+    """Print a warning about speakers that are in train and in another split.
 
     Args:
-        speakers: of every row (N,).
-        index: the row numbers of each part.
-        column: what the user calls the speakers.
+        speakers: speaker of each row (N,).
+        index: row indices of each split.
+        column: name of the column of speakers.
     """
     train = set(speakers[index["train"]])
     for name, rows in index.items():
         shared = sorted(train & set(speakers[rows])) if name != "train" else []
         if shared:
             named = ", ".join(shared[:NAMED]) + (", ..." if len(shared) > NAMED else "")
-            what = f"{len(shared):,} of {len(set(speakers[rows])):,} speakers of the split {name} are in train as well"
+            what = f"{len(shared):,} of {len(set(speakers[rows])):,} speakers of the split {name} are also in train"
             screen.say(f"warning: data.speaker={column}: {what}: {named}", style="yellow")

@@ -15,38 +15,38 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Count, Location, Seed
-from warmstart.data.readers.splits import place, read_splits
+from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.sources.audio.manifest import sounds_of
-from warmstart.data.sources.audio.transcripts import alphabet, spelled
+from warmstart.data.sources.audio.transcripts import alphabet, encode
 
 FILE = Path(__file__).parents[1] / "files" / "spoken_digits.ogg"
 SHA256 = "0ba9514af816ff57a814fa431a10b8a2f61d1af5a88751e5a43660ec1918065c"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-NOISY = 10.0  # decibels that the noise behind a shifted recording is softer than it
-HELD_OUT = 5  # the recordings 0 to 4 of each digit and speaker are the official test split
+NOISY = 10.0  # signal-to-noise ratio of the shifted recordings in decibels
+HELD_OUT = 5  # recordings 0 to 4 of each digit and speaker are the official test split
 GAP = (0.0, 0.15)  # seconds between connected digits
-NOISE = 0.001  # standard deviation of what is heard there
-LEVEL = 6.0  # decibels, at most, that a connected digit is made softer or louder
-REPEATS = 2  # how often each recording is used, when strings of digits train
+NOISE = 0.001  # standard deviation of the noise in these gaps
+LEVEL = 6.0  # maximum change of the level of a connected digit in decibels
+REPEATS = 2  # uses of each recording in training strings
 
 
 class SpokenDigits(Source):
-    """1,200 recordings that come with the package, or all 3,000 by `root`.
+    """The 1,200 recordings of the package, or all 3,000 of `root`.
 
-    Validation is by recordings 0 to 4 of the speakers that train; where the official split tests on these, the last 5.
-    The recordings tested on are also tested with noise behind them (`noisy`).
+    Validation uses recordings 0 to 4 of the training speakers, or the last 5 with the official split. The shifted test
+    split `noisy` has added noise.
 
     Args:
-        frames: makes the preprocessor.
-        root: None, or a hub name or a local folder in the hub's layout.
-        split: speaker, which tests on speakers that are not heard in training, or official, which tests on recordings
+        frames: constructor of the preprocessor.
+        root: None, or a hub name or a local folder with the layout of the hub.
+        split: speaker, which tests on other speakers than those in training, or official, which tests on recordings
             0 to 4 of each digit by the same speakers.
-        test_speakers: who is tested on, if split by speaker.
+        test_speakers: test speakers, with split=speaker.
         classes: word, or speaker, which needs the official split.
-        connect: the least and the most digits that are strung together, of one speaker, with silence between them and
-            changes of level; None for single ones. These have no class, only a text.
-        pieces: labels of a transcript; None for characters.
-        split_seed: fixes which recordings are strung together.
+        connect: minimum and maximum number of digits of a speaker to concatenate, with silence and changes of level;
+            None for single digits. Strings of digits have a text, but no class.
+        pieces: vocabulary size of the transcripts; None for characters.
+        split_seed: seed of the concatenation.
     """
 
     modality: ClassVar = "speech"
@@ -64,32 +64,34 @@ class SpokenDigits(Source):
         split_seed: Seed = 0,
     ):
         if connect is not None and not is_range(connect):
-            raise UserError(f"data.connect={connect}: give the least and the most digits, such as [2,5]")
+            raise UserError(f"data.connect={connect}: give the minimum and maximum number of digits, such as [2,5]")
         if not isinstance(test_speakers, list | tuple):
             raise UserError(f"data.test_speakers={test_speakers}: give a list of names, such as [theo]")
         self.frames, self.root, self.split, self.test_speakers = frames, root, split, list(test_speakers)
         self.classes, self.connect, self.pieces, self.split_seed = classes, connect, pieces, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Waveforms, with digits as classes or their names as texts.
+        """Return waveforms, with digits or speakers as classes, or transcripts.
 
         Raises:
-            UserError: the files are missing or broken, or a speaker is not known.
+            UserError: the files are missing or broken, or a speaker is unknown.
         """
         if target == "category" and self.connect is not None:
             raise UserError(f"data.connect={list(self.connect)}: strings of digits have no class: use objective=ctc")
         if target == "category" and (self.classes, self.split) == ("speaker", "speaker"):
-            raise UserError("data.classes=speaker: those who are tested on must be known: set data.split=official")
-        table = shipped() if self.root is None else self._read()
+            raise UserError("data.classes=speaker: test speakers must be in training: set data.split=official")
+        table = read_packaged() if self.root is None else self._read()
         held = table.recording < HELD_OUT
         tested = held
         if self.split == "speaker":
             known = sorted(set(table.speaker))
             if unknown := set(self.test_speakers) - set(known):
-                raise UserError(f"data.test_speakers: there is no {sorted(unknown)[0]}; there are {', '.join(known)}")
+                raise UserError(
+                    f"data.test_speakers: unknown speaker {sorted(unknown)[0]}; choose from {', '.join(known)}"
+                )
             tested = table.speaker.isin(self.test_speakers)
             if tested.all() or not tested.any():
-                raise UserError("data.test_speakers: leave one speaker to train on and one to test on")
+                raise UserError("data.test_speakers: training and test need one speaker each")
         trained = ~held & ~tested
         validated = held & ~tested
         if self.split == "official":
@@ -97,44 +99,49 @@ class SpokenDigits(Source):
             trained = ~held & ~validated
         parts = [table[chosen].reset_index(drop=True) for chosen in (trained, validated, tested)]
         if self.connect is not None:
-            parts = [self._strung(part, number, REPEATS if number == 0 else 1) for number, part in enumerate(parts)]
+            parts = [
+                self._concatenate(part, number, REPEATS if number == 0 else 1) for number, part in enumerate(parts)
+            ]
         if target == "category":
             column, labels = ("text", DIGITS) if self.classes == "word" else ("speaker", sorted(set(table.speaker)))
             numbers = [np.array([labels.index(name) for name in part[column]]) for part in parts]
-            return shifted(*map(rows_of, parts, numbers), tuple(labels))
+            return make_splits(*map(rows_of, parts, numbers), tuple(labels))
         if target == "text":
             labels = alphabet(parts[0].text, self.pieces)
-            return shifted(*(rows_of(part, spelled(part.text, labels, part.file)) for part in parts), labels)
+            return make_splits(*(rows_of(part, encode(part.text, labels, part.file)) for part in parts), labels)
         return Splits(*(rows_of(part, None) for part in parts))
 
     def preprocessor(self) -> Preprocessor:
-        """As the frames are configured."""
         return self.frames()
 
     def _read(self) -> pd.DataFrame:
-        """All recordings of a data set in the hub's layout."""
+        """Read all recordings of a data set with the layout of the hub."""
         splits = read_splits(self.root)
         tables = []
         for name, part in splits.items():
             frame = part.reset_index(drop=True)
-            where = place(self.root, name, splits)
-            if lost := {"audio", "text", "speaker"} - set(frame.columns):
-                raise UserError(f"{where} has no column {sorted(lost)[0]}; it has {', '.join(frame.columns)}")
+            where = describe(self.root, name, splits)
+            if missing := {"audio", "text", "speaker"} - set(frame.columns):
+                raise UserError(f"{where} has no column {sorted(missing)[0]}; it has {', '.join(frame.columns)}")
             if not frame.audio.map(lambda cell: isinstance(cell, dict)).all() or not frame.text.isin(DIGITS).all():
-                raise UserError(f"{where} is not laid out as the Free Spoken Digit Dataset: use data=audio_table")
+                raise UserError(
+                    f"{where} does not have the format of the Free Spoken Digit Dataset: use data=audio_table"
+                )
             paths = frame.audio.map(lambda cell: str(cell.get("path")))
             number = paths.str.extract(r"_(\d+)\.\w+$")[0]
             if number.isna().any():
                 row = int(number.isna().to_numpy().argmax())
-                raise UserError(f"{where}, row {part.index[row]}: {paths[row]} is not named digit_speaker_NUMBER")
+                raise UserError(
+                    f"{where}, row {part.index[row]}: {paths[row]} does not have the form digit_speaker_NUMBER"
+                )
             sounds = sounds_of(part, where, Path(self.root))
             tables.append(
                 sounds.assign(file=paths, text=frame.text, speaker=frame.speaker, recording=number.astype(int))
             )
         return pd.concat(tables, ignore_index=True)
 
-    def _strung(self, table: pd.DataFrame, part: int, repeats: int) -> pd.DataFrame:
-        """Strings of digits of one speaker each, every recording used `repeats` times."""
+    def _concatenate(self, table: pd.DataFrame, part: int, repeats: int) -> pd.DataFrame:
+        """Concatenate digits of each speaker to strings, using every recording `repeats` times."""
         generator = np.random.default_rng([self.split_seed, part])
         rows = []
         for speaker, own in table.groupby("speaker"):
@@ -154,23 +161,23 @@ class SpokenDigits(Source):
 
 
 def is_range(counts: object) -> bool:
-    """Whether this is the least and the most digits of a string."""
-    whole = isinstance(counts, list | tuple) and len(counts) == 2 and all(type(count) is int for count in counts)
-    return whole and 1 <= counts[0] <= counts[1] <= 20
+    """Return whether this is a valid minimum and maximum number of digits."""
+    is_pair = isinstance(counts, list | tuple) and len(counts) == 2 and all(type(count) is int for count in counts)
+    return is_pair and 1 <= counts[0] <= counts[1] <= 20
 
 
-def shipped() -> pd.DataFrame:
-    """The recordings that come with the package.
+def read_packaged() -> pd.DataFrame:
+    """Read the recordings of the package.
 
     Raises:
-        UserError: the file is not the one that was shipped.
+        UserError: the file is missing or damaged.
     """
     try:
         data = FILE.read_bytes()
     except OSError as error:
         raise UserError(f"{FILE} cannot be read ({error.strerror}): install warmstart again") from error
     if hashlib.sha256(data).hexdigest() != SHA256:
-        raise UserError(f"{FILE} is not the file that was shipped: install warmstart again")
+        raise UserError(f"{FILE} is damaged: install warmstart again")
     values, rate = soundfile.read(FILE, dtype="float32")
     table = pd.read_csv(FILE.with_suffix(".csv"))
     audio = [values[start:stop] for start, stop in zip(table.start, table.stop)]
@@ -179,20 +186,20 @@ def shipped() -> pd.DataFrame:
 
 
 def rows_of(table: pd.DataFrame, y: np.ndarray | None) -> Rows:
-    """Waveforms and targets."""
+    """Return waveforms and targets."""
     return Rows(table[["audio", "rate", "file"]], y)
 
 
-def shifted(train: Rows, validation: Rows, test: Rows, labels: tuple[str, ...]) -> Splits:
-    """These parts, and the test recordings with noise behind them."""
+def make_splits(train: Rows, validation: Rows, test: Rows, labels: tuple[str, ...]) -> Splits:
+    """Return splits with the shifted test split `noisy`."""
     noisy = Rows(with_noise(test.x, NOISY, seed=0), test.y)
     return Splits(train, validation, test, labels, shifts={"noisy": noisy})
 
 
 def with_noise(sounds: pd.DataFrame, decibels: float, seed: int) -> pd.DataFrame:
-    """The same table with white noise in every waveform, whose power is so many decibels below the recording's own.
+    """Add white noise to every waveform, with this signal-to-noise ratio in decibels.
 
-    The same recordings and seed give the same noise.
+    The noise is determined by the recordings and the seed.
     """
     generator = np.random.default_rng(seed)
 

@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 colour photos of 32 x 32 pixels in ten classes (Krizhevsky 2009)."""
+"""CIFAR-10: 60,000 color images of 32 x 32 pixels in ten classes (Krizhevsky 2009)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.image_cells import to_pictures
 from warmstart.data.readers.images import read_images
-from warmstart.data.readers.splits import place, read_splits
+from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.transforms.corruptions import corrupted
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CORRUPTED = 2000  # test images that are corrupted
+CORRUPTED = 2000  # number of corrupted test images
 
 
 class Cifar10(Source):
-    """The official test split; the last `validation` training images validate. 2,000 test images are also corrupted.
+    """Official test split, with the last `validation` training images for validation, and 2,000 corrupted test images.
 
     Args:
-        root: a Hugging Face hub name, or a local folder in the hub's layout (Parquet files).
-        validation: how many of the 50,000 training images are kept for validation.
-        limit: use only this many training images.
-        size: height and width in pixels that the photos are resized to.
+        root: a Hugging Face hub name, or a local folder with the layout of the hub (Parquet files).
+        validation: number of the 50,000 training images for validation.
+        limit: maximum number of training images; None for all.
+        size: height and width in pixels after resizing.
     """
 
     modality: ClassVar = "image"
@@ -42,24 +42,23 @@ class Cifar10(Source):
         self.root, self.validation, self.limit, self.size = root, validation, limit, size
 
     def load(self, target: str | None) -> Splits:
-        """Images (N, 3, size, size), uint8."""
+        """Return images (N, 3, size, size), uint8."""
         frames = read_splits(self.root)
         if not {"train", "test"} <= set(frames):
-            raise UserError(f"data.root={self.root} has the splits {', '.join(frames)}; train and test are expected")
+            raise UserError(f"data.root={self.root} has the splits {', '.join(frames)}; it needs train and test")
         train, test = frames["train"], frames["test"]
         cut = len(train) - self.validation
         if cut < 1:
-            raise UserError(f"data.validation={self.validation} leaves no training image of {len(train)}")
+            raise UserError(f"data.validation={self.validation} leaves none of {len(train)} images for training")
         kept = cut if self.limit is None else min(self.limit, cut)
         parts = {"train": [train[:kept], train[cut:]], "test": [test]}
-        rows = [self._rows(part, place(self.root, name, frames)) for name, cuts in parts.items() for part in cuts]
+        rows = [self._rows(part, describe(self.root, name, frames)) for name, cuts in parts.items() for part in cuts]
         if target is None:
             return Splits(*rows, labels=LABELS)
         chosen = rows[-1].take(np.sort(np.random.default_rng(0).permutation(len(rows[-1]))[:CORRUPTED]))
         return Splits(*rows, labels=LABELS, shifts={"corrupted": Rows(corrupted(chosen.x, seed=0), chosen.y)})
 
     def preprocessor(self) -> Preprocessor:
-        """8-bit pixels."""
         return Preprocessor()
 
     def _rows(self, frame: pd.DataFrame, where: str) -> Rows:

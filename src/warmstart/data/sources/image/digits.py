@@ -1,4 +1,4 @@
-"""1,797 handwritten digits of 8 x 8 pixels that scikit-learn ships (UCI, Alpaydin and Kaynak 1998): no download."""
+"""Digits of scikit-learn: 1,797 handwritten digits of 8 x 8 pixels (UCI, Alpaydin and Kaynak 1998)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from warmstart.data.splits import split_rows
 from warmstart.data.transforms.corruptions import noisy, rotated
 
 WHITE = 16.0
-DEVIATION = 4.0  # of the noise
+DEVIATION = 4.0  # standard deviation of the noise
 ANGLES = (15, 30)  # degrees
 
 
 class Digits(Source):
-    """Ten classes; 70 % of the rows train, 15 % validate, 15 % test. These are also tested rotated and noisy."""
+    """Ten classes, split 70 : 15 : 15, with rotated and noisy copies of the test images."""
 
     modality: ClassVar = "image"
     offers: ClassVar = frozenset({"category"})
@@ -30,7 +30,7 @@ class Digits(Source):
         self.split_seed = split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Images (N, 1, 8, 8) of 0 to 16, stratified by class."""
+        """Return images (N, 1, 8, 8) with pixels from 0 to 16, stratified by class."""
         bunch = load_digits()
         images = bunch.images[:, None].astype(np.float32)
         labels = tuple(str(name) for name in bunch.target_names)
@@ -43,5 +43,4 @@ class Digits(Source):
         return replace(splits, shifts={name: Rows(x, test.y) for name, x in shifts.items()})
 
     def preprocessor(self) -> Preprocessor:
-        """Pixels of 0 to 16."""
         return Preprocessor(white=WHITE)

@@ -1,4 +1,4 @@
-"""The user's own pictures: one folder per class, image files inside, or such folders for each split."""
+"""Images in one folder per class, with or without splits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from warmstart.core.ranges import Amount, Count, Location, Seed
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.folders import FolderFiles
 from warmstart.data.readers.images import SUFFIXES, to_pictures
-from warmstart.data.sources.class_folders import cut, find_classes
+from warmstart.data.sources.class_folders import find_classes, split
 from warmstart.data.storage.images import ImageStore
 
 
 class ImageFolder(Source):
-    """All images are resized to `size` x `size` pixels, once.
+    """Images resized to `size` x `size` pixels.
 
     Args:
-        root: the folder; each folder in it is a class, or a split (train, validation, test) with a folder per class.
-            Splits that are missing are cut from the training images. What is left out is printed.
+        root: folder with a folder per class, or with such folders in train, validation and test. Missing splits are
+            taken from the training images. Skipped files are reported.
         size: height and width in pixels.
-        channels: 3 for colour, 1 for grey.
-        memory_mb: decoded images that need more are kept in the cache and read from the disk.
-        on_error: what to do about images that cannot be read: raise or skip.
-        split_seed: fixes which images train, validate and test.
+        channels: 3 for color, 1 for grayscale.
+        memory_mb: memory limit; larger data is stored in the cache and read from disk.
+        on_error: raise, or skip images that cannot be read.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "image"
@@ -44,10 +44,9 @@ class ImageFolder(Source):
         self.root, self.split_seed = Path(root), split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Images (N, C, size, size), uint8, stratified by class where they are cut here."""
+        """Return images (N, C, size, size), uint8, stratified by class if they are split here."""
         found = find_classes(FolderFiles(self.root, SUFFIXES), "images", "data=image_table")
-        return self.store.fill(cut(found, self.root, self.split_seed), to_pictures(found.files))
+        return self.store.fill(split(found, self.root, self.split_seed), to_pictures(found.files))
 
     def preprocessor(self) -> Preprocessor:
-        """8-bit pixels."""
         return Preprocessor()

@@ -1,4 +1,4 @@
-"""The user's own images in a table: one row per image, one column (or several) to predict."""
+"""Images in a table: one row per image, with one or more target columns."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from warmstart.core.ranges import Amount, Count, Location, MissingValues, Seed, 
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
 from warmstart.data.readers.image_cells import to_pictures
-from warmstart.data.readers.splits import place
+from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import class_numbers, strata_of
+from warmstart.data.splits import encode_labels, strata_of
 from warmstart.data.storage.images import ImageStore
 
 
 class ImageTable(Source):
-    """Classes, several labels or real values, as the objective asks.
+    """Classes, several labels or real values, depending on the objective.
 
-    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
-    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
+    The splits train, validation and test of the data set are used; missing ones are split off from the training rows,
+    15 % each. Splits named test_<shift> are further test splits. Rows without a target are used in pretraining only.
 
     Args:
         root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
-        image: the column of images: paths relative to the file's folder, or encoded, as `datasets` stores them.
-        target: the column to predict, of lists where an image has several labels; or a list of columns, of 0 and 1
-            (several labels) or of numbers. Pretraining needs none.
-        separator: between the cells of a text file; None for the one that its header line has.
-        missing_values: texts of cells that stand for a missing value, as an empty cell does.
-        config: of a hub name that has several.
+        image: column of images: paths relative to the folder of the file, or encoded, as in the `datasets` library.
+        target: target column, with lists if an image has several labels; or a list of columns of 0 and 1 (several
+            labels) or of numbers. Pretraining needs none.
+        separator: character between cells of a text file; None to detect it in the header.
+        missing_values: texts of cells to treat as missing values, besides empty cells.
+        config: configuration of a hub data set.
         size: height and width in pixels.
-        channels: 3 for colour, 1 for grey.
-        memory_mb: decoded images that need more are kept in the cache and read from the disk.
-        on_error: what to do about images that cannot be read: raise or skip.
-        split_seed: fixes which rows train, validate and test.
+        channels: 3 for color, 1 for grayscale.
+        memory_mb: memory limit; larger data is stored in the cache and read from disk.
+        on_error: raise, or skip images that cannot be read.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "image"
@@ -66,21 +66,21 @@ class ImageTable(Source):
         self.target = [str(name) for name in (target if isinstance(target, list) else [target]) if name is not None]
 
     def load(self, target: str | None) -> Splits:
-        """Images (N, C, size, size), uint8; which part a row is in does not depend on the kind of target.
+        """Return images (N, C, size, size), uint8; the split does not depend on the kind of target.
 
         Raises:
-            UserError: a column is missing, an image cannot be read, or the targets do not suit the objective.
+            UserError: a column is missing, an image cannot be read, or the targets do not match the objective.
         """
         if target is not None and not self.target:
             raise UserError("data.target=null: name the column to predict")
         frames = read_own_splits(self.root, self.config, self.dialect)
         pictures, tables = [], []
         for name, frame in frames.items():
-            where = place(self.root, name, frames)
+            where = describe(self.root, name, frames)
             column = pick(frame, self.image, where, "data.image")
             pictures += to_pictures(column, where, self._folder(), must_exist=not self.store.skips)
             targets = pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)
-            for key in self.target:  # whose errors name rows of the file
+            for key in self.target:  # here, so that errors have the row numbers of the file
                 if is_listed(targets[key]):
                     check_entries(targets[key], where, "a label")
                 elif target != "categories" or len(self.target) > 1:
@@ -106,11 +106,10 @@ class ImageTable(Source):
         return self.store.fill(splits, pictures)
 
     def preprocessor(self) -> Preprocessor:
-        """8-bit pixels."""
         return Preprocessor(column=self.image, dialect=self.dialect.state())
 
     def _folder(self) -> Path:
-        """What paths of images are relative to, and must not leave."""
+        """Return the folder that image paths are relative to, and must be in."""
         path = Path(self.root)
         if path.exists():
             return path if path.is_dir() else path.parent
@@ -126,19 +125,19 @@ class ImageTable(Source):
             return None, ()
         column = table[self.target[0]]
         if kind == "categories" and is_listed(column):
-            return several(column)
+            return to_multilabel(column)
         if kind == "category":
             if len(self.target) > 1 or is_listed(column):
                 raise UserError(f"data.target={self.target}: these are several labels; set objective=multilabel")
-            return class_numbers(to_names(column, self.root))
+            return encode_labels(to_names(column, self.root))
         if kind == "categories" and len(self.target) < 2:
             raise UserError("objective=multilabel needs a column of lists, or two columns or more: data.target=[a,b]")
         values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
         return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)
 
 
-def several(column: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Lists of labels as 0 and 1 (N, labels), and the labels."""
+def to_multilabel(column: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Convert lists of labels to a binary array (N, labels); return it and the labels."""
     rows = [set(map(name_of, row)) for row in column]
     labels = tuple(sorted(set().union(*rows)))
     if len(labels) < 2:

@@ -1,4 +1,4 @@
-"""The user's own table of numbers and categories: one row per example, one column (or several) to predict."""
+"""Tables of numbers and categories: one row per example, with one or more target columns."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from warmstart.core.protocols import Source
 from warmstart.core.ranges import Location, MissingValues, Seed, Separator
 from warmstart.data.preprocess.table import Preprocessor
 from warmstart.data.readers.columns import check_targets, pick, to_names, to_numbers
-from warmstart.data.readers.splits import place
+from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import class_numbers, strata_of
+from warmstart.data.splits import encode_labels, strata_of
 
 
 class Table(Source):
-    """Classes, several labels or real values, as the objective asks.
+    """Classes, several labels or real values, depending on the objective.
 
-    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
-    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
+    The splits train, validation and test of the data set are used; missing ones are split off from the training rows,
+    15 % each. Splits named test_<shift> are further test splits. Rows without a target are used in pretraining only.
 
     Args:
         root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
-        target: the column to predict, or a list of columns of 0 and 1 (several labels) or of numbers.
-        categorical: columns whose values are names; every other column must hold numbers.
-        ignore: columns to leave out.
-        missing: what to do about empty numbers: mean, median, or error.
-        separator: between the cells of a text file; None for the one that its header line has.
-        missing_values: texts of cells that stand for a missing value, as an empty cell does.
-        config: of a hub name that has several.
-        split_seed: fixes which rows train, validate and test.
+        target: target column, or a list of columns of 0 and 1 (several labels) or of numbers.
+        categorical: columns with categories; all others must have numbers.
+        ignore: columns to ignore.
+        missing: imputation of missing numbers: mean, median, or error to raise an error.
+        separator: character between cells of a text file; None to detect it in the header.
+        missing_values: texts of cells to treat as missing values, besides empty cells.
+        config: configuration of a hub data set.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "vector"
@@ -59,7 +59,7 @@ class Table(Source):
         self.dialect = Dialect(separator, tuple(missing_values or ()))
 
     def load(self, target: str | None) -> Splits:
-        """Return tables of features; rows with an empty target serve pretraining alone."""
+        """Return tables of features; rows without a target are used in pretraining only."""
         if target == "category" and len(self.target) > 1:
             raise UserError("classification predicts one column: give one data.target, or objective=multilabel")
         if target == "categories" and len(self.target) < 2:
@@ -67,7 +67,7 @@ class Table(Source):
         frames = read_own_splits(self.root, self.config, self.dialect)
         features, targets = [], []
         for name, frame in frames.items():
-            where = place(self.root, name, frames)
+            where = describe(self.root, name, frames)
             chosen = {key: pick(frame, key, where, "data.target") for key in self.target}
             for option, names in (("categorical", self.categorical), ("ignore", self.ignore)):
                 for key in names:
@@ -95,13 +95,12 @@ class Table(Source):
         )
 
     def preprocessor(self) -> Preprocessor:
-        """Fill, scale and one-hot encode."""
         return Preprocessor(self.categorical, self.missing, dialect=self.dialect.state())
 
     def _features(self, frame: pd.DataFrame, where: str) -> pd.DataFrame:
-        """Return names and numbers of a split, read while the rows are those of the file, so that errors name them."""
+        """Convert the features of a split, here, so that errors have the row numbers of the file."""
         if frame.shape[1] == 0:
-            raise UserError(f"{where} has no feature column left beside the target and data.ignore")
+            raise UserError(f"{where} has no feature columns besides the target and data.ignore")
         categories, numbers = self.preprocessor().check(frame, where)
         names = {name: pd.Series(cells, dtype=object) for name, cells in categories.items()}
         return pd.DataFrame({**names, **numbers})[list(frame)]
@@ -110,6 +109,6 @@ class Table(Source):
         if kind is None:
             return None, ()
         if kind == "category":
-            return class_numbers(to_names(table[self.target[0]], self.root))
+            return encode_labels(to_names(table[self.target[0]], self.root))
         values = np.stack([to_numbers(table[name], self.root) for name in self.target], axis=1)
         return values.astype(np.float32) if kind == "categories" else values, tuple(self.target)

@@ -1,4 +1,4 @@
-"""Whole film reviews without labels: generic text near SST-2's single sentences."""
+"""Unlabelled film reviews: generic texts similar to the sentences of SST-2."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.splits import read_splits
-from warmstart.data.splits import renumbered, split_rows
+from warmstart.data.splits import reset_index, split_rows
 
 
 class FilmReviews(Source):
-    """A row is a review of the data set's train split; 90 % train, 5 % validate and 5 % test.
+    """Reviews of the train split of a data set, split 90 : 5 : 5.
 
     Args:
-        tokenizer: makes the preprocessor.
+        tokenizer: constructor of the preprocessor.
         root: a hub name or local folder with a column `text`: by default the 25,000 reviews of IMDb (Maas et al. 2011);
-            the 2,000 of Pang and Lee (2004) will do as well.
-        split_seed: fixes which reviews train, validate and test.
+            the 2,000 of Pang and Lee (2004) can be used too.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "text"
@@ -37,13 +37,12 @@ class FilmReviews(Source):
         self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Texts, line breaks that are written as in HTML made plain."""
+        """Return texts, with HTML line breaks replaced by newlines."""
         frames = read_splits(self.root)
         where = f"data.root={self.root}"
         texts = to_texts(pick(frames.get("train", next(iter(frames.values()))), "text", where), where)
         rows = Rows(pd.DataFrame({"text": texts.str.replace("<br />", "\n", regex=False)}))
-        return renumbered(split_rows(rows, (), self.split_seed, None, validation=0.05, test=0.05))
+        return reset_index(split_rows(rows, (), self.split_seed, None, validation=0.05, test=0.05))
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=["text"])

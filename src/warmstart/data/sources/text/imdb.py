@@ -1,4 +1,4 @@
-"""IMDb: whole film reviews, negative or positive, and as many without a label (Maas et al. 2011)."""
+"""IMDb: film reviews, negative or positive, and as many unlabelled ones (Maas et al. 2011)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import read_splits
-from warmstart.data.splits import renumbered
+from warmstart.data.splits import reset_index
 
 LABELS = ("negative", "positive")
 NUMBERS = {"0": 0, "1": 1, "neg": 0, "pos": 1}
 
 
 class IMDb(Source):
-    """The official test part; a tenth of the training part validates. Reviews without a label serve pretraining.
+    """Official test split, with a tenth of the training split for validation, and unlabelled reviews for pretraining.
 
     Args:
-        tokenizer: makes the preprocessor.
-        root: a hub name, or a local folder in the hub's layout, with columns `text` and `label`.
-        split_seed: fixes which reviews validate.
+        tokenizer: constructor of the preprocessor.
+        root: a hub name, or a local folder with the layout of the hub, with columns `text` and `label`.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "text"
@@ -42,7 +42,7 @@ class IMDb(Source):
         self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Reviews and class numbers (N,).
+        """Return reviews and class indices (N,).
 
         Raises:
             UserError: a part or a column is missing, or a review of the train or test part has no label.
@@ -58,10 +58,9 @@ class IMDb(Source):
         spare = frames.get("unsupervised", frames["train"].iloc[:0])
         unlabelled = Rows(self._texts(spare, "unsupervised"))
         splits = Splits(train.take(np.sort(kept)), train.take(np.sort(held)), test, LABELS, unlabelled)
-        return renumbered(splits)
+        return reset_index(splits)
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=["text"])
 
     def _texts(self, frame: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -74,5 +73,5 @@ class IMDb(Source):
         y = pd.Series(to_names(pick(frame, "label", where), where)).map(NUMBERS)
         if y.isna().any():
             row = int(np.flatnonzero(y.isna())[0])
-            raise UserError(f"{where}, row {row + 1}: {frame.label.iloc[row]} is no label; 0 and 1 are expected")
+            raise UserError(f"{where}, row {row + 1}: {frame.label.iloc[row]} is not a label; 0 and 1 are expected")
         return Rows(self._texts(frame, split), y.to_numpy(dtype=np.int64))

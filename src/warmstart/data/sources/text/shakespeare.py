@@ -19,10 +19,10 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
 class Shakespeare(Source):
-    """It comes with the package. As is the custom, the first 90 % train, the rest validates, and nothing tests.
+    """Text included in the package; the first 90 % are for training, the rest for validation, as usual.
 
     Args:
-        tokenizer: makes the preprocessor.
+        tokenizer: constructor of the preprocessor.
     """
 
     modality: ClassVar = "text"
@@ -32,18 +32,17 @@ class Shakespeare(Source):
         self.tokenizer = tokenizer
 
     def load(self, target: str | None) -> Splits:
-        """One row each of 1,003,854 and 111,540 characters, and a test part without rows."""
+        """Return one row of 1,003,854 and one of 111,540 characters, and an empty test part."""
         try:
             data = lzma.decompress(FILE.read_bytes())
         except (OSError, lzma.LZMAError) as error:
             raise UserError(f"{FILE} cannot be read ({error}): install warmstart again") from error
         if hashlib.sha256(data).hexdigest() != SHA256:
-            raise UserError(f"{FILE} is not the file that was shipped: install warmstart again")
+            raise UserError(f"{FILE} is damaged: install warmstart again")
         text = data.decode()
         cut = int(0.9 * len(text))
         parts = ([text[:cut]], [text[cut:]], [])
         return Splits(*(Rows(pd.DataFrame({"text": part}, dtype=str)) for part in parts))
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=["text"])

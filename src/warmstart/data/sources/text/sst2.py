@@ -14,24 +14,22 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location
 from warmstart.data.readers.columns import pick, to_names, to_texts
-from warmstart.data.readers.splits import place, read_splits
+from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.sources.text.sst2_shifts import read_reviews, with_typos
 
 LABELS = ("negative", "positive")
 NUMBERS = {"0": 0, "1": 1, **{label: number for number, label in enumerate(LABELS)}}
 PARTS = ("train", "validation", "test")
-TYPOS = 0.2  # of the longer words
+TYPOS = 0.2  # share of the longer words
 
 
 class SST2(Source):
-    """The official parts: 6,920 sentences to train on, 872 to validate, 1,821 to test.
-
-    These are also tested with typing errors (`typos`).
+    """Official splits of 6,920, 872 and 1,821 sentences, with a shifted test split with typing errors (`typos`).
 
     Args:
-        tokenizer: makes the preprocessor.
-        root: a hub name, or a local folder in the hub's layout, with columns `text` or `sentence`, and `label`.
-        reviews: the same, with columns `text` and `label`, of whole reviews to test on as well; None for none.
+        tokenizer: constructor of the preprocessor.
+        root: a hub name, or a local folder with the layout of the hub, with columns `text` or `sentence`, and `label`.
+        reviews: data set of complete reviews, with columns `text` and `label`, as a further test split; None for none.
     """
 
     modality: ClassVar = "text"
@@ -46,7 +44,7 @@ class SST2(Source):
         self.tokenizer, self.root, self.reviews = tokenizer, root, reviews
 
     def load(self, target: str | None) -> Splits:
-        """Sentences and class numbers (N,).
+        """Return sentences and class indices (N,).
 
         Raises:
             UserError: a part or a column is missing, or a sentence or a review has no label.
@@ -61,12 +59,11 @@ class SST2(Source):
         return Splits(*parts, labels=LABELS, shifts=shifts)
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=[self.column])
 
     @functools.cached_property
     def frames(self) -> dict[str, pd.DataFrame]:
-        """The parts as they are stored."""
+        """Tables of the splits."""
         frames = read_splits(self.root)
         missing = [name for name in PARTS if name not in frames]
         if missing:
@@ -75,16 +72,16 @@ class SST2(Source):
 
     @property
     def column(self) -> str:
-        """What the sentences are called."""
+        """Name of the column of sentences."""
         return "sentence" if "sentence" in self.frames["train"] else "text"
 
     def _rows(self, split: str, target: str | None) -> Rows:
-        frame, where = self.frames[split], place(self.root, split, self.frames)
+        frame, where = self.frames[split], describe(self.root, split, self.frames)
         x = pd.DataFrame({"text": to_texts(pick(frame, self.column, where), where)})
         if target is None:
             return Rows(x)
         y = pd.Series(to_names(pick(frame, "label", where), where)).map(NUMBERS)
         if y.isna().any():
             row = int(np.flatnonzero(y.isna())[0])
-            raise UserError(f"{where}, row {row + 1}: label {frame.label.iloc[row]}, where 0 or 1 is expected")
+            raise UserError(f"{where}, row {row + 1}: label {frame.label.iloc[row]}, but 0 or 1 is expected")
         return Rows(x, y.to_numpy(dtype=np.int64))

@@ -1,4 +1,4 @@
-"""The user's own plain text files."""
+"""Plain text files."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, OpenUnitInterval, Seed
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.folders import DOCUMENTS, files_below
-from warmstart.data.splits import renumbered, split_rows
+from warmstart.data.splits import reset_index, split_rows
 
 ENDS = {"document": re.compile(r"\Z"), "paragraph": re.compile(r"\n(?:[^\S\n]*\n)+"), "line": re.compile(r"\n")}
 
 
 class TextFiles(Source):
-    """Rows go to the parts at random; a single document is cut in order instead.
+    """Texts split at random; a single document is split in order.
 
     Args:
-        tokenizer: makes the preprocessor.
-        root: a file, a folder (every .txt file in it, however deep), or a pattern such as notes/**/*.md.
-        rows: what one row is: document (a file), paragraph (ended by an empty line) or line.
+        tokenizer: constructor of the preprocessor.
+        root: a file, a folder (all .txt files in it, recursively), or a pattern such as notes/**/*.md.
+        rows: unit of a row: document (a file), paragraph (ended by an empty line) or line.
         validation: share of the rows.
         test: share of the rows.
-        split_seed: fixes which rows train, validate and test.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "text"
@@ -51,10 +51,10 @@ class TextFiles(Source):
         self.validation, self.test, self.split_seed = validation, test, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Texts.
+        """Return texts.
 
         Raises:
-            UserError: there is no file, one of them is empty, binary or not UTF-8, or there are too few rows.
+            UserError: there are no files, a file is empty, binary or not UTF-8, or there are too few rows.
         """
         documents = [read_text(path) for path in self._files()]
         if len(documents) == 1 and self.rows == "document":
@@ -67,10 +67,9 @@ class TextFiles(Source):
                 f"split off validation and test: give more{smaller.get(self.rows, '')}"
             )
         rows = Rows(pd.DataFrame({"text": texts}))
-        return renumbered(split_rows(rows, (), self.split_seed, None, self.validation, self.test))
+        return reset_index(split_rows(rows, (), self.split_seed, None, self.validation, self.test))
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=["text"])
 
     def _files(self) -> list[Path]:
@@ -88,7 +87,7 @@ class TextFiles(Source):
         return files
 
     def _in_order(self, text: str) -> Splits:
-        """The beginning trains, what follows validates, and the end tests."""
+        """Split a text in order: train, validation, test."""
         cuts = [round(len(text) * (1 - self.validation - self.test)), round(len(text) * (1 - self.test))]
         parts = (text[: cuts[0]], text[cuts[0] : cuts[1]], text[cuts[1] :])
         if not all(part.strip() for part in parts):

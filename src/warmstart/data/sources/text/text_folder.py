@@ -1,4 +1,4 @@
-"""The user's own text files: one folder per class, or such folders for each split; a file is one text."""
+"""Text files in one folder per class, with or without splits; a file is one text."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, FolderFiles
-from warmstart.data.sources.class_folders import cut, find_classes
-from warmstart.data.splits import renumbered
+from warmstart.data.sources.class_folders import find_classes, split
+from warmstart.data.splits import reset_index
 
 
 class TextFolder(Source):
-    """Texts as they stand in their files, which are UTF-8.
+    """Texts of UTF-8 files.
 
     Args:
-        tokenizer: makes the preprocessor.
-        root: the folder; each folder in it is a class, or a split (train, validation, test) with a folder per class.
-            Splits that are missing are cut from the training texts. What is left out is printed.
-        split_seed: fixes which texts train, validate and test.
+        tokenizer: constructor of the preprocessor.
+        root: folder with a folder per class, or with such folders in train, validation and test. Missing splits are
+            taken from the training texts. Skipped files are reported.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "text"
@@ -34,18 +34,17 @@ class TextFolder(Source):
         self.tokenizer, self.root, self.split_seed = tokenizer, Path(root), split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Texts, stratified by class where they are cut here.
+        """Return texts, stratified by class if they are split here.
 
         Raises:
-            UserError: the folder is laid out in another way, or a file is empty, binary or not UTF-8.
+            UserError: the folder has another layout, or a file is empty, binary or not UTF-8.
         """
         found = find_classes(FolderFiles(self.root, TEXT_FILES, DOCUMENTS), "texts", "data=text_table")
-        splits = cut(found, self.root, self.split_seed)
+        splits = split(found, self.root, self.split_seed)
         x = pd.DataFrame({"text": [read_text(path) for path in found.files]})
         for rows in (splits.train, splits.validation, splits.test, *splits.shifts.values()):
             rows.x = x.iloc[rows.x]
-        return renumbered(splits)
+        return reset_index(splits)
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=["text"])

@@ -1,4 +1,4 @@
-"""The user's own texts in a table: one row per example, one column to predict."""
+"""Texts in a table: one row per example, with one target column."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from warmstart.data.readers.columns import (
     to_numbers,
     to_texts,
 )
-from warmstart.data.readers.splits import place
+from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import class_numbers, renumbered, strata_of
+from warmstart.data.splits import encode_labels, reset_index, strata_of
 
 
 class TextTable(Source):
-    """Classes, real values, or tags of words, as the objective asks.
+    """Classes, real values, or tags of words, depending on the objective.
 
-    A data set's own splits train, validation and test are kept; which of them it lacks is cut from its training rows,
-    15 % of these each. Splits named test_<shift> are tested on as well. Rows without a target serve pretraining alone.
+    The splits train, validation and test of the data set are used; missing ones are split off from the training rows,
+    15 % each. Splits named test_<shift> are further test splits. Rows without a target are used in pretraining only.
 
     Args:
-        tokenizer: makes the preprocessor.
+        tokenizer: constructor of the preprocessor.
         root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
-        text: the column of texts; for tags, of lists of words.
-        target: the column to predict; for tags, of lists of names, one for each word. Pretraining needs none.
-        pair: the column of second texts, if any.
-        separator: between the cells of a text file; None for the one that its header line has.
-        missing_values: texts of cells that stand for a missing value, as an empty cell does.
-        config: of a hub name that has several.
-        split_seed: fixes which rows train, validate and test.
+        text: column of texts; for tags, of lists of words.
+        target: target column; for tags, of lists of names, one for each word. Pretraining needs none.
+        pair: column of second texts, if any.
+        separator: character between cells of a text file; None to detect it in the header.
+        missing_values: texts of cells to treat as missing values, besides empty cells.
+        config: configuration of a hub data set.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "text"
@@ -68,15 +68,15 @@ class TextTable(Source):
         self.dialect = Dialect(separator, tuple(missing_values or ()))
 
     def load(self, target: str | None) -> Splits:
-        """Texts, or lists of words; which part a row is in does not depend on the kind of target.
+        """Return texts, or lists of words; the split does not depend on the kind of target.
 
         Raises:
-            UserError: a column is missing, a text is empty, or the targets do not suit the objective.
+            UserError: a column is missing, a text is empty, or the targets do not match the objective.
         """
         if target is not None and self.target is None:
             raise UserError("data.target=null: name the column to predict")
         frames = read_own_splits(self.root, self.config, self.dialect)
-        tables = {name: self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()}
+        tables = {name: self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()}
         table = pd.concat(tables.values(), ignore_index=True)
         split = np.repeat(list(tables), [len(part) for part in tables.values()])
         known = with_target(table.target.notna().to_numpy(), split, self.root, [str(self.target)])
@@ -94,14 +94,13 @@ class TextTable(Source):
             lambda train: self._strata(table.target.iloc[train]),
             Rows(spare[rows.x.columns]),
         )
-        return renumbered(splits)
+        return reset_index(splits)
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=list(self.columns.values()), dialect=self.dialect.state())
 
     def _table(self, frame: pd.DataFrame, where: str, kind: str | None) -> pd.DataFrame:
-        """One split's texts and raw targets, None where there is none, checked while the rows are those of the user."""
+        """Return the texts and raw targets of a split, checked here for errors with row numbers of the file."""
         texts = {to: to_texts(pick(frame, name, where, f"data.{to}"), where) for to, name in self.columns.items()}
         table = pd.DataFrame(texts)
         if self.target is None:
@@ -136,7 +135,7 @@ class TextTable(Source):
         if kind == "value":
             return to_numbers(column, self.root)[:, None], (str(self.target),)
         if kind == "category":
-            return class_numbers(to_names(column, self.root))
+            return encode_labels(to_names(column, self.root))
         labels = tuple(sorted({name_of(tag) for tags in column for tag in tags}))
         if len(labels) < 2:
             raise UserError(f"data.root={self.root}: every word has the tag {labels[0]}: two are needed")

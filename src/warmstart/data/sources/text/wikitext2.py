@@ -20,13 +20,15 @@ FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
 
 class WikiText2(Source):
-    """A row is an article, in the official parts. Without training texts the last tenth of the validation articles
-    validates and the others train, so that a small copy will do.
+    """Articles in the official splits.
+
+    Without a train split, the last tenth of the validation articles is for validation and the others for training, so
+    that a small copy is sufficient.
 
     Args:
-        tokenizer: makes the preprocessor.
-        root: a hub name, or a local folder with valid.txt, test.txt and, where there is one, train.txt.
-        config: which of a hub name's versions.
+        tokenizer: constructor of the preprocessor.
+        root: a hub name, or a local folder with valid.txt, test.txt and, optionally, train.txt.
+        config: configuration of the hub data set.
     """
 
     modality: ClassVar = "text"
@@ -41,10 +43,10 @@ class WikiText2(Source):
         self.tokenizer, self.root, self.config = tokenizer, root, config
 
     def load(self, target: str | None) -> Splits:
-        """Articles with their headings.
+        """Return articles with their headings.
 
         Raises:
-            UserError: there is nothing to validate or to test on, or no article in it.
+            UserError: the validation or test split is missing or has no article.
         """
         folder = Path(self.root)
         if (folder / FILES["validation"]).is_file():
@@ -66,12 +68,11 @@ class WikiText2(Source):
         return Splits(*(Rows(pd.DataFrame({"text": texts[name]})) for name in FILES))
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=["text"])
 
 
 def articles(lines: pd.Series) -> list[str]:
-    """Lines, cut before each ` = Title = ` that stands between empty ones; sections have more equals signs."""
+    """Split lines into articles, before each ` = Title = ` between empty lines; sections have more equals signs."""
     lines = lines.str.removesuffix("\n")
     empty = lines.str.strip().eq("")
     titles = lines.str.fullmatch(r" = (?!= ).*(?<! =) = ?")

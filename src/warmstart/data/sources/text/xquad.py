@@ -1,4 +1,4 @@
-"""XQuAD, and all that is laid out as SQuAD: questions whose answer is a piece of a text (Artetxe et al. 2020)."""
+"""XQuAD (Artetxe et al. 2020) and other data sets in the format of SQuAD."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from warmstart.core.reading import parse_json
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.records import to_frame
-from warmstart.data.readers.splits import place, read_splits
+from warmstart.data.readers.splits import describe, read_splits
 
 SHARE = 0.15
 
 
 class XQuAD(Source):
-    """`text` is the question and `pair` the context.
+    """Questions in the column `text` and contexts in `pair`.
 
-    Parts are whole articles, or whole contexts where the articles have no title, so that no context is in two of them.
-    The validation part is cut from the train split; with a validation but no test split, as SQuAD has, the former
-    tests. A single split is cut into all three.
+    Splits are grouped by article, or by context without titles of articles, so that no context is in two splits.
+    Missing validation rows are split off from train; a validation split without a test split, as in SQuAD, is used as
+    test split. A single split is divided into three.
 
     Args:
-        tokenizer: makes the preprocessor.
-        root: a hub name, a local folder in the hub's layout, or a JSON file as SQuAD publishes them.
-        config: of a hub name that has several.
-        split_seed: fixes the parts that are cut.
+        tokenizer: constructor of the preprocessor.
+        root: a hub name, a local folder with the layout of the hub, or a JSON file in the format of SQuAD.
+        config: configuration of a hub data set.
+        split_seed: seed of the split.
     """
 
     modality: ClassVar = "text"
@@ -50,7 +50,7 @@ class XQuAD(Source):
         self.tokenizer, self.root, self.config, self.split_seed = tokenizer, root, config, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Questions with contexts, and lists of (answer, start character); an empty list is a question without answer.
+        """Return questions with contexts, and lists of (answer, start character), empty for questions without answer.
 
         Raises:
             UserError: a column is missing, a text is empty, or an answer cannot be found in its context.
@@ -59,19 +59,18 @@ class XQuAD(Source):
         frames = read_splits(self.root, self.config) if squad is None else {"all": squad}
         if len(frames) > 1 and "train" not in frames:
             raise UserError(f"data.root={self.root} has no split train: it has {', '.join(frames)}")
-        tables = {name: self._table(frame, place(self.root, name, frames), target) for name, frame in frames.items()}
+        tables = {name: self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()}
         validation, test = tables.get("validation"), tables.get("test")
         if len(tables) == 1:
-            train, test = self._cut(next(iter(tables.values())))
-            train, validation = self._cut(train)
+            train, test = self._split_off(next(iter(tables.values())))
+            train, validation = self._split_off(train)
         elif validation is not None and test is not None:
             train = tables["train"]
         else:
-            train, validation, test = *self._cut(tables["train"]), validation if test is None else test
+            train, validation, test = *self._split_off(tables["train"]), validation if test is None else test
         return Splits(*(as_rows(table, target) for table in (train, validation, test)))
 
     def preprocessor(self) -> Preprocessor:
-        """As the tokenizer is configured."""
         return self.tokenizer(columns=["question", "context"])
 
     def _table(self, frame: pd.DataFrame, where: str, target: str | None) -> pd.DataFrame:
@@ -80,28 +79,26 @@ class XQuAD(Source):
         article = frame.get("title", frame["context"]).to_numpy()
         table["article"] = table.assign(article=article).groupby("pair").article.transform("first")
         if target is not None:
-            table["answers"] = found_answers(table.pair, pick(frame, "answers", where), where)
+            table["answers"] = locate_answers(table.pair, pick(frame, "answers", where), where)
         return table
 
-    def _cut(self, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """All but some articles, and those."""
+    def _split_off(self, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Split rows into two parts with different articles; the second has 15 % of the articles."""
         if table.article.nunique() < 2:
-            raise UserError(
-                f"data.root={self.root}: all questions are about one text; two are needed to cut off a part"
-            )
+            raise UserError(f"data.root={self.root}: all questions are about one text; two are needed for a split")
         splitter = GroupShuffleSplit(1, test_size=SHARE, random_state=self.split_seed)
         kept, held = next(splitter.split(table, groups=table.article))
         return table.iloc[kept], table.iloc[held]
 
 
 def as_rows(table: pd.DataFrame, target: str | None) -> Rows:
-    """Questions, contexts and, where they are wanted, answers."""
+    """Return questions, contexts and, with a target, answers."""
     x = table[["text", "pair"]].reset_index(drop=True)
     return Rows(x, None if target is None else table.answers.to_numpy())
 
 
 def read_squad(path: Path) -> pd.DataFrame | None:
-    """A JSON file as SQuAD publishes them; None where it is something else.
+    """Read a JSON file in the format of SQuAD; return None if it has another format.
 
     Raises:
         UserError: it has no questions in its paragraphs, or a text cannot be encoded.
@@ -123,18 +120,17 @@ def read_squad(path: Path) -> pd.DataFrame | None:
             for question in paragraph["qas"]
         ]
     except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not laid out as SQuAD: {error} is missing") from error
+        raise UserError(f"{path} does not have the format of SQuAD: {error} is missing") from error
     if not rows:
         raise UserError(f"{path} has no questions")
     return to_frame(dict(enumerate(rows, 1)), path)
 
 
-def found_answers(contexts: pd.Series, answers: pd.Series, where: str) -> pd.Series:
-    """Answers as lists of (text, start); one that is not where it should be is taken from where it is, if there is one.
+def locate_answers(contexts: pd.Series, answers: pd.Series, where: str) -> pd.Series:
+    """Return answers as lists of (text, start); a wrong start is corrected if the text occurs once in the context.
 
     Raises:
-        UserError: it is nowhere, or in several places; the first such row is named, and all are counted. Or it is not
-            laid out as an answer.
+        UserError: an answer is not in its context, occurs several times, or has an invalid format.
     """
     rows, wrong, moved = [], [], 0
     for number, (context, cell) in enumerate(zip(contexts, answers), 1):
@@ -143,7 +139,7 @@ def found_answers(contexts: pd.Series, answers: pd.Series, where: str) -> pd.Ser
             found = as_pairs(cell)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{where}, row {number}: every answer needs a text and an answer_start, a whole number ({error!r})"
+                f"{where}, row {number}: every answer needs a text and an answer_start, an integer ({error!r})"
             ) from error
         for text, start in found:
             if not text or context[start : start + len(text)] != text:
@@ -158,16 +154,16 @@ def found_answers(contexts: pd.Series, answers: pd.Series, where: str) -> pd.Ser
         row, text, start = wrong[0]
         count = len({number for number, *_ in wrong})
         raise UserError(
-            f"{where}, row {row}: the answer {text[:60]!r} is not in its context at character {start}, nor at one "
-            f"other place; {count:,} of {len(rows):,} rows are like this: mend or remove them"
+            f"{where}, row {row}: the answer {text[:60]!r} is not in its context at character {start}, and does not "
+            f"occur once elsewhere; {count:,} of {len(rows):,} rows are like this: correct or remove them"
         )
     if moved:
-        screen.say(f"{where}: {moved:,} answers were found at another character than is stated")
+        screen.say(f"{where}: {moved:,} answers had a wrong start character, which was corrected")
     return pd.Series(rows, dtype=object)
 
 
 def as_pairs(cell: Any) -> list[tuple[str, int]]:
-    """(text, start) from a list of records, or from a record of lists."""
+    """Convert a list of records or a record of lists to pairs (text, start)."""
     if cell is None or isinstance(cell, float):
         return []
     if isinstance(cell, dict):

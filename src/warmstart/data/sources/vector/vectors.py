@@ -1,4 +1,4 @@
-"""The textbook example: two sets of feature vectors whose targets look along the same hidden directions, or not."""
+"""Synthetic vectors: a generic set and a task whose targets depend on the same or on other hidden directions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from warmstart.data.preprocess.vector import Preprocessor
 
 
 class Vectors(Source):
-    """Standard normal vectors x and hidden activations h = tanh(W x) with one W for both sets.
+    """Standard normal vectors x and hidden activations h = tanh(W x), with the same W for both sets.
 
-    The generic set's targets are real values, linear in h; the task's are classes, the largest of linear scores in h.
-    Without `shared`, the generic set has a W of its own, at right angles to the task's, so that its targets are
-    independent of everything that the classes depend on.
+    The targets of the generic set are real values, linear in h; those of the task are classes, the argmax of linear
+    scores in h. Without `shared`, the generic set has another W, orthogonal to that of the task, so that its targets
+    are independent of the classes.
     """
 
     modality: ClassVar = "vector"
@@ -41,11 +41,11 @@ class Vectors(Source):
         self.rows, self.noise, self.shared, self.seed = rows, noise, shared, seed
 
     def load(self, target: str | None) -> Splits:
-        """Vectors (N, F), with real values (N, K) for a generic set or class numbers (N,) for a task."""
+        """Return vectors (N, F), with real values (N, K) for the generic set, or class indices (N,) for the task."""
         shared, own = (np.random.default_rng([self.seed, part]) for part in (0, 1 if target == "category" else 2))
         w = shared.standard_normal((self.features, self.directions)) * 2 / np.sqrt(self.features)
         if target != "category" and not self.shared:
-            w = self.at_right_angles(w)
+            w = self.orthogonal_to(w)
         x = own.standard_normal((self.rows, self.features)).astype(np.float32)
         h = np.tanh(x @ w)
         if target == "category":
@@ -60,11 +60,10 @@ class Vectors(Source):
         parts = (Rows(x[part], y[part]) for part in (slice(0, a), slice(a, b), slice(b, None)))
         return Splits(*parts, labels=labels)
 
-    def at_right_angles(self, w: np.ndarray) -> np.ndarray:
-        """As many directions (F, D), at right angles to those given and to each other, and of about their length, 2."""
+    def orthogonal_to(self, w: np.ndarray) -> np.ndarray:
+        """Return directions (F, D) of length 2 that are orthogonal to `w` and to each other."""
         others = np.random.default_rng([self.seed, 3]).standard_normal(w.shape)
         return 2 * np.linalg.qr(np.hstack([w, others]))[0][:, self.directions :]
 
     def preprocessor(self) -> Preprocessor:
-        """Per feature."""
         return Preprocessor()
