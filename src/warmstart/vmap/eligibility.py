@@ -81,8 +81,8 @@ def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.devic
     Raises:
         CannotBatch: targets are mixed, or the step draws random numbers, changes buffers, or is large.
     """
-    if module.augment.mixing:
-        raise CannotBatch(f"{module.augment.mixing} mixes the targets of one run at a time")
+    for name in module.augment.mixing:
+        raise CannotBatch(f"data/augment={name} mixes the targets of one run at a time")
     if "strategy" in config and (module.has_phases or not module.strategy.only_claims):
         raise CannotBatch(f"{named(config, 'strategy')} is for one run at a time: its steps are not alike")
     x = scaled(module, raw.x)

@@ -146,7 +146,7 @@ class VmapLoop:
 
     def changed(self, raw: Sequence[Tensor], step: int) -> Tensor:
         """Each job's batch (B, ...), scaled and augmented by what it would draw alone: (J, B, ...)."""
-        if self.module.augment.changes_nothing:
+        if not self.module.augment.single:
             return self.module.augment.scale(torch.cat(list(raw))).unflatten(0, (len(raw), -1))
         stacked = []
         for job, x in zip(self.jobs, raw):
