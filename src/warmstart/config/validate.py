@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
+from warmstart.config.expand import CONF
 from warmstart.config.schema import ARM, ROOT, STAGES, Section
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import fits, shown, words
@@ -153,7 +154,7 @@ def explain(error: Exception) -> str:
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={name} does not exist. {nearest(name, error.options or [])}"
+        return f"{group}={name} does not exist. {nearest(name, error.options or group_of(group)[1])}"
     if isinstance(error, OverrideParseException) or message.startswith("Ambiguous value"):
         word = message.partition("'")[2] if message.startswith("Ambiguous") else error.override
         key = word.partition("=")[0]
@@ -162,12 +163,30 @@ def explain(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
         siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
         place = str(cause.full_key).rpartition(".")[0] or "the config"
+        group, options = group_of(place)
+        if options and "_target_" not in siblings:
+            if cause.key in options:
+                return f"{cause.full_key}: {cause.key} is not chosen. Add {group}=[{cause.key},...]"
+            return f"{cause.full_key}: there is no such key. {group}=[...] chooses. {nearest(str(cause.key), options)}"
         if place.startswith("pretrain.") and not siblings:
             return f"{place} is the same for both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
         return f"{cause.full_key}: there is no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
+    place, _, value = message.removeprefix("Error merging override ").partition("=")
+    group, options = group_of(place)
+    if options and value.startswith("["):
+        return f"{place}={value}: choose by {group}={value}"
     if "No match in the defaults list" in message:
         return f"{message.split(' No match')[0]} This stage and experiment have no such part."
     return message
+
+
+def group_of(place: str) -> tuple[str, list[str]]:
+    """The group that fills a place in the config, as it is typed, and its options where several can be chosen."""
+    own = place.removeprefix("pretrain.")
+    group = own.replace(".", "/")
+    paths = (CONF / group).glob("*.yaml")
+    options = [path.stem for path in paths if not path.read_text().startswith("_target_")]
+    return group if place == own else f"{group}@{place}", options
 
 
 def nearest(name: str, options: list[str], where: str = "There is") -> str:
