@@ -36,6 +36,7 @@ from warmstart.data.datamodule import GenericDataModule, TaskDataModule
 from warmstart.data.loader import GatherLoader
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.transforms.augment import Augment
+from warmstart.data.transforms.images import Shift
 from warmstart.run.folder import RunFolder
 from warmstart.training import components
 from warmstart.training.assemble import build_module, build_strategy
@@ -238,7 +239,7 @@ def bench_input() -> Iterator[Result]:
     preprocessor = Preprocessor()
     preprocessor.fit(images)
     encoded = preprocessor.encode(images)
-    augment = Augment(preprocessor, "image", shift=shift, flip=True)
+    augment = Augment(preprocessor, {"shift": Shift(shift, flip=True)})
 
     one_by_one = OneByOne(images, shift)
     ours = GatherLoader(encoded, None, batch, SEED)

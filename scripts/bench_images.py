@@ -2,9 +2,9 @@
 
     python scripts/bench_images.py [TURNS]
 
-The list is that of contrastive recipes: crop and resize, flip, colour, grey, blur, solarise, erase. The other side is
-common practice: Pillow per image in two workers, each transform as torchvision writes it for Pillow images (which is
-not installed here), saturation standing for our scale per channel. Nothing else should run on the machine.
+The list is that of contrastive recipes: crop and resize, flip, blur, solarize, color jitter, grayscale, random erasing.
+The other side is common practice: Pillow per image in two workers, each transform as torchvision writes it for Pillow
+images (not installed here), saturation standing for our scale per channel. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -27,12 +27,21 @@ from warmstart.core import screen
 from warmstart.data.loader import GatherLoader
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.transforms.augment import Augment
+from warmstart.data.transforms.images import Blur, ColorJitter, Crop, Grayscale, RandomErasing, Solarize
 from warmstart.training.memory import keep_freed_memory
 from warmstart.training.trainer import native_precision
 
 BATCH, BATCHES, SIDE, GOAL = 256, 20, 32, 20
 MEAN, STD = 120.0, 60.0
-SETTINGS = {"crop": 0.2, "flip": True, "colour": 0.4, "grey": 0.2, "blur": 0.5, "solarise": 0.2, "erase": 0.3}
+SCALE, JITTER, GRAYSCALE, BLUR, SOLARIZE, AREA = 0.2, 0.4, 0.2, 0.5, 0.2, 0.3
+TRANSFORMS = {
+    "crop": Crop(SCALE, flip=True),
+    "blur": Blur(BLUR),
+    "solarize": Solarize(SOLARIZE),
+    "color_jitter": ColorJitter(JITTER),
+    "grayscale": Grayscale(GRAYSCALE),
+    "random_erasing": RandomErasing(AREA),
+}
 
 
 class OneByOne(Dataset):
@@ -52,12 +61,12 @@ class OneByOne(Dataset):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
         for enhancer in random.sample(enhancers, 3):
-            image = enhancer(image).enhance(random.uniform(1 - SETTINGS["colour"], 1 + SETTINGS["colour"]))
-        if random.random() < SETTINGS["grey"]:
+            image = enhancer(image).enhance(random.uniform(1 - JITTER, 1 + JITTER))
+        if random.random() < GRAYSCALE:
             image = Image.merge("RGB", [image.convert("L")] * 3)
-        if random.random() < SETTINGS["blur"]:
+        if random.random() < BLUR:
             image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
-        if random.random() < SETTINGS["solarise"]:
+        if random.random() < SOLARIZE:
             image = ImageOps.solarize(image, 128)
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
         return self.erase(x.sub_(self.mean).div_(self.std))
@@ -65,7 +74,7 @@ class OneByOne(Dataset):
     def crop(self, image: Image.Image) -> Image.Image:
         """A random part of it, resized back."""
         for _ in range(10):
-            area = SIDE * SIDE * random.uniform(SETTINGS["crop"], 1)
+            area = SIDE * SIDE * random.uniform(SCALE, 1)
             ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
             width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if width <= SIDE and height <= SIDE:
@@ -76,7 +85,7 @@ class OneByOne(Dataset):
 
     def erase(self, x: Tensor) -> Tensor:
         """A random rectangle becomes the mean."""
-        area = SIDE * SIDE * random.uniform(0, SETTINGS["erase"])
+        area = SIDE * SIDE * random.uniform(0, AREA)
         ratio = math.exp(random.uniform(math.log(0.3), math.log(1 / 0.3)))
         height = min(round(math.sqrt(area * ratio)), SIDE)
         width = min(round(math.sqrt(area / ratio)), SIDE)
@@ -100,7 +109,7 @@ def main(turns: int) -> None:
     keep_freed_memory()  # build_trainer does this for the process, so both sides have it from the start
     pictures = np.random.default_rng(0).integers(0, 256, (BATCH * BATCHES, SIDE, SIDE, 3), dtype=np.uint8)
     stored = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
-    augment = Augment(Preprocessor(255.0, [3, SIDE, SIDE], [MEAN] * 3, [STD] * 3), "image", **SETTINGS)
+    augment = Augment(Preprocessor(255.0, [3, SIDE, SIDE], [MEAN] * 3, [STD] * 3), TRANSFORMS)
     one_by_one = DataLoader(OneByOne(pictures), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
     whole = GatherLoader(stored, None, BATCH, seed=0)
     pairs = []

@@ -31,11 +31,12 @@ from warmstart.data.loader import GatherLoader
 from warmstart.data.preprocess.speech import Preprocessor
 from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.data.transforms.augment import Augment
+from warmstart.data.transforms.frames import FrequencyMasks, TimeMasks
 from warmstart.training.memory import keep_freed_memory
 
 BATCH, EPOCHS, REPEATS, GOAL = 64, 20, 4, 20
 RATE, MELS, SIZE, HOP, POINTS = 8000, 40, 200, 80, 256  # as conf/data/spoken_digits.yaml has it, in samples
-BANDS, GAPS, STACK = 8, 10, 2
+FREQUENCY, TIME, STACK = 8, 10, 2
 
 
 class OneByOne(Dataset):
@@ -56,7 +57,7 @@ class OneByOne(Dataset):
         logs = (spectrum.abs().square().T @ self.filters + 1e-6).log()
         frames = (logs - logs.mean(0)) / logs.std(0).clamp(min=0.1)
         for _ in range(2):
-            frames = masked(masked(frames, 1, BANDS), 0, min(GAPS * STACK, len(frames) // 5))
+            frames = masked(masked(frames, 1, FREQUENCY), 0, min(TIME * STACK, len(frames) // 5))
         return frames
 
 
@@ -89,7 +90,7 @@ def from_waveforms(table: pd.DataFrame, augment: Augment) -> float:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WARMSTART_CACHE"] = folder
         started = time.perf_counter()
-        for batch in GatherLoader(augment.scale.encode(table), None, BATCH, seed=0):
+        for batch in GatherLoader(augment.preprocessor.encode(table), None, BATCH, seed=0):
             augment(batch.x)
         return len(table) / (time.perf_counter() - started)
 
@@ -98,8 +99,9 @@ def main(turns: int) -> None:
     """Take turns; a ratio is the median over them."""
     keep_freed_memory()  # build_trainer does this for the process, so both sides have it from the start
     table = read_packaged()
-    augment = Augment(Preprocessor(rate=RATE, longest=10.0), "speech", bands=BANDS, gaps=GAPS)
-    loader = GatherLoader(augment.scale.encode(table), None, BATCH, seed=0)
+    masks = {"frequency_masks": FrequencyMasks(FREQUENCY), "time_masks": TimeMasks(TIME)}
+    augment = Augment(Preprocessor(rate=RATE, longest=10.0), masks)
+    loader = GatherLoader(augment.preprocessor.encode(table), None, BATCH, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{name}.wav" for name in table.file]
         for file, values in zip(files, table.audio):

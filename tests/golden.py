@@ -27,6 +27,7 @@ TEXT = (
     "backbone.heads=2",
 )
 IMAGES = ("experiment=images", "data.root={root}/images", "data.size=16", "data.batch_size=8", "backbone=resnet")
+MIXED = ("data/augment=[image,mixup,cutmix]", "data.augment.mixup.alpha=0.4", "data.augment.cutmix.alpha=0.4")
 SPEECH = (
     "experiment=speech",
     "data.test_speakers=[george,jackson,lucas,nicolas]",
@@ -42,9 +43,13 @@ RECIPES = {
         (),
         ("data.labels_per_class=20", "strategy=l2_sp", "average=ema"),
     ),
-    "digits": (("experiment=digits",), ("objective=byol", "data.augment.noise=0.1"), ("strategy=lora", "loss=focal")),
+    "digits": (("experiment=digits",), ("objective=byol", "data/augment=noise"), ("strategy=lora", "loss=focal")),
     "text": (TEXT, ("data.pack=32",), ("strategy=layer_decay",)),
-    "images": (IMAGES, (), ("data.augment.mixup=0.4", "data.augment.cutmix=0.4")),
+    "images": (
+        IMAGES,
+        (),
+        MIXED,
+    ),
     "speech": (SPEECH, (), ("objective=ctc", "strategy=gradual")),
 }
 

@@ -17,7 +17,8 @@ from warmstart.main import CONF
 pytestmark = pytest.mark.quick
 
 GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
-PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml"))]
+TRANSFORMS = sorted((CONF / "data/augment").glob("*.yaml"))  # several of which can be chosen
+PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml")) if path not in TRANSFORMS]
 PARTS.append(CONF / "trainer/default.yaml")
 SEVERAL = [path for group in ("logger", "visualization") for path in sorted((CONF / group).glob("*.yaml"))]
 RUN_TIME_FACTS = {
@@ -71,6 +72,17 @@ def test_part_names_a_target_of_its_package_and_binds_to_it(path: Path):
         assert target.startswith(f"warmstart.{package}.")
     facts = dict.fromkeys(RUN_TIME_FACTS["stem" if path.parent.name == "stem" else group])
     inspect.signature(get_object(target)).bind(**own_settings(path), **facts)
+
+
+@pytest.mark.parametrize("path", TRANSFORMS, ids=lambda path: path.stem)
+def test_option_of_augment_is_a_transform_of_its_name_or_a_set_of_others(path: Path, composed):
+    node = OmegaConf.to_container(OmegaConf.load(path))
+    chosen = composed("stage=pretrain", f"data/augment={path.stem}").data.augment
+    assert list(chosen) == ([path.stem] if path.stem in node else node.get("defaults", ["_self_"])[: len(chosen)])
+    for transform in chosen.values():
+        assert transform._target_.startswith("warmstart.data.transforms.")
+        settings = {key: value for key, value in transform.items() if key != "_target_"}
+        inspect.signature(get_object(transform._target_)).bind(**settings)
 
 
 def has(experiment: str, stage: str) -> bool:

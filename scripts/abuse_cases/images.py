@@ -14,7 +14,7 @@ from PIL import Image
 from scripts.abuse_cases.case import Case, Check, Seen, check, count, every, labels, says, silent, twin
 from scripts.abuse_cases.written import csv, zipped
 
-SMALL = ("visualization=[]", "data.size=12", "backbone.widths=[8,8,8,8]", "data.augment={}")
+SMALL = ("visualization=[]", "data.size=12", "backbone.widths=[8,8,8,8]", "data/augment=none")
 FOLDER = (
     "stage=finetune",
     "experiment=images",

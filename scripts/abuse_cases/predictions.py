@@ -521,7 +521,7 @@ def of_texts() -> list[Case]:
 def of_images() -> list[Case]:
     """Files, folders and tables of images."""
     photos = images.photos()
-    small = ("data.size=12", "data.augment.shift=0", "data.augment.flip=false", "trainer.precision=32-true")
+    small = ("data.size=12", "data/augment=none", "trainer.precision=32-true")
     trained = model(
         "a model of images", {f"p/{k}": v for k, v in photos.items()}, images.FOLDER, "data.root={folder}/p", *small
     )

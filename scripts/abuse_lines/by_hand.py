@@ -51,7 +51,7 @@ SETTINGS = (
     *("trainer.max_epochs=-1", "trainer.max_epochs=0", "trainer.val_check_interval=1000000", "fresh=abc", "fresh=[1]"),
     *("trust=abc", "trust=[1]", "output_dir=null", "output_dir=''", "output_dir=5", "seed=1.0", "seed='1'", "test=1"),
     *("data.folds=1000", "data.labels_per_class=100000", "data.label_fraction=0"),
-    *("data.augment.warp=0.5", "data.augment.side=0.5", "backbone.hidden=5", "backbone.hidden=[0]"),
+    *("data/augment=vtlp", "data.augment.side=0.5", "backbone.hidden=5", "backbone.hidden=[0]"),
     *("backbone.hidden=[1e3]", "backbone.hidden=[100000000000,100000000000]", "backbone={a: 1}"),
     *("experiment=5", "experiment=[digits]", "loss=[mse]", "optimizer={lr: -1}", "sweep.retries=abc", "sweep.foo=1"),
 )
@@ -65,7 +65,7 @@ RIGHT = (
     (*NEW, "trainer.precision=bf16-mixed"),
     (*NEW, "trainer.precision=32"),
     (*NEW, "trainer.precision=bf16-true"),
-    ("stage=pretrain", "visualization=[]", "trainer.precision=bf16-true", "data.augment.crop=0.5"),
+    ("stage=pretrain", "visualization=[]", "trainer.precision=bf16-true", "data/augment=crop"),
     (*NEW, "patience=5"),
     (*NEW, "data.labels_per_class=5"),
     (*NEW, "data.label_fraction=0.5", "data.folds=5"),

@@ -91,7 +91,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (r"trainer\.(max_epochs|max_steps)", ("-1",), "-1 means no limit, where another limit is set"),
     (
-        r"data\.augment\.(?!crop)\w+|backbone\.dropout|strategy\.dropout|optimizer\.(weight_decay|momentum)|loss\.label_smoothing"
+        r"backbone\.dropout|strategy\.dropout|optimizer\.(weight_decay|momentum)|loss\.label_smoothing"
         r"|objective\.(noise|drop|swap|keep|invariance|variance|covariance|ngram|ngram_weight|momentum)|data\.noise"
         r"|trainer\.(gradient_clip_val|overfit_batches)|strategy\.(p|alpha|beta|backbone_scale)|loss\.gamma|feature_rows"
         r"|snapshots|transfer\.(margin|tune)|average\.start|data\.tokenizer\.stride",
@@ -102,13 +102,13 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (r"seed|data\.(split_seed|seed)", ("0", "huge"), "a seed is any whole number that its generator takes"),
     (r"data\.fold", ("0", "huge"), "which fold matters only where data.folds is set"),
     (
-        r"test|forgetting|data\.(augment\.flip|separate|shared)|backbone\.(norm|bias|causal|tied)|objective\.\w+"
+        r"test|forgetting|data\.(augment\.\w+\.flip|separate|shared)|backbone\.(norm|bias|causal|tied)|objective\.\w+"
         r"|trainer\.deterministic",
         ("true",),
         "a boolean",
     ),
     (
-        r"data\.augment\.\w+|optimizer\.(lr|weight_decay|momentum|adam_scale)|backbone\.dropout|objective\.\w+|loss\.\w+"
+        r"data\.augment\.\w+\.\w+|optimizer\.(lr|weight_decay|momentum|adam_scale)|backbone\.dropout|objective\.\w+|loss\.\w+"
         r"|strategy\.\w+|average\.\w+|data\.(noise|label_fraction|frames\.\w+|validation|test)|backbone\.mlp_ratio"
         r"|trainer\.(gradient_clip_val|limit_\w+|max_tokens|max_time|overfit_batches|val_check_interval)|transfer\.margin",
         ("0.5", "1.5"),
@@ -116,7 +116,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (
         r"optimizer\.(lr|weight_decay|adam_scale)|objective\.(noise|temperature|invariance|variance|covariance|ngram_weight)"
-        r"|loss\.(gamma|delta)|strategy\.(alpha|beta|rate|cost|decay|backbone_scale)|data\.augment\.(colour|noise|mixup|cutmix)"
+        r"|loss\.(gamma|delta)|strategy\.(alpha|beta|rate|cost|decay|backbone_scale)|data\.augment\.(color_jitter|noise|mixup|cutmix)\.\w+"
         r"|trainer\.(gradient_clip_val|max_tokens|max_time)|data\.noise|transfer\.margin",
         ("huge", "huge number"),
         "no number is too large for a rate or a weight: the run stops where its loss diverges",
@@ -134,7 +134,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (r"trust|fresh|transfer\.budgets\.\w+|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
     (
         r"average|loss|feature_rows|trainer\.threads|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
-        r"|(logger|visualization)(\.\w+)?|data\.augment\.\w+|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
+        r"|(logger|visualization)(\.\w+)?|data\.augment\.\w+|data\.augment\.crop\.(size|flip)|data\.augment\.shift\.flip|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
         ("deleted",),
         "its default, or nothing that is needed",
     ),
@@ -189,7 +189,7 @@ def bases(folder: Path) -> dict[str, tuple[str, ...]]:
     for objective in ("masked", "masked_autoencoder", "quantised"):
         found[f"objective={objective}"] = (*vit, f"objective={objective}")
     for objective in ("byol", "contrastive", "vicreg", "supervised_contrastive"):
-        found[f"objective={objective}"] = (*found["pretrain"], f"objective={objective}", "data.augment.shift=1")
+        found[f"objective={objective}"] = (*found["pretrain"], f"objective={objective}", "data/augment=shift")
     found["objective=causal"] = (*found["pretrain text"], "backbone=gpt_small", "objective=causal")
     found["objective=regression"] = (*found["pretrain vectors"], "objective=regression")
     speech = ("stage=finetune", "experiment=speech", *new)

@@ -71,7 +71,7 @@ SCENARIOS = (
     Scenario("text", "generate", ("stage=generate", "run={causal}", "prompt=ROMEO:", "length=20")),
     Scenario("text", "export", ("stage=export", "run={text_tuned}")),
     Scenario("text", "export folder", ("stage=export", "run={text_tuned}", "folder=exported/here")),
-    Scenario("byol", "pretrain", ("stage=pretrain", *SHORT, "objective=byol", "data.augment.shift=1")),
+    Scenario("byol", "pretrain", ("stage=pretrain", *SHORT, "objective=byol", "data/augment=shift")),
     Scenario("lp_ft", "finetune", ("stage=finetune", *SHORT, FEW, "init={digits}", "strategy=lp_ft")),
     Scenario("lora", "finetune", ("stage=finetune", *SHORT, FEW, "init={digits}", "strategy=lora", "average=ema")),
     Scenario("lora", "evaluate", ("stage=evaluate", "run={lora}")),

@@ -17,6 +17,8 @@ from warmstart.data.preprocess.speech import Preprocessor as LogMel
 from warmstart.data.preprocess.waveform import Preprocessor
 from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.data.transforms.augment import Augment
+from warmstart.data.transforms.frames import FrequencyMasks
+from warmstart.data.transforms.noise import Noise
 
 pytestmark = pytest.mark.quick
 
@@ -70,10 +72,10 @@ def test_recordings_without_a_frame_and_texts_without_room_are_named(digits: pd.
 
 
 def test_changes_of_spectrograms_are_refused_and_noise_is_not(digits: pd.DataFrame):
-    with pytest.raises(UserError, match="warp, stretch, bands and gaps change spectrograms"):
-        Augment(waves(), "speech", bands=3)
+    with pytest.raises(UserError, match="changes spectrograms"):
+        Augment(waves(), {"frequency_masks": FrequencyMasks(3)})
     x = waves().encode(digits)[slice(0, 3)]
-    assert 0.05 < (Augment(waves(), "speech", noise=0.1)(x) - x).std() < 0.15
+    assert 0.05 < (Augment(waves(), {"noise": Noise(0.1)})(x) - x).std() < 0.15
 
 
 def test_a_tone_is_drawn_at_its_height():

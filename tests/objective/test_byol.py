@@ -19,7 +19,7 @@ from warmstart.training.optimization import grouped
 from warmstart.training.schedule import constant
 from warmstart.vmap.eligibility import check_pure
 
-WORDS = ("stage=pretrain", "objective=byol", "data.augment.shift=1", *FAST)
+WORDS = ("stage=pretrain", "objective=byol", "data/augment=shift", *FAST)
 
 
 def moved(module: nn.Module) -> None:
@@ -61,7 +61,7 @@ def test_the_loss_is_the_distance_on_the_sphere_to_the_other_view():
 def test_no_optimizer_sees_the_teacher_and_no_gradient_reaches_it():
     backbone, objective, batch = set_up("byol")
     optimizer = functools.partial(torch.optim.AdamW, lr=1e-3)
-    module = PretrainModule(backbone, objective, optimizer, constant, Augment(protocols.Preprocessor(), "image"), 0)
+    module = PretrainModule(backbone, objective, optimizer, constant, Augment(protocols.Preprocessor()), 0)
     names = {name for group in grouped(module, module.scales, optimizer) for name in group["params"]}
     assert names == {name for name, _ in module.named_parameters() if ".teacher." not in name}
     objective.step(backbone, batch).loss.backward()
@@ -94,7 +94,7 @@ def test_its_run_is_finetuned_and_pretrained_further(cli):
     [
         ("objective.momentum=1.0", "objective.momentum=1.0: must be"),
         ("objective.hidden=0", "objective.hidden=0"),
-        ("data.augment.shift=0", "data.augment changes nothing"),
+        ("data/augment=none", "data.augment changes nothing"),
         ("experiment=text data.root=x data.text=x data.target=y objective=byol", "data.augment changes nothing"),
     ],
 )
@@ -106,7 +106,7 @@ def test_what_cannot_be_is_refused(words: str, message: str, cli):
 
 
 def test_it_finetunes_nothing(cli):
-    outcome = cli("stage=finetune", "init=scratch", "objective=byol", "data.augment.shift=1", *FAST)
+    outcome = cli("stage=finetune", "init=scratch", "objective=byol", "data/augment=shift", *FAST)
     assert outcome.status == 2
     assert "objective=byol is for pretraining" in outcome.error
     assert "objective=classification" in outcome.error

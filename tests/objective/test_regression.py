@@ -92,7 +92,7 @@ def finetuned(source: Given, folder: Path, standardize: bool = True, **settings)
     objective = Regression(backbone, data.spec, mse, standardize)
     objective.fit(data.parts["train"][1])
     adam = functools.partial(torch.optim.Adam, lr=0.02)
-    module = FinetuneModule(backbone, objective, Full(), adam, constant, Augment(data.preprocessor, "vector"), 0)
+    module = FinetuneModule(backbone, objective, Full(), adam, constant, Augment(data.preprocessor), 0)
     trainer = build_trainer(OmegaConf.merge(TRAINER, settings), folder, None, [])
     fit(trainer, module, data)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -13,7 +13,7 @@ from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.loss.focal import focal
 from warmstart.objective.contrastive import Contrastive
 
-WORDS = ("stage=pretrain", "objective=supervised_contrastive", "data.augment.shift=1", *FAST)
+WORDS = ("stage=pretrain", "objective=supervised_contrastive", "data/augment=shift", *FAST)
 
 
 def test_the_loss_by_hand():

@@ -49,9 +49,9 @@ def test_the_variance_term_keeps_features_apart():
 
 
 def test_terms_are_logged_and_bad_weights_refused(cli):
-    outcome = cli("stage=pretrain", "objective=vicreg", "data.augment.shift=1", *FAST)
+    outcome = cli("stage=pretrain", "objective=vicreg", "data/augment=shift", *FAST)
     assert outcome.status == 0, outcome.err
     assert {"val/invariance", "val/variance", "val/covariance"} <= set(outcome.record("pretrain")["metrics"])
-    refused = cli("stage=pretrain", "objective=vicreg", "data.augment.shift=1", "objective.covariance=-1", *FAST)
+    refused = cli("stage=pretrain", "objective=vicreg", "data/augment=shift", "objective.covariance=-1", *FAST)
     assert refused.status == 2
     assert "covariance=-1" in refused.error

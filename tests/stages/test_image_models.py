@@ -52,7 +52,7 @@ def test_a_model_is_finetuned_and_its_run_evaluated_asked_exported_and_taken_up_
 
 
 def test_it_is_pretrained_further_and_finetuned_from_there(cli, folder: Path):
-    further = cli("stage=pretrain", "objective=contrastive", "data.augment.shift=1", f"init=hf:{folder}", *FAST)
+    further = cli("stage=pretrain", "objective=contrastive", "data/augment=shift", f"init=hf:{folder}", *FAST)
     assert further.status == 0, further.err
     tuned = cli("stage=finetune", *FAST)
     assert tuned.record("finetune")["parent"]["id"] == further.record("pretrain")["id"]

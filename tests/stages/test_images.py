@@ -12,11 +12,7 @@ from PIL import Image
 from tests.conftest import FAST
 
 SMALL = ("experiment=images", "data.size=8", "backbone.widths=[8,8,8,8]", *FAST)
-ALL_CHANGES = (
-    "data.augment.crop=0.5",
-    "data.augment.colour=0.4",
-    *(f"data.augment.{name}=0.5" for name in ("grey", "blur", "solarise", "erase")),
-)
+ALL_CHANGES = ("data/augment=[crop,shift,flip,blur,solarize,color_jitter,grayscale,random_erasing]",)
 
 
 @pytest.fixture
@@ -39,7 +35,7 @@ def test_a_table_of_images_is_pretrained_on_finetuned_with_and_predicted_for(cli
     words = (*SMALL, "data=image_table", f"data.root={photos / 'table.csv'}", "data.image=img", "data.target=label")
     pretrain = cli("stage=pretrain", *words, *ALL_CHANGES)
     assert pretrain.status == 0, pretrain.err
-    finetune = cli("stage=finetune", *words, *ALL_CHANGES, "data.augment.crop=1.0")
+    finetune = cli("stage=finetune", *words, "data/augment=[shift,blur,solarize,color_jitter,grayscale,random_erasing]")
     assert finetune.status == 0, finetune.err
     assert finetune.record("finetune")["transfer"]["fraction"] == 1.0
 
@@ -73,8 +69,43 @@ def test_several_labels_and_broken_images(cli, photos: Path):
     assert "test/f1" in outcome.record("finetune")["metrics"]
 
 
-@pytest.mark.parametrize("word", ["grey=1.5", "blur=-0.1", "solarise=often", "erase=2", "side=0.5", "side=-1"])
-def test_shares_and_probabilities_beyond_one_are_refused_at_once(word: str, cli):
-    outcome = cli("stage=pretrain", f"data.augment.{word}")
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("grayscale", "probability=1.5"),
+        ("blur", "probability=-0.1"),
+        ("solarize", "probability=often"),
+        ("random_erasing", "area=2"),
+        ("crop", "size=0.5"),
+        ("crop", "size=-1"),
+        ("shift", "pixels=0"),
+    ],
+)
+def test_settings_of_a_transform_beyond_their_range_are_refused(name: str, setting: str, cli):
+    outcome = cli("stage=pretrain", f"data/augment={name}", f"data.augment.{name}.{setting}")
     assert outcome.status == 2
-    assert f"data.augment.{word}" in outcome.error
+    assert outcome.error.startswith(f"error: data.augment.{name}.{setting}: must be")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("data.augment.shift=2",), "data.augment.shift: shift is not chosen. Add data/augment=[shift,...]"),
+        (
+            ("data.augment.colour=0.4",),
+            "there is no such key. data/augment=[...] chooses. Did you mean",
+        ),
+        (("data/augment=[crop,colour]",), "data/augment=colour does not exist. Did you mean"),
+        (("data.augment=[crop]",), "data.augment=[crop]: choose by data/augment=[crop]"),
+        (("+data.augment.bands=5",), "data.augment.bands=5: transforms are chosen by data/augment="),
+        (
+            ("data/augment=crop", "data.augment.crop=0.5"),
+            "data.augment.crop=0.5: transforms are chosen by",
+        ),
+        (("data/augment=crop", "data.augment.crop._target_=os.getcwd"), "must be a class that inherits from"),
+    ],
+)
+def test_what_is_no_transform_is_refused(words: tuple[str, ...], message: str, cli):
+    outcome = cli("stage=pretrain", *words)
+    assert outcome.status == 2
+    assert message in outcome.error

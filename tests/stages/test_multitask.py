@@ -78,7 +78,7 @@ def test_images_of_two_sources_are_tasks_of_one_network_also_mixed(cli, tmp_path
     names.to_csv(tmp_path / "pictures" / "t.csv", index=False)
     table = (f"root={tmp_path / 'pictures' / 't.csv'}", "image=img", "target=y", "size=8", "channels=1")
     words = ["data=[digits,light:image_table]", *(f"data.sources.light.{word}" for word in table)]
-    done = cli("stage=finetune", *words, *QUICK, "init=scratch", "data.augment.mixup=0.2", "loss=focal")
+    done = cli("stage=finetune", *words, *QUICK, "init=scratch", "data/augment=mixup", "loss=focal")
     assert done.status == 0, done.err
     assert done.record("finetune")["metrics"]["test/accuracy_light"] == 1
 

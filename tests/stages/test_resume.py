@@ -18,8 +18,8 @@ from warmstart.training.callbacks.curves import Curves
 from warmstart.training.modules import FinetuneModule
 
 STEPWISE = ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "visualization=[]")
-CHANGES = ("data.augment.crop=0.5", *(f"data.augment.{name}=0.5" for name in ("colour", "blur", "solarise", "erase")))
-MIXES = ("data.augment.mixup=0.2", "data.augment.cutmix=1.0")
+CHANGES = ("data/augment=[crop,blur,solarize,color_jitter,random_erasing]",)
+MIXES = ("data/augment=[mixup,cutmix]",)
 
 
 # Saved every 7 batches, and so in the middle of an optimizer step.
@@ -42,11 +42,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 @pytest.mark.parametrize(
     ("words", "stop"),
     [
-        (("stage=pretrain", "trainer.max_epochs=3", "backbone.dropout=0.1", "data.augment.shift=1"), 33),
-        (("stage=pretrain", "trainer.max_epochs=3", "objective=contrastive", "data.augment.shift=1"), 20),
-        (("stage=pretrain", "trainer.max_epochs=3", "objective=byol", "data.augment.shift=1"), 20),
+        (("stage=pretrain", "trainer.max_epochs=3", "backbone.dropout=0.1", "data/augment=shift"), 33),
+        (("stage=pretrain", "trainer.max_epochs=3", "objective=contrastive", "data/augment=shift"), 20),
+        (("stage=pretrain", "trainer.max_epochs=3", "objective=byol", "data/augment=shift"), 20),
         (("stage=pretrain", "trainer.max_epochs=2", "objective=contrastive", *CHANGES), 20),
-        (("stage=finetune", "init=scratch", "trainer.max_epochs=3", "data.augment.shift=1"), 45),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=3", "data/augment=shift"), 45),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=3", *MIXES), 45),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=2", "strategy=lp_ft", "scheduler=cosine"), 8),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=2", "strategy=lp_ft", "scheduler=cosine"), 34),
@@ -66,7 +66,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             ),
             8,
         ),
-        (("stage=pretrain", "trainer.max_epochs=1", "objective=byol", "data.augment.shift=1", *ACCUMULATED), 5),
+        (("stage=pretrain", "trainer.max_epochs=1", "objective=byol", "data/augment=shift", *ACCUMULATED), 5),
         (
             (
                 "stage=finetune",

@@ -106,7 +106,7 @@ def test_norm_statistics_are_recomputed_where_they_moved(cli, composed, tmp_path
     states = [{"a.running_mean": torch.ones(2), "b.running_mean": torch.full((2,), float(n))} for n in range(2)]
     assert moved_norms(states) == {"b"}
     assert torch.equal(mix(states, [0.5, 0.5])["a.running_mean"], torch.ones(2))
-    base = pretrain(cli, "objective=contrastive", "data.augment.shift=1", *RESNET)
+    base = pretrain(cli, "objective=contrastive", "data/augment=shift", *RESNET)
     jobs = [(f"init={base}", *RESNET, f"optimizer.lr={rate}") for rate in (0.003, 0.01)]
     folder = sweep(tmp_path / "norms", composed, jobs)
     own = load_file(cli("stage=soup", f"runs={folder}", "method=uniform").run("soup") / "model/model.safetensors")

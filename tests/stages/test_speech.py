@@ -119,7 +119,10 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("objective=ctc", "objective.beam=2", "objective.ngram=30"), "the longest training text has 6 labels"),
         (("backbone=resnet",), "is speech"),
         (("backbone.stem.kernel_size=4",), "kernel_size=4"),
-        (("data.augment.crop=0.5",), "are for images"),
+        (
+            ("data/augment=crop",),
+            "is for image, but data=spoken_digits is speech: choose data/augment=frame",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(cli, words: tuple[str, ...], message: str):

@@ -111,7 +111,7 @@ def test_a_recogniser_keeps_its_head_and_is_evaluated_asked_exported_and_taken_u
 def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(cli, recordings: Path, tmp_path: Path):
     folder = saved_folder(tmp_path / "wavlm", "wavlm")
     (folder / "vocab.json").write_text('{"<pad>": 0, "|": 1, "a": 2}')
-    contrast = ("objective=contrastive", "data.augment.noise=0.1", "feature_rows=0")
+    contrast = ("objective=contrastive", "data/augment=noise", "feature_rows=0")
     own = ("data=audio_folder", f"data.root={recordings}", *PLAIN, *FAST)
     further = cli("stage=pretrain", "experiment=speech", *contrast, *own, f"init=hf:{folder}")
     assert further.status == 0, further.err
@@ -131,7 +131,7 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
             (),
             "of a WhisperFeatureExtractor",
         ),
-        ({}, ("data.augment.bands=2",), "change spectrograms, and this model takes waveforms"),
+        ({}, ("data/augment=frequency_masks",), "changes spectrograms, and this model takes waveforms"),
         ({}, ("backbone.pooling=cls",), "backbone.pooling=cls: a wav2vec2 supports mean pooling only"),
         ({}, ("objective=masked_frames",), "needs a backbone that can hide positions"),
     ],

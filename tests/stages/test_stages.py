@@ -109,7 +109,7 @@ def test_scratch_has_no_parent_and_a_probe_keeps_its_backbone_to_the_bit(cli):
     "words",
     [
         ("objective=masked", "backbone=vit", "backbone.stem.patch=2", "backbone.depth=1"),
-        ("objective=contrastive", "data.augment.shift=1"),
+        ("objective=contrastive", "data/augment=shift"),
         ("objective=contrastive", "data.augment.crop=0.5", "backbone=resnet", "backbone.widths=[8,8,16,16]"),
         ("loss=huber", "optimizer=sgd", "scheduler=one_cycle"),
     ],

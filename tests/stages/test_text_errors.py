@@ -81,7 +81,7 @@ def edited(row: int, **changes: object) -> list[dict]:
         ("a.csv", GOOD.encode(), ("data.tokenizer=null",), ("data.tokenizer",)),
         ("a.csv", GOOD.encode(), ("trainer.val_check_interval=100",), ("val_check_interval",)),
         ("a.csv", GOOD.encode(), ("trainer.val_check_interval=0",), ("val_check_interval",)),
-        ("a.csv", GOOD.encode(), ("data.augment.noise=0.1",), ("data.augment",)),
+        ("a.csv", GOOD.encode(), ("data/augment=noise",), ("data/augment=noise", "is text")),
     ],
     ids=lambda value: None if isinstance(value, bytes) else str(value),
 )

@@ -89,7 +89,7 @@ def make(strategy: str, backbone: str, **settings: Any) -> tuple[FinetuneModule,
         chosen,
         build_function(OmegaConf.load(CONF / "optimizer" / "adamw.yaml")),
         constant,
-        Augment(protocols.Preprocessor(), spec.modality),
+        Augment(protocols.Preprocessor()),
         seed=0,
     )
     return module, Batch(x, torch.arange(8) % 2)

@@ -50,6 +50,8 @@ def test_a_job_is_what_the_same_words_alone_compose_to(composer: Composer, compo
 
 def test_equal_jobs_are_one(composer: Composer):
     assert len(grid(composer, [*WORDS, "seed=0,0,1"])) == 2
+    orders = "data/augment=[blur,crop],[crop,blur],[blur,crop]"  # transforms act in their order
+    assert len(grid(composer, [*WORDS, orders])) == 2
 
 
 def test_the_last_word_for_a_key_counts(composer: Composer):

@@ -102,7 +102,7 @@ def module_of(backbone: nn.Module, objective: nn.Module, strategy: object = None
     own = {
         "optimizer": optimizer,
         "scheduler": constant,
-        "augment": Augment(protocols.Preprocessor(), "vector"),
+        "augment": Augment(protocols.Preprocessor()),
         "seed": 0,
     }
     if objective.monitor is not None:

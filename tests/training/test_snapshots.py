@@ -44,7 +44,7 @@ def test_a_snapshot_is_what_a_shorter_run_would_have_and_changes_nothing(cli):
     [
         ("trainer.precision=bf16-mixed", "trainer.limit_val_batches=2"),
         ("trainer.precision=bf16-mixed", "trainer.limit_val_batches=0.5", "trainer.check_val_every_n_epoch=2"),
-        ("objective=byol", "data.augment.shift=1", "trainer.limit_val_batches=2"),
+        ("objective=byol", "data/augment=shift", "trainer.limit_val_batches=2"),
     ],
     ids=["precision and limit", "before the first validation", "byol"],
 )

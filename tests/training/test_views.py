@@ -27,8 +27,17 @@ def picture(run: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     ("words", "rows"),
     [
-        (("stage=pretrain", "objective=contrastive", "data.augment.shift=2"), 3),
-        (("stage=finetune", "init=scratch", "data.augment.mixup=1.0", "backbone.dropout=0.1"), 2),
+        (("stage=pretrain", "objective=contrastive", "data/augment=shift", "data.augment.shift.pixels=2"), 3),
+        (
+            (
+                "stage=finetune",
+                "init=scratch",
+                "data/augment=mixup",
+                "data.augment.mixup.alpha=1.0",
+                "backbone.dropout=0.1",
+            ),
+            2,
+        ),
     ],
     ids=["two views", "mixed"],
 )

@@ -40,7 +40,7 @@ PATIENT = (
     *("trainer.val_check_interval=10", "trainer.min_steps=60", "patience=3"),
 )
 WITHIN = ("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2", "trainer.val_check_interval=4")
-SUBSET = ("data.labels_per_class=10", "data.batch_size=16", "data.augment.noise=0.2", "data.augment.shift=1")
+SUBSET = ("data.labels_per_class=10", "data.batch_size=16", "data/augment=[shift,noise]", "data.augment.noise.std=0.2")
 MOMENTUM = ("optimizer=sgd", "optimizer.momentum=0.9", "scheduler=one_cycle")
 TINY = ("backbone=vit", "backbone.width=8", "backbone.depth=1", "backbone.heads=2")
 NEAR = 1e-4
@@ -182,7 +182,7 @@ CASES = {
         "seed=1",
     ),
     "pretraining with augmented copies": (
-        (*PRETRAIN, "objective=contrastive", "data.augment.noise=0.5"),
+        (*PRETRAIN, "objective=contrastive", "data/augment=noise", "data.augment.noise.std=0.5"),
         "seed=0",
         "seed=1 optimizer.lr=0.01",
     ),
@@ -328,7 +328,7 @@ def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypa
         ("trainer.val_check_interval=0.5", "trainer.val_check_interval=0.5"),
         ("trainer.val_check_interval=21", "more than the 20 steps of an epoch"),
         ("optimizer._target_=torch.optim.Muon", "optimizer=muon"),
-        ("data.augment.mixup=0.2", "data.augment.mixup=0.2 mixes targets"),
+        ("data/augment=mixup", "data/augment=mixup mixes targets"),
         ("backbone=resnet", "backbone=resnet updates a buffer"),
         ("backbone.dropout=0.1", "backbone=mlp draws random numbers"),
         ("stage=pretrain ~init ~strategy", "objective=denoise draws random numbers"),

@@ -50,21 +50,7 @@ Betas = Annotated[
     Range("two numbers, 0 or more and below 1, such as [0.9,0.95]", lambda value: len(value) == 2),
 ]
 PRECISIONS = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed"]
-AUGMENT = Section(
-    {
-        **dict.fromkeys(("shift", "bands", "gaps"), between(0, 4096)),
-        "side": Annotated[
-            int,
-            Range("a whole number of pixels up to 4096, or 0 for the images' own", lambda value: 0 <= value <= 4096),
-        ],
-        "crop": LeftOpenUnitInterval,
-        "flip": bool,
-        **dict.fromkeys(("colour", "noise", "mixup", "cutmix"), Amount),
-        **dict.fromkeys(("grey", "blur", "solarise", "erase"), UnitInterval),
-        **dict.fromkeys(("warp", "stretch"), RightOpenUnitInterval),
-    },
-)
-FEEDING = {"batch_size": Count, "augment": AUGMENT}
+FEEDING = {"batch_size": Count, "augment": Section({}, is_open=True)}
 SOURCE = {  # what is read before the source is imported
     "separator": Separator | None,
     "sources": Annotated[dict, Range("two or more data sets, such as data=[a,b]", lambda value: len(value) > 1)],

@@ -173,12 +173,30 @@ def explain(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
         siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
         place = str(cause.full_key).rpartition(".")[0] or "the config"
+        group, options = group_of(place)
+        if options and "_target_" not in siblings:
+            if cause.key in options:
+                return f"{cause.full_key}: {cause.key} is not chosen. Add {group}=[{cause.key},...]"
+            return f"{cause.full_key}: there is no such key. {group}=[...] chooses. {nearest(str(cause.key), options)}"
         if place.startswith("pretrain.") and not siblings:
             return f"{place} is the same for both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
         return f"{cause.full_key}: there is no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
+    place, _, value = message.removeprefix("Error merging override ").partition("=")
+    group, options = group_of(place)
+    if options and value.startswith("["):
+        return f"{place}={value}: choose by {group}={value}"
     if "No match in the defaults list" in message:
         return f"{message.split(' No match')[0]} This stage and experiment have no such part."
     return message
+
+
+def group_of(place: str) -> tuple[str, list[str]]:
+    """The group that fills a place in the config, as it is typed, and its options where several can be chosen."""
+    own = place.removeprefix("pretrain.")
+    group = own.replace(".", "/")
+    paths = (CONF / group).glob("*.yaml")
+    options = [path.stem for path in paths if not path.read_text().startswith("_target_")]
+    return group if place == own else f"{group}@{place}", options
 
 
 def nearest(name: str, options: list[str], where: str = "There is") -> str:

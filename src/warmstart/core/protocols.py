@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -111,16 +111,22 @@ class Source:
         raise NotImplementedError
 
 
-class Augment(Protocol):
-    """Raw training batches to scaled, randomly changed ones; `scale` alone is for validation."""
+class Transform:
+    """A random change to training inputs x (B, ...), drawn per example: a new tensor, x stays as it is.
 
-    scale: Callable[[Tensor], Tensor]
+    `inputs` names the modalities that it is for. One that is `raw` acts before the preprocessor scales x: on pixels as
+    they are stored, from 0 to `white`. One that is `spectral` changes spectrograms. `size` is the number of pixels a
+    side of its results, where it resizes.
+    """
+
+    inputs: ClassVar[frozenset[str]]
+    raw: ClassVar[bool] = False
+    spectral: ClassVar[bool] = False
+    size: int | None = None
+    white: float = 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Scaled and changed, of the same shape."""
-
-    def mixed(self, batch: Batch) -> Batch:
-        """A changed batch, each example mixed with another where that is asked."""
+        raise NotImplementedError
 
 
 class Backbone:

@@ -26,8 +26,18 @@ def new_id() -> str:
 
 
 def config_sha256(config: dict[str, Any]) -> str:
-    """Return the SHA-256 of a resolved config, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+    """Return the SHA-256 of a resolved config, independent of the order of keys, except of the transforms."""
+    return hashlib.sha256(json.dumps(_listed(config), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _listed(node: Any) -> Any:
+    """Return a config with the transforms of each `augment` as a list, which keeps their order."""
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: list(value.items()) if key == "augment" and isinstance(value, dict) else _listed(value)
+        for key, value in node.items()
+    }
 
 
 def derive_seed(root: int, name: str) -> int:

@@ -16,13 +16,14 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Objective, Preprocessor, taken
-from warmstart.data.transforms.augment import Augment
+from warmstart.core.protocols import Objective, taken
+from warmstart.data.transforms.mixing import Mixing
 from warmstart.training.components import (
     SEVERAL,
     bind_several,
     build_function,
     build_loss,
+    build_transforms,
     shape_of,
     short_name,
     source_node,
@@ -46,12 +47,7 @@ class Parts:
         self.objective: type[Objective] = get_object(config.objective._target_)
         self.said = {part: f"{part}={short_name(config[part])}" for part in ("data", "objective", "backbone")}
         self.predicts = self.objective.predicts or self.shape.target_kind
-        self.changes = OmegaConf.to_container(config.data.augment, resolve=True)
-
-    @functools.cached_property
-    def augment(self) -> Augment:
-        """The augmentation, which refuses settings that do not suit the data."""
-        return Augment(Preprocessor(), self.source.modality, **self.changes)
+        self.transforms = build_transforms(config)
 
 
 def takes_the_data(parts: Parts) -> str | None:
@@ -63,6 +59,18 @@ def takes_the_data(parts: Parts) -> str | None:
         f"{parts.said['backbone']} takes {' and '.join(sorted(accepted))}, "
         f"but {parts.said['data']} is {modality}: choose {_or(_backbones(modality))}"
     )
+
+
+def transforms_take_the_data(parts: Parts) -> str | None:
+    """Each transform is for data of this modality."""
+    modality = parts.source.modality
+    for name, transform in parts.transforms.items():
+        if modality not in transform.inputs:
+            return (
+                f"data/augment={name} is for {' and '.join(sorted(transform.inputs))}, "
+                f"but {parts.said['data']} is {modality}: choose {_or(_transforms(modality))}"
+            )
+    return None
 
 
 def does_what_is_needed(parts: Parts) -> str | None:
@@ -111,33 +119,34 @@ def has_targets(parts: Parts) -> str | None:
 
 
 def takes_other_sizes(parts: Parts) -> str | None:
-    """Only a backbone that is not of one size gets crops of another."""
-    if not (parts.augment.side and parts.shape.one_size):
+    """Only a backbone that is not of one size gets images of another."""
+    name, size = next(((name, found.size) for name, found in parts.transforms.items() if found.size), (None, None))
+    if not (size and parts.shape.one_size):
         return None
     return (
-        f"data.augment.side={parts.augment.side}: {parts.said['backbone']} has positions for one size only: "
-        "set data.augment.side=0, or choose a backbone without positions, such as backbone=resnet"
+        f"data.augment.{name}.size={size}: {parts.said['backbone']} has positions for one size only: "
+        f"set data.augment.{name}.size=null, or choose a backbone without positions, such as backbone=resnet"
     )
 
 
 def takes_mixed_targets(parts: Parts) -> str | None:
     """Only an objective that mixes gets mixed targets."""
-    if not parts.augment.mixing or parts.objective.mixes:
+    name = next((name for name, transform in parts.transforms.items() if isinstance(transform, Mixing)), None)
+    if name is None or parts.objective.mixes:
         return None
     return (
-        f"{parts.augment.mixing} mixes targets, which {parts.said['objective']} cannot: "
-        f"set it to 0, or choose {_or(_options('objective', lambda node: get_object(node._target_).mixes))}"
+        f"data/augment={name} mixes targets, which {parts.said['objective']} cannot: "
+        f"leave it out, or choose {_or(_options('objective', lambda node: get_object(node._target_).mixes))}"
     )
 
 
 def has_changed_copies(parts: Parts) -> str | None:
     """Views are changed."""
-    if parts.objective.views == 1 or not parts.augment.changes_nothing:
+    if parts.objective.views == 1 or any(not isinstance(found, Mixing) for found in parts.transforms.values()):
         return None
-    settings = ", data.augment.".join(name for name in parts.changes if name not in Augment.MIXING)
     return (
         f"{parts.said['objective']} compares changed copies, and data.augment changes nothing: "
-        f"set one of data.augment.{settings}"
+        f"choose {_or(_transforms(parts.source.modality, mixes=False))}"
     )
 
 
@@ -159,6 +168,7 @@ def loss_takes_what_is_predicted(parts: Parts) -> str | None:
 
 RULES: tuple[Callable[[Parts], str | None], ...] = (  # what does not fit, in words, is said by the first that is broken
     takes_the_data,
+    transforms_take_the_data,
     does_what_is_needed,
     is_for_tasks,
     rebuilds_what_data_is_made_of,
@@ -239,12 +249,22 @@ def _or(names: list[str]) -> str:
 def _options(group: str, fits: Callable[[DictConfig], bool]) -> list[str]:
     """The options of a config group that fit, as they are typed."""
     loader = GlobalHydra.instance().config_loader()
-    names = loader.get_group_options(group, ObjectType.CONFIG)
-    return [f"{group}={name}" for name in names if fits(compose(f"{group}/{name}")[group])]
+    names, place = loader.get_group_options(group, ObjectType.CONFIG), group.replace("/", ".")
+    return [f"{group}={name}" for name in names if fits(OmegaConf.select(compose(f"{group}/{name}"), place))]
 
 
 def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:
     return _options("backbone", lambda node: modality in shape_of(node).modalities and needs <= _abilities(node))
+
+
+def _transforms(modality: str, mixes: bool = True) -> list[str]:
+    """Options of data/augment for data of this modality."""
+
+    def fits(node: DictConfig) -> bool:
+        kinds = [get_object(inner._target_) for inner in node.values()]
+        return bool(kinds) and all(modality in kind.inputs and mixes >= issubclass(kind, Mixing) for kind in kinds)
+
+    return _options("data/augment", fits)
 
 
 def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:

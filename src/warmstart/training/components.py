@@ -20,7 +20,8 @@ from warmstart.config.rewrite import merged, without
 from warmstart.config.signature import check_settings
 from warmstart.config.validate import target_of
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction, Objective, Preprocessor, Source, Strategy
+from warmstart.core.protocols import Backbone, LossFunction, Objective, Preprocessor, Source, Strategy, Transform
+from warmstart.core.ranges import shown
 from warmstart.data.datamodule import GenericDataModule, MemoryDataModule, TaskDataModule
 from warmstart.data.transforms.augment import Augment
 from warmstart.huggingface.resolve import TARGETS
@@ -34,6 +35,7 @@ GROUPS = {  # of components in packages of another name
 }
 KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy}
 SEVERAL = {"logger": Logger, "visualization": Callback}  # groups of which a config chooses any number of options
+INNER = {"augment": Transform}  # such groups inside a component
 BLOCKS = ("pack", "separate")  # of a pretraining's rows
 LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # of a finetuning's
 FEEDING = ("batch_size", "augment", *LABELS, *BLOCKS)
@@ -53,7 +55,7 @@ def check_targets(node: Any, place: str = "") -> None:
     if isinstance(node, DictConfig):
         if "_target_" in node:
             *_, group, name = ["", *place.split(".")]
-            found, kind = target_of(node, place), KINDS.get(name) or SEVERAL.get(group)
+            found, kind = target_of(node, place), KINDS.get(name) or SEVERAL.get(group) or INNER.get(group)
             if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
                 base = f"{kind.__module__}.{kind.__name__}"
                 raise UserError(f"{place}._target_={node['_target_']}: must be a class that inherits from {base}")
@@ -136,10 +138,24 @@ def data_module(
     return (generic_data if config.stage == "pretrain" else task_data)(config, preprocessor, source)
 
 
+def build_transforms(config: DictConfig) -> dict[str, Transform]:
+    """The transforms of `data.augment`, by name, in the config's order.
+
+    Raises:
+        UserError: there is no such transform, or a setting of one cannot be.
+    """
+    found = {}
+    for name, node in config.data.augment.items():
+        place = f"data.augment.{name}"
+        if not (isinstance(node, DictConfig) and "_target_" in node):
+            raise UserError(f"{place}={shown(node)}: transforms are chosen by data/augment=[NAME,...]")
+        found[name] = build_function(node, place)()
+    return found
+
+
 def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:
-    """The preprocessor's scaling, and the augmentation that `data.augment` describes."""
-    modality = source_type(config.data).modality
-    return Augment(preprocessor, modality, **OmegaConf.to_container(config.data.augment, resolve=True))
+    """The preprocessor's scaling, and the transforms of `data.augment`."""
+    return Augment(preprocessor, build_transforms(config))
 
 
 def build_loss(config: DictConfig) -> LossFunction:
@@ -150,7 +166,7 @@ def build_loss(config: DictConfig) -> LossFunction:
     return build_function(config.loss)
 
 
-def build_function(node: DictConfig) -> Callable[..., Any]:
+def build_function(node: DictConfig, place: str | None = None) -> Callable[..., Any]:
     """A function or class with its settings filled in, to be called later.
 
     Hydra's own partial checks its target anew at every call, which costs 0.15 ms, three times a step. Making one costs
@@ -160,7 +176,8 @@ def build_function(node: DictConfig) -> Callable[..., Any]:
     if key in _made:
         return _made[key]
     home = node._target_.split(".")
-    place = GROUPS.get(".".join(home[1:3]), home[1]) if home[0] == "warmstart" else "optimizer"
+    if place is None:
+        place = GROUPS.get(".".join(home[1:3]), home[1]) if home[0] == "warmstart" else "optimizer"
     target_of(node, place)
     _check_inner(node, place)
     made = instantiate(node, _partial_=True, _convert_="all")
@@ -235,7 +252,7 @@ def choices_to_repeat(config: DictConfig) -> list[str]:
     """
     if not HydraConfig.initialized():
         return []
-    feeding = tuple(f"data.{key}" for key in FEEDING)
+    feeding = ("data/augment", *(f"data.{key}" for key in FEEDING))
     words = HydraConfig.get().overrides.task
     is_same = compose(f"experiment/{config.experiment}/finetune").data._target_ == config.data._target_
     kept = ("data", "backbone") if is_same or any(word.startswith("data=") for word in words) else ("backbone",)

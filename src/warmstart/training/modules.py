@@ -15,8 +15,9 @@ from torchmetrics import MetricCollection
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Augment, Backbone, Objective, Strategy
+from warmstart.core.protocols import Backbone, Objective, Strategy
 from warmstart.core.spec import Spec
+from warmstart.data.transforms.augment import Augment
 from warmstart.training.mean import RunningMean
 from warmstart.training.optimization import Accumulation, assign, at, configure, freeze
 

@@ -86,8 +86,8 @@ def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.devic
     Raises:
         CannotBatch: targets are mixed, the step draws random numbers or changes buffers, or the backbone is too large.
     """
-    if module.augment.mixing:
-        raise CannotBatch(f"{module.augment.mixing} mixes targets, which needs one run at a time")
+    for name in module.augment.mixing:
+        raise CannotBatch(f"data/augment={name} mixes targets, which needs one run at a time")
     if "strategy" in config and (module.has_phases or not module.strategy.only_claims):
         raise CannotBatch(f"{named(config, 'strategy')} needs one run at a time: its steps differ")
     x = scaled(module, raw.x)

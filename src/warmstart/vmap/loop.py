@@ -158,7 +158,7 @@ class VmapLoop:
 
     def augmented(self, raw: Sequence[Tensor], step: int) -> Tensor:
         """Scale and augment the batch (B, ...) of each job with the job's own random numbers: (J, B, ...)."""
-        if self.module.augment.changes_nothing:
+        if not self.module.augment.single:
             return self.module.augment.scale(torch.cat(list(raw))).unflatten(0, (len(raw), -1))
         stacked = []
         for job, x in zip(self.jobs, raw):
