@@ -143,7 +143,7 @@ def verdict(
     """'helps', 'hurts', 'equivalent' or 'cannot tell'; None with fewer than `fewest` seeds.
 
     Equivalent asks both one-sided tests for half of alpha, that is the two-sided interval inside the margin: at alpha
-    they are wrong up to a tenth of the time on small test sets with skewed scores (docs/calibration.md).
+    they are wrong up to a tenth of the time on small test sets with skewed scores (docs/how/calibration.md).
     """
     if n < fewest:
         return None
