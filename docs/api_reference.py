@@ -70,11 +70,12 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, is_method: bool = Fa
 
 
 def constructor(node: ast.ClassDef) -> str:
-    """Return the parameters of a class in brackets; of a dataclass its fields; empty if it has no constructor."""
+    """Return the parameters of a class in brackets; of a dataclass or a named tuple its fields; empty if it has no constructor."""
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             return signature(child, is_method=True).partition(" -> ")[0]
-    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+    marks = [ast.unparse(mark) for mark in (*node.decorator_list, *node.bases)]
+    if any("dataclass" in mark or mark == "NamedTuple" for mark in marks):
         fields = [ast.unparse(child) for child in node.body if isinstance(child, ast.AnnAssign)]
         return f"({', '.join(field for field in fields if 'ClassVar' not in field)})"
     return ""

@@ -129,7 +129,7 @@ def plain(value: Any) -> str:
 def arguments(docstring: str) -> dict[str, str]:
     """Return what the Args section of a docstring says of each argument."""
     _, _, rest = docstring.partition("Args:")
-    return {name: " ".join(text.split()) for name, text in ARGUMENT.findall(rest)}
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in ARGUMENT.findall(rest)}
 
 
 def typed(function: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
