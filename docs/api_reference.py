@@ -12,7 +12,9 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-ROOT = Path(__file__).parents[1] / "src" / "warmstart"
+import warmstart
+
+ROOT = Path(warmstart.__file__).parent
 PAGES = Path(__file__).parent / "reference" / "api"
 SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Source|Sources):\s*$", re.MULTILINE)
 ENTRY = re.compile(r"^ {4}(\*{0,2}[\w.]+): ", re.MULTILINE)
@@ -70,7 +72,7 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, is_method: bool = Fa
 
 
 def constructor(node: ast.ClassDef) -> str:
-    """Return the parameters of a class in brackets; of a dataclass or a named tuple its fields; empty if it has no constructor."""
+    """Return the parameters of a class in brackets: of its constructor, or its fields; empty if it has neither."""
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             return signature(child, is_method=True).partition(" -> ")[0]

@@ -101,7 +101,7 @@ def notes(path: Path) -> None:
 
 def photos(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    for number in range(40):
+    for number in range(90):
         path = folder / ("cat", "dog")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(path)
