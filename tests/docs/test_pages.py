@@ -1,7 +1,8 @@
 """The commands that README.md and the pages of docs/ show are run, each page's in order, in a small setting.
 
 A command is a line of a fenced block of bash that begins with `python train.py`. A comment such as
-`<!-- not run: needs a model of the hub -->` before a block has its commands composed only."""
+`<!-- not run: needs a model of the hub -->` before a block has its commands composed only. What README.md shows as a
+page does is run once, and so is a transfer that several pages show."""
 
 from __future__ import annotations
 
@@ -28,27 +29,32 @@ ROOT = Path(__file__).parents[2]
 GENERATED = ("reference/config/", "reference/api/")
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?```bash\n(?P<lines>.*?)^```", re.DOTALL | re.MULTILINE)
 SEVERAL = re.compile(r"[^\[({',]+(,[^\[({',]+)+")  # of a sweep: values of a setting
-HERE = ("hydra.launcher.workers=0",)
-# What makes a stage, or an experiment, small. A setting here replaces what a page says of it.
+# What makes a command small, by its stage, experiment or one of its words. It replaces the page's own settings.
 STAGES = {
     "pretrain": (*FAST, "debug=one_batch", "feature_rows=0"),
     "finetune": (*FAST, "debug=one_batch"),
     "transfer": (
-        *("trainer.max_steps=2", "trainer.val_check_interval=2", "data.batch_size=8", *HERE),
-        *("transfer.labels=[2]", "transfer.seeds=1", "transfer.converged.patience=1", "transfer.converged.most=1"),
+        *("trainer.max_steps=2", "trainer.val_check_interval=2", "data.batch_size=8", "hydra.launcher.workers=0"),
+        *("transfer.labels=[2]", "transfer.seeds=1", "transfer.budgets.converged=[]", "transfer.tune=0"),
+        *("trainer.limit_val_batches=1", "trainer.limit_test_batches=1"),
         *("pretrain.trainer.max_epochs=1", "pretrain.trainer.limit_train_batches=2", "pretrain.feature_rows=0"),
     ),
 }
-SWEEP = (*HERE, "sweep.preflight=false")
-SEARCH = ("sweep.trials=2", "sweep.seeds=1")
 TEXT = ("backbone=tiny", "data.tokenizer.vocabulary=200", "data.tokenizer.context=32")
 SPEECH = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
 EXPERIMENTS = {
     "text": TEXT,
     "shakespeare": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
-    "speech": SPEECH,
+    "speech": (*SPEECH, "data.test_speakers=[george,jackson,lucas,nicolas]"),
     "recordings": SPEECH,
     "images": ("data.size=16", "backbone.widths=[8]", "backbone.blocks=[1]"),
+}
+WORDS = {
+    "-m": ("hydra.launcher.workers=0", "sweep.preflight=false"),
+    "sweep=optuna": ("sweep.trials=2", "sweep.seeds=1"),
+    "sweep=loss_lr_epochs": ("optimizer.lr=0.01,0.003", "seed=0"),
+    "experiment=transfer_conflict": ("pretrain.snapshots=1",),
+    "transfer=full": ("pretrain.snapshots=1", "transfer.budgets.steps=[pretrained]", "transfer.budgets.total=[]"),
 }
 
 
@@ -74,7 +80,20 @@ def pages() -> list[str]:
     """README.md and the pages that show commands, generated ones left out."""
     names = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
     kept = [name for name in names if not name.startswith(tuple(f"docs/{part}" for part in GENERATED))]
-    return [name for name in kept if commands((ROOT / name).read_text())]
+    return [name for name in kept if read(name)]
+
+
+def read(page: str) -> list[Command]:
+    """The commands of a page by its path."""
+    return commands((ROOT / page).read_text())
+
+
+def is_elsewhere(words: tuple[str, ...], page: str) -> bool:
+    """Whether a command is run on another page: a transfer on an earlier one, or what README.md shows on any."""
+    others = [name for name in pages() if name != "README.md"]
+    is_alone = setting(words, "stage", "transfer") == "transfer" and not any(word.startswith("-") for word in words)
+    earlier = others if page == "README.md" else others[: others.index(page)] if is_alone else []
+    return any(words == command.words for name in earlier for command in read(name))
 
 
 def houses(path: Path) -> None:
@@ -95,7 +114,7 @@ def reviews(path: Path) -> None:
 
 def notes(path: Path) -> None:
     path.mkdir()
-    for number in range(4):
+    for number in range(12):
         (path / f"{number}.txt").write_text("the film was warm and clever\n" * 20)
 
 
@@ -156,19 +175,23 @@ def setting(words: tuple[str, ...], name: str, default: str = "") -> str:
 
 def small(words: tuple[str, ...]) -> list[str]:
     """The words in a small setting: at most two values of a setting of a sweep, and what the tables above say."""
-    is_sweep, is_resumed = "-m" in words, any("resume=" in word for word in words)
-    stage = setting(words, "stage", "finetune" if is_sweep else "transfer")
-    experiment = setting(words, "experiment", "digits")
-    added = [*STAGES.get(stage, ()), *(SWEEP if is_sweep else ())] if not is_resumed else []
-    if stage in STAGES and not is_resumed:
-        own = EXPERIMENTS.get(experiment, ())
+    if any("resume=" in word for word in words):
+        return [*words, "hydra.launcher.workers=0"]
+    stage = setting(words, "stage", "finetune" if "-m" in words else "transfer")
+    added = [word for given in words for word in WORDS.get(given, ())]
+    if stage in STAGES:
+        own = EXPERIMENTS.get(setting(words, "experiment"), ())
         is_foreign = any("hf:" in word for word in words)  # its backbone and its vocabulary are those of the model
-        added += [word for word in own if not (is_foreign and word.startswith(("backbone", "data.tokenizer.vocab")))]
-    if "sweep=optuna" in words:
-        added += SEARCH
+        omitted = ("backbone", "data.tokenizer.vocabulary") if is_foreign else ()
+        omitted += ("data.tokenizer", "data.test_speakers") if setting(words, "data") else ()
+        added += [*STAGES[stage], *(word for word in own if not word.startswith(omitted))]
+    if stage == "transfer" and not setting(words, "transfer.arms"):
+        added.append("transfer.arms=[pretrained,scratch]")
+    added = list({word.partition("=")[0]: word for word in reversed(added)}.values())
     keys = {word.partition("=")[0] for word in added}
     kept = [word for word in words if word.lstrip("+").partition("=")[0] not in keys]
-    return [*map(few, kept), *added] if is_sweep else [*kept, *added]
+    flags_first = sorted([*kept, *added], key=lambda word: "=" in word)
+    return [few(word) for word in flags_first] if "-m" in words else flags_first
 
 
 def few(word: str) -> str:
@@ -197,10 +220,12 @@ def test_the_commands_of_a_page(page: str, cli, command, composed):
             Path(name).parent.mkdir(exist_ok=True)
             write(Path(name))
     for words, reason in commands(text):
+        if is_elsewhere(words, page):
+            continue
         if reason is None:
             words = tuple(map(placed, words))
         plain = [one(word) for word in words if not word.startswith("-")]
-        if not any("resume=" in word or word.startswith(("sweep=", "job")) for word in plain):
+        if "--cfg" not in words and not any("resume=" in word or word.startswith("sweep=") for word in plain):
             config = composed(*expand([word for word in plain if "interval(" not in word]))
             check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")]))
         if reason is not None:
