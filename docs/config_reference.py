@@ -104,13 +104,18 @@ def sections(group: str, path: Path) -> Section | None:
 
 
 def hint_of(name: str, signature: Mapping[str, Any], section: Section | None) -> Any:
-    """Return the type of a setting by its dotted name; Any if none is known."""
+    """Return the type of a setting by its dotted name, or its section; Any if neither is known."""
     if name in signature:
         return signature[name]
     hint: Any = section
     for part in name.split("."):
         hint = hint.keys.get(part, Any) if isinstance(hint, Section) else Any
-    return Any if isinstance(hint, Section) else hint
+    return hint
+
+
+def kind_of(hint: Any) -> str:
+    """Return a type and its range in words; empty if it is not known."""
+    return "" if hint in (Any, inspect.Parameter.empty) or isinstance(hint, Section) else words(hint)
 
 
 def plain(value: Any) -> str:
@@ -160,8 +165,12 @@ def settings(group: str, path: Path, function: Callable[..., Any] | None) -> lis
         if name.split(".")[0] in HYDRA or is_block or name in ("stage", "experiment"):
             continue
         hint = hint_of(name, hints, section)
-        kind = words(hint) if hint is not Any and hint is not inspect.Parameter.empty else ""
-        rows.append(Setting(name, kind, plain(value), comment or documented.get(name, "")))
+        inner = {name: value}
+        if isinstance(hint, Section) and OmegaConf.is_dict(value):  # written in one line
+            inner = {f"{name}.{key}": entry for key, entry in OmegaConf.to_container(value, resolve=False).items()}
+        for full, entry in inner.items():
+            said = comment or documented.get(full, "") if full == name else ""
+            rows.append(Setting(full, kind_of(hint_of(full, hints, section)), plain(entry), said))
     shown = {row.name for row in rows} | set(config)
     for name, hint in hints.items():
         default = parameters[name].default
