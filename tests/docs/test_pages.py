@@ -6,6 +6,7 @@ page does is run once, and so is a transfer that several pages show."""
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Callable
@@ -77,6 +78,7 @@ def commands(text: str) -> list[Command]:
     return found
 
 
+@functools.cache
 def pages() -> list[str]:
     """README.md and the pages that show commands, generated ones left out."""
     names = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
@@ -84,6 +86,7 @@ def pages() -> list[str]:
     return [name for name in kept if read(name)]
 
 
+@functools.cache
 def read(page: str) -> list[Command]:
     """The commands of a page by its path."""
     return commands((ROOT / page).read_text())
@@ -228,14 +231,13 @@ def test_the_commands_of_a_page(page: str, cli, command, composed, monkeypatch: 
     for words, reason in commands(text):
         if is_elsewhere(words, page):
             continue
-        if reason is None:
-            words = tuple(map(placed, words))
-        plain = [one(word) for word in words if not word.startswith("-")]
-        if "--cfg" not in words and not any("resume=" in word or word.startswith("sweep=") for word in plain):
-            config = composed(*expand([word for word in plain if "interval(" not in word]))
-            check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")]))
         if reason is not None:
+            plain = [one(word) for word in words if "interval(" not in word]
+            if not any("resume=" in word for word in plain):
+                config = composed(*expand(plain))
+                check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")]))
             continue
+        words = tuple(map(placed, words))
         run = command if any(word.startswith("-") for word in words) else cli
         outcome = run(*small(words), output_dir=Path("outputs"))
         assert outcome.status == 0, f"python train.py {' '.join(words)}\n{outcome.err}"
