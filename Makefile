@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check bench clean
+.PHONY: help demo test quick check docs bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -30,11 +30,15 @@ check: $(READY)  ## lint, format check and tests
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
+docs: $(READY)  ## build the documentation site into build/docs, without a network
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
+	@echo "build/docs/index.html"
+
 bench: $(READY)  ## measure the speed against common practice, as ratios in one run
 	$(BIN)/python scripts/bench.py && $(BIN)/python scripts/bench_sweep.py
 	$(BIN)/python scripts/bench_images.py && $(BIN)/python scripts/bench_speech.py
 	$(BIN)/python scripts/bench_threads.py
 
-clean:  ## remove the environment and caches; runs in outputs/ stay
-	rm -rf .venv .pytest_cache .ruff_cache build dist
+clean:  ## remove the environment, caches and pages; runs in outputs/ stay
+	rm -rf .venv .pytest_cache .ruff_cache build dist docs/reference/config docs/reference/api
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

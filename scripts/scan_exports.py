@@ -1,6 +1,6 @@
-"""Every kind of Hugging Face model in and out again: load, finetune one step, export, compare. Writes docs/exports.md.
+"""Every kind of Hugging Face model in and out again: load, finetune one step, export, compare. Writes docs/results/exports.md.
 
-    python scripts/scan_exports.py            # all, into docs/exports.md
+    python scripts/scan_exports.py            # all, into docs/results/exports.md
     python scripts/scan_exports.py bert gpt2  # some, on the screen; with --update, into the page too
 
 Each model is a tiny random one of transformers with a tokenizer (or processor) made here. The answers of
@@ -40,7 +40,7 @@ from warmstart import main
 from warmstart.core.errors import UserError
 
 ALLOWED = 1e-4
-DOCS = Path(__file__).parents[1] / "docs" / "exports.md"
+DOCS = Path(__file__).parents[1] / "docs" / "results" / "exports.md"
 WORDS = {"good": ["fine", "lovely", "bright", "warm"], "bad": ["dull", "grim", "awful", "cold"]}
 QUIET = ("visualization=[]", "test=false", "trainer.max_steps=1", "trainer.val_check_interval=1", "data.batch_size=4")
 ENCODERS = (

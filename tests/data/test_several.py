@@ -96,7 +96,6 @@ def test_settings_for_all_tokenizers_reach_each(tmp_path: Path):
 @pytest.mark.parametrize(
     ("sources", "parts"),
     [
-        ({"a": vectors()}, ("two or more",)),
         ({"a": vectors(), "b": Digits}, ("a is vector", "b is image")),
         ({"a": vectors(), "b": vectors(features=10)}, ("rows of a", "shape 20", "rows of b", "shape 10")),
         (

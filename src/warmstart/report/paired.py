@@ -145,7 +145,7 @@ def verdict(
     """Return 'helps', 'hurts', 'equivalent' or 'cannot tell'; None with fewer than `min_units` seeds.
 
     Equivalence uses alpha / 2 in both one-sided tests, so that the 1 - alpha interval lies inside the margin. With
-    alpha, the error rate is up to 10 % on small test sets with skewed scores (docs/calibration.md).
+    alpha, the error rate is up to 10 % on small test sets with skewed scores (docs/how/calibration.md).
     """
     if n < min_units:
         return None
