@@ -1,4 +1,4 @@
-"""Every kind of Hugging Face model in and out again: load, finetune one step, export, compare. Writes docs/results/exports.md.
+"""Load, finetune, export and compare every kind of Hugging Face model. Writes docs/results/exports.md.
 
     python scripts/scan_exports.py            # all, into docs/results/exports.md
     python scripts/scan_exports.py bert gpt2  # some, on the screen; with --update, into the page too
