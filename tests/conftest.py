@@ -27,7 +27,7 @@ from warmstart.core.errors import UserError
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet; a second thread only slows models this small
 
-TENSORBOARD = OmegaConf.create({"tensorboard": {"_target_": "warmstart.training.events.TensorBoard"}})
+TENSORBOARD = OmegaConf.create({"tensorboard": {"_target_": "warmstart.training.logger.TensorBoard"}})
 FAST = ("visualization=[]", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
 
 

@@ -57,7 +57,7 @@ PROBED = (  # what may be asked for its attributes: objects of other libraries
     "config/signature.py",  # a partial
     "data/storage/images.py",  # the operating system
     "run/cores.py",
-    "sweep/space.py",  # a distribution of optuna
+    "sweep/study.py",  # a distribution of optuna
 )
 CHANGE = re.compile(r"open_dict|read_write|OmegaConf\.(update|(unsafe_)?merge|set_(struct|readonly))|.+\.merge_with")
 CONFIG = re.compile(r"(\w+\.)?(config|cfg)\b[.\[]")  # what one is called

@@ -18,9 +18,8 @@ from warmstart.report.sweep import write_report
 from warmstart.run.checksums import read_record, write_checksums, write_record
 from warmstart.run.folder import RunFolder
 from warmstart.run.lock import Lock
-from warmstart.run.manifest import Manifest
+from warmstart.run.manifest import Manifest, check_runs, record_runs
 from warmstart.run.saved import open_model, read_preprocessor
-from warmstart.run.sweep_checksums import check_runs, record_runs
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch, study
 from warmstart.sweep.journal import Journal

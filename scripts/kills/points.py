@@ -14,7 +14,7 @@ from typing import Any
 
 from warmstart.run import files
 from warmstart.run.log import LogFile
-from warmstart.training.events import AppendedFile
+from warmstart.training.logger import AppendedFile
 
 
 class Points:

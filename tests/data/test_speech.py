@@ -17,14 +17,9 @@ from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.speech import Preprocessor
 from warmstart.data.readers.sounds import read_sounds
 from warmstart.data.sources.audio.audio_table import AudioTable
+from warmstart.data.sources.audio.manifest import alphabet, encode
 from warmstart.data.sources.audio.spoken_digits import SpokenDigits
-from warmstart.data.sources.audio.transcripts import alphabet, encode
-from warmstart.data.transforms.frames import (
-    FrequencyMasks,
-    TimeMasks,
-    TimeStretch,
-    VocalTractLengthPerturbation,
-)
+from warmstart.data.transforms.frames import FrequencyMasks, TimeMasks, TimeStretch, VocalTractLengthPerturbation
 
 
 @pytest.fixture(autouse=True)

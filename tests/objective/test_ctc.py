@@ -15,7 +15,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
 from warmstart.loss.ctc import ctc
 from warmstart.objective.ctc import CTC
-from warmstart.objective.transcript_score import edits
+from warmstart.objective.scores import edits
 
 SPEC = Spec("speech", (9, 2, 4), labels=("▁", "a", "b"), seconds=0.5)
 

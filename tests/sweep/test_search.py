@@ -17,7 +17,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.reading import file_sha256
 from warmstart.run.manifest import Manifest
 from warmstart.stages.runner import StageRunner
-from warmstart.sweep import journal, launch, search, space, study
+from warmstart.sweep import journal, launch, search, study
 from warmstart.sweep.plan import Composer
 from warmstart.sweep.schedule import Rules
 
@@ -71,7 +71,7 @@ def scores(manifest: Manifest) -> dict[str, dict[str, float]]:
 )
 def test_hydras_words_describe_what_may_be_chosen(word: str, expected):
     (override,) = Composer([main.CONF]).parse([word])
-    assert space.distribution(override) == expected
+    assert study.distribution(override) == expected
 
 
 @pytest.mark.parametrize(

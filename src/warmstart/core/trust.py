@@ -21,7 +21,7 @@ TRUSTED = {
     "optimizer": ("torch.optim.", "warmstart.training.muon."),
     "trainer": ("pytorch_lightning.Trainer",),
     # another of Lightning's may send what it logs to where its settings say
-    "logger": ("warmstart.training.events.", "pytorch_lightning.loggers.CSVLogger"),
+    "logger": ("warmstart.training.logger.", "pytorch_lightning.loggers.CSVLogger"),
     "visualization": ("warmstart.training.visualization.",),
 }
 

@@ -11,9 +11,8 @@ from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
-from warmstart.objective.head import make_head
-from warmstart.objective.mixed import mixed_loss
-from warmstart.objective.probability_score import CalibrationError
+from warmstart.objective.head import make_head, mixed_loss
+from warmstart.objective.scores import CalibrationError
 
 
 class Classification(Objective, nn.Module):

@@ -21,7 +21,7 @@ from warmstart.core.spec import Spec
 from warmstart.loss.ctc import ctc
 from warmstart.objective.beam import NGram, search
 from warmstart.objective.head import make_head
-from warmstart.objective.transcript_score import TranscriptErrors
+from warmstart.objective.scores import TranscriptErrors
 
 SPACE = "▁"  # marks the space before a word in labels
 BLANK, DELIMITER = "<pad>", "|"  # the blank and the space in transformers

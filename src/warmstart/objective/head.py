@@ -1,12 +1,13 @@
-"""Prediction heads, and projection heads for pretraining."""
+"""Heads, and the loss of mixed examples."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
-from warmstart.core.protocols import Backbone
+from warmstart.core.batch import Batch
+from warmstart.core.protocols import Backbone, LossFunction
 
 
 def make_head(backbone: Backbone, task: str, outputs: int) -> nn.Module:
@@ -27,3 +28,15 @@ def make_projection(*widths: int) -> nn.Sequential:
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-2])
+
+
+def mixed_loss(loss: LossFunction, outputs: Tensor, batch: Batch) -> Tensor:
+    """Return one value per example (B,): for mixed examples, the losses of both targets, weighted by their shares.
+
+    As in the code of Zhang et al. (2018), "mixup", https://arxiv.org/abs/1710.09412. It also works for losses that do
+    not take class probabilities; for cross-entropy it equals the loss of the mixed targets.
+    """
+    values = loss(outputs, batch.y)
+    if batch.share is None:
+        return values
+    return batch.share * values + (1 - batch.share) * loss(outputs, batch.partner)

@@ -10,9 +10,8 @@ from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
 from warmstart.loss.bce import bce
-from warmstart.objective.head import make_head
-from warmstart.objective.mixed import mixed_loss
-from warmstart.objective.probability_score import LabelAccuracy, LabelF1, predicted_labels
+from warmstart.objective.head import make_head, mixed_loss
+from warmstart.objective.scores import LabelAccuracy, LabelF1, predicted_labels
 
 
 class MultiLabel(Objective, nn.Module):

@@ -16,8 +16,7 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Amount
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
-from warmstart.objective.head import make_head
-from warmstart.objective.mixed import mixed_loss
+from warmstart.objective.head import make_head, mixed_loss
 
 
 class TaskAccuracy(Metric):

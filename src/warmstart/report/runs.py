@@ -19,9 +19,8 @@ from warmstart.report.curves import read_metrics
 from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
-from warmstart.run.manifest import Job, Manifest
+from warmstart.run.manifest import Job, Manifest, check_runs
 from warmstart.run.scores import read_scores
-from warmstart.run.sweep_checksums import check_runs
 
 Labels = int | float | str
 MIN_RUNS = 2

@@ -24,8 +24,7 @@ from warmstart.report.leaderboard import (
 from warmstart.report.page import render
 from warmstart.run.files import write_atomically
 from warmstart.run.lock import Lock
-from warmstart.run.manifest import LOCKS, Manifest
-from warmstart.run.sweep_checksums import check_runs
+from warmstart.run.manifest import LOCKS, Manifest, check_runs
 
 LOCK_TIMEOUT = 60.0
 MAX_ROWS = 30

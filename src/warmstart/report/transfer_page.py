@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from warmstart.core.screen import command, number, quoted, safe
-from warmstart.report import figure, forest
+from warmstart.report import figure
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.paired import MIN_UNITS
@@ -123,13 +123,13 @@ def difference_section(report: Report) -> Section | None:
             for row in found
             if row["difference"] is not None
         ]
-        for title, found in forest.comparisons(report).items()
+        for title, found in figure.comparisons(report).items()
     }
     return {
         "name": "noise",
         "title": "Paired differences",
         "answer": f"{len(rows)} comparisons: {', '.join(f'{count} {verdict}' for verdict, count in verdicts)}.",
-        "figure": figure.svg("noise", partial(forest.forest, report=report), "paired differences", lines),
+        "figure": figure.svg("noise", partial(figure.forest, report=report), "paired differences", lines),
         "table": None,
     }
 

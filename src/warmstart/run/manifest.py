@@ -13,11 +13,12 @@ from typing import Any
 from warmstart.core.errors import UserError, WriteError
 from warmstart.core.reading import file_sha256, is_plain
 from warmstart.core.trust import check_names, check_targets
-from warmstart.run.checksums import KEY, read_record, write_record
+from warmstart.run.checksums import KEY, check_file, read_record, write_record
 from warmstart.run.files import disk_error, writing
-from warmstart.run.folder import LOCK, RunFolder
+from warmstart.run.folder import LOCK, RECORD, RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
+from warmstart.run.scores import SCORES
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
 HALVING = "race"  # folder with the manifest of successive halving, below that of the run
@@ -229,3 +230,50 @@ def check_job(config: dict[str, Any], path: Path, trust: tuple[str, ...]) -> Non
     if config.get("resume"):
         raise UserError(f"{path} is damaged: a job resumes another run, {config['resume']}")
     check_targets(config, path, trust)
+
+
+REPORT_FILES = ("metrics.csv", SCORES)  # files of a run that reports read, besides its record
+
+
+def record_runs(manifest: Manifest, **others: str) -> None:
+    """Store the checksums of the records of all finished runs; a record has the checksums of the other files.
+
+    Args:
+        manifest: of the sweep or transfer.
+        others: additional checksums by name.
+    """
+    done = [name for name in manifest.names() if manifest.state(name) == "done"]
+    digests = {f"{RUNS}/{name}/{RECORD}": file_sha256(manifest.path(name) / RECORD) for name in done}
+    manifest.record_checksums({**digests, **others})
+
+
+def check_runs(manifest: Manifest, resumed: bool = False) -> None:
+    """Verify the checksums of all finished runs.
+
+    Args:
+        manifest: of the sweep or transfer.
+        resumed: drop the checksums of runs that are not finished, because they will be run again.
+
+    Raises:
+        UserError: a file was changed or removed; the message names it.
+    """
+    done = [name for name in manifest.names() if manifest.state(name) == "done"]
+    if resumed:
+        records = {f"{RUNS}/{name}/{RECORD}" for name in done}
+        kept = {
+            file: digest for file, digest in manifest.checksums.items() if file in records or not is_run_record(file)
+        }
+        if kept != manifest.checksums:
+            manifest.record_checksums(kept)
+    for file, digest in manifest.checksums.items():
+        if is_run_record(file):
+            check_file(manifest.folder / file, digest)
+    for name in done:
+        run = RunFolder.open(manifest.path(name))
+        for file in REPORT_FILES:
+            run.checked(file)
+
+
+def is_run_record(file: str) -> bool:
+    """Return whether a path relative to the folder of a sweep is the record of a run."""
+    return file.startswith(f"{RUNS}/")

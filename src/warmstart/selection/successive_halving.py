@@ -24,8 +24,7 @@ from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import HALVING, MANIFEST, Job, Manifest
-from warmstart.sweep.job import Outcome, run_job, write_error
-from warmstart.sweep.runner import RunStage
+from warmstart.sweep.job import Outcome, RunStage, run_job, write_error
 from warmstart.training import components
 from warmstart.training.compatibility import check_fit
 from warmstart.training.record import runs_folder

@@ -15,8 +15,7 @@ from warmstart.run.lineage import ancestry
 from warmstart.run.saved import save_model
 from warmstart.selection.successive_halving import select_and_finetune
 from warmstart.training import components
-from warmstart.training.adapter_delta import extract_adapters
-from warmstart.training.assemble import assemble
+from warmstart.training.assemble import assemble, extract_adapters
 from warmstart.training.forgetting import forgetting, remember
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.record import note_data, runs_folder, show

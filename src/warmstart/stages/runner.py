@@ -14,7 +14,7 @@ from warmstart.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class StageRunner:
-    """A `warmstart.sweep.runner.Runner`."""
+    """A `warmstart.sweep.job.Runner`."""
 
     modules: ClassVar[Sequence[str]] = (
         "warmstart.stages.pretrain",

@@ -21,8 +21,7 @@ from warmstart.data.encoding import ALIGNED
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import MANIFEST, Manifest
-from warmstart.run.sweep_checksums import check_runs, record_runs
+from warmstart.run.manifest import MANIFEST, Manifest, check_runs, record_runs
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
 from warmstart.sweep.job import write_error

@@ -25,14 +25,13 @@ from warmstart.report import sweep as report
 from warmstart.report.curves import CURVES
 from warmstart.run.files import as_write_error, check_links, remove_temporaries
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import CONF, LOCKS, RUNS, Manifest
-from warmstart.run.sweep_checksums import check_runs, record_runs
+from warmstart.run.manifest import CONF, LOCKS, RUNS, Manifest, check_runs, record_runs
 from warmstart.sweep import launch, search, study
 from warmstart.sweep.external import launch_externally
+from warmstart.sweep.job import Runner
 from warmstart.sweep.plan import Composer, grid, packages
 from warmstart.sweep.pool import Crash, Death, preload, run_once
 from warmstart.sweep.preflight import Preflight, check_jobs
-from warmstart.sweep.runner import Runner
 from warmstart.sweep.schedule import Rules
 
 FAILED, USER_ERROR, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130

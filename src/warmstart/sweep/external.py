@@ -17,8 +17,7 @@ from warmstart.core.screen import quoted
 from warmstart.run import cores
 from warmstart.run.manifest import RUNS, Manifest
 from warmstart.sweep import launch, search
-from warmstart.sweep.job import run_job
-from warmstart.sweep.runner import Runner
+from warmstart.sweep.job import Runner, run_job
 from warmstart.sweep.schedule import Rules, count_starts
 
 

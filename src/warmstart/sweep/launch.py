@@ -10,9 +10,9 @@ from warmstart.core.errors import UserError
 from warmstart.run import cores
 from warmstart.run.manifest import RESUMABLE, Job, Manifest
 from warmstart.sweep import search
+from warmstart.sweep.job import Runner
 from warmstart.sweep.plan import group_key
 from warmstart.sweep.pool import Pool, ThisProcess, preload, run_once
-from warmstart.sweep.runner import Runner
 from warmstart.sweep.schedule import Rules, Schedule, Work, job_sequence, single_job, vmap_group
 from warmstart.sweep.view import View
 

@@ -23,8 +23,8 @@ from warmstart.report.shared_rows import sentences
 from warmstart.run.files import as_write_error
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Job
+from warmstart.sweep.job import Runner
 from warmstart.sweep.plan import group_key
-from warmstart.sweep.runner import Runner
 
 SEEDS = ("seed", "init")  # settings that no component depends on
 # The step checks shapes. A learning rate of 0 avoids divergence, which only the job itself can detect.

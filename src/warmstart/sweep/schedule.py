@@ -11,9 +11,8 @@ from typing import Any
 
 from warmstart.core import screen
 from warmstart.run.manifest import Job, Manifest
-from warmstart.sweep.job import Outcome, note_death, run_group, run_job, run_sequence, without_plan
+from warmstart.sweep.job import Outcome, Runner, note_death, run_group, run_job, run_sequence, without_plan
 from warmstart.sweep.pool import Crash, Death, Pool, ThisProcess
-from warmstart.sweep.runner import Runner
 from warmstart.sweep.view import View
 
 REPORT_SECONDS = 10.0

@@ -22,17 +22,17 @@ from warmstart.core.reading import MOST_YAML, check_yaml, read
 from warmstart.run.checksums import check_file
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import CONF, Job, Manifest, check_job
-from warmstart.sweep.job import LOCK_TIMEOUT, Outcome, failed, run_job, without_plan, write_error
+from warmstart.sweep.job import LOCK_TIMEOUT, Outcome, Runner, failed, run_job, without_plan, write_error
 from warmstart.sweep.plan import Composer, compose
-from warmstart.sweep.runner import Runner
 from warmstart.sweep.schedule import Work
-from warmstart.sweep.space import distribution, grid_values
 from warmstart.sweep.study import (
     PRUNERS,
     SAMPLERS,
     ask,
     check_choice,
     check_study,
+    distribution,
+    grid_values,
     is_below_median,
     note_scores,
     open_study,

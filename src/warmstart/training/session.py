@@ -24,10 +24,9 @@ from warmstart.training.callbacks.throughput import Throughput
 from warmstart.training.checkpoint import LAST, BestAndLast, find_checkpoint
 from warmstart.training.components import build, build_several
 from warmstart.training.evaluation import measure, validate
-from warmstart.training.hparams import conclude
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import forget_peak_memory, peak_memory_mb
-from warmstart.training.record import examples, note_average
+from warmstart.training.record import conclude, examples, note_average
 from warmstart.training.trainer import build_trainer, check_interval, fit, measured, optimizer_steps
 
 

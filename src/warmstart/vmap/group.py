@@ -19,12 +19,10 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.run.scores import save_scores
 from warmstart.training import components
-from warmstart.training.adapter_delta import extract_adapters
-from warmstart.training.assemble import assemble
-from warmstart.training.hparams import conclude
+from warmstart.training.assemble import assemble, extract_adapters
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import forget_peak_memory, peak_memory_mb
-from warmstart.training.record import examples, note_data
+from warmstart.training.record import conclude, examples, note_data
 from warmstart.training.start import check_parent
 from warmstart.training.trainer import StopBetweenBatches, build_trainer
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from warmstart.core import protocols, screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
-from warmstart.data.duplicates.table import TableRows
+from warmstart.data.duplicates.text import TableRows
 from warmstart.data.readers.columns import to_names, to_numbers
 from warmstart.data.readers.table import Dialect, read_table
 

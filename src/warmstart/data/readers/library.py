@@ -14,7 +14,7 @@ import yaml
 
 from warmstart.core.errors import UserError
 from warmstart.core.reading import MOST_YAML, check_yaml, is_inside, is_plain, load_json, read
-from warmstart.data.readers.arrow import from_arrow, to_class_names
+from warmstart.data.readers.records import from_arrow, to_class_names
 from warmstart.data.readers.table import Dialect, read_table
 
 OURS = {

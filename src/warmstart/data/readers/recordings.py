@@ -16,10 +16,10 @@ from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
 from warmstart.data.duplicates.overlap import Overlap, to_keys
+from warmstart.data.readers.files import map_in_threads
 from warmstart.data.readers.folders import files_below
 from warmstart.data.readers.sounds import SUFFIXES, read_sounds, resample
 from warmstart.data.readers.table import Dialect, is_table
-from warmstart.data.readers.threads import map_in_threads
 from warmstart.data.sources.audio.manifest import PIECE, read_manifest
 from warmstart.data.storage.ragged import Ragged
 

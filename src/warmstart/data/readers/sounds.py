@@ -15,7 +15,7 @@ import soxr
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.readers import sound_container as container
-from warmstart.data.readers.threads import map_in_threads
+from warmstart.data.readers.files import map_in_threads
 
 SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".mp3", ".opus", ".aiff", ".aif", ".aifc"})
 LISTED = 20

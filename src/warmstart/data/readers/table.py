@@ -24,10 +24,9 @@ import numpy as np
 import pandas as pd
 
 from warmstart.core.errors import UserError
-from warmstart.data.readers.arrow import read_names, read_parquet
 from warmstart.data.readers.columns import to_names
 from warmstart.data.readers.files import check_is_file, first_duplicate, first_lines, read_text, suffix_of
-from warmstart.data.readers.records import read_records
+from warmstart.data.readers.records import read_names, read_parquet, read_records
 
 SEPARATED = {".csv": None, ".tsv": "\t"}  # extension and separator, None if it is detected
 JSON = (".json", ".jsonl", ".ndjson")

@@ -12,8 +12,8 @@ import numpy as np
 
 from warmstart.core import screen
 from warmstart.core.batch import Splits
+from warmstart.data.readers.files import map_in_threads
 from warmstart.data.readers.images import Picture, Remarks, read_images, report, report_errors
-from warmstart.data.readers.threads import map_in_threads
 from warmstart.data.splits import check_readable
 from warmstart.data.storage import cache
 

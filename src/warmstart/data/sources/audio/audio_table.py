@@ -17,9 +17,8 @@ from warmstart.core.ranges import Count, Location, MissingValues, Seed, Separato
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import SHIFT, describe
 from warmstart.data.readers.table import Dialect
-from warmstart.data.sources.audio import speakers
-from warmstart.data.sources.audio.manifest import sounds_of
-from warmstart.data.sources.audio.transcripts import alphabet, encode
+from warmstart.data.sources.audio import manifest
+from warmstart.data.sources.audio.manifest import alphabet, encode, sounds_of
 from warmstart.data.sources.own_splits import HELD_OUT, check_in_training, read_own_splits, with_target
 from warmstart.data.splits import check_classes, check_readable, encode_labels, split_rows
 
@@ -87,7 +86,7 @@ class AudioTable(Source):
         if target == "category":
             known = with_target(table.y.notna().to_numpy(), split, self.root, [str(self.target)])
             if self.speaker is not None:
-                speakers.report_unlabelled(table.speaker.to_numpy(), known, self.speaker)
+                manifest.report_unlabelled(table.speaker.to_numpy(), known, self.speaker)
             numbers, labels = encode_labels(table.y[known].to_numpy())
             check_classes(numbers, labels)
             y = np.full(len(table), -1)
@@ -121,7 +120,7 @@ class AudioTable(Source):
             columns["y"] = to_texts(pick(frame, str(self.text), where, "data.text"), where).to_numpy()
         if self.speaker is not None:
             names = to_names(pick(frame, str(self.speaker), where, "data.speaker"), where)
-            columns["speaker"] = speakers.check(names, frame.index, where, str(self.speaker))
+            columns["speaker"] = manifest.check(names, frame.index, where, str(self.speaker))
         root = Path(self.root)
         sounds = sounds_of(frame, where, root if root.is_dir() else root.parent, self.audio, self.on_error)
         return sounds.assign(**{name: values[sounds.index] for name, values in columns.items()})
@@ -135,13 +134,13 @@ class AudioTable(Source):
             index.update({name: rows for name, rows in zip(HELD_OUT, held_out) if name in missing})
             index["train"] = np.setdiff1d(index["train"], np.concatenate([index[name] for name in missing]))
         if self.speaker is not None:
-            speakers.report_shared(table.speaker.to_numpy(), index, self.speaker)
+            manifest.report_shared(table.speaker.to_numpy(), index, self.speaker)
         return index
 
     def _split(self, table: pd.DataFrame, rows: np.ndarray) -> list[np.ndarray]:
         """Split rows into train, validation and test, by speaker or stratified by class."""
         if self.speaker is not None:
-            return speakers.split(table.speaker.to_numpy(), rows, self.split_seed, self.speaker)
+            return manifest.split(table.speaker.to_numpy(), rows, self.split_seed, self.speaker)
         strata = None
         if "stratum" in table:
             found = table.stratum.iloc[rows].fillna(ABSENT)

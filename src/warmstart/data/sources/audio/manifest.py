@@ -1,11 +1,15 @@
-"""Read manifests: tables with paths of sound files, or with their content, as in the `datasets` library."""
+"""What belongs to recordings in a folder: the manifest, transcripts and speakers."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import GroupShuffleSplit
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from warmstart.core import screen
 from warmstart.core.errors import UserError
@@ -132,3 +136,136 @@ def named_sounds(
         shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         raise UserError(f"{where} names {len(missing):,} of {len(sounds):,} files that are not there: {shown}")
     return sounds, names
+
+
+SPACE = "▁"  # as in SentencePiece (Kudo and Richardson 2018)
+
+
+def alphabet(texts: Sequence[str], pieces: int | None = None) -> tuple[str, ...]:
+    """Return the sorted labels of transcripts, in which ▁ is the space.
+
+    Args:
+        texts: training texts.
+        pieces: maximum number of labels, trained by byte-pair encoding (Sennrich et al. 2016); None for characters.
+
+    Raises:
+        UserError: there are more characters than `pieces`.
+    """
+    characters = {character for text in texts for character in with_spaces(text)}
+    if pieces is None:
+        return tuple(sorted(characters))
+    if pieces < len(characters):
+        raise UserError(
+            f"data.pieces={pieces}: the texts have {len(characters)} different characters: use a larger value"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=pieces, show_progress=False))
+    return tuple(sorted(characters | set(tokenizer.get_vocab())))
+
+
+def encode(texts: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Encode each transcript as a list of label indices (N,), by greedy longest match.
+
+    Args:
+        texts: transcripts.
+        labels: labels.
+        names: names of the transcripts in messages.
+
+    Raises:
+        UserError: a character is in no label.
+    """
+    numbers = {label: number for number, label in enumerate(labels)}
+    longest = sorted(map(re.escape, labels), key=len, reverse=True)
+    pattern = re.compile("|".join(longest))
+    rows = np.empty(len(texts), dtype=object)
+    unknown = []
+    for row, text in enumerate(map(with_spaces, texts)):
+        found = pattern.findall(text)
+        if sum(map(len, found)) != len(text):
+            unknown.append(row)
+        rows[row] = [numbers[label] for label in found]
+    if unknown:
+        unseen = sorted(set(with_spaces(texts[unknown[0]])) - set("".join(labels)))
+        raise UserError(
+            f"{names[unknown[0]]}: {' '.join(unseen)!r} is in no training text, so it cannot be encoded; "
+            f"{len(unknown):,} of {len(texts):,} texts are like this: remove them, or the characters"
+        )
+    return rows
+
+
+def with_spaces(text: str) -> str:
+    """Return a text without spaces, with ▁ before each word."""
+    return "".join(SPACE + word for word in text.split())
+
+
+SHARE = 0.15  # share of the speakers for test, and of the others for validation
+NAMED = 5
+
+
+def check(names: np.ndarray, rows: Sequence[int], where: str, column: str) -> np.ndarray:
+    """Check that all rows have a speaker; return the names (N,).
+
+    Raises:
+        UserError: speakers are missing.
+    """
+    missing = np.flatnonzero(names == None)  # noqa: E711, element by element
+    if len(missing):
+        raise UserError(
+            f"{where}: {len(missing):,} of {len(names):,} rows have no speaker (column {column}), the first is row "
+            f"{rows[missing[0]]}: name them, remove these rows, or set data.speaker=null"
+        )
+    return names
+
+
+def split(speakers: np.ndarray, rows: np.ndarray, seed: int, column: str) -> list[np.ndarray]:
+    """Split rows into train, validation and test rows with different speakers.
+
+    Raises:
+        UserError: there are fewer than three speakers.
+    """
+    count = len(set(speakers[rows]))
+    if count < 3:
+        raise UserError(
+            f"data.speaker={column}: there are {count} speakers, but 3 are needed, one for each part: set "
+            "data.speaker=null to split by rows"
+        )
+    rest, parts = rows, []
+    for _ in range(2):
+        splitter = GroupShuffleSplit(1, test_size=SHARE, random_state=seed)
+        kept, held = next(splitter.split(rest, groups=speakers[rest]))
+        parts.append(rest[held])
+        rest = rest[kept]
+    return [rest, parts[1], parts[0]]
+
+
+def report_unlabelled(speakers: np.ndarray, known: np.ndarray, column: str) -> None:
+    """Print a warning about speakers without any row that has a target.
+
+    Args:
+        speakers: speaker of each row (N,).
+        known: whether each row has a target (N,).
+        column: name of the column of speakers.
+    """
+    unknown = sorted(set(speakers) - set(speakers[known]))
+    if unknown:
+        named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
+        what = f"{len(unknown):,} of {len(set(speakers)):,} speakers have no row with a target"
+        screen.say(f"warning: data.speaker={column}: {what}: {named}", style="yellow")
+
+
+def report_shared(speakers: np.ndarray, index: Mapping[str, np.ndarray], column: str) -> None:
+    """Print a warning about speakers that are in train and in another split.
+
+    Args:
+        speakers: speaker of each row (N,).
+        index: row indices of each split.
+        column: name of the column of speakers.
+    """
+    train = set(speakers[index["train"]])
+    for name, rows in index.items():
+        shared = sorted(train & set(speakers[rows])) if name != "train" else []
+        if shared:
+            named = ", ".join(shared[:NAMED]) + (", ..." if len(shared) > NAMED else "")
+            what = f"{len(shared):,} of {len(set(speakers[rows])):,} speakers of the split {name} are also in train"
+            screen.say(f"warning: data.speaker={column}: {what}: {named}", style="yellow")

@@ -16,8 +16,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Count, Location, Seed
 from warmstart.data.readers.splits import describe, read_splits
-from warmstart.data.sources.audio.manifest import sounds_of
-from warmstart.data.sources.audio.transcripts import alphabet, encode
+from warmstart.data.sources.audio.manifest import alphabet, encode, sounds_of
 
 FILE = Path(__file__).parents[1] / "files" / "spoken_digits.ogg"
 SHA256 = "0ba9514af816ff57a814fa431a10b8a2f61d1af5a88751e5a43660ec1918065c"

@@ -1,4 +1,4 @@
-"""Word and character error rates of transcripts."""
+"""Scores computed from all predictions of a split: of probabilities and of transcripts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,37 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.classification import MulticlassCalibrationError, MultilabelAccuracy, MultilabelF1Score
+
+
+class CalibrationError(MulticlassCalibrationError):
+    """Expected calibration error of the most likely class (15 bins)."""
+
+    def update(self, outputs: Tensor, y: Tensor) -> None:
+        """Add logits (B, C) and class indices (B,)."""
+        super().update(outputs.float().softmax(-1), y)
+
+
+class LabelAccuracy(MultilabelAccuracy):
+    """Accuracy over all labels of all examples."""
+
+    def update(self, outputs: Tensor, y: Tensor) -> None:
+        """Add logits (B, C) and binary targets (B, C)."""
+        super().update(predicted_labels(outputs).int(), y.int())
+
+
+class LabelF1(MultilabelF1Score):
+    """F1 score over labels."""
+
+    def update(self, outputs: Tensor, y: Tensor) -> None:
+        """Add logits (B, C) and binary targets (B, C)."""
+        super().update(predicted_labels(outputs).int(), y.int())
+
+
+def predicted_labels(outputs: Tensor) -> Tensor:
+    """Return which labels (B, C) have a probability of 0.5 or more, from logits (B, C)."""
+    return outputs.float().sigmoid() >= 0.5
+
 
 KINDS = ("substitutions", "deletions", "insertions")
 
