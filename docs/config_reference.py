@@ -13,7 +13,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from sphinx.application import Sphinx
 
-from warmstart.config.schema import STAGES, SWEEP, Section
+from warmstart.config.schema import SEVERAL, STAGES, SWEEP, Section
 from warmstart.config.signature import FACTS
 from warmstart.core.ranges import describe
 from warmstart.main import CONF
@@ -166,7 +166,7 @@ def settings(group: str, path: Path, function: Callable[..., Any] | None) -> lis
             continue
         hint = hint_of(name, hints, section)
         inner = {name: value}
-        if isinstance(hint, Section) and OmegaConf.is_dict(value):  # written in one line
+        if isinstance(hint, Section) and OmegaConf.is_dict(value) and value:  # written in one line
             inner = {f"{name}.{key}": entry for key, entry in OmegaConf.to_container(value, resolve=False).items()}
         for full, entry in inner.items():
             said = comment or documented.get(full, "") if full == name else ""
@@ -202,7 +202,7 @@ def chosen(path: Path) -> str:
     """Return the options of other groups that a yaml file chooses, as words of a command line."""
     defaults = OmegaConf.to_container(OmegaConf.load(path)).get("defaults", [])
     pairs = [pair for entry in defaults if isinstance(entry, dict) for pair in entry.items()]
-    return ", ".join(f"`{key.removeprefix('override ').lstrip('/')}={value}`" for key, value in pairs if value)
+    return ", ".join(f"`{key.removeprefix('override ').lstrip('/')}={plain(value)}`" for key, value in pairs if value)
 
 
 def option(group: str, path: Path) -> str:
@@ -236,8 +236,9 @@ def page(group: str) -> str:
     """Return the page of a config group."""
     title = TITLES.get(group, group.rpartition("/")[2].replace("_", " ").capitalize())
     names = ", ".join(f"`{path.stem}`" for path in options(group))
-    word = {"stage": "stage=NAME", "experiment": "experiment=NAME"}.get(group, f"{group}=NAME")
-    parts = [f"# {title}", f"Choose one by `{word}`: {names}."]
+    several = group in (*SEVERAL, "data/augment")
+    choice = f"any number by `{group}=[NAME,...]`" if several else f"one by `{group}=NAME`"
+    parts = [f"# {title}", f"Choose {choice}: {names}."]
     parts += [recipe(path) if group == "experiment" else option(group, path) for path in options(group)]
     return "\n\n".join(parts) + "\n"
 

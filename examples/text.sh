@@ -19,9 +19,9 @@ PYTHON
 # Pretrain a small transformer to fill in hidden words
 python train.py stage=pretrain experiment=text data=text_files data.root=outputs/examples/plays backbone=tiny trainer.max_epochs=5
 # Finetune it to tell Romeo from Menenius
-python train.py stage=finetune experiment=text data.root=outputs/examples/speeches.csv data.text=speech data.target=speaker
+python train.py stage=finetune experiment=text data.root=outputs/examples/speeches.csv data.text=speech data.target=speaker backbone=tiny
 # Predict the speaker of each line of a file
 python train.py stage=predict experiment=text input=outputs/examples/lines.txt
 # Compare with random weights over 5 seeds, pretraining on the table's own texts; the last line names the report
 python train.py stage=transfer experiment=text data.root=outputs/examples/speeches.csv data.text=speech data.target=speaker backbone=tiny \
-  transfer.seeds=5 transfer.labels=[10] transfer.arms=[pretrained,scratch,linear] transfer.budgets.converged=[]
+  trainer.max_steps=100 transfer.seeds=5 transfer.labels=[10] transfer.arms=[pretrained,scratch,linear] transfer.budgets.converged=[]

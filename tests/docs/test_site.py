@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +23,7 @@ def extension() -> ModuleType:
     """The extension that writes the pages of config groups."""
     spec = importlib.util.spec_from_file_location("config_reference", DOCS / "config_reference.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # which a dataclass looks up
     spec.loader.exec_module(module)
     return module
 
