@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Handwritten digits of scikit-learn: does pretraining without labels help? Takes about TIME on one core.
+# Handwritten digits of scikit-learn: does pretraining without labels help? Takes about a minute on one core.
 set -e
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A table of your own: tumours, of which few have a diagnosis. Takes about TIME on one core.
+# A table of your own: tumours, of which few have a diagnosis. Takes about a minute on one core.
 set -e
 cd "$(dirname "$0")/.."
 
