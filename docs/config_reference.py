@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 from warmstart.config.schema import STAGES, SWEEP, Section
 from warmstart.config.signature import FACTS
-from warmstart.core.ranges import words
+from warmstart.core.ranges import describe
 from warmstart.main import CONF
 
 PAGES = Path(__file__).parent / "reference" / "config"
@@ -115,7 +115,7 @@ def hint_of(name: str, signature: Mapping[str, Any], section: Section | None) ->
 
 def kind_of(hint: Any) -> str:
     """Return a type and its range in words; empty if it is not known."""
-    return "" if hint in (Any, inspect.Parameter.empty) or isinstance(hint, Section) else words(hint)
+    return "" if hint in (Any, inspect.Parameter.empty) or isinstance(hint, Section) else describe(hint)
 
 
 def plain(value: Any) -> str:
@@ -175,7 +175,7 @@ def settings(group: str, path: Path, function: Callable[..., Any] | None) -> lis
     for name, hint in hints.items():
         default = parameters[name].default
         if name not in shown and default is not inspect.Parameter.empty and not callable(default):
-            rows.append(Setting(f"+{name}", words(hint), plain(default), documented.get(name, "")))
+            rows.append(Setting(f"+{name}", describe(hint), plain(default), documented.get(name, "")))
     return rows
 
 
