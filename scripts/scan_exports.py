@@ -374,7 +374,7 @@ def written(results: list[Found]) -> str:
     lines = [
         "# Exports to transformers, by model type",
         "",
-        "Written by `python scripts/scan_exports.py`. Each line is a tiny random model of that type: loaded with",
+        "Written by `python scripts/scan_exports.py`. Each row is a tiny random model of that type: loaded with",
         "`init=hf:`, finetuned for one step, exported, and its answers compared with those of the run, in one padded",
         "batch and one by one, on rows of the data and on inputs that hold special tokens.",
         f"The difference is the largest one, relative to the largest output where that is above 1 (transformers "
