@@ -47,7 +47,10 @@ def scanned() -> list[Path]:
 
 def occurrences(text: str) -> list[tuple[int, str]]:
     """Return the line number and the phrase of each occurrence in a text."""
-    return [(text.count("\n", 0, match.start()) + 1, " ".join(re.findall(r"\w+", match[0]))) for match in PATTERN.finditer(text)]
+    return [
+        (text.count("\n", 0, match.start()) + 1, " ".join(re.findall(r"\w+", match[0])))
+        for match in PATTERN.finditer(text)
+    ]
 
 
 @pytest.mark.quick
