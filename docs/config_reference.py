@@ -1,4 +1,4 @@
-"""Sphinx extension that writes a page for each config group, from its yaml files and the signatures of their targets."""
+"""Sphinx extension that writes a page for each config group, from its yaml files and their targets' signatures."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def hint_of(name: str, signature: Mapping[str, Any], section: Section | None) ->
 
 
 def kind_of(hint: Any) -> str:
-    """Return the description of a type and its range; empty if it is unknown."""
+    """Return a type and its range in words; empty if it is not known."""
     return "" if hint in (Any, inspect.Parameter.empty) or isinstance(hint, Section) else describe(hint)
 
 

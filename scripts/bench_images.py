@@ -2,7 +2,7 @@
 
     python scripts/bench_images.py [TURNS]
 
-Augmentations as in contrastive learning: crop and resize, flip, blur, solarize, color jitter, grayscale, random erasing.
+Augmentations of contrastive learning: crop and resize, flip, blur, solarize, color jitter, grayscale, random erasing.
 The baseline is common practice: Pillow per image in two workers, each transform as in torchvision (not installed) for
 Pillow images, with saturation in place of our scale per channel. Run it on an idle machine.
 """

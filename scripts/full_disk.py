@@ -4,7 +4,7 @@
     python scripts/full_disk.py sweep 160k   # one command and size only
 
 Each must end with status 1 (3 for a sweep with a failed job), an error of one or two lines that names a file, "failed"
-in run.json, and no temporary file; with free space, it must resume and end with 0. The exit status is 1 if one does not.
+in run.json, and no temporary file; with free space, it must resume and end with 0. Exits with 1 if one does not.
 """
 
 from __future__ import annotations

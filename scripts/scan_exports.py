@@ -375,8 +375,8 @@ def written(results: list[Found]) -> str:
         "# Exports to transformers, by model type",
         "",
         "Written by `python scripts/scan_exports.py`. Each row is a tiny random model of that type: loaded with",
-        "`init=hf:`, finetuned for one step, exported, and its predictions compared with those of the run, in one padded",
-        "batch and one by one, on rows of the data and on inputs with special tokens.",
+        "`init=hf:`, finetuned for one step, exported, and its predictions compared with those of the run, in one",
+        "padded batch and one by one, on rows of the data and on inputs with special tokens.",
         f"The difference is the maximum, relative to the largest output if that is above 1 (transformers "
         f"{transformers.__version__}).",
         "",

@@ -6,8 +6,9 @@
 
 A write point is a change on the disk (scripts/kills/points.py); the signal is SIGKILL, SIGTERM or SIGINT. After each
 kill all readers must report the run as interrupted, and `python train.py resume=PATH` resumes it. At the end the folder
-must equal that of the uninterrupted run: weights, record, logs, events, tables; without temporary files or locks. Prints
-a table of recipes and stages, and each difference with the kills before it. The exit status is 1 if there are any.
+must equal that of the uninterrupted run: weights, record, logs, events, tables; without temporary files or locks.
+Prints a table of recipes and stages, and each difference with the kills before it. Exits with 1 if
+there are any.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A part of the campaign of bad command lines: each is refused in a line or two, or accepted for a reason."""
+"""A subset of scripts/abuse.py: invalid command lines are refused with a short message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports point one way, names say what they hold, and no stage or training code knows a modality."""
+"""Import order, naming, and independence of stages and training from the modality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every shipped yaml composes, names its target on the first line, and binds to that target's signature."""
+"""Every yaml file composes, names its target on the first line, and matches that target's signature."""
 
 from __future__ import annotations
 

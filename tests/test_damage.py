@@ -1,4 +1,4 @@
-"""What is damaged on the disk is noticed by the command that reads it, also where its checksum was removed."""
+"""A subset of scripts/damage.py: damaged files are detected, also without their checksum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line itself: what it imports, how it ends, and where it writes."""
+"""The command line: imports, exit status, and output folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class folders of images, sounds and texts: with splits or without, links, and what is left out."""
+"""Class folders of images, audio and texts: with and without splits, links, and ignored files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of different lengths: padded to the longest of a batch, batched with their like, or packed without padding."""
+"""Variable-length rows: padded per batch, batched by similar length, or packed without padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several data sets as one: labels say the task, parts stay apart, and what cannot be put together is refused."""
+"""Multi-task data sets: labels identify the task, splits stay separate, incompatible sources are refused."""
 
 from __future__ import annotations
 

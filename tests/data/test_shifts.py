@@ -1,4 +1,4 @@
-"""Shifted test splits: the same every time, with the labels of the test rows, and not part of the fingerprint."""
+"""Shifted test splits: deterministic, with the labels of the test rows, and not in the fingerprint."""
 
 from __future__ import annotations
 

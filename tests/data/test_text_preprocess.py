@@ -1,4 +1,4 @@
-"""Texts to tokens and back: every tokenizer, the cache, what is too long, and a linear model's view."""
+"""Tokenizers: encoding and decoding, the cache, truncation, and features for a linear model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text sources: what each of them yields, and what is said about data that cannot be used."""
+"""Text sources: their splits, and errors for invalid data."""
 
 from __future__ import annotations
 

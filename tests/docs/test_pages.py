@@ -1,8 +1,8 @@
-"""The commands of README.md, of the pages of docs/ and of examples/*.sh are run, each page's in order, in a small setting.
+"""The commands that README.md and the pages of docs/ show are run, each page's in order, in a small setting.
 
-A command is a line that begins with `python train.py`, on a page in a fenced block of bash. A comment such as
+A command is a line of a fenced block of bash that begins with `python train.py`. A comment such as
 `<!-- not run: needs a model of the hub -->` before a block has its commands composed only. What README.md shows as a
-page does is run once, and so is a transfer that several pages show. The Python code of a script is run as it is."""
+page does is run once, and so is a transfer that several pages show."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from tests.huggingface.test_text import saved_folder
 
 from warmstart.config.expand import expand
 from warmstart.config.validate import check
-from warmstart.data.sources.audio.spoken_digits import read_packaged
+from warmstart.data.sources.audio.spoken_digits import shipped
 from warmstart.report import figure
 
 ROOT = Path(__file__).parents[2]
 GENERATED = ("reference/config/", "reference/api/")
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?```bash\n(?P<lines>.*?)^```", re.DOTALL | re.MULTILINE)
-CODE = re.compile(r"^python - <<'PYTHON'\n(.*?)^PYTHON\n", re.DOTALL | re.MULTILINE)  # in a script
 SEVERAL = re.compile(r"[^\[({',]+(,[^\[({',]+)+")  # of a sweep: values of a setting
 # What makes a command small, by its stage, experiment or one of its words. It replaces the page's own settings.
 STAGES = {
@@ -40,8 +39,7 @@ STAGES = {
         *("trainer.max_steps=2", "trainer.val_check_interval=2", "data.batch_size=8", "hydra.launcher.workers=0"),
         *("transfer.labels=[2]", "transfer.seeds=1", "transfer.budgets.converged=[]", "transfer.tune=0"),
         *("trainer.limit_val_batches=1", "trainer.limit_test_batches=1"),
-        "visualization@pretrain.visualization=[]",
-        *(f"pretrain.{word}" for word in (*FAST[1:], "trainer.limit_train_batches=2", "feature_rows=0")),
+        *(f"pretrain.{word}" for word in (*FAST, "trainer.limit_train_batches=2", "feature_rows=0")),
     ),
 }
 TEXT = ("backbone=tiny", "data.tokenizer.vocabulary=200", "data.tokenizer.context=32")
@@ -69,20 +67,15 @@ class Command(NamedTuple):
     reason: str | None
 
 
-def lines(text: str) -> list[list[str]]:
-    """The lines of shell code in words, without comments."""
-    found = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
-    return [words for words in found if words]
-
-
 def commands(text: str) -> list[Command]:
     """The commands of a page, in order."""
-    return [
-        Command(tuple(words[2:]), block["reason"])
-        for block in BLOCK.finditer(text)
-        for words in lines(block["lines"])
-        if words[:2] == ["python", "train.py"]
-    ]
+    found = []
+    for block in BLOCK.finditer(text):
+        for line in block["lines"].replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["python", "train.py"]:
+                found.append(Command(tuple(words[2:]), block["reason"]))
+    return found
 
 
 @functools.cache
@@ -145,7 +138,7 @@ def photo_table(path: Path) -> None:
 
 
 def recordings(folder: Path) -> None:
-    table, rows = read_packaged(), []
+    table, rows = shipped(), []
     for row in table[table.text.isin(["one", "six"]) & (table.recording < 4)].itertuples():
         path = folder / {"one": "yes", "six": "no"}[row.text] / f"{row.speaker}{row.recording}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,28 +241,6 @@ def test_the_commands_of_a_page(page: str, cli, command, composed, monkeypatch: 
         run = command if any(word.startswith("-") for word in words) else cli
         outcome = run(*small(words), output_dir=Path("outputs"))
         assert outcome.status == 0, f"python train.py {' '.join(words)}\n{outcome.err}"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.sh")), ids=lambda path: path.name)
-def test_an_example(path: Path, cli, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(figure, "draw", lambda *painted, **options: b"<svg></svg>")
-    start, *rest = CODE.split(path.read_text())
-    assert lines(start) == [["set", "-e"], ["cd", "$(dirname $0)/.."]]
-    for code, shell in zip(rest[::2], rest[1::2]):
-        exec(compile(code, path, "exec"), {})
-        for words in lines(shell):
-            assert words[:2] == ["python", "train.py"]
-            outcome = cli(*small(tuple(words[2:])), output_dir=Path("outputs"))
-            assert outcome.status == 0, f"{' '.join(words)}\n{outcome.err}"
-
-
-def test_both_readmes_show_the_same_commands_links_and_pictures():
-    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh.md"))
-    shown = re.compile(r"^```bash\n.*?^```|^    .+?$", re.DOTALL | re.MULTILINE)
-    assert [lines(code) for code in shown.findall(english)] == [lines(code) for code in shown.findall(chinese)]
-    links = [set(re.findall(r"\]\(([^)]+)\)", text)) for text in (english, chinese)]
-    assert links[0] - {"README.zh.md"} == links[1] - {"README.md"}
-    assert [link for link in links[0] | links[1] if not (ROOT / link).exists()] == []
 
 
 def test_commands_are_found_in_blocks_of_bash_alone():

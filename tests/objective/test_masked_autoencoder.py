@@ -1,4 +1,4 @@
-"""The backbone sees the visible positions alone, the loss is about the hidden ones, and padding changes nothing."""
+"""Masked autoencoder: encodes visible positions only, loss on masked ones, invariant to padding."""
 
 from __future__ import annotations
 

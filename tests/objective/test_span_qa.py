@@ -1,4 +1,4 @@
-"""Question answering: answers from scores, SQuAD's measures in English and Chinese, and a model that learns them."""
+"""Extractive question answering: decoding, SQuAD metrics in English and Chinese, and training."""
 
 # ruff: noqa: RUF001 (Chinese texts)
 

@@ -1,4 +1,4 @@
-"""One class per word: words and their tokens stay together, and a model learns them."""
+"""Token classification: alignment of words and tokens, and training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each of the three terms says what it should, and features that all are one are pushed apart."""
+"""VICReg: the values of its three terms, and recovery from collapsed features."""
 
 from __future__ import annotations
 

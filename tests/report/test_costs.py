@@ -1,4 +1,4 @@
-"""What each arm costs: read from run folders, shown with what was measured and without what was not."""
+"""Cost of each arm: read from run folders, with measured columns only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paired comparison, against scipy, worked examples and simulated truths."""
+"""The paired comparison, against scipy, worked examples and simulations with known truth."""
 
 from __future__ import annotations
 

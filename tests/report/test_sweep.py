@@ -1,4 +1,4 @@
-"""The report of a sweep, from made folders whose truth is known."""
+"""The report of a sweep, from synthetic folders with known truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is at work: one holder at a time, free when it is gone, and a heartbeat where locks do not reach."""
+"""Locks: one holder at a time, released with its process, and a heartbeat where flock is not shared."""
 
 from __future__ import annotations
 

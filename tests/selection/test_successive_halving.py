@@ -1,4 +1,4 @@
-"""strategy=auto chooses by the labelled rows alone, within its cost, says how sure it is, and is an ordinary run."""
+"""strategy=auto: uses labelled rows only, stays within its cost, reports confidence, runs normally."""
 
 from __future__ import annotations
 

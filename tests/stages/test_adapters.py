@@ -1,4 +1,4 @@
-"""Runs with adapters: saved small beside the parent, and to every other command a run like others."""
+"""Runs with adapters: saved as a delta of the parent, and usable by every command."""
 
 from __future__ import annotations
 

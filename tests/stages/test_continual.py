@@ -1,4 +1,4 @@
-"""One task after another: heads kept or new, lineage, and what the finetuning forgets of what came before."""
+"""Sequential finetuning: heads kept or new, lineage, and measured forgetting."""
 
 from __future__ import annotations
 

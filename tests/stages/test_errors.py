@@ -1,4 +1,4 @@
-"""Bad input: status 2, one or two lines that name what is wrong, no traceback, no half-made run."""
+"""Invalid input: status 2, one or two lines that name the problem, no traceback, no partial run."""
 
 from __future__ import annotations
 

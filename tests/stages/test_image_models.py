@@ -1,4 +1,4 @@
-"""A vision model of transformers through the stages, on the built-in digits."""
+"""A vision model of transformers in all stages, on the built-in digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of a user's own through the stages: tables, several labels, augmentation, predictions for files."""
+"""Image sources in all stages: tables, multi-label targets, augmentation, predictions for files."""
 
 from __future__ import annotations
 

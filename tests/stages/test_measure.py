@@ -1,4 +1,4 @@
-"""Shifted test splits in every evaluation: columns of their own, beside a test split that they do not touch."""
+"""Shifted test splits in every evaluation: separate columns, without effect on the test split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""data=[a,b]: several tasks over one backbone, through every stage; and what is refused."""
+"""data=[a,b]: multi-task training in all stages, and refused combinations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of raw speech of transformers through the stages, on spoken digits."""
+"""Speech models of transformers in all stages, on spoken digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every stage on every kind of built-in or made data: run folders, lineage, and numbers that agree."""
+"""All stages on built-in and synthetic data: run folders, lineage, and consistent metrics."""
 
 from __future__ import annotations
 

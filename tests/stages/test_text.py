@@ -1,4 +1,4 @@
-"""Texts through every stage: pretrain, finetune, predict, generate, export, transfer; and what is refused."""
+"""Texts in all stages: pretrain, finetune, predict, generate, export, transfer; and refused settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad texts, tokenizers and models: status 2, one line that names what is wrong, no traceback, no half-made run."""
+"""Invalid texts, tokenizers and models: status 2, one line, no traceback, no partial run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every strategy in conf/strategy on every backbone: each parameter claimed once, frozen means frozen to the bit."""
+"""Every strategy on every backbone: each parameter is claimed once, frozen ones are bit-identical."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep as a user sees it: its folder and tables, jobs that fail, interruption and resuming."""
+"""Sweeps: folder and tables, failed jobs, interruption and resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which job starts next, and what a failure does to the rest; in this process."""
+"""Order of jobs, and the effect of a failure on the others; in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launchers of other makers: the same sweep with the same numbers, whoever starts its jobs."""
+"""Third-party launchers: the same sweep with the same numbers."""
 
 from __future__ import annotations
 

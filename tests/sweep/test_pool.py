@@ -1,4 +1,4 @@
-"""Processes for tasks: devices and threads shared out, nobody waiting for a slower one, deaths reported."""
+"""The process pool: devices and threads are divided, tasks run independently, deaths are reported."""
 
 from __future__ import annotations
 

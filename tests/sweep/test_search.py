@@ -1,4 +1,4 @@
-"""A search by Optuna: what it may choose, seeds within a trial, pruning, and going on where it was left."""
+"""Search with Optuna: search space, seeds within a trial, pruning, and resuming."""
 
 from __future__ import annotations
 

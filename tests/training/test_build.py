@@ -1,4 +1,4 @@
-"""Mixed precision where the processor is made for it."""
+"""Mixed precision is used if the processor supports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features are judged at every validation, a collapse is said once, and the training goes on as without it."""
+"""Feature metrics at every validation: a collapse is reported once, and training is not affected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What TensorBoard gets is read back from the event files, and metrics.csv says the same."""
+"""Event files of TensorBoard agree with metrics.csv."""
 
 from __future__ import annotations
 

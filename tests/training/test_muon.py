@@ -1,4 +1,4 @@
-"""Muon: what it takes for hidden, that it trains, and that a resumed run goes on exactly."""
+"""Muon: parameter groups, training, and exact resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples are written at every validation, the same ones each time, and leave training as it was."""
+"""Text examples are logged at every validation, for the same rows, without effect on training."""
 
 from __future__ import annotations
 

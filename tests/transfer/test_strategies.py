@@ -1,4 +1,4 @@
-"""Strategies as arms of a transfer, from its own pretraining or from weights that are there already."""
+"""Strategies as arms of a transfer, from its pretraining or from existing weights."""
 
 from __future__ import annotations
 
