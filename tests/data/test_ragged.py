@@ -68,7 +68,7 @@ def test_blocks_hold_all_rows_end_to_end_and_are_cut_elsewhere_every_epoch():
     assert first != second
 
 
-def test_documents_in_a_block_are_told_apart():
+def test_documents_in_a_block_are_distinguished():
     x, mask = Packed(rows(np.array([3, 2, 5])), 10, separate=True).padded(slice(0, 1))
     assert mask.tolist() == x.tolist() == [[1, 1, 1, 2, 2, 3, 3, 3, 3, 3]]
 

@@ -105,7 +105,7 @@ def test_settings_of_a_transform_beyond_their_range_are_refused(name: str, setti
         (("data/augment=crop", "data.augment.crop._target_=os.getcwd"), "must be a class that inherits from"),
     ],
 )
-def test_what_is_no_transform_is_refused(words: tuple[str, ...], message: str, cli):
+def test_an_invalid_transform_is_refused(words: tuple[str, ...], message: str, cli):
     outcome = cli("stage=pretrain", *words)
     assert outcome.status == 2
     assert message in outcome.error

@@ -110,7 +110,7 @@ def test_images_of_two_sources_are_tasks_of_one_network_also_mixed(cli, tmp_path
         (("objective=multitask",), ("several data sets",)),
     ],
 )
-def test_what_makes_no_tasks_is_refused(words: tuple[str, ...], parts: tuple[str, ...], cli):
+def test_data_sets_that_are_not_tasks_are_refused(words: tuple[str, ...], parts: tuple[str, ...], cli):
     outcome = cli("stage=finetune", "init=scratch", *words)
     refused(outcome, *parts)
     assert not outcome.runs("finetune")

@@ -68,7 +68,7 @@ def test_classes_are_looked_at_and_not_trained_on(cli):
     assert set(outcome.record("pretrain")["metrics"]) & LOGGED == LOGGED - {"val/knn_accuracy"}
 
 
-def test_a_collapse_is_said_once(cli, monkeypatch: pytest.MonkeyPatch):
+def test_a_collapse_is_reported_once(cli, monkeypatch: pytest.MonkeyPatch):
     original = MLP.forward
 
     def constant(self: MLP, *args) -> Features:
