@@ -1,4 +1,4 @@
-"""A command line in this process, so that a test need not wait for torch to be imported again."""
+"""Fixtures: command lines in this process, so that torch is imported once."""
 
 from __future__ import annotations
 

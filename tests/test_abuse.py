@@ -1,4 +1,4 @@
-"""A part of the campaign of bad command lines: each is refused in a line or two, or accepted for a reason."""
+"""A subset of scripts/abuse.py: invalid command lines are refused with a short message."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_part_of_the_campaign_has_no_defect(lines: list[Line], folder: Path):
 @pytest.mark.parametrize(
     ("words", "named"), SAMPLES, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
 )
-def test_what_cannot_be_meant_is_refused_by_its_name(words: tuple[str, ...], named: str, folder: Path):
+def test_ambiguous_overrides_are_refused_by_name(words: tuple[str, ...], named: str, folder: Path):
     seen = call(words, folder / "outputs", wholly=words[0] == "-m")
     assert seen.kind == "refused", seen
     assert named in seen.message

@@ -1,4 +1,4 @@
-"""Imports point one way, names say what they hold, and no stage or training code knows a modality."""
+"""Import order, naming, and independence of stages and training from the modality."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_training_stages_and_what_is_above_know_no_modality():
             assert not names & MODALITIES, f"{path.relative_to(SRC)} names {names & MODALITIES}"
 
 
-def test_an_import_is_found_wherever_it_stands(tmp_path: Path):
+def test_an_import_is_found_at_any_position(tmp_path: Path):
     bad = tmp_path / "bad.py"
     bad.write_text(
         "def f(name):\n    from warmstart.backbone.mlp import MLP\n"

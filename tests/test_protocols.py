@@ -1,4 +1,4 @@
-"""What components declare is what they have."""
+"""Components have the capabilities that they declare."""
 
 from __future__ import annotations
 

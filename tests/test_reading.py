@@ -1,4 +1,4 @@
-"""Files that are made to exhaust whoever reads them are refused, at once and in words."""
+"""JSON and YAML files that would exhaust memory are refused with a message."""
 
 from __future__ import annotations
 

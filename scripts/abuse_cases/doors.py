@@ -1,4 +1,4 @@
-"""Commands in this process, as a user gives them: a composed config, then its data, or the complete stage."""
+"""Commands in this process: a composed config and its data, or the complete stage."""
 
 from __future__ import annotations
 

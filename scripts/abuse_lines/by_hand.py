@@ -1,4 +1,4 @@
-"""Command lines that no change of one key gives: sweeps, paths, duplicates, groups that do not go together."""
+"""Command lines that are not a change of one key: sweeps, paths, duplicates, incompatible groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command lines with settings that may not be: made from the composed configs, one change each, and written by hand.
+"""Command lines with invalid settings: single changes of composed configs, and lines written by hand.
 
 A line that is accepted must be allowed, with a reason, by `ALLOWED`; one that must be accepted is marked so.
 """

@@ -1,4 +1,4 @@
-"""A command line in this process, up to where a run folder would be made, and what came of it."""
+"""Run a command line in this process until a run folder would be created, and classify the outcome."""
 
 from __future__ import annotations
 

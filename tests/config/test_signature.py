@@ -1,4 +1,4 @@
-"""A setting outside the type or range in its signature is refused, with its name, its value and what it should be."""
+"""A setting outside the type or range in its signature is refused with its name, value and valid range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`init=` is read into a value and written back as it was typed."""
+"""`init=` is parsed into a value and formatted back to the same text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transforms: right shapes, per example, reproducible, and only what was asked for."""
+"""Augmentations: shapes, independence of examples, reproducibility, and selection by config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings: read from files of every kind, transformed once, split by speaker, and refused where they are broken."""
+"""Recordings: file formats, cached features, splits by speaker, and errors for damaged files."""
 
 from __future__ import annotations
 

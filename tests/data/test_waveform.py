@@ -1,4 +1,4 @@
-"""Recordings for models of raw waveforms: what transformers' own feature extractor makes of them, made once."""
+"""Raw waveforms: equal to transformers' feature extractor, and cached."""
 
 from __future__ import annotations
 

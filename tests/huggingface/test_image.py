@@ -1,4 +1,4 @@
-"""Models of images of transformers as backbones: the numbers are the library's, and heads go back to it unchanged."""
+"""Vision models of transformers as backbones: equal outputs, and heads are exported unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`init=hf:`: what a folder becomes, and everything that is refused before a weight is used."""
+"""`init=hf:`: the resolved config, and errors before weights are loaded."""
 
 from __future__ import annotations
 

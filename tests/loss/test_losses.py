@@ -1,4 +1,4 @@
-"""Every loss in conf/loss: values by hand, finite, differentiable, one value per example."""
+"""Every loss in conf/loss: known values, finite, differentiable, one value per example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The teacher follows the student slowly, trains by no optimizer, and bothers nobody after pretraining."""
+"""BYOL: the teacher is a moving average, has no gradients, and is discarded after pretraining."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backbone sees the visible positions alone, the loss is about the hidden ones, and padding changes nothing."""
+"""Masked autoencoder: encodes visible positions only, loss on masked ones, invariant to padding."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_single_values_are_rebuilt_as_they_are(cli):
     assert "objective.normalise=false" in refused.error
 
 
-def test_a_run_is_pictured_and_finetuned(cli):
+def test_a_run_is_visualized_and_finetuned(cli):
     words = ("backbone=vit", "backbone.width=16", "backbone.depth=1", "backbone.heads=2", "backbone.stem.patch=2")
     pretrained = cli(*MAE, *words, *FAST[1:])
     assert pretrained.status == 0, pretrained.err

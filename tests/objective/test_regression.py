@@ -1,4 +1,4 @@
-"""Regression at any offset and scale: metrics, scores and predictions are scikit-learn's of the targets as they are."""
+"""Regression at any offset and scale: metrics, scores and predictions agree with scikit-learn."""
 
 from __future__ import annotations
 

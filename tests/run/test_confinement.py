@@ -1,4 +1,4 @@
-"""A run, a sweep or a model of another person that names what is outside its folder is refused in a line."""
+"""Untrusted runs, sweeps and models that name paths outside their folder are refused."""
 
 from __future__ import annotations
 

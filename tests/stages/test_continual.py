@@ -1,4 +1,4 @@
-"""One task after another: heads kept or new, lineage, and what the finetuning forgets of what came before."""
+"""Sequential finetuning: heads kept or new, lineage, and measured forgetting."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_weights_that_do_not_change_forget_exactly_nothing(cli, base: Path):
     assert early["before"] > record_of(base)["metrics"]["val/loss"]
 
 
-def test_the_next_task_gets_a_new_head_and_says_what_became_of_the_first(cli, base: Path, odd_or_even):
+def test_the_next_task_gets_a_new_head_and_reports_the_first(cli, base: Path, odd_or_even):
     first = cli("stage=finetune", *FAST, "optimizer.lr=0.01").run("finetune")
     outcome = cli(*AGAIN, *odd_or_even, f"init={first}", "optimizer.lr=0.03")
     assert outcome.status == 0, outcome.err

@@ -1,4 +1,4 @@
-"""Bad input: status 2, one or two lines that name what is wrong, no traceback, no half-made run."""
+"""Invalid input: status 2, one or two lines that name the problem, no traceback, no partial run."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_predicting_from_a_file_of_another_shape(cli, tmp_path: Path):
     refused(cli("stage=predict", f"input={tmp_path / 'text.csv'}"), "row 1", "'x' is not a number")
 
 
-def test_a_diverged_run_is_failed_and_says_so(cli):
+def test_a_diverged_run_fails_with_a_message(cli):
     outcome = cli("stage=finetune", "init=scratch", "optimizer.lr=1e30", "trainer.max_epochs=2")
     assert outcome.status == 2
     assert "diverged" in outcome.error
@@ -286,7 +286,7 @@ def test_a_bug_keeps_its_traceback_in_the_log_of_the_run(cli, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("words", [("trainer.accelerator=gpu",), ("trainer.precision=foo",), ("trainer.profiler=foo",)])
-def test_what_lightning_refuses_is_said_in_a_line(words: tuple[str, ...], cli):
+def test_errors_of_lightning_are_reported_in_a_line(words: tuple[str, ...], cli):
     refused(cli("stage=pretrain", *FAST, *words), "trainer")
 
 

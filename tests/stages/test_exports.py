@@ -1,4 +1,4 @@
-"""What goes in from transformers comes out equal: padding tokens, trained heads, odd configs, and refusals."""
+"""Import and export of transformers models: padding tokens, trained heads, unusual configs, and refusals."""
 
 from __future__ import annotations
 

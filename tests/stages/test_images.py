@@ -1,4 +1,4 @@
-"""Images of a user's own through the stages: tables, several labels, augmentation, predictions for files."""
+"""Image sources in all stages: tables, multi-label targets, augmentation, predictions for files."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_settings_of_a_transform_beyond_their_range_are_refused(name: str, setti
         (("data/augment=crop", "data.augment.crop._target_=os.getcwd"), "must be a class that inherits from"),
     ],
 )
-def test_what_is_no_transform_is_refused(words: tuple[str, ...], message: str, cli):
+def test_an_invalid_transform_is_refused(words: tuple[str, ...], message: str, cli):
     outcome = cli("stage=pretrain", *words)
     assert outcome.status == 2
     assert message in outcome.error

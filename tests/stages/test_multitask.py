@@ -1,4 +1,4 @@
-"""data=[a,b]: several tasks over one backbone, through every stage; and what is refused."""
+"""data=[a,b]: multi-task training in all stages, and refused combinations."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_images_of_two_sources_are_tasks_of_one_network_also_mixed(cli, tmp_path
         (("objective=multitask",), ("several data sets",)),
     ],
 )
-def test_what_makes_no_tasks_is_refused(words: tuple[str, ...], parts: tuple[str, ...], cli):
+def test_data_sets_that_are_not_tasks_are_refused(words: tuple[str, ...], parts: tuple[str, ...], cli):
     outcome = cli("stage=finetune", "init=scratch", *words)
     refused(outcome, *parts)
     assert not outcome.runs("finetune")

@@ -1,4 +1,4 @@
-"""A run stopped anywhere and resumed ends with the very weights of an undisturbed one."""
+"""A run that is interrupted at any point and resumed ends with the weights of an uninterrupted run."""
 
 from __future__ import annotations
 

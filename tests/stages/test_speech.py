@@ -1,4 +1,4 @@
-"""Recordings through every stage: pretrain, finetune on classes and texts, evaluate, predict, transfer."""
+"""Recordings in all stages: pretrain, finetune on classes and transcripts, evaluate, predict, transfer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of raw speech of transformers through the stages, on spoken digits."""
+"""Speech models of transformers in all stages, on spoken digits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def heard(back: Path, auto: str, recording: Path) -> tuple[torch.nn.Module, torc
 
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
-def test_classes_are_learned_and_the_run_evaluated_asked_and_exported(norm: str, cli, recordings: Path, tmp_path: Path):
+def test_a_classifier_is_finetuned_evaluated_predicted_and_exported(norm: str, cli, recordings: Path, tmp_path: Path):
     folder = saved_folder(tmp_path / "hubert", "hubert", norm, ctc=False)
     tuned = cli(*words(recordings, "classification"), f"init=hf:{folder}")
     assert tuned.status == 0, tuned.err

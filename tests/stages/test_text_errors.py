@@ -1,4 +1,4 @@
-"""Bad texts, tokenizers and models: status 2, one line that names what is wrong, no traceback, no half-made run."""
+"""Invalid texts, tokenizers and models: status 2, one line, no traceback, no partial run."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_broken_tags(words: list[str], tags: object, parts: tuple[str, ...], cli
     ],
     ids=lambda value: " ".join(value),
 )
-def test_parts_that_do_not_fit(words: tuple[str, ...], parts: tuple[str, ...], cli, reviews: tuple[str, ...]):
+def test_incompatible_components(words: tuple[str, ...], parts: tuple[str, ...], cli, reviews: tuple[str, ...]):
     outcome = cli("stage=pretrain", *reviews, *words)
     refused(outcome, *parts)
     assert not list(outcome.folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""The transfer: arms, budgets and seeds, paired; nothing done twice; nothing chosen on the test split."""
+"""Transfer: paired arms, budgets and seeds; no repeated run; no selection on the test split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every strategy in conf/strategy on every backbone: each parameter claimed once, frozen means frozen to the bit."""
+"""Every strategy on every backbone: each parameter is claimed once, frozen ones are bit-identical."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def rates(module: FinetuneModule, name: str) -> list[float]:
     return found
 
 
-def test_lp_ft_begins_the_schedule_anew_and_gradual_does_not():
+def test_lp_ft_restarts_the_schedule_and_gradual_does_not():
     module, _ = make("lp_ft", "resnet")
     head, stem = "objective.head.weight", "backbone.stem.0.weight"
     assert rates(module, head) == pytest.approx([1, 2 / 3, 1 / 3, 1, 2 / 3, 1 / 3])
@@ -284,7 +284,7 @@ def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
         ("strategy=lp_ft +trainer.max_time=10", "strategy=lp_ft changes what trains at shares of the steps"),
     ],
 )
-def test_what_a_strategy_cannot_do_is_said_in_a_line(words: str, message: str, cli):
+def test_an_incompatible_strategy_is_reported_in_a_line(words: str, message: str, cli):
     outcome = cli("stage=finetune", "init=scratch", "visualization=[]", *words.split())
     assert outcome.status == 2
     assert message in outcome.error

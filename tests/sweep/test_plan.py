@@ -1,4 +1,4 @@
-"""From a command line to frozen jobs."""
+"""Plans: from a command line to saved jobs."""
 
 from __future__ import annotations
 

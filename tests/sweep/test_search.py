@@ -1,4 +1,4 @@
-"""A search by Optuna: what it may choose, seeds within a trial, pruning, and going on where it was left."""
+"""Search with Optuna: search space, seeds within a trial, pruning, and resuming."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def scores(manifest: Manifest) -> dict[str, dict[str, float]]:
         ("optimizer.lr=choice(0.1,0.2)", CategoricalDistribution([0.1, 0.2])),
     ],
 )
-def test_hydras_words_describe_what_may_be_chosen(word: str, expected):
+def test_overrides_of_hydra_describe_the_search_space(word: str, expected):
     (override,) = Composer([main.CONF]).parse([word])
     assert study.distribution(override) == expected
 

@@ -1,4 +1,4 @@
-"""Accumulated batches make the step of one large batch, in every objective whose loss is a mean over examples."""
+"""Accumulated batches give the step of one large batch, for losses that are means over examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Averages of weights: what is in them, which of the two is saved, and that frozen norms stay."""
+"""Weight averages: their values, which weights are saved, and frozen norm statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets of time and tokens end a run, and its learning rate is at its end then."""
+"""Limits of time and tokens end a run, at the end of its learning-rate schedule."""
 
 from __future__ import annotations
 

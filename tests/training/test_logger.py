@@ -1,4 +1,4 @@
-"""What TensorBoard gets is read back from the event files, and metrics.csv says the same."""
+"""Event files of TensorBoard agree with metrics.csv."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_rebuilt_images_beside_their_inputs_while_pretraining(cli):
     assert (pictures[0].width, pictures[0].height) == (8 * 10, 3 * 10)
 
 
-def test_masked_pretraining_of_images_is_pictured_too(cli):
+def test_reconstructions_of_masked_images_are_logged(cli):
     words = ("objective=masked", "backbone=vit", "backbone.stem.patch=2", "backbone.depth=1")
     outcome = cli("stage=pretrain", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", *words)
     assert events(outcome.run("pretrain")).Images("input, corrupted, rebuilt")
 
 
-def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
+def test_reconstructions_of_masked_frames_end_with_the_recording(cli):
     small = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
     words = ("stage=pretrain", "experiment=speech", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
     outcome = cli(*words, *small, "data.test_speakers=[george,jackson,lucas,nicolas]")
@@ -151,7 +151,7 @@ def test_a_logger_of_lightning_and_a_visualization_are_one_yaml_each(command, tm
         ("+visualization.x._target_=nothing", "visualization.x._target_=nothing cannot be imported"),
     ],
 )
-def test_a_logger_or_visualization_that_cannot_be_is_refused_in_a_line(words: str, message: str, cli):
+def test_an_invalid_logger_or_visualization_is_refused_in_a_line(words: str, message: str, cli):
     outcome = cli("stage=finetune", "init=scratch", *FAST[1:], *words.split())
     assert outcome.status == 2, outcome.err
     assert message in outcome.error

@@ -1,4 +1,4 @@
-"""The peak of memory is that of a run, and not of what its process did before."""
+"""The recorded peak memory is that of the run, not of earlier work in its process."""
 
 from __future__ import annotations
 

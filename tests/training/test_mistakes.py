@@ -1,4 +1,4 @@
-"""The mistakes that TensorBoard shows are the worst ones of the test set, as told by the saved model."""
+"""The mistakes in TensorBoard are the test rows with the largest loss under the saved model."""
 
 from __future__ import annotations
 

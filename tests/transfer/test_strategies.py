@@ -1,4 +1,4 @@
-"""Strategies as arms of a transfer, from its own pretraining or from weights that are there already."""
+"""Strategies as arms of a transfer, from its pretraining or from existing weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_all_strategies_are_compared_with_full_finetuning(composed, capfd: pytes
         assert config.arm[name].against == ("scratch" if name == "full" else "full")
 
 
-def test_strategies_by_their_names_beside_other_arms(composed):
+def test_strategies_by_name_with_other_arms(composed):
     words = ("transfer.arms=[scratch,linear,lp_ft,full]", "+arm.lp_ft.optimizer.lr=0.1", "strategy.backbone_scale=0.5")
     found, _ = expanded(composed(*SMALL, *words))
     assert found.transfer.arms == ["scratch", "linear", "lp_ft", "full"]

@@ -1,4 +1,4 @@
-"""A data set of another person is made of the files below its root alone, whatever its card, tables and links say."""
+"""Untrusted data sets: only files below the root are read, whatever the card, tables and links name."""
 
 from __future__ import annotations
 
