@@ -78,10 +78,10 @@ def test_json_is_read_as_it_is(tmp_path: Path):
 )
 def test_a_name_that_leads_elsewhere_is_none(name: object):
     for folders in (False, True):
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not a valid name"):
             check_name("experiment", name, folders)
     check_name("experiment", "mine/größe 2.b-c", folders=True)
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not a valid name"):
         check_name("id", "mine/x")
 
 

@@ -72,7 +72,7 @@ def test_recordings_without_a_frame_and_texts_without_room_are_named(digits: pd.
 
 
 def test_changes_of_spectrograms_are_refused_and_noise_is_not(digits: pd.DataFrame):
-    with pytest.raises(UserError, match="changes spectrograms"):
+    with pytest.raises(UserError, match="is for spectrograms"):
         Augment(waves(), {"frequency_masks": FrequencyMasks(3)})
     x = waves().encode(digits)[slice(0, 3)]
     assert 0.05 < (Augment(waves(), {"noise": Noise(0.1)})(x) - x).std() < 0.15

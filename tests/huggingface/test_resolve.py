@@ -153,7 +153,7 @@ def cut_weights(folder: Path) -> None:
         (lambda f: change(f / "config.json", attn_implementation={"": "flash_attention_3"}), "a kernel from the hub"),
         (lambda f: change(f / "config.json", use_kernels=True), "a kernel from the hub"),
         (lambda f: change(f / "config.json", inner={"attn_implementation": "a/kernel"}), "a kernel from the hub"),
-        (lambda f: change(f / "config.json", inner={"_target_": "os.system", "command": "true"}), "not a part of"),
+        (lambda f: change(f / "config.json", inner={"_target_": "os.system", "command": "true"}), "not part of"),
         (lambda f: change(f / "config.json", name="${oc.env:HOME}"), "has no interpolations"),
         (lambda f: change(f / "config.json", warmstart="1.0"), "backbone saved by warmstart.*without hf:"),
         (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter"),

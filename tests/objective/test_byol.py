@@ -15,7 +15,7 @@ from warmstart.core import protocols
 from warmstart.core.errors import CannotBatch
 from warmstart.data.transforms.augment import Augment
 from warmstart.training.modules import PretrainModule
-from warmstart.training.optimization import grouped
+from warmstart.training.optimization import parameter_groups
 from warmstart.training.schedule import constant
 from warmstart.vmap.eligibility import check_pure
 
@@ -62,7 +62,7 @@ def test_no_optimizer_sees_the_teacher_and_no_gradient_reaches_it():
     backbone, objective, batch = set_up("byol")
     optimizer = functools.partial(torch.optim.AdamW, lr=1e-3)
     module = PretrainModule(backbone, objective, optimizer, constant, Augment(protocols.Preprocessor()), 0)
-    names = {name for group in grouped(module, module.scales, optimizer) for name in group["params"]}
+    names = {name for group in parameter_groups(module, module.scales, optimizer) for name in group["params"]}
     assert names == {name for name, _ in module.named_parameters() if ".teacher." not in name}
     objective.step(backbone, batch).loss.backward()
     assert all(parameter.grad is None for parameter in objective.teacher.parameters())
@@ -94,8 +94,8 @@ def test_its_run_is_finetuned_and_pretrained_further(cli):
     [
         ("objective.momentum=1.0", "objective.momentum=1.0: must be"),
         ("objective.hidden=0", "objective.hidden=0"),
-        ("data/augment=none", "data.augment changes nothing"),
-        ("experiment=text data.root=x data.text=x data.target=y objective=byol", "data.augment changes nothing"),
+        ("data/augment=none", "data.augment has no augmentation"),
+        ("experiment=text data.root=x data.text=x data.target=y objective=byol", "data.augment has no augmentation"),
     ],
 )
 def test_what_cannot_be_is_refused(words: str, message: str, cli):

@@ -110,7 +110,7 @@ def test_a_run_is_pictured_and_finetuned(cli):
         ("backbone=vit backbone.window=4", "needs a backbone that can leave positions out"),
         ("backbone=vit objective.ratio=1", "objective.ratio=1"),
         ("backbone=vit objective.width=30", "objective.width=30 is not a multiple of objective.heads=4"),
-        ("experiment=shakespeare backbone=tiny", "predicts values"),
+        ("experiment=shakespeare backbone=tiny", "predicts continuous values"),
     ],
 )
 def test_what_cannot_be_is_refused(words: str, message: str, cli):

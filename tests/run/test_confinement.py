@@ -62,10 +62,10 @@ def with_config(run: RunFolder, text: str) -> RunFolder:
 )
 def test_names_in_a_record_or_config_cannot_lead_out_of_the_output_folder(names: dict[str, object], tmp_path: Path):
     run = with_config(made_run(tmp_path), OmegaConf.to_yaml({**CONFIG, **names}))
-    with pytest.raises(UserError, match=r"config\.yaml is damaged: its \w+ is .* no name"):
+    with pytest.raises(UserError, match=r"config\.yaml is damaged: its \w+ is .* not a valid name"):
         run.config()
     run.update(**names)
-    with pytest.raises(UserError, match=r"run\.json is damaged: its \w+ is .* no name"):
+    with pytest.raises(UserError, match=r"run\.json is damaged: its \w+ is .* not a valid name"):
         RunFolder.open(run.path)
 
 
@@ -82,7 +82,7 @@ def test_nothing_is_written_where_a_run_to_be_run_again_says(cli, tmp_path: Path
     assert not (tmp_path / "elsewhere").exists()
     run.update(experiment="../../elsewhere")
     config = OmegaConf.create({**CONFIG, "stage": "evaluate", "run": str(run.path), "output_dir": str(tmp_path)})
-    with pytest.raises(UserError, match="no name"):
+    with pytest.raises(UserError, match="not a valid name"):
         follow(config)
 
 

@@ -43,7 +43,7 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "optimizer.lr=0"), ("optimizer.lr=0", "above 0")),
         (("stage=pretrain", "optimizer.lr=fast"), ("optimizer.lr=fast",)),
         (("stage=pretrain", "trainer.max_epochs=0"), ("trainer.max_epochs=0",)),
-        (("stage=pretrain", "trainer.max_epochs=-1"), ("no end",)),
+        (("stage=pretrain", "trainer.max_epochs=-1"), ("no limit",)),
         (("stage=pretrain", "data.batch_size=0"), ("data.batch_size=0",)),
         (("stage=pretrain", "data.batch_size=1.5"), ("data.batch_size=1.5",)),
         (("stage=pretrain", "data.batch_size=null"), ("data.batch_size=null", "above 0")),

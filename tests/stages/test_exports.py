@@ -139,15 +139,15 @@ def test_data_that_is_gone_is_reported_and_built_in_rows_are_compared(cli, table
     (tmp_path / "rows.tsv").unlink()
     outcome = cli("stage=export", *table[:1], f"folder={tmp_path / 'back'}")
     assert outcome.status == 0, outcome.err
-    assert "the run's data cannot be loaded, so built-in rows are compared" in outcome.err
+    assert "the run's data cannot be loaded, so only built-in rows are compared" in outcome.err
     assert outcome.record("export")["export"]["data"] == "built-in"
 
 
 @pytest.mark.parametrize(
     ("labels", "head", "message"),
     [
-        (("bad", "good"), "loaded", "the head is that of"),
-        (("good", "bad"), "loaded", "the head is that of"),
+        (("bad", "good"), "loaded", "loaded the head of"),
+        (("good", "bad"), "loaded", "loaded the head of"),
         (("LABEL_0", "LABEL_1"), "fresh", "is for other labels (LABEL_0, LABEL_1; here bad, good)"),
         (("bad", "good", "odd"), "fresh", "is for other labels (bad, good, odd; here bad, good)"),
     ],
@@ -185,7 +185,7 @@ def test_a_tied_head_is_not_called_new(cli, table, tmp_path: Path):
     outcome = cli("stage=pretrain", *own, "objective=causal", "data.pack=32", f"init=hf:{folder}")
     assert outcome.status == 0, outcome.err
     assert "a new one" not in outcome.err
-    assert "the head is tied to weights of the backbone" in outcome.err
+    assert "the head is tied to the weights of the backbone" in outcome.err
     assert outcome.record("pretrain")["transfer"]["head"] == "tied"
 
 

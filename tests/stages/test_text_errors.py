@@ -372,7 +372,7 @@ def test_predictions_generation_and_export_of_what_cannot_be(cli, reviews: tuple
 
     refused(cli("stage=generate", "experiment=text", "prompt=plot"), "objective=causal")
     export = ("stage=export", "experiment=text")
-    refused(cli(*export, f"folder={tmp_path}"), f"folder={tmp_path} is there already")
+    refused(cli(*export, f"folder={tmp_path}"), f"folder={tmp_path} exists")
     refused(cli(*export, "format=onnx"), "format=onnx")
     assert cli("stage=pretrain", "experiment=digits", *FAST).status == 0
     refused(cli("stage=export", "experiment=digits"), "backbone=mlp")

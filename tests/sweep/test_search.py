@@ -140,7 +140,7 @@ def test_a_bad_trial_is_pruned_and_its_other_seeds_are_not_run(planned):
     assert f"trial00{bad.user_attrs['slot']}-seed3" in pruned
     assert f"trial00{bad.user_attrs['slot']}-seed4" not in states(manifest)
     record = manifest.record(sorted(pruned)[0])
-    assert "other trials do better" in record["error"]
+    assert "other trials are better" in record["error"]
     assert "val/accuracy" in record["metrics"]
 
 

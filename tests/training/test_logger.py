@@ -72,7 +72,7 @@ def test_scalars_text_hparams_and_pictures_of_a_finetuning(cli):
 def test_rebuilt_images_beside_their_inputs_while_pretraining(cli):
     outcome = cli("stage=pretrain", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1")
     seen = events(outcome.run("pretrain"))
-    pictures = seen.Images("input, corrupted, rebuilt")
+    pictures = seen.Images("input, corrupted, reconstructed")
     assert len(pictures) == 2
     assert (pictures[0].width, pictures[0].height) == (8 * 10, 3 * 10)
 
@@ -80,7 +80,7 @@ def test_rebuilt_images_beside_their_inputs_while_pretraining(cli):
 def test_masked_pretraining_of_images_is_pictured_too(cli):
     words = ("objective=masked", "backbone=vit", "backbone.stem.patch=2", "backbone.depth=1")
     outcome = cli("stage=pretrain", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", *words)
-    assert events(outcome.run("pretrain")).Images("input, corrupted, rebuilt")
+    assert events(outcome.run("pretrain")).Images("input, corrupted, reconstructed")
 
 
 def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
@@ -89,7 +89,7 @@ def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
     outcome = cli(*words, *small, "data.test_speakers=[george,jackson,lucas,nicolas]")
     assert outcome.status == 0, outcome.err
     run = outcome.run("pretrain")
-    (picture,) = events(run).Images("input, corrupted, rebuilt")
+    (picture,) = events(run).Images("input, corrupted, reconstructed")
     assert picture.height == 3 * 42
     with Image.open(run / "00000" / "features before" / "sprite.png") as sprite:
         assert sprite.width == sprite.height
@@ -106,7 +106,7 @@ def test_without_tensorboard_a_run_has_its_metrics_and_no_visualization(cli):
         metrics.append((run / "metrics.csv").read_text())
         assert not [*run.glob("events.*"), *run.glob("projector_config.pbtxt")]
         assert (run / "csv").is_dir() == bool(chosen)
-        assert "no visualization: it needs logger=tensorboard" in (run / "train.log").read_text()
+        assert "visualizations are disabled: they require logger=tensorboard" in (run / "train.log").read_text()
         assert list(OmegaConf.load(run / "config.yaml").logger) == chosen
     assert "val/accuracy" in metrics[0]
     assert metrics[0] == metrics[1]
@@ -160,7 +160,7 @@ def test_a_logger_or_visualization_that_cannot_be_is_refused_in_a_line(words: st
 
 def test_a_logger_that_would_write_outside_of_the_run_is_refused(tmp_path: Path):
     chosen = OmegaConf.create({"x": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "../y"}})
-    with pytest.raises(UserError, match="outside of the run's folder"):
+    with pytest.raises(UserError, match="outside the run's folder"):
         RunLogger(tmp_path / "run", chosen)
 
 

@@ -65,7 +65,7 @@ def test_recordings_that_the_model_is_surely_wrong_about(cli):
         assert cells[4] == data.raw_test.file[row]
     players = [tag for tag in events(folder).Tags()["audio"] if tag.startswith("most confident mistakes")]
     assert len(players) == 4
-    assert players[0] == f"most confident mistakes/1 {shown[0][1]} taken for {shown[0][2]}"
+    assert players[0] == f"most confident mistakes/1 {shown[0][1]} predicted as {shown[0][2]}"
 
 
 def test_utterances_with_most_wrong_words(cli):

@@ -1,4 +1,4 @@
-"""From the config that Hydra composed to the one that a stage runs: pure functions, in order. No torch is imported."""
+"""Steps that convert the composed config to the config of a stage: pure functions, in order. No torch is imported."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from warmstart.core.errors import UserError
 
 
 def own(config: DictConfig) -> DictConfig:
-    """The config without what no stage sees."""
+    """Return the config without the keys that stages do not use."""
     return without(config, ROOT.keys)
 
 
 def validate(config: DictConfig) -> DictConfig:
-    """The config, refused where no run can use it.
+    """Check the config and return it.
 
     Raises:
-        UserError: names the setting.
+        UserError: with the invalid setting.
     """
     check(config)
     if config.get("input") is not None and not Path(str(config.input)).exists():
-        raise UserError(f"input={config.input}: there is no such file or folder")
+        raise UserError(f"input={config.input}: no such file or folder")
     return config
 
 
 def validate_data(config: DictConfig) -> DictConfig:
-    """The config, refused where small data cannot be read.
+    """Read small data as a check, and return the config.
 
     Raises:
         UserError: as the source's `load`.
@@ -43,19 +43,19 @@ def validate_data(config: DictConfig) -> DictConfig:
     return config
 
 
-# Resolving reads what `validate` has checked; what it adds is checked where it comes from.
+# `follow` and `adopt` require a validated config.
 STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (own, validate, follow, adopt, validate_data, freeze)
 
 
 def prepare(config: DictConfig, typed: bool = True) -> DictConfig:
-    """The config that a stage runs.
+    """Return the config of a stage.
 
     Args:
         config: as Hydra composed it.
-        typed: whether its experiment was asked for; else a stage that starts from a run takes that of the run.
+        typed: whether the experiment was given; if not, a stage that uses a run takes the run's experiment.
 
     Raises:
-        UserError: a setting cannot be, or what it names cannot be used.
+        UserError: a setting is invalid, or what it refers to cannot be used.
     """
     for step in STEPS:
         if step is not follow or not typed:

@@ -1,4 +1,4 @@
-"""The settings of each stage: their names, types and ranges. Those of a component are its signature's."""
+"""The settings of each stage: names, types and ranges. Those of a component are in its signature."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Section:
     Args:
         keys: a type, or a section, by name.
         optional: names that may be absent.
-        is_open: whether there may be further names, which something else checks.
+        is_open: whether further names are allowed, which are checked elsewhere.
     """
 
     keys: Mapping[str, Any]
@@ -44,14 +44,14 @@ class Section:
     is_open: bool = False
 
 
-COMPONENT = Section({"_target_": str}, is_open=True)  # its signature has the other settings
+COMPONENT = Section({"_target_": str}, is_open=True)  # the other settings are in its signature
 Betas = Annotated[
     list[RightOpenUnitInterval],
     Range("two numbers, 0 or more and below 1, such as [0.9,0.95]", lambda value: len(value) == 2),
 ]
 PRECISIONS = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed"]
-FEEDING = {"batch_size": Count, "augment": Section({}, is_open=True)}
-SOURCE = {  # what is read before the source is imported
+LOADING = {"batch_size": Count, "augment": Section({}, is_open=True)}
+SOURCE = {  # settings that are read before the source is imported
     "separator": Separator | None,
     "sources": Annotated[dict, Range("two or more data sets, such as data=[a,b]", lambda value: len(value) > 1)],
     "tokenizer": Annotated[dict, Range("a tokenizer: choose it by data/tokenizer=NAME", bool)],
@@ -129,7 +129,7 @@ TRAINING = {
     "trainer": TRAINER,
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})
-DATA = {"pretrain": {**FEEDING, **BLOCKS}, "finetune": {**FEEDING, **LABELS}}
+DATA = {"pretrain": {**LOADING, **BLOCKS}, "finetune": {**LOADING, **LABELS}}
 KNOWN_DATA = frozenset(SOURCE)
 PRETRAIN = Section(
     {
@@ -218,4 +218,4 @@ SWEEP = Section(
     },
     frozenset({"trials", "seeds", "sampler", "pruner"}),
 )
-ROOT = Section({"sweep": SWEEP, "resume": Location | None}, is_open=True)  # what no stage sees
+ROOT = Section({"sweep": SWEEP, "resume": Location | None}, is_open=True)  # keys that stages do not use

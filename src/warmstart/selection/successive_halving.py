@@ -26,7 +26,7 @@ from warmstart.run.identity import git_state
 from warmstart.run.manifest import HALVING, MANIFEST, Job, Manifest
 from warmstart.sweep.job import Outcome, RunStage, run_job, write_error
 from warmstart.training import components
-from warmstart.training.compatibility import check_fit
+from warmstart.training.compatibility import check_compatibility
 from warmstart.training.record import runs_folder
 from warmstart.training.start import find_start
 from warmstart.training.trainer import check_interval
@@ -68,14 +68,14 @@ class Setup(NamedTuple):
 
 
 def select_and_finetune(
-    config: DictConfig, opened: RunFolder | None, watchers: Sequence[Any], finetune: RunStage
+    config: DictConfig, opened: RunFolder | None, callbacks: Sequence[Any], finetune: RunStage
 ) -> RunFolder:
     """Select a strategy and learning rate, unless they are recorded already, and finetune with them in one run folder.
 
     Args:
         config: a composed finetuning config.
         opened: the run folder to resume; None creates a new one.
-        watchers: additional callbacks for the finetuning's Trainer.
+        callbacks: additional callbacks for the finetuning's Trainer.
         finetune: runs the jobs of successive halving and the final finetuning.
     """
     setup = prepare(config)
@@ -89,7 +89,7 @@ def select_and_finetune(
             f"strategy=auto selects {selected['strategy']} with optimizer.lr={selected['lr']:g}: {selected['why']}"
         )
         settings = {"strategy": config.strategy.options[selected["strategy"]], "optimizer.lr": selected["lr"]}
-        return finetune(changed(from_parent(config, setup.parent), settings), run, watchers)
+        return finetune(changed(from_parent(config, setup.parent), settings), run, callbacks)
 
 
 def prepare(config: DictConfig) -> Setup:
@@ -99,7 +99,7 @@ def prepare(config: DictConfig) -> Setup:
         UserError: components are incompatible, a setting or the initial weights are invalid, or the cost is too small.
     """
     strategy = components.build(config.strategy)
-    check_fit(config)
+    check_compatibility(config)
     if config.data.folds is not None:
         raise UserError("strategy=auto splits the labelled rows into folds itself: remove data.folds")
     _, parent = find_start(config)

@@ -1,4 +1,4 @@
-"""The worst transcripts of the test set, in TensorBoard."""
+"""Transcripts with the most errors in TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,36 +7,46 @@ from torch import Tensor
 
 from warmstart.core.batch import Batch
 from warmstart.training.visualization.mistakes import SHOWN, table
-from warmstart.training.visualization.players import play
+from warmstart.training.visualization.players import add_audio
 
 
 class Mishearings(pl.Callback):
-    """The test recordings with the most wrong words: what was said beside what was understood, and to be played."""
+    """Writes reference, transcript and audio of the test recordings with the most word errors."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin."""
+        """Reset the kept transcripts."""
         self.seen, self.kept = 0, []
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Batch, batch_idx: int
     ) -> None:
-        """Keep the worst so far."""
+        """Keep the transcripts with the most errors so far."""
         if pl_module.objective.target != "text":
             return
         compared = pl_module.metrics["errors"].compared
-        found = [(errors, row, said, heard) for row, (errors, said, heard) in enumerate(compared, self.seen) if errors]
+        found = [
+            (errors, row, reference, text)
+            for row, (errors, reference, text) in enumerate(compared, self.seen)
+            if errors
+        ]
         self.seen += len(compared)
         self.kept = sorted([*self.kept, *found], key=lambda one: (-one[0], one[1]))[:SHOWN]
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write."""
+        """Write the table and the audio."""
         if not self.kept:
             return
-        writer, sounds = trainer.logger.writer, trainer.datamodule.raw_test.iloc[[row for _, row, *_ in self.kept]]
+        writer, recordings = trainer.logger.writer, trainer.datamodule.raw_test.iloc[[row for _, row, *_ in self.kept]]
         cells = [
-            (said, heard or "(nothing)", str(errors), file)
-            for (errors, _, said, heard), file in zip(self.kept, sounds.file)
+            (reference, text or "(empty)", str(errors), file)
+            for (errors, _, reference, text), file in zip(self.kept, recordings.file)
         ]
-        header = ("said", "understood", "wrong words", "file")
+        header = ("reference", "transcript", "word errors", "file")
         writer.add_text("worst transcripts", table(header, cells), trainer.global_step)
-        play(writer, "worst transcripts", sounds, [said for _, _, said, _ in self.kept], trainer.global_step)
+        add_audio(
+            writer,
+            "worst transcripts",
+            recordings,
+            [reference for _, _, reference, _ in self.kept],
+            trainer.global_step,
+        )
