@@ -20,10 +20,10 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1,
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (LISTS, "aliases stand for more than 10,000 values"),
-        (MERGES, "aliases stand for more than 10,000 values"),
+        (LISTS, "aliases expand to more than 10,000 values"),
+        (MERGES, "aliases expand to more than 10,000 values"),
         (CHAIN, "nested more than 50 deep"),
-        ("a: &a [*a]", r"alias \*a stands for nothing, or for what it is part of"),
+        ("a: &a [*a]", r"alias \*a refers to no anchor before it, or to a node that contains it"),
         ("[" * 100_000 + "]" * 100_000, "nest"),
         ("a: " + "{a: " * 60 + "1" + "}" * 60, "nested more than 50 deep"),
         ("a: " + "1" * 5000, "digits"),

@@ -215,7 +215,10 @@ def test_how_a_config_says_to_run_the_model_is_not_followed(folder: Path):
         ({"init": "random:latest"}, "random: goes before hf:NAME_OR_DIR"),
         ({"init": "random:scratch"}, "random: goes before hf:NAME_OR_DIR"),
         ({"init": "scratch", "backbone": {"_target_": TARGET}}, "backbone=huggingface needs init=hf:NAME_OR_DIR"),
-        ({"init": "hf:x", "pretrain": {"init": "scratch"}}, r"say it of an arm, arm\.NAME\.init=hf:x, or of pretrain"),
+        (
+            {"init": "hf:x", "pretrain": {"init": "scratch"}},
+            r"set it for an arm, arm\.NAME\.init=hf:x, or for pretrain",
+        ),
     ],
 )
 def test_an_init_that_says_nothing_is_refused(settings: dict, message: str):

@@ -106,8 +106,8 @@ def test_a_run_is_pictured_and_finetuned(cli):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("backbone=mlp", "needs a backbone that can leave positions out"),
-        ("backbone=vit backbone.window=4", "needs a backbone that can leave positions out"),
+        ("backbone=mlp", "needs a backbone that can skip positions"),
+        ("backbone=vit backbone.window=4", "needs a backbone that can skip positions"),
         ("backbone=vit objective.ratio=1", "objective.ratio=1"),
         ("backbone=vit objective.width=30", "objective.width=30 is not a multiple of objective.heads=4"),
         ("experiment=shakespeare backbone=tiny", "predicts continuous values"),

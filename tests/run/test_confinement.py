@@ -78,7 +78,7 @@ def test_nothing_is_written_where_a_run_to_be_run_again_says(cli, tmp_path: Path
     run = with_config(made_run(tmp_path / "given"), OmegaConf.to_yaml({**CONFIG, "experiment": "../../elsewhere"}))
     outcome = cli("stage=rerun", f"run={run.path}")
     assert outcome.status == 2
-    assert "its experiment is '../../elsewhere', which is no name" in outcome.error
+    assert "its experiment is '../../elsewhere', which is not a valid name" in outcome.error
     assert not (tmp_path / "elsewhere").exists()
     run.update(experiment="../../elsewhere")
     config = OmegaConf.create({**CONFIG, "stage": "evaluate", "run": str(run.path), "output_dir": str(tmp_path)})

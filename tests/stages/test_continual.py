@@ -132,7 +132,7 @@ def test_what_the_first_task_was_must_still_be_there(cli, base: Path, odd_or_eve
     assert "remove fresh" in refused(*AGAIN, f"init={first}", "fresh=['*']")
     assert "forgetting=maybe" in refused("stage=finetune", "forgetting=maybe")
     other = ("stage=finetune", f"init={first}", "experiment=vectors")
-    assert "was made for image data" in refused(*other)
+    assert "is for image data" in refused(*other)
     weights = first / "model" / "head.safetensors"
     shutil.copy(base / "model" / "head.safetensors", weights)
     assert "is damaged or was changed" in refused("stage=finetune", f"init={first}")

@@ -36,7 +36,7 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "backbone=resnet50"), ("backbone=resnet50 does not exist", "resnet18")),
         (("experiment=digit",), ("experiment=digit does not exist", "digits")),
         (("stage=pretrain", "optimizer.lrate=1"), ("optimizer.lrate", "no such key", "lr")),
-        (("experiment=sst2", "pretrain.backbone.width=8"), ("pretrain.backbone is the same", "set backbone.width")),
+        (("experiment=sst2", "pretrain.backbone.width=8"), ("pretrain.backbone is shared", "set backbone.width")),
         (("stage=pretrain", "trainer.max_epoch=1"), ("trainer.max_epoch", "max_epochs")),
         (("stage=pretrain", "strategy=full"), ("strategy",)),
         (("stage=evaluate", "loss=mse"), ("loss",)),

@@ -127,7 +127,7 @@ def test_an_export_that_answers_otherwise_is_refused_with_the_difference(cli, ta
     outcome = cli("stage=export", *table[:1], f"folder={tmp_path / 'back'}")
     assert outcome.status == 2
     assert len(outcome.error.splitlines()) == 1
-    assert "gives other answers in one padded batch (largest difference 0.25" in outcome.error
+    assert "has other predictions in one padded batch (largest difference 0.25" in outcome.error
     assert outcome.record("export")["status"] == "failed"
     assert not (tmp_path / "back").exists()
     assert {path.name for path in outcome.run("export").iterdir()} == {"run.json", "config.yaml", "train.log", "lock"}

@@ -427,7 +427,7 @@ def test_a_file_of_questions_that_can_be_trained_on_can_be_answered(cli, tmp_pat
         ("context", "x", ("preprocessor", "damaged")),
         ("kind", "sound", ("kind sound is not known",)),
         ("word", "filmish", ("preprocessor.json",)),
-        ("file", "smaller", ("stem.embedding.weight", "do not fit")),
+        ("file", "smaller", ("stem.embedding.weight", "incompatible")),
     ],
 )
 def test_a_saved_tokenizer_that_is_damaged_or_anothers(

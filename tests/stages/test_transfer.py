@@ -370,7 +370,7 @@ def test_a_pretraining_on_the_test_rows_is_noticed(cli):
     )
     alone = cli("stage=pretrain", "visualization=[]", "trainer.max_epochs=1", "data.split_seed=1")
     warned = cli("stage=finetune", "visualization=[]", "trainer.max_epochs=1", f"init={alone.run('pretrain')}")
-    assert "has seen rows that data.split_seed=0 tests on" in warned.err
+    assert "including rows that data.split_seed=0 uses for testing" in warned.err
 
 
 def test_what_was_changed_after_it_was_done_is_refused(cli):

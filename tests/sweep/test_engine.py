@@ -226,7 +226,7 @@ def test_the_whole_story_is_a_plan_that_the_engine_runs(command):
 def test_what_no_job_could_do_is_refused_before_the_first_starts(sweep):
     done = sweep(*WORDS, "loss=cross_entropy,mse", "seed=0,1")
     assert done.status == 2
-    assert "loss=mse does not fit objective=classification" in done.err
+    assert "loss=mse is incompatible with objective=classification" in done.err
     assert "no job was started" in done.err
     assert not done.folder.exists()
 

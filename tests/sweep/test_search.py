@@ -262,7 +262,7 @@ def test_foreign_code_in_the_copy_of_the_conf_folder_is_refused(planned):
     with pytest.raises(UserError, match=f"{path} is damaged or was changed"):
         search.check(manifest)
     manifest.checksums["conf/optimizer/adamw.yaml"] = file_sha256(path)  # as a stranger could
-    with pytest.raises(UserError, match=r"numpy.save, which is not a part of warmstart"):
+    with pytest.raises(UserError, match=r"numpy.save, which is not part of warmstart"):
         search.check(manifest)
     assert "numpy.save" in search.run_trial(manifest, 0, StageRunner()).error
 

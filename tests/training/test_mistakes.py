@@ -17,7 +17,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.training import components
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.restore import restore
-from warmstart.training.visualization.mistakes import LETTERS, SHOWN, Mistakes, table
+from warmstart.training.visualization.mistakes import MAX_CHARACTERS, SHOWN, Mistakes, table
 
 SPEECH = (
     *("stage=finetune", "experiment=speech", "init=scratch", "trainer.max_epochs=1", "optimizer.lr=0.005"),
@@ -119,4 +119,4 @@ def test_what_a_table_holds_is_shown_as_it_is():
     header, rule, first, second = table(("text",), [("a | b <c>\n*d*",), ("e" * 400,)]).splitlines()
     assert (header, rule) == ("|  | text |", "| --- | --- |")
     assert first == r"| 1 | a \| b &lt;c&gt; \*d\* |"
-    assert second == f"| 2 | {'e' * LETTERS} … |"
+    assert second == f"| 2 | {'e' * MAX_CHARACTERS} … |"
