@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from warmstart.core.batch import Batch
-from warmstart.training.visualization.players import add_audio, has_audio
+from warmstart.training.visualization.audio import add_audio, has_audio
 
 SHOWN = 12
 MAX_CHARACTERS = 300  # of a text in a table
@@ -19,7 +19,7 @@ COLUMNS = 3
 TAG = "most confident mistakes"
 
 
-class Mistakes(pl.Callback):
+class Misclassifications(pl.Callback):
     """Writes the test examples with the highest probability of a wrong class: a figure of images, or a table."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -65,7 +65,7 @@ class Mistakes(pl.Callback):
             writer.add_text(TAG, table((*header, "text"), cells), trainer.global_step)
         elif "to_images" in preprocessor.abilities:
             images = preprocessor.to_images(preprocessor(data.pick("test", rows).x))
-            writer.add_figure(TAG, draw_mistakes(images, verdicts), trainer.global_step)
+            writer.add_figure(TAG, draw_misclassifications(images, verdicts), trainer.global_step)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -81,7 +81,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text, quote=False))
 
 
-def draw_mistakes(images: Tensor, verdicts: Sequence[tuple[str, str, str]]) -> object:
+def draw_misclassifications(images: Tensor, verdicts: Sequence[tuple[str, str, str]]) -> object:
     """Plot images (N, 3 or 1, H, W) with values from 0 to 1, with true class, predicted class and probability."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ SHOWN = 4
 NAME = 60  # maximum characters of a title
 
 
-class Players(pl.Callback):
+class Audio(pl.Callback):
     """Writes the audio of the validation recordings that `Examples` shows."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -6,11 +6,11 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from warmstart.core.batch import Batch
-from warmstart.training.visualization.mistakes import SHOWN, table
-from warmstart.training.visualization.players import add_audio
+from warmstart.training.visualization.audio import add_audio
+from warmstart.training.visualization.misclassifications import SHOWN, table
 
 
-class Mishearings(pl.Callback):
+class TranscriptErrors(pl.Callback):
     """Writes reference, transcript and audio of the test recordings with the most word errors."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -17,7 +17,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.training import components
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.restore import restore
-from warmstart.training.visualization.mistakes import MAX_CHARACTERS, SHOWN, Mistakes, table
+from warmstart.training.visualization.misclassifications import MAX_CHARACTERS, SHOWN, Misclassifications, table
 
 SPEECH = (
     *("stage=finetune", "experiment=speech", "init=scratch", "trainer.max_epochs=1", "optimizer.lr=0.005"),
@@ -103,7 +103,7 @@ def test_kept_over_batches_of_any_size_and_only_what_is_wrong():
     outputs = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     truth = outputs.argmax(-1)
     truth[:9] = (truth[:9] + 1) % 4
-    mistakes = Mistakes()
+    mistakes = Misclassifications()
     mistakes.on_test_start(None, None)
     for part, y in zip(outputs.split(7), truth.split(7)):
         mistakes.on_test_batch_end(None, None, part, Batch(part, y), 0)

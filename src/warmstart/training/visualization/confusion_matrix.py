@@ -11,7 +11,7 @@ from warmstart.core.batch import Batch
 from warmstart.core.spec import Spec
 
 
-class Confusions(pl.Callback):
+class ConfusionMatrix(pl.Callback):
     """Plots the confusion matrix of the test split."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -31,11 +31,11 @@ class Confusions(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Plot the confusion matrix."""
         if not isinstance(self.counts, int):
-            figure = draw_confusions(self.counts.cpu().numpy(), trainer.datamodule.spec)
+            figure = draw_confusion_matrix(self.counts.cpu().numpy(), trainer.datamodule.spec)
             trainer.logger.writer.add_figure("test confusion matrix", figure, trainer.global_step)
 
 
-def draw_confusions(counts: np.ndarray, spec: Spec) -> object:
+def draw_confusion_matrix(counts: np.ndarray, spec: Spec) -> object:
     """Plot a confusion matrix with true classes as rows, predicted classes as columns, and colors normalized by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
