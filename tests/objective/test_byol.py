@@ -32,12 +32,12 @@ def moved(module: nn.Module) -> None:
 def test_the_teacher_starts_as_the_student_and_then_follows_it():
     backbone, objective, batch = set_up("byol")
     moved(backbone)  # weights that were loaded after the objective was built
-    objective.follow(backbone)
+    objective.on_step_start(backbone)
     teacher = objective.teacher.module[0]
     start = [parameter.clone() for parameter in teacher.parameters()]
     assert all(torch.equal(own, kept) for own, kept in zip(backbone.parameters(), start))
     moved(backbone)
-    objective.follow(backbone)
+    objective.on_step_start(backbone)
     objective.step(backbone, batch)
     for own, kept, before in zip(backbone.parameters(), teacher.parameters(), start):
         assert torch.allclose(kept, 0.99 * before + 0.01 * own, atol=1e-6)

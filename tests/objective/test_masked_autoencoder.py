@@ -76,7 +76,7 @@ def test_padding_is_neither_seen_nor_rebuilt():
 
 def test_pictures_show_what_was_visible_and_keep_it():
     backbone, objective, x = set_up()
-    inputs, seen, rebuilt = objective.pictures(backbone, Batch(x))
+    inputs, seen, rebuilt = objective.reconstructions(backbone, Batch(x))
     assert torch.equal(inputs, x)
     assert (seen == 0).float().mean() == pytest.approx(0.75)
     assert torch.equal(rebuilt[seen != 0], x[seen != 0])

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from tests.records import change_run
 
-from warmstart.config.resolve import follow
+from warmstart.config.resolve import with_run_experiment
 from warmstart.core.errors import UserError
 from warmstart.core.trust import check_targets
 from warmstart.data.preprocess import tokenizer_files
@@ -83,7 +83,7 @@ def test_nothing_is_written_where_a_run_to_be_run_again_says(cli, tmp_path: Path
     run.update(experiment="../../elsewhere")
     config = OmegaConf.create({**CONFIG, "stage": "evaluate", "run": str(run.path), "output_dir": str(tmp_path)})
     with pytest.raises(UserError, match="not a valid name"):
-        follow(config)
+        with_run_experiment(config)
 
 
 def test_a_config_cannot_say_what_code_is_trusted_or_which_run_to_resume(tmp_path: Path):

@@ -24,13 +24,13 @@ WORDS = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epoc
 LOSSES = """
 import os, signal
 import torch
-from warmstart.loss import takes
+from warmstart.loss import accepts
 from warmstart.loss.cross_entropy import cross_entropy
 
 def spoil(how):
     calls = 0
 
-    @takes("category")
+    @accepts("category")
     def loss(outputs, targets):
         nonlocal calls
         calls += 1

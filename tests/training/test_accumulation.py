@@ -190,7 +190,7 @@ def by_hand(name: str) -> Steps:
     optimizer = torch.optim.SGD((value for value in module.parameters() if value.requires_grad), lr=RATE)
     batches = [module.views(batch) for batch in Loader(pick, rows, SIZE)]
     for group in (batches[:2], batches[2:4], batches[4:]):
-        objective.follow(backbone)
+        objective.on_step_start(backbone)
         outputs = [objective.step(backbone, batch) for batch in group]
         loss = sum(output.loss * output.count for output in outputs) / sum(output.count for output in outputs)
         optimizer.zero_grad()

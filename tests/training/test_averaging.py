@@ -25,12 +25,12 @@ def test_ema_moves_towards_the_weights_and_soon_forgets_the_first():
 
 def test_swa_is_the_mean_of_the_last_part_of_the_steps():
     swa = SWA(start=0.5, every=2)
-    assert [step for step in range(1, 11) if swa.takes(step, 10.0)] == [7, 9]
+    assert [step for step in range(1, 11) if swa.includes(step, 10.0)] == [7, 9]
     averaged = [torch.tensor([3.0])]
     swa.update(averaged, [torch.tensor([6.0])], torch.tensor(2))
     assert averaged[0].item() == pytest.approx(4.0)
     with pytest.raises(UserError, match="max_steps"):
-        swa.takes(1, float("inf"))
+        swa.includes(1, float("inf"))
 
 
 def test_the_better_of_the_two_is_saved_and_evaluated(cli):

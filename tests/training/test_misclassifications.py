@@ -81,7 +81,7 @@ def test_utterances_with_most_wrong_words(cli):
     assert [cells[4] for cells in shown] == [data.raw_test.file[row] for row in worst]
     assert [(cells[1], int(cells[3])) for cells in shown] == [(compared[row][1], errors[row]) for row in worst]
     assert errors[worst[0]] >= 2
-    (first,) = module.objective.spell(data.sample("validation", 1).y)
+    (first,) = module.objective.target_texts(data.sample("validation", 1).y)
     assert f"recordings/1 {first}" in events(outcome.run("finetune")).Tags()["audio"]
 
 

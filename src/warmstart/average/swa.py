@@ -22,7 +22,7 @@ class SWA:
     def __init__(self, start: StepFraction = 0.75, every: Count = 1):
         self.start, self.every = start, every
 
-    def takes(self, step: int, total: float) -> bool:
+    def includes(self, step: int, total: float) -> bool:
         """Return whether the weights of a step are averaged.
 
         Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from warmstart.config.resolve import adopt, follow
+from warmstart.config.resolve import with_initial_backbone, with_run_experiment
 from warmstart.config.rewrite import freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.signature import check_data
@@ -15,7 +15,7 @@ from warmstart.config.validate import check
 from warmstart.core.errors import UserError
 
 
-def own(config: DictConfig) -> DictConfig:
+def without_root_keys(config: DictConfig) -> DictConfig:
     """Return the config without the keys that stages do not use."""
     return without(config, ROOT.keys)
 
@@ -43,8 +43,15 @@ def validate_data(config: DictConfig) -> DictConfig:
     return config
 
 
-# `follow` and `adopt` require a validated config.
-STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (own, validate, follow, adopt, validate_data, freeze)
+# `with_run_experiment` and `with_initial_backbone` require a validated config.
+STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (
+    without_root_keys,
+    validate,
+    with_run_experiment,
+    with_initial_backbone,
+    validate_data,
+    freeze,
+)
 
 
 def prepare(config: DictConfig, typed: bool = True) -> DictConfig:
@@ -58,6 +65,6 @@ def prepare(config: DictConfig, typed: bool = True) -> DictConfig:
         UserError: a setting is invalid, or what it refers to cannot be used.
     """
     for step in STEPS:
-        if step is not follow or not typed:
+        if step is not with_run_experiment or not typed:
             config = step(config)
     return config

@@ -19,7 +19,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, Lacking, finished, latest, newest, runs_of
 
 
-def adopt(config: DictConfig) -> DictConfig:
+def with_initial_backbone(config: DictConfig) -> DictConfig:
     """Return the config with the backbone of the model in `init=hf:`, including its architecture.
 
     The same holds for a run that was pretrained from such a model. With any other `init`, the config is returned
@@ -34,7 +34,7 @@ def adopt(config: DictConfig) -> DictConfig:
     if "pretrain" in config:
         if init.kind == "hub":
             raise UserError(f"init={init}: set it for an arm, arm.NAME.init={init}, or for pretrain.init")
-        node = adopt(config.pretrain).backbone
+        node = with_initial_backbone(config.pretrain).backbone
         if node is config.pretrain.backbone:
             return config
         return changed(config, {"backbone": node, "pretrain.backbone": node})
@@ -77,7 +77,7 @@ RUN_STAGES = {
 }
 
 
-def follow(config: DictConfig) -> DictConfig:
+def with_run_experiment(config: DictConfig) -> DictConfig:
     """Return the config with the experiment of `run`: that of the latest suitable run, or of the run at a path."""
     stages = RUN_STAGES.get(config.stage)
     if stages is None:

@@ -16,9 +16,9 @@ from warmstart.core.spec import Spec, Vocabulary
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
-def taken(loss: LossFunction) -> frozenset[str]:
-    """Return the kinds of prediction that a loss declares in `takes`; none for a plain function."""
-    return getattr(loss, "takes", frozenset())
+def accepted_predictions(loss: LossFunction) -> frozenset[str]:
+    """Return the kinds of prediction that a loss declares in `accepts`; none for a plain function."""
+    return getattr(loss, "accepts", frozenset())
 
 
 Scale = float | Callable[[float], float]
@@ -30,8 +30,8 @@ class Preprocessor:
     A preprocessor of user tables has `names`, the required columns, and `dialect`, the format of the file. `white` is
     the maximum pixel value, `seconds` the time between two positions, and `vocabulary` describes the tokens. At most
     `held_out_batch` examples are evaluated at a time, a limit for large examples. `spectral` inputs are spectrograms,
-    to which spectral transforms can be applied. If `pads_alike`, an exported model gives the same predictions for a
-    padded batch as for single rows. `abilities` lists the optional methods and options that a subclass supports:
+    to which spectral transforms can be applied. If `is_padding_invariant`, an exported model gives the same predictions
+    for a padded batch as for single rows. `abilities` lists the optional methods and options that a subclass supports:
 
     `skip`: `read` has the option on_error=skip, which omits broken files.
     `fill_columns(x)`: return a user's table with missing columns filled.
@@ -44,7 +44,7 @@ class Preprocessor:
     abilities: ClassVar[frozenset[str]] = frozenset()
     spectral: ClassVar[bool] = True
     held_out_batch: ClassVar[int] = 512
-    pads_alike: bool = True
+    is_padding_invariant: bool = True
     names: list[str] | None = None
     dialect: Any
     white: float = 1.0
@@ -93,13 +93,13 @@ class Preprocessor:
 
 
 class Source:
-    """A data set. `offers` lists its kinds of target: category, categories, value, span, tags, text.
+    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text.
 
     If `is_quick`, it loads without torch, so that small data is checked before torch is imported.
     """
 
     modality: ClassVar[str]
-    offers: ClassVar[frozenset[str]]
+    target_kinds: ClassVar[frozenset[str]]
     is_quick: ClassVar[bool] = False
 
     def load(self, target: str | None) -> Splits:
@@ -137,14 +137,14 @@ class Backbone:
     `target_size` values (B, T, P) or, according to `target_kind`, a class number (B, T) below `target_size`.
     `maskable(x)` (B, T) are the positions that may be hidden, and `word_ids(x)` (B, T) group them by word. With `skip`,
     `forward` also has the argument `visible` (B, V), the indices of the positions to compute: `mask` covers all
-    positions, the returned tokens only these. A class (or its stem) with `one_size` requires inputs of the size in its
-    spec. Tasks are named as in transformers, such as causal_lm.
+    positions, the returned tokens only these. A class (or its stem) with `has_fixed_size` requires inputs of the size
+    in its spec. Tasks are named as in transformers, such as causal_lm.
     """
 
     modalities: ClassVar[frozenset[str]]
     abilities: ClassVar[frozenset[str] | Callable[..., frozenset[str]]] = frozenset()
     target_kind: str = "value"
-    one_size: ClassVar[bool] = False
+    has_fixed_size: ClassVar[bool] = False
     width: int
 
     def depths(self) -> dict[str, int]:
@@ -169,20 +169,20 @@ class Objective:
 
     A supervised objective has a `monitor`, the metric that selects the best checkpoint with max or min, and the methods
     `predict`, `scores` and `to_records`. If its target is text, its metric `errors` has the last pairs in `compared`,
-    and `spell(y)` returns the texts of targets. `predicts` is the kind of value that the loss requires; if None, that
-    of the backbone's targets, and `default_loss` has an entry for each kind; `made_of` is the kind of the backbone's
-    targets if it differs. `needs` are required abilities of the backbone, and `task` selects the form of the head.
-    `step` requires `views` copies of a batch, concatenated along B. If `mixes`, it supports mixed batches. `abilities`
-    lists the optional methods that a subclass has:
+    and `target_texts(y)` returns the texts of targets. `predicts` is the kind of value that the loss requires; if None,
+    that of the backbone's targets, and `default_loss` has an entry for each kind; `input_kind` is the kind of the
+    backbone's targets if it differs. `needs` are required abilities of the backbone, and `task` selects the form of the
+    head. `step` requires `views` copies of a batch, concatenated along B. If `mixes`, it supports mixed batches.
+    `abilities` lists the optional methods that a subclass has:
 
-    `pictures(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
+    `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
     `examples(backbone, batch, decode)`: return lines of text about a few held-out rows.
     `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
     """
 
     target: ClassVar[str | None] = None
     predicts: ClassVar[str | None] = None
-    made_of: ClassVar[str | None] = None
+    input_kind: ClassVar[str | None] = None
     needs: ClassVar[frozenset[str]] = frozenset()
     default_loss: ClassVar[LossFunction | Mapping[str, LossFunction]]
     task: ClassVar[str | None] = None
@@ -194,7 +194,7 @@ class Objective:
     def fit(self, y: Any) -> None:
         """Fit to all training targets, before the first step."""
 
-    def follow(self, backbone: Backbone) -> None:
+    def on_step_start(self, backbone: Backbone) -> None:
         """Update the objective before the first batch of each optimizer step of a pretraining."""
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
@@ -221,7 +221,7 @@ class Objective:
         """Return further metrics computed from the held-out loss, by name."""
         return {}
 
-    def in_units(self, spec: Spec) -> Spec:
+    def output_spec(self, spec: Spec) -> Spec:
         """Return the spec with the units of the outputs, if they differ from those of the targets."""
         return spec
 
@@ -232,19 +232,19 @@ class Objective:
 class Strategy:
     """Learning-rate scales of the parameters during a finetuning.
 
-    If `selects_strategy`, it has a method `select` in place of `claims`, which chooses another strategy. `restarts` are
-    fractions of the run at which the schedule restarts. `only_claims` is false if it overrides `prepare`, `step` or
-    `extract_adapters`; runs are trained in a vmap group only if it is true.
+    If `selects_strategy`, it has a method `select` in place of `learning_rate_scales`, which chooses another strategy.
+    `restarts` are fractions of the run at which the schedule restarts. `only_scales_learning_rates` is false if it
+    overrides `prepare`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is true.
     """
 
     selects_strategy: ClassVar[bool] = False
-    only_claims: ClassVar[bool] = True
+    only_scales_learning_rates: ClassVar[bool] = True
     restarts: tuple[float, ...] = ()
 
     def prepare(self, backbone: Backbone) -> None:
-        """Modify the backbone with its initial weights, before `claims` is called."""
+        """Modify the backbone with its initial weights, before `learning_rate_scales` is called."""
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """Return (pattern, scale) pairs; each parameter (`backbone.*`, `objective.*`) must match exactly one pattern.
 
         A scale is a factor of the learning rate, 0 if frozen, or a function of the fraction of the run that is

@@ -56,7 +56,7 @@ class BYOL(Objective, nn.Module):
             nn.ModuleList([backbone, self.head]), multi_avg_fn=get_ema_multi_avg_fn(momentum)
         ).requires_grad_(False)
 
-    def follow(self, backbone: Backbone) -> None:
+    def on_step_start(self, backbone: Backbone) -> None:
         self.teacher.update_parameters(nn.ModuleList([backbone, self.head]))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:

@@ -20,7 +20,7 @@ class Denoise(Objective, nn.Module):
 
     predicts: ClassVar = "value"
     default_loss: ClassVar = staticmethod(mse)
-    abilities: ClassVar = frozenset({"pictures"})
+    abilities: ClassVar = frozenset({"reconstructions"})
 
     def __init__(
         self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: Amount = 1.0, drop: RightOpenUnitInterval = 0.0
@@ -47,7 +47,7 @@ class Denoise(Objective, nn.Module):
         """Predict the clean inputs, of the shape of x."""
         return self.head(backbone(x).pooled).view_as(x)
 
-    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
+    def reconstructions(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
         """Return inputs, noisy inputs and reconstructions, each of the shape of the inputs."""
         noisy = self.corrupt(batch.x)
         return [batch.x, noisy, self.reconstruct(backbone, noisy)]

@@ -42,7 +42,7 @@ class MaskedAutoencoder(Objective, nn.Module):
     predicts: ClassVar = "value"
     needs: ClassVar = frozenset({"skip"})
     default_loss: ClassVar = staticmethod(mse)
-    abilities: ClassVar = frozenset({"pictures"})
+    abilities: ClassVar = frozenset({"reconstructions"})
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class MaskedAutoencoder(Objective, nn.Module):
         filled = torch.where(shown[:, :, None], filled, self.mask_token) + self.position[: shown.shape[1]]
         return self.decoder(filled, src_key_padding_mask=batch.mask == 0 if is_padded else None)
 
-    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
+    def reconstructions(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
         """Return inputs, inputs with hidden positions set to 0, and inputs with these reconstructed."""
         targets = backbone.targets(batch.x)
         visible, shown, hidden = self.choose(backbone, batch)

@@ -34,7 +34,7 @@ class Quantised(Objective, nn.Module):
 
     needs: ClassVar = frozenset({"hide"})
     predicts: ClassVar = "category"
-    made_of: ClassVar = "value"
+    input_kind: ClassVar = "value"
     default_loss: ClassVar = staticmethod(cross_entropy)
 
     def __init__(

@@ -12,5 +12,5 @@ class Full(Strategy):
     def __init__(self, backbone_scale: Amount = 1.0):
         self.backbone_scale = backbone_scale
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         return [("backbone.*", self.backbone_scale), ("objective.*", 1.0)]

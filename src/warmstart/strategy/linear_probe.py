@@ -16,5 +16,5 @@ class LinearProbe(Strategy):
     def __init__(self, rate: Positive = 10.0):
         self.rate = rate
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         return [("backbone.*", 0.0), ("objective.*", self.rate)]

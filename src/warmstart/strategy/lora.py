@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import Count, Positive, RightOpenUnitInterval
-from warmstart.strategy.injected import adapter_claims, inject, linear_layers, remove_adapters
+from warmstart.strategy.injected import adapter_learning_rate_scales, inject, linear_layers, remove_adapters
 
 
 class LoRA(Strategy):
@@ -26,7 +26,7 @@ class LoRA(Strategy):
         rate: learning rate of adapters and head, as a multiple of optimizer.lr.
     """
 
-    only_claims: ClassVar = False
+    only_scales_learning_rates: ClassVar = False
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class LoRA(Strategy):
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout)
         self.wrappers = inject(backbone, config, layers)
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        return adapter_claims(backbone, self.wrappers, self.rate)
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        return adapter_learning_rate_scales(backbone, self.wrappers, self.rate)
 
     def extract_adapters(self, backbone: Any) -> dict[str, dict[str, Tensor]]:
         """Remove the adapters and return `up` and `down` of each layer, with the scaling in `up`."""

@@ -22,7 +22,7 @@ class LPFT(Strategy):
         self.probe, self.backbone_scale, self.rate = probe, backbone_scale, rate
         self.restarts = (probe,)
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         return [("backbone.*", self._backbone_rate), ("objective.*", self._head_rate)]
 
     def _backbone_rate(self, progress: float) -> float:

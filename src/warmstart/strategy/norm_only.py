@@ -20,7 +20,7 @@ class NormOnly(Strategy):
     def __init__(self, rate: Positive = 10.0):
         self.rate = rate
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """Return scales that are nonzero for the head and modules with `Norm` in the name of their class.
 
         Raises:

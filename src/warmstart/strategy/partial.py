@@ -24,7 +24,7 @@ class Partial(Strategy):
     def __init__(self, blocks: Count = 1, side: Literal["first", "last"] = "last"):
         self.blocks, self.side = blocks, side
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """Return scales of 1 for those blocks and the head, and 0 for all others.
 
         Raises:

@@ -16,7 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Objective, taken
+from warmstart.core.protocols import Objective, accepted_predictions
 from warmstart.data.transforms.mixing import Mixing
 from warmstart.training.components import (
     SEVERAL,
@@ -96,32 +96,32 @@ def objective_is_supervised(components: Components) -> str | None:
 
 def reconstructs_kind_of_data(components: Components) -> str | None:
     """Check that an objective which reconstructs inputs predicts the kind of value of which they consist."""
-    objective, made_of = components.objective, components.shape.target_kind
+    objective, input_kind = components.objective, components.shape.target_kind
     rebuilds = objective.needs or (objective.target is None and components.predicts == "value" and objective.views == 1)
-    if not rebuilds or (objective.made_of or components.predicts) == made_of:
+    if not rebuilds or (objective.input_kind or components.predicts) == input_kind:
         return None
     kinds = {"value": "continuous values", "category": "categories"}
     return (
         f"{components.overrides['objective']} predicts {kinds[components.predicts]}, "
-        f"but {components.overrides['data']}, which is {components.source.modality}, consists of {kinds[made_of]}"
+        f"but {components.overrides['data']}, which is {components.source.modality}, consists of {kinds[input_kind]}"
     )
 
 
 def has_targets(components: Components) -> str | None:
     """Check that the data has the kind of target that the objective needs."""
-    target, offers = components.objective.target, get_object(components.config.data._target_).offers
-    if target is None or target in offers:
+    target, kinds = components.objective.target, get_object(components.config.data._target_).target_kinds
+    if target is None or target in kinds:
         return None
     return (
         f"{components.overrides['objective']} needs targets of kind {target}, "
-        f"but {components.overrides['data']} offers {' and '.join(sorted(offers)) or 'none'}"
+        f"but {components.overrides['data']} offers {' and '.join(sorted(kinds)) or 'none'}"
     )
 
 
 def supports_image_size(components: Components) -> str | None:
     """Check that the backbone supports the size of resized images."""
     name, size = next(((name, found.size) for name, found in components.transforms.items() if found.size), (None, None))
-    if not (size and components.shape.one_size):
+    if not (size and components.shape.has_fixed_size):
         return None
     return (
         f"data.augment.{name}.size={size}: {components.overrides['backbone']} has positions for one size only: "
@@ -162,9 +162,9 @@ def batch_has_other_examples(components: Components) -> str | None:
 def loss_supports_predictions(components: Components) -> str | None:
     """Check that the loss supports the predictions of the objective."""
     loss = build_loss(components.config)
-    if components.predicts in taken(loss.func if isinstance(loss, functools.partial) else loss):
+    if components.predicts in accepted_predictions(loss.func if isinstance(loss, functools.partial) else loss):
         return None
-    fitting = _options("loss", lambda node: components.predicts in taken(get_object(node._target_)))
+    fitting = _options("loss", lambda node: components.predicts in accepted_predictions(get_object(node._target_)))
     loss_name, objective = f"loss={short_name(components.config.loss)}", components.overrides["objective"]
     return f"{loss_name} is incompatible with {objective}: choose {_or(fitting)}"
 

@@ -54,15 +54,15 @@ def check_export(
     name = "built-in" if rows is None else "+".join(components.sources_of(config.data))
     tables = [preprocessor.probes(target), *([] if rows is None else [rows])]
     largest = 0.0
-    pads_alike = preprocessor.pads_alike
-    if not pads_alike:
+    is_padding_invariant = preprocessor.is_padding_invariant
+    if not is_padding_invariant:
         screen.say(
             "warning: this model has no attention mask: transformers' predictions for recordings of different lengths "
             "in one batch differ from single ones: predict one by one",
             style="yellow",
         )
     for table in tables:
-        batches = [slice(None)] if pads_alike else []
+        batches = [slice(None)] if is_padding_invariant else []
         for chosen in [*batches, *(slice(row, row + 1) for row in range(len(table)))]:
             raw = Rows(table).take(chosen).x
             found = difference(exported, inputs_of, trained, preprocessor, raw)
@@ -74,9 +74,9 @@ def check_export(
                 )
             largest = max(largest, found)
     count = sum(map(len, tables))
-    how = "in a batch and one by one" if pads_alike else "one by one"
+    how = "in a batch and one by one" if is_padding_invariant else "one by one"
     screen.say(f"checked on {count} rows, {how}: the largest difference is {largest:.1g}")
-    return {"rows": count, "data": name, "batch": pads_alike, "difference": largest}
+    return {"rows": count, "data": name, "batch": is_padding_invariant, "difference": largest}
 
 
 def validation_rows(config: DictConfig, target: str | None) -> Any:

@@ -132,7 +132,7 @@ class PretrainModule(LeanModule):
         """Return the mean loss of the objective."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
         if not self.accumulation.count:
-            self.objective.follow(self.backbone)
+            self.objective.on_step_start(self.backbone)
         return self.accumulate(self.objective.step(self.backbone, self.views(batch)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -187,7 +187,7 @@ class FinetuneModule(LeanModule):
         self.strategy = strategy
         self.scales, self.trained, self.frozen = {}, set(), []
         if strategy is not None:
-            self.scales = assign(strategy.claims(backbone), [name for name, _ in self.named_parameters()])
+            self.scales = assign(strategy.learning_rate_scales(backbone), [name for name, _ in self.named_parameters()])
             self.set_progress(0.0)
         # Whether trainable parameters or learning-rate scales depend on the step.
         self.has_phases = any(map(callable, self.scales.values())) or bool(strategy and strategy.restarts)

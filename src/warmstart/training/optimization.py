@@ -17,19 +17,19 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Scale
 
 
-def assign(claims: list[tuple[str, Scale]], names: list[str]) -> dict[str, Scale]:
+def assign(patterns: list[tuple[str, Scale]], names: list[str]) -> dict[str, Scale]:
     """Return the learning-rate scale of each parameter.
 
     Raises:
         UserError: a parameter matches no pattern or several, a pattern matches no parameter, or all are frozen.
     """
     scales: dict[str, Scale] = {}
-    unused = {pattern for pattern, _ in claims}
-    for pattern, scale in claims:
+    unused = {pattern for pattern, _ in patterns}
+    for pattern, scale in patterns:
         if not callable(scale) and scale < 0:
             raise UserError(f"strategy: {pattern} has the negative learning-rate scale {scale:g}")
     for name in names:
-        matching = [(pattern, scale) for pattern, scale in claims if fnmatchcase(name, pattern)]
+        matching = [(pattern, scale) for pattern, scale in patterns if fnmatchcase(name, pattern)]
         if len(matching) != 1:
             found = " and ".join(pattern for pattern, _ in matching) or "no pattern"
             raise UserError(f"strategy: parameter {name} matches {found}, but must match exactly one")

@@ -48,7 +48,7 @@ def exported(run: RunFolder, config: DictConfig) -> tuple[Any, tuple[Backbone, A
         UserError: transformers has no class for the architecture of the backbone.
     """
     backbone, objective, saved = restore_model(run, config)
-    model = export.exported(backbone, objective.task, objective.head, objective.in_units(saved.spec))
+    model = export.exported(backbone, objective.task, objective.head, objective.output_spec(saved.spec))
     if model is None:
         name = components.short_name(config.backbone)
         raise UserError(f"{run.path}: backbone={name} has an architecture for which transformers has no class")

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.config.resolve import adopt
+from warmstart.config.resolve import with_initial_backbone
 from warmstart.config.rewrite import changed, merged
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
@@ -155,7 +155,7 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     subset = subset_settings(labels)
     rows = {"labels_per_class": subset["per_class"], "label_fraction": subset["fraction"]}
     try:
-        return adopt(merged(shared, overrides, {"seed": seed, "data": rows}))
+        return with_initial_backbone(merged(shared, overrides, {"seed": seed, "data": rows}))
     except UserError as error:
         init = overrides.get("init")
         raise UserError(f"{start_setting(config, arm, init)}: {str(error).removeprefix(f'init={init}: ')}") from error

@@ -90,7 +90,7 @@ def incompatible(config: DictConfig, names: list[str]) -> Iterator[tuple[str, st
         try:
             strategy.prepare(candidate)
             if not strategy.selects_strategy:
-                strategy.claims(candidate)
+                strategy.learning_rate_scales(candidate)
         except UserError as error:
             yield name, str(error)
 

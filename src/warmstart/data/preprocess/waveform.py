@@ -65,7 +65,7 @@ class Preprocessor(recordings.TakesRecordings):
         return math.prod(self.stride) / self.rate
 
     @property
-    def pads_alike(self) -> bool:
+    def is_padding_invariant(self) -> bool:
         """Whether padding does not change results in transformers, which needs a mask for its normalization."""
         return self.masked
 

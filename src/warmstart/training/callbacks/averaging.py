@@ -23,7 +23,7 @@ from warmstart.training.evaluation import evaluating, validate_inside
 class Average(Protocol):
     """The interface of averages of the weights (conf/average)."""
 
-    def takes(self, step: int, total: float) -> bool:
+    def includes(self, step: int, total: float) -> bool:
         """Return whether to include the weights after this step, counted from 1; `total` steps may be infinite."""
 
     def update(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
@@ -33,7 +33,7 @@ class Average(Protocol):
 def check_average(average: Average, total: float) -> None:
     """Raise an error if no step of `total`, which may be infinite, would be included in the average."""
     steps = itertools.count(1) if math.isinf(total) else range(1, int(total) + 1)
-    if not any(average.takes(step, total) for step in steps):
+    if not any(average.includes(step, total) for step in steps):
         raise UserError(
             f"the average would start after the last of the run's {total:.0f} steps: "
             "train longer, or decrease average.start or average.every"
@@ -79,7 +79,7 @@ class Averaging(pl.Callback):
         """Update the average after the optimizer steps that it includes."""
         if trainer.global_step > self.step:
             self.step = trainer.global_step
-            if self.average.takes(self.step, self.total):
+            if self.average.includes(self.step, self.total):
                 self.model.update_parameters(self.raw)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -27,7 +27,7 @@ class Alignments(pl.Callback):
         batch = Batch(pl_module.augment.scale(raw.x), raw.y, raw.mask)
         with evaluating(pl_module, trainer=trainer):
             outputs = objective.predict(pl_module.backbone, batch)
-        records, references = objective.to_records(outputs, batch, data.spec), objective.spell(batch.y)
+        records, references = objective.to_records(outputs, batch, data.spec), objective.target_texts(batch.y)
         images = images_of(data.preprocessor, batch.x.float(), batch.mask)
         shares = [1.0] * len(references) if batch.mask is None else (batch.mask > 0).float().mean(1).tolist()
         seconds = [share * outputs.shape[1] * data.spec.seconds for share in shares]

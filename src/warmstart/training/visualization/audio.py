@@ -22,7 +22,7 @@ class Audio(pl.Callback):
         if not has_audio(data.shown):
             return
         is_text = objective.target == "text"
-        names = objective.spell(data.sample("validation", SHOWN).y) if is_text else data.shown.file
+        names = objective.target_texts(data.sample("validation", SHOWN).y) if is_text else data.shown.file
         add_audio(trainer.logger.writer, "recordings", data.shown, names, trainer.global_step)
 
 

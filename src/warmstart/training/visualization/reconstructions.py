@@ -14,10 +14,10 @@ class Reconstructions(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the grid if the objective reconstructs inputs that can be shown as images."""
         preprocessor = trainer.datamodule.preprocessor
-        if not ("to_images" in preprocessor.abilities and "pictures" in pl_module.objective.abilities):
+        if not ("to_images" in preprocessor.abilities and "reconstructions" in pl_module.objective.abilities):
             return
         batch = first_rows(trainer, SHOWN, pl_module)
         with evaluating(pl_module, trainer=trainer):
-            kinds = pl_module.objective.pictures(pl_module.backbone, batch)
+            kinds = pl_module.objective.reconstructions(pl_module.backbone, batch)
         rows = grid([images_of(preprocessor, kind.float(), batch.mask) for kind in kinds])
         trainer.logger.writer.add_image("input, corrupted, reconstructed", rows, trainer.global_step)

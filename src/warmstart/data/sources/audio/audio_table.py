@@ -50,7 +50,7 @@ class AudioTable(Source):
     """
 
     modality: ClassVar = "speech"
-    offers: ClassVar = frozenset({"category", "text"})
+    target_kinds: ClassVar = frozenset({"category", "text"})
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class SpokenDigits(Source):
     """
 
     modality: ClassVar = "speech"
-    offers: ClassVar = frozenset({"category", "text"})
+    target_kinds: ClassVar = frozenset({"category", "text"})
 
     def __init__(
         self,

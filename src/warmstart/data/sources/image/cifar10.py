@@ -34,7 +34,7 @@ class Cifar10(Source):
     """
 
     modality: ClassVar = "image"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
         self, root: Location = "uoft-cs/cifar10", validation: Count = 5000, limit: Count | None = None, size: Count = 32

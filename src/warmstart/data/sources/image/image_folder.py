@@ -29,7 +29,7 @@ class ImageFolder(Source):
     """
 
     modality: ClassVar = "image"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
         self,

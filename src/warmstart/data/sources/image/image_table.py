@@ -44,7 +44,7 @@ class ImageTable(Source):
     """
 
     modality: ClassVar = "image"
-    offers: ClassVar = frozenset({"category", "categories", "value"})
+    target_kinds: ClassVar = frozenset({"category", "categories", "value"})
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ class Vectors(Source):
     """
 
     modality: ClassVar = "vector"
-    offers: ClassVar = frozenset({"category", "value"})
+    target_kinds: ClassVar = frozenset({"category", "value"})
 
     def __init__(
         self,
