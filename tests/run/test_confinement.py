@@ -162,7 +162,7 @@ def made_model(folder: Path, parent: Path | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     card = {"spec": SPEC, "backbone": {"_target_": "x"}}
     if parent is not None:
-        card["parent"] = {"path": str(parent), "weights_sha256": "0", "fresh": []}
+        card["parent"] = {"path": str(parent), "weights_sha256": "0", "reinitialize": []}
     (folder / "config.json").write_text(json.dumps(card))
     (folder / "preprocessor.json").write_text("{}")
     for name in ("adapter" if parent else "model", "head"):

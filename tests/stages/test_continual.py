@@ -71,7 +71,7 @@ def test_the_next_task_gets_a_new_head_and_says_what_became_of_the_first(cli, ba
     outcome = cli(*AGAIN, *odd_or_even, f"init={first}", "optimizer.lr=0.03")
     assert outcome.status == 0, outcome.err
     record = outcome.record("finetune")
-    assert record["transfer"]["head"] == "fresh"
+    assert record["transfer"]["head"] == "random"
     assert "the head is initialized randomly" in outcome.err
     assert record["parent"]["id"] == first.name
     assert f"lineage: pretrain {base.name} -> finetune {first.name} -> this run" in outcome.err
@@ -129,7 +129,7 @@ def test_what_the_first_task_was_must_still_be_there(cli, base: Path, odd_or_eve
     table.unlink()
     assert str(table) in refused(*AGAIN, f"init={first}")
     table.write_text(rows)
-    assert "remove fresh" in refused(*AGAIN, f"init={first}", "fresh=['*']")
+    assert "remove reinitialize" in refused(*AGAIN, f"init={first}", "reinitialize=['*']")
     assert "forgetting=maybe" in refused("stage=finetune", "forgetting=maybe")
     other = ("stage=finetune", f"init={first}", "experiment=vectors")
     assert "is for image data" in refused(*other)
@@ -156,7 +156,7 @@ def test_one_text_task_after_another(cli, tmp_path: Path, monkeypatch: pytest.Mo
     outcome = cli(*AGAIN, *task("two", ["good", "bad", "odd"]), f"init={run}")
     assert outcome.status == 0, outcome.err
     record = outcome.record("finetune")
-    assert (record["transfer"]["head"], record["transfer"]["fraction"]) == ("fresh", 1.0)
+    assert (record["transfer"]["head"], record["transfer"]["fraction"]) == ("random", 1.0)
     assert record["forgetting"]["before"] == pytest.approx(record_of(run)["metrics"]["val/accuracy"])
 
 

@@ -320,7 +320,7 @@ def test_settings_that_a_part_does_not_have_and_runs_of_another_experiment(cli):
     refused(cli("stage=pretrain", "+loss.alpha=1", "loss=huber", *FAST), "huber", "alpha")
     refused(cli("stage=pretrain", "+backbone.colour=1", *FAST), "MLP", "colour")
     cli("stage=pretrain", *FAST)
-    refused(cli("stage=finetune", "fresh=[nothing.*]", *FAST), "nothing.*", "layers.0.0.weight")
+    refused(cli("stage=finetune", "reinitialize=[nothing.*]", *FAST), "nothing.*", "layers.0.0.weight")
     run = cli("stage=finetune", *FAST).run("finetune")
     refused(cli("stage=evaluate", "experiment=vectors", f"run={run}"), "set experiment=digits")
     (run / "config.yaml").write_text("")

@@ -148,8 +148,8 @@ def test_data_that_is_gone_is_reported_and_built_in_rows_are_compared(cli, table
     [
         (("bad", "good"), "loaded", "loaded the head of"),
         (("good", "bad"), "loaded", "loaded the head of"),
-        (("LABEL_0", "LABEL_1"), "fresh", "is for other labels (LABEL_0, LABEL_1; here bad, good)"),
-        (("bad", "good", "odd"), "fresh", "is for other labels (bad, good, odd; here bad, good)"),
+        (("LABEL_0", "LABEL_1"), "random", "is for other labels (LABEL_0, LABEL_1; here bad, good)"),
+        (("bad", "good", "odd"), "random", "is for other labels (bad, good, odd; here bad, good)"),
     ],
 )
 @torch.no_grad()
@@ -159,7 +159,7 @@ def test_a_trained_head_is_kept_where_it_has_the_tasks_labels(labels, head, mess
     assert outcome.status == 0, outcome.err
     assert message in outcome.err.replace("\n", " ")
     assert outcome.record("finetune")["transfer"]["head"] == head
-    if head == "fresh":
+    if head == "random":
         return
     text = rows()[0][0]
     (line := tmp_path / "line.txt").write_text(f"{text}\n")
@@ -175,7 +175,7 @@ def test_a_head_of_another_task_is_new_and_the_message_names_it(cli, table, tmp_
     transformers.AutoModelForTokenClassification.from_config(config).save_pretrained(folder)
     outcome = cli("stage=finetune", *table, *SHORT, f"init=hf:{folder}")
     assert "is for token_classification" in outcome.err.replace("\n", " ")
-    assert outcome.record("finetune")["transfer"]["head"] == "fresh"
+    assert outcome.record("finetune")["transfer"]["head"] == "random"
 
 
 def test_a_tied_head_is_not_called_new(cli, table, tmp_path: Path):

@@ -117,7 +117,7 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
     assert further.status == 0, further.err
     tuned = cli(*words(recordings, "ctc"), f"init=hf:{folder}")
     assert "the head is initialized randomly" in tuned.err
-    assert tuned.record("finetune")["transfer"]["head"] == "fresh"
+    assert tuned.record("finetune")["transfer"]["head"] == "random"
     tuned = cli(*words(recordings, "classification"))
     assert tuned.record("finetune")["parent"]["id"] == further.record("pretrain")["id"]
 

@@ -145,7 +145,7 @@ FINETUNE = Section(
         **TRAINING,
         "data": Section({"_target_": str, **DATA["finetune"], **SOURCE}, KNOWN_DATA, is_open=True),
         "strategy": COMPONENT,
-        "fresh": list[str],
+        "reinitialize": list[str],
         "forgetting": bool,
         "test": bool,
     },

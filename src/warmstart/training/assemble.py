@@ -86,7 +86,7 @@ def assemble(
     backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer, origin = None, {}
     if start is not None:
-        transfer = load_start(backbone, start, tuple(config.get("fresh", ())))
+        transfer = load_start(backbone, start, tuple(config.get("reinitialize", ())))
         if "strategy" in config and not is_shuffled:
             origin = digests(backbone, transfer["missing"])
     strategy = build_strategy(config, backbone) if "strategy" in config else None

@@ -80,8 +80,8 @@ def parent_task(config: DictConfig, parent: dict[str, Any] | None) -> ParentTask
     if run is None:
         screen.say(f"init={config.init} has no parent run: forgetting is not measured", style="yellow")
         return None
-    if config.fresh:
-        raise UserError("forgetting=true requires the complete backbone of the parent: remove fresh")
+    if config.reinitialize:
+        raise UserError("forgetting=true requires the complete backbone of the parent: remove reinitialize")
     folder = Path(parent["path"])
     return ParentTask(run, run.config(tuple(config.trust)), folder if folder.parent.name == SNAPSHOTS else None)
 

@@ -93,9 +93,9 @@ def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataMod
     return objective
 
 
-def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = ()) -> dict[str, Any]:
+def load_start(backbone: nn.Module, start: SavedModel, reinitialize: tuple[str, ...] = ()) -> dict[str, Any]:
     """Load the saved weights, print their number, and return the transfer record."""
-    transfer = load_weights(backbone, start.weights, start.name, fresh)
+    transfer = load_weights(backbone, start.weights, start.name, reinitialize)
     screen.say(
         f"loaded {transfer['loaded']} of {len(backbone.state_dict())} tensors, "
         f"{transfer['fraction']:.0%} of parameters, from {start.name}"
@@ -104,7 +104,7 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
 
 
 def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) -> str:
-    """Load the saved head if form, task and labels are the same; print and return loaded, tied or fresh.
+    """Load the saved head if form, task and labels are the same; print and return loaded, tied or random.
 
     An objective with the ability `load_head` decides itself about heads with other or reordered labels.
     """
@@ -130,7 +130,7 @@ def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) 
     else:
         reason = f"{start.name} has no head of this form for these labels"
     screen.say(f"the head is initialized randomly: {reason}", style="yellow")
-    return "fresh"
+    return "random"
 
 
 def _listed(labels: tuple[str, ...], most: int = 4) -> str:
