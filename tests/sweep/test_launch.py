@@ -126,9 +126,9 @@ def test_jobs_that_are_over_are_not_trained_together_again(planned):
 
 def test_what_was_broken_off_in_its_race_goes_on_alone(planned):
     manifest = planned()
-    race = manifest.path(manifest.jobs[0].name) / HALVING / MANIFEST
-    race.parent.mkdir(parents=True)
-    race.touch()
+    halving = manifest.path(manifest.jobs[0].name) / HALVING / MANIFEST
+    halving.parent.mkdir(parents=True)
+    halving.touch()
     work = launch.grouped(manifest, manifest.jobs, 32, StageRunner())
     assert [[job.name for job in one.jobs] for one in work] == [
         [manifest.jobs[0].name],

@@ -167,7 +167,7 @@ def load_weights(
     for pattern in reinitialize:
         if not any(fnmatchcase(name, pattern) for name in {*state, *weights}):
             raise UserError(
-                f"reinitialize: {pattern} matches no tensor of the backbone; an example of a name is {next(iter(state))}"
+                f"reinitialize: {pattern} matches no tensor of the backbone; a valid name is {next(iter(state))}"
             )
     reinitialized = {name for name in state if any(fnmatchcase(name, pattern) for pattern in reinitialize)}
     missing = sorted(set(state) - set(weights) - reinitialized)

@@ -177,7 +177,7 @@ def select(config: DictConfig, setup: Setup, run: RunFolder, finetune: RunStage)
                     "error": errors[0] if errors else None,
                 }
             )
-        write_atomically(manifest.folder / "race.csv", to_csv(COLUMNS, trials))
+        write_atomically(manifest.folder / "candidates.csv", to_csv(COLUMNS, trials))
         return scores
 
     try:
@@ -190,7 +190,7 @@ def select(config: DictConfig, setup: Setup, run: RunFolder, finetune: RunStage)
     selected = {"strategy": entry.strategy, "lr": config.optimizer.lr * entry.rate, "why": why, "gain": gain}
     costs = [(manifest.record(job.name) or {}).get("cost") or {} for job in manifest.jobs]
     steps, examples = (sum(cost.get(name, 0) for cost in costs) for name in ("steps", "examples"))
-    used = {"race_steps": steps, "run_steps": setup.steps, "race_examples": examples}
+    used = {"selection_steps": steps, "run_steps": setup.steps, "selection_examples": examples}
     peak = max((cost.get("peak_memory_mb") or 0 for cost in costs), default=0)
     run.note(cost={**run.record["cost"], "peak_memory_mb": peak})
     used |= {"run_examples": setup.examples, "cost": examples / setup.examples, "seconds": seconds}
@@ -275,5 +275,7 @@ def show_trials(auto: dict[str, Any]) -> None:
         for row in auto["tried"]
     ]
     if rows:
-        title = f"strategy=auto: {auto['race_steps']} steps, {auto['cost']:.2f} times the examples of the final run"
+        title = (
+            f"strategy=auto: {auto['selection_steps']} steps, {auto['cost']:.2f} times the examples of the final run"
+        )
         screen.table(title, ("rung", "strategy", "lr", "steps", "folds", auto["metric"]), rows)

@@ -118,7 +118,7 @@ class Auto(Strategy):
             trained = ranked(scores, mode)
             if not trained:
                 raise UserError(
-                    "strategy=auto: no candidate could be trained; see the errors in race/race.csv of the run folder"
+                    "strategy=auto: no candidate could be trained; see selection/candidates.csv in the run folder"
                 )
             entries = self.promote(trained, following.size) if following else trained
         return self.decide(trained, scores, mode, folds)
