@@ -186,7 +186,7 @@ def bases(folder: Path) -> dict[str, tuple[str, ...]]:
     vit = (*found["pretrain"], "backbone=vit")
     found["backbone=vit"] = vit
     found["backbone=resnet"] = (*found["finetune"], "backbone=resnet")
-    for objective in ("masked", "masked_autoencoder", "quantised"):
+    for objective in ("masked", "masked_autoencoder", "quantized"):
         found[f"objective={objective}"] = (*vit, f"objective={objective}")
     for objective in ("byol", "contrastive", "vicreg", "supervised_contrastive"):
         found[f"objective={objective}"] = (*found["pretrain"], f"objective={objective}", "data/augment=shift")

@@ -87,12 +87,12 @@ def test_single_values_are_rebuilt_as_they_are(cli):
     node = compose_backbone("transformer")
     backbone = build(node, spec=spec)
     assert isinstance(backbone.stem, FeatureStem)
-    output = MaskedAutoencoder(backbone, spec, mse, normalise=False).step(backbone, Batch(torch.randn(8, 12)))
+    output = MaskedAutoencoder(backbone, spec, mse, normalize=False).step(backbone, Batch(torch.randn(8, 12)))
     assert output.count == 8 * 9
     words = (*MAE, "experiment=vectors", "backbone=transformer", "data.rows=400", "data.features=20", *FAST)
     refused = cli(*words)
     assert refused.status == 2
-    assert "objective.normalise=false" in refused.error
+    assert "objective.normalize=false" in refused.error
 
 
 def test_a_run_is_pictured_and_finetuned(cli):

@@ -276,7 +276,7 @@ def test_curves_hold_one_loss_for_each_step(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_batch_without_values_adds_nothing():
-    backbone, objective, _, _ = example("quantised")
+    backbone, objective, _, _ = example("quantized")
     hidden_nowhere = Batch(torch.randn(2, 1, 8, 8))
     backbone.maskable = lambda x: torch.zeros(2, 4, dtype=torch.bool)
     output = objective.step(backbone, hidden_nowhere)

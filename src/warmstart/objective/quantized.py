@@ -16,7 +16,7 @@ from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.choice import choose_positions
 
 
-class Quantised(Objective, nn.Module):
+class Quantized(Objective, nn.Module):
     """Hide the share `ratio` of the positions and predict the code of each.
 
     The code of a position is the nearest codebook entry, by cosine similarity, to a random projection of its values.
