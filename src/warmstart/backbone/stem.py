@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Count
+from warmstart.core.ranges import PositiveInt
 from warmstart.core.spec import Spec
 
 
@@ -69,7 +69,7 @@ class PatchStem(ValueStem):
     modalities: ClassVar = frozenset({"image"})
     has_fixed_size: ClassVar = True
 
-    def __init__(self, spec: Spec, width: int, patch: Count = 4):
+    def __init__(self, spec: Spec, width: int, patch: PositiveInt = 4):
         super().__init__()
         channels, height, columns = spec.shape
         if height % patch or columns % patch:

@@ -27,10 +27,10 @@ class Range:
     contains: Callable[[Any], bool]
 
 
-Whole = Annotated[int, Range("a whole number, 0 or more", lambda value: value >= 0)]
-Count = Annotated[int, Range("a whole number above 0", lambda value: value > 0)]
-Amount = Annotated[float, Range("a number, 0 or more", lambda value: value >= 0)]
-Positive = Annotated[float, Range("a number above 0", lambda value: value > 0)]
+NonNegativeInt = Annotated[int, Range("a whole number, 0 or more", lambda value: value >= 0)]
+PositiveInt = Annotated[int, Range("a whole number above 0", lambda value: value > 0)]
+NonNegativeFloat = Annotated[float, Range("a number, 0 or more", lambda value: value >= 0)]
+PositiveFloat = Annotated[float, Range("a number above 0", lambda value: value > 0)]
 Seconds = Annotated[float, Range("seconds, above 0 and at most 86,400", lambda value: 0 < value <= 86_400)]
 Ratio = Annotated[float, Range("a number above 0 and at most 1,000", lambda value: 0 < value <= 1000)]
 LeftOpenUnitInterval = Annotated[float, Range("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
@@ -39,7 +39,7 @@ RightOpenUnitInterval = Annotated[float, Range("a number, 0 or more and below 1"
 OpenUnitInterval = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
 StepFraction = Annotated[float, Range("a fraction of the steps, 0 or more and below 1", lambda value: 0 <= value < 1)]
 Odd = Annotated[int, Range("an odd whole number above 0", lambda value: value > 0 and value % 2 == 1)]
-Widths = Annotated[list[Count], Range("a list of one or more whole numbers above 0, such as [64,128]", bool)]
+Widths = Annotated[list[PositiveInt], Range("a list of one or more whole numbers above 0, such as [64,128]", bool)]
 Seed = Annotated[int, Range("a whole number, 0 or more and below 2**32", lambda value: 0 <= value < 2**32)]
 Location = Annotated[
     str,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Amount, Count, Whole
+from warmstart.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.ctc import ctc
 from warmstart.objective.beam import NGram, search
@@ -55,9 +55,9 @@ class CTC(Objective, nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        beam: Count = 1,
-        ngram: Whole = 0,
-        ngram_weight: Amount = 0.5,
+        beam: PositiveInt = 1,
+        ngram: NonNegativeInt = 0,
+        ngram_weight: NonNegativeFloat = 0.5,
     ):
         super().__init__()
         if ngram and beam == 1:

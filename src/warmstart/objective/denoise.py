@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Amount, RightOpenUnitInterval
+from warmstart.core.ranges import NonNegativeFloat, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 
@@ -23,7 +23,12 @@ class Denoise(Objective, nn.Module):
     abilities: ClassVar = frozenset({"reconstructions"})
 
     def __init__(
-        self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: Amount = 1.0, drop: RightOpenUnitInterval = 0.0
+        self,
+        backbone: Backbone,
+        spec: Spec,
+        loss: LossFunction,
+        noise: NonNegativeFloat = 1.0,
+        drop: RightOpenUnitInterval = 0.0,
     ):
         super().__init__()
         self.loss = loss

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count, Depth, OpenUnitInterval
+from warmstart.core.ranges import Depth, OpenUnitInterval, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 
@@ -51,8 +51,8 @@ class MaskedAutoencoder(Objective, nn.Module):
         loss: LossFunction,
         ratio: OpenUnitInterval = 0.75,
         depth: Depth = 2,
-        width: Count = 64,
-        heads: Count = 4,
+        width: PositiveInt = 64,
+        heads: PositiveInt = 4,
         normalize: bool = True,
     ):
         super().__init__()

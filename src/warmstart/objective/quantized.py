@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count, OpenUnitInterval, at_least
+from warmstart.core.ranges import OpenUnitInterval, PositiveInt, at_least
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.choice import choose_positions
@@ -45,7 +45,7 @@ class Quantized(Objective, nn.Module):
         ratio: OpenUnitInterval = 0.5,
         whole_words: bool = True,
         codes: at_least(2) = 512,
-        dimensions: Count = 16,
+        dimensions: PositiveInt = 16,
     ):
         super().__init__()
         self.loss, self.ratio, self.whole_words = loss, ratio, whole_words

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Positive
+from warmstart.core.ranges import PositiveFloat
 from warmstart.strategy.injected import adapter_learning_rate_scales, inject, linear_layers, remove_adapters
 
 
@@ -26,7 +26,7 @@ class IA3(Strategy):
 
     only_scales_learning_rates: ClassVar = False
 
-    def __init__(self, layers: Sequence[str] | None = None, rate: Positive = 10.0):
+    def __init__(self, layers: Sequence[str] | None = None, rate: PositiveFloat = 10.0):
         self.layers, self.rate = layers, rate
         self.wrappers: dict[str, nn.Module] = {}
 

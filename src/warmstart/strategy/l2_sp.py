@@ -9,7 +9,7 @@ from torch import Tensor
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
-from warmstart.core.ranges import Amount, Positive
+from warmstart.core.ranges import NonNegativeFloat, PositiveFloat
 from warmstart.strategy.blocks import depth_of
 
 
@@ -28,7 +28,7 @@ class L2SP(Strategy):
 
     only_scales_learning_rates: ClassVar = False
 
-    def __init__(self, alpha: Amount = 0.1, beta: Amount = 0.01, decay: Positive = 1.0):
+    def __init__(self, alpha: NonNegativeFloat = 0.1, beta: NonNegativeFloat = 0.01, decay: PositiveFloat = 1.0):
         self.alpha, self.beta, self.decay = alpha, beta, decay
         self.initial: dict[str, Tensor] = {}
         self.strengths: dict[str, float] = {}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Count, Positive, RightOpenUnitInterval
+from warmstart.core.ranges import PositiveFloat, PositiveInt, RightOpenUnitInterval
 from warmstart.strategy.injected import adapter_learning_rate_scales, inject, linear_layers, remove_adapters
 
 
@@ -30,11 +30,11 @@ class LoRA(Strategy):
 
     def __init__(
         self,
-        rank: Count = 8,
-        alpha: Positive = 16.0,
+        rank: PositiveInt = 8,
+        alpha: PositiveFloat = 16.0,
         dropout: RightOpenUnitInterval = 0.0,
         layers: Sequence[str] | None = None,
-        rate: Positive = 10.0,
+        rate: PositiveFloat = 10.0,
     ):
         self.rank, self.alpha, self.dropout, self.layers, self.rate = rank, alpha, dropout, layers, rate
         self.wrappers: dict[str, nn.Module] = {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from warmstart.core.ranges import Positive
+from warmstart.core.ranges import PositiveFloat
 
 
 class Muon(Optimizer):
@@ -36,7 +36,7 @@ class Muon(Optimizer):
         lr: float = 0.001,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
-        adam_scale: Positive = 1.0,
+        adam_scale: PositiveFloat = 1.0,
         betas: Sequence[float] = (0.9, 0.95),
     ):
         groups = [{"lr": lr, "weight_decay": weight_decay, **group} for group in params]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Count, Positive, Seconds
+from warmstart.core.ranges import PositiveFloat, PositiveInt, Seconds
 from warmstart.data.preprocess.frames import Frames
 from warmstart.data.readers import recordings
 from warmstart.data.storage import cache
@@ -45,11 +45,11 @@ class Preprocessor(recordings.TakesRecordings):
 
     def __init__(
         self,
-        rate: Count = 16_000,
-        mels: Count = 40,
-        window: Positive = 0.025,
-        hop: Positive = 0.01,
-        stack: Count = 2,
+        rate: PositiveInt = 16_000,
+        mels: PositiveInt = 40,
+        window: PositiveFloat = 0.025,
+        hop: PositiveFloat = 0.01,
+        stack: PositiveInt = 2,
         normalize: Literal["utterance", "global"] = "utterance",
         longest: Seconds = 20.0,
         mean: list[float] | None = None,

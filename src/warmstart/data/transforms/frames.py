@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.core.protocols import Transform
-from warmstart.core.ranges import Count, OpenUnitInterval
+from warmstart.core.ranges import OpenUnitInterval, PositiveInt
 
 MASKS = 2  # per example and axis
 
@@ -44,7 +44,7 @@ class TimeStretch(Spectral):
 class FrequencyMasks(Spectral):
     """Set up to `width` adjacent mel bands to 0, twice: SpecAugment (Park et al. 2019)."""
 
-    def __init__(self, width: Count):
+    def __init__(self, width: PositiveInt):
         self.width = width
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class FrequencyMasks(Spectral):
 class TimeMasks(Spectral):
     """Set up to `width` adjacent positions, at most a fifth of all, to 0, twice: SpecAugment."""
 
-    def __init__(self, width: Count):
+    def __init__(self, width: PositiveInt):
         self.width = width
 
     def __call__(self, x: Tensor) -> Tensor:

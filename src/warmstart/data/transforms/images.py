@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Transform
-from warmstart.core.ranges import LeftOpenUnitInterval, Positive, between
+from warmstart.core.ranges import LeftOpenUnitInterval, PositiveFloat, between
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SIGMA = (0.1, 2.0)
@@ -139,7 +139,7 @@ class Solarize(ImageTransform):
 class ColorJitter(ImageTransform):
     """Change contrast, the scale of each channel, and brightness by up to `strength`."""
 
-    def __init__(self, strength: Positive):
+    def __init__(self, strength: PositiveFloat):
         self.strength = strength
 
     def __call__(self, x: Tensor) -> Tensor:

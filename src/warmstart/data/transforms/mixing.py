@@ -10,13 +10,13 @@ from torch.distributions import Beta
 
 from warmstart.core.batch import Batch
 from warmstart.core.protocols import Transform
-from warmstart.core.ranges import Positive
+from warmstart.core.ranges import PositiveFloat
 
 
 class Mixing(Transform):
     """Base class of transforms that mix scaled examples and their targets with weights from Beta(alpha, alpha)."""
 
-    def __init__(self, alpha: Positive):
+    def __init__(self, alpha: PositiveFloat):
         self.alpha = float(alpha)
 
     def weights(self, x: Tensor) -> Tensor:
