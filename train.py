@@ -1,4 +1,4 @@
-"""The one entrypoint: `python train.py stage=pretrain`, and the whole story with no arguments."""
+"""The entry point: `python train.py stage=pretrain`; without arguments, a complete transfer."""
 
 from warmstart.main import main
 

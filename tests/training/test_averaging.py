@@ -70,9 +70,9 @@ def test_frozen_norms_keep_their_statistics_in_the_average(cli):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("average=swa", "average.start=1"), "average.start=1: must be a share of the steps"),
+        (("average=swa", "average.start=1"), "average.start=1: must be a fraction of the steps"),
         (("average=ema", "average.decay=1.0"), "average.decay=1.0: must be a number above 0 and below 1"),
-        (("average=swa", "average.every=50"), "beyond the end of the run's 40 steps"),
+        (("average=swa", "average.every=50"), "after the last of the run's 40 steps"),
         (("average=ema", "average.start=0.5"), "no such key"),
     ],
 )

@@ -36,14 +36,14 @@ def check(config: DictConfig) -> dict[str, Any]:
     stage = plain.get("stage")
     if stage in STAGES:
         sections = {"": plain, **({"pretrain.": plain.get("pretrain")} if stage == "transfer" else {})}
-        for prefix, part in sections.items():
-            _check_components(config, prefix, part)
+        for prefix, section in sections.items():
+            _check_components(config, prefix, section)
         _check_section(plain, STAGES[stage])
         for name, arm in plain.get("arm", {}).items():
             _check_arm(name, arm, plain)
-        for prefix, part in sections.items():
-            _check_several(part, prefix)
-            _check_limits(part, prefix)
+        for prefix, section in sections.items():
+            _check_several(section, prefix)
+            _check_limits(section, prefix)
     _check_values(plain, "")
     return plain
 
@@ -100,20 +100,23 @@ def _check_section(node: Any, section: Section, place: str = "", partial: bool =
 def _check_arm(name: str, arm: Any, shared: dict[str, Any]) -> None:
     """Raise an error for invalid settings of an arm, and for settings of a component that is not chosen."""
     place = f"arm.{name}."
-    for part in COMPONENTS if isinstance(arm, dict) else ():
-        if isinstance(arm.get(part), str):
-            raise UserError(f"{place}{part}={arm[part]}: choose a component with {part}@{place}{part}={arm[part]}")
-        if isinstance(arm.get(part), dict) and "_target_" not in {**(shared.get(part) or {}), **arm[part]}:
-            raise UserError(f"{place}{part}: no {part} is chosen here: add +{part}@{place}{part}=NAME")
+    for group in COMPONENTS if isinstance(arm, dict) else ():
+        if isinstance(arm.get(group), str):
+            raise UserError(f"{place}{group}={arm[group]}: choose a component with {group}@{place}{group}={arm[group]}")
+        if isinstance(arm.get(group), dict) and "_target_" not in {
+            **(shared.get(group) or {}),
+            **arm[group],
+        }:
+            raise UserError(f"{place}{group}: no {group} is chosen here: add +{group}@{place}{group}=NAME")
     _check_section(arm, ARM, place, partial=True)
 
 
-def _check_limits(part: dict[str, Any], prefix: str) -> None:
+def _check_limits(section: dict[str, Any], prefix: str) -> None:
     """Raise an error for a training without a limit, and for snapshots if the number of steps is unknown."""
-    limits = part.get("trainer")
+    limits = section.get("trainer")
     if limits is not None and all(limits.get(name) in (-1, None) for name in LIMITS):
         raise UserError(f"{prefix}trainer has no limit: set trainer.{' or trainer.'.join(LIMITS)}")
-    if part.get("snapshots") and limits.get("max_time") is not None:
+    if section.get("snapshots") and limits.get("max_time") is not None:
         raise UserError(f"{prefix}snapshots require a known number of steps: remove trainer.max_time")
 
 
@@ -135,16 +138,16 @@ def _check_components(config: DictConfig, prefix: str, section: Any) -> None:
     """Raise an error if a section of the config at `prefix` lacks a component."""
     if not isinstance(section, dict):
         raise UserError(f"{prefix[:-1]}={section}: set its keys one by one, such as {prefix}seed=1")
-    for part in COMPONENTS:
-        node = section.get(part)
+    for group in COMPONENTS:
+        node = section.get(group)
         if node is None or (isinstance(node, dict) and "_target_" in node):
             continue
-        if part == "data" and config.stage == "predict":  # the data is that of the run
+        if group == "data" and config.stage == "predict":  # the data is that of the run
             continue
         if not isinstance(node, dict):
-            raise UserError(f"{prefix}{part}={node}: choose a component with {part}@{prefix}{part}={node}")
+            raise UserError(f"{prefix}{group}={node}: choose a component with {group}@{prefix}{group}={node}")
         raise UserError(
-            f"experiment={config.experiment} chooses no {prefix}{part} for stage={config.stage}: "
+            f"experiment={config.experiment} chooses no {prefix}{group} for stage={config.stage}: "
             f"does it have a file conf/experiment/{config.experiment}/{config.stage}.yaml?"
         )
 

@@ -54,10 +54,10 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     with run.recording():
         note_data(run, config, data)
         model, metrics = select(config.baseline, target, objective, data)
-        for part in data.test_parts:
-            outputs, y = predict(model, *scaled(data, part))
-            metrics |= measure(objective, outputs, y, part)
-            if part == "test":
+        for split in data.test_parts:
+            outputs, y = predict(model, *scaled(data, split))
+            metrics |= measure(objective, outputs, y, split)
+            if split == "test":
                 save_scores(run, [objective.scores(outputs, y)])
         cost = {"seconds": time.monotonic() - started, "steps": 0, "examples": data.rows["train"]}
         run.update(metrics=metrics, cost={**cost, "peak_memory_mb": peak_memory_mb()})
@@ -131,9 +131,9 @@ def estimator(kind: str, target: str, strength: float) -> BaseEstimator:
     return OneVsRestClassifier(model) if target == "categories" else model
 
 
-def scaled(data: TaskDataModule, part: str) -> tuple[Any, np.ndarray]:
+def scaled(data: TaskDataModule, split: str) -> tuple[Any, np.ndarray]:
     """Return scaled, flat inputs (N, F) and targets."""
-    x, y = data.parts[part]
+    x, y = data.parts[split]
     return data.preprocessor.flat(x), y.numpy()
 
 
@@ -145,6 +145,6 @@ def predict(model: BaseEstimator, x: Any, y: np.ndarray) -> tuple[Tensor, Tensor
     return (p.logit() if isinstance(model, OneVsRestClassifier) else p.log()), torch.from_numpy(y)
 
 
-def measure(objective: Any, outputs: Tensor, y: Tensor, part: str) -> dict[str, float]:
+def measure(objective: Any, outputs: Tensor, y: Tensor, split: str) -> dict[str, float]:
     """Return the objective's metrics by name."""
-    return {f"{part}/{name}": float(metric(outputs, y)) for name, metric in objective.metrics().items()}
+    return {f"{split}/{name}": float(metric(outputs, y)) for name, metric in objective.metrics().items()}

@@ -86,12 +86,12 @@ def measure(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -
     """
     callbacks, metrics = trainer.callbacks, {}
     try:
-        for part in data.test_parts:
-            module.test_part = part
+        for split in data.test_parts:
+            module.test_part = split
             with handling():
-                trainer.test(module, data.held_out(part), verbose=False)
-            found = {name: value for name, value in measured(trainer).items() if name.startswith(f"{part}/")}
-            metrics |= {name: value for name, value in found.items() if part == TEST or math.isfinite(value)}
+                trainer.test(module, data.held_out(split), verbose=False)
+            found = {name: value for name, value in measured(trainer).items() if name.startswith(f"{split}/")}
+            metrics |= {name: value for name, value in found.items() if split == TEST or math.isfinite(value)}
             trainer.callbacks = []
     finally:
         trainer.callbacks = callbacks

@@ -225,8 +225,8 @@ class FinetuneModule(LeanModule):
     def train(self, mode: bool = True) -> FinetuneModule:
         """Set the training mode, except for frozen modules."""
         super().train(mode)
-        for part in self.frozen:
-            part.eval()
+        for module in self.frozen:
+            module.eval()
         return self
 
     def views(self, batch: Batch) -> Batch:
@@ -283,5 +283,5 @@ class FinetuneModule(LeanModule):
         self.metrics.reset()
         return values
 
-    def _log_held_out(self, part: str) -> None:
-        self.log_dict({f"{part}/{name}": value for name, value in self.held_out().items()})
+    def _log_held_out(self, split: str) -> None:
+        self.log_dict({f"{split}/{name}": value for name, value in self.held_out().items()})
