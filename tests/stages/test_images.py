@@ -93,7 +93,7 @@ def test_settings_of_a_transform_beyond_their_range_are_refused(name: str, setti
         (("data.augment.shift=2",), "data.augment.shift: shift is not chosen. Add data/augment=[shift,...]"),
         (
             ("data.augment.colour=0.4",),
-            "there is no such key. data/augment=[...] chooses. Did you mean",
+            "no such key. Choose with data/augment=[...]. Did you mean",
         ),
         (("data/augment=[crop,colour]",), "data/augment=colour does not exist. Did you mean"),
         (("data.augment=[crop]",), "data.augment=[crop]: choose with data/augment=[crop]"),

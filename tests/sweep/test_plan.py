@@ -64,7 +64,7 @@ def test_the_last_word_for_a_key_counts(composer: Composer):
     [
         (["optimizer.lr=0.1,-1"], r"optimizer.lr=-1: must be a number above 0 .*\(job optimizer.lr=-1\)"),
         (["loss=focal,fokal"], r"loss=fokal does not exist. Did you mean focal\? .*\(job loss=fokal\)"),
-        (["optimizer.rate=1,2"], "optimizer.rate: there is no such key"),
+        (["optimizer.rate=1,2"], "optimizer.rate: no such key"),
         (["seed=range(0)"], "seed has no values"),
         (["optimizer.lr=interval(0.1,1)"], "a grid needs a list, not an interval"),
     ],

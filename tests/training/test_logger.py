@@ -143,7 +143,7 @@ def test_a_logger_of_lightning_and_a_visualization_are_one_yaml_each(command, tm
     ("words", "message"),
     [
         ("logger=[csv,nonsense]", "logger=nonsense does not exist. There is: csv, tensorboard."),
-        ("logger.tensorboard.x=1", "logger.tensorboard.x: there is no such key"),
+        ("logger.tensorboard.x=1", "logger.tensorboard.x: no such key"),
         ("+logger.tensorboard.x=1", "logger.tensorboard.x: TensorBoard has no such setting"),
         ("+logger.tensorboard.save_dir=x", "logger.tensorboard.save_dir: TensorBoard has no such setting"),
         ("+logger.x=1", "logger.x=1: choose it by logger=[x]"),
