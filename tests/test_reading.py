@@ -69,7 +69,7 @@ def test_json_is_read_as_it_is(tmp_path: Path):
     path = tmp_path / "run.json"
     path.write_text(r'{"a": [1.5, -3, 1000000000000000019884624838656, null], "b": "\ud83d\ude00"}', encoding="utf-8")
     assert load_json(path) == {"a": [1.5, -3, 1000000000000000019884624838656, None], "b": "😀"}
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         load_json(tmp_path)
 
 
