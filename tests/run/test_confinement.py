@@ -104,7 +104,7 @@ def test_a_config_cannot_say_what_code_is_trusted_or_which_run_to_resume(tmp_pat
 )
 def test_a_config_has_no_interpolations_anywhere(node: dict[str, object], tmp_path: Path):
     run = with_config(made_run(tmp_path), json.dumps({**CONFIG, **node}))
-    with pytest.raises(UserError, match=r"holds .*\$\{.* no interpolations"):
+    with pytest.raises(UserError, match=r"contains .*\$\{.* no interpolations"):
         run.config()
 
 

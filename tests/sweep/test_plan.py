@@ -162,7 +162,7 @@ def test_a_plan_that_names_foreign_code_is_refused(tmp_path: Path, composer: Com
     config = copy.deepcopy(job.config)
     config["loss"] = {"_target_": "os.system", "command": "true"}
     manifest = Manifest(tmp_path, "finetune", "digits", [], None, "max", {}, [Job("0", {}, config)])
-    with pytest.raises(UserError, match=r"names os.system.*trust=\[os\]"):
+    with pytest.raises(UserError, match=r"refers to os.system.*trust=\[os\]"):
         manifest.check()
     manifest.trust = ("os",)
     manifest.check()

@@ -146,7 +146,7 @@ def test_a_logger_of_lightning_and_a_visualization_are_one_yaml_each(command, tm
         ("logger.tensorboard.x=1", "logger.tensorboard.x: no such key"),
         ("+logger.tensorboard.x=1", "logger.tensorboard.x: TensorBoard has no such setting"),
         ("+logger.tensorboard.save_dir=x", "logger.tensorboard.save_dir: TensorBoard has no such setting"),
-        ("+logger.x=1", "logger.x=1: choose it by logger=[x]"),
+        ("+logger.x=1", "logger.x=1: choose it with logger=[x]"),
         ("+logger.x._target_=warmstart.loss.mse.mse", "logger.x._target_=warmstart.loss.mse.mse: must be a class"),
         ("+visualization.x._target_=nothing", "visualization.x._target_=nothing cannot be imported"),
     ],
