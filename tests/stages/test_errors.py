@@ -57,7 +57,7 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=3"), ("patch=3", "8 x 8")),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=8"), ("backbone.widths=8",)),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=[8]"), ("backbone.widths=[8]", "as many")),
-        (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "whole number above 0")),
+        (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "whole numbers above 0")),
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=abc"), ("backbone.stem.patch=abc", "whole number")),
         (("stage=pretrain", "objective.noise=abc"), ("objective.noise=abc", "a number")),
         (("stage=finetune", "loss=focal", "loss.gamma=abc"), ("loss.gamma=abc", "a number")),
