@@ -256,7 +256,7 @@ def test_a_run_folder_cannot_make_us_run_foreign_code(cli):
 def test_predicting_from_a_file_of_another_shape(cli, tmp_path: Path):
     cli("stage=finetune", "init=scratch", *FAST)
     pd.DataFrame(np.ones((2, 3))).to_csv(tmp_path / "narrow.csv", index=False)
-    refused(cli("stage=predict", f"input={tmp_path / 'narrow.csv'}"), "3 columns; 64 are expected")
+    refused(cli("stage=predict", f"input={tmp_path / 'narrow.csv'}"), "3 columns, but 64 are expected")
     refused(cli("stage=predict", f"input={tmp_path / 'no.csv'}"), "no such file")
     (tmp_path / "text.csv").write_text(",".join(["1"] * 63 + ["x"]) + "\n")
     refused(cli("stage=predict", f"input={tmp_path / 'text.csv'}"), "row 1", "'x' is not a number")
