@@ -188,7 +188,7 @@ def masked(words: list[str]) -> None:
     def ours() -> float:
         with tempfile.TemporaryDirectory() as folder:
             config.output_dir, clock = folder, Clock()
-            pretrain.run(config, watchers=[clock])
+            pretrain.run(config, callbacks=[clock])
             return STEPS * BATCH * BLOCK / clock.watch.seconds
 
     compare("masked pretraining", ours, theirs, 1.5)

@@ -51,7 +51,7 @@ NOT_READ = {  # by no command: for people, or for programs such as TensorBoard
     "previous.ckpt": "a checkpoint, read only where last.ckpt or best.ckpt is damaged",
     "pretrained_model.pth": "a second copy of the weights, for other programs",
     "metrics.csv and test_scores.npy of a run alone": "read by the report of a sweep or transfer only",
-    "race.csv, predictions.jsonl": "results",
+    "candidates.csv, predictions.jsonl": "results",
 }
 
 

@@ -273,7 +273,7 @@ def command(*words: str) -> None:
     ):
         status = main.run(compose("train", overrides=list(words)))
     lines = errors.getvalue().strip().splitlines()
-    if status == main.USER_MISTAKE:
+    if status == main.USER_ERROR:
         refusals = [line for line in lines if line.startswith("error:")]
         raise UserError(" ".join(refusals).removeprefix("error:").strip())
     if status:

@@ -78,7 +78,7 @@ def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
                 status = main.run(compose("train", overrides=spelled), typed)
             except (UserError, HydraException, OmegaConfBaseException) as error:
                 screen.error(explain(error))
-                status = main.USER_MISTAKE
+                status = main.USER_ERROR
         captured = capfd.readouterr()
         return Outcome(status, captured.out, captured.err, folder)
 

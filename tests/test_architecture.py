@@ -143,7 +143,7 @@ def test_no_file_is_a_drawer():
 
 def test_training_stages_and_what_is_above_know_no_modality():
     for path in FILES:
-        is_drawn = path.parent.name == "visualization"  # a picture is of pixels, a player of sound
+        is_drawn = path.parent.name == "visualization"  # images and audio
         if package_of(path) in {"training", "stages", "run", "transfer", "selection", "soup", "vmap"} and not is_drawn:
             names = {
                 node.value if isinstance(node, ast.Constant) else node.id

@@ -36,7 +36,7 @@ def test_only_a_model_of_the_hub_can_be_random(word: str):
 
 def test_what_is_opened_and_whether_its_weights_are_used():
     assert str(Init.parse("shuffled:random:hf:vit").source) == "hf:vit"
-    cold = [word for word in WORDS if Init.parse(word).is_cold]
+    cold = [word for word in WORDS if Init.parse(word).is_scratch]
     assert cold == [
         "scratch",
         "random:hf:vit",

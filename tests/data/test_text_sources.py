@@ -571,4 +571,4 @@ def test_real_data(make: Callable, folder: str, kind: str | None, rows: list[int
     splits = source.load(kind)
     check(splits, ("text", "pair") if kind == "span" else ("text",))
     assert sizes(splits) == rows
-    assert kind is None or kind in source.offers
+    assert kind is None or kind in source.target_kinds

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from warmstart.config.resolve import adopt
+from warmstart.config.resolve import with_initial_backbone
 from warmstart.core.errors import UserError
 from warmstart.core.saved_model import SavedModel, spec_of
 from warmstart.core.spec import Spec
@@ -84,7 +84,7 @@ def saved_folder(folder: Path, kind: str, **changes: object) -> Path:
 
 
 def opened(folder: Path, pooling: str | None = None) -> tuple[HuggingFace, SavedModel]:
-    config = adopt(OmegaConf.create({"init": f"hf:{folder}", "backbone": {"pooling": pooling}}))
+    config = with_initial_backbone(OmegaConf.create({"init": f"hf:{folder}", "backbone": {"pooling": pooling}}))
     node = OmegaConf.to_container(config.backbone)
     saved = open_hub(f"hf:{folder}", pooling)
     assert saved.card["backbone"] == node
@@ -224,7 +224,7 @@ def test_hidden_positions_are_shown_as_the_mask_token_and_special_ones_may_not_b
 def test_what_a_model_can_do_follows_from_its_architecture(tmp_path: Path):
     for kind in CONFIGS:
         folder = saved_folder(tmp_path / kind, kind)
-        settings = adopt(OmegaConf.create({"init": f"hf:{folder}"})).backbone
+        settings = with_initial_backbone(OmegaConf.create({"init": f"hf:{folder}"})).backbone
         assert HuggingFace.abilities(**settings) == ({"causal"} if kind in DECODERS else {"hide"})
         assert settings.pooling == ("last" if kind in DECODERS else "cls")
 

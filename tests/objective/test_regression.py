@@ -68,7 +68,7 @@ class Given:
     """Rows whose targets have these means and standard deviations, in double precision."""
 
     modality: ClassVar = "vector"
-    offers: ClassVar = frozenset({"value"})
+    target_kinds: ClassVar = frozenset({"value"})
 
     def __init__(self, center: list[float], spread: list[float]):
         rng = np.random.default_rng(0)

@@ -39,7 +39,7 @@ def read(folder: Path) -> dict:
 
 
 def jobs(folder: Path) -> dict[str, dict]:
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("race/runs/*/run.json"))}
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("selection/runs/*/run.json"))}
 
 
 def make(candidates: Sequence[str] = ("lp_ft", "full"), rates: Sequence[float] = (1.0,), cost: float = 3.0) -> Auto:
@@ -72,13 +72,13 @@ def test_the_run_is_that_of_the_strategy_taken_by_labelled_rows_alone(cli, monke
     gains = [theirs - ours for theirs, ours in zip(scores["full"], scores["lp_ft"])]
     assert auto["gain"]["by_fold"] == pytest.approx(gains)
     assert len(tried) == 6
-    assert auto["race_steps"] == sum(job["cost"]["steps"] for job in tried.values())
-    assert auto["race_examples"] == sum(job["cost"]["examples"] for job in tried.values())
-    assert 2 < auto["cost"] == auto["race_examples"] / record["cost"]["examples"] <= 3
+    assert auto["selection_steps"] == sum(job["cost"]["steps"] for job in tried.values())
+    assert auto["selection_examples"] == sum(job["cost"]["examples"] for job in tried.values())
+    assert 2 < auto["cost"] == auto["selection_examples"] / record["cost"]["examples"] <= 3
     assert 0 < auto["seconds"] < record["cost"]["seconds"]
     assert not [name for job in tried.values() for name in job["metrics"] if name.startswith("test/")]
-    assert not list(folder.glob("race/runs/*/checkpoints")) + list(folder.glob("race/runs/*/model"))
-    assert len((folder / "race" / "race.csv").read_text().splitlines()) == 3
+    assert not list(folder.glob("selection/runs/*/checkpoints")) + list(folder.glob("selection/runs/*/model"))
+    assert len((folder / "selection" / "candidates.csv").read_text().splitlines()) == 3
 
     alone = cli(*SMALL, f"strategy={auto['strategy']}", f"optimizer.lr={auto['lr']}").record("finetune")
     assert alone["weights_sha256"] == record["weights_sha256"]
@@ -133,7 +133,7 @@ def test_without_a_selection_lp_ft_is_used_with_a_message(words: tuple[str, ...]
     outcome = cli(*SMALL, *PAIR, *words)
     assert outcome.status == 0, outcome.err
     auto = outcome.record("finetune")["auto"]
-    assert (auto["strategy"], auto["lr"], auto["tried"], auto["race_steps"]) == ("lp_ft", 0.01, [], 0)
+    assert (auto["strategy"], auto["lr"], auto["tried"], auto["selection_steps"]) == ("lp_ft", 0.01, [], 0)
     assert why in auto["why"]
     assert why in outcome.err
 
@@ -180,7 +180,7 @@ def test_a_job_of_a_sweep_selects_in_its_own_process_outside_of_vmap_groups(tmp_
     launch.run(manifest, {"workers": 0, "together": 8}, Rules(), StageRunner())
     record = manifest.record(job.name)
     assert record["status"] == "done"
-    assert record["auto"]["race_steps"] > 0
+    assert record["auto"]["selection_steps"] > 0
 
 
 def test_the_selection_stays_within_its_cost():
@@ -258,7 +258,7 @@ def test_a_job_of_the_selection_that_cannot_be_started_ends_the_run(cli, monkeyp
     beat = Lock.beat
 
     def beat_outside_of_the_race(self):
-        if "race" in self.path.parts:
+        if "selection" in self.path.parts:
             raise WriteError(self.path, "No space left on device")
         beat(self)
 

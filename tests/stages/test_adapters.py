@@ -45,7 +45,7 @@ def test_what_is_saved_is_small_and_all_of_the_model(cli, tmp_path: Path):
     card = json.loads((tuned / "model/config.json").read_text())
     relative = card["parent"].pop("relative")
     assert (tuned / "model" / relative).resolve() == (base / "model").resolve()
-    assert card["parent"] == {"path": str(base / "model"), "weights_sha256": parent, "fresh": []}
+    assert card["parent"] == {"path": str(base / "model"), "weights_sha256": parent, "reinitialize": []}
     assert record["cost"]["trained_parameters"] == 2 * (64 + 256 + 256 + 256) + 256 * 10 + 10
     assert record["cost"]["bytes_per_task"] == size(tuned / "model") == 4 * record["cost"]["trained_parameters"]
     assert cli("stage=evaluate", "run=latest").record("evaluate")["metrics"] == on_test(record["metrics"])
@@ -84,7 +84,7 @@ def test_without_a_parent_or_adapters_the_complete_model_is_saved(cli):
 
 def test_reinitialized_parameters_are_saved_with_the_adapters(cli):
     base = pretrain(cli)
-    tuned = cli(*SHORT, "fresh=[layers.1.0.*]", "strategy.layers=[layers.*]")
+    tuned = cli(*SHORT, "reinitialize=[layers.1.0.*]", "strategy.layers=[layers.*]")
     record = tuned.record("finetune")
     names = set(load_file(tuned.run("finetune") / "model/adapter.safetensors"))
     assert {name for name in names if ":" not in name} == {"layers.1.0.weight", "layers.1.0.bias"}, tuned.err

@@ -93,14 +93,14 @@ def test_settings_of_a_transform_beyond_their_range_are_refused(name: str, setti
         (("data.augment.shift=2",), "data.augment.shift: shift is not chosen. Add data/augment=[shift,...]"),
         (
             ("data.augment.colour=0.4",),
-            "there is no such key. data/augment=[...] chooses. Did you mean",
+            "no such key. Choose with data/augment=[...]. Did you mean",
         ),
         (("data/augment=[crop,colour]",), "data/augment=colour does not exist. Did you mean"),
-        (("data.augment=[crop]",), "data.augment=[crop]: choose by data/augment=[crop]"),
-        (("+data.augment.bands=5",), "data.augment.bands=5: transforms are chosen by data/augment="),
+        (("data.augment=[crop]",), "data.augment=[crop]: choose with data/augment=[crop]"),
+        (("+data.augment.bands=5",), "data.augment.bands=5: choose transforms with data/augment="),
         (
             ("data/augment=crop", "data.augment.crop=0.5"),
-            "data.augment.crop=0.5: transforms are chosen by",
+            "data.augment.crop=0.5: choose transforms with",
         ),
         (("data/augment=crop", "data.augment.crop._target_=os.getcwd"), "must be a class that inherits from"),
     ],

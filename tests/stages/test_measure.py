@@ -49,7 +49,7 @@ def test_each_shifted_split_is_reported_separately_and_again_by_evaluate(finetun
 
 
 def test_what_watches_the_test_sees_the_test_split_alone(cli):
-    outcome = cli("stage=finetune", "init=scratch", *FAST, "visualization=[confusions]")
+    outcome = cli("stage=finetune", "init=scratch", *FAST, "visualization=[confusion_matrix]")
     folder = outcome.run("finetune")
     events = EventAccumulator(str(folder), {"images": 0}).Reload()
     assert len(events.Images("test confusion matrix")) == 1

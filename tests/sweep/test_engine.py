@@ -24,13 +24,13 @@ WORDS = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epoc
 LOSSES = """
 import os, signal
 import torch
-from warmstart.loss import takes
+from warmstart.loss import accepts
 from warmstart.loss.cross_entropy import cross_entropy
 
 def spoil(how):
     calls = 0
 
-    @takes("category")
+    @accepts("category")
     def loss(outputs, targets):
         nonlocal calls
         calls += 1
@@ -226,7 +226,7 @@ def test_a_transfer_is_a_plan_for_the_same_engine(command):
 def test_what_no_job_could_do_is_refused_before_the_first_starts(sweep):
     done = sweep(*WORDS, "loss=cross_entropy,mse", "seed=0,1")
     assert done.status == 2
-    assert "loss=mse does not fit objective=classification" in done.err
+    assert "loss=mse is incompatible with objective=classification" in done.err
     assert "no job was started" in done.err
     assert not done.folder.exists()
 

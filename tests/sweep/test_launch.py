@@ -126,9 +126,9 @@ def test_jobs_that_are_over_are_not_trained_together_again(planned):
 
 def test_a_job_with_an_interrupted_selection_is_not_grouped(planned):
     manifest = planned()
-    race = manifest.path(manifest.jobs[0].name) / HALVING / MANIFEST
-    race.parent.mkdir(parents=True)
-    race.touch()
+    halving = manifest.path(manifest.jobs[0].name) / HALVING / MANIFEST
+    halving.parent.mkdir(parents=True)
+    halving.touch()
     work = launch.grouped(manifest, manifest.jobs, 32, StageRunner())
     assert [[job.name for job in one.jobs] for one in work] == [
         [manifest.jobs[0].name],

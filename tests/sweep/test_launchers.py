@@ -30,12 +30,12 @@ LAUNCHERS = {
     "ray": ("hydra_ray_launcher", ["+hydra.launcher.ray.init.num_cpus=2"]),
 }
 MINE = """
-from warmstart.loss import takes
+from warmstart.loss import accepts
 from warmstart.loss.brier import brier
 
 fine = takes("category")(lambda *batch: brier(*batch))
 
-@takes("category")
+@accepts("category")
 def broken(outputs, targets):
     raise RuntimeError("boom")
 """

@@ -140,7 +140,7 @@ def test_a_bad_trial_is_pruned_and_its_other_seeds_are_not_run(planned):
     assert f"trial00{bad.user_attrs['slot']}-seed3" in pruned
     assert f"trial00{bad.user_attrs['slot']}-seed4" not in states(manifest)
     record = manifest.record(sorted(pruned)[0])
-    assert "other trials do better" in record["error"]
+    assert "other trials are better" in record["error"]
     assert "val/accuracy" in record["metrics"]
 
 
@@ -262,7 +262,7 @@ def test_foreign_code_in_the_copy_of_the_conf_folder_is_refused(planned):
     with pytest.raises(UserError, match=f"{path} is damaged or was changed"):
         search.check(manifest)
     manifest.checksums["conf/optimizer/adamw.yaml"] = file_sha256(path)  # as a stranger could
-    with pytest.raises(UserError, match=r"numpy.save, which is not a part of warmstart"):
+    with pytest.raises(UserError, match=r"numpy.save, which is not part of warmstart"):
         search.check(manifest)
     assert "numpy.save" in search.run_trial(manifest, 0, StageRunner()).error
 

@@ -19,7 +19,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
 from warmstart.training.components import build_function
 from warmstart.training.muon import Muon
-from warmstart.training.optimization import grouped
+from warmstart.training.optimization import parameter_groups
 
 MUON = functools.partial(Muon, lr=0.02, weight_decay=0.1, adam_scale=0.5)
 IMAGE = Spec("image", (1, 8, 8))
@@ -39,7 +39,7 @@ def transformer() -> Whole:
 
 def groups_of(module: Whole, optimizer: functools.partial = MUON, scale: float = 1.0) -> list[dict]:
     names = [name for name, _ in module.named_parameters()]
-    return grouped(module, {name: scale if name.startswith("backbone") else 1.0 for name in names}, optimizer)
+    return parameter_groups(module, {name: scale if name.startswith("backbone") else 1.0 for name in names}, optimizer)
 
 
 MODULES = {

@@ -70,7 +70,10 @@ def test_strategies_by_name_with_other_arms(composed):
         (("transfer.arms=[scratch,fulll]",), "transfer.arms: unknown arm fulll"),
         (("transfer.arms=full",), "transfer.arms=full: must be strategies, or a list"),
         (("transfer.start=nowhere",), "transfer.start=nowhere: no such folder"),
-        (("transfer.arms=[scratch,linear]", "transfer.pretrain_seeds=2", "transfer.seeds=2"), "no arm starts from"),
+        (
+            ("transfer.arms=[scratch,linear]", "transfer.pretrain_seeds=2", "transfer.seeds=2"),
+            "no arm uses a pretraining",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(cli, words: tuple[str, ...], reason: str):

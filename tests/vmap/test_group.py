@@ -219,7 +219,7 @@ def test_a_job_that_started_from_other_weights_before_is_not_trained_with_others
     configs = jobs((*FINETUNE, f"init={pretrained.path}"), "seed=1", "seed=2")
     runs = opened(configs)
     runs[1].update(parent={"path": str(pretrained.path / "model"), "weights_sha256": "0" * 64})
-    with screen.quiet(), pytest.raises(CannotBatch, match=r"is no longer what .* started from"):
+    with screen.quiet(), pytest.raises(CannotBatch, match=r"has changed since .* was initialized from it"):
         StageRunner().run_group(configs, runs)
     assert [run.record["transfer"] for run in runs] == [None, None]
 

@@ -24,7 +24,7 @@ def merged_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor
         UserError: the parent is missing, changed, or incompatible.
     """
     try:
-        digest, fresh = (card["parent"][key] for key in ("weights_sha256", "fresh"))
+        digest, reinitialize = (card["parent"][key] for key in ("weights_sha256", "reinitialize"))
         path = parent_path(folder, card)
         pooling = card["backbone"].get("pooling")
     except (KeyError, TypeError, AttributeError) as error:
@@ -42,7 +42,7 @@ def merged_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor
             f"{folder} is an adapter of {path}, whose weights have changed (SHA-256): restore the original weights"
         )
     try:
-        return applied(tensors, parent.weights, fresh)
+        return applied(tensors, parent.weights, reinitialize)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder} is damaged: it is incompatible with {path}: {error}") from error
 

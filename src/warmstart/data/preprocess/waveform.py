@@ -33,7 +33,7 @@ class Preprocessor(recordings.TakesRecordings):
         rate: sampling rate of the model in Hz, to which recordings are resampled.
         kernel: kernel sizes of the model's convolutions.
         stride: strides of the model's convolutions.
-        normalise: whether to standardize each recording.
+        normalize: whether to standardize each recording.
         masked: whether the model takes an attention mask; exported for transformers.
         longest: maximum length of a recording in seconds.
         column: column of recordings in tables.
@@ -49,7 +49,7 @@ class Preprocessor(recordings.TakesRecordings):
         rate: int,
         kernel: Sequence[int],
         stride: Sequence[int],
-        normalise: bool = True,
+        normalize: bool = True,
         masked: bool = True,
         longest: Seconds = 20.0,
         column: str | None = None,
@@ -57,7 +57,7 @@ class Preprocessor(recordings.TakesRecordings):
     ):
         super().__init__(column, dialect)
         self.rate, self.kernel, self.stride = rate, list(kernel), list(stride)
-        self.normalise, self.masked, self.longest = normalise, masked, longest
+        self.normalize, self.masked, self.longest = normalize, masked, longest
 
     @property
     def seconds(self) -> float:
@@ -65,7 +65,7 @@ class Preprocessor(recordings.TakesRecordings):
         return math.prod(self.stride) / self.rate
 
     @property
-    def pads_alike(self) -> bool:
+    def is_padding_invariant(self) -> bool:
         """Whether padding does not change results in transformers, which needs a mask for its normalization."""
         return self.masked
 
@@ -91,7 +91,7 @@ class Preprocessor(recordings.TakesRecordings):
             np.save(folder / "values.npy", np.concatenate(waves) if waves else np.zeros(0, np.float32))
             np.save(folder / "starts.npy", np.cumsum([0, *map(len, waves)]))
 
-        name = cache.key(f"waveform {self.rate} {self.normalise}", *recordings.digest(x))
+        name = cache.key(f"waveform {self.rate} {self.normalize}", *recordings.digest(x))
         values, starts = cache.entry("waves", name, make, lambda found: cache.arrays(found, ("values", "starts")))
         lengths = np.diff(starts)
         if (wrong := np.flatnonzero(self._frames(lengths) < 1)).size:
@@ -129,7 +129,7 @@ class Preprocessor(recordings.TakesRecordings):
             "feature_extractor_type": "Wav2Vec2FeatureExtractor",
             "feature_size": 1,
             "sampling_rate": self.rate,
-            "do_normalize": self.normalise,
+            "do_normalize": self.normalize,
             "padding_value": 0.0,
             "padding_side": "right",
             "return_attention_mask": self.masked,
@@ -152,12 +152,12 @@ class Preprocessor(recordings.TakesRecordings):
         return pd.DataFrame({"audio": waves, "rate": self.rate, "file": files})
 
     def state(self) -> dict[str, Any]:
-        names = ("rate", "kernel", "stride", "normalise", "masked", "longest")
+        names = ("rate", "kernel", "stride", "normalize", "masked", "longest")
         return {"kind": "waveform", **{name: getattr(self, name) for name in names}, **self.table_state()}
 
     def _standardize(self, wave: np.ndarray) -> np.ndarray:
-        """Standardize a waveform (S,), if `normalise` is set."""
-        return (wave - wave.mean()) / np.sqrt(wave.var() + TINY) if self.normalise else wave
+        """Standardize a waveform (S,), if `normalize` is set."""
+        return (wave - wave.mean()) / np.sqrt(wave.var() + TINY) if self.normalize else wave
 
     def _frames(self, samples: np.ndarray) -> np.ndarray:
         """Return the number of frames of the model for numbers of samples (N,)."""

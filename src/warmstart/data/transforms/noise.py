@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from warmstart.core.protocols import Transform
-from warmstart.core.ranges import Positive
+from warmstart.core.ranges import PositiveFloat
 
 
 class Noise(Transform):
@@ -14,7 +14,7 @@ class Noise(Transform):
 
     inputs = frozenset({"image", "speech", "vector"})
 
-    def __init__(self, std: Positive):
+    def __init__(self, std: PositiveFloat):
         self.std = std
 
     def __call__(self, x: Tensor) -> Tensor:
