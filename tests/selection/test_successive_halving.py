@@ -154,11 +154,11 @@ def test_an_incompatible_candidate_is_reported_and_dropped(cli):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("strategy.candidates=[lp_ft,ful]",), "there is no ful; there are: bitfit, full"),
+        (("strategy.candidates=[lp_ft,ful]",), "unknown strategy ful; choose from bitfit, full"),
         (("strategy.candidates=[]",), "strategy.candidates=[]: give"),
         (("strategy.rates=[]",), "strategy.rates=[]: give"),
         (("strategy.rates=[0]",), "strategy.rates=[0]: must be a list"),
-        (("strategy.cost=0.2",), "strategy.cost=0.2 buys 4 steps"),
+        (("strategy.cost=0.2",), "strategy.cost=0.2 allows 4 steps"),
         (("data.folds=3",), "remove data.folds"),
         (("trainer.max_time=10",), "which trainer.max_time does not give"),
     ],
@@ -255,14 +255,14 @@ def test_a_full_disk_during_the_selection_ends_the_run_and_eliminates_no_candida
 
 
 def test_a_job_of_the_selection_that_cannot_be_started_ends_the_run(cli, monkeypatch: pytest.MonkeyPatch):
-    beat = Lock.beat
+    start_heartbeat = Lock.start_heartbeat
 
-    def beat_outside_of_the_race(self):
+    def only_outside_of_the_selection(self):
         if "selection" in self.path.parts:
             raise WriteError(self.path, "No space left on device")
-        beat(self)
+        start_heartbeat(self)
 
-    monkeypatch.setattr(Lock, "beat", beat_outside_of_the_race)
+    monkeypatch.setattr(Lock, "start_heartbeat", only_outside_of_the_selection)
     stopped = cli(*SMALL, *PAIR)
     assert stopped.status == 1
     assert "lock: No space left on device" in stopped.error

@@ -52,7 +52,7 @@ def test_a_table_of_images_is_pretrained_on_finetuned_with_and_predicted_for(cli
 
     refused = cli("stage=predict", "experiment=images", f"input={photos / 'none.png'}")
     assert refused.status == 2
-    assert f"{photos / 'none.png'}: there is no such file" in refused.error
+    assert f"{photos / 'none.png'}: no such file or folder" in refused.error
 
 
 def test_several_labels_and_broken_images(cli, photos: Path):

@@ -209,8 +209,8 @@ def test_resume_is_refused_where_there_is_nothing_to_go_on_with(cli, tmp_path: P
     )
     change_run(done, status="done")
     for words, message in (
-        (("stage=pretrain", f"resume={done}"), "the run is done"),
-        (("stage=finetune", f"resume={done}"), "the run is done"),
+        (("stage=pretrain", f"resume={done}"), "the run is already done"),
+        (("stage=finetune", f"resume={done}"), "the run is already done"),
         (("resume=",), "resume=: must be a path"),
         (("stage=pretrain", f"resume={tmp_path / 'nowhere'}"), "no such folder"),
     ):

@@ -108,7 +108,7 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("data.split=random",), "data.split=random"),
         (("data.classes=speaker",), "set data.split=official"),
         (("data.classes=digit",), "data.classes=digit"),
-        (("data.test_speakers=[alice]",), "there is no alice"),
+        (("data.test_speakers=[alice]",), "unknown speaker alice"),
         (("data.frames.normalize=no",), "normalize=no"),
         (("data.connect=3", "objective=ctc"), "data.connect=3"),
         (("data.connect=[a,b]", "objective=ctc"), "data.connect=['a', 'b']"),

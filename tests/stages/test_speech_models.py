@@ -129,7 +129,7 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
         (
             {"feature_extractor_type": "WhisperFeatureExtractor"},
             (),
-            "of a WhisperFeatureExtractor",
+            "for a WhisperFeatureExtractor",
         ),
         ({}, ("data/augment=frequency_masks",), "is for spectrograms, but this model takes waveforms"),
         ({}, ("backbone.pooling=cls",), "backbone.pooling=cls: a wav2vec2 supports mean pooling only"),

@@ -110,7 +110,10 @@ def test_scratch_has_no_parent_and_a_probe_keeps_its_backbone_to_the_bit(cli):
     [
         ("objective=masked", "backbone=vit", "backbone.stem.patch=2", "backbone.depth=1"),
         ("objective=contrastive", "data/augment=shift"),
-        ("objective=contrastive", "data.augment.crop=0.5", "backbone=resnet", "backbone.widths=[8,8,16,16]"),
+        (
+            *("objective=contrastive", "data/augment=crop", "data.augment.crop.scale=0.5"),
+            *("backbone=resnet", "backbone.widths=[8,8,16,16]"),
+        ),
         ("loss=huber", "optimizer=sgd", "scheduler=one_cycle"),
     ],
     ids=lambda words: words[0] + (words[1] if len(words) > 1 else ""),

@@ -73,7 +73,7 @@ def edited(row: int, **changes: object) -> list[dict]:
         ("a.csv", GOOD.encode(), ("data.target=label",), ("no column label", "data.target")),
         ("a.csv", GOOD.encode(), ("data.target=null",), ("data.target=null",)),
         ("a.csv", GOOD.replace(",1\n", ",0\n").encode(), (), ("one class (0)",)),
-        ("a.csv", LONG, ("data.tokenizer.too_long=error",), ("1 of 28 rows", "begins 'plot plot", "context=32")),
+        ("a.csv", LONG, ("data.tokenizer.too_long=error",), ("1 of 28 rows", "starts with 'plot plot", "context=32")),
         ("a.csv", GOOD.encode(), ("objective=regression", "data.target=review"), ("row 1", "not a number")),
         ("a.csv", GOOD.encode(), ("objective=token_classification",), ("tags need lists",)),
         ("a.csv", GOOD.encode(), ("objective=span_qa",), ("objective=span_qa", "data=text_table")),
@@ -333,7 +333,7 @@ def test_a_hugging_face_folder_that_cannot_be_used(
 
 def test_models_of_hugging_face_do_what_they_were_made_for_only(cli, reviews: tuple[str, ...], models):
     words = ("stage=pretrain", *reviews[:4], "data.tokenizer.context=32", "data.pack=null", *FAST)
-    refused(cli(*words, f"init=hf:{models['bert']}", "objective=causal"), "objective=causal", "earlier positions only")
+    refused(cli(*words, f"init=hf:{models['bert']}", "objective=causal"), "objective=causal", "causal attention")
     refused(cli(*words, f"init=hf:{models['gpt2']}"), "objective=masked", "hide positions")
     refused(cli(*words, f"init=hf:{models['bert']}", "data.tokenizer.context=64"), "64", "40 positions", "context=40")
 
@@ -425,7 +425,7 @@ def test_a_file_of_questions_that_can_be_trained_on_can_be_answered(cli, tmp_pat
         ("tokenizer", None, ("preprocessor", "damaged")),
         ("roles", [1], ("preprocessor", "damaged")),
         ("context", "x", ("preprocessor", "damaged")),
-        ("kind", "sound", ("kind sound is not known",)),
+        ("kind", "sound", ("unknown kind of preprocessor sound",)),
         ("word", "filmish", ("preprocessor.json",)),
         ("file", "smaller", ("stem.embedding.weight", "incompatible")),
     ],

@@ -279,11 +279,6 @@ def test_a_bad_cell_is_refused_before_torch_is_imported(tmp_path: Path):
     assert found.stdout == "False\n"
 
 
-def test_a_separator_that_is_no_character_is_refused():
-    with pytest.raises(UserError, match=r"data\.separator=;;"):
-        Table("t.csv", "y", separator=";;")
-
-
 @pytest.mark.parametrize(("target", "kind"), [("y", "category"), (["z", "y"], "categories"), ("y", "value")])
 def test_a_target_that_does_not_suit_is_named_by_its_row_of_the_file(target: object, kind: str, tmp_path: Path):
     rows = [{"x": str(row), "y": row % 2, "z": 1} for row in range(20)]

@@ -33,7 +33,7 @@ MINE = """
 from warmstart.loss import accepts
 from warmstart.loss.brier import brier
 
-fine = takes("category")(lambda *batch: brier(*batch))
+fine = accepts("category")(lambda *batch: brier(*batch))
 
 @accepts("category")
 def broken(outputs, targets):

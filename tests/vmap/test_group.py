@@ -335,7 +335,7 @@ def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypa
         ("backbone.hidden=[4096,4096]", "too large for a speedup"),
         ("strategy=lp_ft", "strategy=lp_ft needs one run at a time"),
         ("strategy=l2_sp", "strategy=l2_sp needs one run at a time"),
-        ("init=nowhere", "init=nowhere: there is no such folder"),
+        ("init=nowhere", "init=nowhere: no such folder"),
     ],
 )
 def test_incompatible_jobs_of_a_vmap_group_are_reported_before_anything_is_written(words: str, reason: str, jobs: Jobs):

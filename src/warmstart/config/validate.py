@@ -67,7 +67,9 @@ def target_of(node: DictConfig, place: str) -> Any:
     try:
         return get_object(node["_target_"])
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (
+            " ".join(str(error).splitlines()[:2]) or type(error).__name__
+        )  # Hydra gives the cause in the second line
         raise UserError(f"{place}._target_={shown(node['_target_'])} cannot be imported: {reason}") from error
 
 

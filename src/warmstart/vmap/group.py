@@ -59,7 +59,7 @@ def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> None:
         check(loop)
     with signals.listening():
         failures = [failure for loop in loops if (failure := train_group(loop)) is not None]
-    if signals.asked:
+    if signals.received:
         raise KeyboardInterrupt
     if failures:
         raise GroupFailed(f"{type(failures[0]).__name__}: {failures[0]}") from failures[0]
@@ -135,7 +135,7 @@ def train_group(loop: VmapLoop) -> Exception | None:
         loop.run()
     except BaseException as error:
         failure = error
-        loop.signals.asked |= not isinstance(error, Exception)
+        loop.signals.received |= not isinstance(error, Exception)
     seconds = (time.monotonic() - started) / len(loop.jobs)
     failed = failure if isinstance(failure, Exception) else None
     for job in loop.jobs:
