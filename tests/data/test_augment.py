@@ -11,8 +11,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Transform
 from warmstart.data.transforms.augment import Augment
 from warmstart.data.transforms.images import Blur, Crop, Flip, Grayscale, RandomErasing, Shift, Solarize
-from warmstart.data.transforms.mixing import Mixing
-from warmstart.data.transforms.noise import Noise
+from warmstart.data.transforms.mixing import Mixing, Noise
 from warmstart.main import CONF
 
 pytestmark = pytest.mark.quick

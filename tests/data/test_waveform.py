@@ -18,7 +18,7 @@ from warmstart.data.preprocess.waveform import Preprocessor
 from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.data.transforms.augment import Augment
 from warmstart.data.transforms.frames import FrequencyMasks
-from warmstart.data.transforms.noise import Noise
+from warmstart.data.transforms.mixing import Noise
 
 pytestmark = pytest.mark.quick
 

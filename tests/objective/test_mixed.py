@@ -14,8 +14,7 @@ from warmstart.core.spec import Spec
 from warmstart.loss.bce import bce
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.loss.focal import focal
-from warmstart.objective.classification import Classification
-from warmstart.objective.multilabel import MultiLabel
+from warmstart.objective.classification import Classification, MultiLabel
 
 SPEC = Spec("vector", (4,), ("a", "b", "c"))
 

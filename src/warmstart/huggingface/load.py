@@ -19,9 +19,8 @@ from warmstart.core.saved_model import SavedModel, spec_record
 from warmstart.core.spec import Spec, Vocabulary
 from warmstart.huggingface.configs import image, speech
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
-from warmstart.huggingface.from_pretrained import load
 from warmstart.huggingface.resolve import node_of
-from warmstart.huggingface.saved_heads import ctc_head, language_head, task_head
+from warmstart.huggingface.saved_heads import ctc_head, language_head, load, task_head
 
 
 def open_hub(word: str, pooling: str | None = None) -> SavedModel:

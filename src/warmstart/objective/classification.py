@@ -1,4 +1,4 @@
-"""Single-label classification."""
+"""Classification of examples: one label, or several."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
+from warmstart.loss.bce import bce
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head, mixed_loss
-from warmstart.objective.scores import CalibrationError
+from warmstart.objective.scores import CalibrationError, LabelAccuracy, LabelF1, predicted_labels
 
 
-class Classification(Objective, nn.Module):
-    """Classification head on the pooled features."""
+class PooledClassification(Objective, nn.Module):
+    """Base class: a head on the pooled features, with one logit per class or label."""
 
-    target: ClassVar = "category"
-    predicts: ClassVar = "category"
-    default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "sequence_classification"
     mixes: ClassVar = True
-    monitor: ClassVar = ("val/accuracy", "max")
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction):
         super().__init__()
         self.loss = loss
-        self.classes = spec.outputs
+        self.outputs = spec.outputs
         self.head = make_head(backbone, self.task, spec.outputs)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
@@ -40,12 +37,21 @@ class Classification(Objective, nn.Module):
         values = mixed_loss(self.loss, outputs, batch)
         return StepOutput(values.mean(), values.numel(), outputs)
 
+
+class Classification(PooledClassification):
+    """One class per example."""
+
+    target: ClassVar = "category"
+    predicts: ClassVar = "category"
+    default_loss: ClassVar = staticmethod(cross_entropy)
+    monitor: ClassVar = ("val/accuracy", "max")
+
     def metrics(self) -> dict[str, Any]:
         """Return accuracy, macro F1 and expected calibration error (15 bins)."""
         return {
-            "accuracy": MulticlassAccuracy(self.classes, average="micro"),
-            "f1": MulticlassF1Score(self.classes, average="macro"),
-            "calibration_error": CalibrationError(self.classes),
+            "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
+            "f1": MulticlassF1Score(self.outputs, average="macro"),
+            "calibration_error": CalibrationError(self.outputs),
         }
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -59,4 +65,33 @@ class Classification(Objective, nn.Module):
         return [
             {"label": spec.labels[label], "probability": round(p[label], 6)}
             for label, p in zip(best, probabilities.tolist())
+        ]
+
+
+class MultiLabel(PooledClassification):
+    """Any number of labels per example."""
+
+    target: ClassVar = "categories"
+    predicts: ClassVar = "categories"
+    default_loss: ClassVar = staticmethod(bce)
+    monitor: ClassVar = ("val/f1", "max")
+
+    def metrics(self) -> dict[str, Any]:
+        """Return micro accuracy and macro F1 over labels."""
+        return {
+            "accuracy": LabelAccuracy(self.outputs, average="micro"),
+            "f1": LabelF1(self.outputs, average="macro"),
+        }
+
+    def scores(self, outputs: Tensor, y: Tensor) -> None:
+        """Return None: F1 is not a mean over examples."""
+
+    def to_records(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
+        """Return one dict per example: the labels with a probability of 0.5 or more, and all probabilities."""
+        return [
+            {
+                "labels": [label for label, is_given in zip(spec.labels, given) if is_given],
+                "probabilities": {label: round(p, 6) for label, p in zip(spec.labels, row)},
+            }
+            for row, given in zip(outputs.float().sigmoid().tolist(), predicted_labels(outputs).tolist())
         ]

@@ -13,7 +13,7 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import Count, OpenUnitInterval, at_least
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
-from warmstart.objective.choice import choose_positions
+from warmstart.objective.masked import choose_positions
 
 
 class Quantised(Objective, nn.Module):

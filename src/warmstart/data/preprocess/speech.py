@@ -14,10 +14,9 @@ from torch.nn import functional as F
 
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import Count, Positive, Seconds
-from warmstart.data.preprocess.frames import Frames
 from warmstart.data.readers import recordings
 from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import Ragged
+from warmstart.data.storage.ragged import Frames, Ragged
 
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # minimum power before the logarithm

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import Seconds
-from warmstart.data.preprocess.frames import Frames
 from warmstart.data.readers import recordings
 from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import Ragged
+from warmstart.data.storage.ragged import Frames, Ragged
 
 TINY = 1e-7  # added to the variance, as in transformers
 POINTS = 512  # of the Fourier transform for images

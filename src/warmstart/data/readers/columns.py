@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -60,6 +61,19 @@ def to_names(column: pd.Series, where: str) -> np.ndarray:
         else:
             names[position] = None if pd.isna(cell) else name_of(cell)
     return names
+
+
+def to_classes(column: pd.Series, numbers: Mapping[str, int], where: str) -> np.ndarray:
+    """Return the class index of each cell (N,), by its name.
+
+    Raises:
+        UserError: a cell is not in `numbers`.
+    """
+    y = pd.Series(to_names(column, where)).map(numbers)
+    if y.isna().any():
+        row = int(y.isna().argmax())
+        raise UserError(f"{where}, row {row + 1}: label {column.iloc[row]}, but 0 or 1 is expected")
+    return y.to_numpy(dtype=np.int64)
 
 
 def name_of(cell: Any) -> str:

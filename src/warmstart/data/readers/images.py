@@ -1,16 +1,19 @@
-"""Decode images to arrays."""
+"""Decode images to arrays: files, and columns of paths or encoded bytes, as in the `datasets` library."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
+import os
 import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from warmstart.core import screen
@@ -177,3 +180,48 @@ def to_array(image: Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarra
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     values = np.asarray(image, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
     return values, bool(deep and values.max() <= DARK) if is_dark is None else is_dark
+
+
+def pictures_of(column: pd.Series, where: str, folder: Path, must_exist: bool) -> list[Picture]:
+    """Return the images of a column, in order.
+
+    A cell is a relative or absolute path below `folder`, bytes, or a struct with `bytes` or else `path`.
+
+    Args:
+        column: column of images.
+        where: name of the table in messages.
+        folder: folder that all paths must be in.
+        must_exist: whether to raise an error for empty cells and missing files.
+
+    Raises:
+        UserError: a cell is invalid, a path is outside of the folder, or files are missing.
+    """
+    inside = folder.resolve()
+    pictures = [_picture(cell, f"{where}, row {row}", column.name, inside, must_exist) for row, cell in column.items()]
+    if must_exist:
+        files = [picture.content for picture in pictures if isinstance(picture.content, Path)]
+        missing = [path for path in files if not path.is_file()]
+        if missing:
+            named = ", ".join(os.path.relpath(path, inside) for path in missing[:NAMED])
+            raise UserError(
+                f"{where}, column {column.name}: {len(missing):,} of {len(column):,} files are not below {folder}: "
+                f"{named}{', ...' if len(missing) > NAMED else ''}"
+            )
+    return pictures
+
+
+def _picture(cell: Any, where: str, name: str, inside: Path, must_exist: bool) -> Picture:
+    if isinstance(cell, dict):
+        cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    if isinstance(cell, bytes):
+        return Picture(f"{where}, column {name}", cell)
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        if not must_exist:
+            return Picture(f"{where}, column {name}", b"")
+        raise UserError(f"{where}, column {name}: the cell is empty: give a path, or bytes")
+    if not isinstance(cell, str) or not cell.strip():
+        raise UserError(f"{where}, column {name}: {str(cell)[:40]!r} is not an image: give a path, or bytes")
+    path = Path(cell)
+    if ".." in path.parts or "\0" in cell or not Path(os.path.realpath(inside / path)).is_relative_to(inside):
+        raise UserError(f"{where}, column {name}: {cell[:80]} is outside of {inside}: give a path inside")
+    return Picture(f"{inside / path} ({where})", inside / path)

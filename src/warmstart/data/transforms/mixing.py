@@ -1,4 +1,4 @@
-"""Each example of a batch mixed with another of it, by a share drawn per example."""
+"""Gaussian noise, and examples of a batch mixed with others of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ from torch.distributions import Beta
 from warmstart.core.batch import Batch
 from warmstart.core.protocols import Transform
 from warmstart.core.ranges import Positive
+
+
+class Noise(Transform):
+    """Add Gaussian noise of standard deviation `std`, in standard deviations of the data."""
+
+    inputs = frozenset({"image", "speech", "vector"})
+
+    def __init__(self, std: Positive):
+        self.std = std
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x + self.std * torch.randn_like(x)
 
 
 class Mixing(Transform):

@@ -14,7 +14,7 @@ from warmstart.core.protocols import Source
 from warmstart.core.ranges import Amount, Count, Location, MissingValues, Seed, Separator
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
-from warmstart.data.readers.image_cells import to_pictures
+from warmstart.data.readers.images import pictures_of
 from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
@@ -78,7 +78,7 @@ class ImageTable(Source):
         for name, frame in frames.items():
             where = describe(self.root, name, frames)
             column = pick(frame, self.image, where, "data.image")
-            pictures += to_pictures(column, where, self._folder(), must_exist=not self.store.skips)
+            pictures += pictures_of(column, where, self._folder(), must_exist=not self.store.skips)
             targets = pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)
             for key in self.target:  # here, so that errors have the row numbers of the file
                 if is_listed(targets[key]):

@@ -13,9 +13,9 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
-from warmstart.data.readers.columns import pick, to_names, to_texts
+from warmstart.data.readers.columns import pick, to_classes, to_texts
 from warmstart.data.readers.splits import read_splits
-from warmstart.data.splits import reset_index
+from warmstart.data.splits import reset_index, split_rows
 
 LABELS = ("negative", "positive")
 NUMBERS = {"0": 0, "1": 1, "neg": 0, "pos": 1}
@@ -70,8 +70,37 @@ class IMDb(Source):
 
     def _rows(self, frame: pd.DataFrame, split: str) -> Rows:
         where = f"data.root={self.root}, split {split}"
-        y = pd.Series(to_names(pick(frame, "label", where), where)).map(NUMBERS)
-        if y.isna().any():
-            row = int(np.flatnonzero(y.isna())[0])
-            raise UserError(f"{where}, row {row + 1}: {frame.label.iloc[row]} is not a label; 0 and 1 are expected")
-        return Rows(self._texts(frame, split), y.to_numpy(dtype=np.int64))
+        return Rows(self._texts(frame, split), to_classes(pick(frame, "label", where), NUMBERS, where))
+
+
+class FilmReviews(Source):
+    """Reviews of the train split of a data set, split 90 : 5 : 5.
+
+    Args:
+        tokenizer: constructor of the preprocessor.
+        root: a hub name or local folder with a column `text`: by default the 25,000 reviews of IMDb (Maas et al. 2011);
+            the 2,000 of Pang and Lee (2004) can be used too.
+        split_seed: seed of the split.
+    """
+
+    modality: ClassVar = "text"
+    offers: ClassVar = frozenset()
+
+    def __init__(
+        self,
+        tokenizer: Callable[..., Preprocessor],
+        root: Location = "stanfordnlp/imdb",
+        split_seed: Seed = 0,
+    ):
+        self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
+
+    def load(self, target: str | None) -> Splits:
+        """Return texts, with HTML line breaks replaced by newlines."""
+        frames = read_splits(self.root)
+        where = f"data.root={self.root}"
+        texts = to_texts(pick(frames.get("train", next(iter(frames.values()))), "text", where), where)
+        rows = Rows(pd.DataFrame({"text": texts.str.replace("<br />", "\n", regex=False)}))
+        return reset_index(split_rows(rows, (), self.split_seed, None, validation=0.05, test=0.05))
+
+    def preprocessor(self) -> Preprocessor:
+        return self.tokenizer(columns=["text"])
