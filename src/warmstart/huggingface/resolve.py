@@ -17,14 +17,8 @@ TARGETS = {  # class -> option of the group backbone
     speech.TARGET: "huggingface_speech",
 }
 CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
-OWN = (
-    None,
-    "eager",
-    "sdpa",
-    "flash_attention_2",
-    "grouped_mm",
-    "batched_mm",
-)  # implementations that are not downloaded from the hub
+# Implementations that are not downloaded from the hub.
+OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")
 
 
 def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:

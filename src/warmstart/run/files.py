@@ -18,9 +18,8 @@ from warmstart.core.errors import UserError, WriteError
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # a full, read-only or broken disk
 REASONS = {number: os.strerror(number) for number in (*DISK_ERRORS, errno.EACCES, errno.EPERM)}
 INCOMPLETE = "the file was written incompletely"
-INCOMPLETE_WRITE = re.compile(
-    r"PytorchStreamWriter failed|\] \. unexpected pos|^\d+ requested and \d+ written$"
-)  # messages of torch and numpy
+# Messages of torch and numpy.
+INCOMPLETE_WRITE = re.compile(r"PytorchStreamWriter failed|\] \. unexpected pos|^\d+ requested and \d+ written$")
 TEMPORARY = ".*.tmp"
 
 

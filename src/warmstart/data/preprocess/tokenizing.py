@@ -12,6 +12,7 @@ from warmstart.core.spec import Vocabulary
 from warmstart.data.storage import cache
 
 ROLES = {"padding": "[PAD]", "unknown": "[UNK]", "begin": "[CLS]", "end": "[SEP]", "mask": "[MASK]"}
+PIECE = 100_000  # maximum number of characters of a text for a trainer
 COMMON = {"special_tokens": list(ROLES.values()), "show_progress": False}
 
 
@@ -21,9 +22,7 @@ def wordpiece(size: int) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    return tokenizer, trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=list(ROLES.values()), show_progress=False
-    )
+    return tokenizer, trainers.WordPieceTrainer(vocab_size=size, **COMMON)
 
 
 def bpe(size: int) -> tuple[Tokenizer, trainers.Trainer]:
@@ -49,17 +48,10 @@ def characters(size: int) -> tuple[Tokenizer, trainers.Trainer]:
     tokenizer = Tokenizer(models.WordLevel(unk_token=ROLES["unknown"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return tokenizer, trainers.WordLevelTrainer(
-        vocab_size=size, special_tokens=list(ROLES.values()), show_progress=False
-    )
+    return tokenizer, trainers.WordLevelTrainer(vocab_size=size, **COMMON)
 
 
-MODELS: dict[str, Callable[[int], tuple[Tokenizer, trainers.Trainer]]] = {
-    "wordpiece": wordpiece,
-    "bpe": bpe,
-    "unigram": unigram,
-    "characters": characters,
-}
+MODELS = {"wordpiece": wordpiece, "bpe": bpe, "unigram": unigram, "characters": characters}
 
 
 def train(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
@@ -118,13 +110,10 @@ def _read(folder: cache.Path) -> str:
     return text
 
 
-def pieces(texts: Iterable[str], most: int = 100_000) -> Iterator[str]:
+def pieces(texts: Iterable[str]) -> Iterator[str]:
     """Split long texts, so that the library can distribute them among threads."""
     for text in texts:
-        if len(text) <= most:
-            yield text
-        else:
-            yield from (text[start : start + most] for start in range(0, len(text), most))
+        yield from (text[start : start + PIECE] for start in range(0, max(1, len(text)), PIECE))
 
 
 def vocabulary(tokenizer: Tokenizer, roles: dict[str, str | None]) -> Vocabulary:

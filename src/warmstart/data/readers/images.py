@@ -22,14 +22,8 @@ from warmstart.data.readers.files import map_in_threads
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow runs external programs for some others
-UNREADABLE = (
-    UnidentifiedImageError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-)  # errors of Pillow's decoders
+# Errors of Pillow's decoders.
+UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error)
 BITS, PHOTOMETRIC = 258, 262  # TIFF tags BitsPerSample and PhotometricInterpretation
 NAMED = 5
 LISTED = 20
@@ -169,9 +163,8 @@ def to_array(image: Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarra
     else:
         is_dark = None
         if deep and isinstance(image.info.get("transparency"), tuple):
-            image.info["transparency"] = tuple(
-                value >> 8 for value in image.info["transparency"]
-            )  # scaled as the pixels
+            # Scaled as the pixels.
+            image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

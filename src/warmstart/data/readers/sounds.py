@@ -114,9 +114,8 @@ def read_sound(sound: Path | bytes, name: str, piece: Piece = FULL) -> tuple[np.
     except FAILURES as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].removeprefix(f"Error opening {source!r}: ").strip()
-        if not reason or reason.startswith(
-            "File does not exist"
-        ):  # message of libsndfile for an MP3 file without frames
+        # The message of libsndfile for an MP3 file without frames.
+        if not reason or reason.startswith("File does not exist"):
             reason = "no part of it can be decoded"
         raise UserError(f"{name} is not a readable sound: {reason}") from error
     if len(values) > longest:

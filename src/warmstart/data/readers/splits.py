@@ -57,7 +57,10 @@ def read_splits(
         raise UserError(f"{option}={root}: there is no such file or folder")
     files = _tables_below(path) if path.is_dir() else {}
     if files:
-        frames = {name: _read_all(found, path, dialect) for name, found in files.items()}
+        frames = {
+            name: concatenate([(table, _read(table, path, dialect)) for table in found])
+            for name, found in files.items()
+        }
     else:
         frames = {}
         for name, frame in read_by_library(root, config, option, dialect).items():
@@ -124,11 +127,6 @@ def _has_card(root: Path) -> bool:
     card = root / "README.md"
     head = card.read_text(errors="replace").split("---") if card.is_file() else []
     return len(head) > 2 and bool(re.search(r"^(configs|dataset_info):", head[1], re.MULTILINE))
-
-
-def _read_all(files: list[Path], root: Path, dialect: Dialect | None) -> pd.DataFrame:
-    """Read and concatenate several tables of a folder."""
-    return concatenate([(path, _read(path, root, dialect)) for path in files])
 
 
 def _read(path: Path, root: Path, dialect: Dialect | None) -> pd.DataFrame:

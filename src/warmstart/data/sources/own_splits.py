@@ -12,7 +12,7 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.data.readers.splits import SHIFT, describe, read_splits
 from warmstart.data.readers.table import Dialect
-from warmstart.data.splits import check_classes, split_rows
+from warmstart.data.splits import check_classes, split_rows, strata_of
 
 HELD_OUT = ("validation", "test")
 
@@ -76,6 +76,41 @@ def with_target(known: np.ndarray, split: np.ndarray, root: str, columns: Collec
             f"{missing:,} of {len(known):,} rows have no target ({what}): they are used in pretraining only{others}"
         )
     return known
+
+
+def split_table(
+    x: pd.DataFrame | np.ndarray,
+    targets: dict[str, pd.DataFrame],
+    columns: Collection[str],
+    root: str,
+    seed: int,
+    encode: Callable[[pd.DataFrame], tuple[np.ndarray | None, tuple[str, ...]]],
+) -> Splits:
+    """Return the splits of a table; rows without a target are for pretraining only, missing splits as in `to_splits`.
+
+    Args:
+        x: inputs of all rows, in the order of the splits.
+        targets: raw targets by split; their first column is the one to stratify by.
+        columns: target columns in messages.
+        root: name of the data set in messages.
+        seed: random seed.
+        encode: returns the targets (N, ...) and their labels.
+
+    Raises:
+        UserError: no training row has a target, or as in `to_splits`.
+    """
+    table = pd.concat(targets.values(), ignore_index=True)
+    split = np.repeat(list(targets), [len(part) for part in targets.values()])
+    known = with_target(table.notna().all(axis=1).to_numpy(), split, root, columns)
+    spare, x = x[~known & (split == "train")], x[known]
+    table, split = table[known].reset_index(drop=True), split[known]
+    y, labels = encode(table)
+    rows = Rows(x.reset_index(drop=True) if isinstance(x, pd.DataFrame) else x, y)
+
+    def strata(train: np.ndarray) -> np.ndarray | None:
+        return strata_of(table.iloc[train, 0], root) if table.shape[1] else None
+
+    return to_splits(rows, labels, split, targets, root, seed, strata, Rows(spare) if len(spare) else None)
 
 
 def to_splits(
