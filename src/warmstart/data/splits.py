@@ -55,9 +55,8 @@ def reset_index(splits: Splits) -> Splits:
 
 def encode_labels(names: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the class index of each name (N,) and the sorted class names."""
-    labels = tuple(sorted(set(names)))
-    numbers = {label: number for number, label in enumerate(labels)}
-    return np.array([numbers[name] for name in names], dtype=np.int64), labels
+    y, labels = pd.factorize(names, sort=True)
+    return y.astype(np.int64), tuple(labels)
 
 
 def check_classes(y: np.ndarray, labels: tuple[str, ...], is_split: bool = True) -> None:

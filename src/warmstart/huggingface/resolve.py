@@ -22,7 +22,16 @@ OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")
 
 
 def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
-    """Return the config node of the backbone; raise UserError if the model is not supported."""
+    """Return the config node of the backbone.
+
+    Args:
+        word: hf:NAME_OR_DIR, for messages.
+        folder: of the model, with a config.json, the architecture.
+        pooling: set in the config, or None for that of the model.
+
+    Raises:
+        UserError: the model is not supported, damaged, or needs code.
+    """
     architecture = read_json(word, folder / CARD)
     if "warmstart" in architecture:
         raise UserError(f"init={word}: this is a backbone saved by warmstart: use init={folder}, without {HUB}")

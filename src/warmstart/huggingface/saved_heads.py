@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from warmstart.core.errors import UserError
 from warmstart.huggingface.configs import speech
-from warmstart.huggingface.configs.text import is_text_decoder
+from warmstart.huggingface.configs.text import is_causal
 from warmstart.huggingface.files import CARD
 
 
@@ -55,7 +55,7 @@ SOUND = "AutoModelForAudioClassification"
 
 def language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict[str, Tensor]:
     """Return the trained language-model head; empty if it is incomplete."""
-    name = "AutoModelForCausalLM" if is_text_decoder(word, architecture) else "AutoModelForMaskedLM"
+    name = "AutoModelForCausalLM" if is_causal(architecture) else "AutoModelForMaskedLM"
     model, found = load(word, folder, name)
     shared = set(model.all_tied_weights_keys)
     if set(found["missing_keys"]) - shared:

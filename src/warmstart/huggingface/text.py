@@ -14,7 +14,8 @@ from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
-from warmstart.huggingface.heads import LANGUAGE, Head, has_class, is_causal, make_config, make_model
+from warmstart.huggingface.configs.text import is_causal
+from warmstart.huggingface.heads import LANGUAGE, Head, has_class, make_config, make_model
 from warmstart.huggingface.trunk import assemble, depths_by_layer
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from torch import nn
 
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.huggingface.heads import LANGUAGE, Head, is_causal, make_config, make_model
+from warmstart.huggingface.configs.text import is_causal
+from warmstart.huggingface.heads import LANGUAGE, Head, make_config, make_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

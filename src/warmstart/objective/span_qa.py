@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
+import string
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
@@ -16,17 +22,6 @@ from warmstart.core.ranges import Count
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
-
-if TYPE_CHECKING:
-    from warmstart.data.preprocess.spans import Spans
-import re
-import string
-import unicodedata
-from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
-
-from torch.nn import functional as F
-from torchmetrics import Metric
 
 if TYPE_CHECKING:
     from warmstart.data.preprocess.spans import Spans

@@ -123,16 +123,16 @@ def summarize(group: Sequence[dict[str, Any]], metric: str | None, used: Counter
         "low": low,
         "high": high,
         "n": len(scores) if metric else len(done),
-        "test": mean(job["metrics"][test_metric(metric)] for job in done if test_metric(metric) in job["metrics"]),
-        "seconds": mean(job["seconds"] for job in done if job["seconds"] is not None),
+        "test": mean(job["metrics"].get(test_metric(metric)) for job in done),
+        "seconds": mean(job["seconds"] for job in done),
         "states": {state: states[state] for state in STATES if states[state]},
     }
 
 
-def mean(values: Iterable[float]) -> float | None:
-    """Return the mean, or None without values."""
-    values = list(values)
-    return statistics.fmean(values) if values else None
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there are none."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def label(value: Any) -> str:

@@ -11,12 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from warmstart.core.screen import command, number, quoted, safe
 from warmstart.report import figure
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
+from warmstart.report.page import templates
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.savings import per_step
@@ -59,14 +58,8 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
             command("python", "train.py", *overrides) for overrides in (report["words"], ["stage=report", runs])
         ],
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name == "transfer.html.j2",
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(plain=plain, number=number, span=span, tick=figure.tick)
+    filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick}
+    environment = templates(lambda name: name == "transfer.html.j2", **filters)
     text = environment.get_template("transfer.md.j2").make_module(content)
     macros = {"text": lambda name, *values: getattr(text, name)(*values)}  # plain text, not escaped HTML
     page = environment.get_template("transfer.html.j2").render({**content, **macros})

@@ -121,6 +121,24 @@ def _exchange(new: Path, path: Path, old: Path) -> None:
 
 
 @contextlib.contextmanager
+def creating(folder: Path) -> Iterator[None]:
+    """Convert errors of creating a folder in the block.
+
+    Raises:
+        UserError: the folder exists or cannot be created.
+        WriteError: the disk is full, read-only or broken.
+    """
+    try:
+        yield
+    except FileExistsError as error:
+        raise UserError(f"{folder} exists already: remove it, or set another output_dir=") from error
+    except OSError as error:
+        if (reason := disk_error(error)) is not None:
+            raise WriteError(folder, reason) from error
+        raise UserError(f"cannot write {folder}: {error.strerror}; set a writable output_dir=") from error
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Convert disk errors of any library in the block to a `WriteError` with the path of the file.
 

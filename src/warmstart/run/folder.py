@@ -19,7 +19,7 @@ from warmstart.core.reading import file_sha256, load_config
 from warmstart.core.trust import check_names, check_targets
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
-from warmstart.run.files import as_write_error, check_links, disk_error, remove_temporaries, write_atomically
+from warmstart.run.files import as_write_error, check_links, creating, remove_temporaries, write_atomically
 from warmstart.run.identity import check_version, config_sha256, environment, git_state, new_id
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
@@ -87,14 +87,8 @@ class RunFolder:
             **fields,
         }
         run = cls(path, record, lock)
-        try:
+        with creating(path):
             path.mkdir(parents=True, exist_ok=lock is not None)
-        except FileExistsError as error:
-            raise UserError(f"{path} exists already: remove it, or set another output_dir=") from error
-        except OSError as error:
-            if (reason := disk_error(error)) is not None:
-                raise WriteError(path, reason) from error
-            raise UserError(f"cannot write {path}: {error.strerror}; set a writable output_dir=") from error
         try:
             run.hold()
             run.write_config(config)

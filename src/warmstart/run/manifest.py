@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warmstart.core.errors import UserError, WriteError
+from warmstart.core.errors import UserError
 from warmstart.core.reading import file_sha256, is_plain
 from warmstart.core.trust import check_names, check_targets
 from warmstart.run.checksums import KEY, check_file, read_record, write_record
-from warmstart.run.files import disk_error, writing
+from warmstart.run.files import creating, writing
 from warmstart.run.folder import LOCK, RECORD, RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
@@ -97,17 +97,11 @@ class Manifest:
         excluded = ("folder", "jobs", "trust", "by_name", "checksums")
         plan = {key: value for key, value in vars(self).items() if key not in excluded}
         jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
-        try:
+        with creating(self.folder):
             runs = self.folder / RUNS
             runs.mkdir(parents=True, exist_ok=True)  # may exist, empty, if a process was killed here
             if (self.folder / MANIFEST).exists() or any(runs.iterdir()):
                 raise FileExistsError
-        except FileExistsError as error:
-            raise UserError(f"{self.folder} exists already: remove it, or set another output_dir=") from error
-        except OSError as error:
-            if (reason := disk_error(error)) is not None:
-                raise WriteError(self.folder, reason) from error
-            raise UserError(f"cannot write {self.folder}: {error.strerror}; set a writable output_dir=") from error
         try:
             with writing(self.folder):
                 for folder in reversed(conf):

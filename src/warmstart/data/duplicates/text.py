@@ -150,7 +150,7 @@ def marked(x: pd.DataFrame, name: str) -> Iterator[list[str]]:
     return ([f"{mark:x} {word}" for word in words(text)] for mark, text in zip(marks.tolist(), texts(x[name])))
 
 
-SHOWN, LONGEST = 3, 24  # cells of a row in a message, and characters of a cell
+CELLS, LONGEST = 3, 24  # cells of a row in a message, and characters of a cell
 
 
 class TableRows:
@@ -187,8 +187,8 @@ class TableRows:
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
         """Return the first cells of a row."""
-        cells = [f"{name}={name_of(x[name].iloc[row])[:LONGEST]}" for name in x.columns[:SHOWN]]
-        return ", ".join([*cells, "..."] if x.shape[1] > SHOWN else cells)
+        cells = [f"{name}={name_of(x[name].iloc[row])[:LONGEST]}" for name in x.columns[:CELLS]]
+        return ", ".join([*cells, "..."] if x.shape[1] > CELLS else cells)
 
     def _cells(self, x: pd.DataFrame) -> Iterator[np.ndarray]:
         """Yield a 64-bit hash of each cell (N,), by column."""

@@ -32,13 +32,6 @@ def node_of(
 ) -> dict[str, Any]:
     """Return the config node of the backbone, which pools the mean of the frames.
 
-    Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
-        names: names of the tensors.
-        pooling: pooling set in the config, or None.
-
     Raises:
         UserError: it does not take waveforms, changes the number of frames, or has no preprocessor.
     """
