@@ -103,11 +103,7 @@ def check_readable(splits: Splits, what: str) -> Splits:
 
 
 def labelled_subset(
-    y: np.ndarray,
-    labels: tuple[str, ...],
-    seed: int,
-    per_class: int | None = None,
-    fraction: float | None = None,
+    y: np.ndarray, labels: tuple[str, ...], seed: int, per_class: int | None = None, fraction: float | None = None
 ) -> np.ndarray:
     """Return the sorted row indices of a labelled subset; with the same seed, smaller subsets are part of larger ones.
 

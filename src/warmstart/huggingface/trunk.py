@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def assemble(
-    task: str | None,
-    head: nn.Module | None,
-    architecture: dict[str, Any],
-    trunk: PreTrainedModel,
-    spec: Spec,
+    task: str | None, head: nn.Module | None, architecture: dict[str, Any], trunk: PreTrainedModel, spec: Spec
 ) -> PreTrainedModel:
     """Return a model of transformers with the weights of backbone and head, on the CPU and in evaluation mode.
 

@@ -78,10 +78,7 @@ class MultiLabel(PooledClassification):
 
     def metrics(self) -> dict[str, Any]:
         """Return micro accuracy and macro F1 over labels."""
-        return {
-            "accuracy": LabelAccuracy(self.outputs, average="micro"),
-            "f1": LabelF1(self.outputs, average="macro"),
-        }
+        return {"accuracy": LabelAccuracy(self.outputs, average="micro"), "f1": LabelF1(self.outputs, average="macro")}
 
     def scores(self, outputs: Tensor, y: Tensor) -> None:
         """Return None: F1 is not a mean over examples."""

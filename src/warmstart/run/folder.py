@@ -45,12 +45,7 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls,
-        config: DictConfig,
-        parent: Path,
-        name: str | None = None,
-        lock: Lock | None = None,
-        **fields: Any,
+        cls, config: DictConfig, parent: Path, name: str | None = None, lock: Lock | None = None, **fields: Any
     ) -> RunFolder:
         """Create a new folder under `parent`, locked until its `recording` ends.
 

@@ -96,11 +96,7 @@ def finished(path: Path, stage: str | tuple[str, ...] | None = None) -> RunFolde
 
 
 def find(
-    value: str,
-    output_dir: Path,
-    stage: str | tuple[str, ...],
-    experiment: str,
-    lacking: Lacking = lambda record: [],
+    value: str, output_dir: Path, stage: str | tuple[str, ...], experiment: str, lacking: Lacking = lambda record: []
 ) -> RunFolder:
     """Return the finished run that `run=` selects: `latest` of a stage and experiment, or a path."""
     if value == "latest":

@@ -13,7 +13,7 @@ from warmstart.sweep import search
 from warmstart.sweep.job import Runner
 from warmstart.sweep.plan import group_key
 from warmstart.sweep.pool import Pool, ThisProcess, preload, run_once
-from warmstart.sweep.schedule import Rules, Schedule, Work, job_sequence, single_job, vmap_group
+from warmstart.sweep.schedule import Rules, Schedule, Work, several_jobs, single_job
 from warmstart.sweep.view import View
 
 TRAIN = ("pretrain", "finetune")
@@ -83,11 +83,12 @@ def grouped(manifest: Manifest, jobs: Sequence[Job], size: int, runner: Runner) 
         else:
             work.append(single_job(manifest, job, runner))
     for group in groups.values():
-        make_work = vmap_group if group[0].config["stage"] in TRAIN else job_sequence
+        is_training = group[0].config["stage"] in TRAIN
         for start in range(0, len(group), size):
             chunk = group[start : start + size]
+            is_one = len(chunk) == 1
             work.append(
-                make_work(manifest, chunk, runner) if len(chunk) > 1 else single_job(manifest, chunk[0], runner)
+                single_job(manifest, chunk[0], runner) if is_one else several_jobs(manifest, chunk, runner, is_training)
             )
     return work
 

@@ -65,16 +65,11 @@ def single_job(manifest: Manifest, job: Job, runner: Runner) -> Work:
     return Work([job], functools.partial(run_job, sweep, job, runner.run), job.name, died)
 
 
-def vmap_group(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
-    """Return the task that trains similar jobs as a vmap group."""
+def several_jobs(manifest: Manifest, jobs: Sequence[Job], runner: Runner, is_training: bool) -> Work:
+    """Return the task that trains similar jobs as a vmap group, or runs quick jobs sequentially in one process."""
+    run, how = (run_group, runner.run_group) if is_training else (run_sequence, runner.run)
     name = f"{jobs[0].name} and {len(jobs) - 1} more"
-    return Work(jobs, functools.partial(run_group, without_plan(manifest), jobs, runner.run_group), name)
-
-
-def job_sequence(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
-    """Return the task that runs quick jobs sequentially in one process."""
-    name = f"{jobs[0].name} and {len(jobs) - 1} more"
-    return Work(jobs, functools.partial(run_sequence, without_plan(manifest), jobs, runner.run), name)
+    return Work(jobs, functools.partial(run, without_plan(manifest), jobs, how), name)
 
 
 def count_starts(manifest: Manifest, name: str, counted: Mapping[str, int]) -> int:

@@ -41,10 +41,7 @@ FULL = Piece()
 
 
 def read_sounds(
-    sounds: Sequence[Path | bytes],
-    names: Sequence[str],
-    on_error: str = "raise",
-    pieces: Sequence[Piece] | None = None,
+    sounds: Sequence[Path | bytes], names: Sequence[str], on_error: str = "raise", pieces: Sequence[Piece] | None = None
 ) -> pd.DataFrame:
     """Read sounds in parallel; return a table with the columns audio (waveform (S,), float32), rate (Hz) and file.
 

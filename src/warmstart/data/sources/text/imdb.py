@@ -34,10 +34,7 @@ class IMDb(Source):
     offers: ClassVar = frozenset({"category"})
 
     def __init__(
-        self,
-        tokenizer: Callable[..., Preprocessor],
-        root: Location = "stanfordnlp/imdb",
-        split_seed: Seed = 0,
+        self, tokenizer: Callable[..., Preprocessor], root: Location = "stanfordnlp/imdb", split_seed: Seed = 0
     ):
         self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
 
@@ -87,10 +84,7 @@ class FilmReviews(Source):
     offers: ClassVar = frozenset()
 
     def __init__(
-        self,
-        tokenizer: Callable[..., Preprocessor],
-        root: Location = "stanfordnlp/imdb",
-        split_seed: Seed = 0,
+        self, tokenizer: Callable[..., Preprocessor], root: Location = "stanfordnlp/imdb", split_seed: Seed = 0
     ):
         self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
 

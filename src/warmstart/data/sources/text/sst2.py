@@ -36,10 +36,7 @@ class SST2(Source):
     offers: ClassVar = frozenset({"category"})
 
     def __init__(
-        self,
-        tokenizer: Callable[..., Preprocessor],
-        root: Location = "SetFit/sst2",
-        reviews: str | None = None,
+        self, tokenizer: Callable[..., Preprocessor], root: Location = "SetFit/sst2", reviews: str | None = None
     ):
         self.tokenizer, self.root, self.reviews = tokenizer, root, reviews
 
