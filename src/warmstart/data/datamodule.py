@@ -81,7 +81,6 @@ class MemoryDataModule(pl.LightningDataModule):
         """Read, check, split and encode the data.
 
         Args:
-            splits: splits of the source, if they are loaded already.
             like: module prepared from the same splits, whose equal parts are shared.
 
         Raises:

@@ -85,9 +85,6 @@ def task_head(
     The task is None if the model has no trained head, and the head is empty if it is not supported.
 
     Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
         pooling: pooling of an image model.
         shape: shape of an image.
     """

@@ -96,8 +96,6 @@ def search(outputs: Tensor, width: int, ngram: NGram | None = None, weight: floa
     Args:
         outputs: log-probabilities (B, T, C + 1), the blank last.
         width: number of hypotheses kept at each position.
-        ngram: language model of the labels, or None.
-        weight: weight of the language model's log-probabilities.
     """
     rows = max(1, BATCH_CELLS // (width * outputs.shape[2]))
     if ngram is None:

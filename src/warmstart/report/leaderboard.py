@@ -25,7 +25,6 @@ def read_jobs(manifest: Manifest, failures: Mapping[str, str] | None = None) -> 
     """Read state, values, score (None unless done and finite), metrics and cost of every job of a sweep.
 
     Args:
-        manifest: of the sweep.
         failures: errors of failed jobs that are not in their records, by name.
     """
     jobs = [read_job(manifest, name) for name in manifest.names()]
@@ -87,9 +86,6 @@ def rank(
     the name of its configuration.
 
     Args:
-        jobs: as from `read_jobs`.
-        metric: that ranks configurations.
-        mode: max or min.
         seeds: number of runs that a complete configuration has; None for the number of its jobs.
     """
     groups: dict[str, list[dict[str, Any]]] = {}

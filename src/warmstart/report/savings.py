@@ -54,13 +54,7 @@ def label_multipliers(transfer: Transfer, arm: str, against: str) -> list[dict[s
 
 
 def required_rows(score: float, control: np.ndarray, log_rows: np.ndarray) -> float:
-    """Return the labelled rows at which an increasing curve reaches a score; inf above its end, 0 below its start.
-
-    Args:
-        score: to reach.
-        control: scores (K,) at `log_rows`.
-        log_rows: logarithms of the labelled rows (K,).
-    """
+    """Return the labelled rows at which `control` (K,) at `log_rows` (K,) reaches a score; inf beyond, 0 before."""
     if score > control[-1]:
         return math.inf
     if score < control[0]:

@@ -38,7 +38,6 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Yield the path of a temporary file, which replaces `path` when the block ends without an error.
 
     Args:
-        path: of the file.
         previous: new path of the old file. The old file is renamed after the new one is synced; a process that is
             killed between the two renames leaves no file at `path`.
 
@@ -171,12 +170,7 @@ def disk_error(error: BaseException | None) -> str | None:
 
 
 def as_write_error(error: BaseException, path: Path) -> WriteError | None:
-    """Return the `WriteError` of an exception that a disk error caused; None for other exceptions.
-
-    Args:
-        error: of any library.
-        path: of the file, used if the exception names none.
-    """
+    """Return the `WriteError` of a disk error, with `path` if it names none; None for other exceptions."""
     if isinstance(error, WriteError):
         return error
     reason = disk_error(error)
@@ -245,7 +239,6 @@ def check_links(path: Path, below: bool = True) -> None:
     """Check that a folder contains no symbolic links, which could lead writes outside the folder.
 
     Args:
-        path: of the folder.
         below: also check its subfolders.
 
     Raises:

@@ -50,8 +50,6 @@ class RunFolder:
         """Create a new folder under `parent`, locked until its `recording` ends.
 
         Args:
-            config: of the run.
-            parent: of the folder.
             name: of the folder; None for the id of the run.
             lock: of the folder, if the caller has created it, empty, and holds its lock.
             fields: additional fields of the record.

@@ -40,9 +40,6 @@ def latest(
     """Return the newest finished run of a stage and experiment whose columns are all present.
 
     Args:
-        output_dir: root of all run folders.
-        stage: one stage or several.
-        experiment: name of the experiment.
         lacking: returns the columns that a run with this record needs and the data lacks.
 
     Raises:

@@ -230,12 +230,7 @@ REPORT_FILES = ("metrics.csv", SCORES)  # files of a run that reports read, besi
 
 
 def record_runs(manifest: Manifest, **others: str) -> None:
-    """Store the checksums of the records of all finished runs; a record has the checksums of the other files.
-
-    Args:
-        manifest: of the sweep or transfer.
-        others: additional checksums by name.
-    """
+    """Store the checksums of the records of finished runs, which have those of the other files, and `others`."""
     done = [name for name in manifest.names() if manifest.state(name) == "done"]
     digests = {f"{RUNS}/{name}/{RECORD}": file_sha256(manifest.path(name) / RECORD) for name in done}
     manifest.record_checksums({**digests, **others})
@@ -245,7 +240,6 @@ def check_runs(manifest: Manifest, resumed: bool = False) -> None:
     """Verify the checksums of all finished runs.
 
     Args:
-        manifest: of the sweep or transfer.
         resumed: drop the checksums of runs that are not finished, because they will be run again.
 
     Raises:

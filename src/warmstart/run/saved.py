@@ -44,12 +44,6 @@ def save_model(
     """Write `model/` atomically, and add the SHA-256 of its files to the run's record.
 
     Args:
-        run: the run of the model.
-        config: the run's config, whose backbone and objective are saved in config.json.
-        backbone: its parameters and buffers are saved in model.safetensors.
-        objective: its head is saved in head.safetensors.
-        spec: shape and labels of an example.
-        preprocessor: converts raw inputs to examples.
         plain: also write pretrained_model.pth, the state_dict for `torch.load(weights_only=True)`.
         snapshot: a folder to write instead of `model/`, without a change of the record.
         adapter: adapter delta to write instead of the weights of the backbone.
@@ -95,7 +89,6 @@ def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:
     """Read and verify a `model/` folder; merge the delta of an adapter with the weights of its parent.
 
     Args:
-        path: of the folder.
         run: its run, whose record must have the same checksums.
 
     Raises:
@@ -259,10 +252,6 @@ def parent_path(folder: Path, card: dict[str, Any]) -> str:
 
 def check_ancestors(folder: Path, path: Any) -> None:
     """Check the chain of parents for cycles and length, up to a model without a parent or with an unreadable card.
-
-    Args:
-        folder: of an adapter.
-        path: of its parent, from its card.
 
     Raises:
         UserError: a model is its own ancestor, or has too many ancestors.

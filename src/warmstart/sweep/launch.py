@@ -24,10 +24,7 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules, runner: R
     """Run the unfinished jobs of a plan; return the errors of failed jobs by name.
 
     Args:
-        manifest: the plan; job states are read from the run folders.
         launcher: `hydra.launcher`, with the keys of conf/hydra/launcher/pool.yaml or vmap.yaml.
-        rules: for failures and reports.
-        runner: runs the jobs.
     """
     states = {name: manifest.state(name) for name in manifest.names()}
     if manifest.search is not None:
@@ -102,7 +99,6 @@ def open_pool(launcher: Mapping[str, Any], earlier: int | None = None) -> Pool |
     """Open the launcher's pool: by default one worker per device, with the free cores divided among the workers.
 
     Args:
-        launcher: `hydra.launcher`.
         earlier: CPU threads of the jobs before the sweep was resumed.
     """
     choice = cores.automatic()

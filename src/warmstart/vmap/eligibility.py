@@ -98,13 +98,6 @@ def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.devic
 def check_stack(config: DictConfig, module: Any, stack: Stack, raw: Batch, device: torch.device) -> None:
     """Run a step of all jobs on the raw batch (B, ...), and compare the first loss with that of `module`.
 
-    Args:
-        config: of the first job.
-        module: of the first job.
-        stack: the stacked parameters of all jobs.
-        raw: a batch that is not augmented.
-        device: of the stack.
-
     Raises:
         CannotBatch: torch.func.vmap does not support an operation, or computes another loss.
     """

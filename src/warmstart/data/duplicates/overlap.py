@@ -46,7 +46,6 @@ def find_duplicates(generic: Tensor, test: Tensor, tolerance: float = 0.1) -> Ov
     Args:
         generic: training rows (N, ...), scaled by the preprocessor, or uint8 pixels, or token ids.
         test: rows of the test split of the task (M, ...), in the same form.
-        tolerance: in standard deviations.
 
     Returns:
         The overlap; empty if there are no rows, or if their shapes or types differ.

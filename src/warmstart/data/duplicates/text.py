@@ -31,10 +31,6 @@ def find_shared_text(generic: Iterable[str], test: Iterable[str]) -> Overlap:
     characters, 0.8 s on one core), both of them commonplace: "one of the best of the year", "go see it and enjoy". Of
     1,000 sentences drawn from these reviews it finds the 949 that have 5 words or more; of the same with their middle
     word left out 444, because a short sentence then keeps few of its 8-grams. So it finds copied text, not paraphrases.
-
-    Args:
-        generic: training rows.
-        test: rows of the test split of the task.
     """
     return find_shared_words(map(words, generic), [words(text) for text in test])
 

@@ -177,9 +177,7 @@ def find_pictures(
     """Return the images of a file, a folder or a table, and their row numbers; None for a table of pixel values.
 
     Args:
-        path: file or folder.
         column: column of images; None for the first of `COLUMNS`.
-        dialect: format of the table.
         must_exist: whether to raise an error for missing image files.
 
     Raises:

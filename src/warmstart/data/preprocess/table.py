@@ -68,11 +68,7 @@ class Preprocessor(protocols.Preprocessor):
         self.columns = [{"name": name, **fitted[name]} for name in map(str, x)]
 
     def check(self, x: pd.DataFrame, where: str = "table") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return the categories and the numbers of each column (N,), by column name.
-
-        Args:
-            x: table.
-            where: name of the table in messages.
+        """Return the categories and the numbers of each column (N,) of the table `where`, by column name.
 
         Raises:
             UserError: a cell has an invalid value.

@@ -63,12 +63,7 @@ MODELS = {"wordpiece": wordpiece, "bpe": bpe, "unigram": unigram, "characters": 
 
 
 def train(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
-    """Train a tokenizer on texts and return it as JSON; the result is cached.
-
-    Args:
-        model: wordpiece, bpe, unigram or characters.
-        size: maximum vocabulary size.
-        texts: function that returns an iterable of the texts.
+    """Train a tokenizer of this kind and maximum size on texts and return it as JSON; the result is cached.
 
     Raises:
         UserError: the model cannot be trained with this size.
@@ -125,12 +120,7 @@ def pieces(texts: Iterable[str]) -> Iterator[str]:
 
 
 def vocabulary(tokenizer: Tokenizer, roles: dict[str, str | None]) -> Vocabulary:
-    """Return the vocabulary size and the ids of special tokens.
-
-    Args:
-        tokenizer: a tokenizer of the library.
-        roles: tokens for padding, unknown, begin, end and mask, or None.
-    """
+    """Return the vocabulary size and the ids of special tokens; `roles` has the token of each role, or None."""
     numbers = {role: None if token is None else tokenizer.token_to_id(token) for role, token in roles.items()}
     padding = numbers.pop("padding", None)
     others = {number for number in numbers.values() if number is not None}
@@ -182,10 +172,7 @@ def write(
     Original files are unchanged, except for the padding token, the maximum length and the truncation side.
 
     Args:
-        folder: folder of the model.
         serial: tokenizer as JSON of the `tokenizers` library.
-        roles: tokens for padding, unknown, begin, end and mask.
-        context: maximum number of tokens of an example.
         files: original files by name, those of sentencepiece in base64.
 
     Raises:

@@ -21,13 +21,7 @@ MARKERS = frozenset({"na", "n/a", "nan", "#n/a", "null", "none", "nil", "-", "--
 
 
 def pick(frame: pd.DataFrame, name: str, where: str, option: str = "") -> pd.Series:
-    """Return a column of a table.
-
-    Args:
-        frame: table.
-        name: name of the column.
-        where: name of the table in messages.
-        option: setting that the name comes from.
+    """Return a column of the table `where`; `option` is the setting that its name comes from, for messages.
 
     Raises:
         UserError: there is no such column; the message lists similar names.
@@ -86,8 +80,6 @@ def to_numbers(column: pd.Series, where: str, advice: str = "", is_fitted: bool 
     """Return a column as float64 (N,), NaN if missing; True and False are 1 and 0.
 
     Args:
-        column: column of a table.
-        where: name of the table in messages.
         advice: what to do about a cell that is not a number, for the end of a message.
         is_fitted: whether it is input of a trained model, so that data settings cannot be changed.
 

@@ -56,8 +56,6 @@ def read_images(
     """Decode images in parallel and resize them; return one uint8 array (N, C, H, W), with C 1 or 3.
 
     Args:
-        pictures: images.
-        shape: C, H and W.
         values: array to fill; None for a new one.
         errors: dict to which errors are added by image index, instead of raising them.
         remarks: dict to which remarks for `report` are added, instead of printing them.
@@ -181,8 +179,6 @@ def pictures_of(column: pd.Series, where: str, folder: Path, must_exist: bool) -
     A cell is a relative or absolute path below `folder`, bytes, or a struct with `bytes` or else `path`.
 
     Args:
-        column: column of images.
-        where: name of the table in messages.
         folder: folder that all paths must be in.
         must_exist: whether to raise an error for empty cells and missing files.
 

@@ -159,11 +159,9 @@ def transcript_labels(x: pd.DataFrame, positions: np.ndarray, y: Any, seconds: f
     """Return the labels of each transcript, padded with -1, after checking that CTC can align them.
 
     Args:
-        x: recordings.
         positions: number of positions of each recording (N,).
         y: list of labels of each recording.
         seconds: seconds between positions.
-        remedy: as in `TakesRecordings`.
 
     Raises:
         UserError: a recording has fewer positions than labels plus blanks between equal adjacent labels.

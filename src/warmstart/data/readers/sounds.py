@@ -48,8 +48,6 @@ def read_sounds(
     Incomplete recordings are read to their end, with a warning.
 
     Args:
-        sounds: paths, or the content of files.
-        names: names of the sounds in messages.
         on_error: raise, or skip, which omits broken sounds and lists them; the index has the positions in `sounds`.
         pieces: part of each sound to read; None for complete sounds.
 

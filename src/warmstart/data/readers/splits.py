@@ -43,9 +43,7 @@ def read_splits(
 
     Args:
         root: a table, a folder of tables, a data set saved by `datasets`, or a hub name.
-        config: configuration of a hub data set.
         option: name of the setting of `root` in messages.
-        dialect: format of the tables.
 
     Raises:
         UserError: the data set does not exist, cannot be downloaded, or cannot be read.

@@ -68,12 +68,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | None = None) -> pd.DataFrame:
-    """Read a table; see the module.
-
-    Args:
-        path: file.
-        dialect: format of the table.
-        suffix: extension of the format, if it is not that of the file.
+    """Read a table; see the module. `suffix` is the extension of its format, if the file has another one.
 
     Raises:
         UserError: the file is missing, broken, of another format, has no rows, duplicate columns, or a row with more or

@@ -30,7 +30,6 @@ def find_classes(listing: FolderFiles, what: str, table: str | None = None) -> C
     """Return the files of `data.root` with their classes and splits; print the splits and skipped files.
 
     Args:
-        listing: root and kinds of files.
         what: name of the files in messages, in the plural.
         table: option that reads a table instead.
 

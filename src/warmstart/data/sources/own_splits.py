@@ -22,11 +22,6 @@ def read_own_splits(root: str, config: str | None, dialect: Dialect | None = Non
 
     Prints the splits that are used, and warnings about others.
 
-    Args:
-        root: as in `read_splits`.
-        config: configuration of a hub data set.
-        dialect: format of the tables.
-
     Raises:
         UserError: there are several splits, but no train; or as in `read_splits`.
     """
@@ -54,13 +49,7 @@ def note_splits(rows: dict[str, int]) -> None:
 
 
 def with_target(known: np.ndarray, split: np.ndarray, root: str, columns: Collection[str]) -> np.ndarray:
-    """Return which rows have a target (N,), and print how many do not.
-
-    Args:
-        known: whether each row has a target (N,).
-        split: name of the split of each row (N,).
-        root: name of the data set in messages.
-        columns: target columns.
+    """Return `known`, whether each row has a target (N,), and print how many rows do not.
 
     Raises:
         UserError: no training row has a target.
@@ -91,9 +80,6 @@ def split_table(
     Args:
         x: inputs of all rows, in the order of the splits.
         targets: raw targets by split; their first column is the one to stratify by.
-        columns: target columns in messages.
-        root: name of the data set in messages.
-        seed: random seed.
         encode: returns the targets (N, ...) and their labels.
 
     Raises:
@@ -126,12 +112,8 @@ def to_splits(
     """Return splits of rows; missing splits are split off from the training rows.
 
     Args:
-        rows: all rows with a target.
-        labels: names of the classes or targets.
         split: name of the split of each row (N,).
         given: splits of the data set, with or without targets.
-        root: name of the data set in messages.
-        seed: random seed.
         strata: function of training row indices that returns class indices to stratify by, or None.
         unlabelled: further rows for pretraining.
 

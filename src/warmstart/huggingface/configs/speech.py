@@ -85,12 +85,6 @@ def labels_of(word: str, folder: Path, architecture: dict[str, Any], rows: int) 
     """Return the order of the rows of a trained CTC head, with the blank last, and the labels of the other rows.
 
     Both are empty if the folder has no vocabulary.
-
-    Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
-        rows: number of rows of the head.
     """
     blank = architecture.get("pad_token_id")
     numbers = read_json(word, folder / VOCABULARY) if (folder / VOCABULARY).exists() else {}

@@ -103,10 +103,7 @@ def named_sounds(
     """Return paths or file contents, and their names in messages; see `read_manifest`.
 
     Args:
-        frame: table.
-        where: name of the table in messages.
         root: folder that all paths must be in.
-        column: column of sounds.
         must_exist: whether to raise an error for empty cells and missing files.
     """
     column = column or next((name for name in COLUMNS if name in frame), COLUMNS[0])
@@ -145,7 +142,6 @@ def alphabet(texts: Sequence[str], pieces: int | None = None) -> tuple[str, ...]
     """Return the sorted labels of transcripts, in which ▁ is the space.
 
     Args:
-        texts: training texts.
         pieces: maximum number of labels, trained by byte-pair encoding (Sennrich et al. 2016); None for characters.
 
     Raises:
@@ -165,12 +161,7 @@ def alphabet(texts: Sequence[str], pieces: int | None = None) -> tuple[str, ...]
 
 
 def encode(texts: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Encode each transcript as a list of label indices (N,), by greedy longest match.
-
-    Args:
-        texts: transcripts.
-        labels: labels.
-        names: names of the transcripts in messages.
+    """Encode transcripts as lists of label indices (N,), by greedy longest match; `names` are for messages.
 
     Raises:
         UserError: a character is in no label.
@@ -240,13 +231,7 @@ def split(speakers: np.ndarray, rows: np.ndarray, seed: int, column: str) -> lis
 
 
 def report_unlabelled(speakers: np.ndarray, known: np.ndarray, column: str) -> None:
-    """Print a warning about speakers without any row that has a target.
-
-    Args:
-        speakers: speaker of each row (N,).
-        known: whether each row has a target (N,).
-        column: name of the column of speakers.
-    """
+    """Print a warning about speakers (N,) without any row that has a target, by `known` (N,)."""
     unknown = sorted(set(speakers) - set(speakers[known]))
     if unknown:
         named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
@@ -255,13 +240,7 @@ def report_unlabelled(speakers: np.ndarray, known: np.ndarray, column: str) -> N
 
 
 def report_shared(speakers: np.ndarray, index: Mapping[str, np.ndarray], column: str) -> None:
-    """Print a warning about speakers that are in train and in another split.
-
-    Args:
-        speakers: speaker of each row (N,).
-        index: row indices of each split.
-        column: name of the column of speakers.
-    """
+    """Print a warning about speakers (N,) that are in train and in another split, by the row indices."""
     train = set(speakers[index["train"]])
     for name, rows in index.items():
         shared = sorted(train & set(speakers[rows])) if name != "train" else []
