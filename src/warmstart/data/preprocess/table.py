@@ -15,13 +15,13 @@ from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.data.duplicates.text import TableRows
 from warmstart.data.readers.columns import to_names, to_numbers
+from warmstart.data.readers.files import listed
 from warmstart.data.readers.table import Dialect, read_table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 GIVEN = "the table"  # name of the input table of a trained model in messages
-SHOWN = 5  # categories listed in a warning
 
 
 class Preprocessor(protocols.Preprocessor):
@@ -158,7 +158,7 @@ class Preprocessor(protocols.Preprocessor):
         unseen = names[index < 0]
         if len(unseen):
             distinct = list(dict.fromkeys("(missing)" if name is None else name for name in unseen))
-            shown = ", ".join(distinct[:SHOWN]) + (", ..." if len(distinct) > SHOWN else "")
+            shown = listed(distinct)
             screen.say(
                 f"warning: {len(unseen):,} of {len(names):,} rows have a {cells.name} not seen in training: {shown}",
                 style="yellow",

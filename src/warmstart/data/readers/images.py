@@ -18,14 +18,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from warmstart.core import screen
 from warmstart.core.errors import UserError
-from warmstart.data.readers.files import map_in_threads
+from warmstart.data.readers.files import listed, map_in_threads
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow runs external programs for some others
 # Errors of Pillow's decoders.
 UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error)
 BITS, PHOTOMETRIC = 258, 262  # TIFF tags BitsPerSample and PhotometricInterpretation
-NAMED = 5
 LISTED = 20
 SMALLEST, LARGEST = 2, 2**26  # minimum side, and maximum number of pixels
 DARK = 255 // 8  # maximum value of an image that is reported as dark
@@ -88,8 +87,7 @@ def report(remarks: Remarks, pictures: Sequence[Picture], read: int) -> None:
     """Print warnings about images with several frames, and about images with dark pixels only."""
 
     def named(numbers: dict[int, int]) -> str:
-        names = [pictures[number].name for number in sorted(numbers)]
-        return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+        return listed([pictures[number].name for number in sorted(numbers)])
 
     if frames := remarks.get(FRAMES):
         what = f"{len(frames):,} of {read:,} images have several frames, only the first is read"
@@ -191,10 +189,10 @@ def pictures_of(column: pd.Series, where: str, folder: Path, must_exist: bool) -
         files = [picture.content for picture in pictures if isinstance(picture.content, Path)]
         missing = [path for path in files if not path.is_file()]
         if missing:
-            named = ", ".join(os.path.relpath(path, inside) for path in missing[:NAMED])
+            named = listed([os.path.relpath(path, inside) for path in missing])
             raise UserError(
                 f"{where}, column {column.name}: {len(missing):,} of {len(column):,} files are not below {folder}: "
-                f"{named}{', ...' if len(missing) > NAMED else ''}"
+                f"{named}"
             )
     return pictures
 
