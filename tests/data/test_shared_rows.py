@@ -15,7 +15,7 @@ from PIL import Image
 
 from warmstart.core.batch import Rows
 from warmstart.core.protocols import Source
-from warmstart.data.duplicates.shared_rows import parts_of, shared_rows
+from warmstart.data.duplicates.overlap import parts_of, shared_rows
 from warmstart.data.preprocess.speech import Preprocessor as Frames
 from warmstart.data.preprocess.table import Preprocessor as Cells
 from warmstart.data.preprocess.text import Preprocessor as Tokens

@@ -21,8 +21,7 @@ from warmstart.core.batch import Batch, Features, Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
 from warmstart.data.datamodule import TaskDataModule
-from warmstart.data.encoding import moments
-from warmstart.data.loader import GatherLoader
+from warmstart.data.loader import GatherLoader, moments
 from warmstart.data.preprocess.vector import Preprocessor
 from warmstart.data.transforms.augment import Augment
 from warmstart.loss.mse import mse

@@ -18,8 +18,7 @@ from warmstart.core.batch import Batch, Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.spec import Spec
-from warmstart.data.encoding import encode, moments
-from warmstart.data.loader import GatherLoader, take
+from warmstart.data.loader import GatherLoader, encode, moments, take
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.data.storage.ragged import Packed, PaddedRows
 

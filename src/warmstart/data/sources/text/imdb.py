@@ -71,7 +71,7 @@ class IMDb(Source):
 
 
 class FilmReviews(Source):
-    """Reviews of the train split of a data set, split 90 : 5 : 5.
+    """Unlabelled reviews, generic texts similar to SST-2: the train split of a data set, split 90 : 5 : 5.
 
     Args:
         tokenizer: constructor of the preprocessor.
