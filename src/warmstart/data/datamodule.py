@@ -29,9 +29,7 @@ class MemoryDataModule(pl.LightningDataModule):
     """Load a source, encode it with a preprocessor and return batches of encoded rows.
 
     Args:
-        source: data set.
         target: kind of target the objective needs; None for no targets.
-        batch_size: number of rows per training step.
         order_seed: seed of the order of the training rows.
         preprocessor: preprocessor of the pretraining; None to fit a new one on the training inputs.
     """

@@ -31,7 +31,6 @@ class GatherLoader:
     Args:
         x: a tensor (N, ...), or `PaddedRows`.
         y: targets with `index_select`, or None.
-        batch_size: number of rows of a batch.
         seed: seed of the order; None for the order of the rows.
     """
 

@@ -67,7 +67,6 @@ class MaskedAutoencoder(Objective, nn.Module):
 
     Args:
         backbone: a backbone that can skip positions.
-        spec: shape and type of an example.
         loss: loss of reconstructed and true values of a position.
         ratio: share of the positions to hide; at least one per example stays visible.
         depth: number of blocks of the decoder.

@@ -16,15 +16,7 @@ from warmstart.loss.cross_entropy import cross_entropy
 
 
 class SimilarityObjective(Objective, nn.Module):
-    """Base class: a loss of the cosine similarities between the projections of all views.
-
-    Args:
-        backbone: any backbone.
-        spec: shape and type of an example.
-        loss: loss of the similarities and of the index or the probabilities of the targets.
-        temperature: divisor of the similarities.
-        projection: width of the projection.
-    """
+    """Base class: a loss of the cosine similarities between the projections of all views."""
 
     predicts: ClassVar = "category"
     default_loss: ClassVar = staticmethod(cross_entropy)
@@ -40,7 +32,12 @@ class SimilarityObjective(Objective, nn.Module):
         )
 
     def similarities(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Return the similarities of all views (2B, 2B), divided by `temperature`."""
+        """Return the similarities of all views (2B, 2B), divided by `temperature`.
+
+        Args:
+            temperature: divisor of the similarities.
+            projection: width of the projection.
+        """
         z = F.normalize(self.head(backbone(batch.x, batch.mask).pooled), dim=1)
         return z @ z.T / self.temperature
 
@@ -65,6 +62,10 @@ class SupervisedContrastive(SimilarityObjective):
     already seen the other labels.
 
     Source: Khosla et al. (2020), "Supervised Contrastive Learning", equation 2, https://arxiv.org/abs/2004.11362.
+
+    Args:
+        temperature: divisor of the similarities.
+        projection: width of the projection.
     """
 
     target: ClassVar = "category"

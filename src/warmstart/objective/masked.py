@@ -28,7 +28,6 @@ class Masked(Objective, nn.Module):
 
     Args:
         backbone: a backbone that can hide positions.
-        spec: shape and type of an example.
         loss: loss of the outputs at chosen positions.
         ratio: share of the maskable positions to choose; at least one per example.
         swap: share of the chosen positions to replace.

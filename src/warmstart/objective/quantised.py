@@ -24,7 +24,6 @@ class Quantised(Objective, nn.Module):
 
     Args:
         backbone: a backbone that can hide positions and has continuous targets.
-        spec: shape and type of an example.
         loss: loss of the outputs at hidden positions.
         ratio: share of the maskable positions to hide.
         whole_words: whether to hide all positions of a word, or none.

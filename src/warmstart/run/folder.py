@@ -32,8 +32,6 @@ class RunFolder:
     """A run on disk: run.json, config.yaml, train.log, checkpoints/ and model/, and the lock of its process.
 
     Args:
-        path: of the folder.
-        record: content of run.json.
         lock: of the folder, if this process already holds it.
     """
 

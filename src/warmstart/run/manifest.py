@@ -33,7 +33,6 @@ class Job:
     """A planned run of a sweep.
 
     Args:
-        name: of its run folder.
         values: of the settings that the sweep varies, by config key.
         config: the complete resolved config; its SHA-256 identifies the job.
         needs: name of the job that must be done first, if any.
@@ -55,9 +54,6 @@ class Manifest:
     """The plan of a sweep and its folder: manifest.json, runs/<job>/ and locks/.
 
     Args:
-        folder: of the sweep.
-        stage: of its jobs.
-        experiment: of its jobs.
         words: overrides of the command line.
         metric: the metric that ranks configurations; None if the stage has none.
         mode: max or min.

@@ -85,20 +85,10 @@ class Schedule:
     """Runs tasks until none is left.
 
     Args:
-        manifest: the sweep.
-        pool: runs the tasks.
-        rules: for failures and reports.
-        view: shows progress.
-        runner: runs the jobs.
         done: names of finished jobs, which others may need.
-        waiting: tasks that have not started.
-        active: tasks that are running.
         reasons: reasons for running jobs one by one that were printed.
-        starts: number of starts by job.
         failures: errors of failed jobs, including those that could not be recorded in the run folder.
         stopped: whether a failure with on_failure=stop ended the schedule.
-        last_report: time of the last report, in seconds.
-        report_seconds: duration of the last report.
     """
 
     manifest: Manifest

@@ -29,7 +29,6 @@ class FolderFiles:
     """Follows links to files, and links to folders below the root.
 
     Args:
-        root: folder of the data.
         suffixes: extensions of files to read, in lower case.
         unread: extensions of data files that are counted as skipped, unless they are in `suffixes`.
     """

@@ -42,7 +42,6 @@ class Ragged(PaddedRows):
         values: integers of all rows, concatenated (V,).
         starts: start of each row in `values`, and the end of the last (N + 1,).
         full_lengths: length of each row before truncation (N,).
-        padding: padding value.
         context: maximum length of a row in a batch.
         suffix: last integers of every row, which truncated rows keep.
         size: bytes of the raw text of `values`; 0 if unknown.
@@ -115,7 +114,6 @@ class Packed(PaddedRows):
     The first block starts at `offset`, and blocks wrap around at the end; a loader draws a new offset every epoch.
 
     Args:
-        rows: untruncated rows.
         block: length of a block, at most that of all rows.
         separate: whether to return document numbers, which restrict attention to the same row.
     """
