@@ -32,18 +32,18 @@ class SimilarityObjective(Objective, nn.Module):
         )
 
     def similarities(self, backbone: Backbone, batch: Batch) -> Tensor:
-        """Return the similarities of all views (2B, 2B), divided by `temperature`.
-
-        Args:
-            temperature: divisor of the similarities.
-            projection: width of the projection.
-        """
+        """Return the similarities of all views (2B, 2B), divided by `temperature`."""
         z = F.normalize(self.head(backbone(batch.x, batch.mask).pooled), dim=1)
         return z @ z.T / self.temperature
 
 
 class Contrastive(SimilarityObjective):
-    """NT-Xent loss: cross-entropy over cosine similarities of projections, divided by `temperature`."""
+    """NT-Xent loss: cross-entropy over cosine similarities of projections.
+
+    Args:
+        temperature: divisor of the similarities.
+        projection: width of the projection.
+    """
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the mean loss over views; inputs (2B, ...) are the first views, then the second views."""
@@ -64,6 +64,7 @@ class SupervisedContrastive(SimilarityObjective):
     Source: Khosla et al. (2020), "Supervised Contrastive Learning", equation 2, https://arxiv.org/abs/2004.11362.
 
     Args:
+        loss: loss of the similarities to the other views and of the target probabilities, both (2B, 2B - 1).
         temperature: divisor of the similarities.
         projection: width of the projection.
     """
