@@ -282,8 +282,5 @@ def supports_documents(model: PreTrainedModel, causal: bool) -> bool:
                 found.append(model(input_ids=x, attention_mask=attention_mask(documents, model.config, causal))[0][0])
             except (TypeError, ValueError, RuntimeError, IndexError):  # it does not support such a mask
                 return False
-    first, second = (
-        torch.isclose(found[0][:2], found[1][:2], atol=1e-5),
-        torch.isclose(found[0][2:], found[2][2:], atol=1e-5),
-    )
-    return bool(first.all() and second.all())
+    first = torch.allclose(found[0][:2], found[1][:2], atol=1e-5)
+    return first and torch.allclose(found[0][2:], found[2][2:], atol=1e-5)

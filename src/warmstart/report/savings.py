@@ -100,10 +100,8 @@ def time_to_target(transfer: Transfer, arm: str, against: str) -> list[dict[str,
         for unit in ("steps", "seconds", "examples"):
             times = [step * per_step(run, unit) for step, (run, _) in zip(steps, paired_runs)]
             control_times = [step * per_step(control, unit) for step, (_, control) in zip(control_steps, paired_runs)]
-            entry[unit], entry[f"{unit}_against"] = (
-                finite(statistics.median(times)),
-                finite(statistics.median(control_times)),
-            )
+            entry[unit] = finite(statistics.median(times))
+            entry[f"{unit}_against"] = finite(statistics.median(control_times))
             saved = statistics.fmean(control_times) - statistics.fmean(times)
             if transfer.bases:
                 cost = statistics.fmean(base["cost"][unit] for base in transfer.bases)

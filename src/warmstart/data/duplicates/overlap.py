@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.protocols import Preprocessor
 
 CHUNK = 2**24  # float32 values in memory at once: 64 MiB
+TOLERANCE = 0.1  # of near duplicates, in standard deviations
 DIRECTIONS = 64
 CANDIDATES = 8
 FEWEST_FEATURES = 30  # rows with fewer features are near each other by chance
@@ -31,7 +32,7 @@ class Overlap:
     near: list[int]
 
 
-def find_duplicates(generic: Tensor, test: Tensor, tolerance: float = 0.1) -> Overlap:
+def find_duplicates(generic: Tensor, test: Tensor, tolerance: float = TOLERANCE) -> Overlap:
     """Return the test rows that are also among the generic rows.
 
     Exact duplicates are equal in every bit. Near duplicates (float or uint8 rows only) differ from a generic row by at
@@ -65,7 +66,30 @@ def find_duplicates(generic: Tensor, test: Tensor, tolerance: float = 0.1) -> Ov
     return Overlap(exact, sorted(set(near) - set(exact)))
 
 
-class ArrayRows:
+class Comparison:
+    """Comparison of raw inputs of a modality; that of a preprocessor, or `ArrayRows`."""
+
+    def keys(self, x: Any) -> np.ndarray:
+        """Return a 64-bit hash of each row (N,), equal for copies."""
+        raise NotImplementedError
+
+    def by_chance(self, seen: Any, x: Any) -> np.ndarray:
+        """Return which rows of `x` (N,) may equal a row of `seen` by chance, by default none; these do not count."""
+        return np.zeros(len(x), dtype=bool)
+
+    def near(self, seen: Any, parts: Sequence[Any]) -> list[list[int]] | None:
+        """Return the rows of each part that are near duplicates of `seen`, by default none.
+
+        None if the search would take too long.
+        """
+        return [[] for _ in parts]
+
+    def shown(self, x: Any, row: int) -> str:
+        """Return a description of a row for messages, besides its number; empty by default."""
+        return ""
+
+
+class ArrayRows(Comparison):
     """Comparison of rows of arrays (N, ...), such as images."""
 
     def keys(self, x: np.ndarray) -> np.ndarray:
@@ -78,7 +102,7 @@ class ArrayRows:
         rows = x.reshape(len(x), -1)
         return (rows == rows[:, :1]).all(1)
 
-    def near(self, seen: np.ndarray, parts: Sequence[np.ndarray], tolerance: float = 0.1) -> list[list[int]] | None:
+    def near(self, seen: np.ndarray, parts: Sequence[np.ndarray]) -> list[list[int]] | None:
         """Return the rows of each part that are near duplicates of `seen`, as defined in `find_duplicates`.
 
         Rows with few features have no near duplicates. None if the search would take too long.
@@ -88,11 +112,7 @@ class ArrayRows:
         if seen.size > MOST_VALUES or len(seen) * sum(map(len, parts)) > MOST_PAIRS:
             return None
         rows, *others = (torch.from_numpy(np.ascontiguousarray(x)).flatten(1) for x in (seen, *parts))
-        return _near(rows, others, tolerance)
-
-    def shown(self, x: np.ndarray, row: int) -> str:
-        """Return an empty string: rows of arrays have no description."""
-        return ""
+        return _near(rows, others, TOLERANCE)
 
 
 def to_keys(digests: Iterator[bytes]) -> np.ndarray:
@@ -158,22 +178,6 @@ def _main_directions(points: Tensor) -> Tensor:
     for _ in range(3):
         basis = torch.linalg.qr(points.T @ (points @ basis)).Q
     return basis
-
-
-class Comparison(Protocol):
-    """Comparison of raw inputs of a modality; that of a preprocessor, or `ArrayRows`."""
-
-    def keys(self, x: Any) -> np.ndarray:
-        """Return a 64-bit hash of each row (N,), equal for copies."""
-
-    def by_chance(self, seen: Any, x: Any) -> np.ndarray:
-        """Return which rows of `x` (N,) may equal a row of `seen` by chance; these are not counted."""
-
-    def near(self, seen: Any, parts: list[Any]) -> list[list[int]] | None:
-        """Return the rows of each part that are near duplicates of `seen`; None if the search would take too long."""
-
-    def shown(self, x: Any, row: int) -> str:
-        """Return a description of a row for messages, besides its number."""
 
 
 def parts_of(splits: Splits) -> dict[str, Rows]:

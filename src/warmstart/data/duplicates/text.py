@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from warmstart.data.duplicates.overlap import FACTOR, Overlap
+from warmstart.data.duplicates.overlap import FACTOR, Comparison, Overlap
 from warmstart.data.readers.columns import name_of, to_names, to_numbers
 
 RUN = 8  # length of the word n-grams that are compared
@@ -97,7 +97,7 @@ def run_hashes(hashes: np.ndarray, owner: np.ndarray, size: int) -> tuple[np.nda
     return values[inside], first[inside]
 
 
-class TextRows:
+class TextRows(Comparison):
     """Comparison of rows of tables with a column `text` and, for text pairs, `pair`."""
 
     def keys(self, x: pd.DataFrame) -> np.ndarray:
@@ -149,8 +149,10 @@ def marked(x: pd.DataFrame, name: str) -> Iterator[list[str]]:
 CELLS, LONGEST = 3, 24  # cells of a row in a message, and characters of a cell
 
 
-class TableRows:
+class TableRows(Comparison):
     """Compares numbers by value and categories by text; missing cells are equal.
+
+    Near duplicates are not searched for: rows of small tables are near each other by chance.
 
     Args:
         categorical: columns of categories; all others have numbers.
@@ -176,10 +178,6 @@ class TableRows:
         for theirs, ours in zip(self._cells(seen), self._cells(x)):
             found |= _count(seen_keys - theirs, keys - ours) > equal
         return found
-
-    def near(self, seen: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> list[list[int]]:
-        """Return empty lists: rows of small tables are near each other by chance."""
-        return [[] for _ in parts]
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
         """Return the first cells of a row."""

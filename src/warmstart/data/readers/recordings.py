@@ -15,7 +15,7 @@ import pandas as pd
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
-from warmstart.data.duplicates.overlap import Overlap, to_keys
+from warmstart.data.duplicates.overlap import Comparison, Overlap, to_keys
 from warmstart.data.readers.files import map_in_threads
 from warmstart.data.readers.folders import files_below
 from warmstart.data.readers.sounds import SUFFIXES, read_sounds, resample
@@ -25,20 +25,12 @@ from warmstart.data.storage import cache
 from warmstart.data.storage.ragged import Frames, Ragged
 
 
-class RecordingRows:
-    """Exact comparison of recordings, for the search for duplicates."""
+class RecordingRows(Comparison):
+    """Exact comparison of recordings, whose noise makes equality by chance impossible."""
 
     def keys(self, x: pd.DataFrame) -> np.ndarray:
         """Return a 64-bit hash of each recording (N,)."""
         return to_keys(hashlib.blake2b(values.tobytes(), digest_size=8).digest() for values in x["audio"])
-
-    def by_chance(self, seen: pd.DataFrame, x: pd.DataFrame) -> np.ndarray:
-        """Return False for each recording (N,): noise makes equality by chance impossible."""
-        return np.zeros(len(x), dtype=bool)
-
-    def near(self, seen: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> list[list[int]]:
-        """Return empty lists: there are no near duplicates of recordings."""
-        return [[] for _ in parts]
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
         """Return the file name of a recording."""
