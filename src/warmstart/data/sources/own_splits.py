@@ -96,7 +96,7 @@ def split_table(
     def strata(train: np.ndarray) -> np.ndarray | None:
         return strata_of(table.iloc[train, 0], root) if table.shape[1] else None
 
-    return to_splits(rows, labels, split, targets, root, seed, strata, Rows(spare) if len(spare) else None)
+    return to_splits(rows, labels, split, targets, root, seed, strata, Rows(spare))
 
 
 def to_splits(
