@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from warmstart import main as command_line
 from warmstart.core import screen
 from warmstart.data.preprocess.text import Preprocessor
-from warmstart.data.sources.text.imdb import FilmReviews
+from warmstart.data.sources.text.film_reviews import FilmReviews
 from warmstart.stages import pretrain
 from warmstart.training import components
 from warmstart.training.assemble import assemble

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from warmstart.core import screen
-from warmstart.data.sources.text.corpora import Shakespeare
+from warmstart.data.sources.text.shakespeare import Shakespeare
 from warmstart.run.cores import WAITING, usable_cpus
 
 ROOT = Path(__file__).parents[1]

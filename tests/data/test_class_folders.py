@@ -16,7 +16,7 @@ from warmstart.data.preprocess.speech import Preprocessor as Frames
 from warmstart.data.preprocess.text import Preprocessor as Tokens
 from warmstart.data.sources.audio.audio_folder import AudioFolder
 from warmstart.data.sources.image.image_folder import ImageFolder
-from warmstart.data.sources.text.text_files import TextFolder
+from warmstart.data.sources.text.text_folder import TextFolder
 
 pytestmark = pytest.mark.quick
 

@@ -12,7 +12,7 @@ from warmstart.backbone.stem import FeatureStem
 from warmstart.core.batch import Batch
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
-from warmstart.objective.autoencoder import MaskedAutoencoder
+from warmstart.objective.masked_autoencoder import MaskedAutoencoder
 from warmstart.training.components import build
 
 SPEC = Spec("image", (3, 16, 16))

@@ -14,7 +14,8 @@ from warmstart.core.spec import Spec
 from warmstart.loss.bce import bce
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.loss.focal import focal
-from warmstart.objective.classification import Classification, MultiLabel
+from warmstart.objective.classification import Classification
+from warmstart.objective.multilabel import MultiLabel
 
 SPEC = Spec("vector", (4,), ("a", "b", "c"))
 

@@ -1,4 +1,4 @@
-"""Classification of examples: one label, or several."""
+"""Single-label classification."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
-from warmstart.loss.bce import bce
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head, mixed_loss
-from warmstart.objective.scores import CalibrationError, LabelAccuracy, LabelF1, predicted_labels
+from warmstart.objective.scores import CalibrationError
 
 
 class PooledClassification(Objective, nn.Module):
@@ -65,30 +64,4 @@ class Classification(PooledClassification):
         return [
             {"label": spec.labels[label], "probability": round(p[label], 6)}
             for label, p in zip(best, probabilities.tolist())
-        ]
-
-
-class MultiLabel(PooledClassification):
-    """Any number of labels per example."""
-
-    target: ClassVar = "categories"
-    predicts: ClassVar = "categories"
-    default_loss: ClassVar = staticmethod(bce)
-    monitor: ClassVar = ("val/f1", "max")
-
-    def metrics(self) -> dict[str, Any]:
-        """Return micro accuracy and macro F1 over labels."""
-        return {"accuracy": LabelAccuracy(self.outputs, average="micro"), "f1": LabelF1(self.outputs, average="macro")}
-
-    def scores(self, outputs: Tensor, y: Tensor) -> None:
-        """Return None: F1 is not a mean over examples."""
-
-    def to_records(self, outputs: Any, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
-        """Return one dict per example: the labels with a probability of 0.5 or more, and all probabilities."""
-        return [
-            {
-                "labels": [label for label, is_given in zip(spec.labels, given) if is_given],
-                "probabilities": {label: round(p, 6) for label, p in zip(spec.labels, row)},
-            }
-            for row, given in zip(outputs.float().sigmoid().tolist(), predicted_labels(outputs).tolist())
         ]

@@ -15,7 +15,7 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.data.readers.columns import pick, to_classes, to_texts
 from warmstart.data.readers.splits import read_splits
-from warmstart.data.splits import reset_index, split_rows
+from warmstart.data.splits import reset_index
 
 LABELS = ("negative", "positive")
 NUMBERS = {"0": 0, "1": 1, "neg": 0, "pos": 1}
@@ -68,33 +68,3 @@ class IMDb(Source):
     def _rows(self, frame: pd.DataFrame, split: str) -> Rows:
         where = f"data.root={self.root}, split {split}"
         return Rows(self._texts(frame, split), to_classes(pick(frame, "label", where), NUMBERS, where))
-
-
-class FilmReviews(Source):
-    """Unlabelled reviews, generic texts similar to SST-2: the train split of a data set, split 90 : 5 : 5.
-
-    Args:
-        tokenizer: constructor of the preprocessor.
-        root: a hub name or local folder with a column `text`: by default the 25,000 reviews of IMDb (Maas et al. 2011);
-            the 2,000 of Pang and Lee (2004) can be used too.
-        split_seed: seed of the split.
-    """
-
-    modality: ClassVar = "text"
-    offers: ClassVar = frozenset()
-
-    def __init__(
-        self, tokenizer: Callable[..., Preprocessor], root: Location = "stanfordnlp/imdb", split_seed: Seed = 0
-    ):
-        self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
-
-    def load(self, target: str | None) -> Splits:
-        """Return texts, with HTML line breaks replaced by newlines."""
-        frames = read_splits(self.root)
-        where = f"data.root={self.root}"
-        texts = to_texts(pick(frames.get("train", next(iter(frames.values()))), "text", where), where)
-        rows = Rows(pd.DataFrame({"text": texts.str.replace("<br />", "\n", regex=False)}))
-        return reset_index(split_rows(rows, (), self.split_seed, None, validation=0.05, test=0.05))
-
-    def preprocessor(self) -> Preprocessor:
-        return self.tokenizer(columns=["text"])

@@ -1,4 +1,4 @@
-"""Plain text files: split here, or in one folder per class, with or without splits."""
+"""Plain text files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, OpenUnitInterval, Seed
 from warmstart.data.readers.files import read_text
-from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, FolderFiles, files_below
-from warmstart.data.sources.class_folders import find_classes, split
+from warmstart.data.readers.folders import DOCUMENTS, files_below
 from warmstart.data.splits import reset_index, split_rows
 
 ENDS = {"document": re.compile(r"\Z"), "paragraph": re.compile(r"\n(?:[^\S\n]*\n)+"), "line": re.compile(r"\n")}
@@ -94,36 +93,3 @@ class TextFiles(Source):
         if not all(part.strip() for part in parts):
             raise UserError(f"data.root={self.root}: {len(text)} characters are too few to validate and test on")
         return Splits(*(Rows(pd.DataFrame({"text": [part]})) for part in parts))
-
-
-class TextFolder(Source):
-    """Texts of UTF-8 files.
-
-    Args:
-        tokenizer: constructor of the preprocessor.
-        root: folder with a folder per class, or with such folders in train, validation and test. Missing splits are
-            taken from the training texts. Skipped files are reported.
-        split_seed: seed of the split.
-    """
-
-    modality: ClassVar = "text"
-    offers: ClassVar = frozenset({"category"})
-
-    def __init__(self, tokenizer: Callable[..., Preprocessor], root: Location, split_seed: Seed = 0):
-        self.tokenizer, self.root, self.split_seed = tokenizer, Path(root), split_seed
-
-    def load(self, target: str | None) -> Splits:
-        """Return texts, stratified by class if they are split here.
-
-        Raises:
-            UserError: the folder has another layout, or a file is empty, binary or not UTF-8.
-        """
-        found = find_classes(FolderFiles(self.root, TEXT_FILES, DOCUMENTS), "texts", "data=text_table")
-        splits = split(found, self.root, self.split_seed)
-        x = pd.DataFrame({"text": [read_text(path) for path in found.files]})
-        for rows in (splits.train, splits.validation, splits.test, *splits.shifts.values()):
-            rows.x = x.iloc[rows.x]
-        return reset_index(splits)
-
-    def preprocessor(self) -> Preprocessor:
-        return self.tokenizer(columns=["text"])

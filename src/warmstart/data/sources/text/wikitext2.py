@@ -1,9 +1,7 @@
-"""Corpora of generic text: WikiText-2 (Merity et al. 2016), Tiny Shakespeare (Karpathy 2015)."""
+"""WikiText-2: articles of Wikipedia (Merity et al. 2016)."""
 
 from __future__ import annotations
 
-import hashlib
-import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -81,39 +79,3 @@ def articles(lines: pd.Series) -> list[str]:
     titles &= empty.shift(1, fill_value=True) & empty.shift(-1, fill_value=True)
     numbers = titles.cumsum()
     return lines[numbers > 0].groupby(numbers).agg("\n".join).str.strip("\n").tolist()
-
-
-FILE = Path(__file__).parents[1] / "files" / "shakespeare.txt.xz"
-SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-
-
-class Shakespeare(Source):
-    """1,115,394 characters of his plays, as collected for char-rnn (Karpathy 2015) and included in the package.
-
-    The first 90 % are for training, the rest for validation, as usual.
-
-    Args:
-        tokenizer: constructor of the preprocessor.
-    """
-
-    modality: ClassVar = "text"
-    offers: ClassVar = frozenset()
-
-    def __init__(self, tokenizer: Callable[..., Preprocessor]):
-        self.tokenizer = tokenizer
-
-    def load(self, target: str | None) -> Splits:
-        """Return one row of 1,003,854 and one of 111,540 characters, and an empty test part."""
-        try:
-            data = lzma.decompress(FILE.read_bytes())
-        except (OSError, lzma.LZMAError) as error:
-            raise UserError(f"{FILE} cannot be read ({error}): install warmstart again") from error
-        if hashlib.sha256(data).hexdigest() != SHA256:
-            raise UserError(f"{FILE} is damaged: install warmstart again")
-        text = data.decode()
-        cut = int(0.9 * len(text))
-        parts = ([text[:cut]], [text[cut:]], [])
-        return Splits(*(Rows(pd.DataFrame({"text": part}, dtype=str)) for part in parts))
-
-    def preprocessor(self) -> Preprocessor:
-        return self.tokenizer(columns=["text"])

@@ -1,8 +1,7 @@
-"""Autoencoders that reconstruct corrupted inputs: denoising (Vincent et al. 2010), masked (He et al. 2022)."""
+"""Masked autoencoder (He et al. 2022): encode visible positions, reconstruct hidden ones by a small decoder."""
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -11,54 +10,15 @@ from torch import Tensor, nn
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Amount, Count, Depth, OpenUnitInterval, RightOpenUnitInterval
+from warmstart.core.ranges import Count, Depth, OpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
-
-
-class Denoise(Objective, nn.Module):
-    """Reconstruct inputs from a copy with Gaussian noise and a share `drop` of the features set to the mean."""
-
-    predicts: ClassVar = "value"
-    default_loss: ClassVar = staticmethod(mse)
-    abilities: ClassVar = frozenset({"pictures"})
-
-    def __init__(
-        self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: Amount = 1.0, drop: RightOpenUnitInterval = 0.0
-    ):
-        super().__init__()
-        self.loss = loss
-        self.noise, self.drop = noise, drop
-        self.head = nn.Linear(backbone.width, math.prod(spec.shape))
-
-    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
-        """Return the mean loss over examples and the reconstructions, of the shape of the inputs."""
-        outputs = self.reconstruct(backbone, self.corrupt(batch.x))
-        values = self.loss(outputs, batch.x)
-        return StepOutput(values.mean(), values.numel(), outputs)
-
-    def corrupt(self, x: Tensor) -> Tensor:
-        """Add noise to inputs and set some to 0, their mean."""
-        noisy = x + self.noise * torch.randn_like(x)
-        if self.drop:
-            noisy = noisy * (torch.rand_like(x) >= self.drop)
-        return noisy
-
-    def reconstruct(self, backbone: Backbone, x: Tensor) -> Tensor:
-        """Predict the clean inputs, of the shape of x."""
-        return self.head(backbone(x).pooled).view_as(x)
-
-    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
-        """Return inputs, noisy inputs and reconstructions, each of the shape of the inputs."""
-        noisy = self.corrupt(batch.x)
-        return [batch.x, noisy, self.reconstruct(backbone, noisy)]
-
 
 EPSILON = 1e-6
 
 
 class MaskedAutoencoder(Objective, nn.Module):
-    """Encode visible positions, and reconstruct the hidden ones, a random share `ratio`, by a small decoder.
+    """Hide the share `ratio` of the positions, drawn at random in every step; the loss covers only these.
 
     Source: He et al. (2022), "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377;
     the position embedding is learned instead of sinusoidal.
@@ -67,6 +27,7 @@ class MaskedAutoencoder(Objective, nn.Module):
 
     Args:
         backbone: a backbone that can skip positions.
+        spec: shape and type of an example.
         loss: loss of reconstructed and true values of a position.
         ratio: share of the positions to hide; at least one per example stays visible.
         depth: number of blocks of the decoder.
