@@ -18,10 +18,11 @@ from warmstart.core.errors import UserError
 from warmstart.data.preprocess.text import Preprocessor
 from warmstart.data.readers.files import read_text
 from warmstart.data.sources.text.film_reviews import FilmReviews
-from warmstart.data.sources.text.shakespeare import Shakespeare, WikiText2
+from warmstart.data.sources.text.shakespeare import Shakespeare
 from warmstart.data.sources.text.sst2 import SST2
 from warmstart.data.sources.text.text_files import TextFiles
 from warmstart.data.sources.text.text_table import TextTable
+from warmstart.data.sources.text.wikitext2 import WikiText2
 from warmstart.data.sources.text.xquad import XQuAD
 
 pytestmark = pytest.mark.quick
