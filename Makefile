@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make demo` and `make test`.
+# `make demo` and `make test` install the environment when needed.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -16,13 +16,13 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(READY)  ## set up, then run the main job: the whole story on the built-in digits
+demo: $(READY)  ## set up, then run the transfer on the built-in digits
 	$(BIN)/python train.py
 
 test: $(READY)  ## set up, then run the tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-quick: $(READY)  ## the tests of less than a minute: data, losses, run folders, configs, imports, golden losses
+quick: $(READY)  ## run the fast tests, in less than a minute: data, losses, run folders, configs, imports, golden losses
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m quick
 
 check: $(READY)  ## lint, format check and tests
@@ -34,11 +34,11 @@ docs: $(READY)  ## build the documentation site into build/docs, without a netwo
 	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
 	@echo "build/docs/index.html"
 
-bench: $(READY)  ## measure the speed against common practice, as ratios in one run
+bench: $(READY)  ## measure the speed relative to common practice
 	$(BIN)/python scripts/bench.py && $(BIN)/python scripts/bench_sweep.py
 	$(BIN)/python scripts/bench_images.py && $(BIN)/python scripts/bench_speech.py
 	$(BIN)/python scripts/bench_threads.py
 
-clean:  ## remove the environment, caches and pages; runs in outputs/ stay
+clean:  ## remove the environment, caches and generated pages, but not the runs in outputs/
 	rm -rf .venv .pytest_cache .ruff_cache build dist docs/reference/config docs/reference/api
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

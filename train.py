@@ -1,4 +1,4 @@
-"""The one entrypoint: `python train.py stage=pretrain`, and the whole story with no arguments."""
+"""Run a stage: `python train.py stage=pretrain`; without arguments, the transfer on the built-in digits."""
 
 from warmstart.main import main
 

@@ -1,6 +1,6 @@
-"""Sphinx extension: writes a page for each package, with the signatures and docstrings of what is public in it.
+"""Sphinx extension that writes a page for each package, with the signatures and docstrings of its public names.
 
-It reads the source and imports nothing. A docstring is Markdown; its Args, Returns and Raises become lists of fields.
+It parses the source without importing it. Docstrings are Markdown; Args, Returns and Raises become lists of fields.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FIELDS = {"Args": "param", "Raises": "raises"}
 
 
 def packages() -> dict[str, list[Path]]:
-    """Return the modules of each package that has any, by its dotted name."""
+    """Return the modules of each package, by dotted name."""
     found: dict[str, list[Path]] = {}
     for path in sorted(ROOT.rglob("*.py")):
         if "conf" not in path.relative_to(ROOT).parts and not (path.stem.startswith("_") and path.stem != "__init__"):
@@ -31,7 +31,7 @@ def packages() -> dict[str, list[Path]]:
 
 
 def prose(text: str) -> str:
-    """Return text of a docstring as Markdown, in which stars and angle brackets are themselves."""
+    """Return text of a docstring as Markdown with escaped stars and angle brackets."""
     return re.sub(r"`[^`]*`|[*<]", lambda found: found[0] if len(found[0]) > 1 else f"\\{found[0]}", text).strip()
 
 
@@ -56,13 +56,13 @@ def docstring(node: ast.AST) -> str:
 
 
 def is_public(node: ast.AST) -> bool:
-    """Whether a statement defines a class or a function whose name has no underscore in front."""
+    """Return whether a statement defines a class or a function whose name has no leading underscore."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return isinstance(node, kinds) and not node.name.startswith("_")
 
 
 def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, is_method: bool = False) -> str:
-    """Return the parameters in brackets and the result of a function; those of a method without self."""
+    """Return the parameters and the return type of a function; for a method, without self."""
     given = ast.parse(ast.unparse(node)).body[0].args  # a copy
     decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
     if is_method and "staticmethod" not in decorators and (given.posonlyargs or given.args):
@@ -72,7 +72,7 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef, is_method: bool = Fa
 
 
 def constructor(node: ast.ClassDef) -> str:
-    """Return the parameters of a class in brackets: of its constructor, or its fields; empty if it has neither."""
+    """Return the parameters of the constructor of a class, or its fields; empty if it has neither."""
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
             return signature(child, is_method=True).partition(" -> ")[0]
@@ -113,7 +113,7 @@ def definitions(tree: ast.Module) -> Iterator[str]:
 
 
 def page(package: str, paths: list[Path]) -> str:
-    """Return the page of a package; empty if nothing in it is public."""
+    """Return the page of a package; empty if it has no public names."""
     blocks = []
     for path in paths:
         tree = ast.parse(path.read_text())
@@ -125,7 +125,7 @@ def page(package: str, paths: list[Path]) -> str:
 
 
 def write_pages(app: Sphinx) -> None:
-    """Write the page of each package, unless it is there already; remove those of packages that are gone."""
+    """Write the page of each package if it has changed; remove pages of other packages."""
     PAGES.mkdir(parents=True, exist_ok=True)
     pages = {package: text for package, paths in packages().items() if (text := page(package, paths))}
     entries = "\n".join(pages)

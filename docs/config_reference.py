@@ -1,4 +1,4 @@
-"""Sphinx extension: writes a page for each config group, from the yaml files and the signatures that they name."""
+"""Sphinx extension that writes a page for each config group, from its yaml files and their targets' signatures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from sphinx.application import Sphinx
 
-from warmstart.config.schema import STAGES, SWEEP, Section
+from warmstart.config.schema import SEVERAL, STAGES, SWEEP, Section
 from warmstart.config.signature import FACTS
-from warmstart.core.ranges import words
+from warmstart.core.ranges import describe
 from warmstart.main import CONF
 
 PAGES = Path(__file__).parent / "reference" / "config"
@@ -42,7 +42,7 @@ class Setting:
 
 
 def groups() -> list[str]:
-    """Return the config groups: each folder of yaml files, the recipes of an experiment excepted."""
+    """Return the config groups: each folder of yaml files, except the files of one experiment."""
     found = {str(path.parent.relative_to(CONF)) for path in CONF.rglob("*.yaml")} - {"."}
     return sorted(name for name in found if not name.startswith("experiment/"))
 
@@ -90,7 +90,7 @@ def comments(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def sections(group: str, path: Path) -> Section | None:
-    """Return the part of the schema for an option without a signature of its own; None if there is none."""
+    """Return the section of the schema for an option without a signature; None if there is none."""
     if group == "stage":
         return STAGES[path.stem]
     if group == "sweep":
@@ -115,11 +115,11 @@ def hint_of(name: str, signature: Mapping[str, Any], section: Section | None) ->
 
 def kind_of(hint: Any) -> str:
     """Return a type and its range in words; empty if it is not known."""
-    return "" if hint in (Any, inspect.Parameter.empty) or isinstance(hint, Section) else words(hint)
+    return "" if hint in (Any, inspect.Parameter.empty) or isinstance(hint, Section) else describe(hint)
 
 
 def plain(value: Any) -> str:
-    """Return a value as it is written on a command line."""
+    """Return a value in the syntax of the command line."""
     if isinstance(value, DictConfig | ListConfig):
         value = OmegaConf.to_container(value, resolve=False)
     if isinstance(value, bool) or value is None:
@@ -132,13 +132,13 @@ def plain(value: Any) -> str:
 
 
 def arguments(docstring: str) -> dict[str, str]:
-    """Return what the Args section of a docstring says of each argument."""
+    """Return the description of each argument in the Args section of a docstring."""
     _, _, rest = docstring.partition("Args:")
     return {name: " ".join(text.split()).removesuffix(".") for name, text in ARGUMENT.findall(rest)}
 
 
 def typed(function: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a component, those of run time and `*args` excepted."""
+    """Return the parameters of a component, except `*args` and `**kwargs`."""
     if function is None:
         return {}
     fixed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -147,7 +147,7 @@ def typed(function: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
 
 
 def settings(group: str, path: Path, function: Callable[..., Any] | None) -> list[Setting]:
-    """Return the settings of an option: those of its yaml, and those that only its signature has."""
+    """Return the settings of an option: those in its yaml, then those only in its signature."""
     config = OmegaConf.load(path)
     facts = FACTS.get(group.rpartition("/")[2], ())
     is_ours = function is not None and function.__module__.startswith("warmstart.")
@@ -166,7 +166,7 @@ def settings(group: str, path: Path, function: Callable[..., Any] | None) -> lis
             continue
         hint = hint_of(name, hints, section)
         inner = {name: value}
-        if isinstance(hint, Section) and OmegaConf.is_dict(value):  # written in one line
+        if isinstance(hint, Section) and OmegaConf.is_dict(value) and value:  # written in one line
             inner = {f"{name}.{key}": entry for key, entry in OmegaConf.to_container(value, resolve=False).items()}
         for full, entry in inner.items():
             said = comment or documented.get(full, "") if full == name else ""
@@ -175,7 +175,7 @@ def settings(group: str, path: Path, function: Callable[..., Any] | None) -> lis
     for name, hint in hints.items():
         default = parameters[name].default
         if name not in shown and default is not inspect.Parameter.empty and not callable(default):
-            rows.append(Setting(f"+{name}", words(hint), plain(default), documented.get(name, "")))
+            rows.append(Setting(f"+{name}", describe(hint), plain(default), documented.get(name, "")))
     return rows
 
 
@@ -199,14 +199,14 @@ def summary(function: Callable[..., Any]) -> str:
 
 
 def chosen(path: Path) -> str:
-    """Return the options of other groups that a yaml file chooses, as words of a command line."""
+    """Return the options of other groups in the defaults of a yaml file, as overrides."""
     defaults = OmegaConf.to_container(OmegaConf.load(path)).get("defaults", [])
     pairs = [pair for entry in defaults if isinstance(entry, dict) for pair in entry.items()]
-    return ", ".join(f"`{key.removeprefix('override ').lstrip('/')}={value}`" for key, value in pairs if value)
+    return ", ".join(f"`{key.removeprefix('override ').lstrip('/')}={plain(value)}`" for key, value in pairs if value)
 
 
 def option(group: str, path: Path) -> str:
-    """Return the part of a page about one option."""
+    """Return the section of a page for one option."""
     config = OmegaConf.load(path)
     function = get_object(config["_target_"]) if "_target_" in config else None
     is_ours = function is not None and function.__module__.startswith(("warmstart.", "hydra_plugins."))
@@ -218,14 +218,14 @@ def option(group: str, path: Path) -> str:
     if function is not None:
         blocks.append(f"Class or function: `{config['_target_']}`.")
     if chosen(path):
-        blocks.append(f"Chooses {chosen(path)}.")
+        blocks.append(f"Selects {chosen(path)}.")
     rows = settings(group, path, function)
-    blocks.append(table(rows) if rows else "It has no settings.")
+    blocks.append(table(rows) if rows else "No settings.")
     return "\n\n".join(blocks)
 
 
 def recipe(path: Path) -> str:
-    """Return the part of the page about one experiment: what it is for, and its file for each stage."""
+    """Return the section of the page for one experiment: its description, and its file for each stage."""
     blocks = [f"## `{path.stem}`", description(path)]
     for stage in sorted(path.with_suffix("").glob("*.yaml"), key=lambda file: "pft".find(file.stem[0])):
         blocks.append(f"`stage={stage.stem}`:\n\n```yaml\n{stage.read_text().strip()}\n```")
@@ -236,21 +236,22 @@ def page(group: str) -> str:
     """Return the page of a config group."""
     title = TITLES.get(group, group.rpartition("/")[2].replace("_", " ").capitalize())
     names = ", ".join(f"`{path.stem}`" for path in options(group))
-    word = {"stage": "stage=NAME", "experiment": "experiment=NAME"}.get(group, f"{group}=NAME")
-    parts = [f"# {title}", f"Choose one by `{word}`: {names}."]
+    several = group in (*SEVERAL, "data/augment")
+    choice = f"any number by `{group}=[NAME,...]`" if several else f"one by `{group}=NAME`"
+    parts = [f"# {title}", f"Select {choice}: {names}."]
     parts += [recipe(path) if group == "experiment" else option(group, path) for path in options(group)]
     return "\n\n".join(parts) + "\n"
 
 
 def write_pages(app: Sphinx) -> None:
-    """Write the page of each config group, unless it is there already; remove those of groups that are gone."""
+    """Write the page of each config group if it has changed; remove pages of other groups."""
     PAGES.mkdir(parents=True, exist_ok=True)
     pages = {group.replace("/", "_"): page(group) for group in groups()}
     entries = "\n".join(pages)
     pages["index"] = (
         "# Config groups\n\nEach group is a folder of `conf/`, each option a yaml file. "
-        "These pages are generated from the yaml files and from the signatures that they name. "
-        "A setting with a plus sign is not in the yaml file; add it with `+`.\n\n"
+        "These pages are generated from the yaml files and the signatures of their targets. "
+        "A setting with a plus sign is not in the yaml file; set it with the prefix `+`.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n"
     )
     for old in PAGES.glob("*.md"):

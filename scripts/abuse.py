@@ -1,11 +1,11 @@
-"""Type command lines with bad settings and count: refused in a line or two, accepted for a reason, or a defect.
+"""Run command lines with invalid settings and count: refused with a short message, accepted for a reason, or a defect.
 
     python scripts/abuse.py                   # all (minutes)
-    python scripts/abuse.py --only loss       # those whose words match the pattern
-    python scripts/abuse.py --list            # the lines, nothing is run
+    python scripts/abuse.py --only loss       # command lines whose overrides match the pattern
+    python scripts/abuse.py --list            # print the command lines without running them
 
-Each runs in this process up to where a run folder would be made. Of the accepted that train on digits, those with huge
-numbers and some others are then run for one step. Ends with 1 where there is a defect, each of which is listed.
+Each runs in this process until a run folder would be created. Accepted command lines that train on digits with huge
+numbers, and some others, are then run for one step. Lists the defects; the exit status is 1 if there are any.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Read some 400 odd files and count: read rightly, refused in a line or two, or a defect.
+"""Read about 400 unusual files and count: read correctly, refused with a short message, or a defect.
 
     python scripts/abuse_files.py                     # all (minutes)
-    python scripts/abuse_files.py --only tables       # those whose family or name contains the pattern
-    python scripts/abuse_files.py --list              # names and right outcomes, nothing is run
+    python scripts/abuse_files.py --only tables       # cases whose family or name contains the pattern
+    python scripts/abuse_files.py --list              # print names and expected outcomes without running them
 
-Each case writes files, gives the command line's overrides, and knows the right outcome. Most load the data as
-finetuning does, and look at classes, rows, encoded values and printed lines; many must equal a clean twin. Predictions
-are made by complete commands. Ends with 1 where there is a defect, each of which is listed with what is right and what
-was seen.
+Each case writes files and has the overrides of the command line and the expected outcome. Most cases load the data as
+finetuning does, and check classes, rows, encoded values and printed lines; many must equal a clean version of the file.
+Predictions are made by complete commands. Lists each defect with the expected and the observed outcome; the exit status
+is 1 if there are any.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Speed as ratios measured side by side: warmstart, a plain PyTorch loop, and Lightning as it comes.
+"""Compare the speed of warmstart, a plain PyTorch loop, and Lightning with its defaults, as ratios.
 
-The arms of a comparison take turns, so that another process on the machine slows all of them; a ratio is the median
+The arms of a comparison alternate, so that another process on the machine slows all of them; a ratio is the median
 over the turns of the ratio within one turn. Absolute times are printed for orientation only.
 
 Run it with `make bench`. To add a bench, write a function that returns `Result`s and append it to `BENCHES`.

@@ -1,10 +1,10 @@
-"""Images a second of augmentation, beside a DataLoader that changes one image at a time, as a ratio within one run.
+"""Compare the throughput of image augmentation with a DataLoader that augments single images, as a ratio.
 
     python scripts/bench_images.py [TURNS]
 
-The list is that of contrastive recipes: crop and resize, flip, blur, solarize, color jitter, grayscale, random erasing.
-The other side is common practice: Pillow per image in two workers, each transform as torchvision writes it for Pillow
-images (not installed here), saturation standing for our scale per channel. Nothing else should run on the machine.
+Augmentations of contrastive learning: crop and resize, flip, blur, solarize, color jitter, grayscale, random erasing.
+The baseline is common practice: Pillow per image in two workers, each transform as in torchvision (not installed) for
+Pillow images, with saturation in place of our scale per channel. Run it on an idle machine.
 """
 
 from __future__ import annotations

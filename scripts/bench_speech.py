@@ -1,11 +1,11 @@
-"""Utterances a second of log-mel frames with SpecAugment, beside a DataLoader of one file at a time, as ratios.
+"""Compare the throughput of log-mel frames with SpecAugment with a DataLoader of single files, as ratios.
 
     python scripts/bench_speech.py [TURNS]
 
-Ours are the batches of `experiment=speech`: rows of the cached frames, then bands and gaps hidden; and apart from
-them a first epoch, for which the frames are made from the waveforms. The other side is common practice in two workers:
-soundfile reads a WAV, its log-mel frames are made as torchaudio's MelSpectrogram makes them (which is not installed
-here), FrequencyMasking and TimeMasking hide twice each, and a batch is padded. Nothing else should run on the machine.
+Ours are the batches of `experiment=speech`: cached frames with frequency and time masks; a first epoch, which computes
+the frames from the waveforms, is measured separately. The baseline is common practice in two workers: soundfile reads a
+WAV, log-mel frames are computed as in torchaudio's MelSpectrogram (not installed), FrequencyMasking and TimeMasking are
+applied twice each, and a batch is padded. Run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Throughput of sweeps, side by side in one run: warmstart's launchers, and Lightning under Hydra's basic launcher.
+"""Compare the throughput of sweeps: warmstart's launchers, and Lightning under Hydra's basic launcher.
 
-The commands take turns. Jobs per minute are counted from the first job's start to the last one's end, so that importing
-torch, which every command does once, is left out of the ratios; the whole command is printed beside.
+The commands alternate. Jobs per minute are counted from the start of the first job to the end of the last one, which
+excludes the import of torch, once per command; the time of the complete command is printed as well.
 """
 
 from __future__ import annotations

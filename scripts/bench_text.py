@@ -1,10 +1,10 @@
-"""Text beside what people use for it: nanoGPT's recipe, transformers.Trainer, and the cost of the data.
+"""Compare text pretraining with nanoGPT's settings and transformers.Trainer, and measure the cost of tokenization.
 
     python scripts/bench_text.py shakespeare   # validation loss at equal wall time, nats per character
     python scripts/bench_text.py masked        # tokens a second of pretraining, as a ratio (needs accelerate)
-    python scripts/bench_text.py data          # tokens a second of tokenising, and a second run's seconds on data
+    python scripts/bench_text.py data          # tokens a second of tokenization, and the data time of a second run
 
-Ratios are within one run; the arms of `masked` take turns. Nothing else should run on the machine.
+Ratios are within one run; the arms of `masked` alternate. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def masked(words: list[str]) -> None:
     def ours() -> float:
         with tempfile.TemporaryDirectory() as folder:
             config.output_dir, clock = folder, Clock()
-            pretrain.run(config, watchers=[clock])
+            pretrain.run(config, callbacks=[clock])
             return STEPS * BATCH * BLOCK / clock.watch.seconds
 
     compare("masked pretraining", ours, theirs, 1.5)

@@ -1,8 +1,8 @@
-"""A small text finetuning alone and beside one busy process: `trainer.threads=auto` and fixed settings, taking turns.
+"""Compare `trainer.threads=auto` with fixed numbers for a small text finetuning, alone and with one busy process.
 
-Seconds are those of the training (`cost.seconds` of its run); beside them, the processor seconds of the whole command.
-Each is the lowest of the turns, and the ratio compares auto with the fastest fixed setting. A fixed setting that is far
-behind the fastest one is stopped, and left out of the later turns.
+Seconds are those of the training (`cost.seconds` of its run), with the processor seconds of the complete command.
+Each is the minimum over the turns, and the ratio compares auto with the fastest fixed setting. A fixed setting that is
+much slower than the fastest one is stopped and excluded from later turns.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How often the paired comparison is wrong where the truth is known, beside the methods that were not chosen.
+"""Measure the error rates of the paired comparison, and of alternative methods, in simulations with known truth.
 
     python scripts/calibrate.py                 # about ten minutes
     python scripts/calibrate.py --small         # a few seconds
 
-A simulated report has eight comparisons: two arms with their control at four label budgets, on one test set, whose
-examples are hard for all of them alike but for a part of each arm's own. No arm is truly better. Then the last
-comparison is made better by two standard deviations of its per-seed differences, which is also the margin.
+A simulated report has eight comparisons: two arms with their control at four label budgets, on one test set. The
+difficulty of an example has a component shared by all arms and one of each arm. No arm is truly better. Then the last
+comparison is improved by two standard deviations of its per-seed differences, which is also the margin.
 """
 
 from __future__ import annotations

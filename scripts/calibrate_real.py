@@ -1,6 +1,6 @@
-"""Verdicts against known truth, by real runs: A/A comparisons, sabotaged backbones, made data that helps or hurts.
+"""Check verdicts of real runs against known truth: A/A comparisons, useless backbones, synthetic data.
 
-python scripts/calibrate_real.py            # all of it, about 10 minutes on 2 cores
+python scripts/calibrate_real.py            # all parts, about 10 minutes on 2 cores
 python scripts/calibrate_real.py aa         # one part: aa, sabotage or made
 """
 

@@ -1,10 +1,10 @@
-"""Every file that the program reads back is damaged, one at a time, and the command that reads it must notice.
+"""Damage the files that the program reads, one at a time, and check that the command that reads them detects it.
 
-    python scripts/damage.py                # a bit flipped or an end cut off, 240 times
-    python scripts/damage.py --count 20     # fewer
+    python scripts/damage.py                # flip a bit or truncate a file, 240 times
+    python scripts/damage.py --count 20     # 20 times
 
 Detected means: refused with status 2 and an error of one or two lines that names the file; or a warning names it, and
-the result is that of the undamaged files. Prints a table by kind of file, and ends with 1 where one was not detected.
+the result is that of the undamaged files. Prints a table by kind of file; the exit status is 1 if one was not detected.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NOT_READ = {  # by no command: for people, or for programs such as TensorBoard
     "previous.ckpt": "a checkpoint, read only where last.ckpt or best.ckpt is damaged",
     "pretrained_model.pth": "a second copy of the weights, for other programs",
     "metrics.csv and test_scores.npy of a run alone": "read by the report of a sweep or transfer only",
-    "race.csv, predictions.jsonl": "results",
+    "candidates.csv, predictions.jsonl": "results",
 }
 
 

@@ -1,4 +1,4 @@
-"""A command line in a forked process, so that a script that runs hundreds of them imports torch once."""
+"""Run command lines in forked processes, so that a script that runs hundreds of them imports torch once."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Runs and sweeps on disks that are too small, read-only, or limit the size of files; then continued with room.
+"""Run commands on file systems that are full, read-only or limit the size of files, then resume them with free space.
 
-    python scripts/full_disk.py              # as root, or where user namespaces are allowed
+    python scripts/full_disk.py              # as root, or with user namespaces
     python scripts/full_disk.py sweep 160k   # one command and size only
 
-Each must end with status 1 (3 for a sweep of which a job failed), an error of one or two lines that names a file, and
-"failed" in run.json, and leave no temporary file; with room again, it must continue and end with 0. Ends with 1 where
-one does not.
+Each must end with status 1 (3 for a sweep with a failed job), an error of one or two lines that names a file, "failed"
+in run.json, and no temporary file; with free space, it must resume and end with 0. Exits with 1 if one does not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What people write without warmstart: a Hydra script around Lightning's defaults. The baseline of bench_sweep.py.
+"""Train with Hydra and Lightning's defaults, without warmstart. The baseline of bench_sweep.py.
 
     python scripts/plain.py -m 'seed=range(16)'
 
-Prints when each job began and ended, in seconds of the system's monotonic clock.
+Prints the start and end of each job, in seconds of the system's monotonic clock.
 """
 
 from __future__ import annotations

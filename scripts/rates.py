@@ -1,13 +1,12 @@
-"""At which multiple of optimizer.lr does each finetuning strategy validate best? The test split stays unread.
+"""Find the multiple of optimizer.lr with the best validation score of each finetuning strategy, without the test split.
 
     python scripts/rates.py outputs/rates/digits experiment=digits data.labels_per_class=5 trainer.max_epochs=60 \
         --strategies full linear_probe bitfit --width backbone.hidden=[64,64] --width backbone.hidden=[256,256] \
         --pretrain trainer.max_epochs=100
 
-Pretrains once per width, unless the words name an init=. A strategy may bring settings, 'lp_ft strategy.rate=10'; a
-`rate` that it does not name is 1. A folder that was begun is gone on with. Prints a table in Markdown: means and
-standard deviations over seeds by multiple, the best one, and its gain over 1 with the standard error of the paired
-differences.
+Pretrains once per width, unless the overrides set init=. A strategy may have overrides, 'lp_ft strategy.rate=10'; the
+default `rate` is 1. An existing folder is resumed. Prints a table in Markdown: means and standard deviations over seeds
+by multiple, the best one, and its gain over 1 with the standard error of the paired differences.
 """
 
 from __future__ import annotations

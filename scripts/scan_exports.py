@@ -1,11 +1,11 @@
-"""Load, finetune, export and compare every kind of Hugging Face model. Writes docs/results/exports.md.
+"""Load, finetune, export and compare all types of Hugging Face models. Writes docs/results/exports.md.
 
-    python scripts/scan_exports.py            # all, into docs/results/exports.md
-    python scripts/scan_exports.py bert gpt2  # some, on the screen; with --update, into the page too
+    python scripts/scan_exports.py            # all types, written to docs/results/exports.md
+    python scripts/scan_exports.py bert gpt2  # some types, printed; --update also writes them to the page
 
-Each model is a tiny random one of transformers with a tokenizer (or processor) made here. The answers of
-`stage=predict` are compared with those that transformers gives from the exported folder, on texts that hold special
-tokens, in one padded batch and one by one; beside the check that `stage=export` makes itself.
+Each model is a tiny random model of transformers with a new tokenizer (or processor). The predictions of
+`stage=predict` are compared with those of transformers from the exported folder, on texts with special tokens, in one
+padded batch and one by one, in addition to the check of `stage=export`.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def command(*words: str) -> None:
     ):
         status = main.run(compose("train", overrides=list(words)))
     lines = errors.getvalue().strip().splitlines()
-    if status == main.USER_MISTAKE:
+    if status == main.USER_ERROR:
         refusals = [line for line in lines if line.startswith("error:")]
         raise UserError(" ".join(refusals).removeprefix("error:").strip())
     if status:
@@ -369,15 +369,15 @@ def scan(kind: str, name: str, folder: Path, more: tuple[str, ...] = ()) -> Foun
 
 
 def written(results: list[Found]) -> str:
-    """The page: counts, and a line for each type."""
+    """Return the page: counts, and a row for each model type."""
     count = {name: sum(found.result == name for found in results) for name in ("equal", "refused", "defect")}
     lines = [
         "# Exports to transformers, by model type",
         "",
-        "Written by `python scripts/scan_exports.py`. Each line is a tiny random model of that type: loaded with",
-        "`init=hf:`, finetuned for one step, exported, and its answers compared with those of the run, in one padded",
-        "batch and one by one, on rows of the data and on inputs that hold special tokens.",
-        f"The difference is the largest one, relative to the largest output where that is above 1 (transformers "
+        "Written by `python scripts/scan_exports.py`. Each row is a tiny random model of that type: loaded with",
+        "`init=hf:`, finetuned for one step, exported, and its predictions compared with those of the run, in one",
+        "padded batch and one by one, on rows of the data and on inputs with special tokens.",
+        f"The difference is the maximum, relative to the largest output if that is above 1 (transformers "
         f"{transformers.__version__}).",
         "",
         f"**{len(results)} types: {count['equal']} equal to {ALLOWED:g}, {count['refused']} refused in one line, "

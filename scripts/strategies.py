@@ -1,9 +1,8 @@
-"""Finetuning strategies side by side: one table over several transfers that were run with transfer.arms=strategies.
+"""Print tables that compare finetuning strategies over several transfers with transfer.arms=strategies.
 
     python scripts/strategies.py outputs/transfer/digits/ID outputs/transfer/sst2/ID > table.md
 
-Every number is read from run folders; nothing is computed again. A cell is a transfer at one label count; one that some
-arm has not finished is left out.
+Every number is read from run folders. A cell is a transfer at one label count; cells with unfinished arms are excluded.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Kill runs of every stage at write points and random moments, continue them, and compare with undisturbed ones.
+"""Kill runs of every stage at write points and random moments, resume them, and compare with uninterrupted runs.
 
     python scripts/survive.py                    # 200 kills over all recipes and stages (25 minutes on two cores)
-    python scripts/survive.py digits lora        # these recipes only; `sweep` and `start` run processes of their own
+    python scripts/survive.py digits lora        # these recipes only; `sweep` and `start` start separate processes
     python scripts/survive.py --kills 40 --seed 1
 
-A point is a moment of a change on the disk (scripts/kills/points.py); the signal is SIGKILL, SIGTERM or SIGINT. After
-each kill every reader must find the run interrupted, and `python train.py resume=PATH` continues it. At the end the
-folder must equal that of the undisturbed run: weights, record, logs, events, tables; without temporary files or locks.
-Prints a table of recipes and stages, and each difference with the kills before it. Ends with 1 if there is any.
+A write point is a change on the disk (scripts/kills/points.py); the signal is SIGKILL, SIGTERM or SIGINT. After each
+kill all readers must report the run as interrupted, and `python train.py resume=PATH` resumes it. At the end the folder
+must equal that of the uninterrupted run: weights, record, logs, events, tables; without temporary files or locks.
+Prints a table of recipes and stages, and each difference with the kills before it. Exits with 1 if
+there are any.
 """
 
 from __future__ import annotations

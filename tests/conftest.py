@@ -1,4 +1,4 @@
-"""A command line in this process, so that a test need not wait for torch to be imported again."""
+"""Fixtures: command lines in this process, so that torch is imported once."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def cli(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., Outcome]:
                 status = main.run(compose("train", overrides=spelled), typed)
             except (UserError, HydraException, OmegaConfBaseException) as error:
                 screen.error(explain(error))
-                status = main.USER_MISTAKE
+                status = main.USER_ERROR
         captured = capfd.readouterr()
         return Outcome(status, captured.out, captured.err, folder)
 

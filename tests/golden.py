@@ -1,6 +1,6 @@
-"""Five small recipes, and the losses of each with a fixed seed, step by step.
+"""Golden losses: five small experiments with a fixed seed, step by step.
 
-`python -m tests.golden` writes golden.json again, which is right only where other numbers are meant.
+`python -m tests.golden` recreates golden.json; run it only if the numbers are meant to change.
 """
 
 from __future__ import annotations

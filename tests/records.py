@@ -1,4 +1,4 @@
-"""Records as a run writes them, checksums included, for run folders that a test makes up or changes on purpose."""
+"""Records with checksums, as a run writes them, for run folders that tests create or modify."""
 
 from __future__ import annotations
 

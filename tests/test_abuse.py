@@ -1,4 +1,4 @@
-"""A part of the campaign of bad command lines: each is refused in a line or two, or accepted for a reason."""
+"""A subset of scripts/abuse.py: invalid command lines are refused with a short message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLES = (
     (("stage=evaluate", "run=null"), "run=null"),
     ((*NEW, "resume=''"), "resume="),
     ((*NEW, "visualization=abc"), "visualization=abc"),
-    ((*NEW, "+x=1"), "x: there is no such setting"),
+    ((*NEW, "+x=1"), "x: no such setting"),
     ((*NEW, "+data.pack=128"), "data.pack"),
     ((*NEW, "+scheduler.total=5"), "scheduler.total"),
     ((*NEW, "~scheduler"), "scheduler is missing"),
@@ -40,7 +40,7 @@ SAMPLES = (
     (("stage=transfer", "transfer.start=hf:/"), "transfer.start=hf:/"),
     ((*NEW, "resume=-1"), "resume=-1: must be a path"),
     ((*NEW, "trainer.precision=16-true"), "trainer.precision=16-true"),
-    ((*NEW, "average=swa", "average.every=5000"), "beyond the end of the run's 400 steps"),
+    ((*NEW, "average=swa", "average.every=5000"), "after the last of the run's 400 steps"),
     ((*NEW, "backbone=vit", "backbone.depth=100000000"), "backbone.depth=100000000"),
     ((*NEW, "experiment=speech", "backbone.stem._partial_=0"), "backbone.stem._partial_=0"),
     ((*NEW, "experiment=speech", "~data.frames._partial_"), "data.frames._partial_"),
@@ -82,7 +82,7 @@ def test_a_part_of_the_campaign_has_no_defect(lines: list[Line], folder: Path):
 @pytest.mark.parametrize(
     ("words", "named"), SAMPLES, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
 )
-def test_what_cannot_be_meant_is_refused_by_its_name(words: tuple[str, ...], named: str, folder: Path):
+def test_ambiguous_overrides_are_refused_by_name(words: tuple[str, ...], named: str, folder: Path):
     seen = call(words, folder / "outputs", wholly=words[0] == "-m")
     assert seen.kind == "refused", seen
     assert named in seen.message

@@ -1,4 +1,4 @@
-"""A part of the campaign of odd files: each is read rightly, or refused in a line or two."""
+"""A subset of scripts/abuse_files.py: unusual files are read correctly or refused with a short message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports point one way, names say what they hold, and no stage or training code knows a modality."""
+"""Import order, naming, and independence of stages and training from the modality."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_no_file_is_a_drawer():
 
 def test_training_stages_and_what_is_above_know_no_modality():
     for path in FILES:
-        is_drawn = path.parent.name == "visualization"  # a picture is of pixels, a player of sound
+        is_drawn = path.parent.name == "visualization"  # images and audio
         if package_of(path) in {"training", "stages", "run", "transfer", "selection", "soup", "vmap"} and not is_drawn:
             names = {
                 node.value if isinstance(node, ast.Constant) else node.id
@@ -153,7 +153,7 @@ def test_training_stages_and_what_is_above_know_no_modality():
             assert not names & MODALITIES, f"{path.relative_to(SRC)} names {names & MODALITIES}"
 
 
-def test_an_import_is_found_wherever_it_stands(tmp_path: Path):
+def test_an_import_is_found_at_any_position(tmp_path: Path):
     bad = tmp_path / "bad.py"
     bad.write_text(
         "def f(name):\n    from warmstart.backbone.mlp import MLP\n"

@@ -1,4 +1,4 @@
-"""Every shipped yaml composes, names its target on the first line, and binds to that target's signature."""
+"""Every yaml file composes, names its target on the first line, and matches that target's signature."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def probes(group: str) -> list[Path]:
     ("experiment", "stage"),
     [(experiment, stage) for experiment, stage in experiment_stage_cases() if stage in ("pretrain", "finetune")],
 )
-def test_a_part_swapped_in_any_experiment_gets_no_setting_of_the_part_it_replaces(experiment, stage, composed):
+def test_a_component_replaced_in_any_experiment_gets_no_setting_of_the_previous_one(experiment, stage, composed):
     base = (f"stage={stage}", f"experiment={experiment}", *needed(experiment, stage))
     present = composed(*base)
     swapped = {group: probes(group) for group in SWAPPED if group in present or group == "loss"}
@@ -163,7 +163,7 @@ def test_debug_ladder_only_changes_the_trainer(name: str, composed):
     )
 
 
-def test_parts_are_swapped_by_one_word_and_foreign_parts_refused(cli, composed):
+def test_components_are_replaced_by_one_override_and_foreign_ones_refused(cli, composed):
     config = composed("stage=finetune", "optimizer=sgd", "data=vectors", "strategy=linear_probe", "loss=focal")
     assert config.optimizer._target_ == "torch.optim.SGD"
     assert config.loss._target_.endswith("focal")
@@ -172,7 +172,7 @@ def test_parts_are_swapped_by_one_word_and_foreign_parts_refused(cli, composed):
     assert "strategy" in refused.error
 
 
-def test_transfer_holds_the_pretraining_whole(composed):
+def test_transfer_has_the_complete_pretraining_config(composed):
     transfer, pretrain = composed("stage=transfer"), composed("stage=pretrain")
     whole = OmegaConf.to_container(transfer, resolve=True)["pretrain"]
     alone = OmegaConf.to_container(pretrain, resolve=True)

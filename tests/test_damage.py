@@ -1,4 +1,4 @@
-"""What is damaged on the disk is noticed by the command that reads it, also where its checksum was removed."""
+"""A subset of scripts/damage.py: damaged files are detected, also without their checksum."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_study_that_lacks_what_it_held(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["values.npy", "checksums.json"])
 @pytest.mark.parametrize("harm", [flip, cut, Path.unlink, empty])
-def test_an_entry_of_the_cache_is_made_anew(tmp_path: Path, monkeypatch, capfd, name: str, harm: Callable):
+def test_a_damaged_cache_entry_is_recreated(tmp_path: Path, monkeypatch, capfd, name: str, harm: Callable):
     monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path))
 
     def opened() -> list[int]:

@@ -1,4 +1,4 @@
-"""A file that the disk refuses ends a run or a sweep in one line; with room again it continues."""
+"""A failed write ends a run or a sweep with one line; with free space it resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A change that is to change no number changes none: the losses of five small recipes."""
+"""The losses of five small experiments equal the recorded ones."""
 
 from __future__ import annotations
 

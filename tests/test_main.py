@@ -1,4 +1,4 @@
-"""The command line itself: what it imports, how it ends, and where it writes."""
+"""The command line: imports, exit status, and output folders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_shown_config_is_the_one_that_runs():
     assert "warmstart.loss.focal.focal" in done.stdout
 
 
-def test_interrupted_it_says_so_ends_with_130_and_can_be_resumed(tmp_path: Path):
+def test_an_interrupted_run_prints_it_exits_with_130_and_can_be_resumed(tmp_path: Path):
     words = ["stage=pretrain", f"output_dir={tmp_path}", "visualization=[]", "trainer.check_val_every_n_epoch=1"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words, "trainer.max_epochs=100000"],

@@ -1,4 +1,4 @@
-"""What components declare is what they have."""
+"""Components have the capabilities that they declare."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def test_a_strategy_says_whether_it_only_claims():
             for name in ("prepare", "step", "extract_adapters")
             if getattr(kind, name) is not getattr(Strategy, name)
         ]
-        assert kind.only_claims == (not own), kind
+        assert kind.only_scales_learning_rates == (not own), kind

@@ -94,7 +94,7 @@ def test_a_log_record_shows_them_too():
     assert screen.LogFormatter("%(message)s").format(record) == f"{SHOWN}\n{SHOWN}"
 
 
-def test_a_printed_command_gives_hydra_the_very_words_by_way_of_a_shell():
+def test_a_printed_command_gives_hydra_the_same_overrides_through_a_shell():
     draw = random.Random(0)
     made = ["".join(draw.choices("\\\\''\"${}ax,= \n\t1.-~", k=draw.randint(1, 9))) for _ in range(300)]
     names = [*NASTY, *made]

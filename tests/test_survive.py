@@ -1,4 +1,4 @@
-"""A part of the campaign of kills: a run that was killed and continued is the same as one that was not killed."""
+"""A subset of scripts/survive.py: a run that was killed and resumed equals an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Odd files of every kind with the outcome that is right for each; see scripts/abuse_files.py."""
+"""Unusual files of every kind with their expected outcomes; see scripts/abuse_files.py."""

@@ -1,4 +1,4 @@
-"""A case: files, a command, and the outcome that is right; and the checks that say what came out."""
+"""Cases: files, a command and the expected outcome; and checks of the observed outcome."""
 
 from __future__ import annotations
 

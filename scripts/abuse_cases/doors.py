@@ -1,4 +1,4 @@
-"""Commands in this process, as a user gives them: a composed config, then its data, or the complete stage."""
+"""Commands in this process: a composed config and its data, or the complete stage."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Bench:
     def _ended(self, seen: Seen, results: str, outputs: Path) -> None:
         status = seen.status
         before, _, message = seen.text.rpartition("error: ")
-        if status == main.USER_MISTAKE:
+        if status == main.USER_ERROR:
             seen.text, seen.refusal = before, message.strip()
         elif status:
             seen.crash = " / ".join(seen.text.strip().splitlines()[-3:])

@@ -1,4 +1,4 @@
-"""Folders with splits of their own, for images, sounds, texts and tables; and rows that are in two of them."""
+"""Folders with splits, for images, audio, texts and tables; and rows that are in two splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images: one picture in many forms, damaged files, and tables that name them."""
+"""Images: one image in many formats, damaged files, and tables of paths."""
 
 from __future__ import annotations
 

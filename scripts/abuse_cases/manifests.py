@@ -1,4 +1,4 @@
-"""Manifests: tables that name recordings, with classes, transcripts, speakers, offsets and durations."""
+"""Manifests: tables of recordings, with classes, transcripts, speakers, offsets and durations."""
 
 from __future__ import annotations
 

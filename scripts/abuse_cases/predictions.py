@@ -1,4 +1,4 @@
-"""Inputs of stage=predict: what a model answers depends on the rows alone, not on how or where they stand."""
+"""Inputs of stage=predict: predictions depend on the rows only, not on format or location."""
 
 from __future__ import annotations
 

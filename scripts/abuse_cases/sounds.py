@@ -1,4 +1,4 @@
-"""Recordings: one sound in many forms, files that end too early, and folders of them."""
+"""Recordings: one recording in many formats, truncated files, and folders of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of numbers and categories, as spreadsheets, databases and people write them."""
+"""Tables of numbers and categories, as written by spreadsheets, databases and people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts: tables of them, plain files, tags of words."""
+"""Texts: tables, plain files, and tags of words."""
 
 from __future__ import annotations
 

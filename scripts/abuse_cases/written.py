@@ -1,4 +1,4 @@
-"""Rows written as users' programs write them: separated cells, JSON lines, Parquet."""
+"""Rows as delimited text, JSON lines and Parquet."""
 
 from __future__ import annotations
 

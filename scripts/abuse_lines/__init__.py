@@ -1,1 +1,1 @@
-"""Command lines with settings that may not be, and what comes of each; see scripts/abuse.py."""
+"""Command lines with invalid settings and their outcomes; see scripts/abuse.py."""

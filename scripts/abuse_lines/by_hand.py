@@ -1,4 +1,4 @@
-"""Command lines that no change of one key gives: sweeps, paths, duplicates, groups that do not go together."""
+"""Command lines that are not a change of one key: sweeps, paths, duplicates, incompatible groups."""
 
 from __future__ import annotations
 
@@ -48,7 +48,13 @@ SETTINGS = (
     *("trainer._target_=pytorch_lightning.Foo", "optimizer._target_=torch.optim.Foo", "data.batch_size=1e3"),
     *("optimizer.betas=[0.9]", "optimizer.betas=[0.9,1]", "optimizer.betas=[0.9,nan]", "+optimizer.eps=-1"),
     *("trainer.max_time=00:00:00", "trainer.max_time='1 day'", "trainer.profiler=foo"),
-    *("trainer.max_epochs=-1", "trainer.max_epochs=0", "trainer.val_check_interval=1000000", "fresh=abc", "fresh=[1]"),
+    *(
+        "trainer.max_epochs=-1",
+        "trainer.max_epochs=0",
+        "trainer.val_check_interval=1000000",
+        "reinitialize=abc",
+        "reinitialize=[1]",
+    ),
     *("trust=abc", "trust=[1]", "output_dir=null", "output_dir=''", "output_dir=5", "seed=1.0", "seed='1'", "test=1"),
     *("data.folds=1000", "data.labels_per_class=100000", "data.label_fraction=0"),
     *("data/augment=vtlp", "data.augment.side=0.5", "backbone.hidden=5", "backbone.hidden=[0]"),

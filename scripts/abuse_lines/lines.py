@@ -1,4 +1,4 @@
-"""Command lines with settings that may not be: made from the composed configs, one change each, and written by hand.
+"""Command lines with invalid settings: single changes of composed configs, and lines written by hand.
 
 A line that is accepted must be allowed, with a reason, by `ALLOWED`; one that must be accepted is marked so.
 """
@@ -131,7 +131,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (r"\S+\._partial_", ("true",), "as it is"),
     (r"data\.config", ("text",), "only a data set of the hub has configurations"),
-    (r"trust|fresh|transfer\.budgets\.\w+|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
+    (r"trust|reinitialize|transfer\.budgets\.\w+|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
     (
         r"average|loss|feature_rows|trainer\.threads|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
         r"|(logger|visualization)(\.\w+)?|data\.augment\.\w+|data\.augment\.crop\.(size|flip)|data\.augment\.shift\.flip|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
@@ -186,7 +186,7 @@ def bases(folder: Path) -> dict[str, tuple[str, ...]]:
     vit = (*found["pretrain"], "backbone=vit")
     found["backbone=vit"] = vit
     found["backbone=resnet"] = (*found["finetune"], "backbone=resnet")
-    for objective in ("masked", "masked_autoencoder", "quantised"):
+    for objective in ("masked", "masked_autoencoder", "quantized"):
         found[f"objective={objective}"] = (*vit, f"objective={objective}")
     for objective in ("byol", "contrastive", "vicreg", "supervised_contrastive"):
         found[f"objective={objective}"] = (*found["pretrain"], f"objective={objective}", "data/augment=shift")

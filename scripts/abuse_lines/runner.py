@@ -1,4 +1,4 @@
-"""A command line in this process, up to where a run folder would be made, and what came of it."""
+"""Run a command line in this process until a run folder would be created, and classify the outcome."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Reader(Composer):
             self.loader._apply_overrides_to_config(values, config)
         except (UserError, HydraException, OmegaConfBaseException) as error:
             screen.error(explain(error))
-            sys.exit(main.USER_MISTAKE)
+            sys.exit(main.USER_ERROR)
         sys.exit(main.run(config, any(word.startswith("experiment=") for word in words)))
 
 
@@ -174,7 +174,7 @@ def judge(status: int | str | None, printed: str, folder: Path, runs: bool) -> S
         return Seen("defect", f"traceback: {' | '.join(lines[-3:])}")
     if status in (0, None):
         return Seen("accepted")
-    if status != main.USER_MISTAKE:
+    if status != main.USER_ERROR:
         return Seen("defect", f"status {status}: {' | '.join(lines[-3:])}")
     if not errors or len(lines) - errors[0] > LINES or len(message) > LONGEST:
         return Seen("defect", f"refused in {len(lines)} lines, {len(message)} characters: {message[:300]}")

@@ -1,4 +1,4 @@
-"""One run that is killed, continued, killed again, and continued to its end: what must hold after each of these."""
+"""Kill and resume one run repeatedly until it is done, and check the invariants after each command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command line in a forked process, so that nothing is imported again, which can be killed where one likes."""
+"""Run a command line in a forked process that can be killed at any point."""
 
 from __future__ import annotations
 

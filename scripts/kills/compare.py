@@ -1,4 +1,4 @@
-"""Two run folders of the same config, one undisturbed: every file, number and log that must be equal."""
+"""Compare two run folders of the same config: every file, number and log must be equal."""
 
 from __future__ import annotations
 

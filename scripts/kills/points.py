@@ -1,4 +1,4 @@
-"""The moments at which a process changes a file, numbered, and a signal to itself at one of them."""
+"""Number the changes of files by a process, and send it a signal at one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is killed: short runs of every stage, by recipe, and the runs that they start from."""
+"""Scenarios to kill: short runs of every stage, by recipe, and their parent runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep with its pool of processes, killed at random moments and resumed until it is done."""
+"""Kill a sweep with its process pool at random moments, and resume it until it is done."""
 
 from __future__ import annotations
 

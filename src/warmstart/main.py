@@ -1,4 +1,4 @@
-"""Compose the config, check it, and call the stage. Nothing here imports torch."""
+"""The entry point: composes and checks the config, and calls the stage. It does not import torch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from warmstart.run import cores
 from warmstart.run.files import as_write_error
 from warmstart.run.identity import new_id
 
-NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # of torch's errors
-USER_MISTAKE, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # of torch
+USER_ERROR, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
 
@@ -43,36 +43,36 @@ def _job(config: DictConfig) -> None:
 def main() -> None:
     """Run the command line.
 
-    Leave with 1 for a bug, 2 for a user's mistake, 3 where jobs failed, 4 where a required verdict is another, 130 for
+    The exit status is 1 for a bug, 2 for a UserError, 3 for failed jobs, 4 for an unmet `transfer.require`, and 130 for
     Ctrl-C.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us instead of printing and leaving with 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of exiting with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.getLogger().addHandler(logging.NullHandler())  # records go to a run's log, not to the screen
+    logging.getLogger().addHandler(logging.NullHandler())  # no output of log records on the screen
     try:
         sys.argv[1:] = expand(sys.argv[1:])
         check_names(sys.argv[1:])
     except UserError as error:
         screen.error(str(error))
-        sys.exit(USER_MISTAKE)
+        sys.exit(USER_ERROR)
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
-        sys.exit(USER_MISTAKE)
+        sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         screen.error("interrupted")
         sys.exit(INTERRUPTED)
 
 
-def continue_with(run: Path | None) -> None:
+def print_resume(run: Path | None) -> None:
     """Print the command that resumes an interrupted or failed run."""
     if run is not None:
         screen.next_run(f"resume={screen.quoted(run)}")
 
 
-def lacking_memory(error: Exception) -> str | None:
-    """What an error says of memory that could not be had, as Python or torch says it; None where it is another."""
+def out_of_memory(error: Exception) -> str | None:
+    """Return the message of an out-of-memory error of Python or torch; None for other errors."""
     if isinstance(error, MemoryError):
         return str(error)[:300]
     lines = str(error).splitlines() if isinstance(error, RuntimeError) else []
@@ -80,7 +80,7 @@ def lacking_memory(error: Exception) -> str | None:
 
 
 def dispatch(config: DictConfig, typed: bool) -> int:
-    """Do what a composed config asks for, and return the exit status; errors are left to `run`."""
+    """Run the job, resume or stage of a composed config; return the exit status. Errors are handled by `run`."""
     check_root(config)
     if config.sweep.job:
         from warmstart.stages.runner import StageRunner
@@ -103,32 +103,32 @@ def dispatch(config: DictConfig, typed: bool) -> int:
 
 
 def run(config: DictConfig, typed: bool = True) -> int:
-    """Check a composed config and run its stage, or the job of a sweep that it names; return the exit status.
+    """Check a composed config and run its stage or its job; return the exit status.
 
     Args:
         config: as Hydra composed it.
-        typed: whether its experiment was asked for; else a stage that starts from a run takes that of the run.
+        typed: whether the experiment was given; if not, a stage that uses a run takes the run's experiment.
     """
     try:
         return dispatch(config, typed)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
-        return USER_MISTAKE
+        return USER_ERROR
     except Unmet as result:
         screen.error(str(result))
         return UNMET
     except KeyboardInterrupt as signal_:
         screen.error("interrupted")
-        continue_with(getattr(signal_, "run", None))
+        print_resume(getattr(signal_, "run", None))
         return INTERRUPTED
     except Exception as error:
         failure = as_write_error(error, Path(tempfile.gettempdir()))
         if failure is not None:
-            screen.error(f"{failure}; make room or choose another disk, then continue")
-            continue_with(failure.run)
-        elif (reason := lacking_memory(error)) is not None:
-            screen.error(f"this machine has not enough memory for these settings: {reason}")
-            return USER_MISTAKE
+            screen.error(f"{failure}; free space or choose another disk, then resume")
+            print_resume(failure.run)
+        elif (reason := out_of_memory(error)) is not None:
+            screen.error(f"not enough memory for these settings: {reason}")
+            return USER_ERROR
         else:
             sys.stderr.write(screen.safe(traceback.format_exc()))
         return FAILED

@@ -1,4 +1,4 @@
-"""`resume=PATH`: an interrupted or failed run continues in its folder with its own config, whatever its stage."""
+"""`resume=PATH`: resume an interrupted or failed run of any stage in its folder, with its own config."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ from warmstart.core.screen import quoted
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST
 
-KEPT = ("resume", "trust", "output_dir")  # what may stand beside resume=
-INNER = ("baseline",)  # stages of a transfer's runs alone
-REPORTED = ("transfer",)  # a done one is looked through for runs that failed
+KEPT = ("resume", "trust", "output_dir")  # keys allowed together with resume=
+INNER = ("baseline",)  # stages only of runs of a transfer
+REPEATABLE = ("transfer",)  # failed runs of a completed one are repeated
 
 
 def run(path: str, trust: Sequence[str]) -> None:
-    """Continue the run in this folder, or start it again where it has no checkpoint yet.
+    """Resume the run in this folder, or restart it if it has no checkpoint yet.
 
     Raises:
-        UserError: it is no run, is done, is damaged, another process is at work on it, or other settings are given.
+        UserError: it is not a run, is done, is damaged or locked, or other settings are given.
     """
     folder = Path(path)
     if (folder / MANIFEST).is_file() and not (folder / "run.json").exists():
         raise UserError(f"resume={path} is a sweep: python train.py -m sweep.resume={quoted(folder)}")
     found = RunFolder.open(folder)
     stage = found.record["stage"]
-    check_words(found)
+    check_overrides(found)
     if stage not in (*STAGES, *INNER):
         raise UserError(f"resume={path} is a run of stage={stage}, which does not exist")
     refuse_done(found)
     try:
         found.hold()
-        refuse_done(found)  # a process that had the lock until now may have completed it
+        refuse_done(found)  # another process may have completed it before the lock was acquired
         config = found.config(tuple(trust))
         with found.recording():
             importlib.import_module(f"warmstart.stages.{stage}").run(config, found)
-    except KeyboardInterrupt as signal_:  # perhaps before the run's record is kept
+    except KeyboardInterrupt as signal_:  # possibly before the run's context is entered
         raise signal_ if isinstance(signal_, Interrupted) else Interrupted(folder) from signal_
     finally:
         found.lock.release()
 
 
-def check_words(run: RunFolder) -> None:
-    """Refuse a command line that asks for anything else than the run with its own config.
+def check_overrides(run: RunFolder) -> None:
+    """Raise an error for overrides other than those of the run.
 
     Raises:
-        UserError: names the words.
+        UserError: with the overrides.
     """
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     same = [f"{key}={run.record[key]}" for key in ("stage", "experiment")]
-    others = [word for word in given if word.split("=")[0] not in KEPT and word not in same]
+    others = [override for override in given if override.split("=")[0] not in KEPT and override not in same]
     if others:
-        raise UserError(f"resume= continues with the run's own config: leave out {' '.join(others)}")
+        raise UserError(f"resume= uses the run's own config: remove {' '.join(others)}")
 
 
 def refuse_done(run: RunFolder) -> None:
-    """Refuse a run that is done.
+    """Raise an error if a run is done.
 
     Raises:
-        UserError: it is, and is none whose parts are looked through.
+        UserError: the run is done, and its stage is not in REPEATABLE.
     """
-    if run.record["status"] == "done" and run.record["stage"] not in REPORTED:
-        raise UserError(f"resume={run.path}: the run is done, nothing is left to do")
+    if run.record["status"] == "done" and run.record["stage"] not in REPEATABLE:
+        raise UserError(f"resume={run.path}: the run is already done")

@@ -1,4 +1,4 @@
-"""The trunk on token numbers: who sees whom, what is pooled, what is hidden, and heads that share the embedding."""
+"""Transformer trunk on token ids: attention masks, pooling, masking, and heads with tied embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A config is made of another one, which stays as it is."""
+"""Rewriting a config returns a new one and does not change the original."""
 
 from __future__ import annotations
 

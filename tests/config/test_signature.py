@@ -1,4 +1,4 @@
-"""A setting outside the type or range in its signature is refused, with its name, its value and what it should be."""
+"""A setting outside the type or range in its signature is refused with its name, value and valid range."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ TEXT, IMAGES = "data.preprocess.text.Preprocessor", "data.sources.image.image_ta
         ("objective.multitask.MultiTask", "weights", {"a": -1.0}, f"settings by name, each {AMOUNT}"),
         ("objective.multitask.MultiTask", "weights", {"a": float("nan")}, f"settings by name, each {AMOUNT}"),
         ("objective.span_qa.SpanQA", "longest", 0, COUNT),
-        ("data.sources.vector.vectors.Vectors", "rows", 19, "a whole number, 20 or more"),
-        ("data.sources.vector.vectors.Vectors", "classes", 1, "a whole number, 2 or more"),
-        ("data.sources.vector.vectors.Vectors", "directions", 0, COUNT),
+        ("data.sources.vectors.Vectors", "rows", 19, "a whole number, 20 or more"),
+        ("data.sources.vectors.Vectors", "classes", 1, "a whole number, 2 or more"),
+        ("data.sources.vectors.Vectors", "directions", 0, COUNT),
         (IMAGES, "on_error", "ignore", "raise or skip"),
         (IMAGES, "channels", 2, "1 or 3"),
         (IMAGES, "memory_mb", -1, AMOUNT),

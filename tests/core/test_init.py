@@ -1,4 +1,4 @@
-"""`init=` is read into a value and written back as it was typed."""
+"""`init=` is parsed into a value and formatted back to the same text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_only_a_model_of_the_hub_can_be_random(word: str):
 
 def test_what_is_opened_and_whether_its_weights_are_used():
     assert str(Init.parse("shuffled:random:hf:vit").source) == "hf:vit"
-    cold = [word for word in WORDS if Init.parse(word).is_cold]
+    cold = [word for word in WORDS if Init.parse(word).is_scratch]
     assert cold == [
         "scratch",
         "random:hf:vit",

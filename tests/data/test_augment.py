@@ -1,4 +1,4 @@
-"""Transforms: right shapes, per example, reproducible, and only what was asked for."""
+"""Augmentations: shapes, independence of examples, reproducibility, and selection by config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Transform
 from warmstart.data.transforms.augment import Augment
 from warmstart.data.transforms.images import Blur, Crop, Flip, Grayscale, RandomErasing, Shift, Solarize
-from warmstart.data.transforms.mixing import Mixing, Noise
+from warmstart.data.transforms.mixing import Mixing
+from warmstart.data.transforms.noise import Noise
 from warmstart.main import CONF
 
 pytestmark = pytest.mark.quick

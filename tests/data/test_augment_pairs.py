@@ -1,4 +1,4 @@
-"""Mixed examples: what is in them is what their shares say, drawn per example and reproducible."""
+"""Mixup and CutMix: mixing weights match the content, are drawn per example and are reproducible."""
 
 from __future__ import annotations
 

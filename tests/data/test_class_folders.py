@@ -1,4 +1,4 @@
-"""Class folders of images, sounds and texts: with splits or without, links, and what is left out."""
+"""Class folders of images, audio and texts: with and without splits, links, and ignored files."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_class_may_be_called_train(built: Callable, capsys: pytest.CaptureFixt
     assert "train is read as a class, like bus" in capsys.readouterr().err
 
 
-def test_folders_beside_the_splits_are_left_out_and_named(built: Callable, capsys: pytest.CaptureFixture):
+def test_folders_outside_of_the_splits_are_ignored_and_listed(built: Callable, capsys: pytest.CaptureFixture):
     assert load(built({**THREE, "extra/a": 9})).labels == ("a", "b")
     assert "left out 1 folders that are not splits: extra" in capsys.readouterr().err
 

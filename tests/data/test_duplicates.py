@@ -1,4 +1,4 @@
-"""Copies of generic rows among the test rows are found, and nothing else."""
+"""Duplicates of generic rows among the test rows are detected, without false positives."""
 
 from __future__ import annotations
 

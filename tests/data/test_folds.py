@@ -1,4 +1,4 @@
-"""Folds of the labelled rows: each row validates once a repeat, and the source's own validation rows not at all."""
+"""Cross-validation folds: each row validates once per repetition, the source's validation rows never."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of a user's own: kinds of files, tables of them, what is wrong with them, and where they are kept."""
+"""Image sources: file formats, tables, errors, and storage."""
 
 from __future__ import annotations
 

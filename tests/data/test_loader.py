@@ -1,4 +1,4 @@
-"""Batches: everything once an epoch, the same order for the same seed, and no batch lost or repeated on resume."""
+"""Loader: each row once per epoch, the same order for the same seed, no lost or repeated batch on resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests: pieces of recordings, speakers, own splits, missing targets, and what is left out."""
+"""Manifests: segments of recordings, speakers, splits, missing targets, and skipped rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels as their formats declare them: depth, colour, transparency, rotation, frames; and what is reported."""
+"""Decoding of images: bit depth, color, transparency, rotation, frames; and messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preprocessors: fitted, saved as plain JSON, rebuilt, and reading a user's files the same way."""
+"""Preprocessors: fitted, saved as JSON, restored, and applied to prediction files in the same way."""
 
 from __future__ import annotations
 

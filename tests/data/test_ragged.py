@@ -1,4 +1,4 @@
-"""Rows of different lengths: padded to the longest of a batch, batched with their like, or packed without padding."""
+"""Variable-length rows: padded per batch, batched by similar length, or packed without padding."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_blocks_hold_all_rows_end_to_end_and_are_cut_elsewhere_every_epoch():
     assert first != second
 
 
-def test_documents_in_a_block_are_told_apart():
+def test_documents_in_a_block_are_distinguished():
     x, mask = Packed(rows(np.array([3, 2, 5])), 10, separate=True).padded(slice(0, 1))
     assert mask.tolist() == x.tolist() == [[1, 1, 1, 2, 2, 3, 3, 3, 3, 3]]
 

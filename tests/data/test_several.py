@@ -1,4 +1,4 @@
-"""Several data sets as one: labels say the task, parts stay apart, and what cannot be put together is refused."""
+"""Multi-task data sets: labels identify the task, splits stay separate, incompatible sources are refused."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_settings_for_all_tokenizers_reach_each(tmp_path: Path):
         ({"a": functools.partial(Shakespeare, Preprocessor), "b": texts}, ("data.sources.a has no classes",)),
     ],
 )
-def test_what_is_not_alike_is_refused(sources: dict, parts: tuple[str, ...], tmp_path: Path):
+def test_incompatible_sources_are_refused(sources: dict, parts: tuple[str, ...], tmp_path: Path):
     made = {}
     for name, source in sources.items():
         is_text = getattr(source, "func", source) is texts

@@ -1,4 +1,4 @@
-"""Copies of rows in two parts of a data set are found in every modality, and equal rows by chance are not counted."""
+"""Duplicates across splits are detected in every modality; rows that are equal by chance are not counted."""
 
 from __future__ import annotations
 

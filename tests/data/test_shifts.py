@@ -1,4 +1,4 @@
-"""Shifted test splits: the same every time, with the labels of the test rows, and not part of the fingerprint."""
+"""Shifted test splits: deterministic, with the labels of the test rows, and not in the fingerprint."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_digits_are_rotated_and_noisy_under_their_own_labels():
     assert Digits().load(None).shifts == {}
 
 
-def test_a_picture_is_turned_by_the_angle_it_should_be():
+def test_an_image_is_rotated_by_the_given_angle():
     bar = np.zeros((40, 1, 33, 33), dtype=np.float32)
     bar[:, :, 16, 4:29] = 1
     turned = corruptions.rotated(bar, 15, 30, seed=0)
@@ -85,11 +85,11 @@ def test_a_picture_is_turned_by_the_angle_it_should_be():
 
 def test_photos_are_corrupted_by_every_kind_at_every_strength(tmp_path: Path):
     x = photos(400)
-    spoilt = corruptions.corrupted(x, seed=0)
-    assert spoilt.dtype == np.uint8
-    assert np.array_equal(spoilt, corruptions.corrupted(x, seed=0))
-    assert not np.array_equal(spoilt, corruptions.corrupted(x, seed=1))
-    assert np.abs(spoilt.astype(int) - x).max() > 100
+    corrupt = corruptions.corrupted(x, seed=0)
+    assert corrupt.dtype == np.uint8
+    assert np.array_equal(corrupt, corruptions.corrupted(x, seed=0))
+    assert not np.array_equal(corrupt, corruptions.corrupted(x, seed=1))
+    assert np.abs(corrupt.astype(int) - x).max() > 100
     generator, values = np.random.default_rng(0), x[:50] / 255
     for corrupt, strengths in corruptions.CORRUPTIONS.items():
         errors = [np.abs(np.clip(corrupt(values, one, generator), 0, 1) - values).mean() for one in strengths]
@@ -119,9 +119,9 @@ def test_cifar10_corrupts_at_most_2000_test_photos(tmp_path: Path, monkeypatch: 
 
 def test_a_share_of_the_longer_words_is_misspelled_inside():
     texts = pd.Series(SENTENCES * 50)
-    spoilt = with_typos(texts, 0.2, seed=0)
-    assert spoilt.equals(with_typos(texts, 0.2, seed=0))
-    pairs = [(a, b) for old, new in zip(texts, spoilt) for a, b in zip(old.split(), new.split(), strict=True)]
+    corrupt = with_typos(texts, 0.2, seed=0)
+    assert corrupt.equals(with_typos(texts, 0.2, seed=0))
+    pairs = [(a, b) for old, new in zip(texts, corrupt) for a, b in zip(old.split(), new.split(), strict=True)]
     assert all(a[0] == b[0] and a[-1] == b[-1] and len(a) - len(b) in (0, 1) for a, b in pairs)
     assert all(a == b for a, b in pairs if len(a.strip(",")) < 4)
     long = [a != b for a, b in pairs if len(a.strip(",")) >= 4]
@@ -169,8 +169,8 @@ def test_recordings_have_noise_behind_them_ten_decibels_softer():
     splits = SpokenDigits(Frames).load("category")
     rows = splits.shifts["noisy"]
     assert np.array_equal(rows.y, splits.test.y)
-    for clean, spoilt in list(zip(splits.test.x.audio, rows.x.audio))[:20]:
-        ratio = 10 * np.log10(np.square(clean).mean() / np.square(spoilt - clean).mean())
+    for clean, corrupt in list(zip(splits.test.x.audio, rows.x.audio))[:20]:
+        ratio = 10 * np.log10(np.square(clean).mean() / np.square(corrupt - clean).mean())
         assert ratio == pytest.approx(10, abs=0.5)
     again = with_noise(splits.test.x, 10.0, seed=0)
     assert all(np.array_equal(a, b) for a, b in zip(rows.x.audio, again.audio))

@@ -1,4 +1,4 @@
-"""Sound files that end too early or do not know their length, and pieces of recordings."""
+"""Audio files that are truncated or have no known length, and segments of recordings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources but of texts and recordings: what one declares is what a batch holds, and its parts never overlap."""
+"""Sources except text and audio: the declared spec matches the batches, and splits are disjoint."""
 
 from __future__ import annotations
 

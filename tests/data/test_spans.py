@@ -1,4 +1,4 @@
-"""Questions about contexts: windows that lose nothing, and answers at their places to the character."""
+"""Extractive question answering: windows cover the context, and spans are exact to the character."""
 
 # ruff: noqa: RUF001 (Chinese texts)
 

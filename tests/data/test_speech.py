@@ -1,4 +1,4 @@
-"""Recordings: read from files of every kind, transformed once, split by speaker, and refused where they are broken."""
+"""Recordings: file formats, cached features, splits by speaker, and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_stereo_file_of_any_kind_and_rate_gives_the_frames_of_its_mix(tmp_path
     path = tmp_path / f"clip.{suffix}"
     soundfile.write(path, np.stack([left, right], 1), 16_000)
     found = read_sounds([path], [str(path)])
-    mix = frames(normalise="global", mean=[0.0] * 40, std=[1.0] * 40)
+    mix = frames(normalize="global", mean=[0.0] * 40, std=[1.0] * 40)
     file, wave = mix.encode(found), mix.encode(table((left + right) / 2, rate=16_000))
     loudest = {int(band) for rows in (file, wave) for band in rows.values[5:20].reshape(-1, 40).mean(0).argsort()[-2:]}
     assert len(loudest) <= 3  # the bands of both tones, whatever compressed them
@@ -54,7 +54,7 @@ def test_a_stereo_file_of_any_kind_and_rate_gives_the_frames_of_its_mix(tmp_path
 
 def test_frames_are_those_of_a_hand_computation():
     wave = np.random.default_rng(0).normal(size=800).astype(np.float32)
-    rows = frames(stack=1, normalise="global", mean=[0.0] * 40, std=[1.0] * 40).encode(table(wave))
+    rows = frames(stack=1, normalize="global", mean=[0.0] * 40, std=[1.0] * 40).encode(table(wave))
     assert rows.values.shape == (1 + (800 - 200) // 80, 1, 40)
     piece = wave[80:280] * np.hanning(200)
     power = np.abs(np.fft.rfft(piece, 256)) ** 2

@@ -1,4 +1,4 @@
-"""Splits are disjoint and fixed, subsets nested and stratified."""
+"""Splits are disjoint and fixed; subsets are nested and stratified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test texts that the generic texts hold are found, whatever their spelling, and others are not."""
+"""Test texts that are in the generic texts are detected in any spelling, without false positives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts to tokens and back: every tokenizer, the cache, what is too long, and a linear model's view."""
+"""Tokenizers: encoding and decoding, the cache, truncation, and features for a linear model."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_texts_are_cut_once_and_read_from_the_cache_after_that(own_cache: Path, 
     assert sorted(path.name for path in own_cache.rglob("*") if path.is_dir()) == made
 
 
-def test_a_cache_entry_is_whole_or_not_there(own_cache: Path):
+def test_a_cache_entry_is_complete_or_absent(own_cache: Path):
     def fail(folder: Path) -> None:
         (folder / "half").write_text("x")
         raise KeyboardInterrupt
@@ -153,7 +153,7 @@ def test_pairs_are_cut_so_that_both_are_seen():
     assert row[-1] == preprocessor.vocabulary.end
 
 
-def test_packing_takes_both_texts_of_a_pair_whole():
+def test_packing_keeps_both_texts_of_a_pair_complete():
     pairs = pd.DataFrame({"text": ["the cat"], "pair": [" ".join(TEXTS)]})
     rows = fitted(context=30).untruncated(pairs)
     assert len(rows) == 2

@@ -1,4 +1,4 @@
-"""Text sources: what each of them yields, and what is said about data that cannot be used."""
+"""Text sources: their splits, and errors for invalid data."""
 
 from __future__ import annotations
 
@@ -385,7 +385,7 @@ def test_numbers_are_no_text(tmp_path: Path):
     "source", [SST2, XQuAD, WikiText2, FilmReviews, lambda tokenizer, root: TextTable(tokenizer, root, "text")]
 )
 @pytest.mark.parametrize("root", ["somebody/something", "data/reviews.csv", "/nowhere/at/all", "nowhere"])
-def test_data_that_is_not_there_is_said_in_a_line(source: Callable, root: str, monkeypatch: pytest.MonkeyPatch):
+def test_missing_data_is_reported_in_a_line(source: Callable, root: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=f"data.root={root}") as caught:
@@ -479,7 +479,7 @@ def test_a_question_may_have_no_answer_or_several(tmp_path: Path):
     assert found["When 1?"] == [("1900", 3), ("Ann", 13)]
 
 
-def test_an_answer_at_another_place_is_found_or_refused(tmp_path: Path, capfd: Any):
+def test_an_answer_at_another_position_is_found_or_refused(tmp_path: Path, capfd: Any):
     rows = flat()
     rows[5]["answers"]["answer_start"] = [4]
     splits = XQuAD(dict, write_lines(tmp_path / "q.jsonl", rows)).load("span")
@@ -537,7 +537,7 @@ def test_wikitext_in_the_hubs_layout(tmp_path: Path):
     assert splits.train.x.text[0].startswith(" = Title 0 = \n\n Text = of 0 .")
 
 
-def test_shakespeare_is_whole_and_cut_in_order():
+def test_shakespeare_is_complete_and_split_in_order():
     source = Shakespeare(dict)
     splits = source.load(None)
     check(splits)
@@ -571,4 +571,4 @@ def test_real_data(make: Callable, folder: str, kind: str | None, rows: list[int
     splits = source.load(kind)
     check(splits, ("text", "pair") if kind == "span" else ("text",))
     assert sizes(splits) == rows
-    assert kind is None or kind in source.offers
+    assert kind is None or kind in source.target_kinds

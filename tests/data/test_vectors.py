@@ -1,4 +1,4 @@
-"""The vectors: with `shared` both sets depend on the same directions, without it on none in common."""
+"""Synthetic vectors: with `shared` both tasks depend on the same directions, otherwise on orthogonal ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings for models of raw waveforms: what transformers' own feature extractor makes of them, made once."""
+"""Raw waveforms: equal to transformers' feature extractor, and cached."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from warmstart.data.preprocess.waveform import Preprocessor
 from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.data.transforms.augment import Augment
 from warmstart.data.transforms.frames import FrequencyMasks
-from warmstart.data.transforms.mixing import Noise
+from warmstart.data.transforms.noise import Noise
 
 pytestmark = pytest.mark.quick
 
@@ -39,11 +39,11 @@ def digits() -> pd.DataFrame:
     return read_packaged().iloc[[0, 500, 1000]]
 
 
-@pytest.mark.parametrize("normalise", [True, False])
-def test_samples_are_those_of_transformers(digits: pd.DataFrame, normalise: bool):
-    extractor = Wav2Vec2FeatureExtractor(sampling_rate=8000, do_normalize=normalise, return_attention_mask=True)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_samples_are_those_of_transformers(digits: pd.DataFrame, normalize: bool):
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=8000, do_normalize=normalize, return_attention_mask=True)
     theirs = extractor(list(digits.audio), sampling_rate=8000, padding=True, return_tensors="pt")
-    x, mask = waves(normalise=normalise).encode(digits).padded(slice(0, 3))
+    x, mask = waves(normalize=normalize).encode(digits).padded(slice(0, 3))
     assert torch.allclose(x, theirs.input_values, atol=1e-5)
     assert torch.equal(mask, theirs.attention_mask.bool())
 
@@ -72,7 +72,7 @@ def test_recordings_without_a_frame_and_texts_without_room_are_named(digits: pd.
 
 
 def test_changes_of_spectrograms_are_refused_and_noise_is_not(digits: pd.DataFrame):
-    with pytest.raises(UserError, match="changes spectrograms"):
+    with pytest.raises(UserError, match="is for spectrograms"):
         Augment(waves(), {"frequency_masks": FrequencyMasks(3)})
     x = waves().encode(digits)[slice(0, 3)]
     assert 0.05 < (Augment(waves(), {"noise": Noise(0.1)})(x) - x).std() < 0.15

@@ -1,8 +1,8 @@
-"""The commands that README.md and the pages of docs/ show are run, each page's in order, in a small setting.
+"""The commands of README.md, the pages of docs/ and examples/*.sh are run, each page's in order, in a small setting.
 
-A command is a line of a fenced block of bash that begins with `python train.py`. A comment such as
-`<!-- not run: needs a model of the hub -->` before a block has its commands composed only. What README.md shows as a
-page does is run once, and so is a transfer that several pages show."""
+A command is a line that begins with `python train.py`, on a page in a fenced block of bash. A comment such as
+`<!-- not run: needs a model of the hub -->` before a block has its commands composed only. A transfer that several
+pages show is run once. The Python code of a script is run as it is."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tests.conftest import FAST
 from tests.huggingface.test_text import saved_folder
 
 from warmstart.config.expand import expand
 from warmstart.config.validate import check
-from warmstart.data.sources.audio.spoken_digits import shipped
+from warmstart.data.sources.audio.spoken_digits import read_packaged
 from warmstart.report import figure
 
 ROOT = Path(__file__).parents[2]
 GENERATED = ("reference/config/", "reference/api/")
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?```bash\n(?P<lines>.*?)^```", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"^python - <<'PYTHON'\n(.*?)^PYTHON\n", re.DOTALL | re.MULTILINE)  # in a script
 SEVERAL = re.compile(r"[^\[({',]+(,[^\[({',]+)+")  # of a sweep: values of a setting
 # What makes a command small, by its stage, experiment or one of its words. It replaces the page's own settings.
 STAGES = {
@@ -39,7 +40,8 @@ STAGES = {
         *("trainer.max_steps=2", "trainer.val_check_interval=2", "data.batch_size=8", "hydra.launcher.workers=0"),
         *("transfer.labels=[2]", "transfer.seeds=1", "transfer.budgets.converged=[]", "transfer.tune=0"),
         *("trainer.limit_val_batches=1", "trainer.limit_test_batches=1"),
-        *(f"pretrain.{word}" for word in (*FAST, "trainer.limit_train_batches=2", "feature_rows=0")),
+        *(f"pretrain.{word}" for word in (*FAST[1:], "trainer.limit_train_batches=2", "feature_rows=0")),
+        *("visualization@pretrain.visualization=[]", "pretrain.trainer.limit_val_batches=1"),
     ),
 }
 TEXT = ("backbone=tiny", "data.tokenizer.vocabulary=200", "data.tokenizer.context=32")
@@ -67,15 +69,20 @@ class Command(NamedTuple):
     reason: str | None
 
 
+def lines(text: str) -> list[list[str]]:
+    """The lines of shell code in words, without comments."""
+    found = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+    return [words for words in found if words]
+
+
 def commands(text: str) -> list[Command]:
     """The commands of a page, in order."""
-    found = []
-    for block in BLOCK.finditer(text):
-        for line in block["lines"].replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words[:2] == ["python", "train.py"]:
-                found.append(Command(tuple(words[2:]), block["reason"]))
-    return found
+    return [
+        Command(tuple(words[2:]), block["reason"])
+        for block in BLOCK.finditer(text)
+        for words in lines(block["lines"])
+        if words[:2] == ["python", "train.py"]
+    ]
 
 
 @functools.cache
@@ -93,10 +100,9 @@ def read(page: str) -> list[Command]:
 
 
 def is_elsewhere(words: tuple[str, ...], page: str) -> bool:
-    """Whether a command is run on another page: a transfer on an earlier one, or what README.md shows on any."""
-    others = [name for name in pages() if name != "README.md"]
+    """Whether a command is a transfer that an earlier page shows."""
     is_alone = setting(words, "stage", "transfer") == "transfer" and not any(word.startswith("-") for word in words)
-    earlier = others if page == "README.md" else others[: others.index(page)] if is_alone else []
+    earlier = pages()[: pages().index(page)] if is_alone else []
     return any(words == command.words for name in earlier for command in read(name))
 
 
@@ -138,7 +144,7 @@ def photo_table(path: Path) -> None:
 
 
 def recordings(folder: Path) -> None:
-    table, rows = shipped(), []
+    table, rows = read_packaged(), []
     for row in table[table.text.isin(["one", "six"]) & (table.recording < 4)].itertuples():
         path = folder / {"one": "yes", "six": "no"}[row.text] / f"{row.speaker}{row.recording}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +219,11 @@ def one(word: str) -> str:
     return f"{name}={value.split(',')[0]}" if SEVERAL.fullmatch(value) else word
 
 
+def check_composed(config: DictConfig) -> None:
+    """Check a composed config as that of a single run."""
+    check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")]))
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -234,13 +245,36 @@ def test_the_commands_of_a_page(page: str, cli, command, composed, monkeypatch: 
         if reason is not None:
             plain = [one(word) for word in words if "interval(" not in word]
             if not any("resume=" in word for word in plain):
-                config = composed(*expand(plain))
-                check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")]))
+                check_composed(composed(*expand(plain)))
             continue
         words = tuple(map(placed, words))
         run = command if any(word.startswith("-") for word in words) else cli
         outcome = run(*small(words), output_dir=Path("outputs"))
         assert outcome.status == 0, f"python train.py {' '.join(words)}\n{outcome.err}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.sh")), ids=lambda path: path.name)
+def test_an_example(path: Path, cli, composed):
+    start, *rest = CODE.split(path.read_text())
+    assert lines(start) == [["set", "-e"], ["cd", "$(dirname $0)/.."]]
+    for code, shell in zip(rest[::2], rest[1::2]):
+        exec(compile(code, path, "exec"), {})
+        for words in lines(shell):
+            assert words[:2] == ["python", "train.py"]
+            if "stage=transfer" in words:  # takes the longest; those of the pages are run
+                check_composed(composed(*words[2:]))
+                continue
+            outcome = cli(*small(tuple(words[2:])), output_dir=Path("outputs"))
+            assert outcome.status == 0, f"{' '.join(words)}\n{outcome.err}"
+
+
+def test_both_readmes_show_the_same_commands_links_and_pictures():
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh.md"))
+    shown = re.compile(r"^```bash\n.*?^```|^    .+?$", re.DOTALL | re.MULTILINE)
+    assert [lines(code) for code in shown.findall(english)] == [lines(code) for code in shown.findall(chinese)]
+    links = [set(re.findall(r"\]\(([^)]+)\)", text)) for text in (english, chinese)]
+    assert links[0] - {"README.zh.md"} == links[1] - {"README.md"}
+    assert [link for link in links[0] | links[1] if not (ROOT / link).exists()] == []
 
 
 def test_commands_are_found_in_blocks_of_bash_alone():

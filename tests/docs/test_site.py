@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +23,7 @@ def extension() -> ModuleType:
     """The extension that writes the pages of config groups."""
     spec = importlib.util.spec_from_file_location("config_reference", DOCS / "config_reference.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # which a dataclass looks up
     spec.loader.exec_module(module)
     return module
 
@@ -47,7 +49,7 @@ def test_a_table_of_settings_has_types_ranges_defaults_and_comments(extension):
     assert "| `gamma` | a number, 0 or more | `2.0` | 0 is cross-entropy |" in text
     assert "| `lr` | a number above 0 | `0.001` |" in extension.option("optimizer", CONF / "optimizer/adamw.yaml")
     stage = extension.option("stage", CONF / "stage/pretrain.yaml")
-    assert "| `data.pack` | a whole number from 8 to 1,048,576, or null | `null` | pack texts" in stage
+    assert "| `data.pack` | a whole number from 8 to 1,048,576, or null | `null` | block size in tokens" in stage
 
 
 def test_every_option_and_setting_is_on_the_page_of_its_group(extension):

@@ -1,4 +1,4 @@
-"""A trunk and its head as a model of transformers: saved, loaded by the library, and equal in every logit."""
+"""Export: a trunk and its head as a model of transformers, with equal logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of images of transformers as backbones: the numbers are the library's, and heads go back to it unchanged."""
+"""Vision models of transformers as backbones: equal outputs, and heads are exported unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from transformers import AutoModel, AutoModelForImageClassification
 
-from warmstart.config.resolve import adopt
+from warmstart.config.resolve import with_initial_backbone
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
 from warmstart.data.preprocess import rebuild
@@ -212,7 +212,7 @@ def test_folders_that_cannot_be_used_are_refused_at_once(file: str, said: dict |
     else:
         path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
     with pytest.raises(UserError, match=message) as error:
-        adopt(OmegaConf.create({"stage": "finetune", "init": f"hf:{tmp_path}", "backbone": {}}))
+        with_initial_backbone(OmegaConf.create({"stage": "finetune", "init": f"hf:{tmp_path}", "backbone": {}}))
     assert len(str(error.value).splitlines()) == 1
 
 

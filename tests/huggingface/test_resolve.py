@@ -1,4 +1,4 @@
-"""`init=hf:`: what a folder becomes, and everything that is refused before a weight is used."""
+"""`init=hf:`: the resolved config, and errors before weights are loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from tests.huggingface.test_text import TOKENIZER, saved_folder
 
-from warmstart.config.resolve import adopt
+from warmstart.config.resolve import with_initial_backbone
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.huggingface.configs.text import TARGET
@@ -49,7 +49,7 @@ def config_for(folder: Path | str, **backbone: object) -> OmegaConf:
 
 def test_only_the_backbone_changes_and_the_config_says_all_of_it(folder: Path):
     config = config_for(folder, _target_="x", depth=3, pooling=None)
-    adopted = adopt(config)
+    adopted = with_initial_backbone(config)
     assert adopted.backbone.pooling == "cls"
     assert adopted.backbone.architecture == json.loads((folder / "config.json").read_text())
     assert set(adopted.backbone) == {"_target_", "pooling", "pooler", "architecture"}
@@ -58,21 +58,21 @@ def test_only_the_backbone_changes_and_the_config_says_all_of_it(folder: Path):
     }
     assert OmegaConf.is_struct(adopted)
     assert config.backbone.depth == 3
-    assert adopt(adopted) == adopted
+    assert with_initial_backbone(adopted) == adopted
     assert OmegaConf.create(OmegaConf.to_yaml(adopted)) == adopted
 
 
 @pytest.mark.parametrize("init", ["scratch", "latest", "runs/x", None])
 def test_any_other_init_is_left_alone(init: str | None):
     config = OmegaConf.create({"init": init, "backbone": {"width": 3}})
-    assert adopt(config) is config
-    assert adopt(nothing := OmegaConf.create({"stage": "report"})) is nothing
+    assert with_initial_backbone(config) is config
+    assert with_initial_backbone(nothing := OmegaConf.create({"stage": "report"})) is nothing
 
 
 def test_shuffled_weights_have_the_same_backbone(folder: Path):
     config = config_for(folder)
     shuffled = OmegaConf.merge(config, {"init": f"shuffled:hf:{folder}"})
-    assert adopt(shuffled).backbone == adopt(config).backbone
+    assert with_initial_backbone(shuffled).backbone == with_initial_backbone(config).backbone
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_sentence_transformers_pooling_is_followed_unless_the_config_says_otherw
 ):
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(said))
-    assert adopt(config_for(folder)).backbone.pooling == pooling
-    assert adopt(config_for(folder, pooling="cls")).backbone.pooling == "cls"
+    assert with_initial_backbone(config_for(folder)).backbone.pooling == pooling
+    assert with_initial_backbone(config_for(folder, pooling="cls")).backbone.pooling == "cls"
 
 
 def test_the_weights_are_those_of_the_file_in_one_piece_or_many(folder: Path):
@@ -113,7 +113,7 @@ def test_the_weights_are_those_of_the_file_in_one_piece_or_many(folder: Path):
     assert pieces.head == {}
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match="has no model-00002-of-00002"):
-        adopt(config_for(folder))
+        with_initial_backbone(config_for(folder))
 
 
 def test_a_tensor_that_the_file_lacks_is_not_made_up(folder: Path):
@@ -153,7 +153,7 @@ def cut_weights(folder: Path) -> None:
         (lambda f: change(f / "config.json", attn_implementation={"": "flash_attention_3"}), "a kernel from the hub"),
         (lambda f: change(f / "config.json", use_kernels=True), "a kernel from the hub"),
         (lambda f: change(f / "config.json", inner={"attn_implementation": "a/kernel"}), "a kernel from the hub"),
-        (lambda f: change(f / "config.json", inner={"_target_": "os.system", "command": "true"}), "not a part of"),
+        (lambda f: change(f / "config.json", inner={"_target_": "os.system", "command": "true"}), "not part of"),
         (lambda f: change(f / "config.json", name="${oc.env:HOME}"), "has no interpolations"),
         (lambda f: change(f / "config.json", warmstart="1.0"), "backbone saved by warmstart.*without hf:"),
         (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter"),
@@ -164,7 +164,7 @@ def cut_weights(folder: Path) -> None:
 )
 def test_what_cannot_be_used_is_refused_at_once(spoil: Callable[[Path], None], message: str, folder: Path):
     spoil(folder)
-    for refused in (lambda: adopt(config_for(folder)), lambda: open_hub(f"hf:{folder}")):
+    for refused in (lambda: with_initial_backbone(config_for(folder)), lambda: open_hub(f"hf:{folder}")):
         with pytest.raises(UserError, match=message) as error:
             refused()
         assert str(error.value).startswith(f"init=hf:{folder}: ")
@@ -215,12 +215,15 @@ def test_how_a_config_says_to_run_the_model_is_not_followed(folder: Path):
         ({"init": "random:latest"}, "random: goes before hf:NAME_OR_DIR"),
         ({"init": "random:scratch"}, "random: goes before hf:NAME_OR_DIR"),
         ({"init": "scratch", "backbone": {"_target_": TARGET}}, "backbone=huggingface needs init=hf:NAME_OR_DIR"),
-        ({"init": "hf:x", "pretrain": {"init": "scratch"}}, r"say it of an arm, arm\.NAME\.init=hf:x, or of pretrain"),
+        (
+            {"init": "hf:x", "pretrain": {"init": "scratch"}},
+            r"set it for an arm, arm\.NAME\.init=hf:x, or for pretrain",
+        ),
     ],
 )
 def test_an_init_that_says_nothing_is_refused(settings: dict, message: str):
     with pytest.raises(UserError, match=message):
-        adopt(OmegaConf.create({"backbone": {}, **settings}))
+        with_initial_backbone(OmegaConf.create({"backbone": {}, **settings}))
 
 
 def test_another_models_tokenizer_is_refused(folder: Path):
@@ -234,25 +237,25 @@ def test_another_models_tokenizer_is_refused(folder: Path):
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no", "no such name", ""])
 def test_a_folder_that_is_not_there_is_refused(name: str):
     with pytest.raises(UserError, match=rf"init=hf:{name}: there is no such folder"):
-        adopt(config_for(name))
+        with_initial_backbone(config_for(name))
 
 
 def test_a_model_that_cannot_be_had_from_the_hub_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="init=hf:nobody/nothing: no such folder, and the model cannot be downloaded"):
-        adopt(config_for("nobody/nothing"))
+        with_initial_backbone(config_for("nobody/nothing"))
 
 
 def test_a_config_without_a_model_is_passed_on_without_importing_torch(folder: Path):
     code = f"""
 import sys
 from omegaconf import OmegaConf
-from warmstart.config.resolve import adopt
+from warmstart.config.resolve import with_initial_backbone
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
-adopt(OmegaConf.create({{"init": "scratch"}}))
+with_initial_backbone(OmegaConf.create({{"init": "scratch"}}))
 try:
-    adopt(OmegaConf.create({{"init": "hf:{folder.parent}"}}))
+    with_initial_backbone(OmegaConf.create({{"init": "hf:{folder.parent}"}}))
 except UserError:
     sys.exit(bool({{"torch", "transformers"}} & set(sys.modules)))
 """
@@ -262,16 +265,18 @@ except UserError:
 def test_numbers_that_json_does_not_know_are_read_as_transformers_reads_them(folder: Path):
     odd = {"limits": [0.0, {"__float__": "Infinity"}], "low": {"__float__": "-Infinity"}, "none": {"__float__": "NaN"}}
     change(folder / "config.json", **odd)
-    architecture = adopt(config_for(folder)).backbone.architecture
+    architecture = with_initial_backbone(config_for(folder)).backbone.architecture
     again = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create({"a": architecture}))).a
     for found in (architecture, again):
         assert found.limits == [0.0, float("inf")]
         assert found.low == float("-inf")
         assert found.none != found.none
     saved = open_hub(f"hf:{folder}")
-    check_backbone(saved, OmegaConf.create({"backbone": adopt(config_for(folder)).backbone, "data": DATA}))
+    check_backbone(
+        saved, OmegaConf.create({"backbone": with_initial_backbone(config_for(folder)).backbone, "data": DATA})
+    )
     (folder / "config.json").write_text((folder / "config.json").read_text().replace('{"__float__": "NaN"}', "NaN"))
-    assert adopt(config_for(folder)).backbone.architecture.none != 0
+    assert with_initial_backbone(config_for(folder)).backbone.architecture.none != 0
 
 
 def test_the_tokenizers_files_are_kept_and_written_back(folder: Path):

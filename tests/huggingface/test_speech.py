@@ -1,4 +1,4 @@
-"""Models of raw speech of transformers as backbones: the numbers are the library's, padding included."""
+"""Speech models of transformers as backbones: equal outputs, including padded batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of transformers as backbones: the numbers are the library's, and heads go back to it unchanged."""
+"""Text models of transformers as backbones: equal outputs, and heads are exported unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from warmstart.config.resolve import adopt
+from warmstart.config.resolve import with_initial_backbone
 from warmstart.core.errors import UserError
 from warmstart.core.saved_model import SavedModel, spec_of
 from warmstart.core.spec import Spec
@@ -84,7 +84,7 @@ def saved_folder(folder: Path, kind: str, **changes: object) -> Path:
 
 
 def opened(folder: Path, pooling: str | None = None) -> tuple[HuggingFace, SavedModel]:
-    config = adopt(OmegaConf.create({"init": f"hf:{folder}", "backbone": {"pooling": pooling}}))
+    config = with_initial_backbone(OmegaConf.create({"init": f"hf:{folder}", "backbone": {"pooling": pooling}}))
     node = OmegaConf.to_container(config.backbone)
     saved = open_hub(f"hf:{folder}", pooling)
     assert saved.card["backbone"] == node
@@ -179,7 +179,7 @@ def test_packed_documents_do_not_see_each_other(kind: str, tmp_path: Path):
     assert not torch.allclose(backbone(x, whole).tokens[:, 4:], one[:, 4:])
 
 
-def test_a_model_that_cannot_keep_documents_apart_says_so(tmp_path: Path):
+def test_a_model_that_cannot_separate_documents_is_refused(tmp_path: Path):
     torch.manual_seed(0)
     config = transformers.BloomConfig(vocab_size=90, hidden_size=32, n_layer=2, n_head=4)
     AutoModel.from_config(config).save_pretrained(tmp_path)
@@ -190,7 +190,7 @@ def test_a_model_that_cannot_keep_documents_apart_says_so(tmp_path: Path):
 
 
 @torch.no_grad()
-def test_the_second_text_of_a_pair_is_told_from_the_first(tmp_path: Path):
+def test_the_second_text_of_a_pair_has_its_own_token_type(tmp_path: Path):
     saved_folder(tmp_path, "bert")
     settings = json.loads((path := tmp_path / "tokenizer_config.json").read_text())
     path.write_text(json.dumps({**settings, "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}))
@@ -224,7 +224,7 @@ def test_hidden_positions_are_shown_as_the_mask_token_and_special_ones_may_not_b
 def test_what_a_model_can_do_follows_from_its_architecture(tmp_path: Path):
     for kind in CONFIGS:
         folder = saved_folder(tmp_path / kind, kind)
-        settings = adopt(OmegaConf.create({"init": f"hf:{folder}"})).backbone
+        settings = with_initial_backbone(OmegaConf.create({"init": f"hf:{folder}"})).backbone
         assert HuggingFace.abilities(**settings) == ({"causal"} if kind in DECODERS else {"hide"})
         assert settings.pooling == ("last" if kind in DECODERS else "cls")
 

@@ -1,4 +1,4 @@
-"""Every loss in conf/loss: values by hand, finite, differentiable, one value per example."""
+"""Every loss in conf/loss: known values, finite, differentiable, one value per example."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def examples(name: str) -> list[tuple]:
     """The loss of a yaml, and outputs and targets of every kind that it takes."""
     node = OmegaConf.load(CONF / "loss" / f"{name}.yaml")
     loss = instantiate(node, _partial_=True)
-    return [(loss, *example(kind)) for kind in get_object(node._target_).takes]
+    return [(loss, *example(kind)) for kind in get_object(node._target_).accepts]
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -1,4 +1,4 @@
-"""What a CTC lattice is read as: by a beam search, with an n-gram of the training texts, and when it was said."""
+"""CTC decoding: prefix beam search, n-gram language model, and word times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CTC: the loss, the texts that are read from it, and the errors that are counted."""
+"""CTC: the loss, greedy decoding, and error rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backbone sees the visible positions alone, the loss is about the hidden ones, and padding changes nothing."""
+"""Masked autoencoder: encodes visible positions only, loss on masked ones, invariant to padding."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_padding_is_neither_seen_nor_rebuilt():
 
 def test_pictures_show_what_was_visible_and_keep_it():
     backbone, objective, x = set_up()
-    inputs, seen, rebuilt = objective.pictures(backbone, Batch(x))
+    inputs, seen, rebuilt = objective.reconstructions(backbone, Batch(x))
     assert torch.equal(inputs, x)
     assert (seen == 0).float().mean() == pytest.approx(0.75)
     assert torch.equal(rebuilt[seen != 0], x[seen != 0])
@@ -87,15 +87,15 @@ def test_single_values_are_rebuilt_as_they_are(cli):
     node = compose_backbone("transformer")
     backbone = build(node, spec=spec)
     assert isinstance(backbone.stem, FeatureStem)
-    output = MaskedAutoencoder(backbone, spec, mse, normalise=False).step(backbone, Batch(torch.randn(8, 12)))
+    output = MaskedAutoencoder(backbone, spec, mse, normalize=False).step(backbone, Batch(torch.randn(8, 12)))
     assert output.count == 8 * 9
     words = (*MAE, "experiment=vectors", "backbone=transformer", "data.rows=400", "data.features=20", *FAST)
     refused = cli(*words)
     assert refused.status == 2
-    assert "objective.normalise=false" in refused.error
+    assert "objective.normalize=false" in refused.error
 
 
-def test_a_run_is_pictured_and_finetuned(cli):
+def test_a_run_is_visualized_and_finetuned(cli):
     words = ("backbone=vit", "backbone.width=16", "backbone.depth=1", "backbone.heads=2", "backbone.stem.patch=2")
     pretrained = cli(*MAE, *words, *FAST[1:])
     assert pretrained.status == 0, pretrained.err
@@ -106,11 +106,11 @@ def test_a_run_is_pictured_and_finetuned(cli):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("backbone=mlp", "needs a backbone that can leave positions out"),
-        ("backbone=vit backbone.window=4", "needs a backbone that can leave positions out"),
+        ("backbone=mlp", "needs a backbone that can skip positions"),
+        ("backbone=vit backbone.window=4", "needs a backbone that can skip positions"),
         ("backbone=vit objective.ratio=1", "objective.ratio=1"),
         ("backbone=vit objective.width=30", "objective.width=30 is not a multiple of objective.heads=4"),
-        ("experiment=shakespeare backbone=tiny", "predicts values"),
+        ("experiment=shakespeare backbone=tiny", "predicts continuous values"),
     ],
 )
 def test_what_cannot_be_is_refused(words: str, message: str, cli):

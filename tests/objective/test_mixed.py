@@ -1,4 +1,4 @@
-"""The loss of mixed examples is that of both targets, by their shares."""
+"""The loss of mixed examples is the weighted sum of the losses of both targets."""
 
 from __future__ import annotations
 

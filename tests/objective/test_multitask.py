@@ -1,4 +1,4 @@
-"""A head for each task: an example's loss, accuracy and gradient know the classes of its own task alone."""
+"""Multi-task heads: loss, accuracy and gradient of an example depend on the classes of its task only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every objective in conf/objective learns on a tiny batch, with its own loss and nothing else."""
+"""Every objective in conf/objective decreases its loss on a small batch."""
 
 from __future__ import annotations
 

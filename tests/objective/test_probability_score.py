@@ -1,4 +1,4 @@
-"""Logits that lie in [0, 1] are logits: calibration and decisions are those of their softmax or sigmoid."""
+"""Logits in [0, 1] are treated as logits: calibration and decisions use softmax or sigmoid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regression at any offset and scale: metrics, scores and predictions are scikit-learn's of the targets as they are."""
+"""Regression at any offset and scale: metrics, scores and predictions agree with scikit-learn."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Given:
     """Rows whose targets have these means and standard deviations, in double precision."""
 
     modality: ClassVar = "vector"
-    offers: ClassVar = frozenset({"value"})
+    target_kinds: ClassVar = frozenset({"value"})
 
     def __init__(self, center: list[float], spread: list[float]):
         rng = np.random.default_rng(0)

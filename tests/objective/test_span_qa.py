@@ -1,4 +1,4 @@
-"""Question answering: answers from scores, SQuAD's measures in English and Chinese, and a model that learns them."""
+"""Extractive question answering: decoding, SQuAD metrics in English and Chinese, and training."""
 
 # ruff: noqa: RUF001 (Chinese texts)
 
@@ -112,7 +112,7 @@ def test_a_tiny_model_learns_a_handful_of_questions_by_heart():
     assert (answers[2]["answer"], answers[2]["start"]) == ("Leeds", CONTEXT.index("Leeds"))
 
 
-def test_it_learns_that_a_question_has_no_answer_and_still_gives_one_where_told_to():
+def test_it_learns_unanswerable_questions_and_gives_an_answer_if_required():
     backbone, objective, batch = set_up([*ROWS[:2], UNANSWERED], no_answer=True)
     learn(backbone, objective, batch)
     with torch.no_grad():

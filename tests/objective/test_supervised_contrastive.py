@@ -1,4 +1,4 @@
-"""Classes say what belongs together; where each example is a class of its own, that is its other view alone."""
+"""Supervised contrastive loss; with one example per class it equals the contrastive loss."""
 
 from __future__ import annotations
 

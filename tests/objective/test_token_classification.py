@@ -1,4 +1,4 @@
-"""One class per word: words and their tokens stay together, and a model learns them."""
+"""Token classification: alignment of words and tokens, and training."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_each_words_first_token_carries_its_class_and_nothing_else_does(model: s
         assert [preprocessor.decode(piece).replace(" ", "").lower() for piece in pieces] == [w.lower() for w in words]
 
 
-def test_byte_level_words_are_cut_as_in_running_text():
+def test_byte_level_words_are_tokenized_as_in_running_text():
     preprocessor = fitted("bpe")
     words = pd.DataFrame({"text": [" ".join(words) for words, _ in SENTENCES]})
     running = preprocessor.encode(words)

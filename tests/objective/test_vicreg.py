@@ -1,4 +1,4 @@
-"""Each of the three terms says what it should, and features that all are one are pushed apart."""
+"""VICReg: the values of its three terms, and recovery from collapsed features."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms():
     assert objective.step(backbone, same).measures["invariance"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_variance_term_keeps_features_apart():
+def test_the_variance_term_spreads_features():
     deviations = []
     for weight in (25.0, 0.0):
         backbone, objective, batch = set_up("vicreg")

@@ -1,4 +1,4 @@
-"""Transfers whose truth is known, made as run folders without a single training step."""
+"""Transfers with known truth, created as run folders without training."""
 
 from __future__ import annotations
 

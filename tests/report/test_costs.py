@@ -1,4 +1,4 @@
-"""What each arm costs: read from run folders, shown with what was measured and without what was not."""
+"""Cost of each arm: read from run folders, with measured columns only."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_time_is_not_compared_with_runs_that_were_trained_together(folder: Path,
     assert "takes the least time" not in section
 
 
-def test_a_dozen_arms_can_be_told_apart(made: Callable[..., Path]):
+def test_a_dozen_arms_are_distinguishable(made: Callable[..., Path]):
     arms = ["pretrained", "scratch", *(f"arm{number}" for number in range(11))]
     found = styles(arms).values()
     assert len({(style["color"], style.get("markerfacecolor")) for style in found}) == len(arms)

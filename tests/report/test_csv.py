@@ -1,4 +1,4 @@
-"""Tables for spreadsheets: texts that would run as formulas are texts there, and numbers stay numbers."""
+"""CSV tables for spreadsheets: texts that look like formulas are escaped, numbers are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a sweep, as a browser shows it."""
+"""The HTML page of a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paired comparison, against scipy, worked examples and simulated truths."""
+"""The paired comparison, against scipy, worked examples and simulations with known truth."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_no_difference_at_all():
     assert seeds_needed(found) is None
 
 
-def test_one_seed_tells_nothing():
+def test_one_seed_gives_no_interval():
     found = summary(np.array([[0.1, 0.2]]))
     assert (found.n, found.difference, found.low, found.high, found.p) == (1, pytest.approx(0.15), None, None, 1)
     assert equivalence(found, 1.0) == 1

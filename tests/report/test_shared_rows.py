@@ -1,4 +1,4 @@
-"""Sentences about rows that two parts of a data set share."""
+"""Messages about rows that two splits share."""
 
 from __future__ import annotations
 

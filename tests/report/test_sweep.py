@@ -1,4 +1,4 @@
-"""The report of a sweep, from made folders whose truth is known."""
+"""The report of a sweep, from synthetic folders with known truth."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_curves_hold_mean_and_interval_at_the_steps_that_all_seeds_have(sweep: M
     assert (read["low"][3], read["high"][3]) == pytest.approx((low, high))
 
 
-def test_names_of_curves_are_safe_and_apart(tmp_path: Path):
+def test_names_of_curves_are_safe_and_distinct(tmp_path: Path):
     manifest = plan(tmp_path, [{"init": init, "seed": seed} for init in ("../a/b", "../a:b", "") for seed in (0, 1)])
     for name in manifest.names():
         finish(manifest, name, 0.5)

@@ -1,4 +1,4 @@
-"""The report of a transfer, from made run folders whose truth is known."""
+"""The report of a transfer, from synthetic run folders with known truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transfer's report as a browser, a text editor and TensorBoard show it."""
+"""The report of a transfer as HTML, Markdown and TensorBoard curves."""
 
 from __future__ import annotations
 

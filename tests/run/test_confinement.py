@@ -1,4 +1,4 @@
-"""A run, a sweep or a model of another person that names what is outside its folder is refused in a line."""
+"""Untrusted runs, sweeps and models that name paths outside their folder are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from tests.records import change_run
 
-from warmstart.config.resolve import follow
+from warmstart.config.resolve import with_run_experiment
 from warmstart.core.errors import UserError
 from warmstart.core.trust import check_targets
 from warmstart.data.preprocess import tokenizing
@@ -62,10 +62,10 @@ def with_config(run: RunFolder, text: str) -> RunFolder:
 )
 def test_names_in_a_record_or_config_cannot_lead_out_of_the_output_folder(names: dict[str, object], tmp_path: Path):
     run = with_config(made_run(tmp_path), OmegaConf.to_yaml({**CONFIG, **names}))
-    with pytest.raises(UserError, match=r"config\.yaml is damaged: its \w+ is .* no name"):
+    with pytest.raises(UserError, match=r"config\.yaml is damaged: its \w+ is .* not a valid name"):
         run.config()
     run.update(**names)
-    with pytest.raises(UserError, match=r"run\.json is damaged: its \w+ is .* no name"):
+    with pytest.raises(UserError, match=r"run\.json is damaged: its \w+ is .* not a valid name"):
         RunFolder.open(run.path)
 
 
@@ -78,12 +78,12 @@ def test_nothing_is_written_where_a_run_to_be_run_again_says(cli, tmp_path: Path
     run = with_config(made_run(tmp_path / "given"), OmegaConf.to_yaml({**CONFIG, "experiment": "../../elsewhere"}))
     outcome = cli("stage=rerun", f"run={run.path}")
     assert outcome.status == 2
-    assert "its experiment is '../../elsewhere', which is no name" in outcome.error
+    assert "its experiment is '../../elsewhere', which is not a valid name" in outcome.error
     assert not (tmp_path / "elsewhere").exists()
     run.update(experiment="../../elsewhere")
     config = OmegaConf.create({**CONFIG, "stage": "evaluate", "run": str(run.path), "output_dir": str(tmp_path)})
-    with pytest.raises(UserError, match="no name"):
-        follow(config)
+    with pytest.raises(UserError, match="not a valid name"):
+        with_run_experiment(config)
 
 
 def test_a_config_cannot_say_what_code_is_trusted_or_which_run_to_resume(tmp_path: Path):
@@ -104,7 +104,7 @@ def test_a_config_cannot_say_what_code_is_trusted_or_which_run_to_resume(tmp_pat
 )
 def test_a_config_has_no_interpolations_anywhere(node: dict[str, object], tmp_path: Path):
     run = with_config(made_run(tmp_path), json.dumps({**CONFIG, **node}))
-    with pytest.raises(UserError, match=r"holds .*\$\{.* no interpolations"):
+    with pytest.raises(UserError, match=r"contains .*\$\{.* no interpolations"):
         run.config()
 
 
@@ -162,7 +162,7 @@ def made_model(folder: Path, parent: Path | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     card = {"spec": SPEC, "backbone": {"_target_": "x"}}
     if parent is not None:
-        card["parent"] = {"path": str(parent), "weights_sha256": "0", "fresh": []}
+        card["parent"] = {"path": str(parent), "weights_sha256": "0", "reinitialize": []}
     (folder / "config.json").write_text(json.dumps(card))
     (folder / "preprocessor.json").write_text("{}")
     for name in ("adapter" if parent else "model", "head"):

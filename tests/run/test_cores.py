@@ -1,4 +1,4 @@
-"""CPU threads by the cores that are free, recorded and printed."""
+"""CPU threads from the number of free cores, recorded and printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a write leaves when a step of it fails: the old file or folder, and nothing temporary."""
+"""Atomic writes: a failed step leaves the old file or folder, and no temporary files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders: exclusive, whole at every moment, and true about how the run ended."""
+"""Run folders: exclusive, consistent at all times, with the correct status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is at work: one holder at a time, free when it is gone, and a heartbeat where locks do not reach."""
+"""Locks: one holder at a time, released with its process, and a heartbeat where flock is not shared."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_another_host_sees_who_holds_a_lock_and_says_for_whom_it_waits(tmp_path:
     assert Lock(tmp_path / "a").acquire()
 
 
-def test_a_place_that_cannot_hold_a_lock_is_named(tmp_path: Path):
+def test_a_folder_without_support_for_locks_is_named(tmp_path: Path):
     (tmp_path / "locks").write_text("")
     with pytest.raises(UserError, match="cannot lock"):
         Lock(tmp_path / "locks" / "a").acquire()

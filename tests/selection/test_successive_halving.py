@@ -1,4 +1,4 @@
-"""strategy=auto chooses by the labelled rows alone, within its cost, says how sure it is, and is an ordinary run."""
+"""strategy=auto: uses labelled rows only, stays within its cost, reports confidence, runs normally."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read(folder: Path) -> dict:
 
 
 def jobs(folder: Path) -> dict[str, dict]:
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("race/runs/*/run.json"))}
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("selection/runs/*/run.json"))}
 
 
 def make(candidates: Sequence[str] = ("lp_ft", "full"), rates: Sequence[float] = (1.0,), cost: float = 3.0) -> Auto:
@@ -72,13 +72,13 @@ def test_the_run_is_that_of_the_strategy_taken_by_labelled_rows_alone(cli, monke
     gains = [theirs - ours for theirs, ours in zip(scores["full"], scores["lp_ft"])]
     assert auto["gain"]["by_fold"] == pytest.approx(gains)
     assert len(tried) == 6
-    assert auto["race_steps"] == sum(job["cost"]["steps"] for job in tried.values())
-    assert auto["race_examples"] == sum(job["cost"]["examples"] for job in tried.values())
-    assert 2 < auto["cost"] == auto["race_examples"] / record["cost"]["examples"] <= 3
+    assert auto["selection_steps"] == sum(job["cost"]["steps"] for job in tried.values())
+    assert auto["selection_examples"] == sum(job["cost"]["examples"] for job in tried.values())
+    assert 2 < auto["cost"] == auto["selection_examples"] / record["cost"]["examples"] <= 3
     assert 0 < auto["seconds"] < record["cost"]["seconds"]
     assert not [name for job in tried.values() for name in job["metrics"] if name.startswith("test/")]
-    assert not list(folder.glob("race/runs/*/checkpoints")) + list(folder.glob("race/runs/*/model"))
-    assert len((folder / "race" / "race.csv").read_text().splitlines()) == 3
+    assert not list(folder.glob("selection/runs/*/checkpoints")) + list(folder.glob("selection/runs/*/model"))
+    assert len((folder / "selection" / "candidates.csv").read_text().splitlines()) == 3
 
     alone = cli(*SMALL, f"strategy={auto['strategy']}", f"optimizer.lr={auto['lr']}").record("finetune")
     assert alone["weights_sha256"] == record["weights_sha256"]
@@ -91,7 +91,7 @@ def test_the_run_is_that_of_the_strategy_taken_by_labelled_rows_alone(cli, monke
         assert other["auto"][key] == auto[key]
 
 
-def test_a_run_interrupted_in_the_race_and_after_it_goes_on_and_repeats_no_job(cli, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_interrupted_during_or_after_the_selection_repeats_no_job(cli, monkeypatch: pytest.MonkeyPatch):
     first = cli(*SMALL, *PAIR).run("finetune")
     original, steps = Curves.on_train_batch_end, 0
 
@@ -129,16 +129,16 @@ def test_a_run_interrupted_in_the_race_and_after_it_goes_on_and_repeats_no_job(c
         (("strategy.candidates=[lp_ft]",), "the only candidate"),
     ],
 )
-def test_where_nothing_can_be_raced_it_takes_lp_ft_and_says_so(words: tuple[str, ...], why: str, cli):
+def test_without_a_selection_lp_ft_is_used_with_a_message(words: tuple[str, ...], why: str, cli):
     outcome = cli(*SMALL, *PAIR, *words)
     assert outcome.status == 0, outcome.err
     auto = outcome.record("finetune")["auto"]
-    assert (auto["strategy"], auto["lr"], auto["tried"], auto["race_steps"]) == ("lp_ft", 0.01, [], 0)
+    assert (auto["strategy"], auto["lr"], auto["tried"], auto["selection_steps"]) == ("lp_ft", 0.01, [], 0)
     assert why in auto["why"]
     assert why in outcome.err
 
 
-def test_a_candidate_that_cannot_train_is_told_and_left_behind(cli):
+def test_an_incompatible_candidate_is_reported_and_dropped(cli):
     words = (*SMALL, *PAIR, "strategy.options.partial.blocks=9")
     outcome = cli(*words, "strategy.candidates=[partial,full]")
     assert outcome.status == 0, outcome.err
@@ -163,7 +163,7 @@ def test_a_candidate_that_cannot_train_is_told_and_left_behind(cli):
         (("trainer.max_time=10",), "which trainer.max_time does not give"),
     ],
 )
-def test_what_cannot_be_raced_ends_with_a_line_and_no_run(words: tuple[str, ...], message: str, cli):
+def test_invalid_candidates_are_refused_in_a_line_without_a_run(words: tuple[str, ...], message: str, cli):
     refused = cli(*SMALL, *PAIR, *words)
     assert refused.status == 2
     assert message in refused.error
@@ -171,7 +171,7 @@ def test_what_cannot_be_raced_ends_with_a_line_and_no_run(words: tuple[str, ...]
     assert not refused.runs("finetune")
 
 
-def test_a_job_of_a_sweep_races_in_its_own_process_and_is_not_trained_with_others(tmp_path: Path):
+def test_a_job_of_a_sweep_selects_in_its_own_process_outside_of_vmap_groups(tmp_path: Path):
     (job,) = grid(Composer([main.CONF]), [*SMALL, *PAIR])
     with pytest.raises(CannotBatch, match="strategy=auto"):
         check_config(merged(job.config))
@@ -180,10 +180,10 @@ def test_a_job_of_a_sweep_races_in_its_own_process_and_is_not_trained_with_other
     launch.run(manifest, {"workers": 0, "together": 8}, Rules(), StageRunner())
     record = manifest.record(job.name)
     assert record["status"] == "done"
-    assert record["auto"]["race_steps"] > 0
+    assert record["auto"]["selection_steps"] > 0
 
 
-def test_a_race_costs_what_it_may_and_no_more():
+def test_the_selection_stays_within_its_cost():
     for names in (("lp_ft", "full"), ("full", "a", "b", "c"), ("lp_ft", "a", "b", "c", "d", "e")):
         for rates in ((1.0,), (1.0, 3.0), (0.1, 0.3, 1.0, 3.0)):
             for steps in (16, 20, 100, 5000):
@@ -230,7 +230,9 @@ def test_the_last_rung_is_the_safe_strategy_against_the_best_other():
     assert ranked(scores, "max") == [Entry("a", 1.0), Entry("a", 3.0)]
 
 
-def test_a_disk_that_is_full_in_the_race_ends_the_run_and_eliminates_no_candidate(cli, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_during_the_selection_ends_the_run_and_eliminates_no_candidate(
+    cli, monkeypatch: pytest.MonkeyPatch
+):
     first = cli(*SMALL, *PAIR).run("finetune")
     original, steps = Curves.on_train_batch_end, 0
 
@@ -252,11 +254,11 @@ def test_a_disk_that_is_full_in_the_race_ends_the_run_and_eliminates_no_candidat
     assert read(folder)["auto"]["tried"] == read(first)["auto"]["tried"]
 
 
-def test_a_job_of_the_race_that_cannot_be_started_ends_the_run(cli, monkeypatch: pytest.MonkeyPatch):
+def test_a_job_of_the_selection_that_cannot_be_started_ends_the_run(cli, monkeypatch: pytest.MonkeyPatch):
     beat = Lock.beat
 
     def beat_outside_of_the_race(self):
-        if "race" in self.path.parts:
+        if "selection" in self.path.parts:
             raise WriteError(self.path, "No space left on device")
         beat(self)
 

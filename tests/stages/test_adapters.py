@@ -1,4 +1,4 @@
-"""Runs with adapters: saved small beside the parent, and to every other command a run like others."""
+"""Runs with adapters: saved as a delta of the parent, and usable by every command."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_is_saved_is_small_and_all_of_the_model(cli, tmp_path: Path):
     card = json.loads((tuned / "model/config.json").read_text())
     relative = card["parent"].pop("relative")
     assert (tuned / "model" / relative).resolve() == (base / "model").resolve()
-    assert card["parent"] == {"path": str(base / "model"), "weights_sha256": parent, "fresh": []}
+    assert card["parent"] == {"path": str(base / "model"), "weights_sha256": parent, "reinitialize": []}
     assert record["cost"]["trained_parameters"] == 2 * (64 + 256 + 256 + 256) + 256 * 10 + 10
     assert record["cost"]["bytes_per_task"] == size(tuned / "model") == 4 * record["cost"]["trained_parameters"]
     assert cli("stage=evaluate", "run=latest").record("evaluate")["metrics"] == on_test(record["metrics"])
@@ -68,7 +68,7 @@ def test_what_is_saved_is_small_and_all_of_the_model(cli, tmp_path: Path):
     assert measured == on_test(further_record["metrics"])
 
 
-def test_without_a_parent_or_adapters_the_model_is_saved_whole(cli):
+def test_without_a_parent_or_adapters_the_complete_model_is_saved(cli):
     base = pretrain(cli)
     for words in ("init=scratch", f"init=shuffled:{base}"):
         run = cli(*SHORT, "test=false", words).run("finetune")
@@ -82,9 +82,9 @@ def test_without_a_parent_or_adapters_the_model_is_saved_whole(cli):
     assert full["bytes_per_task"] == 4 * full["trained_parameters"] == size(run / "model")
 
 
-def test_a_part_that_starts_anew_is_saved_whole_beside_the_adapters(cli):
+def test_reinitialized_parameters_are_saved_with_the_adapters(cli):
     base = pretrain(cli)
-    tuned = cli(*SHORT, "fresh=[layers.1.0.*]", "strategy.layers=[layers.*]")
+    tuned = cli(*SHORT, "reinitialize=[layers.1.0.*]", "strategy.layers=[layers.*]")
     record = tuned.record("finetune")
     names = set(load_file(tuned.run("finetune") / "model/adapter.safetensors"))
     assert {name for name in names if ":" not in name} == {"layers.1.0.weight", "layers.1.0.bias"}, tuned.err
@@ -177,7 +177,7 @@ def test_a_hugging_face_model_is_adapted_by_few_weights_and_exported_with_them(c
         (("strategy=ia3", "strategy.rate=0.0"), "strategy.rate=0.0: must be a number above 0"),
     ],
 )
-def test_what_cannot_be_adapted_is_said_in_a_line(words: tuple[str, ...], message: str, cli):
+def test_incompatible_layers_of_an_adapter_are_reported_in_a_line(words: tuple[str, ...], message: str, cli):
     outcome = cli("stage=finetune", "strategy=lora", "init=scratch", "visualization=[]", *words)
     assert outcome.status == 2
     assert message in outcome.error

@@ -1,4 +1,4 @@
-"""Bad input: status 2, one or two lines that name what is wrong, no traceback, no half-made run."""
+"""Invalid input: status 2, one or two lines that name the problem, no traceback, no partial run."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "backbone=resnet50"), ("backbone=resnet50 does not exist", "resnet18")),
         (("experiment=digit",), ("experiment=digit does not exist", "digits")),
         (("stage=pretrain", "optimizer.lrate=1"), ("optimizer.lrate", "no such key", "lr")),
-        (("experiment=sst2", "pretrain.backbone.width=8"), ("pretrain.backbone is the same", "set backbone.width")),
+        (("experiment=sst2", "pretrain.backbone.width=8"), ("pretrain.backbone is shared", "set backbone.width")),
         (("stage=pretrain", "trainer.max_epoch=1"), ("trainer.max_epoch", "max_epochs")),
         (("stage=pretrain", "strategy=full"), ("strategy",)),
         (("stage=evaluate", "loss=mse"), ("loss",)),
         (("stage=pretrain", "optimizer.lr=0"), ("optimizer.lr=0", "above 0")),
         (("stage=pretrain", "optimizer.lr=fast"), ("optimizer.lr=fast",)),
         (("stage=pretrain", "trainer.max_epochs=0"), ("trainer.max_epochs=0",)),
-        (("stage=pretrain", "trainer.max_epochs=-1"), ("no end",)),
+        (("stage=pretrain", "trainer.max_epochs=-1"), ("no limit",)),
         (("stage=pretrain", "data.batch_size=0"), ("data.batch_size=0",)),
         (("stage=pretrain", "data.batch_size=1.5"), ("data.batch_size=1.5",)),
         (("stage=pretrain", "data.batch_size=null"), ("data.batch_size=null", "above 0")),
@@ -57,7 +57,7 @@ VALUES = ("stage=finetune", "experiment=table", "objective=regression", "data.ro
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=3"), ("patch=3", "8 x 8")),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=8"), ("backbone.widths=8",)),
         (("stage=pretrain", "backbone=resnet", "backbone.widths=[8]"), ("backbone.widths=[8]", "as many")),
-        (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "whole number above 0")),
+        (("stage=pretrain", "backbone.hidden=[a]"), ("backbone.hidden=['a']", "whole numbers above 0")),
         (("stage=pretrain", "backbone=vit", "backbone.stem.patch=abc"), ("backbone.stem.patch=abc", "whole number")),
         (("stage=pretrain", "objective.noise=abc"), ("objective.noise=abc", "a number")),
         (("stage=finetune", "loss=focal", "loss.gamma=abc"), ("loss.gamma=abc", "a number")),
@@ -256,13 +256,13 @@ def test_a_run_folder_cannot_make_us_run_foreign_code(cli):
 def test_predicting_from_a_file_of_another_shape(cli, tmp_path: Path):
     cli("stage=finetune", "init=scratch", *FAST)
     pd.DataFrame(np.ones((2, 3))).to_csv(tmp_path / "narrow.csv", index=False)
-    refused(cli("stage=predict", f"input={tmp_path / 'narrow.csv'}"), "3 columns; 64 are expected")
+    refused(cli("stage=predict", f"input={tmp_path / 'narrow.csv'}"), "3 columns, but 64 are expected")
     refused(cli("stage=predict", f"input={tmp_path / 'no.csv'}"), "no such file")
     (tmp_path / "text.csv").write_text(",".join(["1"] * 63 + ["x"]) + "\n")
     refused(cli("stage=predict", f"input={tmp_path / 'text.csv'}"), "row 1", "'x' is not a number")
 
 
-def test_a_diverged_run_is_failed_and_says_so(cli):
+def test_a_diverged_run_fails_with_a_message(cli):
     outcome = cli("stage=finetune", "init=scratch", "optimizer.lr=1e30", "trainer.max_epochs=2")
     assert outcome.status == 2
     assert "diverged" in outcome.error
@@ -286,7 +286,7 @@ def test_a_bug_keeps_its_traceback_in_the_log_of_the_run(cli, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("words", [("trainer.accelerator=gpu",), ("trainer.precision=foo",), ("trainer.profiler=foo",)])
-def test_what_lightning_refuses_is_said_in_a_line(words: tuple[str, ...], cli):
+def test_errors_of_lightning_are_reported_in_a_line(words: tuple[str, ...], cli):
     refused(cli("stage=pretrain", *FAST, *words), "trainer")
 
 
@@ -320,7 +320,7 @@ def test_settings_that_a_part_does_not_have_and_runs_of_another_experiment(cli):
     refused(cli("stage=pretrain", "+loss.alpha=1", "loss=huber", *FAST), "huber", "alpha")
     refused(cli("stage=pretrain", "+backbone.colour=1", *FAST), "MLP", "colour")
     cli("stage=pretrain", *FAST)
-    refused(cli("stage=finetune", "fresh=[nothing.*]", *FAST), "nothing.*", "layers.0.0.weight")
+    refused(cli("stage=finetune", "reinitialize=[nothing.*]", *FAST), "nothing.*", "layers.0.0.weight")
     run = cli("stage=finetune", *FAST).run("finetune")
     refused(cli("stage=evaluate", "experiment=vectors", f"run={run}"), "set experiment=digits")
     (run / "config.yaml").write_text("")

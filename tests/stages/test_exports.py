@@ -1,4 +1,4 @@
-"""What goes in from transformers comes out equal: padding tokens, trained heads, odd configs, and refusals."""
+"""Import and export of transformers models: padding tokens, trained heads, unusual configs, and refusals."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_an_export_that_answers_otherwise_is_refused_with_the_difference(cli, ta
     outcome = cli("stage=export", *table[:1], f"folder={tmp_path / 'back'}")
     assert outcome.status == 2
     assert len(outcome.error.splitlines()) == 1
-    assert "gives other answers in one padded batch (largest difference 0.25" in outcome.error
+    assert "has other predictions in one padded batch (largest difference 0.25" in outcome.error
     assert outcome.record("export")["status"] == "failed"
     assert not (tmp_path / "back").exists()
     assert {path.name for path in outcome.run("export").iterdir()} == {"run.json", "config.yaml", "train.log", "lock"}
@@ -139,17 +139,17 @@ def test_data_that_is_gone_is_reported_and_built_in_rows_are_compared(cli, table
     (tmp_path / "rows.tsv").unlink()
     outcome = cli("stage=export", *table[:1], f"folder={tmp_path / 'back'}")
     assert outcome.status == 0, outcome.err
-    assert "the run's data cannot be loaded, so built-in rows are compared" in outcome.err
+    assert "the run's data cannot be loaded, so only built-in rows are compared" in outcome.err
     assert outcome.record("export")["export"]["data"] == "built-in"
 
 
 @pytest.mark.parametrize(
     ("labels", "head", "message"),
     [
-        (("bad", "good"), "loaded", "the head is that of"),
-        (("good", "bad"), "loaded", "the head is that of"),
-        (("LABEL_0", "LABEL_1"), "fresh", "is for other labels (LABEL_0, LABEL_1; here bad, good)"),
-        (("bad", "good", "odd"), "fresh", "is for other labels (bad, good, odd; here bad, good)"),
+        (("bad", "good"), "loaded", "loaded the head of"),
+        (("good", "bad"), "loaded", "loaded the head of"),
+        (("LABEL_0", "LABEL_1"), "random", "is for other labels (LABEL_0, LABEL_1; here bad, good)"),
+        (("bad", "good", "odd"), "random", "is for other labels (bad, good, odd; here bad, good)"),
     ],
 )
 @torch.no_grad()
@@ -159,7 +159,7 @@ def test_a_trained_head_is_kept_where_it_has_the_tasks_labels(labels, head, mess
     assert outcome.status == 0, outcome.err
     assert message in outcome.err.replace("\n", " ")
     assert outcome.record("finetune")["transfer"]["head"] == head
-    if head == "fresh":
+    if head == "random":
         return
     text = rows()[0][0]
     (line := tmp_path / "line.txt").write_text(f"{text}\n")
@@ -175,7 +175,7 @@ def test_a_head_of_another_task_is_new_and_the_message_names_it(cli, table, tmp_
     transformers.AutoModelForTokenClassification.from_config(config).save_pretrained(folder)
     outcome = cli("stage=finetune", *table, *SHORT, f"init=hf:{folder}")
     assert "is for token_classification" in outcome.err.replace("\n", " ")
-    assert outcome.record("finetune")["transfer"]["head"] == "fresh"
+    assert outcome.record("finetune")["transfer"]["head"] == "random"
 
 
 def test_a_tied_head_is_not_called_new(cli, table, tmp_path: Path):
@@ -185,7 +185,7 @@ def test_a_tied_head_is_not_called_new(cli, table, tmp_path: Path):
     outcome = cli("stage=pretrain", *own, "objective=causal", "data.pack=32", f"init=hf:{folder}")
     assert outcome.status == 0, outcome.err
     assert "a new one" not in outcome.err
-    assert "the head is tied to weights of the backbone" in outcome.err
+    assert "the head is tied to the weights of the backbone" in outcome.err
     assert outcome.record("pretrain")["transfer"]["head"] == "tied"
 
 

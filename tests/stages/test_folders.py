@@ -1,4 +1,4 @@
-"""Class folders through the stages, and predictions for folders."""
+"""Class folders in all stages, and predictions for folders."""
 
 from __future__ import annotations
 

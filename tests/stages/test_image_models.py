@@ -1,4 +1,4 @@
-"""A vision model of transformers through the stages, on the built-in digits."""
+"""A vision model of transformers in all stages, on the built-in digits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_it_is_pretrained_further_and_finetuned_from_there(cli, folder: Path):
     assert tuned.record("finetune")["parent"]["id"] == further.record("pretrain")["id"]
 
 
-def test_it_is_an_arm_of_a_transfer_beside_its_controls(cli, folder: Path):
+def test_it_is_an_arm_of_a_transfer_with_its_controls(cli, folder: Path):
     starts = {"own": f"hf:{folder}", "cold": f"random:hf:{folder}", "mixed": f"shuffled:hf:{folder}"}
     words = [f'+arm.{name}={{init: "{init}"}}' for name, init in starts.items()]
     short = ("transfer.labels=[2]", "transfer.seeds=1", "trainer.max_steps=2", "trainer.val_check_interval=2")

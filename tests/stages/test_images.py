@@ -1,4 +1,4 @@
-"""Images of a user's own through the stages: tables, several labels, augmentation, predictions for files."""
+"""Image sources in all stages: tables, multi-label targets, augmentation, predictions for files."""
 
 from __future__ import annotations
 
@@ -93,19 +93,19 @@ def test_settings_of_a_transform_beyond_their_range_are_refused(name: str, setti
         (("data.augment.shift=2",), "data.augment.shift: shift is not chosen. Add data/augment=[shift,...]"),
         (
             ("data.augment.colour=0.4",),
-            "there is no such key. data/augment=[...] chooses. Did you mean",
+            "no such key. Choose with data/augment=[...]. Did you mean",
         ),
         (("data/augment=[crop,colour]",), "data/augment=colour does not exist. Did you mean"),
-        (("data.augment=[crop]",), "data.augment=[crop]: choose by data/augment=[crop]"),
-        (("+data.augment.bands=5",), "data.augment.bands=5: transforms are chosen by data/augment="),
+        (("data.augment=[crop]",), "data.augment=[crop]: choose with data/augment=[crop]"),
+        (("+data.augment.bands=5",), "data.augment.bands=5: choose transforms with data/augment="),
         (
             ("data/augment=crop", "data.augment.crop=0.5"),
-            "data.augment.crop=0.5: transforms are chosen by",
+            "data.augment.crop=0.5: choose transforms with",
         ),
         (("data/augment=crop", "data.augment.crop._target_=os.getcwd"), "must be a class that inherits from"),
     ],
 )
-def test_what_is_no_transform_is_refused(words: tuple[str, ...], message: str, cli):
+def test_an_invalid_transform_is_refused(words: tuple[str, ...], message: str, cli):
     outcome = cli("stage=pretrain", *words)
     assert outcome.status == 2
     assert message in outcome.error

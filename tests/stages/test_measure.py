@@ -1,4 +1,4 @@
-"""Shifted test splits in every evaluation: columns of their own, beside a test split that they do not touch."""
+"""Shifted test splits in every evaluation: separate columns, without effect on the test split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def finetuned(cli) -> Outcome:
     return cli("stage=finetune", "init=scratch", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=3")
 
 
-def test_each_shifted_split_is_reported_apart_and_again_by_evaluate(finetuned: Outcome, cli):
+def test_each_shifted_split_is_reported_separately_and_again_by_evaluate(finetuned: Outcome, cli):
     metrics = measured(finetuned, "finetune")
     assert {name.split("/")[0] for name in metrics} == SPLITS
     assert {f"{part}/{name}" for part in SPLITS for name in ("loss", "accuracy")} <= set(metrics)
@@ -49,7 +49,7 @@ def test_each_shifted_split_is_reported_apart_and_again_by_evaluate(finetuned: O
 
 
 def test_what_watches_the_test_sees_the_test_split_alone(cli):
-    outcome = cli("stage=finetune", "init=scratch", *FAST, "visualization=[confusions]")
+    outcome = cli("stage=finetune", "init=scratch", *FAST, "visualization=[confusion_matrix]")
     folder = outcome.run("finetune")
     events = EventAccumulator(str(folder), {"images": 0}).Reload()
     assert len(events.Images("test confusion matrix")) == 1

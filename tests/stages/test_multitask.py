@@ -1,4 +1,4 @@
-"""data=[a,b]: several tasks over one backbone, through every stage; and what is refused."""
+"""data=[a,b]: multi-task training in all stages, and refused combinations."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ def test_images_of_two_sources_are_tasks_of_one_network_also_mixed(cli, tmp_path
     [
         (("data=[digits]",), ("data=[digits]", "two or more")),
         (("data=several",), ("data.sources=", "two or more")),
-        (("data=[digits,digits]",), ("two tasks are called digits", "data=[x:digits,y:digits]")),
-        (("data=[x:digits,loss:digits]",), ("loss is no name",)),
+        (("data=[digits,digits]",), ("two tasks have the name digits", "data=[x:digits,y:digits]")),
+        (("data=[x:digits,loss:digits]",), ("loss is not a valid name",)),
         (("data=[digits,digit]",), ("data=digit does not exist", "digits")),
         (("data=[digits,vectors],[vectors,digits]",), ("give one list",)),
         (("data=[digits,table]",), ("data.sources.table.root=...",)),
         (("data=[digits,vectors]",), ("digits is image", "vectors is vector")),
         (("data=[digits,shakespeare]",), ("digits is image", "shakespeare is text")),
-        (("data=[x:digits,y:digits]", "loss=mse"), ("loss=mse does not fit objective=multitask",)),
+        (("data=[x:digits,y:digits]", "loss=mse"), ("loss=mse is incompatible with objective=multitask",)),
         (("data=[x:digits,y:digits]", "objective=regression"), ("objective=regression needs targets", "category")),
         (
             ("data=[x:digits,y:digits]", "data.sources.x.split_seed=abc"),
@@ -110,7 +110,7 @@ def test_images_of_two_sources_are_tasks_of_one_network_also_mixed(cli, tmp_path
         (("objective=multitask",), ("several data sets",)),
     ],
 )
-def test_what_makes_no_tasks_is_refused(words: tuple[str, ...], parts: tuple[str, ...], cli):
+def test_data_sets_that_are_not_tasks_are_refused(words: tuple[str, ...], parts: tuple[str, ...], cli):
     outcome = cli("stage=finetune", "init=scratch", *words)
     refused(outcome, *parts)
     assert not outcome.runs("finetune")

@@ -1,4 +1,4 @@
-"""A rerun gives the same weights, and says what differs when it does not."""
+"""A rerun gives the same weights, and reports differences if it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run stopped anywhere and resumed ends with the very weights of an undisturbed one."""
+"""A run that is interrupted at any point and resumed ends with the weights of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_a_killed_run_is_not_continued_on_other_data_weights_or_settings(
     assert refused.status == 2, refused.err
     expected = {
         "data": f"the data of {run} has changed",
-        "parent": f"{base} is no longer what {run} started from",
+        "parent": f"{base} has changed since {run} was initialized from it",
         "config": f"{run / 'config.yaml'} is damaged or was changed",
     }
     assert expected[changed] in refused.error

@@ -1,4 +1,4 @@
-"""Soups and WiSE-FT: what is averaged, what is chosen, what cannot be averaged, and that the result is a run."""
+"""Soups and WiSE-FT: averaging, selection, refused combinations, and the result as a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recordings through every stage: pretrain, finetune on classes and texts, evaluate, predict, transfer."""
+"""Recordings in all stages: pretrain, finetune on classes and transcripts, evaluate, predict, transfer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-@pytest.mark.parametrize("objective", ["masked_frames", "quantised"])
+@pytest.mark.parametrize("objective", ["masked_frames", "quantized"])
 def test_pretraining_then_words_then_predictions(cli, folder: Path, objective: str):
     pretrained = cli("stage=pretrain", "experiment=speech", f"objective={objective}", *FAST, *TINY, *FEW)
     assert pretrained.status == 0, pretrained.err
@@ -109,7 +109,7 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("data.classes=speaker",), "set data.split=official"),
         (("data.classes=digit",), "data.classes=digit"),
         (("data.test_speakers=[alice]",), "there is no alice"),
-        (("data.frames.normalise=no",), "normalise=no"),
+        (("data.frames.normalize=no",), "normalize=no"),
         (("data.connect=3", "objective=ctc"), "data.connect=3"),
         (("data.connect=[a,b]", "objective=ctc"), "data.connect=['a', 'b']"),
         (("data.test_speakers=theo",), "data.test_speakers=theo"),

@@ -1,4 +1,4 @@
-"""Models of raw speech of transformers through the stages, on spoken digits."""
+"""Speech models of transformers in all stages, on spoken digits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def heard(back: Path, auto: str, recording: Path) -> tuple[torch.nn.Module, torc
 
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
-def test_classes_are_learned_and_the_run_evaluated_asked_and_exported(norm: str, cli, recordings: Path, tmp_path: Path):
+def test_a_classifier_is_finetuned_evaluated_predicted_and_exported(norm: str, cli, recordings: Path, tmp_path: Path):
     folder = saved_folder(tmp_path / "hubert", "hubert", norm, ctc=False)
     tuned = cli(*words(recordings, "classification"), f"init=hf:{folder}")
     assert tuned.status == 0, tuned.err
@@ -86,7 +86,7 @@ def test_a_recogniser_keeps_its_head_and_is_evaluated_asked_exported_and_taken_u
     folder = saved_folder(tmp_path / "wav2vec2", "wav2vec2")
     tuned = cli(*words(recordings, "ctc"), f"init=hf:{folder}", "optimizer.lr=1e-9")
     assert tuned.status == 0, tuned.err
-    assert f"the head is that of {folder}" in tuned.err
+    assert f"loaded the head of {folder}" in tuned.err
     record = tuned.record("finetune")
     assert record["transfer"]["head"] == "loaded"
     evaluated = cli("stage=evaluate", "experiment=speech")
@@ -116,8 +116,8 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
     further = cli("stage=pretrain", "experiment=speech", *contrast, *own, f"init=hf:{folder}")
     assert further.status == 0, further.err
     tuned = cli(*words(recordings, "ctc"), f"init=hf:{folder}")
-    assert "the head is a new one" in tuned.err
-    assert tuned.record("finetune")["transfer"]["head"] == "fresh"
+    assert "the head is initialized randomly" in tuned.err
+    assert tuned.record("finetune")["transfer"]["head"] == "random"
     tuned = cli(*words(recordings, "classification"))
     assert tuned.record("finetune")["parent"]["id"] == further.record("pretrain")["id"]
 
@@ -131,7 +131,7 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
             (),
             "of a WhisperFeatureExtractor",
         ),
-        ({}, ("data/augment=frequency_masks",), "changes spectrograms, and this model takes waveforms"),
+        ({}, ("data/augment=frequency_masks",), "is for spectrograms, but this model takes waveforms"),
         ({}, ("backbone.pooling=cls",), "backbone.pooling=cls: a wav2vec2 supports mean pooling only"),
         ({}, ("objective=masked_frames",), "needs a backbone that can hide positions"),
     ],

@@ -1,4 +1,4 @@
-"""Every stage on every kind of built-in or made data: run folders, lineage, and numbers that agree."""
+"""All stages on built-in and synthetic data: run folders, lineage, and consistent metrics."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_every_objective_pretrains_and_its_backbone_finetunes(words: tuple[str, 
     ],
     ids=["classification", "regression", "multilabel"],
 )
-def test_a_table_of_ones_own_goes_through_all_stages(words: tuple[str, ...], metric: str, cli, table: Path):
+def test_a_table_in_all_stages(words: tuple[str, ...], metric: str, cli, table: Path):
     source = ("experiment=table", f"data.root={table}")
     pretraining = [word for word in words if not word.startswith("objective")]
     assert cli("stage=pretrain", *source, *pretraining, *FAST).status == 0
@@ -154,7 +154,7 @@ def test_regression_predicts_in_the_units_of_the_table(cli, table: Path):
     assert np.abs(np.array(values) - pd.read_csv(table).z).mean() < 20
 
 
-def test_a_folder_of_pictures_of_ones_own(cli, tmp_path: Path):
+def test_a_folder_of_images_in_all_stages(cli, tmp_path: Path):
     for label, shade in (("dark", 60), ("light", 200)):
         (tmp_path / "photos" / label).mkdir(parents=True)
         for index in range(12):

@@ -1,4 +1,4 @@
-"""Texts through every stage: pretrain, finetune, predict, generate, export, transfer; and what is refused."""
+"""Texts in all stages: pretrain, finetune, predict, generate, export, transfer; and refused settings."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_masked_pretraining_then_finetuning_on_the_same_tokens(cli, reviews: Pat
     assert probabilities.values.tolist() == pytest.approx([a["probability"] for a in answers[0]], abs=1e-4)
 
 
-def test_a_character_model_goes_on_with_a_prompt_and_the_same_seed_says_the_same(cli, tmp_path: Path):
+def test_a_character_model_continues_a_prompt_deterministically(cli, tmp_path: Path):
     (tmp_path / "plays.txt").write_text("ROMEO:\nAy me!\n\nJULIET:\nO Romeo, Romeo!\n\n" * 60)
     words = ("experiment=shakespeare", "data=text_files", f"data.root={tmp_path / 'plays.txt'}")
     words = (*words, "data/tokenizer=characters", "backbone.depth=1", "backbone.width=32")

@@ -1,4 +1,4 @@
-"""Bad texts, tokenizers and models: status 2, one line that names what is wrong, no traceback, no half-made run."""
+"""Invalid texts, tokenizers and models: status 2, one line, no traceback, no partial run."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_broken_tags(words: list[str], tags: object, parts: tuple[str, ...], cli
     ],
     ids=lambda value: " ".join(value),
 )
-def test_parts_that_do_not_fit(words: tuple[str, ...], parts: tuple[str, ...], cli, reviews: tuple[str, ...]):
+def test_incompatible_components(words: tuple[str, ...], parts: tuple[str, ...], cli, reviews: tuple[str, ...]):
     outcome = cli("stage=pretrain", *reviews, *words)
     refused(outcome, *parts)
     assert not list(outcome.folder.rglob("*"))
@@ -372,7 +372,7 @@ def test_predictions_generation_and_export_of_what_cannot_be(cli, reviews: tuple
 
     refused(cli("stage=generate", "experiment=text", "prompt=plot"), "objective=causal")
     export = ("stage=export", "experiment=text")
-    refused(cli(*export, f"folder={tmp_path}"), f"folder={tmp_path} is there already")
+    refused(cli(*export, f"folder={tmp_path}"), f"folder={tmp_path} exists")
     refused(cli(*export, "format=onnx"), "format=onnx")
     assert cli("stage=pretrain", "experiment=digits", *FAST).status == 0
     refused(cli("stage=export", "experiment=digits"), "backbone=mlp")
@@ -427,7 +427,7 @@ def test_a_file_of_questions_that_can_be_trained_on_can_be_answered(cli, tmp_pat
         ("context", "x", ("preprocessor", "damaged")),
         ("kind", "sound", ("kind sound is not known",)),
         ("word", "filmish", ("preprocessor.json",)),
-        ("file", "smaller", ("stem.embedding.weight", "do not fit")),
+        ("file", "smaller", ("stem.embedding.weight", "incompatible")),
     ],
 )
 def test_a_saved_tokenizer_that_is_damaged_or_anothers(

@@ -1,4 +1,4 @@
-"""The transfer: arms, budgets and seeds, paired; nothing done twice; nothing chosen on the test split."""
+"""Transfer: paired arms, budgets and seeds; no repeated run; no selection on the test split."""
 
 from __future__ import annotations
 
@@ -176,13 +176,13 @@ def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
         (("transfer.labels=[1,1]",), "different values"),
         (("transfer.labels=3",), "in brackets"),
         (("transfer.arms=[]",), "in brackets"),
-        (("+transfer.budgets.forever=[scratch]",), "there is no such budget"),
+        (("+transfer.budgets.forever=[scratch]",), "no such budget"),
         (("transfer.budgets.converged=3",), "give a list of arms"),
         (("transfer.budgets.converged=[scrach]",), "give a list of arms"),
         (("+arm.mine.against=scratch", "transfer.arms=[scratch,mine]"), "arm.mine.init=pretrained"),
         (("transfer.pretrain_seeds=3",), "must divide"),
         (("transfer.require=help",), "transfer.require=help"),
-        (("arm.probe.against=random",), "there is no such arm"),
+        (("arm.probe.against=random",), "no such arm"),
         (("objective=regression",), "objective=regression"),
     ):
         outcome = cli(*SMALL, *words)
@@ -370,7 +370,7 @@ def test_a_pretraining_on_the_test_rows_is_noticed(cli):
     )
     alone = cli("stage=pretrain", "visualization=[]", "trainer.max_epochs=1", "data.split_seed=1")
     warned = cli("stage=finetune", "visualization=[]", "trainer.max_epochs=1", f"init={alone.run('pretrain')}")
-    assert "has seen rows that data.split_seed=0 tests on" in warned.err
+    assert "including rows that data.split_seed=0 uses for testing" in warned.err
 
 
 def test_what_was_changed_after_it_was_done_is_refused(cli):

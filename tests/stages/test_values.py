@@ -1,4 +1,4 @@
-"""Values are read as they stand: from a user's table to the classes, encodings and predictions of a run."""
+"""Values of a table are kept exactly in classes, encodings and predictions of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters: they take part, and worked into the weights they give the same outputs."""
+"""Adapters change the outputs, and merged weights give the same outputs."""
 
 from __future__ import annotations
 

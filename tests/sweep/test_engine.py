@@ -1,4 +1,4 @@
-"""A sweep as a user sees it: its folder and tables, jobs that fail, interruption and resuming."""
+"""Sweeps: folder and tables, failed jobs, interruption and resuming."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ WORDS = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epoc
 LOSSES = """
 import os, signal
 import torch
-from warmstart.loss import takes
+from warmstart.loss import accepts
 from warmstart.loss.cross_entropy import cross_entropy
 
 def spoil(how):
     calls = 0
 
-    @takes("category")
+    @accepts("category")
     def loss(outputs, targets):
         nonlocal calls
         calls += 1
@@ -132,7 +132,7 @@ def test_what_is_missing_is_run_and_nothing_twice(calm, command, tmp_path: Path)
     pd.testing.assert_frame_equal(numbers(folder), numbers(calm[0]))
 
 
-def test_resuming_with_other_words_is_refused(calm, command, tmp_path: Path):
+def test_resuming_with_other_overrides_is_refused(calm, command, tmp_path: Path):
     folder = calm[0]
     for words, reason in (
         (("-m", f"sweep.resume={folder}", "optimizer.lr=0.5"), "remove optimizer.lr=0.5"),
@@ -149,7 +149,7 @@ def test_resuming_with_other_words_is_refused(calm, command, tmp_path: Path):
     [("sweep.retries=x",), ("sweep.retries=0,1",), ("sweep.resume=/tmp/a,/tmp/b",), ("hydra.launcher.workers=1.5",)],
     ids=lambda words: words[0],
 )
-def test_what_steers_a_sweep_is_checked_before_anything_is_planned(words: tuple[str, ...], command):
+def test_settings_of_a_sweep_are_checked_before_planning(words: tuple[str, ...], command):
     outcome = command("-m", *WORDS, "seed=0,1", *words)
     assert outcome.status == 2
     assert words[0].split("=")[0] in outcome.error
@@ -202,7 +202,7 @@ def test_jobs_trained_together_come_out_as_alone(calm, sweep):
     pd.testing.assert_frame_equal(together[alone.columns], alone, rtol=1e-4)
 
 
-def test_what_cannot_be_trained_together_is_run_alone_and_said_why(sweep):
+def test_jobs_that_do_not_fit_a_vmap_group_are_run_alone_with_a_reason(sweep):
     words = (*WORDS, "backbone.dropout=0.1", "seed=0,1", "hydra/launcher=vmap")
     done = sweep(*words)
     assert done.status == 0, done.err
@@ -211,7 +211,7 @@ def test_what_cannot_be_trained_together_is_run_alone_and_said_why(sweep):
     assert [(record["status"], record["sweep"]["attempts"]) for record in runs.values()] == [("done", 1)] * 2
 
 
-def test_the_whole_story_is_a_plan_that_the_engine_runs(command):
+def test_a_transfer_is_a_plan_for_the_same_engine(command):
     words = ("transfer.labels=[1]", "transfer.seeds=2", "trainer.max_steps=4", "trainer.val_check_interval=4")
     done = command(*words, "pretrain.trainer.max_epochs=1")
     assert done.status == 0, done.err
@@ -226,13 +226,13 @@ def test_the_whole_story_is_a_plan_that_the_engine_runs(command):
 def test_what_no_job_could_do_is_refused_before_the_first_starts(sweep):
     done = sweep(*WORDS, "loss=cross_entropy,mse", "seed=0,1")
     assert done.status == 2
-    assert "loss=mse does not fit objective=classification" in done.err
+    assert "loss=mse is incompatible with objective=classification" in done.err
     assert "no job was started" in done.err
     assert not done.folder.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
-def test_interrupted_it_says_how_to_go_on(number: signal.Signals, tmp_path: Path):
+def test_an_interrupted_sweep_prints_the_command_that_resumes_it(number: signal.Signals, tmp_path: Path):
     words = (*WORDS, "seed=0,1", "sweep.preflight=false", f"output_dir={tmp_path}", "trainer.max_epochs=100000")
     line = [sys.executable, str(ROOT / "train.py"), "-m", *words]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)

@@ -1,4 +1,4 @@
-"""Jobs in the process that runs them: what is written when a signal comes at a bad moment."""
+"""Jobs in one process: records after a signal at any point."""
 
 from __future__ import annotations
 

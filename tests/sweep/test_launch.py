@@ -1,4 +1,4 @@
-"""Which job starts next, and what a failure does to the rest; in this process."""
+"""Order of jobs, and the effect of a failure on the others; in this process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def attempts(manifest: Manifest) -> list[int]:
     return [manifest.attempts(job.name) for job in manifest.jobs]
 
 
-def test_a_failure_stops_the_rest_if_told_to_and_leaves_it_for_later(planned):
+def test_on_failure_stop_leaves_the_remaining_jobs_pending(planned):
     manifest = planned()
     launch.run(manifest, HERE, Rules("stop"), StageRunner())
     assert states(manifest) == ["failed", "planned", "planned"]
@@ -56,7 +56,7 @@ def test_a_failure_stops_the_rest_if_told_to_and_leaves_it_for_later(planned):
     assert attempts(manifest) == [1, 1, 1]
 
 
-def test_a_failed_job_is_tried_again_as_often_as_told(planned):
+def test_a_failed_job_is_retried_as_often_as_set(planned):
     manifest = planned()
     launch.run(manifest, HERE, Rules(retries=2), StageRunner())
     assert states(manifest) == ["failed", "done", "done"]
@@ -124,11 +124,11 @@ def test_jobs_that_are_over_are_not_trained_together_again(planned):
     assert [manifest.record(job.name) for job in manifest.jobs] == before
 
 
-def test_what_was_broken_off_in_its_race_goes_on_alone(planned):
+def test_a_job_with_an_interrupted_selection_is_not_grouped(planned):
     manifest = planned()
-    race = manifest.path(manifest.jobs[0].name) / HALVING / MANIFEST
-    race.parent.mkdir(parents=True)
-    race.touch()
+    halving = manifest.path(manifest.jobs[0].name) / HALVING / MANIFEST
+    halving.parent.mkdir(parents=True)
+    halving.touch()
     work = launch.grouped(manifest, manifest.jobs, 32, StageRunner())
     assert [[job.name for job in one.jobs] for one in work] == [
         [manifest.jobs[0].name],

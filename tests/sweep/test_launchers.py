@@ -1,4 +1,4 @@
-"""Launchers of other makers: the same sweep with the same numbers, whoever starts its jobs."""
+"""Third-party launchers: the same sweep with the same numbers."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ LAUNCHERS = {
     "ray": ("hydra_ray_launcher", ["+hydra.launcher.ray.init.num_cpus=2"]),
 }
 MINE = """
-from warmstart.loss import takes
+from warmstart.loss import accepts
 from warmstart.loss.brier import brier
 
 fine = takes("category")(lambda *batch: brier(*batch))
 
-@takes("category")
+@accepts("category")
 def broken(outputs, targets):
     raise RuntimeError("boom")
 """
@@ -158,7 +158,7 @@ def test_a_failure_is_tried_again_as_often_as_asked(rounds):
     assert rounds(dict.fromkeys("ab"), {"a": "done", "b": "failed"}.get, retries=2) == [["a", "b"], ["b"], ["b"]]
 
 
-def test_a_launcher_that_loses_a_worker_is_said_in_a_line_and_not_asked_for_ever(rounds, capfd):
+def test_a_lost_worker_of_a_launcher_is_reported_in_a_line(rounds, capfd):
     assert rounds(dict.fromkeys("a"), lambda name: "lost") == [["a"]]
     assert capfd.readouterr().err.splitlines()[1:] == ["error: other: RuntimeError: a worker died"]
 
@@ -193,7 +193,7 @@ def test_submitit_that_queues_a_job_again_has_its_exit_status(by_hand: bool, tmp
         external.run(tmp_path / "sweep" / "runs" / "a", (), StageRunner())
 
 
-def test_the_default_launcher_refuses_sweepers_of_other_makers(sweep):
+def test_the_default_launcher_refuses_third_party_sweepers(sweep):
     done = sweep("hydra/sweeper=basic", *WORDS, "seed=0,1")
     assert done.status == 2, done.err
     assert done.err == "error: hydra/launcher=pool needs hydra/sweeper=warmstart, which is the default\n"

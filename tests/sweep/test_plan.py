@@ -1,4 +1,4 @@
-"""From a command line to frozen jobs."""
+"""Plans: from a command line to saved jobs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_last_word_for_a_key_counts(composer: Composer):
     [
         (["optimizer.lr=0.1,-1"], r"optimizer.lr=-1: must be a number above 0 .*\(job optimizer.lr=-1\)"),
         (["loss=focal,fokal"], r"loss=fokal does not exist. Did you mean focal\? .*\(job loss=fokal\)"),
-        (["optimizer.rate=1,2"], "optimizer.rate: there is no such key"),
+        (["optimizer.rate=1,2"], "optimizer.rate: no such key"),
         (["seed=range(0)"], "seed has no values"),
         (["optimizer.lr=interval(0.1,1)"], "a grid needs a list, not an interval"),
     ],
@@ -162,7 +162,7 @@ def test_a_plan_that_names_foreign_code_is_refused(tmp_path: Path, composer: Com
     config = copy.deepcopy(job.config)
     config["loss"] = {"_target_": "os.system", "command": "true"}
     manifest = Manifest(tmp_path, "finetune", "digits", [], None, "max", {}, [Job("0", {}, config)])
-    with pytest.raises(UserError, match=r"names os.system.*trust=\[os\]"):
+    with pytest.raises(UserError, match=r"refers to os.system.*trust=\[os\]"):
         manifest.check()
     manifest.trust = ("os",)
     manifest.check()

@@ -1,4 +1,4 @@
-"""Processes for tasks: devices and threads shared out, nobody waiting for a slower one, deaths reported."""
+"""The process pool: devices and threads are divided, tasks run independently, deaths are reported."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_each_worker_sees_its_own_device(pool):
     assert seen == {"0", "1"}
 
 
-def test_threads_are_shared_out_or_as_told(pool):
+def test_threads_are_divided_among_the_workers_or_as_set(pool):
     count = functools.partial(torch.get_num_threads)
     assert results(pool(1, threads=3), count) == [3]
     assert results(pool(1), count) == [torch.get_num_threads()]

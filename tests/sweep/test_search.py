@@ -1,4 +1,4 @@
-"""A search by Optuna: what it may choose, seeds within a trial, pruning, and going on where it was left."""
+"""Search with Optuna: search space, seeds within a trial, pruning, and resuming."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def scores(manifest: Manifest) -> dict[str, dict[str, float]]:
         ("optimizer.lr=choice(0.1,0.2)", CategoricalDistribution([0.1, 0.2])),
     ],
 )
-def test_hydras_words_describe_what_may_be_chosen(word: str, expected):
+def test_overrides_of_hydra_describe_the_search_space(word: str, expected):
     (override,) = Composer([main.CONF]).parse([word])
     assert study.distribution(override) == expected
 
@@ -140,7 +140,7 @@ def test_a_bad_trial_is_pruned_and_its_other_seeds_are_not_run(planned):
     assert f"trial00{bad.user_attrs['slot']}-seed3" in pruned
     assert f"trial00{bad.user_attrs['slot']}-seed4" not in states(manifest)
     record = manifest.record(sorted(pruned)[0])
-    assert "other trials do better" in record["error"]
+    assert "other trials are better" in record["error"]
     assert "val/accuracy" in record["metrics"]
 
 
@@ -262,7 +262,7 @@ def test_foreign_code_in_the_copy_of_the_conf_folder_is_refused(planned):
     with pytest.raises(UserError, match=f"{path} is damaged or was changed"):
         search.check(manifest)
     manifest.checksums["conf/optimizer/adamw.yaml"] = file_sha256(path)  # as a stranger could
-    with pytest.raises(UserError, match=r"numpy.save, which is not a part of warmstart"):
+    with pytest.raises(UserError, match=r"numpy.save, which is not part of warmstart"):
         search.check(manifest)
     assert "numpy.save" in search.run_trial(manifest, 0, StageRunner()).error
 

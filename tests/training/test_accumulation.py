@@ -1,4 +1,4 @@
-"""Accumulated batches make the step of one large batch, in every objective whose loss is a mean over examples."""
+"""Accumulated batches give the step of one large batch, for losses that are means over examples."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def by_hand(name: str) -> Steps:
     optimizer = torch.optim.SGD((value for value in module.parameters() if value.requires_grad), lr=RATE)
     batches = [module.views(batch) for batch in Loader(pick, rows, SIZE)]
     for group in (batches[:2], batches[2:4], batches[4:]):
-        objective.follow(backbone)
+        objective.on_step_start(backbone)
         outputs = [objective.step(backbone, batch) for batch in group]
         loss = sum(output.loss * output.count for output in outputs) / sum(output.count for output in outputs)
         optimizer.zero_grad()
@@ -276,7 +276,7 @@ def test_curves_hold_one_loss_for_each_step(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_batch_without_values_adds_nothing():
-    backbone, objective, _, _ = example("quantised")
+    backbone, objective, _, _ = example("quantized")
     hidden_nowhere = Batch(torch.randn(2, 1, 8, 8))
     backbone.maskable = lambda x: torch.zeros(2, 4, dtype=torch.bool)
     output = objective.step(backbone, hidden_nowhere)

@@ -1,4 +1,4 @@
-"""Averages of weights: what is in them, which of the two is saved, and that frozen norms stay."""
+"""Weight averages: their values, which weights are saved, and frozen norm statistics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_ema_moves_towards_the_weights_and_soon_forgets_the_first():
 
 def test_swa_is_the_mean_of_the_last_part_of_the_steps():
     swa = SWA(start=0.5, every=2)
-    assert [step for step in range(1, 11) if swa.takes(step, 10.0)] == [7, 9]
+    assert [step for step in range(1, 11) if swa.includes(step, 10.0)] == [7, 9]
     averaged = [torch.tensor([3.0])]
     swa.update(averaged, [torch.tensor([6.0])], torch.tensor(2))
     assert averaged[0].item() == pytest.approx(4.0)
     with pytest.raises(UserError, match="max_steps"):
-        swa.takes(1, float("inf"))
+        swa.includes(1, float("inf"))
 
 
 def test_the_better_of_the_two_is_saved_and_evaluated(cli):
@@ -70,10 +70,10 @@ def test_frozen_norms_keep_their_statistics_in_the_average(cli):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("average=swa", "average.start=1"), "average.start=1: must be a share of the steps"),
+        (("average=swa", "average.start=1"), "average.start=1: must be a fraction of the steps"),
         (("average=ema", "average.decay=1.0"), "average.decay=1.0: must be a number above 0 and below 1"),
-        (("average=swa", "average.every=50"), "beyond the end of the run's 40 steps"),
-        (("average=ema", "average.start=0.5"), "there is no such key"),
+        (("average=swa", "average.every=50"), "after the last of the run's 40 steps"),
+        (("average=ema", "average.start=0.5"), "no such key"),
     ],
 )
 def test_an_average_without_steps_is_refused(words: tuple[str, ...], message: str, cli):

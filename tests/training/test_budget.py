@@ -1,4 +1,4 @@
-"""Budgets of time and tokens end a run, and its learning rate is at its end then."""
+"""Limits of time and tokens end a run, at the end of its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_resumed_run_has_the_time_that_was_left(cli, monkeypatch: pytest.Monke
     def interrupting(self, trainer, *args):
         original(self, trainer, *args)
         (budget,) = (callback for callback in trainer.callbacks if isinstance(callback, Budget))
-        if budget.watch.seconds > 0.9 and trainer.global_step % 50 == 1:
+        if budget.stopwatch.seconds > 0.9 and trainer.global_step % 50 == 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -96,10 +96,10 @@ def test_a_resumed_run_has_the_time_that_was_left(cli, monkeypatch: pytest.Monke
 
 def test_a_schedule_follows_whichever_limit_is_nearer():
     budget = Budget(max_time="00:01:40")
-    budget.watch = Stopwatch(before=90.0)
-    assert budget.paced(wsd)(7, math.inf) == pytest.approx(0.5)
-    assert budget.paced(wsd)(95, 100) == pytest.approx(wsd(95, 100))
-    assert budget.paced(wsd)(5, 100) == pytest.approx(0.5)
+    budget.stopwatch = Stopwatch(elapsed=90.0)
+    assert budget.by_time(wsd)(7, math.inf) == pytest.approx(0.5)
+    assert budget.by_time(wsd)(95, 100) == pytest.approx(wsd(95, 100))
+    assert budget.by_time(wsd)(5, 100) == pytest.approx(0.5)
 
 
 def test_validation_does_not_count():
@@ -123,8 +123,8 @@ def test_times_are_read_and_nonsense_is_refused(cli):
         assert "hours:minutes:seconds" in refused.error
     endless = cli("stage=pretrain", "trainer.max_epochs=-1")
     assert endless.status == 2
-    assert "trainer has no end" in endless.error
+    assert "trainer has no limit" in endless.error
     assert "trainer.max_tokens" in endless.error
     unknown = cli("stage=pretrain", "trainer.max_time=10", "snapshots=2")
     assert unknown.status == 2
-    assert "leave out trainer.max_time" in unknown.error
+    assert "remove trainer.max_time" in unknown.error

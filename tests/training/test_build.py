@@ -1,4 +1,4 @@
-"""Mixed precision where the processor is made for it."""
+"""Mixed precision is used if the processor supports it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_auto_asks_the_processor(flags: str, precision: str | None, tmp_path: Pa
     assert native_precision("cpu", tmp_path / "absent") is None
 
 
-def test_a_trainer_is_told_what_auto_means(composed, tmp_path: Path):
+def test_the_trainer_gets_the_resolved_precision(composed, tmp_path: Path):
     config = composed("stage=finetune", "trainer.precision=auto", "trainer.accelerator=cpu").trainer
     assert build_trainer(config, tmp_path, None, []).precision == (native_precision("cpu") or "32-true")
     config = composed("stage=finetune", "trainer.accelerator=cpu").trainer

@@ -1,4 +1,4 @@
-"""Checkpoints are verified when they are read; one that is damaged is named, and another is used."""
+"""Checkpoints are verified when loaded; a damaged one is named, and the previous one is used."""
 
 from __future__ import annotations
 

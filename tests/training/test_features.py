@@ -1,4 +1,4 @@
-"""Features are judged at every validation, a collapse is said once, and the training goes on as without it."""
+"""Feature metrics at every validation: a collapse is reported once, and training is not affected."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_classes_are_looked_at_and_not_trained_on(cli):
     assert set(outcome.record("pretrain")["metrics"]) & LOGGED == LOGGED - {"val/knn_accuracy"}
 
 
-def test_a_collapse_is_said_once(cli, monkeypatch: pytest.MonkeyPatch):
+def test_a_collapse_is_reported_once(cli, monkeypatch: pytest.MonkeyPatch):
     original = MLP.forward
 
     def constant(self: MLP, *args) -> Features:

@@ -1,4 +1,4 @@
-"""What TensorBoard gets is read back from the event files, and metrics.csv says the same."""
+"""Event files of TensorBoard agree with metrics.csv."""
 
 from __future__ import annotations
 
@@ -72,24 +72,24 @@ def test_scalars_text_hparams_and_pictures_of_a_finetuning(cli):
 def test_rebuilt_images_beside_their_inputs_while_pretraining(cli):
     outcome = cli("stage=pretrain", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1")
     seen = events(outcome.run("pretrain"))
-    pictures = seen.Images("input, corrupted, rebuilt")
+    pictures = seen.Images("input, corrupted, reconstructed")
     assert len(pictures) == 2
     assert (pictures[0].width, pictures[0].height) == (8 * 10, 3 * 10)
 
 
-def test_masked_pretraining_of_images_is_pictured_too(cli):
+def test_reconstructions_of_masked_images_are_logged(cli):
     words = ("objective=masked", "backbone=vit", "backbone.stem.patch=2", "backbone.depth=1")
     outcome = cli("stage=pretrain", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", *words)
-    assert events(outcome.run("pretrain")).Images("input, corrupted, rebuilt")
+    assert events(outcome.run("pretrain")).Images("input, corrupted, reconstructed")
 
 
-def test_masked_frames_are_pictured_up_to_where_each_recording_ends(cli):
+def test_reconstructions_of_masked_frames_end_with_the_recording(cli):
     small = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
     words = ("stage=pretrain", "experiment=speech", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
     outcome = cli(*words, *small, "data.test_speakers=[george,jackson,lucas,nicolas]")
     assert outcome.status == 0, outcome.err
     run = outcome.run("pretrain")
-    (picture,) = events(run).Images("input, corrupted, rebuilt")
+    (picture,) = events(run).Images("input, corrupted, reconstructed")
     assert picture.height == 3 * 42
     with Image.open(run / "00000" / "features before" / "sprite.png") as sprite:
         assert sprite.width == sprite.height
@@ -106,7 +106,7 @@ def test_without_tensorboard_a_run_has_its_metrics_and_no_visualization(cli):
         metrics.append((run / "metrics.csv").read_text())
         assert not [*run.glob("events.*"), *run.glob("projector_config.pbtxt")]
         assert (run / "csv").is_dir() == bool(chosen)
-        assert "no visualization: it needs logger=tensorboard" in (run / "train.log").read_text()
+        assert "visualizations are disabled: they require logger=tensorboard" in (run / "train.log").read_text()
         assert list(OmegaConf.load(run / "config.yaml").logger) == chosen
     assert "val/accuracy" in metrics[0]
     assert metrics[0] == metrics[1]
@@ -143,15 +143,15 @@ def test_a_logger_of_lightning_and_a_visualization_are_one_yaml_each(command, tm
     ("words", "message"),
     [
         ("logger=[csv,nonsense]", "logger=nonsense does not exist. There is: csv, tensorboard."),
-        ("logger.tensorboard.x=1", "logger.tensorboard.x: there is no such key"),
+        ("logger.tensorboard.x=1", "logger.tensorboard.x: no such key"),
         ("+logger.tensorboard.x=1", "logger.tensorboard.x: TensorBoard has no such setting"),
         ("+logger.tensorboard.save_dir=x", "logger.tensorboard.save_dir: TensorBoard has no such setting"),
-        ("+logger.x=1", "logger.x=1: choose it by logger=[x]"),
+        ("+logger.x=1", "logger.x=1: choose it with logger=[x]"),
         ("+logger.x._target_=warmstart.loss.mse.mse", "logger.x._target_=warmstart.loss.mse.mse: must be a class"),
         ("+visualization.x._target_=nothing", "visualization.x._target_=nothing cannot be imported"),
     ],
 )
-def test_a_logger_or_visualization_that_cannot_be_is_refused_in_a_line(words: str, message: str, cli):
+def test_an_invalid_logger_or_visualization_is_refused_in_a_line(words: str, message: str, cli):
     outcome = cli("stage=finetune", "init=scratch", *FAST[1:], *words.split())
     assert outcome.status == 2, outcome.err
     assert message in outcome.error
@@ -160,7 +160,7 @@ def test_a_logger_or_visualization_that_cannot_be_is_refused_in_a_line(words: st
 
 def test_a_logger_that_would_write_outside_of_the_run_is_refused(tmp_path: Path):
     chosen = OmegaConf.create({"x": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "../y"}})
-    with pytest.raises(UserError, match="outside of the run's folder"):
+    with pytest.raises(UserError, match="outside the run's folder"):
         RunLogger(tmp_path / "run", chosen)
 
 

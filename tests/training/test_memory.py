@@ -1,4 +1,4 @@
-"""The peak of memory is that of a run, and not of what its process did before."""
+"""The recorded peak memory is that of the run, not of earlier work in its process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from warmstart.training.memory import forget_peak_memory, peak_memory_mb
+from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or torch.cuda.is_available(), reason="of a process, on Linux")
@@ -17,5 +17,5 @@ def test_a_peak_is_forgotten():
     high = peak_memory_mb()
     del block
     assert peak_memory_mb() == pytest.approx(high, abs=20)
-    forget_peak_memory()
+    reset_peak_memory()
     assert peak_memory_mb() < high - 200

@@ -1,4 +1,4 @@
-"""Muon: what it takes for hidden, that it trains, and that a resumed run goes on exactly."""
+"""Muon: parameter groups, training, and exact resuming."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
 from warmstart.training.components import build_function
 from warmstart.training.muon import Muon
-from warmstart.training.optimization import grouped
+from warmstart.training.optimization import parameter_groups
 
 MUON = functools.partial(Muon, lr=0.02, weight_decay=0.1, adam_scale=0.5)
 IMAGE = Spec("image", (1, 8, 8))
@@ -39,7 +39,7 @@ def transformer() -> Whole:
 
 def groups_of(module: Whole, optimizer: functools.partial = MUON, scale: float = 1.0) -> list[dict]:
     names = [name for name, _ in module.named_parameters()]
-    return grouped(module, {name: scale if name.startswith("backbone") else 1.0 for name in names}, optimizer)
+    return parameter_groups(module, {name: scale if name.startswith("backbone") else 1.0 for name in names}, optimizer)
 
 
 MODULES = {
@@ -100,7 +100,7 @@ def train(module: Whole, optimizer: Muon, schedule: LambdaLR, steps: range) -> l
     return losses
 
 
-def test_one_rate_serves_both_parts_and_the_schedule_moves_both():
+def test_both_optimizers_share_the_rate_and_the_schedule():
     optimizer, schedule = built(transformer())
     rates = {group["hidden"]: group["lr"] for group in optimizer.param_groups}
     assert rates == {True: 0.02, False: 0.01}
@@ -148,7 +148,7 @@ def test_a_head_alone_can_be_trained(cli):
     assert outcome.status == 0, outcome.err
 
 
-def test_chosen_by_one_word_and_told_by_its_name(cli):
+def test_it_is_selected_by_one_override_and_named_in_the_record(cli):
     outcome = cli("stage=pretrain", "visualization=[]", "optimizer=muon", "trainer.max_epochs=20")
     assert outcome.status == 0, outcome.err
     record = json.loads((outcome.run("pretrain") / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""Schedules start, peak and end where they say."""
+"""Schedules: initial, maximum and final values."""
 
 from __future__ import annotations
 

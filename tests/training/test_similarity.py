@@ -1,4 +1,4 @@
-"""Linear CKA against what is known of it."""
+"""Linear CKA on cases with known values."""
 
 from __future__ import annotations
 

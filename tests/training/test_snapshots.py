@@ -1,4 +1,4 @@
-"""Snapshots: at which steps, and that they are the weights of that step."""
+"""Snapshots: their steps, and the weights of these steps."""
 
 from __future__ import annotations
 

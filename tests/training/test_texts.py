@@ -1,4 +1,4 @@
-"""Examples are written at every validation, the same ones each time, and leave training as it was."""
+"""Text examples are logged at every validation, for the same rows, without effect on training."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def fitted(folder: Path, preprocessor: object, objective: object) -> tuple[list[
     return module.losses, [(event.step, event.tensor_proto.string_val[0].decode()) for event in written]
 
 
-def test_written_at_every_validation_without_a_trace_in_training(tmp_path: Path):
+def test_examples_are_logged_at_every_validation_without_effect_on_training(tmp_path: Path):
     losses, written = fitted(tmp_path / "with", Letters(), Guess())
     assert {step for step, _ in written} == {0, 1, 2, 3, 4}
     (text,) = {text for _, text in written}

@@ -1,4 +1,4 @@
-"""Tokens a second: padding and validation left out, and nothing for data without tokens."""
+"""Tokens per second, without padding and validation; not logged for data without tokens."""
 
 from __future__ import annotations
 

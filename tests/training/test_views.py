@@ -1,4 +1,4 @@
-"""Training images are drawn beside the views that are trained on, and training goes on as without."""
+"""Augmented views are logged with their images, without effect on training."""
 
 from __future__ import annotations
 

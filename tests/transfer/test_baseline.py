@@ -1,4 +1,4 @@
-"""Baselines: the same rows as an arm, scores as scikit-learn itself comes to."""
+"""Baselines: the rows of an arm, and the scores of scikit-learn."""
 
 from __future__ import annotations
 

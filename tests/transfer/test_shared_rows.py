@@ -1,4 +1,4 @@
-"""Copies of training rows are printed and recorded once: by a run, by a transfer, and by what tries a sweep's jobs."""
+"""Duplicates across splits are printed and recorded once per run, transfer and sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strategies as arms of a transfer, from its own pretraining or from weights that are there already."""
+"""Strategies as arms of a transfer, from its pretraining or from existing weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_all_strategies_are_compared_with_full_finetuning(composed, capfd: pytes
         assert config.arm[name].against == ("scratch" if name == "full" else "full")
 
 
-def test_strategies_by_their_names_beside_other_arms(composed):
+def test_strategies_by_name_with_other_arms(composed):
     words = ("transfer.arms=[scratch,linear,lp_ft,full]", "+arm.lp_ft.optimizer.lr=0.1", "strategy.backbone_scale=0.5")
     found, _ = expanded(composed(*SMALL, *words))
     assert found.transfer.arms == ["scratch", "linear", "lp_ft", "full"]
@@ -70,7 +70,10 @@ def test_strategies_by_their_names_beside_other_arms(composed):
         (("transfer.arms=[scratch,fulll]",), "transfer.arms: unknown arm fulll"),
         (("transfer.arms=full",), "transfer.arms=full: must be strategies, or a list"),
         (("transfer.start=nowhere",), "transfer.start=nowhere: no such folder"),
-        (("transfer.arms=[scratch,linear]", "transfer.pretrain_seeds=2", "transfer.seeds=2"), "no arm starts from"),
+        (
+            ("transfer.arms=[scratch,linear]", "transfer.pretrain_seeds=2", "transfer.seeds=2"),
+            "no arm uses a pretraining",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(cli, words: tuple[str, ...], reason: str):

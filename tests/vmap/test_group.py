@@ -219,7 +219,7 @@ def test_a_job_that_started_from_other_weights_before_is_not_trained_with_others
     configs = jobs((*FINETUNE, f"init={pretrained.path}"), "seed=1", "seed=2")
     runs = opened(configs)
     runs[1].update(parent={"path": str(pretrained.path / "model"), "weights_sha256": "0" * 64})
-    with screen.quiet(), pytest.raises(CannotBatch, match=r"is no longer what .* started from"):
+    with screen.quiet(), pytest.raises(CannotBatch, match=r"has changed since .* was initialized from it"):
         StageRunner().run_group(configs, runs)
     assert [run.record["transfer"] for run in runs] == [None, None]
 
@@ -236,7 +236,7 @@ def test_events_hold_the_same_curves_and_hparams_as_alone(jobs: Jobs):
     assert tags[0] == tags[1]
 
 
-def test_a_saved_backbone_can_be_finetuned_and_has_no_checkpoints_beside_it(jobs: Jobs):
+def test_a_saved_backbone_can_be_finetuned_and_has_no_checkpoints(jobs: Jobs):
     shared = (*PRETRAIN, "trainer.max_epochs=1", "objective=classification")
     start = run_in_group(jobs(shared, "seed=0", "seed=1"))[1]
     assert (start.path / "model" / "pretrained_model.pth").is_file()
@@ -338,7 +338,7 @@ def test_what_stops_a_group_leaves_its_jobs_to_be_run_alone(jobs: Jobs, monkeypa
         ("init=nowhere", "init=nowhere: there is no such folder"),
     ],
 )
-def test_what_cannot_be_trained_together_is_said_before_anything_is_written(words: str, reason: str, jobs: Jobs):
+def test_incompatible_jobs_of_a_vmap_group_are_reported_before_anything_is_written(words: str, reason: str, jobs: Jobs):
     shared = PRETRAIN if "pretrain" in words else (*FINETUNE, *words.split())
     configs = jobs(shared, "seed=0", "seed=1")
     runs = opened(configs)

@@ -1,4 +1,4 @@
-"""A stack of models does to each row what would be done to the model alone."""
+"""A stacked model applies to each row the operations of the single model."""
 
 from __future__ import annotations
 

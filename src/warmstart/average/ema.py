@@ -18,7 +18,7 @@ class EMA:
     def __init__(self, decay: OpenUnitInterval = 0.999):
         self.decay = decay
 
-    def takes(self, step: int, total: float) -> bool:
+    def includes(self, step: int, total: float) -> bool:
         return True
 
     def update(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:

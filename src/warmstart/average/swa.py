@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Count, StepFraction
+from warmstart.core.ranges import PositiveInt, StepFraction
 
 
 class SWA:
@@ -19,10 +19,10 @@ class SWA:
         every: number of steps between averaged weights.
     """
 
-    def __init__(self, start: StepFraction = 0.75, every: Count = 1):
+    def __init__(self, start: StepFraction = 0.75, every: PositiveInt = 1):
         self.start, self.every = start, every
 
-    def takes(self, step: int, total: float) -> bool:
+    def includes(self, step: int, total: float) -> bool:
         """Return whether the weights of a step are averaged.
 
         Raises:

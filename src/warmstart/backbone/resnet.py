@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
-from warmstart.core.ranges import Count, Widths
+from warmstart.core.ranges import PositiveInt, Widths
 from warmstart.core.spec import Spec
 
 
@@ -39,7 +39,7 @@ class ResNet(Backbone, nn.Module):
 
     modalities: ClassVar = frozenset({"image"})
 
-    def __init__(self, spec: Spec, widths: Widths, blocks: list[Count]):
+    def __init__(self, spec: Spec, widths: Widths, blocks: list[PositiveInt]):
         super().__init__()
         if len(widths) != len(blocks):
             raise UserError(f"backbone.widths={widths} and blocks={blocks}: give as many of both")

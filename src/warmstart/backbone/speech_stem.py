@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from warmstart.backbone.stem import Stem
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Count, Odd
+from warmstart.core.ranges import Odd, PositiveInt
 from warmstart.core.spec import Spec
 
 
@@ -32,7 +32,9 @@ class FrameStem(Stem):
     modalities: ClassVar = frozenset({"speech"})
     hides: ClassVar = True
 
-    def __init__(self, spec: Spec, width: int, channels: Count = 32, kernel_size: Odd = 15, groups: Count = 16):
+    def __init__(
+        self, spec: Spec, width: int, channels: PositiveInt = 32, kernel_size: Odd = 15, groups: PositiveInt = 16
+    ):
         super().__init__()
         if len(spec.shape) != 3:
             raise UserError("backbone.stem: FrameStem needs spectrograms, but the preprocessor returns waveforms")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Count
+from warmstart.core.ranges import PositiveInt
 from warmstart.core.spec import Spec
 
 
@@ -16,12 +16,12 @@ class Stem(nn.Module):
     """Map inputs to tokens (B, T, D); has the methods of a backbone that can hide positions.
 
     If it `hides`, its `hide` replaces hidden positions in the input; else the transformer replaces their tokens by a
-    learned mask token. If it has `one_size`, all inputs must have the size of its spec.
+    learned mask token. If it has `has_fixed_size`, all inputs must have the size of its spec.
     """
 
     modalities: ClassVar[frozenset[str]]
     target_kind: ClassVar[str] = "value"
-    one_size: ClassVar[bool] = False
+    has_fixed_size: ClassVar[bool] = False
     hides: ClassVar[bool] = False
     positions: int
 
@@ -67,9 +67,9 @@ class PatchStem(ValueStem):
     """One token per square patch of an image, as in ViT (Dosovitskiy et al. 2021)."""
 
     modalities: ClassVar = frozenset({"image"})
-    one_size: ClassVar = True
+    has_fixed_size: ClassVar = True
 
-    def __init__(self, spec: Spec, width: int, patch: Count = 4):
+    def __init__(self, spec: Spec, width: int, patch: PositiveInt = 4):
         super().__init__()
         channels, height, columns = spec.shape
         if height % patch or columns % patch:

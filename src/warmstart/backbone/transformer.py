@@ -14,7 +14,7 @@ from warmstart.backbone.block import LAYER_EPS, STD, Architecture, Block, Rotary
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
-from warmstart.core.ranges import Count, Depth, Ratio, RightOpenUnitInterval
+from warmstart.core.ranges import Depth, PositiveInt, Ratio, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 
 if TYPE_CHECKING:
@@ -105,17 +105,17 @@ class Transformer(Backbone, nn.Module):
         self,
         spec: Spec,
         stem: Callable[..., nn.Module],
-        width: Count = 128,
+        width: PositiveInt = 128,
         depth: Depth = 4,
-        heads: Count = 4,
-        kv_heads: Count | None = None,
+        heads: PositiveInt = 4,
+        kv_heads: PositiveInt | None = None,
         mlp_ratio: Ratio = 4.0,
         mlp: Literal["gelu", "geglu", "swiglu"] = "gelu",
         norm: Literal["layer", "rms"] = "layer",
         bias: bool = True,
         position: Literal["learned", "rotary"] = "learned",
-        window: Count | None = None,
-        global_every: Count = 3,
+        window: PositiveInt | None = None,
+        global_every: PositiveInt = 3,
         causal: bool = False,
         tied: bool = True,
         pooling: Literal["cls", "mean", "last"] | None = None,

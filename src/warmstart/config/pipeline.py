@@ -1,4 +1,4 @@
-"""From the config that Hydra composed to the one that a stage runs: pure functions, in order. No torch is imported."""
+"""Steps that convert the composed config to the config of a stage: pure functions, in order. No torch is imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from warmstart.config.resolve import adopt, follow
+from warmstart.config.resolve import with_initial_backbone, with_run_experiment
 from warmstart.config.rewrite import freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.signature import check_data
@@ -15,25 +15,25 @@ from warmstart.config.validate import check
 from warmstart.core.errors import UserError
 
 
-def own(config: DictConfig) -> DictConfig:
-    """The config without what no stage sees."""
+def without_root_keys(config: DictConfig) -> DictConfig:
+    """Return the config without the keys that stages do not use."""
     return without(config, ROOT.keys)
 
 
 def validate(config: DictConfig) -> DictConfig:
-    """The config, refused where no run can use it.
+    """Check the config and return it.
 
     Raises:
-        UserError: names the setting.
+        UserError: with the invalid setting.
     """
     check(config)
     if config.get("input") is not None and not Path(str(config.input)).exists():
-        raise UserError(f"input={config.input}: there is no such file or folder")
+        raise UserError(f"input={config.input}: no such file or folder")
     return config
 
 
 def validate_data(config: DictConfig) -> DictConfig:
-    """The config, refused where small data cannot be read.
+    """Read small data as a check, and return the config.
 
     Raises:
         UserError: as the source's `load`.
@@ -43,21 +43,28 @@ def validate_data(config: DictConfig) -> DictConfig:
     return config
 
 
-# Resolving reads what `validate` has checked; what it adds is checked where it comes from.
-STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (own, validate, follow, adopt, validate_data, freeze)
+# `with_run_experiment` and `with_initial_backbone` require a validated config.
+STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (
+    without_root_keys,
+    validate,
+    with_run_experiment,
+    with_initial_backbone,
+    validate_data,
+    freeze,
+)
 
 
 def prepare(config: DictConfig, typed: bool = True) -> DictConfig:
-    """The config that a stage runs.
+    """Return the config of a stage.
 
     Args:
         config: as Hydra composed it.
-        typed: whether its experiment was asked for; else a stage that starts from a run takes that of the run.
+        typed: whether the experiment was given; if not, a stage that uses a run takes the run's experiment.
 
     Raises:
-        UserError: a setting cannot be, or what it names cannot be used.
+        UserError: a setting is invalid, or what it refers to cannot be used.
     """
     for step in STEPS:
-        if step is not follow or not typed:
+        if step is not with_run_experiment or not typed:
             config = step(config)
     return config

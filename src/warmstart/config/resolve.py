@@ -1,4 +1,4 @@
-"""What a config takes from other runs and models: the backbone of the weights it starts from, a run's experiment."""
+"""Settings that a config takes from runs and models: the backbone of the initial weights, the experiment of a run."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, Lacking, finished, latest, newest, runs_of
 
 
-def adopt(config: DictConfig) -> DictConfig:
-    """The config with the backbone of the model that `init=hf:` names, its architecture written out.
+def with_initial_backbone(config: DictConfig) -> DictConfig:
+    """Return the config with the backbone of the model in `init=hf:`, including its architecture.
 
-    So is that of a run that was itself pretrained from such a model. A config with any other `init` is returned as it
-    is. `backbone.pooling` is kept where it is set; else it is what the folder says (sentence-transformers), else the
-    last token for a decoder and the first for an encoder, or what a model of images without a first token has.
+    The same holds for a run that was pretrained from such a model. With any other `init`, the config is returned
+    unchanged. `backbone.pooling` is kept if it is set; by default it is that of the folder (sentence-transformers),
+    else the last token for a decoder and the first for an encoder, or the default of an image model without a first
+    token.
 
     Raises:
-        UserError: there is no such model, or it is none that can be used without running code of its own.
+        UserError: there is no such model, or it requires custom code.
     """
     init = Init.parse(str(config.get("init") or "scratch"))
     if "pretrain" in config:
         if init.kind == "hub":
-            raise UserError(f"init={init}: say it of an arm, arm.NAME.init={init}, or of pretrain.init")
-        node = adopt(config.pretrain).backbone
+            raise UserError(f"init={init}: set it for an arm, arm.NAME.init={init}, or for pretrain.init")
+        node = with_initial_backbone(config.pretrain).backbone
         if node is config.pretrain.backbone:
             return config
         return changed(config, {"backbone": node, "pretrain.backbone": node})
     if init.kind == "hub":
-        word = str(init.source)
-        node = node_of(word, folder_of(word), OmegaConf.select(config, "backbone.pooling"))
+        source = str(init.source)
+        node = node_of(source, folder_of(source), OmegaConf.select(config, "backbone.pooling"))
         return changed(config, {"backbone": node})
     backbone = config.get("backbone") or {}
     target = backbone.get("_target_")
@@ -50,25 +51,25 @@ def adopt(config: DictConfig) -> DictConfig:
 
 
 def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
-    """The node of a Hugging Face backbone that a run of ours was pretrained from; None for any other start."""
+    """Return the Hugging Face backbone node of the run in `init`; None for any other `init`."""
     if config.get("stage") not in ("pretrain", "finetune") or init.kind == "scratch":
         return None
     try:
-        path = Path(init.place)
+        path = Path(init.path)
         if init.kind == "latest":
-            path = latest(Path(config.output_dir), "pretrain", config.experiment, lacking_of(config)).path
-        card = next(place for place in (path / "model" / CARD, path / CARD) if place.is_file())
+            path = latest(Path(config.output_dir), "pretrain", config.experiment, missing_columns_of(config)).path
+        card = next(file for file in (path / "model" / CARD, path / CARD) if file.is_file())
         node = load_json(card)["backbone"]
         if node["_target_"] not in TARGETS:
             return None
     except (UserError, StopIteration, OSError, ValueError, KeyError, TypeError):
-        return None  # whoever opens it says what is wrong
+        return None  # opening the folder later raises the error
     check_targets({"backbone": node}, card)
     return node
 
 
-# The stages whose runs a stage starts from, where its `run` names one.
-NAMED = {
+# The stages of the runs that `run` may refer to, by stage.
+RUN_STAGES = {
     "evaluate": TUNED,
     "predict": TUNED,
     "export": (*TUNED, "pretrain"),
@@ -76,9 +77,9 @@ NAMED = {
 }
 
 
-def follow(config: DictConfig) -> DictConfig:
-    """The config with the experiment of the run that `run` names: the newest that lacks no column, or a path's."""
-    stages = NAMED.get(config.stage)
+def with_run_experiment(config: DictConfig) -> DictConfig:
+    """Return the config with the experiment of `run`: that of the latest suitable run, or of the run at a path."""
+    stages = RUN_STAGES.get(config.stage)
     if stages is None:
         return config
     found = Path(config.run)
@@ -88,32 +89,32 @@ def follow(config: DictConfig) -> DictConfig:
         runs = [run for name in names for run in runs_of(output, *name) if run.record["status"] == "done"]
         if not runs:
             return config
-        found = newest(runs, lacking_of(config)).path
+        found = newest(runs, missing_columns_of(config)).path
     return changed(config, {"experiment": finished(found).record.get("experiment", config.experiment)})
 
 
-def named(config: DictConfig, run: RunFolder) -> DictConfig:
-    """The config with this run as the one that `run` names, so that it means the same run when it is read again."""
+def with_run(config: DictConfig, run: RunFolder) -> DictConfig:
+    """Return the config with `run` set to the path of this run, so that a rerun uses the same run."""
     return changed(config, {"run": str(run.path.resolve())})
 
 
-# Where a stage's config may say `latest`, and of which stage the run is that it means.
+# The keys whose value may be `latest`, and the stages of the run, by stage.
 LATEST = {"finetune": ("init", "pretrain"), "evaluate": ("run", TUNED), "predict": ("run", TUNED)}
 
 
 def with_latest(config: dict[str, Any]) -> dict[str, Any]:
-    """The plain config with the run that `latest` is now, so that a run that ends later changes no job."""
+    """Return the plain config with `latest` replaced by the path, so that later runs do not change a job."""
     key, stage = LATEST.get(config["stage"], ("", ""))
     if config.get(key) != "latest":
         return config
     return {
         **config,
-        key: str(latest(Path(config["output_dir"]), stage, config["experiment"], lacking_of(config)).path),
+        key: str(latest(Path(config["output_dir"]), stage, config["experiment"], missing_columns_of(config)).path),
     }
 
 
-def lacking_of(config: Mapping[str, Any]) -> Lacking:
-    """The columns that a run with a record needs and this config's data lacks. It imports pandas."""
+def missing_columns_of(config: Mapping[str, Any]) -> Lacking:
+    """Return a function that returns the columns of a run which this config's data lacks. Imports pandas."""
     from warmstart.data.schema import missing_columns
 
     return missing_columns(config)

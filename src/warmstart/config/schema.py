@@ -1,4 +1,4 @@
-"""The settings of each stage: their names, types and ranges. Those of a component are its signature's."""
+"""The settings of each stage: names, types and ranges. Those of a component are in its signature."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from warmstart.core.ranges import (
-    Amount,
     AnyText,
     Batches,
-    Count,
     Duration,
     LeftOpenUnitInterval,
     Limit,
     Location,
     MissingValues,
+    NonNegativeFloat,
+    NonNegativeInt,
     OpenUnitInterval,
-    Positive,
+    PositiveFloat,
+    PositiveInt,
     Range,
     RightOpenUnitInterval,
     Separator,
     UnitInterval,
-    Whole,
     at_least,
     between,
     only,
@@ -36,7 +36,7 @@ class Section:
     Args:
         keys: a type, or a section, by name.
         optional: names that may be absent.
-        is_open: whether there may be further names, which something else checks.
+        is_open: whether further names are allowed, which are checked elsewhere.
     """
 
     keys: Mapping[str, Any]
@@ -44,24 +44,24 @@ class Section:
     is_open: bool = False
 
 
-COMPONENT = Section({"_target_": str}, is_open=True)  # its signature has the other settings
+COMPONENT = Section({"_target_": str}, is_open=True)  # the other settings are in its signature
 Betas = Annotated[
     list[RightOpenUnitInterval],
     Range("two numbers, 0 or more and below 1, such as [0.9,0.95]", lambda value: len(value) == 2),
 ]
 PRECISIONS = Literal["auto", "32", "32-true", "bf16", "bf16-mixed", "bf16-true", "16", "16-mixed"]
-FEEDING = {"batch_size": Count, "augment": Section({}, is_open=True)}
-SOURCE = {  # what is read before the source is imported
+LOADING = {"batch_size": PositiveInt, "augment": Section({}, is_open=True)}
+SOURCE = {  # settings that are read before the source is imported
     "separator": Separator | None,
     "sources": Annotated[dict, Range("two or more data sets, such as data=[a,b]", lambda value: len(value) > 1)],
     "tokenizer": Annotated[dict, Range("a tokenizer: choose it by data/tokenizer=NAME", bool)],
     "frames": Annotated[dict, Range("settings of frames: choose them by data/frames=NAME", bool)],
 }
 LABELS = {
-    "labels_per_class": Count | None,
+    "labels_per_class": PositiveInt | None,
     "label_fraction": LeftOpenUnitInterval | None,
     "folds": at_least(2) | None,
-    "fold": Whole,
+    "fold": NonNegativeInt,
 }
 BLOCKS = {"pack": between(8, 2**20) | None, "separate": bool}
 TRAINER = Section(
@@ -70,22 +70,22 @@ TRAINER = Section(
         "max_epochs": Limit,
         "max_steps": Limit,
         "max_time": Duration | None,
-        "max_tokens": Positive | None,
-        "min_steps": Count | None,
-        "min_epochs": Count | None,
-        "accumulate_grad_batches": Count,
-        "gradient_clip_val": Amount | None,
+        "max_tokens": PositiveFloat | None,
+        "min_steps": PositiveInt | None,
+        "min_epochs": PositiveInt | None,
+        "accumulate_grad_batches": PositiveInt,
+        "gradient_clip_val": NonNegativeFloat | None,
         "gradient_clip_algorithm": Literal["norm", "value"] | None,
         "precision": PRECISIONS | Literal[32, 16] | None,
-        "check_val_every_n_epoch": Count | None,
+        "check_val_every_n_epoch": PositiveInt | None,
         "val_check_interval": Batches | None,
-        "log_every_n_steps": Count,
+        "log_every_n_steps": PositiveInt,
         **dict.fromkeys((f"limit_{part}_batches" for part in ("train", "val", "test", "predict")), Batches | None),
-        "overfit_batches": Whole | UnitInterval,
+        "overfit_batches": NonNegativeInt | UnitInterval,
         "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
         "devices": only(1, "a run uses one device"),
         "num_nodes": only(1, "a run uses one device"),
-        "threads": Count | Literal["auto"] | None,
+        "threads": PositiveInt | Literal["auto"] | None,
         "deterministic": bool | Literal["warn"] | None,
         "benchmark": bool | None,
         "detect_anomaly": bool,
@@ -102,24 +102,24 @@ TRAINER = Section(
 OPTIMIZER = Section(
     {
         "_target_": str,
-        "lr": Positive,
-        "weight_decay": Amount,
+        "lr": PositiveFloat,
+        "weight_decay": NonNegativeFloat,
         "momentum": RightOpenUnitInterval,
         "betas": Betas,
-        "eps": Positive,
+        "eps": PositiveFloat,
         "nesterov": bool,
     },
     frozenset({"weight_decay", "momentum", "betas", "eps", "nesterov"}),
     is_open=True,
 )
 SEVERAL = ("logger", "visualization")  # groups of which a config chooses any number of options
-COMMON = {"stage": str, "experiment": str, "seed": Whole, "output_dir": Location, "trust": list[str]}
+COMMON = {"stage": str, "experiment": str, "seed": NonNegativeInt, "output_dir": Location, "trust": list[str]}
 TRAINING = {
     **COMMON,
     "init": Location,
     "preprocessor": Location | None,
     **dict.fromkeys(SEVERAL, Section({}, is_open=True)),
-    "patience": Count | None,
+    "patience": PositiveInt | None,
     "backbone": COMPONENT,
     "objective": COMPONENT,
     "loss": COMPONENT,
@@ -129,14 +129,14 @@ TRAINING = {
     "trainer": TRAINER,
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})
-DATA = {"pretrain": {**FEEDING, **BLOCKS}, "finetune": {**FEEDING, **LABELS}}
+DATA = {"pretrain": {**LOADING, **BLOCKS}, "finetune": {**LOADING, **LABELS}}
 KNOWN_DATA = frozenset(SOURCE)
 PRETRAIN = Section(
     {
         **TRAINING,
         "data": Section({"_target_": str, **DATA["pretrain"], **SOURCE}, KNOWN_DATA, is_open=True),
         "snapshots": between(0, 1000),
-        "feature_rows": Whole,
+        "feature_rows": NonNegativeInt,
     },
     MAY_LACK | {"feature_rows"},
 )
@@ -145,7 +145,7 @@ FINETUNE = Section(
         **TRAINING,
         "data": Section({"_target_": str, **DATA["finetune"], **SOURCE}, KNOWN_DATA, is_open=True),
         "strategy": COMPONENT,
-        "fresh": list[str],
+        "reinitialize": list[str],
         "forgetting": bool,
         "test": bool,
     },
@@ -155,13 +155,13 @@ TRANSFER = Section(
     {
         "arms": Literal["strategies"] | list[str],
         "start": Location,
-        "labels": list[Literal["all"] | Count | OpenUnitInterval],
-        "seeds": Count,
-        "pretrain_seeds": Count,
+        "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval],
+        "seeds": PositiveInt,
+        "pretrain_seeds": PositiveInt,
         "budgets": Section({}, is_open=True),
-        "converged": Section(dict.fromkeys(("patience", "most", "scratch"), Count)),
-        "tune": Whole,
-        "margin": Amount,
+        "converged": Section(dict.fromkeys(("patience", "most", "scratch"), PositiveInt)),
+        "tune": NonNegativeInt,
+        "margin": NonNegativeFloat,
         "require": str | None,
     },
 )
@@ -179,10 +179,10 @@ STAGES = {
         {
             **RUN,
             "prompt": AnyText | float | bool | None,
-            "length": Count,
-            "samples": Count,
-            "temperature": Amount,
-            "top_k": Count | None,
+            "length": PositiveInt,
+            "samples": PositiveInt,
+            "temperature": NonNegativeFloat,
+            "top_k": PositiveInt | None,
             "top_p": LeftOpenUnitInterval | None,
         }
     ),
@@ -209,13 +209,13 @@ SWEEP = Section(
         "resume": Location | None,
         "job": Location | None,
         "on_failure": Literal["continue", "stop"],
-        "retries": Whole,
+        "retries": NonNegativeInt,
         "preflight": bool,
-        "trials": Count,
-        "seeds": Count,
+        "trials": PositiveInt,
+        "seeds": PositiveInt,
         "sampler": str,
         "pruner": str,
     },
     frozenset({"trials", "seeds", "sampler", "pruner"}),
 )
-ROOT = Section({"sweep": SWEEP, "resume": Location | None}, is_open=True)  # what no stage sees
+ROOT = Section({"sweep": SWEEP, "resume": Location | None}, is_open=True)  # keys that stages do not use

@@ -1,4 +1,4 @@
-"""Settings held against the signature of what they are for: it is the schema, so a part states its settings once."""
+"""Checks of settings against the signature of the component, which is their schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmstart.core.protocols import Source
 from warmstart.core.ranges import describe, is_valid, shown
 
 QUICK = 2**22  # bytes of a file that may be read twice
-# Arguments that are known only at run time, by the group that a config node stands in: no setting may name them.
+# Arguments that are known only at run time, by config group; no setting may have these names.
 FACTS = {
     "backbone": ("spec",),
     "stem": ("spec", "width"),
@@ -33,16 +33,16 @@ FACTS = {
 def check_settings(
     function: Callable[..., Any], settings: Mapping[str, Any], place: str, is_complete: bool = True
 ) -> None:
-    """Refuse settings that a function or class does not have, or of another type than it says.
+    """Raise an error if a function has no such setting or the value has another type.
 
     Args:
-        function: what will be called; nested partials among the settings are checked too.
-        settings: its keyword arguments, those known only at run time left out.
-        place: where the settings stand in the config.
-        is_complete: whether all other arguments are known to be those of run time; a user's own code may have others.
+        function: a function or class; partials among the settings are checked as well.
+        settings: its keyword arguments, without those known only at run time.
+        place: key of the settings in the config.
+        is_complete: whether required arguments must be among the settings or FACTS; a user's own code may have others.
 
     Raises:
-        UserError: names the setting, its value and what it should be.
+        UserError: with the setting, its value and the expected type.
     """
     hints = inspect.signature(function, eval_str=True).parameters
     group, dot, name = place.rpartition(".")
@@ -58,7 +58,7 @@ def check_settings(
     needed = [name for name, hint in hints.items() if hint.kind in bare and hint.default is hint.empty]
     for name in needed if is_complete else ():
         if name not in settings and name not in facts:
-            raise UserError(f"{place}.{name} is missing: {function.__name__} needs it, so leave out ~{place}.{name}")
+            raise UserError(f"{place}.{name} is missing: {function.__name__} requires it, so remove ~{place}.{name}")
     is_ours = function.__module__.split(".")[0] not in ("torch", "pytorch_lightning")
     for name, value in settings.items():
         if hasattr(value, "func") and hasattr(value, "keywords"):
@@ -72,17 +72,17 @@ def check_settings(
 
 
 def check_data(node: DictConfig | None, place: str) -> None:
-    """Refuse small data that cannot be read, before torch is imported for what it is read for.
+    """Raise an error if small data cannot be read, before torch is imported.
 
     Raises:
-        UserError: as the source's `load`, or a setting is of another type than it takes.
+        UserError: as the source's `load`, or a setting has an invalid type.
     """
     source = target_of(node, place) if node and "_target_" in node else None
     if not (isinstance(source, type) and issubclass(source, Source) and source.is_quick):
         return
     path = Path(str(node.root))
     is_large = path.is_file() and path.stat().st_size > QUICK
-    if is_large or path.is_dir() or not (path.suffix or path.exists()):  # the last is a hub name
+    if is_large or path.is_dir() or not (path.suffix or path.exists()):  # without a suffix it is a data set of the Hub
         return
     taken = inspect.signature(source).parameters.keys() & node.keys()
     settings = {**OmegaConf.to_container(node, resolve=True), "tokenizer": dict}

@@ -1,4 +1,4 @@
-"""What no run can use is refused before anything heavy is imported, and errors are said in a line or two."""
+"""Checks of the composed config before large libraries are imported, and messages for Hydra's errors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from warmstart.config.schema import ARM, ROOT, SEVERAL, STAGES, Section
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import describe, is_valid, shown
 
-PARTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
+COMPONENTS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
 LIMITS = ("max_epochs", "max_steps", "max_time", "max_tokens")
-PARTIAL = ("tokenizer", "frames", "stem")  # parts that the part around them builds
-SAVED = "architecture"  # of a model of transformers, whose numbers may be infinite
+PARTIAL = ("tokenizer", "frames", "stem")  # nested components, which the outer component builds
+SAVED = "architecture"  # of a transformers model, which may contain infinite numbers
 
 
 def check(config: DictConfig) -> dict[str, Any]:
-    """Refuse missing values and numbers that no run can use, before anything heavy is imported.
+    """Raise an error for missing values and invalid settings.
 
     Returns:
         The config, resolved, as plain containers.
@@ -36,33 +36,33 @@ def check(config: DictConfig) -> dict[str, Any]:
     stage = plain.get("stage")
     if stage in STAGES:
         sections = {"": plain, **({"pretrain.": plain.get("pretrain")} if stage == "transfer" else {})}
-        for prefix, part in sections.items():
-            _check_parts(config, prefix, part)
+        for prefix, section in sections.items():
+            _check_components(config, prefix, section)
         _check_section(plain, STAGES[stage])
         for name, arm in plain.get("arm", {}).items():
             _check_arm(name, arm, plain)
-        for prefix, part in sections.items():
-            _check_several(part, prefix)
-            _check_limits(part, prefix)
+        for prefix, section in sections.items():
+            _check_several(section, prefix)
+            _check_limits(section, prefix)
     _check_values(plain, "")
     return plain
 
 
 def check_root(config: DictConfig) -> None:
-    """Refuse settings of a sweep, and a run to resume, that cannot be.
+    """Check the settings of a sweep and of `resume`.
 
     Raises:
-        UserError: names the setting.
+        UserError: with the invalid setting.
     """
     own = OmegaConf.masked_copy(config, [key for key in ROOT.keys if key in config])
     _check_section(OmegaConf.to_container(own, resolve=True), ROOT)
 
 
 def target_of(node: DictConfig, place: str) -> Any:
-    """Return the class or function that a component's `_target_` names.
+    """Return the class or function in the `_target_` of a component.
 
     Raises:
-        UserError: there is none.
+        UserError: it cannot be imported.
     """
     try:
         return get_object(node["_target_"])
@@ -72,24 +72,24 @@ def target_of(node: DictConfig, place: str) -> Any:
 
 
 def _check_section(node: Any, section: Section, place: str = "", partial: bool = False) -> None:
-    """Refuse names that a section does not have, values of another type or range, and names that are absent.
+    """Raise an error for unknown names, invalid values and missing names of a section.
 
     Args:
         node: the settings.
-        section: their names and types.
-        place: of the section in the config, with a dot at its end.
-        partial: whether any name may be absent.
+        section: the schema.
+        place: key of the section in the config, with a trailing dot.
+        partial: whether names may be missing.
     """
     if not isinstance(node, dict):
-        raise UserError(f"{place[:-1]}={shown(node)}: give its settings one by one, such as {place}NAME=VALUE")
+        raise UserError(f"{place[:-1]}={shown(node)}: set its keys one by one, such as {place}NAME=VALUE")
     unknown = [] if section.is_open else [key for key in node if key not in section.keys]
     if unknown:
         near = nearest(str(unknown[0]), list(section.keys), f"In {place[:-1] or 'the config'}")
-        raise UserError(f"{place}{unknown[0]}: there is no such setting here. {near}")
+        raise UserError(f"{place}{unknown[0]}: no such setting here. {near}")
     for key, hint in section.keys.items():
         if key not in node or (node[key] is None and key in section.optional and isinstance(hint, Section)):
             if key not in section.optional and key not in node and not partial:
-                raise UserError(f"{place}{key} is missing: leave out ~{place}{key}, or give it a value")
+                raise UserError(f"{place}{key} is missing: remove ~{place}{key}, or set a value")
             continue
         if isinstance(hint, Section):
             _check_section(node[key], hint, f"{place}{key}.", partial)
@@ -98,77 +98,80 @@ def _check_section(node: Any, section: Section, place: str = "", partial: bool =
 
 
 def _check_arm(name: str, arm: Any, shared: dict[str, Any]) -> None:
-    """Refuse settings of an arm that finetuning does not have, that cannot be, or of a part that nothing chooses."""
+    """Raise an error for invalid settings of an arm, and for settings of a component that is not chosen."""
     place = f"arm.{name}."
-    for part in PARTS if isinstance(arm, dict) else ():
-        if isinstance(arm.get(part), str):
-            raise UserError(f"{place}{part}={arm[part]}: a part is chosen by {part}@{place}{part}={arm[part]}")
-        if isinstance(arm.get(part), dict) and "_target_" not in {**(shared.get(part) or {}), **arm[part]}:
-            raise UserError(f"{place}{part}: no {part} is chosen here: add +{part}@{place}{part}=NAME")
+    for group in COMPONENTS if isinstance(arm, dict) else ():
+        if isinstance(arm.get(group), str):
+            raise UserError(f"{place}{group}={arm[group]}: choose a component with {group}@{place}{group}={arm[group]}")
+        if isinstance(arm.get(group), dict) and "_target_" not in {
+            **(shared.get(group) or {}),
+            **arm[group],
+        }:
+            raise UserError(f"{place}{group}: no {group} is chosen here: add +{group}@{place}{group}=NAME")
     _check_section(arm, ARM, place, partial=True)
 
 
-def _check_limits(part: dict[str, Any], prefix: str) -> None:
-    """Refuse a training without an end, and snapshots at steps that are not known before."""
-    limits = part.get("trainer")
+def _check_limits(section: dict[str, Any], prefix: str) -> None:
+    """Raise an error for a training without a limit, and for snapshots if the number of steps is unknown."""
+    limits = section.get("trainer")
     if limits is not None and all(limits.get(name) in (-1, None) for name in LIMITS):
-        raise UserError(f"{prefix}trainer has no end: give trainer.{' or trainer.'.join(LIMITS)}")
-    if part.get("snapshots") and limits.get("max_time") is not None:
-        raise UserError(f"{prefix}snapshots are taken at steps that must be known before: leave out trainer.max_time")
+        raise UserError(f"{prefix}trainer has no limit: set trainer.{' or trainer.'.join(LIMITS)}")
+    if section.get("snapshots") and limits.get("max_time") is not None:
+        raise UserError(f"{prefix}snapshots require a known number of steps: remove trainer.max_time")
 
 
 def _check_values(node: Any, place: str) -> None:
-    """Refuse NaN and infinity, also where no type says what a number is for, and a part that is built too early."""
+    """Raise an error for NaN, infinity, and nested components without _partial_."""
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in children:
         if key in PARTIAL and isinstance(value, dict) and "_target_" in value and "_partial_" not in value:
-            raise UserError(f"{place}.{key}._partial_ is missing: leave out ~{place}.{key}._partial_")
+            raise UserError(f"{place}.{key}._partial_ is missing: remove ~{place}.{key}._partial_")
         if key == "_partial_" and value is not True:
-            raise UserError(f"{place}.{key}={shown(value)}: this is Hydra's own, leave it out")
+            raise UserError(f"{place}.{key}={shown(value)}: this key is reserved for Hydra, remove it")
         if key != SAVED:
             _check_values(value, f"{place}.{key}" if place else str(key))
     if isinstance(node, float) and not math.isfinite(node):
         raise UserError(f"{place}={node}: must be a finite number")
 
 
-def _check_parts(config: DictConfig, prefix: str, section: Any) -> None:
-    """Refuse a section of the config, found at `prefix`, in which a part is not one."""
+def _check_components(config: DictConfig, prefix: str, section: Any) -> None:
+    """Raise an error if a section of the config at `prefix` lacks a component."""
     if not isinstance(section, dict):
-        raise UserError(f"{prefix[:-1]}={section}: give its settings one by one, such as {prefix}seed=1")
-    for part in PARTS:
-        node = section.get(part)
+        raise UserError(f"{prefix[:-1]}={section}: set its keys one by one, such as {prefix}seed=1")
+    for group in COMPONENTS:
+        node = section.get(group)
         if node is None or (isinstance(node, dict) and "_target_" in node):
             continue
-        if part == "data" and config.stage == "predict":  # which data is the run's
+        if group == "data" and config.stage == "predict":  # the data is that of the run
             continue
         if not isinstance(node, dict):
-            raise UserError(f"{prefix}{part}={node}: a part is chosen by {part}@{prefix}{part}={node}")
+            raise UserError(f"{prefix}{group}={node}: choose a component with {group}@{prefix}{group}={node}")
         raise UserError(
-            f"experiment={config.experiment} chooses no {prefix}{part} for stage={config.stage}: "
+            f"experiment={config.experiment} chooses no {prefix}{group} for stage={config.stage}: "
             f"does it have a file conf/experiment/{config.experiment}/{config.stage}.yaml?"
         )
 
 
 def _check_several(section: dict[str, Any], prefix: str) -> None:
-    """Refuse what is no component in the groups of which several options may be chosen."""
+    """Raise an error if an entry of a multi-option group is not a component."""
     for group in SEVERAL:
         for name, node in section.get(group, {}).items():
             if not isinstance(node, dict) or "_target_" not in node:
-                raise UserError(f"{prefix}{group}.{name}={shown(node)}: choose it by {group}=[{name}]")
+                raise UserError(f"{prefix}{group}.{name}={shown(node)}: choose it with {group}=[{name}]")
 
 
 def explain(error: Exception) -> str:
-    """An error of Hydra or OmegaConf in one or two lines, with the nearest names that do exist."""
+    """Return the message for an error of Hydra or OmegaConf, with similar names that exist."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        options = error.options or [path.stem for path in (CONF / group).glob("*.yaml")]  # Hydra has none for a list
+        options = error.options or [path.stem for path in (CONF / group).glob("*.yaml")]  # none for a list
         return f"{group}={name} does not exist. {nearest(name, options)}"
     if isinstance(error, OverrideParseException) or message.startswith("Ambiguous value"):
         word = message.partition("'")[2] if message.startswith("Ambiguous") else error.override
         key = word.partition("=")[0]
-        return f"{key}: a value with commas, quotes or other signs must be quoted twice: {key}=\"'...'\""
+        return f"{key}: a value with commas, quotes or other special characters must be quoted twice: {key}=\"'...'\""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
         siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
@@ -177,21 +180,21 @@ def explain(error: Exception) -> str:
         if options and "_target_" not in siblings:
             if cause.key in options:
                 return f"{cause.full_key}: {cause.key} is not chosen. Add {group}=[{cause.key},...]"
-            return f"{cause.full_key}: there is no such key. {group}=[...] chooses. {nearest(str(cause.key), options)}"
+            return f"{cause.full_key}: no such key. Choose with {group}=[...]. {nearest(str(cause.key), options)}"
         if place.startswith("pretrain.") and not siblings:
-            return f"{place} is the same for both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
-        return f"{cause.full_key}: there is no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
+            return f"{place} is shared by both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
+        return f"{cause.full_key}: no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
     place, _, value = message.removeprefix("Error merging override ").partition("=")
     group, options = group_of(place)
     if options and value.startswith("["):
-        return f"{place}={value}: choose by {group}={value}"
+        return f"{place}={value}: choose with {group}={value}"
     if "No match in the defaults list" in message:
-        return f"{message.split(' No match')[0]} This stage and experiment have no such part."
+        return f"{message.split(' No match')[0]} This stage and experiment have no such component."
     return message
 
 
 def group_of(place: str) -> tuple[str, list[str]]:
-    """The group that fills a place in the config, as it is typed, and its options where several can be chosen."""
+    """Return the config group of a key, as in an override, and its options if several can be chosen."""
     own = place.removeprefix("pretrain.")
     group = own.replace(".", "/")
     paths = (CONF / group).glob("*.yaml")
@@ -200,7 +203,7 @@ def group_of(place: str) -> tuple[str, list[str]]:
 
 
 def nearest(name: str, options: list[str], where: str = "There is") -> str:
-    """Name the options that a misspelt name is near to, or all of them."""
+    """Return a hint with the options similar to a misspelled name, or with all options."""
     near = difflib.get_close_matches(name, [str(option) for option in options], n=3, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(near)}?"

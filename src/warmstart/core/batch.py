@@ -1,4 +1,4 @@
-"""What passes from data to model: rows, splits, batches, features, and the output of a step."""
+"""Data classes that data, models and objectives exchange: rows, splits, batches, features, step outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Rows:
-    """Raw examples as a source read them; `x` is an array (N, ...) or a table, `y` an array (N, ...) or None."""
+    """Raw examples of a source; `x` is an array (N, ...) or a table, `y` an array (N, ...) or None."""
 
     x: Any
     y: Any = None
@@ -22,25 +22,25 @@ class Rows:
 
     @property
     def classes(self) -> Any:
-        """Class numbers (N,), where these are the targets, or None."""
+        """Class numbers (N,) if the targets are classes; else None."""
         return self.y if self.y is not None and self.y.ndim == 1 and self.y.dtype.kind == "i" else None
 
     @property
     def is_frame(self) -> bool:
-        """Whether the inputs are a frame of pandas, which is not imported for it."""
+        """Whether the inputs are a pandas DataFrame; tested without importing pandas."""
         return hasattr(self.x, "iloc")
 
     def take(self, index: Any) -> Rows:
-        """The rows of these numbers."""
+        """Return the rows at these indices."""
         x = self.x.iloc[index] if self.is_frame else self.x[index]
         return Rows(x, None if self.y is None else self.y[index])
 
 
 @dataclass
 class Inputs:
-    """What a user gives to predict for: raw inputs, the row number of each, and its file where each has one.
+    """Inputs of a prediction: raw inputs, the row number of each, and its file if there are files.
 
-    `parts`, where files are cut, are further fields of each prediction that say which part of its file it is of.
+    If files are split into several inputs, `parts` has further fields of each prediction that identify its part.
     """
 
     x: Any
@@ -54,24 +54,24 @@ class Inputs:
 
 @dataclass
 class Splits:
-    """The three disjoint parts of a data set; `unlabelled` rows may join the generic training data."""
+    """The three disjoint splits of a data set; `unlabelled` rows may be added to the generic training data."""
 
     train: Rows
     validation: Rows
     test: Rows
     labels: tuple[str, ...] = ()
     unlabelled: Rows | None = None
-    shifts: Mapping[str, Rows] = field(default_factory=dict)  # further test rows, corrupted or others
+    shifts: Mapping[str, Rows] = field(default_factory=dict)  # further test splits, such as corrupted ones
 
 
 @dataclass
 class Batch:
-    """One step's examples: inputs (B, ...), targets (B, ...) or None, and a mask (B, T), None where all is valid.
+    """The examples of a step: inputs (B, ...), targets (B, ...) or None, and a mask (B, T) or None if all are valid.
 
-    The mask tells valid positions from padding; whole numbers in it tell a row's documents apart, which do not see each
-    other, 0 being padding. In a mask of bytes (uint8) they are 1 + the token type, and all see each other. A loader
-    yields inputs as they are stored; a module scales them before an objective sees them. Where training mixed examples,
-    `share` (B,) of each is its own, and the rest that of targets `partner`.
+    The mask is 0 at padding; different positive integers in a row separate documents, and attention is limited to the
+    same document. In a uint8 mask the values are 1 + the token type, and all valid positions attend to each other. A
+    loader yields stored inputs; a module scales them before it calls the objective. If training mixes examples,
+    `share` (B,) is the weight of an example's own target, and the rest that of its target in `partner`.
     """
 
     x: Tensor
@@ -81,13 +81,13 @@ class Batch:
     share: Tensor | None = None
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
-        """The same batch on a device; Lightning moves it by this instead of copying the dataclass field by field."""
+        """Return the batch on a device; Lightning calls this instead of copying the dataclass field by field."""
         return Batch(*(x if x is None else x.to(device, non_blocking=non_blocking) for x in vars(self).values()))
 
 
 @dataclass
 class Features:
-    """What a backbone makes of a batch: position-wise tokens (B, T, D) and one vector per example (B, D)."""
+    """Outputs of a backbone: one vector per position (B, T, D) and one per example (B, D)."""
 
     tokens: Tensor
     pooled: Tensor
@@ -95,7 +95,7 @@ class Features:
 
 @dataclass
 class StepOutput:
-    """A step's mean loss (scalar), of how many values, raw outputs (B, C), and `measures`: further means, by name."""
+    """The mean loss (scalar) of `count` values, raw outputs (B, C), and `measures`: further means by name."""
 
     loss: Tensor
     count: int

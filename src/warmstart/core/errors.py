@@ -1,40 +1,36 @@
-"""Errors that the command line turns into an exit status and one or two lines."""
+"""Exceptions that the command line converts to an exit status and a message."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 class UserError(Exception):
-    """Something the user can mend; the message says what, where and how in a line or two. The process ends with 2."""
+    """An error that the user can correct; the message says what, where and how. The exit status is 2."""
 
 
 class WriteError(Exception):
-    """A file could not be written, since the disk is full, read-only or broken. The process ends with 1.
+    """A file could not be written: the disk is full, read-only or broken. The exit status is 1.
 
     Args:
         path: of the file.
-        reason: what the disk answered.
+        reason: the message of the operating system.
     """
 
     def __init__(self, path: Path, reason: str):
         super().__init__(path, reason)
         self.path, self.reason = path, reason
-        self.run: Path | None = None  # the folder of the run that failed by it
+        self.run: Path | None = None  # the folder of the failed run
 
     def __str__(self) -> str:
         return f"cannot write {self.path}: {self.reason}"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal interrupted the run in a folder, whose status is now `interrupted`. The process ends with 130.
+    """A signal interrupted a run, whose status is now `interrupted`. The exit status is 130.
 
     Args:
-        run: the folder; None where the run is done already.
+        run: its folder; None if the run is already done.
     """
 
     def __init__(self, run: Path | None):
@@ -43,16 +39,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 class CannotBatch(Exception):
-    """These jobs cannot be trained together; the message says why. One after the other they can."""
+    """These jobs cannot be trained in a vmap group, only one after the other; the message says why."""
 
 
 class GroupFailed(Exception):
-    """Jobs that were trained together failed as a group; each may yet do well alone."""
+    """A vmap group failed; each of its jobs can still be trained separately."""
 
 
 class Unmet(Exception):
-    """The result is not the one that the command line requires; all is done and written. The process ends with 4."""
+    """The verdict differs from the required one; all results are written. The exit status is 4."""
 
 
 class Pruned(Exception):
-    """A search stops this run early: others do better with what it has been given so far."""
+    """A search stopped this run early, because other trials are better."""

@@ -1,7 +1,7 @@
-"""Types with ranges: whether a value is of one, and how a message describes it.
+"""Types with ranges, which validate values and describe themselves in messages.
 
-Signatures and tables of settings use them. A bare `str` is a text of one character or more, and a bare `float` or `int`
-is finite. Imports no torch."""
+Signatures and schemas use them. A bare `str` must be non-empty, and a bare `float` or `int` must be finite. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-LARGEST = 2**63  # whole numbers beyond fit no tensor, and no index of one
+LARGEST = 2**63  # larger integers do not fit in int64
 
 
 @dataclass(frozen=True)
 class Range:
-    """Which values of a type are allowed, and how a message describes them."""
+    """A constraint on the values of a type, and its description in messages."""
 
     description: str
     contains: Callable[[Any], bool]
 
 
-Whole = Annotated[int, Range("a whole number, 0 or more", lambda value: value >= 0)]
-Count = Annotated[int, Range("a whole number above 0", lambda value: value > 0)]
-Amount = Annotated[float, Range("a number, 0 or more", lambda value: value >= 0)]
-Positive = Annotated[float, Range("a number above 0", lambda value: value > 0)]
+NonNegativeInt = Annotated[int, Range("a whole number, 0 or more", lambda value: value >= 0)]
+PositiveInt = Annotated[int, Range("a whole number above 0", lambda value: value > 0)]
+NonNegativeFloat = Annotated[float, Range("a number, 0 or more", lambda value: value >= 0)]
+PositiveFloat = Annotated[float, Range("a number above 0", lambda value: value > 0)]
 Seconds = Annotated[float, Range("seconds, above 0 and at most 86,400", lambda value: 0 < value <= 86_400)]
 Ratio = Annotated[float, Range("a number above 0 and at most 1,000", lambda value: 0 < value <= 1000)]
 LeftOpenUnitInterval = Annotated[float, Range("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
 UnitInterval = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 RightOpenUnitInterval = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]
 OpenUnitInterval = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
-StepFraction = Annotated[float, Range("a share of the steps, 0 or more and below 1", lambda value: 0 <= value < 1)]
+StepFraction = Annotated[float, Range("a fraction of the steps, 0 or more and below 1", lambda value: 0 <= value < 1)]
 Odd = Annotated[int, Range("an odd whole number above 0", lambda value: value > 0 and value % 2 == 1)]
-Widths = Annotated[list[Count], Range("a list of one or more whole numbers above 0, such as [64,128]", bool)]
+Widths = Annotated[list[PositiveInt], Range("a list of one or more whole numbers above 0, such as [64,128]", bool)]
 Seed = Annotated[int, Range("a whole number, 0 or more and below 2**32", lambda value: 0 <= value < 2**32)]
 Location = Annotated[
     str,
@@ -62,20 +62,20 @@ MissingValues = Annotated[list[AnyText | float], Range("a list of texts, such as
 
 
 def at_least(number: int) -> Any:
-    """The type of whole numbers of `number` or more."""
+    """Return the type of integers of at least `number`."""
     return Annotated[int, Range(f"a whole number, {number} or more", lambda value: value >= number)]
 
 
 def between(low: int, high: int) -> Any:
-    """The type of whole numbers from `low` to `high`."""
+    """Return the type of integers from `low` to `high`, inclusive."""
     return Annotated[int, Range(f"a whole number from {low:,} to {high:,}", lambda value: low <= value <= high)]
 
 
-Depth = between(1, 1000)  # of layers, each of which takes time to build
+Depth = between(1, 1000)  # number of layers, limited because each takes time to build
 
 
 def only(number: int, why: str) -> Any:
-    """The type of the one whole number that can be used, and why."""
+    """Return the type that allows one integer, with a reason for messages."""
     return Annotated[int, Range(f"{number}: {why}", lambda value: value == number)]
 
 
@@ -85,10 +85,10 @@ Duration = (
     Annotated[float, Range("a time above 0, in seconds", lambda value: value > 0)]
     | Annotated[str, Range("as hours:minutes:seconds, such as 00:10:00", lambda value: bool(TIME.fullmatch(value)))]
 )
-# Batches of an epoch: a number of them, or a share.
+# Batches of an epoch: a number or a fraction.
 Batches = (
     Annotated[int, Range("a whole number of batches above 0", lambda value: value > 0)]
-    | Annotated[float, Range("a share of them above 0 and at most 1, such as 0.5", lambda value: 0 < value <= 1)]
+    | Annotated[float, Range("a fraction of them above 0 and at most 1, such as 0.5", lambda value: 0 < value <= 1)]
 )
 PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
 LISTS = (list, tuple, collections.abc.Sequence)
@@ -96,7 +96,7 @@ SETTINGS = (dict, collections.abc.Mapping)
 
 
 def is_valid(value: Any, hint: Any) -> bool:
-    """Whether a plain value, or something to be called, is of a hinted type and in its range."""
+    """Return whether a plain value or a callable has the hinted type and is in its range."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
@@ -121,14 +121,14 @@ def is_valid(value: Any, hint: Any) -> bool:
 
 
 def _is_number(value: Any, hint: type) -> bool:
-    """Whether a value is a finite number, whole where `hint` is int."""
+    """Return whether a value is a finite number, and an integer if `hint` is int."""
     if isinstance(value, bool) or not isinstance(value, int if hint is int else (int, float)):
         return False
     return abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def describe(hint: Any) -> str:
-    """A type and its range, as a message gives it after `must be`."""
+    """Return a description of a type and its range, to follow `must be` in a message."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return next(bound.description for bound in inner[1:] if isinstance(bound, Range))
@@ -149,7 +149,7 @@ def describe(hint: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed, in at most some 80 characters."""
+    """Return a value as in a command line, truncated to 80 characters."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = str(value) if text is None else text
     return text if len(text) <= 80 else f"{text[:77]}..."

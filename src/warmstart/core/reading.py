@@ -1,4 +1,4 @@
-"""Read what another person may have made: JSON and YAML of bounded size, and names and paths that stay in a folder."""
+"""Read untrusted files: JSON and YAML of limited size, and names and paths that cannot leave a folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from warmstart.core.screen import UNSAFE
 
 DEPTH = 50  # of nested lists and mappings
 MOST_JSON, MOST_YAML = 2**28, 2**22  # bytes of a file
-MOST_ALIASED = 10_000  # values that the aliases of a YAML file may stand for in total
-DIGITS = 300  # of a whole number, so that a float can hold it
+MOST_ALIASED = 10_000  # values that all aliases of a YAML file may expand to
+DIGITS = 300  # of an integer, so that it can be converted to a float
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# The files of a tokenizer that are kept with a model and written beside an exported one.
+# The files of a tokenizer that are saved with a model and exported with it.
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("*vocab*.json", "vocab*.txt", "merges.txt", "bpe.codes", "chat_template.*", "*.model"),
@@ -33,17 +33,17 @@ def load_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
 
     Args:
         path: of the file.
-        hook: makes a value of each object, as that of `json.loads`.
+        hook: `object_hook` of `json.loads`.
 
     Raises:
         OSError: it is missing or unreadable.
-        ValueError: it is not JSON, too large or too deep, or holds a number or a text that cannot be stored.
+        ValueError: it is not JSON, too large or too deep, or contains a number or text that cannot be stored.
     """
     return parse_json(read(path, MOST_JSON), hook)
 
 
 def parse_json(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Return the value that a JSON text stands for; raise ValueError as `load_json`."""
+    """Return the value of a JSON text; raise ValueError as `load_json`."""
     try:
         found = json.loads(text, parse_int=_whole, parse_float=_finite, object_hook=hook)
         check_depth(found)
@@ -53,12 +53,12 @@ def parse_json(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -
         try:
             json.dumps(found, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise ValueError("a text holds a lone surrogate, half of a character") from error
+            raise ValueError("a text contains a lone surrogate, half of a character") from error
     return found
 
 
 def check_depth(found: Any) -> None:
-    """Raise RecursionError where lists and mappings are nested more deeply than code that calls itself can follow."""
+    """Raise RecursionError if lists and mappings are nested more deeply than recursive code supports."""
     level = [found]
     for _ in range(DEPTH):
         level = [child for node in level for child in _children(node) if isinstance(child, (dict, list))]
@@ -71,7 +71,7 @@ def load_config(path: Path) -> DictConfig | ListConfig:
 
     Raises:
         OSError: it is missing or unreadable.
-        ValueError: it is too large, too deep, or its aliases stand for too much.
+        ValueError: it is too large, too deep, or its aliases expand to too many values.
         Exception: it is not YAML, as `OmegaConf.load`.
     """
     text = read(path, MOST_YAML)
@@ -80,7 +80,7 @@ def load_config(path: Path) -> DictConfig | ListConfig:
 
 
 def check_yaml(text: str) -> None:
-    """Raise ValueError where a YAML text is too deep, or its aliases stand for more values than anybody writes."""
+    """Raise ValueError if a YAML text is nested too deeply or its aliases expand to too many values."""
     known: dict[str, tuple[int, int]] = {}  # number of values and depth, by anchor
     open_nodes: list[tuple[str | None, int, int]] = [(None, 0, 0)]
     aliased = 0
@@ -93,7 +93,9 @@ def check_yaml(text: str) -> None:
             size, depth = size + 1, depth + 1
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in known:
-                raise ValueError(f"the alias *{event.anchor} stands for nothing, or for what it is part of")
+                raise ValueError(
+                    f"the alias *{event.anchor} refers to no anchor before it, or to a node that contains it"
+                )
             anchor, (size, depth) = None, known[event.anchor]
             aliased += size
         elif isinstance(event, yaml.ScalarEvent):
@@ -113,18 +115,18 @@ def _check_size(depth: int, aliased: int) -> None:
     if depth > DEPTH:
         raise ValueError(f"it is nested more than {DEPTH} deep")
     if aliased > MOST_ALIASED:
-        raise ValueError(f"its aliases stand for more than {MOST_ALIASED:,} values")
+        raise ValueError(f"its aliases expand to more than {MOST_ALIASED:,} values")
 
 
 def read(path: Path, most: int) -> str:
-    """Return a UTF-8 file of at most so many bytes.
+    """Return the content of a UTF-8 file of at most `most` bytes.
 
     Raises:
         OSError: it is missing or unreadable.
-        ValueError: it is larger, no regular file, or not UTF-8.
+        ValueError: it is larger, not a regular file, or not UTF-8.
     """
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a regular file")
     with open(path, "rb") as stream:
         content = stream.read(most + 1)
     if len(content) > most:
@@ -133,7 +135,7 @@ def read(path: Path, most: int) -> str:
 
 
 def check_name(what: str, name: Any, folders: bool = False) -> None:
-    """Raise ValueError where a name, as a part of a path, would lead out of its folder or could not be printed.
+    """Raise ValueError if a name, as a component of a path, would leave its folder or cannot be printed.
 
     Args:
         what: what it names, for the message.
@@ -142,18 +144,18 @@ def check_name(what: str, name: Any, folders: bool = False) -> None:
     """
     parts = name.split("/") if isinstance(name, str) and folders else [name]
     if not all(is_plain(part) for part in parts):
-        raise ValueError(f"its {what} is {name!r}, which is no name")
+        raise ValueError(f"its {what} is {name!r}, which is not a valid name")
 
 
 def is_plain(name: Any) -> bool:
-    """Return whether this is the name of a file in a folder: no path, and nothing that a terminal acts upon."""
+    """Return whether this is a valid file name: no path, and no character that a terminal would interpret."""
     if not isinstance(name, str) or name in ("", ".", ".."):
         return False
     return not re.search(r"[/\\\n\t]", name) and not UNSAFE.search(name)
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Return whether a path, its links followed, is below a folder; in a cache of the hub, also among its blobs."""
+    """Return whether a path, with links resolved, is below a folder or, in a Hugging Face cache, among its blobs."""
     real, home = Path(os.path.realpath(path)), Path(os.path.abspath(root))
     if real.is_relative_to(os.path.realpath(root)):
         return True
@@ -179,7 +181,7 @@ def _finite(digits: str) -> float:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as stream:
         digest = hashlib.sha256()
         while chunk := stream.read(1 << 20):

@@ -1,4 +1,4 @@
-"""A saved backbone in memory: tensors by name, and what they were made for."""
+"""A saved backbone in memory: tensors by name, and the spec of its data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SavedModel:
-    """A saved backbone on disk, read and checked: tensors by name, and what they were made for."""
+    """A backbone read from a folder and checked: tensors by name, and the spec of its data."""
 
     folder: Path
     card: dict[str, Any]
@@ -27,12 +27,12 @@ class SavedModel:
 
     @property
     def name(self) -> str:
-        """The run's folder, or the folder itself for a backbone outside a run."""
+        """The folder of the run; for a backbone outside a run, its own folder."""
         return str(self.folder.parent if self.folder.name == "model" else self.folder)
 
 
 def spec_record(spec: Spec) -> dict[str, Any]:
-    """Plain JSON; which tokens go on with a word is left out, as only training asks for it."""
+    """Return a spec as plain JSON, without `vocabulary.joined`, which only training needs."""
     record = dataclasses.asdict(spec)
     if spec.vocabulary is not None:
         record["vocabulary"]["joined"] = ()
@@ -40,7 +40,7 @@ def spec_record(spec: Spec) -> dict[str, Any]:
 
 
 def spec_of(record: dict[str, Any]) -> Spec:
-    """The inverse of `spec_record`, by way of JSON."""
+    """Return the spec of a record that was read from JSON: the inverse of `spec_record`."""
 
     def frozen(values: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""What the user sees: lines and progress on standard error, results on standard output."""
+"""Output for the user: messages and progress on standard error, results on standard output."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# What a terminal acts upon instead of showing it, but for line ends and tabs; marks that turn the direction of text;
-# and halves of characters, which cannot be encoded.
+# Control characters except line ends and tabs, marks that change the text direction, and surrogates, which cannot be
+# encoded.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 PLAIN = re.compile(r"(?!(null|true|false|nan|inf)\Z)(\.{1,2}/)*[a-z_/][a-z0-9_./-]*", re.IGNORECASE | re.ASCII)
 
@@ -26,19 +26,19 @@ _quiet = 0
 
 
 def console(results: bool = False) -> Console:
-    """The console of progress (stderr), or of results (stdout)."""
+    """Return the console of progress (stderr) or of results (stdout)."""
     stream = sys.stdout if results else sys.stderr
     width = None if stream.isatty() else 160
     return Console(file=stream, highlight=False, emoji=False, soft_wrap=True, width=width)
 
 
 def safe(text: str) -> str:
-    """Return a text with what a terminal would act upon as escapes, such as \\x1b; line ends and tabs stay."""
+    """Return a text with control characters escaped, such as \\x1b, except line ends and tabs."""
     return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
 class LogFormatter(logging.Formatter):
-    """Formats records as `safe` texts, so that a log can be shown in a terminal."""
+    """Formats records with `safe`, so that a log can be displayed in a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, with the traceback if there is one."""
@@ -47,7 +47,7 @@ class LogFormatter(logging.Formatter):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, lines go to the log alone: for runs that are part of a larger one."""
+    """Write messages only to the log inside the context, for runs that are part of a larger one."""
     global _quiet
     _quiet += 1
     try:
@@ -57,12 +57,12 @@ def quiet() -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Whether lines are kept from the screen."""
+    """Return whether messages are written only to the log."""
     return _quiet > 0
 
 
 def say(line: str, style: str | None = None) -> None:
-    """Print one line for the user, and keep it in the run's log."""
+    """Print a message, and write it to the run's log."""
     line = safe(line)
     log.info(line)
     if not is_quiet():
@@ -70,14 +70,14 @@ def say(line: str, style: str | None = None) -> None:
 
 
 def error(message: str) -> None:
-    """Say what went wrong, in red, whatever else is kept quiet."""
+    """Print an error, in red, even inside `quiet`."""
     message = safe(message)
     log.error(message)
     console().print(f"error: {message}", style="bold red", markup=False)
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number for a table; what was not measured or is not finite is said in words, never as a number."""
+    """Return a number as text for a table: `-` for None and `diverged` for NaN or infinity."""
     if value is None:
         return "-"
     if not math.isfinite(value):
@@ -86,7 +86,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a result table; its texts are shown as they are, without markup."""
+    """Print a table of results; its texts are not interpreted as markup."""
     if is_quiet():
         return
     grid = Table(title=Text(safe(title)), title_justify="left", title_style="bold", header_style="bold")
@@ -98,7 +98,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def next_command(*commands: str) -> None:
-    """Tell the user what to type next."""
+    """Print commands that the user may run next."""
     if is_quiet():
         return
     for command in commands:
@@ -106,7 +106,7 @@ def next_command(*commands: str) -> None:
 
 
 def quoted(value: Path | str) -> str:
-    """Return a path or a text as a value of Hydra's grammar, whatever is in it."""
+    """Return a path or a text as a quoted value in Hydra's grammar."""
     text = str(value)
     if PLAIN.fullmatch(text):
         return text
@@ -116,21 +116,21 @@ def quoted(value: Path | str) -> str:
     return f"'{text}'"
 
 
-def command(*words: str) -> str:
-    """Return a command line that a shell (bash, zsh) takes as these words."""
-    return " ".join(_shell_word(word) for word in words)
+def command(*arguments: str) -> str:
+    """Return a command line with the arguments quoted for a shell (bash, zsh)."""
+    return " ".join(_quoted_for_shell(argument) for argument in arguments)
 
 
-def next_run(*words: str) -> None:
-    """Tell the user which run to start next, in words that a shell takes as they are."""
-    next_command(command("python", "train.py", *words))
+def next_run(*overrides: str) -> None:
+    """Print the command that starts a run with these overrides, quoted for a shell."""
+    next_command(command("python", "train.py", *overrides))
 
 
-def _shell_word(word: str) -> str:
-    """Quote a word; one that cannot be printed in one line as it is, with escapes."""
-    if not re.search(r"[\n\t]", word) and not UNSAFE.search(word):
-        return shlex.quote(word)
-    return "$'" + "".join(_escaped(char) for char in word) + "'"
+def _quoted_for_shell(argument: str) -> str:
+    """Quote an argument; one with control characters is written with escapes."""
+    if not re.search(r"[\n\t]", argument) and not UNSAFE.search(argument):
+        return shlex.quote(argument)
+    return "$'" + "".join(_escaped(char) for char in argument) + "'"
 
 
 def _escaped(char: str) -> str:

@@ -1,17 +1,13 @@
-"""What one preprocessed example and its target look like."""
+"""The form of a preprocessed example and its target."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens by number, or None: `special` are no data, `joined` continue words; `only_pads`: padding is no text."""
+    """Token numbers; `special` tokens are not data, `joined` ones continue words; `only_pads`: no text has padding."""
 
     size: int
     padding: int
@@ -26,10 +22,11 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Spec:
-    """What one preprocessed example and its target look like.
+    """The form of a preprocessed example and its target.
 
-    `labels` names the outputs; `center` and `spread` are the mean and standard deviation of real-valued targets.
-    Those made of tokens have a `vocabulary` and `bytes_per_token` of raw form; those that last, `seconds` per position.
+    `labels` are the names of the outputs; `center` and `spread` are the mean and standard deviation of real-valued
+    targets. Tokenized inputs have a `vocabulary` and `bytes_per_token` of the raw text; audio has `seconds` per
+    position.
     """
 
     modality: str
@@ -43,5 +40,5 @@ class Spec:
 
     @property
     def outputs(self) -> int:
-        """How many outputs the target asks for."""
+        """The number of outputs."""
         return len(self.labels)

@@ -1,4 +1,4 @@
-"""What a record or config that was read from a file may name: which code, and which folders."""
+"""Checks of the code and the folders that a saved record or config refers to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from warmstart.core.errors import UserError
 from warmstart.core.reading import check_name
 
-# What a saved config may name, by the group it stands in.
+# Modules that a saved config may refer to, by config group.
 TRUSTED = {
     **{group: (f"warmstart.{group}.",) for group in ("data", "objective", "loss", "strategy", "average")},
     "backbone": (
@@ -20,24 +20,24 @@ TRUSTED = {
     "scheduler": ("warmstart.training.schedule.",),
     "optimizer": ("torch.optim.", "warmstart.training.muon."),
     "trainer": ("pytorch_lightning.Trainer",),
-    # another of Lightning's may send what it logs to where its settings say
+    # other Lightning loggers may send data to an address in their settings
     "logger": ("warmstart.training.logger.", "pytorch_lightning.loggers.CSVLogger"),
     "visualization": ("warmstart.training.visualization.",),
 }
 
 
 def check_targets(config: dict[str, Any], place: Path, trust: tuple[str, ...] = ()) -> None:
-    """Refuse a config that was read from `place` and names code that is not a part of its group.
+    """Raise an error if a config read from `place` refers to code outside the package of its group.
 
     Raises:
-        UserError: names the code, and how to trust it.
+        UserError: with the code, and how to trust it.
     """
     for group, target in _targets(config):
         if "${" in target:
-            raise UserError(f"{place} holds {target}, but a saved config has no interpolations: it was changed")
+            raise UserError(f"{place} contains {target}, but a saved config has no interpolations: it was edited")
         if not _trusted(group, target, trust):
             raise UserError(
-                f"{place} names {target}, which is not a part of warmstart; "
+                f"{place} refers to {target}, which is not part of warmstart; "
                 f"if that code is yours, add trust=[{target.split('.')[0]}]"
             )
 
@@ -58,7 +58,7 @@ def _targets(node: Any, group: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _trusted(group: str, target: str, trust: tuple[str, ...]) -> bool:
-    """Whether a target is defined in its group's package: not merely reachable through it, as an import would be."""
+    """Return whether a target is defined, not only imported, in the package of its group."""
     if target.startswith(tuple(f"{name}." for name in trust)):
         return True
     if group not in TRUSTED or not target.startswith(TRUSTED[group]):
@@ -72,7 +72,7 @@ def _trusted(group: str, target: str, trust: tuple[str, ...]) -> bool:
 
 
 def check_names(record: dict[str, Any]) -> None:
-    """Raise ValueError where the names that a run's folder is made of lead out of it."""
+    """Raise ValueError if the names in the path of a run's folder would leave its parent folder."""
     for key in ("id", "stage", "experiment"):
         if record.get(key) is not None:
             check_name(key, record[key], folders=key == "experiment")

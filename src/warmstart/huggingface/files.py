@@ -18,7 +18,7 @@ FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}  # JSON
 
 def folder_of(word: str) -> Path:
     """Return a local folder, or the folder of a hub model in the local cache, downloaded if necessary."""
-    name = Init.parse(word).place
+    name = Init.parse(word).path
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder

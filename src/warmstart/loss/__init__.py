@@ -8,11 +8,11 @@ from typing import TypeVar
 F = TypeVar("F", bound=Callable)
 
 
-def takes(*kinds: str) -> Callable[[F], F]:
+def accepts(*kinds: str) -> Callable[[F], F]:
     """Declare the kinds of target of a loss: value, category (indices or probabilities), categories or sequence."""
 
     def mark(function: F) -> F:
-        function.takes = frozenset(kinds)
+        function.accepts = frozenset(kinds)
         return function
 
     return mark

@@ -3,10 +3,10 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from warmstart.loss import takes
+from warmstart.loss import accepts
 
 
-@takes("category")
+@accepts("category")
 def brier(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the squared error of the probabilities (N,) (Brier 1950).
 

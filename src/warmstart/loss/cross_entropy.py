@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.core.ranges import UnitInterval
-from warmstart.loss import takes
+from warmstart.loss import accepts
 
 
 def is_likelihood(loss: Callable[..., Tensor]) -> bool:
@@ -17,7 +17,7 @@ def is_likelihood(loss: Callable[..., Tensor]) -> bool:
     return loss is cross_entropy
 
 
-@takes("category")
+@accepts("category")
 def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: UnitInterval = 0.0) -> Tensor:
     """Return the cross-entropy (N,), with label smoothing as in Szegedy et al. (2016).
 

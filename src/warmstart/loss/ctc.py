@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from warmstart.loss import takes
+from warmstart.loss import accepts
 
 
-@takes("sequence")
+@accepts("sequence")
 def ctc(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the negative log-likelihood of each label sequence (B,), divided by its length (Graves et al. 2006).
 

@@ -3,12 +3,12 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from warmstart.core.ranges import Amount
-from warmstart.loss import takes
+from warmstart.core.ranges import NonNegativeFloat
+from warmstart.loss import accepts
 
 
-@takes("category")
-def focal(outputs: Tensor, targets: Tensor, gamma: Amount = 2.0) -> Tensor:
+@accepts("category")
+def focal(outputs: Tensor, targets: Tensor, gamma: NonNegativeFloat = 2.0) -> Tensor:
     """Return the focal loss (N,) of Lin et al. (2017), in its softmax form.
 
     Args:

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from warmstart.loss import takes
+from warmstart.loss import accepts
 
 
-@takes("value")
+@accepts("value")
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the squared error (N,) of (N, ...), averaged over all but the first dimension."""
     return (outputs - targets).square().flatten(1).mean(1)

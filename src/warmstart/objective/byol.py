@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count, RightOpenUnitInterval
+from warmstart.core.ranges import PositiveInt, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
@@ -44,8 +44,8 @@ class BYOL(Objective, nn.Module):
         spec: Spec,
         loss: LossFunction,
         momentum: RightOpenUnitInterval = 0.99,
-        hidden: Count = 512,
-        projection: Count = 128,
+        hidden: PositiveInt = 512,
+        projection: PositiveInt = 128,
     ):
         super().__init__()
         self.loss = loss
@@ -55,7 +55,7 @@ class BYOL(Objective, nn.Module):
             nn.ModuleList([backbone, self.head]), multi_avg_fn=get_ema_multi_avg_fn(momentum)
         ).requires_grad_(False)
 
-    def follow(self, backbone: Backbone) -> None:
+    def on_step_start(self, backbone: Backbone) -> None:
         self.teacher.update_parameters(nn.ModuleList([backbone, self.head]))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:

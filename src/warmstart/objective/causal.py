@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count
+from warmstart.core.ranges import PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.objective.head import make_head
@@ -40,7 +40,7 @@ class Causal(Objective, nn.Module):
     task: ClassVar = "causal_lm"
     abilities: ClassVar = frozenset({"examples"})
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, chunk: Count = 8192):
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, chunk: PositiveInt = 8192):
         super().__init__()
         self.loss, self.chunk = loss, chunk
         self.head = make_head(backbone, self.task, backbone.target_size)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count, Positive
+from warmstart.core.ranges import PositiveFloat, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 
@@ -23,7 +23,12 @@ class SimilarityObjective(Objective, nn.Module):
     views: ClassVar = 2
 
     def __init__(
-        self, backbone: Backbone, spec: Spec, loss: LossFunction, temperature: Positive, projection: Count = 128
+        self,
+        backbone: Backbone,
+        spec: Spec,
+        loss: LossFunction,
+        temperature: PositiveFloat,
+        projection: PositiveInt = 128,
     ):
         super().__init__()
         self.loss, self.temperature = loss, temperature

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Amount, Count, Whole
+from warmstart.core.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.ctc import ctc
 from warmstart.objective.beam import NGram, search
@@ -54,9 +54,9 @@ class CTC(Objective, nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        beam: Count = 1,
-        ngram: Whole = 0,
-        ngram_weight: Amount = 0.5,
+        beam: PositiveInt = 1,
+        ngram: NonNegativeInt = 0,
+        ngram_weight: NonNegativeFloat = 0.5,
     ):
         super().__init__()
         if ngram and beam == 1:
@@ -89,7 +89,7 @@ class CTC(Objective, nn.Module):
 
     def metrics(self) -> dict[str, Any]:
         """Return word error rate, its components by kind of error, and character error rate."""
-        return {"errors": TranscriptErrors(self.decode, self.spell)}
+        return {"errors": TranscriptErrors(self.decode, self.target_texts)}
 
     def scores(self, outputs: Tensor, y: Tensor) -> None:
         """Return None: the word error rate is not a mean over utterances."""
@@ -98,7 +98,7 @@ class CTC(Objective, nn.Module):
         """Return the predicted text of each utterance."""
         return [self.to_text(labels) for labels in self.decode_labels(outputs)]
 
-    def spell(self, y: Tensor) -> list[str]:
+    def target_texts(self, y: Tensor) -> list[str]:
         """Return the text of each row of labels (B, L)."""
         return [self.to_text([label for label in row if label >= 0]) for row in y.tolist()]
 
@@ -178,7 +178,7 @@ class CTC(Objective, nn.Module):
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str] | None) -> list[str]:
         """Return the reference and the predicted text of each utterance."""
         predicted = self.decode(self.predict(backbone, batch))
-        return [f"{target} → **{text or '(nothing)'}**" for target, text in zip(self.spell(batch.y), predicted)]
+        return [f"{target} → **{text or '(nothing)'}**" for target, text in zip(self.target_texts(batch.y), predicted)]
 
 
 Spans = list[tuple[int, int, int, float]]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Amount, RightOpenUnitInterval
+from warmstart.core.ranges import NonNegativeFloat, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 
@@ -20,10 +20,15 @@ class Denoise(Objective, nn.Module):
 
     predicts: ClassVar = "value"
     default_loss: ClassVar = staticmethod(mse)
-    abilities: ClassVar = frozenset({"pictures"})
+    abilities: ClassVar = frozenset({"reconstructions"})
 
     def __init__(
-        self, backbone: Backbone, spec: Spec, loss: LossFunction, noise: Amount = 1.0, drop: RightOpenUnitInterval = 0.0
+        self,
+        backbone: Backbone,
+        spec: Spec,
+        loss: LossFunction,
+        noise: NonNegativeFloat = 1.0,
+        drop: RightOpenUnitInterval = 0.0,
     ):
         super().__init__()
         self.loss = loss
@@ -47,7 +52,7 @@ class Denoise(Objective, nn.Module):
         """Predict the clean inputs, of the shape of x."""
         return self.head(backbone(x).pooled).view_as(x)
 
-    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
+    def reconstructions(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
         """Return inputs, noisy inputs and reconstructions, each of the shape of the inputs."""
         noisy = self.corrupt(batch.x)
         return [batch.x, noisy, self.reconstruct(backbone, noisy)]

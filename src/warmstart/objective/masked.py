@@ -39,7 +39,7 @@ class Masked(Objective, nn.Module):
     predicts: ClassVar = None  # the kind of the backbone's targets
     default_loss: ClassVar = MappingProxyType({"value": mse, "category": cross_entropy})
     task: ClassVar = "masked_lm"
-    abilities: ClassVar = frozenset({"pictures", "examples"})
+    abilities: ClassVar = frozenset({"reconstructions", "examples"})
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Masked(Objective, nn.Module):
             x = backbone.assemble(targets)
         return x, chosen & (draws >= self.swap + self.keep)
 
-    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
+    def reconstructions(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
         """Return inputs, inputs with hidden positions set to 0, and inputs with these reconstructed."""
         targets = backbone.targets(batch.x)
         hidden = self.choose(backbone, batch)[:, :, None]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count, Depth, OpenUnitInterval
+from warmstart.core.ranges import Depth, OpenUnitInterval, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 
@@ -33,16 +33,16 @@ class MaskedAutoencoder(Objective, nn.Module):
         depth: number of blocks of the decoder.
         width: width of the decoder.
         heads: number of attention heads of the decoder.
-        normalise: whether to standardize the target values of each position.
+        normalize: whether to standardize the target values of each position.
 
     Raises:
-        UserError: the width is no multiple of the heads, or `normalise` is set where positions have one value each.
+        UserError: the width is no multiple of the heads, or `normalize` is set where positions have one value each.
     """
 
     predicts: ClassVar = "value"
     needs: ClassVar = frozenset({"skip"})
     default_loss: ClassVar = staticmethod(mse)
-    abilities: ClassVar = frozenset({"pictures"})
+    abilities: ClassVar = frozenset({"reconstructions"})
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class MaskedAutoencoder(Objective, nn.Module):
         loss: LossFunction,
         ratio: OpenUnitInterval = 0.75,
         depth: Depth = 2,
-        width: Count = 64,
-        heads: Count = 4,
-        normalise: bool = True,
+        width: PositiveInt = 64,
+        heads: PositiveInt = 4,
+        normalize: bool = True,
     ):
         super().__init__()
         if width % heads:
             raise UserError(f"objective.width={width} is not a multiple of objective.heads={heads}")
-        if normalise and backbone.target_size == 1:
-            raise UserError("objective.normalise=true: positions hold one value each; set objective.normalise=false")
+        if normalize and backbone.target_size == 1:
+            raise UserError("objective.normalize=true: positions hold one value each; set objective.normalize=false")
         self.loss = loss
-        self.ratio, self.normalise = ratio, normalise
+        self.ratio, self.normalize = ratio, normalize
         positions = backbone.targets(torch.zeros(1, *spec.shape)).shape[1]
         self.bridge = nn.Linear(backbone.width, width)
         self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
@@ -77,7 +77,7 @@ class MaskedAutoencoder(Objective, nn.Module):
         visible, shown, hidden = self.choose(backbone, batch)
         outputs = self.head(self.decode(backbone, batch, visible, shown)[hidden])
         targets = backbone.targets(batch.x)[hidden]
-        if self.normalise:
+        if self.normalize:
             center, deviation = moments(targets)
             targets = (targets - center) / deviation
         values = self.loss(outputs, targets)
@@ -107,12 +107,12 @@ class MaskedAutoencoder(Objective, nn.Module):
         filled = torch.where(shown[:, :, None], filled, self.mask_token) + self.position[: shown.shape[1]]
         return self.decoder(filled, src_key_padding_mask=batch.mask == 0 if is_padded else None)
 
-    def pictures(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
+    def reconstructions(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
         """Return inputs, inputs with hidden positions set to 0, and inputs with these reconstructed."""
         targets = backbone.targets(batch.x)
         visible, shown, hidden = self.choose(backbone, batch)
         predictions = self.head(self.decode(backbone, batch, visible, shown))
-        if self.normalise:
+        if self.normalize:
             center, deviation = moments(targets)
             predictions = predictions * deviation + center
         hidden = hidden[:, :, None]

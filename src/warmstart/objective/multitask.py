@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Amount
+from warmstart.core.ranges import NonNegativeFloat
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head, mixed_loss
@@ -68,7 +68,9 @@ class MultiTask(Objective, nn.Module):
     mixes: ClassVar = True
     monitor: ClassVar = ("val/accuracy", "max")
 
-    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, weights: dict[str, Amount] | None = None):
+    def __init__(
+        self, backbone: Backbone, spec: Spec, loss: LossFunction, weights: dict[str, NonNegativeFloat] | None = None
+    ):
         super().__init__()
         names = [label.partition("/")[0] for label in spec.labels]
         self.tasks = tuple(dict.fromkeys(names))

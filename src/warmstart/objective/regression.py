@@ -77,7 +77,7 @@ class Regression(Objective, nn.Module):
         """Convert outputs of the head (B, K) to the units of the data, in float64."""
         return standard.double() * self.spread + self.center
 
-    def in_units(self, spec: Spec) -> Spec:
+    def output_spec(self, spec: Spec) -> Spec:
         """Return the spec with the center and spread that outputs are scaled by."""
         return dataclasses.replace(spec, center=tuple(self.center.tolist()), spread=tuple(self.spread.tolist()))
 

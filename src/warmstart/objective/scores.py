@@ -49,16 +49,16 @@ class TranscriptErrors(Metric):
 
     Args:
         decode: converts the outputs of a batch to texts.
-        spell: converts the targets of a batch to texts.
+        target_texts: converts the targets of a batch to texts.
 
     `compared` holds the number of wrong words, the reference and the prediction of each utterance of the last batch.
     """
 
     full_state_update = False
 
-    def __init__(self, decode: Callable[[Tensor], list[str]], spell: Callable[[Tensor], list[str]]):
+    def __init__(self, decode: Callable[[Tensor], list[str]], target_texts: Callable[[Tensor], list[str]]):
         super().__init__()
-        self.decode, self.spell = decode, spell
+        self.decode, self.target_texts = decode, target_texts
         self.compared: list[tuple[int, str, str]] = []
         self.add_state("edits", torch.zeros(len(KINDS), dtype=torch.float64), dist_reduce_fx="sum")
         # Words, characters, character errors.
@@ -66,7 +66,7 @@ class TranscriptErrors(Metric):
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
         self.compared = []
-        for reference, prediction in zip(self.spell(y), self.decode(outputs)):
+        for reference, prediction in zip(self.target_texts(y), self.decode(outputs)):
             kinds = edits(reference.split(), prediction.split())
             self.compared.append((sum(kinds), reference, prediction))
             self.edits += torch.tensor(kinds, dtype=torch.float64)

@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count
+from warmstart.core.ranges import PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
@@ -49,7 +49,7 @@ class SpanQA(Objective, nn.Module):
     abilities: ClassVar = frozenset({"examples"})
 
     def __init__(
-        self, backbone: Backbone, spec: Spec, loss: LossFunction, longest: Count = 30, no_answer: bool = False
+        self, backbone: Backbone, spec: Spec, loss: LossFunction, longest: PositiveInt = 30, no_answer: bool = False
     ):
         super().__init__()
         if not loss(torch.tensor([[0.0, float("-inf")]]), torch.tensor([0])).isfinite().all():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Amount, Count
+from warmstart.core.ranges import NonNegativeFloat, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
@@ -40,10 +40,10 @@ class VICReg(Objective, nn.Module):
         backbone: Backbone,
         spec: Spec,
         loss: LossFunction,
-        invariance: Amount = 25.0,
-        variance: Amount = 25.0,
-        covariance: Amount = 1.0,
-        projection: Count = 512,
+        invariance: NonNegativeFloat = 25.0,
+        variance: NonNegativeFloat = 25.0,
+        covariance: NonNegativeFloat = 1.0,
+        projection: PositiveInt = 512,
     ):
         super().__init__()
         self.loss = loss

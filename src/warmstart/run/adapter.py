@@ -39,18 +39,18 @@ def packed(deltas: dict[str, Delta]) -> dict[str, Tensor]:
     }
 
 
-def applied(tensors: dict[str, Tensor], parent: dict[str, Tensor], fresh: list[str]) -> dict[str, Tensor]:
+def applied(tensors: dict[str, Tensor], parent: dict[str, Tensor], reinitialize: list[str]) -> dict[str, Tensor]:
     """Apply the tensors of an adapter file to the weights of its parent.
 
     Args:
         tensors: deltas with the names of `packed`, and complete tensors.
         parent: weights by name.
-        fresh: name patterns of parent weights that the model reinitialized.
+        reinitialize: name patterns of parent weights that the model reinitialized.
 
     Raises:
         KeyError, RuntimeError, ValueError: the adapter and the parent are incompatible.
     """
-    inherited = {name: value for name, value in parent.items() if not any(fnmatchcase(name, p) for p in fresh)}
+    inherited = {name: value for name, value in parent.items() if not any(fnmatchcase(name, p) for p in reinitialize)}
     deltas: dict[str, Delta] = {}
     complete: dict[str, Any] = {}
     for name, value in tensors.items():

@@ -21,7 +21,7 @@ from warmstart.run.lock import Lock
 from warmstart.run.scores import SCORES
 
 MANIFEST, RUNS, LOCKS, CONF = "manifest.json", "runs", "locks", "conf"
-HALVING = "race"  # folder with the manifest of successive halving, below that of the run
+HALVING = "selection"  # folder with the manifest of successive halving, below that of the run
 # Files from which an interrupted run can resume.
 CHECKPOINTS = tuple(f"checkpoints/{name}.ckpt" for name in ("last", "previous", "best"))
 RESUMABLE = (*CHECKPOINTS, MANIFEST, f"{HALVING}/{MANIFEST}")

@@ -62,7 +62,7 @@ def save_model(
             save_file(adapter, folder / weights, {"parent": parent["weights_sha256"]})
             is_hub = Init.parse(parent["path"]).kind == "hub"
             relative = {} if is_hub else {"relative": os.path.relpath(parent["path"], target)}
-            lineage = {"parent": {**parent, **relative, "fresh": list(config.fresh)}}
+            lineage = {"parent": {**parent, **relative, "reinitialize": list(config.reinitialize)}}
         save_file(_tensors(objective), folder / HEAD)
         (folder / PREPROCESSOR).write_text(json.dumps(preprocessor.state()) + "\n")
         card = {
@@ -106,8 +106,6 @@ def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path / CARD} is damaged: {error}") from error
     if file.name == ADAPTER:
-        pass
-
         weights = merged_weights(path, card, weights)
     return SavedModel(path, card, spec, digests[file.name], weights, head, preprocessor)
 
@@ -144,27 +142,29 @@ def read_preprocessor(run: RunFolder) -> dict[str, Any]:
 
 
 def load_weights(
-    module: nn.Module, weights: dict[str, Tensor], source: str, fresh: tuple[str, ...] = ()
+    module: nn.Module, weights: dict[str, Tensor], source: str, reinitialize: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Load every tensor by name; those that match a pattern in `fresh` keep their random initialization.
+    """Load every tensor by name; those that match a pattern in `reinitialize` keep their random initialization.
 
     An empty tensor of the module, which is fitted to data, takes the size of the saved one.
 
     Returns:
-        The transfer record: number of loaded tensors, names that `fresh` matches, fraction of parameters loaded.
+        The transfer record: number of loaded tensors, names that `reinitialize` matches, fraction of parameters loaded.
 
     Raises:
-        UserError: a tensor is missing, unexpected or of another shape, and `fresh` does not match it.
+        UserError: a tensor is missing, unexpected or of another shape, and `reinitialize` does not match it.
     """
     state = module.state_dict()
-    for pattern in fresh:
+    for pattern in reinitialize:
         if not any(fnmatchcase(name, pattern) for name in {*state, *weights}):
             raise UserError(
-                f"fresh: {pattern} matches no tensor of the backbone; an example of a name is {next(iter(state))}"
+                f"reinitialize: {pattern} matches no tensor of the backbone; a valid name is {next(iter(state))}"
             )
-    reinitialized = {name for name in state if any(fnmatchcase(name, pattern) for pattern in fresh)}
+    reinitialized = {name for name in state if any(fnmatchcase(name, pattern) for pattern in reinitialize)}
     missing = sorted(set(state) - set(weights) - reinitialized)
-    unexpected = sorted(name for name in set(weights) - set(state) if not any(fnmatchcase(name, p) for p in fresh))
+    unexpected = sorted(
+        name for name in set(weights) - set(state) if not any(fnmatchcase(name, p) for p in reinitialize)
+    )
     sized = {name for name in set(state) & set(weights) - reinitialized if state[name].numel()}
     mismatched = sorted(name for name in sized if state[name].shape != weights[name].shape)
     problems = [
@@ -218,7 +218,7 @@ def merged_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor
         UserError: the parent is missing, changed, or incompatible.
     """
     try:
-        digest, fresh = (card["parent"][key] for key in ("weights_sha256", "fresh"))
+        digest, reinitialize = (card["parent"][key] for key in ("weights_sha256", "reinitialize"))
         path = parent_path(folder, card)
         pooling = card["backbone"].get("pooling")
     except (KeyError, TypeError, AttributeError) as error:
@@ -236,7 +236,7 @@ def merged_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor
             f"{folder} is an adapter of {path}, whose weights have changed (SHA-256): restore the original weights"
         )
     try:
-        return applied(tensors, parent.weights, fresh)
+        return applied(tensors, parent.weights, reinitialize)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder} is damaged: it is incompatible with {path}: {error}") from error
 

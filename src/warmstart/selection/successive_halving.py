@@ -26,7 +26,7 @@ from warmstart.run.identity import git_state
 from warmstart.run.manifest import HALVING, MANIFEST, Job, Manifest
 from warmstart.sweep.job import Outcome, RunStage, run_job, write_error
 from warmstart.training import components
-from warmstart.training.compatibility import check_fit
+from warmstart.training.compatibility import check_compatibility
 from warmstart.training.record import runs_folder
 from warmstart.training.start import find_start
 from warmstart.training.trainer import check_interval
@@ -68,14 +68,14 @@ class Setup(NamedTuple):
 
 
 def select_and_finetune(
-    config: DictConfig, opened: RunFolder | None, watchers: Sequence[Any], finetune: RunStage
+    config: DictConfig, opened: RunFolder | None, callbacks: Sequence[Any], finetune: RunStage
 ) -> RunFolder:
     """Select a strategy and learning rate, unless they are recorded already, and finetune with them in one run folder.
 
     Args:
         config: a composed finetuning config.
         opened: the run folder to resume; None creates a new one.
-        watchers: additional callbacks for the finetuning's Trainer.
+        callbacks: additional callbacks for the finetuning's Trainer.
         finetune: runs the jobs of successive halving and the final finetuning.
     """
     setup = prepare(config)
@@ -89,7 +89,7 @@ def select_and_finetune(
             f"strategy=auto selects {selected['strategy']} with optimizer.lr={selected['lr']:g}: {selected['why']}"
         )
         settings = {"strategy": config.strategy.options[selected["strategy"]], "optimizer.lr": selected["lr"]}
-        return finetune(changed(from_parent(config, setup.parent), settings), run, watchers)
+        return finetune(changed(from_parent(config, setup.parent), settings), run, callbacks)
 
 
 def prepare(config: DictConfig) -> Setup:
@@ -99,7 +99,7 @@ def prepare(config: DictConfig) -> Setup:
         UserError: components are incompatible, a setting or the initial weights are invalid, or the cost is too small.
     """
     strategy = components.build(config.strategy)
-    check_fit(config)
+    check_compatibility(config)
     if config.data.folds is not None:
         raise UserError("strategy=auto splits the labelled rows into folds itself: remove data.folds")
     _, parent = find_start(config)
@@ -177,7 +177,7 @@ def select(config: DictConfig, setup: Setup, run: RunFolder, finetune: RunStage)
                     "error": errors[0] if errors else None,
                 }
             )
-        write_atomically(manifest.folder / "race.csv", to_csv(COLUMNS, trials))
+        write_atomically(manifest.folder / "candidates.csv", to_csv(COLUMNS, trials))
         return scores
 
     try:
@@ -190,7 +190,7 @@ def select(config: DictConfig, setup: Setup, run: RunFolder, finetune: RunStage)
     selected = {"strategy": entry.strategy, "lr": config.optimizer.lr * entry.rate, "why": why, "gain": gain}
     costs = [(manifest.record(job.name) or {}).get("cost") or {} for job in manifest.jobs]
     steps, examples = (sum(cost.get(name, 0) for cost in costs) for name in ("steps", "examples"))
-    used = {"race_steps": steps, "run_steps": setup.steps, "race_examples": examples}
+    used = {"selection_steps": steps, "run_steps": setup.steps, "selection_examples": examples}
     peak = max((cost.get("peak_memory_mb") or 0 for cost in costs), default=0)
     run.note(cost={**run.record["cost"], "peak_memory_mb": peak})
     used |= {"run_examples": setup.examples, "cost": examples / setup.examples, "seconds": seconds}
@@ -275,5 +275,7 @@ def show_trials(auto: dict[str, Any]) -> None:
         for row in auto["tried"]
     ]
     if rows:
-        title = f"strategy=auto: {auto['race_steps']} steps, {auto['cost']:.2f} times the examples of the final run"
+        title = (
+            f"strategy=auto: {auto['selection_steps']} steps, {auto['cost']:.2f} times the examples of the final run"
+        )
         screen.table(title, ("rung", "strategy", "lr", "steps", "folds", auto["metric"]), rows)

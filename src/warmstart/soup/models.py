@@ -127,7 +127,7 @@ def check_compatible(found: Sequence[SoupModel]) -> None:
 def initial_state(end: SoupModel, module: FinetuneModule) -> State:
     """Return the initial weights of a run; parameters without trained initial weights have their final values.
 
-    These are a new head, and the layers that `fresh` reinitialized.
+    These are a new head, and the layers that match `reinitialize`.
 
     Args:
         end: the run.
@@ -139,7 +139,7 @@ def initial_state(end: SoupModel, module: FinetuneModule) -> State:
     config = from_parent(end.config, end.run.record["parent"])
     start, found = find_start(config)
     check_parent(end.run, found)
-    load_start(module.backbone, start, tuple(config.fresh))
+    load_start(module.backbone, start, tuple(config.reinitialize))
     if end.run.record["transfer"].get("head") == "loaded":
         load_head(module.objective, start, end.saved.spec.labels)
     else:

@@ -1,4 +1,4 @@
-"""stage=evaluate: test metrics of a finetuned run, from its saved model."""
+"""stage=evaluate: compute the test metrics of a finetuned run with its saved model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from warmstart.config.resolve import named
+from warmstart.config.resolve import with_run
 from warmstart.core import screen
 from warmstart.data.preprocess import rebuild
 from warmstart.run.folder import RunFolder
@@ -19,21 +19,21 @@ from warmstart.training.trainer import build_trainer
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Test the run that `run=` names, on the test split of its own data and on each shifted one."""
+    """Evaluate the run `run=` on the test split of its data and on each shifted test split."""
     finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment)
     screen.say(f"evaluating {finetuned.path}")
-    theirs = finetuned.config(tuple(config.trust))
-    module, saved = restore(finetuned, theirs)
-    data = components.task_data(theirs, rebuild(saved.preprocessor)).prepare()
+    trained_config = finetuned.config(tuple(config.trust))
+    module, saved = restore(finetuned, trained_config)
+    data = components.task_data(trained_config, rebuild(saved.preprocessor)).prepare()
     check_data(finetuned, data)
     parent = {"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256}
-    run = opened or RunFolder.create(named(config, finetuned), runs_folder(config))
+    run = opened or RunFolder.create(with_run(config, finetuned), runs_folder(config))
     with run.recording():
-        note_data(run, theirs, data)
+        note_data(run, trained_config, data)
         run.update(parent=parent)
-        trainer = build_trainer(theirs.trainer, run.path, None, [])
+        trainer = build_trainer(trained_config.trainer, run.path, None, [])
         run.update(metrics=measure(trainer, module, data))
     show(run, f"evaluate {config.experiment}: {data.rows['test']:,} test rows")
-    run_word = f"run={screen.quoted(finetuned.path)}"
-    screen.next_run("stage=predict", f"experiment={screen.quoted(config.experiment)}", run_word, "input=FILE")
+    run_override = f"run={screen.quoted(finetuned.path)}"
+    screen.next_run("stage=predict", f"experiment={screen.quoted(config.experiment)}", run_override, "input=FILE")
     return run

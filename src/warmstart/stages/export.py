@@ -1,4 +1,4 @@
-"""stage=export: a trained model as a folder that other libraries load."""
+"""stage=export: save a trained model as a folder for other libraries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import transformers
 from omegaconf import DictConfig
 
-from warmstart.config.resolve import named
+from warmstart.config.resolve import with_run
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
@@ -23,34 +23,34 @@ FORMATS = ("hf",)
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Write the model of the run that `run=` names, where the folder gives the same answers as the run; else nothing.
+    """Save the model of the run `run=` if the exported folder gives the same predictions as the run.
 
     Raises:
-        UserError: the format is not known, the folder is taken, the model is of no architecture that can be written,
-            or transformers computes something else from it.
+        UserError: the format is unknown, the folder exists, transformers has no such architecture, or its predictions
+            differ.
     """
     if config.format not in FORMATS:
         raise UserError(f"format={config.format}: give {' or '.join(FORMATS)}")
     if config.folder is not None and not (opened and opened.record.get("export")):
         check_free(Path(config.folder))
-    trained = chosen(config)
+    trained = find_trained(config)
     screen.say(f"exporting {trained.path}")
-    theirs = trained.config(tuple(config.trust))
-    model, (backbone, objective), saved = exported(trained, theirs)
-    run = opened or RunFolder.create(named(config, trained), runs_folder(config))
+    trained_config = trained.config(tuple(config.trust))
+    model, (backbone, objective), saved = exported(trained, trained_config)
+    run = opened or RunFolder.create(with_run(config, trained), runs_folder(config))
     folder = Path(config.folder) if config.folder is not None else run.path / "model"
     transformers.logging.disable_progress_bar()
     with run.recording():
         run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
         remove_temporaries_of(folder)
-        with replacing_folder(folder) as whole:
-            model.save_pretrained(whole)
+        with replacing_folder(folder) as temporary:
+            model.save_pretrained(temporary)
             preprocessor = rebuild(
                 {**saved.preprocessor, **({"too_long": "truncate"} if "too_long" in saved.preprocessor else {})}
             )
-            preprocessor.export(whole)
-            objective.export(whole)
-            run.update(export=check_export(whole, model, (backbone, objective), preprocessor, theirs))
+            preprocessor.export(temporary)
+            objective.export(temporary)
+            run.update(export=check_export(temporary, model, (backbone, objective), preprocessor, trained_config))
     name = type(model).__name__
     screen.say(f"{name}: {folder}")
     code = f"from transformers import {name}; {name}.from_pretrained({str(folder)!r})"
@@ -59,18 +59,18 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder that is there already, or cannot be made."""
+    """Raise an error if a folder exists or cannot be created."""
     try:
         if folder.exists():
-            raise UserError(f"folder={folder} is there already: name another one")
+            raise UserError(f"folder={folder} exists: give another one")
         folder.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".").cleanup()
     except OSError as error:
-        raise UserError(f"folder={folder} cannot be made: {error.strerror}") from error
+        raise UserError(f"folder={folder} cannot be created: {error.strerror}") from error
 
 
-def chosen(config: DictConfig) -> RunFolder:
-    """The newest finetuning run or soup of this experiment, or else its newest pretraining run; or that at a path."""
+def find_trained(config: DictConfig) -> RunFolder:
+    """Return the run at a path, or the experiment's latest finetuning run or soup, else its latest pretraining run."""
     if config.run != "latest":
         return finished(Path(config.run))
     output = Path(config.output_dir)

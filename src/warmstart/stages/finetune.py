@@ -1,4 +1,4 @@
-"""stage=finetune: put a task's head on a backbone and train both as the strategy says."""
+"""stage=finetune: train a backbone and the head of a task with a strategy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmstart.run.saved import save_model
 from warmstart.selection.successive_halving import select_and_finetune
 from warmstart.training import components
 from warmstart.training.assemble import assemble, extract_adapters
-from warmstart.training.forgetting import forgetting, remember
+from warmstart.training.forgetting import forgetting, parent_task
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
@@ -25,32 +25,32 @@ from warmstart.training.visualization.features import ROWS, linear_cka, pooled_f
 from warmstart.transfer.leakage import note_shared_rows
 
 
-def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
-    """Finetune as `config` says.
+def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence[Callback] = ()) -> RunFolder:
+    """Finetune with this config.
 
     Args:
         config: a composed finetuning config.
-        opened: the folder to run in, if not a new one; where it holds a checkpoint, the run goes on from there.
-        watchers: further callbacks for the Trainer.
+        opened: the run folder to resume, from its checkpoint if it has one; by default, a new one.
+        callbacks: further callbacks for the Trainer.
     """
     if opened is not None:
         config = from_parent(config, opened.record["parent"])
     if components.selects_strategy(config):
-        return select_and_finetune(config, opened, watchers, run)
-    return finetune(config, opened, watchers)
+        return select_and_finetune(config, opened, callbacks, run)
+    return finetune(config, opened, callbacks)
 
 
-def finetune(config: DictConfig, opened: RunFolder | None, watchers: Sequence[Callback]) -> RunFolder:
-    """As `run`, with a strategy that is given."""
+def finetune(config: DictConfig, opened: RunFolder | None, callbacks: Sequence[Callback]) -> RunFolder:
+    """Finetune with a strategy that does not select another one; see `run`."""
     data, module, lineage = assemble(config)
     check_length(config, len(data.train_loader))
-    memory = remember(config, lineage["parent"])
+    task = parent_task(config, lineage["parent"])
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         check_parent(run, lineage["parent"])
         run.update(**lineage)
-        with forgetting(run, memory, module.backbone):
-            train(run, config, data, module, watchers)
+        with forgetting(run, task, module.backbone):
+            train(run, config, data, module, callbacks)
     show(run, f"finetune {config.experiment}")
     screen.next_run(
         "stage=evaluate", f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}"
@@ -60,9 +60,9 @@ def finetune(config: DictConfig, opened: RunFolder | None, watchers: Sequence[Ca
 
 
 def train(
-    run: RunFolder, config: DictConfig, data: TaskDataModule, module: FinetuneModule, watchers: Sequence[Callback]
+    run: RunFolder, config: DictConfig, data: TaskDataModule, module: FinetuneModule, callbacks: Sequence[Callback]
 ) -> None:
-    """Train the module in its run folder, test it and save it."""
+    """Train, test and save the module in its run folder."""
     rows = data.sample("validation", ROWS)
     start = pooled_features(module, rows) if run.record["transfer"] else None
     note_data(run, config, data)
@@ -70,7 +70,7 @@ def train(
     if len(chain := ancestry(run.record["parent"])) > 1:
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
-    with Session(run, config, module, data, watchers) as session:
+    with Session(run, config, module, data, callbacks) as session:
         session.fit()
         adapter = extract_adapters(run, module)
         if config.test:

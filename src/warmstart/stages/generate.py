@@ -1,4 +1,4 @@
-"""stage=generate: go on with a prompt, token by token, with transformers' own generation and its key-value cache."""
+"""stage=generate: continue a prompt with a causal language model and transformers' generation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from warmstart.config.resolve import named
+from warmstart.config.resolve import with_run
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
@@ -22,55 +22,57 @@ from warmstart.run.lineage import find
 from warmstart.training.record import runs_folder
 from warmstart.training.restore import exported
 
-LEARNED = ("wpe", "position_embeddings", "embed_positions")  # what transformers calls embeddings of positions
+POSITION_EMBEDDINGS = ("wpe", "position_embeddings", "embed_positions")  # names in transformers
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Write `samples` continuations of `prompt`, by the pretraining run that `run=` names.
+    """Write `samples` continuations of `prompt` by the pretraining run `run=`.
 
     Raises:
-        UserError: the run does not predict the next token.
+        UserError: the run does not predict the next token, or the prompt and `length` exceed its positions.
     """
     settings = sampling(config)
     pretrained = find(config.run, Path(config.output_dir), "pretrain", config.experiment)
-    theirs = pretrained.config(tuple(config.trust))
+    pretrained_config = pretrained.config(tuple(config.trust))
     screen.say(f"generating with {pretrained.path}")
-    model, _, saved = exported(pretrained, theirs)
+    model, _, saved = exported(pretrained, pretrained_config)
     if not model.can_generate():
-        raise UserError(f"{pretrained.path} was not pretrained to predict what comes next: use objective=causal")
+        raise UserError(f"{pretrained.path} was not pretrained to predict the next token: use objective=causal")
     preprocessor = rebuild(saved.preprocessor)
     prompt = "" if config.prompt is None else str(config.prompt)
     start = preprocessor.prompt(prompt)
     longest = len(start) + config.length
     if longest > (most := positions(model)):
-        raise UserError(f"prompt and length come to {longest}, and the model has {most} positions: ask for less")
+        raise UserError(f"prompt and length have {longest} tokens, but the model has {most} positions: decrease length")
     if longest > (most := saved.spec.shape[0]):
         screen.say(
-            f"warning: prompt and length come to {longest}, and the model has seen {most} at most", style="yellow"
+            f"warning: prompt and length have {longest} tokens; the model was trained on at most {most}", style="yellow"
         )
-    run = opened or RunFolder.create(named(config, pretrained), runs_folder(config))
+    run = opened or RunFolder.create(with_run(config, pretrained), runs_folder(config))
     with run.recording():
         run.update(parent={"id": pretrained.record["id"], "weights_sha256": saved.weights_sha256})
         torch.manual_seed(derive_seed(config.seed, "generate"))
         ids = torch.tensor([start] * config.samples)
         found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=config.length, **settings)
-        answers = [preprocessor.decode(row[len(start) :]) for row in found.tolist()]
-        lines = (json.dumps({"prompt": prompt, "continuation": answer}, ensure_ascii=False) for answer in answers)
+        continuations = [preprocessor.decode(row[len(start) :]) for row in found.tolist()]
+        records = ({"prompt": prompt, "continuation": continuation} for continuation in continuations)
+        lines = (json.dumps(record, ensure_ascii=False) for record in records)
         write_atomically(run.path / "generated.jsonl", "".join(f"{line}\n" for line in lines))
-        for answer in answers:
-            sys.stdout.write(screen.safe(f"{prompt}{answer}\n"))  # the file has the exact text
+        for continuation in continuations:
+            sys.stdout.write(screen.safe(f"{prompt}{continuation}\n"))  # the file has the exact text
     screen.say(f"generated: {run.path / 'generated.jsonl'}")
     return run
 
 
 def positions(model: Any) -> float:
-    """How long a row can get: without end for a model of transformers that has no embedding of positions."""
+    """Return the maximum length of a row; infinite for a transformers model without position embeddings."""
     tables = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding))
-    return model.config.max_position_embeddings if any(name.endswith(LEARNED) for name in tables) else math.inf
+    has_limit = any(name.endswith(POSITION_EMBEDDINGS) for name in tables)
+    return model.config.max_position_embeddings if has_limit else math.inf
 
 
 def sampling(config: DictConfig) -> dict[str, Any]:
-    """Return the arguments that transformers' `generate` draws tokens by."""
+    """Return the sampling arguments of transformers' `generate`."""
     if config.temperature == 0:
         return {"do_sample": False}
     return {

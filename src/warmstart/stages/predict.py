@@ -1,4 +1,4 @@
-"""stage=predict: answers for new data, one JSON line per row, on standard output and in the run's folder."""
+"""stage=predict: write predictions for new data, one JSON line per row, to standard output and the run's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.config.resolve import named
+from warmstart.config.resolve import with_run
 from warmstart.core import screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
@@ -33,11 +33,11 @@ MACHINE = (
     "accelerator",
     "devices",
     "deterministic",
-)  # of a run's trainer; limits and precision are not kept
+)  # trainer settings to reuse; limits and precision are not
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Predict for `input=` with the run that `run=` names."""
+    """Predict for `input=` with the run `run=`."""
     finetuned = find(config.run, Path(config.output_dir), TUNED, config.experiment, missing_columns(config))
     screen.say(f"predicting with {finetuned.path}")
     settings = finetuned.config(tuple(config.trust))
@@ -45,7 +45,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     preprocessor = rebuild(saved.preprocessor)
     given = read_inputs(preprocessor, str(config.input), config.data)
     x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
-    run = opened or RunFolder.create(named(config, finetuned), runs_folder(config))
+    run = opened or RunFolder.create(with_run(config, finetuned), runs_folder(config))
     with run.recording():
         run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
         loader = GatherLoader(x, y, preprocessor.held_out_batch)
@@ -54,51 +54,51 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         module.to(trainer.strategy.root_device)
         lines = list(chain.from_iterable(evaluate(module, trainer, loader, module.predict_step)))
         files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)
-        places = [
+        positions = [
             {"row": row, **({} if file is None else {"file": file}), **piece}
             for row, file, piece in zip(given.rows, files, pieces, strict=True)
         ]
-        answers = "".join(to_line({**place, **line}) for place, line in zip(places, lines, strict=True))
-        write_atomically(run.path / "predictions.jsonl", answers)
-        sys.stdout.write(answers)
+        predictions = "".join(to_line({**position, **line}) for position, line in zip(positions, lines, strict=True))
+        write_atomically(run.path / "predictions.jsonl", predictions)
+        sys.stdout.write(predictions)
     screen.say(f"{len(lines):,} predictions: {run.path / 'predictions.jsonl'}")
     return run
 
 
 def read_inputs(preprocessor: Preprocessor, path: str, settings: DictConfig) -> Inputs:
-    """Read what to predict for.
+    """Read the inputs of a prediction.
 
     Args:
-        preprocessor: the model's.
+        preprocessor: that of the model.
         path: of a file or folder.
         settings: those of `data` in conf/stage/predict.yaml.
 
     Raises:
-        UserError: an input cannot be read, or inputs of this kind cannot be skipped or filled.
+        UserError: an input cannot be read, or the inputs do not support `on_error` or `missing_columns`.
     """
     on_error, missing_columns = settings.on_error, settings.missing_columns
     given = {"separator": settings.separator, "missing": settings.missing_values}
     given = {name: value for name, value in given.items() if value is not None}
     preprocessor.dialect = dataclasses.replace(preprocessor.dialect, **given)
     if on_error == "skip" and "skip" not in preprocessor.abilities:
-        raise UserError("data.on_error=skip is for inputs that are files, such as images or recordings: leave it out")
+        raise UserError("data.on_error=skip is for inputs that are files, such as images or recordings: remove it")
     if missing_columns == "fill" and "fill_columns" not in preprocessor.abilities:
-        raise UserError("data.missing_columns=fill is for columns of numbers and categories: leave it out")
+        raise UserError("data.missing_columns=fill is for columns of numbers and categories: remove it")
     given = preprocessor.read(path, on_error=on_error) if on_error == "skip" else preprocessor.read(path)
     if missing_columns == "fill":
         given.x = preprocessor.fill_columns(given.x)
     return given
 
 
-def to_line(answer: dict[str, Any]) -> str:
-    """A record as a line of JSON.
+def to_line(prediction: dict[str, Any]) -> str:
+    """Return a record as a line of JSON.
 
     Raises:
-        UserError: a number in it is not finite.
+        UserError: a number is not finite.
     """
     try:
-        return json.dumps(answer, allow_nan=False) + "\n"
+        return json.dumps(prediction, allow_nan=False) + "\n"
     except ValueError as error:
         raise UserError(
-            f"row {answer['row']} of input= has no finite prediction: is one of its values far from those of training?"
+            f"row {prediction['row']} of input= has no finite prediction: check for values far from the training data"
         ) from error

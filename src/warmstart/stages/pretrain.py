@@ -23,13 +23,13 @@ from warmstart.training.visualization.features import FeatureQuality
 from warmstart.transfer.leakage import note_shared_rows
 
 
-def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[Callback] = ()) -> RunFolder:
-    """Pretrain as `config` says.
+def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence[Callback] = ()) -> RunFolder:
+    """Pretrain with this config.
 
     Args:
         config: a composed pretraining config.
-        opened: the folder to run in, if not a new one; where it holds a checkpoint, the run goes on from there.
-        watchers: further callbacks for the Trainer.
+        opened: the run folder to resume, from its checkpoint if it has one; by default, a new one.
+        callbacks: further callbacks for the Trainer.
     """
     if opened is not None:
         config = from_parent(config, opened.record["parent"])
@@ -39,11 +39,11 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
     with run.recording():
         check_parent(run, lineage["parent"])
         run.update(**lineage)
-        train(run, config, data, module, watchers)
+        train(run, config, data, module, callbacks)
     show(run, f"pretrain {config.experiment}")
     where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
     if module.objective.task == "causal_lm":
-        screen.next_run("stage=generate", *where, "prompt=WORDS")
+        screen.next_run("stage=generate", *where, "prompt=TEXT")
     else:
         init = f"init={screen.quoted(run.path)}"
         screen.next_run("stage=finetune", where[0], init, *components.choices_to_repeat(config))
@@ -51,9 +51,9 @@ def run(config: DictConfig, opened: RunFolder | None = None, watchers: Sequence[
 
 
 def train(
-    run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, watchers: Sequence[Callback]
+    run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, callbacks: Sequence[Callback]
 ) -> None:
-    """Train the module in its run folder, and save it."""
+    """Train and save the module in its run folder."""
     note_data(run, config, data)
     note_shared_rows(run, data, ["train", "validation"])
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
@@ -68,7 +68,7 @@ def train(
                 note=lambda taken: run.update(snapshots=taken),
             )
         )
-    with Session(run, config, module, data, [*own, *watchers]) as session:
+    with Session(run, config, module, data, [*own, *callbacks]) as session:
         session.fit()
         save_model(run, config, *model, plain=True)
         session.conclude()

@@ -1,4 +1,4 @@
-"""stage=report: rebuild the tables and figures of a transfer or a sweep from its run folders."""
+"""stage=report: rebuild the tables and figures of a transfer or sweep from its run folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from warmstart.run.manifest import Manifest
 
 
 def run(config: DictConfig) -> None:
-    """Rebuild everything in the folder that `runs=` names; it may still be running."""
+    """Rebuild the report in the folder `runs=`, whose runs may be unfinished."""
     folder = Path(config.runs)
     if any({"arm", "tunes"} & set(job.values) for job in Manifest.read(folder).jobs):
         transfer.show(transfer.write_report(folder))

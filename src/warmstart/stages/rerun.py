@@ -1,4 +1,4 @@
-"""stage=rerun: run a finished run's config again, and compare the numbers."""
+"""stage=rerun: repeat a finished run and compare the results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ NEAR = 1e-3
 
 
 def run(config: DictConfig) -> RunFolder:
-    """Make a new run from the run folder that `run=` names; the record says whether it came out equal."""
+    """Repeat the run `run=` in a new folder; the record has the verdict of the comparison."""
     original = finished(Path(config.run))
     stage = original.record["stage"]
     if stage not in ("pretrain", "finetune"):
-        raise UserError(f"{original.path} is of stage={stage}; only pretraining and finetuning runs can be run again")
-    theirs = from_parent(original.config(tuple(config.trust)), original.record["parent"])
-    theirs = changed(theirs, {"output_dir": config.output_dir})
-    screen.say(f"running {original.path} again")
+        raise UserError(f"{original.path} is of stage={stage}; only pretraining and finetuning runs can be rerun")
+    original_config = from_parent(original.config(tuple(config.trust)), original.record["parent"])
+    original_config = changed(original_config, {"output_dir": config.output_dir})
+    screen.say(f"rerunning {original.path}")
     with screen.quiet():
-        again = importlib.import_module(f"warmstart.stages.{stage}").run(theirs)
+        again = importlib.import_module(f"warmstart.stages.{stage}").run(original_config)
     verdict = compare(original.record, again.record)
     again.update(rerun={"of": original.record["id"], "verdict": verdict})
     rows = [
@@ -43,7 +43,7 @@ def run(config: DictConfig) -> RunFolder:
 
 
 def compare(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """Equal: the same weights, head and preprocessor to the bit. Near: each metric within a thousandth of its size."""
+    """Return equal (same weights, head and preprocessor, bitwise), near (metrics within 0.1%) or different."""
     if then["model_sha256"] == now["model_sha256"]:
         return "equal"
     pairs = [(value, now["metrics"].get(name, math.nan)) for name, value in then["metrics"].items()]
@@ -51,11 +51,11 @@ def compare(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not as it was: data, code, start weights, versions."""
-    places = [
+    """Return the changes of data, code, initial weights and versions."""
+    values = [
         ("data", then["data"]["fingerprint"], now["data"]["fingerprint"]),
         ("commit", then["git"]["commit"], now["git"]["commit"]),
         ("parent", *((record["parent"] or {}).get("weights_sha256") for record in (then, now))),
         *((key, value, now["environment"].get(key)) for key, value in then["environment"].items()),
     ]
-    return [f"{name} was {before}, is {after}" for name, before, after in places if before != after]
+    return [f"{name} was {before}, is {after}" for name, before, after in values if before != after]

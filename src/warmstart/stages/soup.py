@@ -1,4 +1,4 @@
-"""stage=soup: one model from the weights of several finetuned runs, or of one run and its start.
+"""stage=soup: average the weights of several finetuned runs, or of one run and its initial weights.
 
 Uniform and greedy: Wortsman et al. 2022, Model soups: averaging weights of multiple fine-tuned models improves accuracy
 without increasing inference time. Wise: Wortsman et al. 2022, Robust fine-tuning of zero-shot models."""
@@ -39,34 +39,34 @@ Tried = list[dict[str, Any]]
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Mix what `runs=` names as `method=` says, choosing on validation, and test the result once.
+    """Average the models of `runs=` with `method=`, selected on validation, and test the result once.
 
     Raises:
-        UserError: the method is not known, or the runs cannot be averaged.
+        UserError: the method is unknown, or the runs cannot be averaged.
     """
     methods = {"greedy": greedy, "uniform": uniform, WISE: wise}
     if config.method not in methods:
         raise UserError(f"method={config.method}: give {', '.join(methods)}")
     path, trust = Path(config.runs), tuple(config.trust)
     found = [read_run(path, trust)] if config.method == WISE else read_sweep(path, trust)
-    theirs = found[0].config
-    module, saved = restore(found[0].run, theirs)
+    model_config = found[0].config
+    module, saved = restore(found[0].run, model_config)
     preprocessor = rebuild(saved.preprocessor)
-    data = components.task_data(theirs, preprocessor).prepare()
+    data = components.task_data(model_config, preprocessor).prepare()
     check_data(found[0].run, data)
     states = [one.state for one in found]
     if config.method == WISE:
         states = [initial_state(found[0], module), *states]
-    own = own_config(config, theirs)
+    own = own_config(config, model_config)
     run = opened or RunFolder.create(own, runs_folder(own))
     with run.recording():
         if opened is not None:
             run.write_config(own)
-        note_data(run, theirs, data)
+        note_data(run, model_config, data)
         run.update(parent=found[0].run.record["parent"], parents=[one.parent for one in found])
-        mixer = Mixer(run, theirs, module, data, states)
+        mixer = Mixer(run, model_config, module, data, states)
         shares, tried = methods[config.method](mixer)
-        metrics = mixer.measure(shares) | (mixer.test() if theirs.test else {})
+        metrics = mixer.measure(shares) | (mixer.test() if model_config.test else {})
         save_model(run, own, module.backbone, module.objective, saved.spec, preprocessor)
         run.update(metrics=metrics, soup={"method": config.method, "shares": shares, "tried": tried})
     show(run, f"soup {own.experiment}: {config.method}")
@@ -74,21 +74,21 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     return run
 
 
-def own_config(config: DictConfig, theirs: DictConfig) -> DictConfig:
-    """The config of a soup: that of its first run, with which its model is built, and what the soup is made of."""
-    said = {key: config[key] for key in ("stage", "runs", "method", "output_dir")}
-    return merged(OmegaConf.to_container(theirs, resolve=True), said)
+def own_config(config: DictConfig, model_config: DictConfig) -> DictConfig:
+    """Return the config of a soup: that of its first run, which builds the model, with the settings of the soup."""
+    settings = {key: config[key] for key in ("stage", "runs", "method", "output_dir")}
+    return merged(OmegaConf.to_container(model_config, resolve=True), settings)
 
 
 class Mixer:
-    """Averages weights, and measures the average on held-out data.
+    """Averages the weights of models and evaluates the average.
 
     Args:
-        run: the soup's run.
-        config: a config of its models.
-        module: takes the averaged weights.
-        data: of its models.
-        states: their weights, by name.
+        run: run folder of the soup.
+        config: config of the models.
+        module: module into which averages are loaded.
+        data: data of the models.
+        states: weights of the models, by name.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Mixer:
         self.norms = moved_norms(states)
 
     def measure(self, shares: Sequence[float]) -> dict[str, float]:
-        """The val/ metrics of the weights in these shares, with which the module is left.
+        """Load the average with these shares into the module, and return its val/ metrics.
 
-        Statistics of batch norms are recomputed, unless the weights are those of one state.
+        Batch-norm statistics are recomputed, unless one model has the share 1.
         """
         self.module.load_state_dict(mix(self.states, shares))
         if max(shares) < 1:
@@ -109,14 +109,14 @@ class Mixer:
         return validate(self.trainer, self.module, self.data)
 
     def test(self) -> dict[str, float]:
-        """The test metrics of the module as it is; the scores of its examples are written down."""
+        """Return the test metrics of the module; the scores of the test examples are saved."""
         metrics = measure(self.trainer, self.module, self.data)
         save_scores(self.run, self.module.test_scores)
         return metrics
 
 
 def mix(states: Sequence[State], shares: Sequence[float]) -> State:
-    """The sum of the tensors in these shares; one that is the same in all, or of whole numbers, is that of the last."""
+    """Return the weighted sum of the tensors; equal and integer tensors are copied from the last model."""
     used = [(share, state) for share, state in zip(shares, states) if share]
     last = used[-1][1]
     mixed = {}
@@ -127,43 +127,43 @@ def mix(states: Sequence[State], shares: Sequence[float]) -> State:
 
 
 def moved_norms(states: Sequence[State]) -> set[str]:
-    """Names of the batch norms whose statistics are not the same everywhere: those of frozen parts are."""
+    """Return the names of batch norms whose statistics differ between models; those of frozen layers do not."""
     means = {name for name in states[0] if name.endswith(".running_mean")}
     moved = {name for name in means if not all(torch.equal(states[0][name], state[name]) for state in states)}
     return {name.removesuffix(".running_mean") for name in moved}
 
 
-def even(members: Sequence[int], count: int) -> list[float]:
-    """Equal shares of these members among `count`."""
-    return [1 / len(members) if number in members else 0.0 for number in range(count)]
+def equal_shares(models: Sequence[int], count: int) -> list[float]:
+    """Return equal shares of these models among `count`."""
+    return [1 / len(models) if number in models else 0.0 for number in range(count)]
 
 
 def uniform(mixer: Mixer) -> tuple[list[float], Tried]:
-    """All runs in equal shares."""
-    return even(range(len(mixer.states)), len(mixer.states)), []
+    """Average all runs with equal shares."""
+    return equal_shares(range(len(mixer.states)), len(mixer.states)), []
 
 
 def greedy(mixer: Mixer) -> tuple[list[float], Tried]:
-    """From the best on validation down, each run that does not make the average worse there."""
+    """Add runs in the order of their validation metric, best first, if the average does not get worse."""
     (name, mode), count = mixer.module.monitor, len(mixer.states)
-    alone = [mixer.measure(even([number], count))[name] for number in range(count)]
+    alone = [mixer.measure(equal_shares([number], count))[name] for number in range(count)]
     order = sorted(range(count), key=lambda number: alone[number], reverse=mode == "max")
-    members, score, tried = [order[0]], alone[order[0]], []
+    selected, score, tried = [order[0]], alone[order[0]], []
     for number in order[1:]:
-        value = mixer.measure(even([*members, number], count))[name]
-        is_taken = not is_better(score, value, mode)
+        value = mixer.measure(equal_shares([*selected, number], count))[name]
+        is_added = not is_better(score, value, mode)
         tried.append({"run": mixer.run.record["parents"][number]["id"], "alone": alone[number], name: value})
-        tried[-1]["taken"] = is_taken
-        if is_taken:
-            members, score = [*members, number], value
-    screen.say(f"{len(members)} of {count} runs are in the soup; the best alone has {name} {alone[order[0]]:.4g}")
-    return even(members, count), tried
+        tried[-1]["taken"] = is_added
+        if is_added:
+            selected, score = [*selected, number], value
+    screen.say(f"{len(selected)} of {count} runs are in the soup; the best single run has {name} {alone[order[0]]:.4g}")
+    return equal_shares(selected, count), tried
 
 
 def wise(mixer: Mixer) -> tuple[list[float], Tried]:
-    """The point between start and end that is best on validation, of equal ones the nearest to the end.
+    """Interpolate between initial and final weights and select on validation; of equal points, the last.
 
-    The curve is drawn in wise.png, and in TensorBoard with alpha in percent for the step.
+    The curve is plotted in wise.png, and in TensorBoard with alpha in percent as the step.
     """
     name, mode = mixer.module.monitor
     logger = RunLogger(mixer.run.path, mixer.config.logger)
@@ -178,5 +178,5 @@ def wise(mixer: Mixer) -> tuple[list[float], Tried]:
         best = point if is_better(point[name], best[name], mode) else best
     picture = interpolation_png([(point["alpha"], point[name]) for point in tried], best["alpha"], name)
     write_atomically(mixer.run.path / "wise.png", picture)
-    screen.say(f"alpha {best['alpha']:g}: {name} {best[name]:.4g}; the end alone: {tried[-1][name]:.4g}")
+    screen.say(f"alpha {best['alpha']:g}: {name} {best[name]:.4g}; final weights alone: {tried[-1][name]:.4g}")
     return [1 - best["alpha"], best["alpha"]], tried

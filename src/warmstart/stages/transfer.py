@@ -1,4 +1,4 @@
-"""stage=transfer: pretrain once, then finetune every arm over label budgets and paired seeds, and compare."""
+"""stage=transfer: pretrain once, finetune every arm over label counts and paired seeds, and compare."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from warmstart.sweep.job import write_error
 from warmstart.sweep.launch import check_settings as check_launcher
 from warmstart.sweep.schedule import Rules
 from warmstart.training import components
-from warmstart.training.compatibility import check_fit, naming
+from warmstart.training.compatibility import check_compatibility, naming
 from warmstart.training.record import runs_folder
 from warmstart.training.start import build_objective, find_start, given_preprocessor
 from warmstart.transfer import tuning
@@ -48,19 +48,19 @@ from warmstart.transfer.leakage import find_overlap, warn_of_shared_rows
 from warmstart.transfer.strategies import with_strategies
 
 GROUP_SIZE = 32  # as conf/hydra/launcher/vmap.yaml
-MOST_WORKERS = 4  # processes on a CPU: small models gain more from a process of their own than from a second thread
+MOST_WORKERS = 4  # processes on a CPU: for small models, more processes are faster than more threads
 VERDICTS = ("helps", "hurts", "equivalent", "cannot tell")
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Run what is missing of the plan, then report.
+    """Run the missing jobs of the plan, then write the report.
 
     Args:
         config: a composed transfer config.
-        opened: the folder to run in, if not a new one.
+        opened: the run folder to resume; by default, a new one.
 
     Raises:
-        Unmet: the headline verdict is not the one that `transfer.require` asks for.
+        Unmet: the headline verdict differs from `transfer.require`.
     """
     started, facts = time.monotonic(), {}
     if opened is not None and (opened.path / MANIFEST).exists():
@@ -70,8 +70,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     else:
         config = without_baselines(with_strategies(with_start(config)))
         facts = check_plan(config)
-    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    run, required = opened or RunFolder.create(config, runs_folder(config), words=words), config.transfer.require
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    run, required = opened or RunFolder.create(config, runs_folder(config), words=overrides), config.transfer.require
     with run.recording():
         if facts:
             run.update(**facts)
@@ -89,23 +89,23 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
 
 
 def without_baselines(config: DictConfig) -> DictConfig:
-    """The config without the arms that predict one target per example, where the objective asks for something else."""
+    """Return the config without baseline arms if the objective does not predict one target per example."""
     if components.get_object(config.objective._target_).target not in ALIGNED:
         return config
     dropped = [arm for arm in config.transfer.arms if "baseline" in config.arm.get(arm, {})]
     if dropped:
-        screen.say(f"left out {' and '.join(dropped)}: a baseline predicts one target per example, and no sequence")
+        screen.say(f"removed {' and '.join(dropped)}: a baseline predicts one target per example, not a sequence")
     return changed(config, {"transfer.arms": [arm for arm in config.transfer.arms if arm not in dropped]})
 
 
 def work(run: RunFolder, trust: tuple[str, ...]) -> None:
-    """Run every job of the plan; where learning rates are tuned, the final runs are planned once those are chosen.
+    """Run all jobs of the plan; if learning rates are tuned, plan and run the final jobs afterwards.
 
-    Of a transfer that is resumed, what failed is tried once more.
+    When a transfer is resumed, failed jobs are retried once.
 
     Raises:
-        UserError: a pretraining is not done, or another process is at work on a tuning run.
-        WriteError: a file of one of them could not be written.
+        UserError: a pretraining is not done, or a tuning run is locked by another process.
+        WriteError: a file of these runs could not be written.
     """
     manifest = Manifest.read(run.path)
     failures = launch.run(manifest, launcher(), Rules(retry_failed=True), StageRunner())
@@ -119,41 +119,41 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
 
 
 def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
-    """Refuse to go on where a pretraining is not done: nothing could be compared."""
+    """Raise an error if a pretraining is not done."""
     for job in manifest.jobs:
         if job.name.startswith(PRETRAINING) and not job.values:
             record = manifest.record(job.name)
             if record is None or record["status"] != "done":
-                why = failures.get(job.name) or (record or {}).get("error") or "another process is at work on it"
-                if (failure := write_error(why)) is not None:
+                reason = failures.get(job.name) or (record or {}).get("error") or "another process is running it"
+                if (failure := write_error(reason)) is not None:
                     raise failure
-                raise UserError(f"the pretraining is not done, so nothing can be compared: {why}")
+                raise UserError(f"the pretraining is not done, so nothing can be compared: {reason}")
 
 
 def check_tuning(manifest: Manifest, failures: Mapping[str, str]) -> None:
-    """Refuse to choose learning rates while a tuning run is neither done nor failed for a reason of its own."""
+    """Raise an error if a tuning run is neither done nor failed."""
     for job in manifest.jobs:
         record = manifest.record(job.name) or {}
         if "tunes" not in job.values or record.get("status") == "done":
             continue
-        why = failures.get(job.name) or record.get("error") or "another process is at work on it"
-        if (failure := write_error(why)) is not None:
+        reason = failures.get(job.name) or record.get("error") or "another process is running it"
+        if (failure := write_error(reason)) is not None:
             raise failure
         if record.get("status") != "failed":
-            raise UserError(f"{job.name} is not done, so no learning rate can be chosen: {why}")
+            raise UserError(f"{job.name} is not done, so no learning rate can be selected: {reason}")
 
 
 def launcher() -> dict[str, Any]:
-    """The launcher of the command line; where none was asked for, small models of an arm are trained together.
+    """Return the settings of the chosen launcher; by default, small models are trained in vmap groups.
 
-    In this process where there is no command line, or the launcher is of another maker.
+    Without a command line or with a third-party launcher, jobs run in this process.
     """
     chosen = HydraConfig.get().launcher if HydraConfig.initialized() else {}
     if "workers" not in chosen:
         return {"workers": 0}
-    asked = any(word.startswith("hydra/launcher=") for word in HydraConfig.get().overrides.hydra)
+    is_explicit = any(word.startswith("hydra/launcher=") for word in HydraConfig.get().overrides.hydra)
     settings = OmegaConf.to_container(chosen)
-    if asked:
+    if is_explicit:
         return settings
     if settings["workers"] is None and not torch.cuda.is_available():
         settings["workers"] = min(MOST_WORKERS, os.cpu_count() or 1)
@@ -161,48 +161,47 @@ def launcher() -> dict[str, Any]:
 
 
 def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
-    """The pretraining and every finetuning, or the runs that tune them, frozen before the first one starts."""
+    """Return the plan with all pretrainings and finetunings, or with the runs that tune learning rates."""
     jobs = pretrainings(config)
     if config.transfer.tune:
         jobs += tuning.trials(config, run.path)
     else:
         jobs += finetunings(config, run.path, sizes_of(run.record["sizes"]))
     metric, mode = components.get_object(config.objective._target_).monitor
-    words = run.record.get("words", [])
-    return Manifest(run.path, "transfer", config.experiment, words, metric, mode, git_state(), jobs)
+    overrides = run.record.get("words", [])
+    return Manifest(run.path, "transfer", config.experiment, overrides, metric, mode, git_state(), jobs)
 
 
 def sizes_of(record: dict[str, Any]) -> Sizes:
-    """The sizes that a transfer's record keeps."""
+    """Return the sizes in a transfer's record."""
     return Sizes({labels: rows for labels, rows in record["labelled"]}, record["examples"])
 
 
 def check_plan(config: DictConfig) -> dict[str, Any]:
-    """Refuse what some arm could not do, before the pretraining is paid for.
+    """Check all arms, before any pretraining.
 
     Returns:
-        For the record: sizes that budgets are computed from, rows that the generic data shares with the test split,
-        None where there is no pretraining, and those that the task's own parts share.
-
+        Entries for the record: sizes that determine budgets; rows that generic data and test split share, None without
+        a pretraining; and rows that the splits of the task share.
     Raises:
-        UserError: an arm, a budget or a part does not fit.
+        UserError: an arm, a budget or a component is invalid.
     """
     check_settings(config)
     check_launcher(launcher())
     if has_pretraining(config):
         with naming(config.pretrain, "pretrain."):
-            check_fit(config.pretrain)
+            check_compatibility(config.pretrain)
         if config.backbone != config.pretrain.backbone:
             raise UserError("backbone and pretrain.backbone differ, so no weights could be transferred")
     for arm in config.transfer.arms:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
             with naming(config.arm[arm], f"arm.{arm}."):
-                check_fit(own)
+                check_compatibility(own)
             check_starts(config, arm, own)
         against = config.arm[arm].get("against")
         if against is not None and against not in config.arm:
-            raise UserError(f"arm.{arm}.against={against}: there is no such arm; there are: {', '.join(config.arm)}")
+            raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
     source, target = components.build_source(config), components.get_object(config.objective._target_).target
     splits = source.load(target)
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
@@ -220,10 +219,10 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
 
 
 def check_settings(config: DictConfig) -> None:
-    """Refuse settings of `transfer` that cannot be.
+    """Raise an error for invalid settings of `transfer`.
 
     Raises:
-        UserError: names the setting.
+        UserError: with the setting.
     """
     chosen = config.transfer
     for name in ("arms", "labels"):
@@ -232,50 +231,50 @@ def check_settings(config: DictConfig) -> None:
             raise UserError(f"transfer.{name}={values}: give a list of different values, in brackets")
     check_budgets(config)
     if chosen.pretrain_seeds > 1 and not has_pretraining(config):
-        raise UserError(
-            f"transfer.pretrain_seeds={chosen.pretrain_seeds}: no arm starts from a pretraining; leave it out"
-        )
+        raise UserError(f"transfer.pretrain_seeds={chosen.pretrain_seeds}: no arm uses a pretraining; remove it")
     if chosen.seeds % chosen.pretrain_seeds:
         raise UserError(
             f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "
-            "the seeds are shared out among the pretrainings"
+            "the seeds are divided among the pretrainings"
         )
     if chosen.require is not None and chosen.require not in VERDICTS:
         raise UserError(f"transfer.require={chosen.require}: give {', '.join(VERDICTS)}, or null")
 
 
 def check_budgets(config: DictConfig) -> None:
-    """Refuse `transfer.budgets` that cannot be.
+    """Raise an error for invalid `transfer.budgets`.
 
     Raises:
-        UserError: names the setting.
+        UserError: with the setting.
     """
     chosen = config.transfer
     for budget in chosen.budgets:
         if budget not in BUDGETS:
-            raise UserError(f"transfer.budgets.{budget}: there is no such budget; there are: {', '.join(BUDGETS)}")
+            raise UserError(f"transfer.budgets.{budget}: no such budget; there are: {', '.join(BUDGETS)}")
         arms = chosen.budgets[budget]
         if not isinstance(arms, ListConfig) or not set(arms) <= {*config.arm, *chosen.arms}:
             raise UserError(f"transfer.budgets.{budget}={arms}: give a list of arms: {', '.join(config.arm)}")
     if any(config.trainer[name] is not None for name in ("max_time", "max_tokens")) and any(
         arms for budget, arms in chosen.budgets.items() if budget != "steps"
     ):
-        raise UserError("transfer.budgets beyond steps are multiples of steps: give trainer.max_steps or max_epochs")
+        raise UserError("transfer.budgets other than steps are multiples of steps: set trainer.max_steps or max_epochs")
     if chosen.budgets.get("total") and not has_pretraining(config):
-        raise UserError("transfer.budgets.total counts what a pretraining has seen, and none is run here: leave it out")
+        raise UserError("transfer.budgets.total includes the cost of a pretraining, but there is none: remove it")
     if config.pretrain.data.pack is not None and chosen.budgets.get("total"):
-        raise UserError("transfer.budgets.total counts rows, which blocks of pretrain.data.pack are not: leave it out")
+        raise UserError("transfer.budgets.total counts rows, but pretrain.data.pack makes blocks: remove it")
 
 
 def examples_of(config: DictConfig, generic: GenericDataModule) -> int:
-    """Rows that a pretraining sees, each counted as often as it is seen.
+    """Return the number of examples that a pretraining processes, including repetitions.
 
     Raises:
-        UserError: that is not known before it ends.
+        UserError: the number is unknown before the run ends.
     """
     trainer, rows = config.pretrain.trainer, generic.rows["train"]
     if trainer.max_time is not None:
-        raise UserError("a transfer counts examples, which pretrain.trainer.max_time leaves open: give max_tokens")
+        raise UserError(
+            "a transfer requires a known number of examples: replace pretrain.trainer.max_time with max_tokens"
+        )
     per_epoch, unlimited = len(generic.train_loader), float("inf")
     epochs = trainer.max_epochs if trainer.max_epochs > 0 else unlimited
     steps = trainer.max_steps if trainer.max_steps > 0 else unlimited

@@ -12,7 +12,7 @@ from scipy import stats
 
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Strategy
-from warmstart.core.ranges import Positive
+from warmstart.core.ranges import PositiveFloat
 
 DEFAULTS = ("lp_ft", "full")  # selected if no difference is significant; the second if the first cannot train
 REDUCTION = 4  # factor by which a rung reduces the candidates
@@ -74,7 +74,9 @@ class Auto(Strategy):
     selects_strategy: ClassVar = True
     evaluated_folds: ClassVar = FOLDS
 
-    def __init__(self, options: dict[str, Any], candidates: list[str], rates: list[Positive], cost: Positive = 3.0):
+    def __init__(
+        self, options: dict[str, Any], candidates: list[str], rates: list[PositiveFloat], cost: PositiveFloat = 3.0
+    ):
         known = [name for name, strategy in options.items() if not strategy.selects_strategy]
         for name in candidates:
             if name not in known:
@@ -118,7 +120,7 @@ class Auto(Strategy):
             trained = ranked(scores, mode)
             if not trained:
                 raise UserError(
-                    "strategy=auto: no candidate could be trained; see the errors in race/race.csv of the run folder"
+                    "strategy=auto: no candidate could be trained; see selection/candidates.csv in the run folder"
                 )
             entries = self.promote(trained, following.size) if following else trained
         return self.decide(trained, scores, mode, folds)

@@ -24,7 +24,7 @@ class Gradual(Strategy):
     def __init__(self, until: OpenUnitInterval = 0.5):
         self.until = until
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """Return scales that are 0 until the block is unfrozen, then 1.
 
         Raises:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Positive
-from warmstart.strategy.injected import adapter_claims, inject, linear_layers, remove_adapters
+from warmstart.core.ranges import PositiveFloat
+from warmstart.strategy.injected import adapter_learning_rate_scales, inject, linear_layers, remove_adapters
 
 
 class IA3(Strategy):
@@ -24,9 +24,9 @@ class IA3(Strategy):
         rate: learning rate of scales and head, as a multiple of optimizer.lr.
     """
 
-    only_claims: ClassVar = False
+    only_scales_learning_rates: ClassVar = False
 
-    def __init__(self, layers: Sequence[str] | None = None, rate: Positive = 10.0):
+    def __init__(self, layers: Sequence[str] | None = None, rate: PositiveFloat = 10.0):
         self.layers, self.rate = layers, rate
         self.wrappers: dict[str, nn.Module] = {}
 
@@ -44,8 +44,8 @@ class IA3(Strategy):
             (key,) = wrapper.ia3_l
             wrapper.ia3_l[key] = nn.Parameter(wrapper.ia3_l[key].detach().flatten())
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        return adapter_claims(backbone, self.wrappers, self.rate)
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        return adapter_learning_rate_scales(backbone, self.wrappers, self.rate)
 
     def extract_adapters(self, backbone: Any) -> dict[str, dict[str, Tensor]]:
         """Remove the scales and return them by layer, with shape (O, 1), or (1, O) if the weight is (I, O)."""

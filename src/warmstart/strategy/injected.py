@@ -72,7 +72,9 @@ def remove_adapters(backbone: Any, wrappers: dict[str, nn.Module]) -> None:
         setattr(backbone.get_submodule(owner), own, wrapper.base_layer)
 
 
-def adapter_claims(backbone: Backbone, wrappers: dict[str, nn.Module], rate: float) -> list[tuple[str, Scale]]:
+def adapter_learning_rate_scales(
+    backbone: Backbone, wrappers: dict[str, nn.Module], rate: float
+) -> list[tuple[str, Scale]]:
     """Return scales that are `rate` for adapters and the head, and 0 for all other parameters."""
     frozen = {id(value) for wrapper in wrappers.values() for value in wrapper.base_layer.parameters()}
     adapters = {id(value) for wrapper in wrappers.values() for value in wrapper.parameters()} - frozen

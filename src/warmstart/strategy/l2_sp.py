@@ -9,7 +9,7 @@ from torch import Tensor
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
-from warmstart.core.ranges import Amount, Positive
+from warmstart.core.ranges import NonNegativeFloat, PositiveFloat
 from warmstart.strategy.blocks import depth_of
 
 
@@ -26,14 +26,14 @@ class L2SP(Strategy):
         decay: factor of the penalty from one depth to the next, above 0; 1 for the same penalty at all depths.
     """
 
-    only_claims: ClassVar = False
+    only_scales_learning_rates: ClassVar = False
 
-    def __init__(self, alpha: Amount = 0.1, beta: Amount = 0.01, decay: Positive = 1.0):
+    def __init__(self, alpha: NonNegativeFloat = 0.1, beta: NonNegativeFloat = 0.01, decay: PositiveFloat = 1.0):
         self.alpha, self.beta, self.decay = alpha, beta, decay
         self.initial: dict[str, Tensor] = {}
         self.strengths: dict[str, float] = {}
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         return [("backbone.*", 1.0), ("objective.*", 1.0)]
 
     def prepare(self, backbone: Any) -> None:

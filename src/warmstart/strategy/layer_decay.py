@@ -20,7 +20,7 @@ class LayerDecay(Strategy):
     def __init__(self, decay: LeftOpenUnitInterval = 0.75):
         self.decay = decay
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         depths = depth_of(backbone)
         deepest = max(depths.values())
         own = [(f"backbone.{name}", self.decay ** (deepest - depth)) for name, depth in depths.items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Positive
+from warmstart.core.ranges import PositiveFloat
 
 
 class LinearProbe(Strategy):
@@ -13,8 +13,8 @@ class LinearProbe(Strategy):
         rate: learning rate of the head, as a multiple of optimizer.lr.
     """
 
-    def __init__(self, rate: Positive = 10.0):
+    def __init__(self, rate: PositiveFloat = 10.0):
         self.rate = rate
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         return [("backbone.*", 0.0), ("objective.*", self.rate)]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Count, Positive, RightOpenUnitInterval
-from warmstart.strategy.injected import adapter_claims, inject, linear_layers, remove_adapters
+from warmstart.core.ranges import PositiveFloat, PositiveInt, RightOpenUnitInterval
+from warmstart.strategy.injected import adapter_learning_rate_scales, inject, linear_layers, remove_adapters
 
 
 class LoRA(Strategy):
@@ -26,15 +26,15 @@ class LoRA(Strategy):
         rate: learning rate of adapters and head, as a multiple of optimizer.lr.
     """
 
-    only_claims: ClassVar = False
+    only_scales_learning_rates: ClassVar = False
 
     def __init__(
         self,
-        rank: Count = 8,
-        alpha: Positive = 16.0,
+        rank: PositiveInt = 8,
+        alpha: PositiveFloat = 16.0,
         dropout: RightOpenUnitInterval = 0.0,
         layers: Sequence[str] | None = None,
-        rate: Positive = 10.0,
+        rate: PositiveFloat = 10.0,
     ):
         self.rank, self.alpha, self.dropout, self.layers, self.rate = rank, alpha, dropout, layers, rate
         self.wrappers: dict[str, nn.Module] = {}
@@ -51,8 +51,8 @@ class LoRA(Strategy):
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout)
         self.wrappers = inject(backbone, config, layers)
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        return adapter_claims(backbone, self.wrappers, self.rate)
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        return adapter_learning_rate_scales(backbone, self.wrappers, self.rate)
 
     def extract_adapters(self, backbone: Any) -> dict[str, dict[str, Tensor]]:
         """Remove the adapters and return `up` and `down` of each layer, with the scaling in `up`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Amount, OpenUnitInterval, Positive
+from warmstart.core.ranges import NonNegativeFloat, OpenUnitInterval, PositiveFloat
 
 
 class LPFT(Strategy):
@@ -18,11 +18,13 @@ class LPFT(Strategy):
         rate: learning rate of the head in the first phase, as a multiple of optimizer.lr.
     """
 
-    def __init__(self, probe: OpenUnitInterval = 0.5, backbone_scale: Amount = 1.0, rate: Positive = 1.0):
+    def __init__(
+        self, probe: OpenUnitInterval = 0.5, backbone_scale: NonNegativeFloat = 1.0, rate: PositiveFloat = 1.0
+    ):
         self.probe, self.backbone_scale, self.rate = probe, backbone_scale, rate
         self.restarts = (probe,)
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         return [("backbone.*", self._backbone_rate), ("objective.*", self._head_rate)]
 
     def _backbone_rate(self, progress: float) -> float:

@@ -24,13 +24,13 @@ class Mixout(Strategy):
         p: probability, 0 or more and below 1.
     """
 
-    only_claims: ClassVar = False
+    only_scales_learning_rates: ClassVar = False
 
     def __init__(self, p: RightOpenUnitInterval = 0.5):
         self.p = p
         self.initial: dict[str, Tensor] = {}
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         return [("backbone.*", 1.0), ("objective.*", 1.0)]
 
     def prepare(self, backbone: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Positive
+from warmstart.core.ranges import PositiveFloat
 
 
 class NormOnly(Strategy):
@@ -17,10 +17,10 @@ class NormOnly(Strategy):
         rate: learning rate, as a multiple of optimizer.lr.
     """
 
-    def __init__(self, rate: Positive = 10.0):
+    def __init__(self, rate: PositiveFloat = 10.0):
         self.rate = rate
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """Return scales that are nonzero for the head and modules with `Norm` in the name of their class.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Scale, Strategy
-from warmstart.core.ranges import Count
+from warmstart.core.ranges import PositiveInt
 from warmstart.strategy.blocks import by_block
 
 
@@ -21,10 +21,10 @@ class Partial(Strategy):
         side: first or last.
     """
 
-    def __init__(self, blocks: Count = 1, side: Literal["first", "last"] = "last"):
+    def __init__(self, blocks: PositiveInt = 1, side: Literal["first", "last"] = "last"):
         self.blocks, self.side = blocks, side
 
-    def claims(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         """Return scales of 1 for those blocks and the head, and 0 for all others.
 
         Raises:

@@ -36,7 +36,7 @@ from warmstart.sweep.schedule import Rules
 
 FAILED, USER_ERROR, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
 ALLOWED_ON_RESUME = ("sweep.resume", "sweep.retries", "sweep.on_failure", "trust", "output_dir")
-PLUGINS = "hydra_plugins.warmstart_door."
+PLUGINS = "hydra_plugins.warmstart_sweeper."
 
 
 def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequence[str], runner: Runner) -> int:

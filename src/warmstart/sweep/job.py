@@ -33,8 +33,8 @@ class Runner(Protocol):
 
     modules: Sequence[str]
 
-    def run(self, config: DictConfig, run: RunFolder, watchers: Sequence[Any]) -> Any:
-        """Run a job in its open run folder; `watchers` are additional callbacks for the Trainer."""
+    def run(self, config: DictConfig, run: RunFolder, callbacks: Sequence[Any]) -> Any:
+        """Run a job in its open run folder; `callbacks` are additional callbacks for the Trainer."""
 
     def run_group(self, configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> None:
         """Train similar jobs at once, in their open run folders.
@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
     score: float | None = None
 
 
-def run_job(manifest: Manifest, job: Job, run_stage: RunStage, watchers: Sequence[Any] = ()) -> Outcome:
+def run_job(manifest: Manifest, job: Job, run_stage: RunStage, callbacks: Sequence[Any] = ()) -> Outcome:
     """Run a job, or resume it from its last checkpoint; a job that has ended is not run again.
 
     Exceptions are recorded, with the traceback in the job's log, and not raised.
@@ -85,7 +85,7 @@ def run_job(manifest: Manifest, job: Job, run_stage: RunStage, watchers: Sequenc
             if locks is None:
                 return Outcome(job.name, "running")
             with cores.using(threads_of(manifest, job)):
-                return run_locked(manifest, job, locks[0], run_stage, watchers)
+                return run_locked(manifest, job, locks[0], run_stage, callbacks)
     except WriteError as error:
         return failed(job.name, error)
 
@@ -112,7 +112,7 @@ def holding(manifest: Manifest, jobs: Sequence[Job]) -> Iterator[list[Lock] | No
             lock.release()
 
 
-def run_locked(manifest: Manifest, job: Job, lock: Lock, run_stage: RunStage, watchers: Sequence[Any]) -> Outcome:
+def run_locked(manifest: Manifest, job: Job, lock: Lock, run_stage: RunStage, callbacks: Sequence[Any]) -> Outcome:
     """Implement `run_job` with the lock held and the number of threads set."""
     try:
         run = open_run(manifest, job, lock)
@@ -122,7 +122,7 @@ def run_locked(manifest: Manifest, job: Job, lock: Lock, run_stage: RunStage, wa
         return outcome_of(manifest, run)
     try:
         with screen.quiet(), run.recording():
-            run_stage(merged(job.config), run, watchers)
+            run_stage(merged(job.config), run, callbacks)
     except Exception:
         if run.record["status"] == "running":  # else `recording` has recorded the error
             raise

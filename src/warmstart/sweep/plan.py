@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from warmstart.config.resolve import adopt, with_latest
+from warmstart.config.resolve import with_initial_backbone, with_latest
 from warmstart.config.rewrite import freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.validate import check, explain
@@ -76,7 +76,7 @@ class Composer:
             self.copies[choices, keys] = config
         self.loader._apply_overrides_to_config(values, config)
         checked = check(config)
-        adopted = adopt(config)
+        adopted = with_initial_backbone(config)
         return with_latest(checked if adopted is config else check(adopted))
 
     def base(self, choices: tuple[str, ...]) -> DictConfig:

@@ -164,8 +164,8 @@ def run_trial(manifest: Manifest, slot: int, runner: Runner) -> Outcome:
             name = f"{trial_name(slot)}-seed{seed}"
             job = trial_job(composer, settings["fixed"], trial.params, seed, name)
             check_job(job.config, manifest.folder / CONF, manifest.trust)
-            watchers = [] if scores else [runner.pruning(trial, manifest.metric)]
-            outcome = run_job(manifest, job, runner.run, watchers)
+            callbacks = [] if scores else [runner.pruning(trial, manifest.metric)]
+            outcome = run_job(manifest, job, runner.run, callbacks)
             if outcome.state != "done":
                 break
             scores.append(outcome.score)

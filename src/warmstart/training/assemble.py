@@ -1,4 +1,4 @@
-"""What a finetuning learned beside what it started from: kept apart, and counted."""
+"""Builds data and module of a training, and extracts the adapter delta of a finetuning."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import TUNED
 from warmstart.training import components
-from warmstart.training.compatibility import check_fit
+from warmstart.training.compatibility import check_compatibility
 from warmstart.training.modules import FinetuneModule, PretrainModule
 from warmstart.training.start import build_objective, find_start, given_preprocessor, load_head, load_start, shuffled
 
 
-def digests(backbone: nn.Module, fresh: Collection[str] = ()) -> dict[str, str]:
-    """SHA-256 of each tensor, by name; those named in `fresh` left out."""
-    return {name: _sha256(value) for name, value in backbone.state_dict().items() if name not in fresh}
+def digests(backbone: nn.Module, excluded: Collection[str] = ()) -> dict[str, str]:
+    """Return the SHA-256 of each tensor by name, except the excluded names."""
+    return {name: _sha256(value) for name, value in backbone.state_dict().items() if name not in excluded}
 
 
 def extract_adapters(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor] | None:
-    """Take a strategy's adapters out of the backbone, what they learned worked in, and note what the task costs.
+    """Merge a strategy's adapters into the backbone, and record the costs of the task.
 
-    `trained_parameters` are those that trained at any time, head included; `bytes_per_task` is what is needed beside
-    the parent to have the model: the backbone's tensors that are not the parent's to the bit, with adapters in their
-    small form, and the head; without a parent, all of it.
+    `trained_parameters` counts all parameters that were trained at any time, including the head. `bytes_per_task` is
+    the storage that the model needs in addition to the parent: the changed tensors of the backbone, with adapters in
+    low-rank form, and the head; without a parent, all tensors.
 
     Returns:
-        Those tensors of the backbone, where there are adapters and a parent; else None.
+        The adapter delta, as the changed tensors of the backbone, if there are adapters and a parent; else None.
     """
     trained = sum(value.numel() for name, value in module.named_parameters() if module.scales[name])
     changes = module.strategy.extract_adapters(module.backbone)
@@ -68,15 +68,15 @@ Module = PretrainModule | FinetuneModule
 def assemble(
     config: DictConfig, splits: Splits | None = None, like: MemoryDataModule | None = None
 ) -> tuple[MemoryDataModule, Module, dict[str, Any]]:
-    """The data, the module with its initial weights, and the record's `parent` and `transfer`: where they are from.
+    """Return the data, the module with its initial weights, and the entries `parent` and `transfer` of the record.
 
     Args:
         config: a composed pretraining or finetuning config.
-        splits: the data if it is loaded already.
-        like: that of a job that differs in numbers only.
+        splits: the splits, if they are already loaded.
+        like: the data of a job that differs only in numbers.
     """
     if like is None:
-        check_fit(config)
+        check_compatibility(config)
     start, parent = find_start(config)
     is_shuffled = Init.parse(config.init).shuffled
     if start is not None and is_shuffled:
@@ -86,7 +86,7 @@ def assemble(
     backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer, origin = None, {}
     if start is not None:
-        transfer = load_start(backbone, start, tuple(config.get("fresh", ())))
+        transfer = load_start(backbone, start, tuple(config.get("reinitialize", ())))
         if "strategy" in config and not is_shuffled:
             origin = digests(backbone, transfer["missing"])
     strategy = build_strategy(config, backbone) if "strategy" in config else None
@@ -100,7 +100,7 @@ def assemble(
 
 
 def build_strategy(config: DictConfig, backbone: Backbone) -> Strategy:
-    """The strategy, once it has changed the backbone as it needs to."""
+    """Return the strategy after `prepare`, which may modify the backbone."""
     strategy = components.build(config.strategy)
     torch.default_generator.manual_seed(derive_seed(config.seed, "strategy"))
     strategy.prepare(backbone)
@@ -115,18 +115,18 @@ def build_module(
     strategy: Strategy | None = None,
     origin: dict[str, str] | None = None,
 ) -> Module:
-    """The module that trains backbone and objective as the config says, or measures them.
+    """Return the module that trains or evaluates backbone and objective.
 
     Args:
-        config: of a pretraining, a finetuning, or a soup.
+        config: config of a pretraining, a finetuning, or a soup.
         backbone: with its weights.
-        objective: with its own.
-        preprocessor: of their data.
-        strategy: of a finetuning that is to train.
+        objective: with its weights.
+        preprocessor: that of their data.
+        strategy: that of a finetuning; None for evaluation.
         origin: see `FinetuneModule`.
 
     Raises:
-        UserError: what trains changes at shares of a number of steps that nobody knows.
+        UserError: the strategy depends on the number of steps, which is unknown.
     """
     own = {
         "optimizer": components.build_function(config.optimizer),
@@ -139,7 +139,7 @@ def build_module(
     module = FinetuneModule(backbone, objective, strategy, **own, origin=origin)
     if module.has_phases and config.trainer.get("max_time") is not None:
         raise UserError(
-            f"strategy={components.short_name(config.strategy)} changes what trains at shares of the steps, whose "
-            "number trainer.max_time leaves open: give trainer.max_epochs or trainer.max_steps instead"
+            f"strategy={components.short_name(config.strategy)} depends on the number of steps, which is unknown with "
+            "trainer.max_time: set trainer.max_epochs or trainer.max_steps instead"
         )
     return module

@@ -1,4 +1,4 @@
-"""Training for so long, or on so many tokens, with a learning-rate schedule that ends when they do."""
+"""Training budgets in time or tokens; the learning-rate schedule ends with the budget."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-TICKS = 10_000  # how finely a schedule that follows the clock is resolved
+TICKS = 10_000  # resolution of a schedule by time
 
 
 def seconds(limit: float | str) -> float:
-    """A limit given in seconds, or as hours:minutes:seconds."""
+    """Return a limit in seconds, which may be given as hours:minutes:seconds."""
     if not isinstance(limit, str):
         return float(limit)
     hours, minutes, rest = limit.split(":")
@@ -20,45 +20,46 @@ def seconds(limit: float | str) -> float:
 
 
 class Stopwatch:
-    """Seconds on the monotonic clock, while it runs."""
+    """Measures seconds on the monotonic clock while it is running."""
 
-    def __init__(self, before: float = 0.0):
-        self.before = before
+    def __init__(self, elapsed: float = 0.0):
+        self.elapsed = elapsed
         self.since: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Read it."""
-        return self.before + (0.0 if self.since is None else time.monotonic() - self.since)
+        """The elapsed seconds."""
+        return self.elapsed + (0.0 if self.since is None else time.monotonic() - self.since)
 
     def start(self) -> None:
-        """Run on, or go on running."""
+        """Start, if it is not running."""
         self.since = time.monotonic() if self.since is None else self.since
 
     def stop(self) -> None:
-        """Stand still."""
-        self.before, self.since = self.seconds, None
+        """Stop, and keep the elapsed seconds."""
+        self.elapsed, self.since = self.seconds, None
 
 
 class Budget(pl.Callback):
-    """Ends a run by training time or by tokens, and has the schedule end there too; other limits hold as well.
+    """Stops a run after a training time or a number of tokens, and ends the schedule there; other limits apply as well.
 
-    A number of tokens becomes a number of steps, from the mean tokens of a batch. Time cannot: the schedule's place is
-    the share of the time that is over. Validation, checkpoints and what else comes between two batches at a validation
-    do not count, nor do pauses: the time is kept in the checkpoint, so that a resumed run has what was left.
+    A number of tokens is converted to a number of steps with the mean tokens per batch. With a time, the progress of
+    the schedule is the elapsed fraction of the time. Validation, checkpoints and other work between two batches at a
+    validation are excluded, as are pauses: the elapsed time is saved in the checkpoint, and a resumed run continues
+    with the remaining time.
 
     Args:
         max_time: seconds, or hours:minutes:seconds.
-        max_tokens: positions of training batches, padding left out; examples, where they are not made of tokens.
+        max_tokens: positions of training batches without padding; examples, if they are not tokenized.
     """
 
     def __init__(self, max_time: float | str | None = None, max_tokens: float | None = None):
         self.max_time = None if max_time is None else seconds(max_time)
         self.max_tokens = max_tokens
-        self.watch = Stopwatch()
+        self.stopwatch = Stopwatch()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Before the optimizer and its schedule are made: limit the steps, or let the schedule look at the clock."""
+        """Limit the steps, or make the schedule depend on the time, before optimizer and schedule are built."""
         if stage != "fit":
             return
         if self.max_tokens is not None:
@@ -67,41 +68,41 @@ class Budget(pl.Callback):
             loop = trainer.fit_loop.epoch_loop
             loop.max_steps = steps if loop.max_steps == -1 else min(steps, loop.max_steps)
         if self.max_time is not None:
-            pl_module.scheduler = self.paced(pl_module.scheduler)
+            pl_module.scheduler = self.by_time(pl_module.scheduler)
 
-    def paced(self, scheduler: Callable[[int, float], float]) -> Callable[[int, float], float]:
-        """A schedule at the share of the steps or of the time that is over, whichever is larger."""
+    def by_time(self, scheduler: Callable[[int, float], float]) -> Callable[[int, float], float]:
+        """Return the schedule at the fraction of the steps or of the time that is complete, whichever is larger."""
 
-        def place(step: int, total: float) -> float:
-            ticks = min(TICKS, round(TICKS * self.watch.seconds / self.max_time))
+        def factor(step: int, total: float) -> float:
+            ticks = min(TICKS, round(TICKS * self.stopwatch.seconds / self.max_time))
             return scheduler(ticks, TICKS) if ticks / TICKS >= step / total else scheduler(step, total)
 
-        return place
+        return factor
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A resumed run may have no time left."""
+        """Stop if a resumed run has no time left."""
         self._check(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Let the clock run."""
-        self.watch.start()
+        """Start the stopwatch."""
+        self.stopwatch.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Stop when the time is over."""
+        """Stop if the time is over."""
         self._check(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock until the next training batch."""
-        self.watch.stop()
+        """Stop the stopwatch until the next training batch."""
+        self.stopwatch.stop()
 
     def state_dict(self) -> dict[str, Any]:
-        """The time spent so far."""
-        return {"seconds": self.watch.seconds}
+        """Return the elapsed time."""
+        return {"seconds": self.stopwatch.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what is left."""
-        self.watch = Stopwatch(state_dict["seconds"])
+        """Restore the elapsed time."""
+        self.stopwatch = Stopwatch(state_dict["seconds"])
 
     def _check(self, trainer: pl.Trainer) -> None:
-        if self.max_time is not None and self.watch.seconds >= self.max_time:
+        if self.max_time is not None and self.stopwatch.seconds >= self.max_time:
             trainer.should_stop = True

@@ -1,4 +1,4 @@
-"""Checkpoints that are complete, end with their SHA-256, and hold nothing but tensors and plain values."""
+"""Atomically written checkpoints with a SHA-256 checksum, which contain only tensors and plain values."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.run.files import replacing, writing
 
-AVERAGE = "val/average_"  # what an average of the weights is measured as, beside val/ for the weights themselves
+AVERAGE = "val/average_"  # prefix of the metrics of averaged weights
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-MARK = b"\nsha256 "  # with the digest after it, it follows the archive that torch.save writes; torch.load skips it
+MARK = b"\nsha256 "  # precedes the digest, after the archive of torch.save; torch.load ignores both
 TRAILER = len(MARK) + 64
 CHUNK = 1 << 20
-STATE = ("raw", "metrics", "best_step", "saved_step")  # of BestAndLast, in a checkpoint
+STATE = ("raw", "metrics", "best_step", "saved_step")  # state of BestAndLast in a checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary name, syncs, renames; verifies the SHA-256 and reads with weights_only=True."""
+    """Writes to a temporary name, syncs and renames; loads with SHA-256 verification and weights_only=True."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save a file that is complete or not there; an old last.ckpt becomes previous.ckpt once the new one is synced.
+        """Write a checkpoint atomically; the old last.ckpt becomes previous.ckpt after the new one is synced.
 
         Raises:
-            WriteError: the disk is full, read-only or broken; the old file is as it was.
+            WriteError: the disk is full, read-only or broken; the old file is unchanged.
         """
         path = Path(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, previous_of(path)) as temporary, open(temporary, "wb") as stream:
-            hashed = Hashed(stream)
+            hashed = HashingStream(stream)
             torch.save(checkpoint, hashed)
             stream.write(MARK + hashed.sha256.hexdigest().encode())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Load without running code."""
+        """Load a checkpoint without executing code."""
         return read_checkpoint(Path(path))
 
 
-class Hashed:
-    """A stream to write to, and the SHA-256 of what was written."""
+class HashingStream:
+    """A binary stream that computes the SHA-256 of the written bytes."""
 
     def __init__(self, stream: BinaryIO):
         self.stream, self.sha256 = stream, hashlib.sha256()
@@ -66,19 +66,19 @@ class Hashed:
 
 
 def previous_of(path: Path) -> Path | None:
-    """Return where an old checkpoint at this path is kept; None where it is not."""
+    """Return the path to which an old checkpoint at this path is moved; None if it is replaced."""
     return path.with_name(PREVIOUS) if path.name == LAST else None
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Return a checkpoint's tensors and plain values.
+    """Return the tensors and plain values of a checkpoint.
 
     Args:
         path: of the file.
-        mmap: read tensors only when they are used.
+        mmap: read tensors only when they are accessed.
 
     Raises:
-        UserError: the file is damaged: its SHA-256 is not the recorded one, or none is recorded.
+        UserError: the file is damaged: its SHA-256 is missing or differs.
     """
     try:
         left, sha256 = path.stat().st_size - TRAILER, hashlib.sha256()
@@ -95,44 +95,44 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def find_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return step, best step and log of the newest checkpoint to resume from; None where there are no files.
+    """Return step, best step and log of the newest checkpoint that can be resumed; None if there are no files.
 
-    That checkpoint is now last.ckpt. The best weights so far must still be there: in best.ckpt, or in the checkpoint
-    itself, which becomes best.ckpt. previous.ckpt is read only where one of the others is missing or damaged. Damaged
-    files are removed, with a warning for each.
+    That checkpoint becomes last.ckpt. The best weights so far must exist: in best.ckpt, or in the checkpoint itself,
+    which then becomes best.ckpt. previous.ckpt is read only if one of the others is missing or damaged. Damaged files
+    are removed, each with a warning.
 
     Raises:
-        UserError: there is none left.
+        UserError: all checkpoints are damaged.
     """
     last, best, previous = (folder / name for name in (LAST, BEST, PREVIOUS))
-    sound, damaged = {}, {}
+    intact, damaged = {}, {}
     for path in (last, best, previous):
-        if not path.exists() or (path == previous and last in sound and best in sound):
+        if not path.exists() or (path == previous and last in intact and best in intact):
             continue
         try:
-            sound[path] = read_summary(path)
+            intact[path] = read_summary(path)
         except UserError as error:
             damaged[path] = error
-    if not sound and not damaged:
+    if not intact and not damaged:
         return None
-    usable = [path for path in sound if best in sound or has_best_weights(sound[path])]
+    usable = [path for path in intact if best in intact or has_best_weights(intact[path])]
     if not usable:
         names = ", ".join(path.name for path in (last, previous, best) if path in damaged) or f"{BEST} (missing)"
-        others = ", and no other checkpoint has the best weights" if sound else ""
+        others = ", and no other checkpoint has the best weights" if intact else ""
         raise UserError(f"{folder}: damaged: {names}{others}. Remove this folder and start the run again")
-    chosen = max(usable, key=lambda path: sound[path]["global_step"])
+    chosen = max(usable, key=lambda path: intact[path]["global_step"])
     for path, error in damaged.items():
-        screen.say(f"{error}; resuming from {chosen.name}, step {sound[chosen]['global_step']}", style="yellow")
+        screen.say(f"{error}; resuming from {chosen.name}, step {intact[chosen]['global_step']}", style="yellow")
         path.unlink()
-    if best not in sound:
+    if best not in intact:
         copy(chosen, best)
     if chosen != last:
         copy(chosen, last)
-    return sound[chosen]
+    return intact[chosen]
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds besides tensors: its step, the step of the best weights, and the log's state.
+    """Return the step of a checkpoint, the step of the best weights, and the state of the logs.
 
     Raises:
         UserError: as `read_checkpoint`.
@@ -143,23 +143,23 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def has_best_weights(summary: dict[str, Any]) -> bool:
-    """Return whether the validation at which a checkpoint was written was the best so far."""
+    """Return whether the validation before a checkpoint was the best so far."""
     return summary["best_step"] == summary["global_step"]
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy a checkpoint, with its SHA-256; an old last.ckpt becomes previous.ckpt, unless that is what is copied."""
+    """Copy a checkpoint with its SHA-256; an old last.ckpt becomes previous.ckpt, unless that is the source."""
     with replacing(target, None if path.name == PREVIOUS else previous_of(target)) as temporary:
         shutil.copyfile(path, temporary)
 
 
 def is_better(value: float, best: float | None, mode: str) -> bool:
-    """Whether a metric, of which min or max is wanted, is the best so far; an equal one is not."""
+    """Return whether a metric is better than the best so far, by mode min or max; equal values are not."""
     return best is None or (value < best if mode == "min" else value > best)
 
 
-def judged(metrics: Mapping[str, Any], monitor: tuple[str, str]) -> tuple[dict[str, float], bool]:
-    """The val/ metrics of the weights or, where it is better, of their average; and whether it is that."""
+def better_metrics(metrics: Mapping[str, Any], monitor: tuple[str, str]) -> tuple[dict[str, float], bool]:
+    """Return the val/ metrics of the weights or of their average, whichever is better, and whether of the average."""
     name, mode = monitor
     own = {key: float(value) for key, value in metrics.items() if key.startswith("val/")}
     averaged = {f"val/{key.removeprefix(AVERAGE)}": v for key, v in own.items() if key.startswith(AVERAGE)}
@@ -168,13 +168,13 @@ def judged(metrics: Mapping[str, Any], monitor: tuple[str, str]) -> tuple[dict[s
 
 
 class BestAndLast(Checkpoint):
-    """last.ckpt after every validation, the one before as previous.ckpt, and best.ckpt: that with the best metric.
+    """Saves last.ckpt after every validation, keeps the one before as previous.ckpt, and saves best.ckpt.
 
-    Where an average of the weights is measured too, the better of the two counts; `best` has its metrics, and
-    `raw` all that were measured then. `metrics` has all that were logged up to the last checkpoint.
+    If an average of the weights is evaluated too, the better of both counts; `best` are its metrics, `raw` all metrics
+    of that validation, and `metrics` all metrics logged until the last checkpoint.
 
     Args:
-        folder: the run's checkpoints folder.
+        folder: checkpoints folder of the run.
         monitor: the metric's name, and min or max.
     """
 
@@ -188,35 +188,35 @@ class BestAndLast(Checkpoint):
 
     @property
     def best(self) -> dict[str, float]:
-        """The val/ metrics at the best validation so far."""
-        return judged(self.raw, self.monitor)[0] if self.raw else {}
+        """The val/ metrics of the best validation so far."""
+        return better_metrics(self.raw, self.monitor)[0] if self.raw else {}
 
     @property
     def is_average(self) -> bool:
-        """Whether these are of the average."""
-        return judged(self.raw, self.monitor)[1]
+        """Whether the best metrics are those of the average."""
+        return better_metrics(self.raw, self.monitor)[1]
 
     def best_weights(self) -> dict[str, Tensor]:
-        """Return the state of the module, raw or averaged, that was best, from best.ckpt.
+        """Return the best state of the module, raw or averaged, from best.ckpt.
 
         Raises:
-            UserError: the file is damaged, or not the one that was written then.
+            UserError: the file is damaged, or is not of the best step.
         """
         path = self.folder / BEST
-        again = "resume the run: it continues from the last checkpoint that has the best weights"
+        remedy = "resume the run: it continues from the last checkpoint that has the best weights"
         try:
             checkpoint = read_checkpoint(path)
         except UserError as error:
-            raise UserError(f"{error}; {again}") from error
+            raise UserError(f"{error}; {remedy}") from error
         if checkpoint["global_step"] != self.best_step:
             path.unlink()
-            raise UserError(f"{path} was of step {checkpoint['global_step']}, not {self.best_step}; {again}")
+            raise UserError(f"{path} is of step {checkpoint['global_step']} instead of {self.best_step}; {remedy}")
         return checkpoint["average"]["weights"] if self.is_average else checkpoint["state_dict"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, and copy when it is the best so far."""
+        """Save a checkpoint, and keep a copy if it is the best so far."""
         name, mode = self.monitor
-        better = is_better(judged(trainer.callback_metrics, self.monitor)[0][name], self.best.get(name), mode)
+        better = is_better(better_metrics(trainer.callback_metrics, self.monitor)[0][name], self.best.get(name), mode)
         if better:
             self.raw = {key: float(v) for key, v in trainer.callback_metrics.items() if key.startswith("val/")}
             self.best_step = trainer.global_step
@@ -230,14 +230,14 @@ class BestAndLast(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note what has been logged."""
+        """Add the state of the logs to the checkpoint."""
         checkpoint["log"] = trainer.logger.state(trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know."""
+        """Return the state for a checkpoint."""
         return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue comparing with the best so far."""
+        """Restore the state."""
         for name in STATE:
             setattr(self, name, state_dict[name])

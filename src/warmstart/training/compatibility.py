@@ -1,4 +1,4 @@
-"""Parts that do not fit each other are refused, in a line that names both and what would fit."""
+"""Checks that the chosen components are compatible; a message names both components and compatible options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Objective, taken
+from warmstart.core.protocols import Objective, accepted_predictions
 from warmstart.data.transforms.mixing import Mixing
 from warmstart.training.components import (
     SEVERAL,
@@ -33,180 +33,183 @@ from warmstart.training.trainer import build_trainer
 
 ABLE = {
     "hide": "can hide positions",
-    "skip": "can leave positions out",
-    "causal": "sees earlier positions only (backbone.causal=true)",
+    "skip": "can skip positions",
+    "causal": "has causal attention (backbone.causal=true)",
 }
 
 
-class Parts:
-    """The chosen parts: their classes, which declare what they need and can, and `said`, how each is typed."""
+class Components:
+    """The classes of the chosen components, which declare requirements and abilities, and their overrides as text."""
 
     def __init__(self, config: DictConfig):
         self.config = config
         self.source, self.shape = source_type(config.data), shape_of(config.backbone)
         self.objective: type[Objective] = get_object(config.objective._target_)
-        self.said = {part: f"{part}={short_name(config[part])}" for part in ("data", "objective", "backbone")}
+        self.overrides = {name: f"{name}={short_name(config[name])}" for name in ("data", "objective", "backbone")}
         self.predicts = self.objective.predicts or self.shape.target_kind
         self.transforms = build_transforms(config)
 
 
-def takes_the_data(parts: Parts) -> str | None:
-    """The backbone is for data of this modality."""
-    modality, accepted = parts.source.modality, parts.shape.modalities
+def supports_modality(components: Components) -> str | None:
+    """Check that the backbone supports the modality of the data."""
+    modality, accepted = components.source.modality, components.shape.modalities
     if modality in accepted:
         return None
     return (
-        f"{parts.said['backbone']} takes {' and '.join(sorted(accepted))}, "
-        f"but {parts.said['data']} is {modality}: choose {_or(_backbones(modality))}"
+        f"{components.overrides['backbone']} takes {' and '.join(sorted(accepted))}, "
+        f"but {components.overrides['data']} is {modality}: choose {_or(_backbones(modality))}"
     )
 
 
-def transforms_take_the_data(parts: Parts) -> str | None:
-    """Each transform is for data of this modality."""
-    modality = parts.source.modality
-    for name, transform in parts.transforms.items():
+def transforms_support_modality(components: Components) -> str | None:
+    """Check that all transforms support the modality of the data."""
+    modality = components.source.modality
+    for name, transform in components.transforms.items():
         if modality not in transform.inputs:
             return (
                 f"data/augment={name} is for {' and '.join(sorted(transform.inputs))}, "
-                f"but {parts.said['data']} is {modality}: choose {_or(_transforms(modality))}"
+                f"but {components.overrides['data']} is {modality}: choose {_or(_transforms(modality))}"
             )
     return None
 
 
-def does_what_is_needed(parts: Parts) -> str | None:
-    """The backbone can do what the objective asks of it."""
-    needs = parts.objective.needs
-    if needs <= _abilities(parts.config.backbone):
+def has_abilities(components: Components) -> str | None:
+    """Check that the backbone has the abilities that the objective needs."""
+    needs = components.objective.needs
+    if needs <= _abilities(components.config.backbone):
         return None
     return (
-        f"{parts.said['objective']} needs a backbone that {' and '.join(ABLE[n] for n in needs)}, "
-        f"which this {parts.said['backbone']} does not: choose {_or(_able(parts.config, needs))}"
+        f"{components.overrides['objective']} needs a backbone that {' and '.join(ABLE[n] for n in needs)}, "
+        f"unlike this {components.overrides['backbone']}: choose {_or(_able(components.config, needs))}"
     )
 
 
-def is_for_tasks(parts: Parts) -> str | None:
-    """What is finetuned predicts."""
-    if "strategy" not in parts.config or parts.objective.monitor is not None:
+def objective_is_supervised(components: Components) -> str | None:
+    """Check that a finetuning has a supervised objective."""
+    if "strategy" not in components.config or components.objective.monitor is not None:
         return None
     return (
-        f"{parts.said['objective']} is for pretraining, it predicts no target of a task: "
+        f"{components.overrides['objective']} is for pretraining and predicts no target: "
         f"choose {_or(_options('objective', lambda node: get_object(node._target_).monitor is not None))}"
     )
 
 
-def rebuilds_what_data_is_made_of(parts: Parts) -> str | None:
-    """An objective that rebuilds inputs predicts values of values, and names of names."""
-    objective, made_of = parts.objective, parts.shape.target_kind
-    rebuilds = objective.needs or (objective.target is None and parts.predicts == "value" and objective.views == 1)
-    if not rebuilds or (objective.made_of or parts.predicts) == made_of:
+def reconstructs_kind_of_data(components: Components) -> str | None:
+    """Check that an objective which reconstructs inputs predicts the kind of value of which they consist."""
+    objective, input_kind = components.objective, components.shape.target_kind
+    rebuilds = objective.needs or (objective.target is None and components.predicts == "value" and objective.views == 1)
+    if not rebuilds or (objective.input_kind or components.predicts) == input_kind:
         return None
-    words = {"value": "values", "category": "names"}
+    kinds = {"value": "continuous values", "category": "categories"}
     return (
-        f"{parts.said['objective']} predicts {words[parts.predicts]}, and {parts.said['data']}, which is "
-        f"{parts.source.modality}, is made of {words[made_of]}"
+        f"{components.overrides['objective']} predicts {kinds[components.predicts]}, "
+        f"but {components.overrides['data']}, which is {components.source.modality}, consists of {kinds[input_kind]}"
     )
 
 
-def has_targets(parts: Parts) -> str | None:
-    """The data has targets of the objective's kind."""
-    target, offers = parts.objective.target, get_object(parts.config.data._target_).offers
-    if target is None or target in offers:
+def has_targets(components: Components) -> str | None:
+    """Check that the data has the kind of target that the objective needs."""
+    target, kinds = components.objective.target, get_object(components.config.data._target_).target_kinds
+    if target is None or target in kinds:
         return None
     return (
-        f"{parts.said['objective']} needs targets of kind {target}, "
-        f"but {parts.said['data']} offers {' and '.join(sorted(offers)) or 'none'}"
+        f"{components.overrides['objective']} needs targets of kind {target}, "
+        f"but {components.overrides['data']} offers {' and '.join(sorted(kinds)) or 'none'}"
     )
 
 
-def takes_other_sizes(parts: Parts) -> str | None:
-    """Only a backbone that is not of one size gets images of another."""
-    name, size = next(((name, found.size) for name, found in parts.transforms.items() if found.size), (None, None))
-    if not (size and parts.shape.one_size):
+def supports_image_size(components: Components) -> str | None:
+    """Check that the backbone supports the size of resized images."""
+    name, size = next(((name, found.size) for name, found in components.transforms.items() if found.size), (None, None))
+    if not (size and components.shape.has_fixed_size):
         return None
     return (
-        f"data.augment.{name}.size={size}: {parts.said['backbone']} has positions for one size only: "
+        f"data.augment.{name}.size={size}: {components.overrides['backbone']} has positions for one size only: "
         f"set data.augment.{name}.size=null, or choose a backbone without positions, such as backbone=resnet"
     )
 
 
-def takes_mixed_targets(parts: Parts) -> str | None:
-    """Only an objective that mixes gets mixed targets."""
-    name = next((name for name, transform in parts.transforms.items() if isinstance(transform, Mixing)), None)
-    if name is None or parts.objective.mixes:
+def supports_mixed_targets(components: Components) -> str | None:
+    """Check that the objective supports mixed targets, if a transform mixes."""
+    name = next((name for name, transform in components.transforms.items() if isinstance(transform, Mixing)), None)
+    if name is None or components.objective.mixes:
         return None
     return (
-        f"data/augment={name} mixes targets, which {parts.said['objective']} cannot: "
-        f"leave it out, or choose {_or(_options('objective', lambda node: get_object(node._target_).mixes))}"
+        f"data/augment={name} mixes targets, which {components.overrides['objective']} does not support: "
+        f"remove it, or choose {_or(_options('objective', lambda node: get_object(node._target_).mixes))}"
     )
 
 
-def has_changed_copies(parts: Parts) -> str | None:
-    """Views are changed."""
-    if parts.objective.views == 1 or any(not isinstance(found, Mixing) for found in parts.transforms.values()):
+def augments_views(components: Components) -> str | None:
+    """Check that an objective that compares views has augmentations."""
+    if components.objective.views == 1 or any(
+        not isinstance(found, Mixing) for found in components.transforms.values()
+    ):
         return None
     return (
-        f"{parts.said['objective']} compares changed copies, and data.augment changes nothing: "
-        f"choose {_or(_transforms(parts.source.modality, mixes=False))}"
+        f"{components.overrides['objective']} compares augmented views, but data.augment has no augmentation: "
+        f"choose {_or(_transforms(components.source.modality, mixes=False))}"
     )
 
 
-def has_others_to_compare(parts: Parts) -> str | None:
-    """Views of an example have others beside them."""
-    if parts.objective.views == 1 or parts.config.data.batch_size >= 2:
+def batch_has_other_examples(components: Components) -> str | None:
+    """Check that an objective that compares views has at least two examples per batch."""
+    if components.objective.views == 1 or components.config.data.batch_size >= 2:
         return None
-    return f"{parts.said['objective']} compares examples: data.batch_size must be 2 or more"
+    return f"{components.overrides['objective']} compares examples: data.batch_size must be 2 or more"
 
 
-def loss_takes_what_is_predicted(parts: Parts) -> str | None:
-    """The loss is for predictions of this kind."""
-    loss = build_loss(parts.config)
-    if parts.predicts in taken(loss.func if isinstance(loss, functools.partial) else loss):
+def loss_supports_predictions(components: Components) -> str | None:
+    """Check that the loss supports the predictions of the objective."""
+    loss = build_loss(components.config)
+    if components.predicts in accepted_predictions(loss.func if isinstance(loss, functools.partial) else loss):
         return None
-    fitting = _options("loss", lambda node: parts.predicts in taken(get_object(node._target_)))
-    return f"loss={short_name(parts.config.loss)} does not fit {parts.said['objective']}: choose {_or(fitting)}"
+    fitting = _options("loss", lambda node: components.predicts in accepted_predictions(get_object(node._target_)))
+    loss_name, objective = f"loss={short_name(components.config.loss)}", components.overrides["objective"]
+    return f"{loss_name} is incompatible with {objective}: choose {_or(fitting)}"
 
 
-RULES: tuple[Callable[[Parts], str | None], ...] = (  # what does not fit, in words, is said by the first that is broken
-    takes_the_data,
-    transforms_take_the_data,
-    does_what_is_needed,
-    is_for_tasks,
-    rebuilds_what_data_is_made_of,
+RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an error message or None
+    supports_modality,
+    transforms_support_modality,
+    has_abilities,
+    objective_is_supervised,
+    reconstructs_kind_of_data,
     has_targets,
-    takes_other_sizes,
-    takes_mixed_targets,
-    has_changed_copies,
-    has_others_to_compare,
-    loss_takes_what_is_predicted,
+    supports_image_size,
+    supports_mixed_targets,
+    augments_views,
+    batch_has_other_examples,
+    loss_supports_predictions,
 )
 
 
-def check_fit(config: DictConfig) -> None:
-    """Refuse parts that do not fit each other, before any data is read.
+def check_compatibility(config: DictConfig) -> None:
+    """Raise an error if components are incompatible, before any data is read.
 
     Raises:
-        UserError: names both parts and what would fit.
+        UserError: with both components and compatible options.
     """
-    settled = ("backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
-    for node in (source_node(config), *(config[part] for part in settled if config.get(part) is not None)):
+    names = ("backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
+    for node in (source_node(config), *(config[name] for name in names if config.get(name) is not None)):
         build_function(node)
     for group in SEVERAL:
         bind_several(config[group], group)
     check_built(config)
-    parts = Parts(config)
+    components = Components(config)
     for rule in RULES:
-        wrong = rule(parts)
-        if wrong is not None:
-            raise UserError(wrong)
+        message = rule(components)
+        if message is not None:
+            raise UserError(message)
 
 
 @contextlib.contextmanager
 def naming(section: DictConfig, place: str) -> Iterator[None]:
-    """Inside, an error that begins with a setting of this section of the config names where the section is.
+    """Prefix UserErrors that begin with a setting of this section with the key of the section.
 
     Args:
-        section: of a transfer's config, which may have settings in common with others by interpolation.
-        place: of the section, with a dot at its end.
+        section: section of a transfer's config, which may share settings with others by interpolation.
+        place: key of the section, with a trailing dot.
     """
     try:
         yield
@@ -221,10 +224,10 @@ def naming(section: DictConfig, place: str) -> Iterator[None]:
 
 
 def check_built(config: DictConfig) -> None:
-    """Build the parts that need no data, since a constructor refuses settings that do not go together.
+    """Build the components that need no data, since constructors check combinations of settings.
 
     Raises:
-        UserError: one cannot be built, or this machine has not what it asks for.
+        UserError: a component cannot be built, or the machine does not support its settings.
     """
     if "strategy" in config:
         build_function(config.strategy)()
@@ -238,7 +241,7 @@ def check_built(config: DictConfig) -> None:
 
 @functools.lru_cache(maxsize=64)
 def check_trainer(settings: str) -> None:
-    """Build a Trainer from the `trainer` group as YAML, which refuses what Lightning or this machine cannot do."""
+    """Build a Trainer from the `trainer` group as YAML; raise UserError for settings that are not supported."""
     build_trainer(OmegaConf.create(settings), Path(), None, [])
 
 
@@ -247,7 +250,7 @@ def _or(names: list[str]) -> str:
 
 
 def _options(group: str, fits: Callable[[DictConfig], bool]) -> list[str]:
-    """The options of a config group that fit, as they are typed."""
+    """Return overrides with the options of a config group that satisfy a condition."""
     loader = GlobalHydra.instance().config_loader()
     names, place = loader.get_group_options(group, ObjectType.CONFIG), group.replace("/", ".")
     return [f"{group}={name}" for name in names if fits(OmegaConf.select(compose(f"{group}/{name}"), place))]
@@ -258,7 +261,7 @@ def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:
 
 
 def _transforms(modality: str, mixes: bool = True) -> list[str]:
-    """Options of data/augment for data of this modality."""
+    """Return the options of data/augment for a modality."""
 
     def fits(node: DictConfig) -> bool:
         kinds = [get_object(inner._target_) for inner in node.values()]
@@ -268,7 +271,7 @@ def _transforms(modality: str, mixes: bool = True) -> list[str]:
 
 
 def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
-    """Backbones that can do what an objective needs, or where the backbone is given, objectives that it can serve."""
+    """Return backbones that an objective can use or, with a Hugging Face backbone, objectives that can use it."""
     if "architecture" not in config.backbone:
         return _backbones(source_type(config.data).modality, needs)
     able = _abilities(config.backbone)
@@ -276,6 +279,6 @@ def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
 
 
 def _abilities(backbone: DictConfig) -> frozenset[str]:
-    """What an objective may ask of a backbone with these settings."""
+    """Return the abilities of a backbone with these settings."""
     found = get_object(backbone._target_).abilities
     return found(**OmegaConf.to_container(backbone)) if callable(found) else found

@@ -1,4 +1,4 @@
-"""From config nodes to parts: built by their `_target_`, and refused where they do not fit each other."""
+"""Builds components from config nodes by their `_target_`, and checks their settings."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from warmstart.data.transforms.augment import Augment
 from warmstart.huggingface.resolve import TARGETS
 from warmstart.run.identity import derive_seed
 
-_made: dict[str, functools.partial] = {}
-GROUPS = {  # of components in packages of another name
+_built: dict[str, functools.partial] = {}
+GROUPS = {  # config groups whose package has another name
     "training.schedule": "scheduler",
     "training.muon": "optimizer",
     **{target.removeprefix("warmstart.").rpartition(".")[0]: "backbone" for target in TARGETS},
 }
 KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy}
-SEVERAL = {"logger": Logger, "visualization": Callback}  # groups of which a config chooses any number of options
-INNER = {"augment": Transform}  # such groups inside a component
-BLOCKS = ("pack", "separate")  # of a pretraining's rows
-LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # of a finetuning's
-FEEDING = ("batch_size", "augment", *LABELS, *BLOCKS)
+SEVERAL = {"logger": Logger, "visualization": Callback}  # groups from which any number of options can be chosen
+INNER = {"augment": Transform}  # such groups inside components
+BLOCKS = ("pack", "separate")  # keys of the data of a pretraining
+LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # keys of the data of a finetuning
+LOADING = ("batch_size", "augment", *LABELS, *BLOCKS)
 
 
 def build(node: DictConfig, **facts: Any) -> Any:
-    """The object that a config node describes, with run-time facts as further arguments."""
+    """Build the object of a config node, with run-time values as additional arguments."""
     return build_function(node)(**facts)
 
 
 def check_targets(node: Any, place: str = "") -> None:
-    """Import what each `_target_` inside a config names.
+    """Import all targets in a config.
 
     Raises:
-        UserError: there is no such class or function, or a component is not of its kind.
+        UserError: a target cannot be imported, or has another base class than its group requires.
     """
     if isinstance(node, DictConfig):
         if "_target_" in node:
@@ -64,42 +64,42 @@ def check_targets(node: Any, place: str = "") -> None:
 
 
 def short_name(node: DictConfig) -> str:
-    """The word that chooses a component on the command line: the name of its yaml, mostly that of its module."""
+    """Return the name of a component in overrides: the name of its yaml, usually that of its module."""
     return TARGETS.get(node._target_) or node._target_.split(".")[-2]
 
 
 def build_source(config: DictConfig) -> Source:
-    """The source of `data`; the keys that say how it is fed are the data module's."""
+    """Build the source of `data`, without the keys of the data module."""
     return build(source_node(config))
 
 
 def source_node(config: DictConfig) -> DictConfig:
-    """The node of `data` without the keys that are the data module's."""
+    """Return the node of `data` without the keys of the data module."""
     own = OmegaConf.to_container(config.data, resolve=True)
-    partial = {name: {"_partial_": True} for name in own.get("sources", {})}  # the one that holds it makes it
-    feeding = ("batch_size", "augment", *(BLOCKS if config.stage == "pretrain" else LABELS))
-    return without(merged(own, {"sources": partial} if partial else {}), feeding)
+    partial = {name: {"_partial_": True} for name in own.get("sources", {})}  # built by the component that contains it
+    loading = ("batch_size", "augment", *(BLOCKS if config.stage == "pretrain" else LABELS))
+    return without(merged(own, {"sources": partial} if partial else {}), loading)
 
 
 def sources_of(data: DictConfig) -> dict[str, DictConfig]:
-    """The nodes of the data sets in `data`, by name: of those that it holds, or its own."""
+    """Return the nodes of the data sets in `data` by name: several, or `data` itself."""
     return dict(data.sources) if "sources" in data else {short_name(data): data}
 
 
 def source_type(data: DictConfig) -> type:
-    """The class that says of what modality the rows are: of several data sets, that of the first."""
+    """Return the source class that determines the modality: the first, if there are several data sets."""
     return get_object(next(iter(sources_of(data).values()))._target_)
 
 
 def task_data(
     config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
 ) -> TaskDataModule:
-    """The labelled rows of a finetuning config, to be prepared.
+    """Return the data module of a finetuning config, not prepared.
 
     Args:
-        config: with data, objective and the root seed, from which those of subset and order are derived.
-        preprocessor: the one that the pretraining used, if there was one.
-        source: the data set, if it is built already.
+        config: has data, objective and the root seed, from which the seeds of subset and order are derived.
+        preprocessor: that of the pretraining, if any.
+        source: the data set, if it is already built.
     """
     return TaskDataModule(
         source or build_source(config),
@@ -119,7 +119,7 @@ def task_data(
 def generic_data(
     config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
 ) -> GenericDataModule:
-    """The rows of a pretraining config, to be prepared; see `task_data`."""
+    """Return the data module of a pretraining config, not prepared; see `task_data`."""
     return GenericDataModule(
         source or build_source(config),
         get_object(config.objective._target_).target,
@@ -134,32 +134,32 @@ def generic_data(
 def data_module(
     config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
 ) -> MemoryDataModule:
-    """The rows of a config, to be prepared: all of them for a pretraining, else the labelled ones; see `task_data`."""
+    """Return the data module of a config, not prepared: `generic_data` for a pretraining, else `task_data`."""
     return (generic_data if config.stage == "pretrain" else task_data)(config, preprocessor, source)
 
 
 def build_transforms(config: DictConfig) -> dict[str, Transform]:
-    """The transforms of `data.augment`, by name, in the config's order.
+    """Build the transforms of `data.augment` by name, in the order of the config.
 
     Raises:
-        UserError: there is no such transform, or a setting of one cannot be.
+        UserError: there is no such transform, or a setting is invalid.
     """
     found = {}
     for name, node in config.data.augment.items():
         place = f"data.augment.{name}"
         if not (isinstance(node, DictConfig) and "_target_" in node):
-            raise UserError(f"{place}={shown(node)}: transforms are chosen by data/augment=[NAME,...]")
+            raise UserError(f"{place}={shown(node)}: choose transforms with data/augment=[NAME,...]")
         found[name] = build_function(node, place)()
     return found
 
 
 def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:
-    """The preprocessor's scaling, and the transforms of `data.augment`."""
+    """Build the scaling of the preprocessor and the transforms of `data.augment`."""
     return Augment(preprocessor, build_transforms(config))
 
 
 def build_loss(config: DictConfig) -> LossFunction:
-    """The chosen loss, or the objective's own."""
+    """Return the chosen loss, or the default loss of the objective."""
     if config.get("loss") is None:
         default = get_object(config.objective._target_).default_loss
         return default[shape_of(config.backbone).target_kind] if isinstance(default, Mapping) else default
@@ -167,32 +167,32 @@ def build_loss(config: DictConfig) -> LossFunction:
 
 
 def build_function(node: DictConfig, place: str | None = None) -> Callable[..., Any]:
-    """A function or class with its settings filled in, to be called later.
+    """Return the partial function or class of a node.
 
-    Hydra's own partial checks its target anew at every call, which costs 0.15 ms, three times a step. Making one costs
-    1 ms, half a dozen times a run, so that one with plain settings is made once.
+    Hydra's partial imports its target at every call, which takes 0.15 ms, three times a step. Building a partial takes
+    1 ms, several times a run, so that those with plain settings are cached.
     """
     key = repr(OmegaConf.to_container(node, resolve=True))
-    if key in _made:
-        return _made[key]
+    if key in _built:
+        return _built[key]
     home = node._target_.split(".")
     if place is None:
         place = GROUPS.get(".".join(home[1:3]), home[1]) if home[0] == "warmstart" else "optimizer"
     target_of(node, place)
     _check_inner(node, place)
-    made = instantiate(node, _partial_=True, _convert_="all")
-    check_settings(made.func, made.keywords, place, is_complete=home[0] in ("warmstart", "torch"))
-    function = functools.partial(made.func, *made.args, **made.keywords)
+    partial = instantiate(node, _partial_=True, _convert_="all")
+    check_settings(partial.func, partial.keywords, place, is_complete=home[0] in ("warmstart", "torch"))
+    function = functools.partial(partial.func, *partial.args, **partial.keywords)
     if key.count("'_target_'") == 1:
-        _made[key] = function
+        _built[key] = function
     return function
 
 
 def build_several(chosen: DictConfig, group: str, **facts: Any) -> list[Any]:
-    """The objects that the nodes of a group in SEVERAL describe, each with those run-time facts that it takes.
+    """Build the objects of a group in SEVERAL, each with the run-time values that it accepts.
 
     Raises:
-        UserError: one of them has no such setting, or cannot be built on this machine.
+        UserError: a setting is unknown, or an object cannot be built on this machine.
     """
     built = []
     for name, make in bind_several(chosen, group).items():
@@ -206,7 +206,7 @@ def build_several(chosen: DictConfig, group: str, **facts: Any) -> list[Any]:
 
 
 def bind_several(chosen: DictConfig, group: str) -> dict[str, functools.partial]:
-    """The classes of the nodes of a group in SEVERAL with their settings, by name."""
+    """Return the partial classes of a group in SEVERAL, by name."""
     bound = {}
     for name, node in chosen.items():
         bound[name] = instantiate(node, _partial_=True, _convert_="all")
@@ -215,7 +215,7 @@ def bind_several(chosen: DictConfig, group: str) -> dict[str, functools.partial]
 
 
 def _check_inner(node: DictConfig, place: str) -> None:
-    """Check the settings of the components that Hydra builds for the one that holds them."""
+    """Check the settings of nested components, which Hydra builds."""
     for name in node:
         inner, where = node[name], f"{place}.{name}"
         if not isinstance(inner, DictConfig):
@@ -228,38 +228,40 @@ def _check_inner(node: DictConfig, place: str) -> None:
 
 
 def build_seeded(node: DictConfig, root: int, name: str, **facts: Any) -> Any:
-    """A module whose initial weights depend on (root, name) alone, whatever was drawn before."""
+    """Build a module whose initial weights depend only on (root, name)."""
     torch.default_generator.manual_seed(derive_seed(root, name))
     try:
         return build(node, **facts)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        raise UserError(
-            f"{name}={short_name(node)}: this machine has not enough memory for it: make it smaller"
-        ) from error
+        raise UserError(f"{name}={short_name(node)}: not enough memory: make it smaller") from error
 
 
 def selects_strategy(config: DictConfig) -> bool:
-    """Whether the strategy claims no parameters, but chooses one that does."""
+    """Return whether the strategy selects another one."""
     return get_object(config.strategy._target_).selects_strategy
 
 
 def choices_to_repeat(config: DictConfig) -> list[str]:
-    """The words of this command line that choose backbone and data, for the finetuning to type next.
+    """Return the overrides of backbone and data on this command line, to repeat them in the finetuning command.
 
-    Those about data are left out where the experiment finetunes on another data set.
+    Data overrides are omitted if the experiment finetunes on another data set.
     """
     if not HydraConfig.initialized():
         return []
-    feeding = ("data/augment", *(f"data.{key}" for key in FEEDING))
-    words = HydraConfig.get().overrides.task
+    loading = ("data/augment", *(f"data.{key}" for key in LOADING))
+    overrides = HydraConfig.get().overrides.task
     is_same = compose(f"experiment/{config.experiment}/finetune").data._target_ == config.data._target_
-    kept = ("data", "backbone") if is_same or any(word.startswith("data=") for word in words) else ("backbone",)
-    plain = {word: word.lstrip("+") for word in words}
-    return [word for word in words if plain[word].startswith(kept) and not plain[word].startswith(feeding)]
+    kept = (
+        ("data", "backbone")
+        if is_same or any(override.startswith("data=") for override in overrides)
+        else ("backbone",)
+    )
+    plain = {override: override.lstrip("+") for override in overrides}
+    return [name for name in overrides if plain[name].startswith(kept) and not plain[name].startswith(loading)]
 
 
 def shape_of(backbone: DictConfig) -> type:
-    """The class that says what a backbone takes and rebuilds: that of its stem, where it has one."""
+    """Return the class that declares the inputs and targets of a backbone: its stem, if it has one."""
     return get_object((backbone.stem if "stem" in backbone else backbone)._target_)

@@ -1,4 +1,4 @@
-"""Passes over held-out rows: Lightning's loop outside a training, and one that a training does not notice."""
+"""Evaluation on held-out rows: Lightning's loop outside a training, and passes that do not affect a training."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def evaluating(*models: nn.Module, trainer: pl.Trainer | None = None) -> Iterator[None]:
-    """Inside, models are in evaluation mode, without gradients, and draw the same random numbers each time.
+    """Set models to evaluation mode without gradients and with a fixed random seed inside the context.
 
-    Modes and random numbers are as before afterwards. Not in inference mode: what a backbone keeps from a call, such as
-    a table of positions, must still serve training.
+    Modes and random states are restored afterwards. Inference mode is not used, since tensors that a backbone caches,
+    such as rotary embeddings, must be usable in training.
 
     Args:
-        models: what is evaluated.
-        trainer: whose precision is used, if any's.
+        models: models to evaluate.
+        trainer: determines the precision, if given.
     """
-    modes = {part: part.training for model in models for part in model.modules()}
+    modes = {child: child.training for model in models for child in model.modules()}
     devices = {value.device for model in models for value in model.parameters() if value.is_cuda}
     precision = contextlib.nullcontext() if trainer is None else trainer.precision_plugin.val_step_context()
     try:
@@ -42,25 +42,25 @@ def evaluating(*models: nn.Module, trainer: pl.Trainer | None = None) -> Iterato
             torch.manual_seed(0)
             yield
     finally:
-        for part, mode in modes.items():
-            part.training = mode
+        for child, mode in modes.items():
+            child.training = mode
 
 
 def converted(batch: Batch, module: pl.LightningModule, trainer: pl.Trainer) -> Batch:
-    """A batch of a loader as the Trainer hands it to the module: in its precision, on its device."""
+    """Convert a loader's batch as the Trainer does: to its precision and to the module's device."""
     return trainer.precision_plugin.convert_input(batch).to(module.device)
 
 
 def evaluate(
     module: pl.LightningModule, trainer: pl.Trainer, loader: Iterable[Batch], step: Callable[[Batch, int], T]
 ) -> list[T]:
-    """What `step` makes of each batch and its number; a signal comes out as KeyboardInterrupt."""
+    """Return the results of `step` for each batch and its index; a signal raises KeyboardInterrupt."""
     with evaluating(module, trainer=trainer), handling():
         return [step(converted(batch, module, trainer), index) for index, batch in enumerate(loader)]
 
 
 def validate_inside(module: LeanModule, trainer: pl.Trainer) -> dict[str, Any]:
-    """Loss and metrics, by name, on the batches of a validation, inside a training."""
+    """Return loss and metrics by name on the validation batches, within a training."""
 
     def step(batch: Batch, index: int) -> None:
         module.validation_step(batch, index)
@@ -72,27 +72,27 @@ def validate_inside(module: LeanModule, trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def validate(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:
-    """The metrics of a validation; a signal comes out as KeyboardInterrupt."""
+    """Return the metrics of a validation; a signal raises KeyboardInterrupt."""
     with handling():
         trainer.validate(module, datamodule=data, verbose=False)
     return measured(trainer)
 
 
 def measure(trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule) -> dict[str, float]:
-    """Metrics named `test/<metric>`, and `test_<shift>/<metric>` where the data has shifted test splits.
+    """Return metrics named `test/<metric>`, and `test_<shift>/<metric>` for shifted test splits.
 
-    What watches the trainer, and `module.test_scores`, see the test split alone. What is not finite on a shifted one is
-    left out, since it is no failure of the training. A signal comes out as KeyboardInterrupt.
+    The callbacks of the trainer and `module.test_scores` are used for the test split only. Metrics of a shifted split
+    that are not finite are omitted, since they are no failure of the training. A signal raises KeyboardInterrupt.
     """
-    watchers, metrics = trainer.callbacks, {}
+    callbacks, metrics = trainer.callbacks, {}
     try:
-        for part in data.test_parts:
-            module.test_part = part
+        for split in data.test_parts:
+            module.test_part = split
             with handling():
-                trainer.test(module, data.held_out(part), verbose=False)
-            found = {name: value for name, value in measured(trainer).items() if name.startswith(f"{part}/")}
-            metrics |= {name: value for name, value in found.items() if part == TEST or math.isfinite(value)}
+                trainer.test(module, data.held_out(split), verbose=False)
+            found = {name: value for name, value in measured(trainer).items() if name.startswith(f"{split}/")}
+            metrics |= {name: value for name, value in found.items() if split == TEST or math.isfinite(value)}
             trainer.callbacks = []
     finally:
-        trainer.callbacks = watchers
+        trainer.callbacks = callbacks
     return metrics

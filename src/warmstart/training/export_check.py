@@ -1,4 +1,4 @@
-"""The check that ends an export: the folder, loaded by transformers alone, answers as the trained model does."""
+"""Verifies an export: transformers must compute the predictions of the trained model from the folder alone."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from warmstart.data.loader import take
 from warmstart.training import components
 from warmstart.training.evaluation import evaluating
 
-TOLERANCE = 1e-4  # of outputs up to 1; of larger ones, times the largest of them
+TOLERANCE = 1e-4  # of outputs up to 1; larger outputs are scaled by their maximum
 ROWS = 8
-PLACED = "tags"  # targets of which the rows are encoded in their own way
+ALIGNED_TARGET = "tags"  # a target for which rows are encoded differently
 
 
 def check_export(
     folder: Path, model: nn.Module, trained: tuple[Any, Any], preprocessor: Any, config: DictConfig
 ) -> Any:
-    """Compare the exported folder with the trained model, on rows of the run's data and on built-in ones.
+    """Compare the exported folder with the trained model on rows of the run's data and on built-in rows.
 
-    The folder's own preprocessing and weights are used, in one padded batch and one row at a time. Batches are left
-    out, with a warning, for models whose answers depend on the padding by design.
+    Preprocessing and weights of the folder are used, with one padded batch and with single rows. The batch is skipped,
+    with a warning, for models whose predictions depend on padding by design.
 
     Args:
-        folder: holds the exported files.
-        model: of which class the folder is.
+        folder: folder with the exported files.
+        model: has the transformers class of the folder.
         trained: backbone and objective.
-        preprocessor: the run's.
-        config: the run's, which names its data.
+        preprocessor: that of the run.
+        config: that of the run, which has its data.
 
     Returns:
-        The record: rows, their data, and the largest difference.
+        The entry of the record: number of rows, data, and largest difference.
 
     Raises:
         UserError: an output differs by more than the tolerance, or the folder cannot be loaded.
     """
     try:
-        theirs = type(model).from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # of every kind, by architecture
+        exported = type(model).from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the type depends on the architecture
         raise UserError(f"not exported: transformers cannot load the folder: {_line(error)}") from error
     inputs_of = preprocessor.exported_inputs(folder)
     target = trained[1].target
@@ -54,58 +54,60 @@ def check_export(
     name = "built-in" if rows is None else "+".join(components.sources_of(config.data))
     tables = [preprocessor.probes(target), *([] if rows is None else [rows])]
     largest = 0.0
-    pads_alike = preprocessor.pads_alike
-    if not pads_alike:
+    is_padding_invariant = preprocessor.is_padding_invariant
+    if not is_padding_invariant:
         screen.say(
-            "warning: this model takes no attention mask, so transformers' answers for recordings of different lengths "
-            "in one batch differ from those one by one: predict one by one",
+            "warning: this model has no attention mask: transformers' predictions for recordings of different lengths "
+            "in one batch differ from single ones: predict one by one",
             style="yellow",
         )
     for table in tables:
-        batches = [slice(None)] if pads_alike else []
+        batches = [slice(None)] if is_padding_invariant else []
         for chosen in [*batches, *(slice(row, row + 1) for row in range(len(table)))]:
             raw = Rows(table).take(chosen).x
-            found = difference(theirs, inputs_of, trained, preprocessor, raw)
+            found = difference(exported, inputs_of, trained, preprocessor, raw)
             if not found <= TOLERANCE:
                 how = "in one padded batch" if chosen == slice(None) else "one by one"
                 raise UserError(
-                    f"not exported: {type(model).__name__} of transformers gives other answers {how} "
+                    f"not exported: {type(model).__name__} of transformers has other predictions {how} "
                     f"(largest difference {found:.2g}, allowed {TOLERANCE:g})"
                 )
             largest = max(largest, found)
     count = sum(map(len, tables))
-    how = "in a batch and one by one" if pads_alike else "one by one"
+    how = "in a batch and one by one" if is_padding_invariant else "one by one"
     screen.say(f"checked on {count} rows, {how}: the largest difference is {largest:.1g}")
-    return {"rows": count, "data": name, "batch": pads_alike, "difference": largest}
+    return {"rows": count, "data": name, "batch": is_padding_invariant, "difference": largest}
 
 
 def validation_rows(config: DictConfig, target: str | None) -> Any:
-    """Some raw validation rows of a run's data; None, with a note, where it cannot be loaded any more."""
+    """Return some raw validation rows of a run's data; None, with a warning, if the data cannot be loaded."""
     try:
         found = components.build_source(config).load(target).validation
     except (UserError, OSError) as error:
-        screen.say(f"warning: the run's data cannot be loaded, so built-in rows are compared: {error}", style="yellow")
+        screen.say(
+            f"warning: the run's data cannot be loaded, so only built-in rows are compared: {error}", style="yellow"
+        )
         return None
     return found.take(evenly(len(found), ROWS)).x
 
 
-def difference(theirs: nn.Module, inputs_of: Any, trained: tuple[Any, Any], preprocessor: Any, raw: Any) -> float:
-    """The largest difference of outputs at valid positions, over the larger of 1 and the largest of ours.
+def difference(exported: nn.Module, inputs_of: Any, trained: tuple[Any, Any], preprocessor: Any, raw: Any) -> float:
+    """Return the largest difference of outputs at valid positions, divided by the largest output if that is above 1.
 
-    Infinity where there are other positions, or a value is no number.
+    It is infinite if the shapes differ or a value is NaN.
 
     Raises:
-        UserError: the exported files cannot take these rows.
+        UserError: transformers cannot compute these rows.
     """
     backbone, objective = trained
-    is_placed = objective.target == PLACED
-    x = preprocessor.align(raw, None, PLACED)[0] if is_placed else preprocessor.encode(raw)
+    is_aligned = objective.target == ALIGNED_TARGET
+    x = preprocessor.align(raw, None, ALIGNED_TARGET)[0] if is_aligned else preprocessor.encode(raw)
     batch = take(x, None, slice(0, len(x)))
     batch = Batch(preprocessor(batch.x), None, batch.mask)
     try:
-        with evaluating(theirs):
-            found = _outputs(theirs(**inputs_of(raw)))
-    except Exception as error:  # of every kind, by architecture
+        with evaluating(exported):
+            found = _outputs(exported(**inputs_of(raw)))
+    except Exception as error:  # the type depends on the architecture
         raise UserError(f"not exported: transformers cannot compute these rows: {_line(error)}") from error
     with evaluating(backbone, objective):
         if found.ndim == 2:
@@ -124,7 +126,7 @@ def difference(theirs: nn.Module, inputs_of: Any, trained: tuple[Any, Any], prep
 
 
 def _outputs(found: Any) -> Tensor:
-    """Logits (B, C) or (B, T, C), those of start and end side by side, or features (B, T, D)."""
+    """Return logits (B, C) or (B, T, C), stacked start and end logits (B, T, 2), or features (B, T, D)."""
     if "logits" in found:
         return found.logits
     if "start_logits" in found:

@@ -1,4 +1,4 @@
-"""What a finetuning forgets: the held-out score of its parent, with the backbone as it was and as it has become."""
+"""Forgetting: the change of the parent's held-out metric caused by a finetuning of its backbone."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from warmstart.training import components
 from warmstart.training.assemble import build_module
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
 from warmstart.training.evaluation import validate
-from warmstart.training.restore import restore_parts
+from warmstart.training.restore import restore_model
 from warmstart.training.trainer import build_trainer
 
 
-class Memory:
-    """What a run was trained for: its objective with its own head, and its validation rows.
+class ParentTask:
+    """The task of a parent run: its objective with its head, and its validation rows.
 
-    Neither model nor data is kept between two measurements, so that a training in between has the memory to itself.
+    Model and data are released between measurements, to free memory for the finetuning.
 
     Args:
         run: a finished pretraining, finetuning or soup.
         config: its config.
-        snapshot: one that is meant instead of its final model.
+        snapshot: a snapshot to use instead of its final model.
 
     Raises:
-        UserError: its model or its data is no longer what it was.
+        UserError: its model or its data has changed.
     """
 
     def __init__(self, run: RunFolder, config: DictConfig, snapshot: Path | None = None):
@@ -45,18 +45,18 @@ class Memory:
         self.metric, self.before = self.score()
 
     def score(self, weights: Mapping[str, Tensor] | None = None) -> tuple[str, float | None]:
-        """The metric that the run chose its best weights by, with these of a backbone in place of its own.
+        """Return name and value of the run's monitored metric, with the given or its own backbone weights.
 
-        Masks and noise are the same every time. What is not finite is None.
+        Masks and noise are the same every time. The value is None if it is not finite.
         """
-        backbone, objective, saved = restore_parts(self.run, self.config, self.snapshot)
+        backbone, objective, saved = restore_model(self.run, self.config, self.snapshot)
         if weights is not None:
             load_weights(backbone, weights, "the finetuned backbone")
         data = components.data_module(self.config, rebuild(saved.preprocessor)).prepare()
         if data.fingerprint != self.run.record["data"]["fingerprint"]:
             raise UserError(
                 f"forgetting=true: the data of {self.run.path} has changed since that run (another fingerprint), "
-                "so its score cannot be measured again: leave forgetting out"
+                "so forgetting cannot be measured: remove it"
             )
         module = build_module(self.config, backbone, objective, data.preprocessor)
         trainer = build_trainer(self.config.trainer, self.run.path, None, [])
@@ -64,42 +64,42 @@ class Memory:
         return module.monitor[0], value if math.isfinite(value) else None
 
 
-def remember(config: DictConfig, parent: dict[str, Any] | None) -> Memory | None:
-    """What the run that a finetuning starts from was trained for, measured; None where it is not asked for, or no run.
+def parent_task(config: DictConfig, parent: dict[str, Any] | None) -> ParentTask | None:
+    """Return the task of the parent run, evaluated before the finetuning; None if there is none to evaluate.
 
     Args:
-        config: of the finetuning.
+        config: config of the finetuning.
         parent: its parent record.
 
     Raises:
-        UserError: it can no longer be measured, or parts of its backbone are to start anew.
+        UserError: the task cannot be evaluated, or layers of the backbone are reinitialized.
     """
     if not config.get("forgetting"):
         return None
     run = None if Init.parse(config.init).shuffled else parent_run(parent)
     if run is None:
-        screen.say(f"init={config.init} is not what a run has learned: no forgetting is measured", style="yellow")
+        screen.say(f"init={config.init} has no parent run: forgetting is not measured", style="yellow")
         return None
-    if config.fresh:
-        raise UserError("forgetting=true measures the parent's whole backbone, and fresh lets parts of it start anew")
+    if config.reinitialize:
+        raise UserError("forgetting=true requires the complete backbone of the parent: remove reinitialize")
     folder = Path(parent["path"])
-    return Memory(run, run.config(tuple(config.trust)), folder if folder.parent.name == SNAPSHOTS else None)
+    return ParentTask(run, run.config(tuple(config.trust)), folder if folder.parent.name == SNAPSHOTS else None)
 
 
 @contextlib.contextmanager
-def forgetting(run: RunFolder, memory: Memory | None, backbone: nn.Module) -> Iterator[None]:
-    """Once the block has trained the backbone, measure again what its parent knew, and put it into the run's record.
+def forgetting(run: RunFolder, task: ParentTask | None, backbone: nn.Module) -> Iterator[None]:
+    """Evaluate the parent's task again after the block has trained the backbone, and record the result.
 
-    The run is done only then; its cost, which the block takes, has no part of this.
+    The cost of the run, which the block records, excludes this evaluation.
     """
-    if memory is None:
+    if task is None:
         yield
         return
     with run.recording():
         yield
-        _, after = memory.score(backbone.state_dict())
-        found = {"metric": memory.metric, "before": memory.before, "after": after, "parent": memory.run.record["id"]}
+        _, after = task.score(backbone.state_dict())
+        found = {"metric": task.metric, "before": task.before, "after": after, "parent": task.run.record["id"]}
         run.note(forgetting=found)
-        of = f"{memory.run.record['stage']} {memory.run.record['id']}"
-        numbers = [screen.number(math.nan if value is None else value) for value in (memory.before, after)]
-        screen.say(f"forgetting: {memory.metric} of {of} was {numbers[0]}, is {numbers[1]}")
+        of = f"{task.run.record['stage']} {task.run.record['id']}"
+        numbers = [screen.number(math.nan if value is None else value) for value in (task.before, after)]
+        screen.say(f"forgetting: {task.metric} of {of} was {numbers[0]}, is {numbers[1]}")

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written without its thread: a full disk is an error of the run."""
+"""Loggers: metrics.csv, and TensorBoard event files written without a thread, so that a full disk raises an error."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _number = itertools.count()
 
 
 class AppendedFile:
-    """A file that only grows; each write reaches the operating system at once.
+    """An append-only, unbuffered file.
 
     Args:
-        path: where it is, or will be.
+        path: an existing or new file.
     """
 
     def __init__(self, path: Path):
@@ -61,7 +61,7 @@ class AppendedFile:
 
 
 class EventFile:
-    """What tensorboard's EventFileWriter does, without its thread, which prints the error of a full disk."""
+    """Replaces tensorboard's EventFileWriter, whose thread only prints the error of a full disk."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -86,11 +86,11 @@ class EventFile:
 
 
 class EventWriter(SummaryWriter):
-    """A SummaryWriter on such a file; a full disk raises WriteError also where it writes files of its own.
+    """A SummaryWriter with an EventFile; it raises WriteError if the disk is full.
 
     Args:
-        folder: where to write; what its projector_config.pbtxt lists stays listed.
-        purge_step: from which on earlier events are not shown.
+        folder: output folder; the entries of its projector_config.pbtxt are kept.
+        purge_step: events logged earlier at this step or later are hidden.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None):
@@ -117,10 +117,10 @@ class EventWriter(SummaryWriter):
 
 
 class TensorBoard(Logger):
-    """Scalars, the table of hparams, and what `writer` writes, in an event file.
+    """Logs scalars, hparams, and the output of `writer` to an event file.
 
     Args:
-        save_dir: where to write.
+        save_dir: output folder.
         purge_step: see EventWriter.
     """
 
@@ -136,7 +136,7 @@ class TensorBoard(Logger):
             self.writer.add_scalar(name, value, step)
 
     def log_hyperparams(self, params: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Write the run's row in the table of hparams: settings beside the names of metrics."""
+        """Write the run's hyperparameters and the names of its metrics to the hparams table."""
         for summary in hparams(params, metrics):
             self.writer._get_file_writer().add_summary(summary)
 
@@ -150,73 +150,72 @@ HEADER = b"step,name,value\r\n"
 
 
 class RunLogger(Logger):
-    """Appends to metrics.csv and to other loggers; what was logged after the checkpoint is removed first.
+    """Logs to metrics.csv and to the chosen loggers; entries after the checkpoint are removed first.
 
-    metrics.csv belongs to the run's record: it is written whatever is chosen, since checkpoints, checksums and reports
-    read it.
+    metrics.csv is part of the run's record: it is always written, since checkpoints, checksums and reports use it.
 
     Args:
         folder: the run's folder.
         chosen: nodes of the other loggers, by name.
-        state: what `state` returned at the checkpoint that the run resumes from; none for a run from the start.
+        state: return value of `state` at the checkpoint to resume from; None for a new run.
 
     Raises:
-        UserError: metrics.csv does not have the rows that it had at the checkpoint, or a logger cannot be built.
+        UserError: metrics.csv differs from that at the checkpoint, or a logger cannot be built.
     """
 
-    name, version = "warmstart", ""  # Lightning asks for both
+    name, version = "warmstart", ""  # required by Lightning
 
     def __init__(self, folder: Path, chosen: DictConfig, state: dict[str, Any] | None = None):
         super().__init__()
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.sha256 = hashlib.sha256(kept_rows(folder / METRICS, state) if state else HEADER)
+        self.sha256 = hashlib.sha256(checkpointed_rows(folder / METRICS, state) if state else HEADER)
         restore(folder, state["sizes"] if state else {})
         if not state:
             write_atomically(folder / METRICS, HEADER)
         self.others = build_several(chosen, "logger", save_dir=folder, purge_step=state["step"] + 1 if state else None)
         for logger in self.others:
             if not Path(logger.log_dir or folder).resolve().is_relative_to(folder.resolve()):
-                raise UserError(f"logger: {logger.log_dir} is outside of the run's folder: give it another name")
+                raise UserError(f"logger: {logger.log_dir} is outside the run's folder: give it another name")
         self.metrics = AppendedFile(folder / METRICS)
 
     @property
     def writer(self) -> SummaryWriter | None:
-        """Return what writes more than scalars; None where TensorBoard is not chosen."""
+        """Return the SummaryWriter of TensorBoard; None if that is not chosen."""
         return next((logger.writer for logger in self.others if isinstance(logger, TensorBoard)), None)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write scalars at a step; Lightning's own epoch counter is left out."""
+        """Write scalars at a step, except Lightning's epoch counter."""
         metrics = {name: float(value) for name, value in metrics.items() if name != "epoch"}
-        self.log_beside(metrics, step)
+        self.log_unreproducible(metrics, step)
         rows = io.StringIO(newline="")
         csv.writer(rows).writerows([step, name, repr(value)] for name, value in metrics.items())
         content = rows.getvalue().encode()
         self.metrics.write(content)
         self.sha256.update(content)
 
-    def log_beside(self, metrics: dict[str, float], step: int | None) -> None:
-        """Write scalars that a rerun would not reproduce: to the other loggers, not to metrics.csv."""
+    def log_unreproducible(self, metrics: dict[str, float], step: int | None) -> None:
+        """Write scalars that a rerun would not reproduce to the chosen loggers, not to metrics.csv."""
         for logger in self.others if metrics else ():
             logger.log_metrics(metrics, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: they are written once, at the end, by `conclude`."""
+        """Do nothing: `conclude` writes the hyperparameters."""
 
     def log_text(self, name: str, content: str) -> None:
-        """A block of fixed-width text, in TensorBoard."""
+        """Write a block of fixed-width text to TensorBoard."""
         if self.writer is not None:
             self.writer.add_text(name, "\n".join(f"    {line}" for line in content.splitlines()))
 
     def conclude(self, settings: dict[str, Any], results: dict[str, float], step: int) -> None:
-        """The hyperparameters and, beside them, best and last metrics, written once."""
+        """Write the hyperparameters and the best and last metrics, once."""
         plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in settings.items()}
         for logger in self.others:
             logger.log_hyperparams(plain, *([results] if isinstance(logger, TensorBoard) else []))
-        self.log_beside(results, step)
+        self.log_unreproducible(results, step)
 
     def state(self, step: int) -> dict[str, Any]:
-        """Return what a checkpoint at this step must hold, once all that was logged is on the disk."""
+        """Return the state for a checkpoint at this step, after all files are synced to the disk."""
         self.save()
         files = logged_files(self.folder)
         for path in [*files, self.folder]:
@@ -228,7 +227,7 @@ class RunLogger(Logger):
         }
 
     def save(self) -> None:
-        """Have the other loggers write what they hold."""
+        """Save the buffers of the chosen loggers."""
         for logger in self.others:
             logger.save()
 
@@ -236,26 +235,26 @@ class RunLogger(Logger):
         """Close all files.
 
         Args:
-            status: how the run ended: success or failed.
+            status: success or failed.
         """
         self.metrics.close()
         for logger in self.others:
             logger.finalize(status)
             if isinstance(logger, WandbLogger):
-                logger.experiment.finish()  # else the next run of this process would be logged as this one
+                logger.experiment.finish()  # otherwise the next run of this process would log to this one
 
 
 def logged_files(folder: Path) -> list[Path]:
-    """Return the files of a run that grow while it trains, as far as they exist."""
+    """Return the existing files of a run to which logs are appended."""
     paths = [folder / METRICS, folder / PROJECTOR, *sorted(folder.glob(EVENTS))]
     return [path for path in paths if path.exists()]
 
 
-def kept_rows(path: Path, state: dict[str, Any]) -> bytes:
-    """Return the part of metrics.csv that a checkpoint counts.
+def checkpointed_rows(path: Path, state: dict[str, Any]) -> bytes:
+    """Return the part of metrics.csv that was written before the checkpoint.
 
     Raises:
-        UserError: it is not there, or not as it was.
+        UserError: it is missing or was changed.
     """
     content = path.read_bytes()[: state["sizes"][METRICS]] if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != state["sha256"]:
@@ -265,7 +264,7 @@ def kept_rows(path: Path, state: dict[str, Any]) -> bytes:
 
 
 def restore(folder: Path, sizes: dict[str, int]) -> None:
-    """Truncate what a run has logged to these sizes, by file name, and remove files that are not among them."""
+    """Truncate the log files of a run to these sizes, by file name, and remove other log files."""
     for path in logged_files(folder):
         size = sizes.get(path.name)
         if size is None:

@@ -1,4 +1,4 @@
-"""The memory of this process: large blocks kept for reuse, and the peak of a run."""
+"""Memory of this process: reuse of freed blocks, and the peak of a run."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks of up to 1 GiB for reuse; elsewhere, do nothing.
+    """Configure glibc to reuse freed blocks of up to 1 GiB; does nothing with other C libraries.
 
-    By default glibc maps and unmaps every block above 32 MiB, and the kernel clears its pages anew: on the CPU a step
-    of a small ResNet took 1.3 to 1.7 times as long (docs/lab.md). See mallopt(3).
+    By default glibc maps and unmaps every block above 32 MiB, and the kernel zeroes its pages each time: on the CPU
+    this makes a step of a small ResNet 1.3 to 1.7 times slower (docs/lab.md). See mallopt(3).
     """
-    ask_glibc("mallopt", M_MMAP_THRESHOLD, 1 << 30)
-    ask_glibc("mallopt", M_TRIM_THRESHOLD, (1 << 31) - 1)
+    call_glibc("mallopt", M_MMAP_THRESHOLD, 1 << 30)
+    call_glibc("mallopt", M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def forget_peak_memory() -> None:
-    """Begin to measure the peak anew, blocks kept for reuse given back, so that it is that of one run.
+def reset_peak_memory() -> None:
+    """Release freed blocks and reset the peak memory, so that it is that of one run.
 
-    The process's own peak can be set back on Linux only: see clear_refs in proc(5).
+    The peak of a process can be reset on Linux only: see clear_refs in proc(5).
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
-    ask_glibc("malloc_trim", 0)
+    call_glibc("malloc_trim", 0)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mb() -> float:
-    """Peak memory of the device, or of this process where there is no accelerator, in MB (1e6 bytes)."""
+    """Return the peak memory of the device, or of this process if there is no accelerator, in MB (1e6 bytes)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     with contextlib.suppress(OSError):
@@ -49,8 +49,8 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def ask_glibc(name: str, *values: int) -> None:
-    """Call a function of the C library, where that is glibc; elsewhere, do nothing."""
+def call_glibc(name: str, *values: int) -> None:
+    """Call a function of glibc; does nothing with other C libraries."""
     if not sys.platform.startswith("linux"):
         return
     try:

@@ -1,4 +1,4 @@
-"""The LightningModules of pretraining and finetuning, and what they share."""
+"""The LightningModules of pretraining and finetuning, and their base class."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from warmstart.training.optimization import Accumulation, assign, at, configure,
 
 
 class LeanModule(pl.LightningModule):
-    """Lightning notes the running hook's name in `_current_fx_name` some 46 times a step.
+    """Base class of the modules; `step_loss` is the loss of the last optimizer step.
 
-    Through `nn.Module.__setattr__` that is a tenth of a short step's overhead; see docs/lab.md.
-
-    `step_loss` is the loss of the last optimizer step.
+    Lightning sets `_current_fx_name` about 46 times per step. `nn.Module.__setattr__` is bypassed for it, as it would
+    take a tenth of the overhead of a short step; see docs/lab.md.
     """
 
     def __init__(self) -> None:
@@ -43,13 +42,13 @@ class LeanModule(pl.LightningModule):
             super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LeanModule:
-        """Have inputs converted to the type of the parameters."""
+        """Convert the parameters, and set the dtype of the inputs to that of the parameters."""
         super()._apply(fn, recurse)
         self.augment.dtype = next((value.dtype for value in self.parameters() if value.is_floating_point()), None)
         return self
 
-    def counted(self, output: StepOutput) -> Tensor:
-        """Add a training batch to train/loss and to the optimizer step; return the loss to be differentiated."""
+    def accumulate(self, output: StepOutput) -> Tensor:
+        """Add a training batch to train/loss and to the optimizer step; return the loss for the backward pass."""
         self.train_loss.update(output)
         if self.trainer.accumulate_grad_batches == 1:
             self.step_loss = output.loss.detach()
@@ -57,26 +56,26 @@ class LeanModule(pl.LightningModule):
         return self.accumulation.add(output)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Complete the gradients of a step of several batches, before they are clipped."""
+        """Finish the gradients of an optimizer step with several batches, before they are clipped."""
         batches = self.trainer.accumulate_grad_batches
         if batches > 1:
             parameters = (value for group in optimizer.param_groups for value in group["params"])
             self.step_loss = self.accumulation.close(parameters, batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the loss added up so far in this epoch, and the gradients of an optimizer step that is not complete."""
+        """Save the accumulated loss of the epoch and the gradients of an incomplete optimizer step."""
         checkpoint["train_loss"] = self.train_loss.state_dict()
         unfinished = self.accumulation.state_dict(self)
         if unfinished:
             checkpoint["accumulation"] = unfinished
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resume both."""
+        """Restore the loss and the gradients of an incomplete optimizer step."""
         self.train_loss.load_state_dict(checkpoint["train_loss"])
         self.unfinished = checkpoint.get("accumulation", {})
 
     def on_train_start(self) -> None:
-        """Put gradients of an incomplete optimizer step back, once the parameters are on their device."""
+        """Set the gradients of an incomplete optimizer step, now that the parameters are on their device."""
         if self.unfinished:
             self.accumulation.load_state_dict(self.unfinished, self)
             self.unfinished = {}
@@ -88,9 +87,9 @@ class LeanModule(pl.LightningModule):
 
 
 def seed_step(seed: int, step: int, device: torch.device) -> None:
-    """Seed the generators that noise, masks, augmentation and dropout draw from.
+    """Seed the generators for noise, masks, augmentation and dropout.
 
-    `torch.manual_seed` would do the same, but formats a stack trace per absent kind of accelerator: 2 ms a step.
+    `torch.manual_seed` would also format a stack trace for each missing type of accelerator: 2 ms per step.
     """
     torch.default_generator.manual_seed(seed + step)
     if device.type == "cuda":
@@ -98,9 +97,9 @@ def seed_step(seed: int, step: int, device: torch.device) -> None:
 
 
 class PretrainModule(LeanModule):
-    """All randomness of a step (noise, masks, augmentation, dropout) is a function of `seed` and the step's number.
+    """Pretraining; noise, masks, augmentation and dropout are functions of `seed` and the number of the step.
 
-    A resumed run therefore draws what an undisturbed one would.
+    A resumed run therefore draws the same random numbers as an uninterrupted one.
     """
 
     monitor: ClassVar = ("val/loss", "min")
@@ -122,7 +121,7 @@ class PretrainModule(LeanModule):
         self.val_loss = RunningMean()
 
     def views(self, batch: Batch) -> Batch:
-        """The augmented copies that the objective asks for, stacked along the batch."""
+        """Return the views that the objective requires, concatenated along the batch."""
         count = self.objective.views
         if count == 1:
             return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask))
@@ -130,14 +129,14 @@ class PretrainModule(LeanModule):
         return Batch(torch.cat([self.augment(batch.x) for _ in range(count)]), batch.y, mask)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective's mean loss."""
+        """Return the mean loss of the objective."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
         if not self.accumulation.count:
-            self.objective.follow(self.backbone)
-        return self.counted(self.objective.step(self.backbone, self.views(batch)))
+            self.objective.on_step_start(self.backbone)
+        return self.accumulate(self.objective.step(self.backbone, self.views(batch)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same loss, with the same noise at every epoch."""
+        """Add the loss of a batch, with the same noise in every epoch."""
         seed_step(self.seed, batch_idx, self.device)
         if self.objective.views > 1:
             batch = self.views(batch)
@@ -146,28 +145,28 @@ class PretrainModule(LeanModule):
         self.val_loss.update(self.objective.step(self.backbone, batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log val/loss, the objective's measures, and what it has to say of the loss."""
+        """Log val/loss and the measures and summary of the objective."""
         self.log_dict({f"val/{name}": value for name, value in self.held_out().items()})
 
     def held_out(self) -> dict[str, float]:
-        """Loss, measures and what the objective says of the loss, of the batches since the last time, by name."""
+        """Return loss, measures and summary by name for the batches since the last call."""
         loss = self.val_loss.compute()
         found = self.val_loss.measured() | self.objective.summary(loss, self.trainer.datamodule.spec)
         self.val_loss.reset()
         return {"loss": loss, **found}
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """What trains does so at the full rate."""
+        """Return an optimizer of all trainable parameters with the same learning rate."""
         return configure(
             self, self.scales, self.optimizer, self.scheduler, float(self.trainer.estimated_stepping_batches)
         )
 
 
 class FinetuneModule(LeanModule):
-    """What is frozen at a step stays in evaluation mode, so that its norm statistics and dropout do not move either.
+    """Finetuning; frozen modules are in evaluation mode, so that their norm statistics and dropout do not change.
 
-    All randomness of a step, and what trains at it, are functions of `seed` and the step's number. Without a strategy
-    it is for evaluation only. `origin` holds SHA-256 of the backbone's tensors that a parent gave, by name.
+    All randomness and the trainable parameters of a step are functions of `seed` and the number of the step. Without a
+    strategy it is for evaluation only. `origin` has the SHA-256 of the backbone tensors of a parent, by name.
     """
 
     def __init__(
@@ -188,61 +187,61 @@ class FinetuneModule(LeanModule):
         self.strategy = strategy
         self.scales, self.trained, self.frozen = {}, set(), []
         if strategy is not None:
-            self.scales = assign(strategy.claims(backbone), [name for name, _ in self.named_parameters()])
-            self.enter(0.0)
-        # Whether what trains, or how fast beside the schedule, depends on the step.
+            self.scales = assign(strategy.learning_rate_scales(backbone), [name for name, _ in self.named_parameters()])
+            self.set_progress(0.0)
+        # Whether trainable parameters or learning-rate scales depend on the step.
         self.has_phases = any(map(callable, self.scales.values())) or bool(strategy and strategy.restarts)
         self.total_steps = math.inf
         self.monitor = objective.monitor
         self.held_out_loss = RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
         self.test_part = "test"
-        self.spec: Spec | None = None  # of the data to predict for
+        self.spec: Spec | None = None  # of the input of a prediction
         self.test_scores: list[Tensor | None] = []
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FinetuneModule:
-        """Keep the metrics' sums in their own precision when a Trainer converts the model."""
+        """Convert the parameters; the metrics only change their device, not their precision."""
         metrics = self._modules.pop("metrics", None)
         super()._apply(fn, recurse)
         if metrics is not None:
             self.metrics = metrics._apply(lambda value: value.to(fn(value).device))
         return self
 
-    def enter(self, progress: float) -> None:
-        """Freeze what the strategy freezes once a share `progress` of the run is over, and only that.
+    def set_progress(self, progress: float) -> None:
+        """Freeze the parameters that the strategy freezes at a fraction `progress` of the run, and unfreeze the others.
 
         Raises:
-            UserError: nothing would train.
+            UserError: all parameters are frozen.
         """
         trained = {name for name, scale in self.scales.items() if at(scale, progress)}
         if trained == self.trained:
             return
         if not trained:
-            raise UserError(f"strategy: every parameter is frozen at {progress:.0%} of the run, so nothing would train")
+            raise UserError(f"strategy: all parameters are frozen at {progress:.0%} of the run")
         self.trained = trained
         self.frozen = freeze(self, trained)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> FinetuneModule:
-        """Training mode for what trains."""
+        """Set the training mode, except for frozen modules."""
         super().train(mode)
-        for part in self.frozen:
-            part.eval()
+        for module in self.frozen:
+            module.eval()
         return self
 
     def views(self, batch: Batch) -> Batch:
-        """The augmented examples, mixed with each other where asked."""
+        """Return the augmented and possibly mixed examples."""
         return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Let train what is to train at this step."""
+        """Update the frozen parameters for this step."""
         if self.has_phases:
-            self.enter(self.trainer.global_step / self.total_steps)
+            self.set_progress(self.trainer.global_step / self.total_steps)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective's mean loss, or what the strategy makes of it."""
+        """Return the mean loss of the strategy, by default that of the objective."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        return self.counted(self.strategy.step(self.objective, self.backbone, self.views(batch)))
+        return self.accumulate(self.strategy.step(self.objective, self.backbone, self.views(batch)))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to loss and metrics; return the outputs (B, C)."""
@@ -253,14 +252,14 @@ class FinetuneModule(LeanModule):
         return output.outputs
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Add a batch to loss, metrics and, of the test split itself, `test_scores`; return the outputs (B, C)."""
+        """Add a batch to loss, metrics and, for the test split, `test_scores`; return the outputs (B, C)."""
         outputs = self.validation_step(batch, batch_idx)
         if self.test_part == "test":
             self.test_scores.append(self.objective.scores(outputs, batch.y))
         return outputs
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
-        """One plain record per example, with the names of `spec`."""
+        """Return one dict of plain values per example, with the labels of `spec`."""
         batch.x = self.augment.scale(batch.x)
         return self.objective.to_records(self.objective.predict(self.backbone, batch), batch, self.spec)
 
@@ -269,20 +268,20 @@ class FinetuneModule(LeanModule):
         self._log_held_out("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log loss and metrics of `test_part`: test/loss or, of a shifted split, test_<shift>/loss."""
+        """Log loss and metrics of `test_part`, such as test/loss or, for a shifted split, test_<shift>/loss."""
         self._log_held_out(self.test_part)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Rates as the strategy says."""
+        """Return an optimizer with the learning-rate scales of the strategy."""
         self.total_steps = float(self.trainer.estimated_stepping_batches)
         return configure(self, self.scales, self.optimizer, self.scheduler, self.total_steps, self.strategy.restarts)
 
     def held_out(self) -> dict[str, Any]:
-        """Loss and metrics of the batches since the last time, by name."""
+        """Return loss and metrics by name for the batches since the last call."""
         values = {"loss": self.held_out_loss.compute(), **self.metrics.compute()}
         self.held_out_loss.reset()
         self.metrics.reset()
         return values
 
-    def _log_held_out(self, part: str) -> None:
-        self.log_dict({f"{part}/{name}": value for name, value in self.held_out().items()})
+    def _log_held_out(self, split: str) -> None:
+        self.log_dict({f"{split}/{name}": value for name, value in self.held_out().items()})

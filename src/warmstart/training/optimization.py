@@ -1,4 +1,4 @@
-"""Parameter groups from a strategy's claims, and the optimizer and schedule over them."""
+"""Parameter groups, optimizer, schedule and gradient accumulation."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Scale
 
 
-def assign(claims: list[tuple[str, Scale]], names: list[str]) -> dict[str, Scale]:
-    """Learning-rate scale per parameter name.
+def assign(patterns: list[tuple[str, Scale]], names: list[str]) -> dict[str, Scale]:
+    """Return the learning-rate scale of each parameter.
 
     Raises:
-        UserError: a parameter is claimed by no pattern or by two, a pattern claims nothing, or all are frozen.
+        UserError: a parameter matches no pattern or several, a pattern matches no parameter, or all are frozen.
     """
     scales: dict[str, Scale] = {}
-    unused = {pattern for pattern, _ in claims}
-    for pattern, scale in claims:
+    unused = {pattern for pattern, _ in patterns}
+    for pattern, scale in patterns:
         if not callable(scale) and scale < 0:
-            raise UserError(f"strategy: {pattern} would train at {scale:g} times optimizer.lr, which is below 0")
+            raise UserError(f"strategy: {pattern} has the negative learning-rate scale {scale:g}")
     for name in names:
-        matching = [(pattern, scale) for pattern, scale in claims if fnmatchcase(name, pattern)]
+        matching = [(pattern, scale) for pattern, scale in patterns if fnmatchcase(name, pattern)]
         if len(matching) != 1:
             found = " and ".join(pattern for pattern, _ in matching) or "no pattern"
-            raise UserError(f"strategy: parameter {name} is claimed by {found}; every parameter is claimed once")
+            raise UserError(f"strategy: parameter {name} matches {found}, but must match exactly one")
         unused.discard(matching[0][0])
         scales[name] = matching[0][1]
     if unused:
         raise UserError(f"strategy: pattern {sorted(unused)[0]} matches no parameter")
     if not any(scales.values()):
-        raise UserError("strategy: every parameter is frozen, so nothing would train")
+        raise UserError("strategy: all parameters are frozen")
     return scales
 
 
 def at(scale: Scale, progress: float) -> float:
-    """A scale at a share of the run from 0 to 1."""
+    """Return the value of a scale at a fraction of the run from 0 to 1."""
     return scale(progress) if callable(scale) else scale
 
 
 def freeze(module: nn.Module, trained: set[str]) -> list[nn.Module]:
-    """Stop gradients of all parameters but those `trained`; return the outermost submodules that are frozen whole."""
+    """Disable the gradients of all parameters except `trained`; return the outermost completely frozen submodules."""
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in trained)
     frozen: list[nn.Module] = []
@@ -66,7 +66,7 @@ def freeze(module: nn.Module, trained: set[str]) -> list[nn.Module]:
 
 
 def hidden_matrices(module: nn.Module) -> set[str]:
-    """Names of the matrices that take features to features: in the backbone, past its depth 0, no embedding."""
+    """Return the names of hidden matrices: in the backbone, at a depth above 0, except embeddings."""
     depths = module.backbone.depths()
     tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
 
@@ -81,12 +81,13 @@ def hidden_matrices(module: nn.Module) -> set[str]:
     }
 
 
-def grouped(module: nn.Module, scales: dict[str, Scale], optimizer: Callable[..., Optimizer]) -> list[dict[str, Any]]:
-    """One group per learning-rate scale, norms and biases apart without weight decay; `params` are names.
+def parameter_groups(
+    module: nn.Module, scales: dict[str, Scale], optimizer: Callable[..., Optimizer]
+) -> list[dict[str, Any]]:
+    """Return one group per learning-rate scale, with separate groups without weight decay for norms and biases.
 
-    A scale that changes is left to the schedule.
-
-    For an optimizer with `separates_hidden`, matrices inside the backbone are apart too, and groups flagged `hidden`.
+    `params` are names. Scales that are functions are applied by the schedule. For an optimizer with `separates_hidden`,
+    hidden matrices have separate groups, and all groups have the flag `hidden`.
     """
     separates = getattr(optimizer.func, "separates_hidden", False)
     hidden = hidden_matrices(module) if separates else set()
@@ -106,7 +107,7 @@ def grouped(module: nn.Module, scales: dict[str, Scale], optimizer: Callable[...
 
 
 def first_step(share: float, total: float) -> float:
-    """The first step at which no less than this share of `total` steps is over."""
+    """Return the first step at which at least a fraction `share` of `total` steps is complete."""
     step = math.floor(share * total)
     return step if step / total >= share else step + 1
 
@@ -119,20 +120,20 @@ def configure(
     total_steps: float,
     restarts: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """An optimizer over the groups of `grouped`, and a schedule per step.
+    """Return the optimizer with the groups of `parameter_groups` and a schedule per step.
 
     Args:
-        module: whose parameters train.
-        scales: learning-rate scale per parameter name.
-        optimizer: makes one of groups.
-        scheduler: the step and the number of steps to a factor.
-        total_steps: may be infinite where no scale changes.
-        restarts: rising shares of the run at which the schedule begins anew; each part is a run to it.
+        module: module to train.
+        scales: learning-rate scale by parameter name.
+        optimizer: partial optimizer with its settings.
+        scheduler: function of the step and the number of steps that returns a factor.
+        total_steps: number of steps; may be infinite if no scale is a function.
+        restarts: increasing fractions of the run at which the schedule restarts.
     """
     starts = [0, *(first_step(share, total_steps) for share in restarts)]
     ends = [*starts[1:], total_steps]
     own = dict(module.named_parameters())
-    groups = grouped(module, scales, optimizer)
+    groups = parameter_groups(module, scales, optimizer)
     built = optimizer([{**group, "params": [own[name] for name in group["params"]]} for group in groups])
 
     def factor(scale: Scale) -> Callable[[int], float]:
@@ -148,34 +149,34 @@ def configure(
 
 
 class Accumulation:
-    """Weighs the batches of a step by their values, so that its loss is the mean over the values of all of them.
+    """Accumulates gradients of several batches, weighted by their number of values.
 
-    L = sum(n_i L_i) / sum(n_i), where L_i is the mean of n_i values: examples, or positions where the loss is of these.
-    It is the loss of one large batch, unless examples of a batch have a say in each other's loss, as in contrastive
-    losses and batch norm: these see the examples of the small batches, whose losses are weighted in the same way. What
-    is drawn at random, such as noise, masks and mixed examples, is drawn for each small batch.
+    L = sum(n_i L_i) / sum(n_i), where L_i is the mean of n_i values: examples, or positions. It equals the loss of one
+    large batch, unless the loss of an example depends on the others in its batch, as with contrastive losses and batch
+    norm: these use the small batches, whose losses are weighted in the same way. Noise, masks and mixing are drawn for
+    each small batch.
 
-    A batch's loss is multiplied by n_i / n_1 before the gradients are computed, and their sum by n_1 / sum(n_i) before
-    they are used, as the later counts are not known until then.
+    The loss of a batch is multiplied by n_i / n_1 before the backward pass, and the sum of the gradients by n_1 /
+    sum(n_i) before they are used, as the later counts are unknown until then.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a step."""
+        """Reset the counts for a new optimizer step."""
         self.first = self.count = 0
         self.total: Tensor | float = 0.0
 
     def add(self, output: StepOutput) -> Tensor:
-        """Count a batch; return the loss whose gradients are to be added to those of the step."""
+        """Add a batch; return its loss for the backward pass."""
         self.first = self.first or output.count
         self.count += output.count
         self.total = self.total + output.loss.detach().float() * output.count
         return output.loss if output.count == self.first else output.loss * (output.count / max(1, self.first))
 
     def close(self, parameters: Iterable[Tensor], divided: int) -> Tensor | float:
-        """End the step: scale the gradients of all its batches, which the loop divided by a number; return its loss."""
+        """Scale the accumulated gradients, which the loop divided by `divided`; return the loss of the step."""
         count = max(1, self.count)
         factor = divided * self.first / count
         if factor != 1:
@@ -187,14 +188,14 @@ class Accumulation:
         return loss
 
     def state_dict(self, module: nn.Module) -> dict[str, Any]:
-        """The batches so far, with the gradients of the module's parameters; empty between two steps."""
+        """Return counts and gradients of an incomplete step; empty between two steps."""
         if not self.count:
             return {}
         gradients = {name: value.grad.clone() for name, value in module.named_parameters() if value.grad is not None}
         return {"first": self.first, "count": self.count, "total": float(self.total), "gradients": gradients}
 
     def load_state_dict(self, state: dict[str, Any], module: nn.Module) -> None:
-        """Resume in the middle of a step."""
+        """Restore an incomplete step."""
         self.first, self.count, self.total = state["first"], state["count"], state["total"]
         for name, value in module.named_parameters():
             if name in state["gradients"]:

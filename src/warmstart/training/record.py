@@ -1,4 +1,4 @@
-"""A run's row in TensorBoard's table of hparams: what sweeps vary, beside the best and the last metrics."""
+"""Entries of a run's record, and its row in TensorBoard's hparams table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def conclude(
     best: dict[str, float],
     step: int,
 ) -> None:
-    """Note a run's metrics in its record, and write its hparams row.
+    """Record the metrics of a run, and write its hparams row.
 
     Raises:
         UserError: a metric is not finite.
@@ -46,7 +46,7 @@ def conclude(
 
 
 def settings(config: DictConfig) -> dict[str, Any]:
-    """What sweeps mostly vary, under the same keys in every run."""
+    """Return the settings that sweeps usually vary, under the same keys in every run."""
     loss = build_loss(config)
     return {
         "experiment": config.experiment,
@@ -70,15 +70,15 @@ def settings(config: DictConfig) -> dict[str, Any]:
 
 
 def runs_folder(config: DictConfig) -> Path:
-    """Where a run of this config belongs: by stage and experiment."""
+    """Return the parent folder of runs of this config, by stage and experiment."""
     return Path(config.output_dir) / config.stage / config.experiment
 
 
 def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> None:
-    """Put the data's name, fingerprint and sizes, and how its inputs are written, into the record.
+    """Record the name, fingerprint and sizes of the data, and the format of its inputs.
 
     Raises:
-        UserError: the run is resumed and its data is no longer what it was.
+        UserError: the run is resumed and its data has changed.
     """
     check_data(run, data)
     state = data.preprocessor.state()
@@ -89,23 +89,23 @@ def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> Non
 
 
 def check_data(run: RunFolder, data: MemoryDataModule) -> None:
-    """Refuse data that is not what a run was trained on: its splits, and so its test rows, may be others."""
+    """Raise an error if the data differs from that of the run; its splits may then differ as well."""
     before = run.record["data"]
     if before is not None and before["fingerprint"] != data.fingerprint:
         raise UserError(f"the data of {run.path} has changed since that run (another fingerprint): start a new run")
 
 
 def note_average(run: RunFolder, best: BestAndLast, count: int) -> None:
-    """Say and record whether the average, of `count` steps, or the weights themselves were better on validation."""
+    """Print and record whether the average of `count` steps or the raw weights were better on validation."""
     if not count:
-        screen.say("the run ended before its average began", style="yellow")
+        screen.say("the run ended before the first step of its average", style="yellow")
     better = "average" if best.is_average else "raw"
     run.note(average={"saved": better, "steps": count, "best_step": best.best_step, "raw": best.raw})
     screen.say(f"saved: the {better} weights, by validation")
 
 
 def examples(count: int, per_epoch: float, data: MemoryDataModule) -> int:
-    """Training rows seen in so many batches: whole epochs, and the batches of one that was cut short."""
+    """Return the number of training rows in `count` batches: complete epochs, and the batches of an incomplete one."""
     if not math.isfinite(per_epoch):
         return 0
     per_epoch = max(1, int(per_epoch))
@@ -116,13 +116,13 @@ def examples(count: int, per_epoch: float, data: MemoryDataModule) -> int:
 
 
 def show(run: RunFolder, title: str) -> None:
-    """A finished run's metrics, and what they cost where that is known, and its folder."""
+    """Print a finished run's metrics, costs if known, and folder."""
     record = run.record
     cost = record["cost"] or {}
     rows = [(name, screen.number(value)) for name, value in sorted(record["metrics"].items())]
     if cost:
         rows += [("seconds", f"{cost['seconds']:.1f}"), ("steps", str(cost["steps"]))]
-    learned = ("trained_parameters", "bytes_per_task")
-    rows += [(name.replace("_", " "), f"{cost[name]:,}") for name in learned if name in cost]
+    costs = ("trained_parameters", "bytes_per_task")
+    rows += [(name.replace("_", " "), f"{cost[name]:,}") for name in costs if name in cost]
     screen.table(title, ("metric", "value"), rows)
     screen.say(f"run folder: {run.path}")

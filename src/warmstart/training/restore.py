@@ -1,4 +1,4 @@
-"""A trained model, back from its run folder exactly as it was saved."""
+"""Loads a trained model from its run folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from warmstart.training.assemble import build_module
 from warmstart.training.modules import FinetuneModule
 
 
-def restore_parts(run: RunFolder, config: DictConfig, snapshot: Path | None = None) -> tuple[Backbone, Any, SavedModel]:
-    """Backbone and objective with their weights loaded, those of a snapshot where one is given, and what was read.
+def restore_model(run: RunFolder, config: DictConfig, snapshot: Path | None = None) -> tuple[Backbone, Any, SavedModel]:
+    """Return backbone and objective with their saved weights, or those of a snapshot, and the saved model.
 
     Raises:
-        UserError: a file is missing, damaged or changed, or a tensor does not fit.
+        UserError: a file is missing, damaged or changed, or the shape of a tensor differs.
     """
     saved = open_model(run.path / "model", run) if snapshot is None else open_model(snapshot)
     backbone = components.build(config.backbone, spec=saved.spec)
@@ -36,20 +36,20 @@ def restore_parts(run: RunFolder, config: DictConfig, snapshot: Path | None = No
 
 
 def restore(run: RunFolder, config: DictConfig) -> tuple[FinetuneModule, SavedModel]:
-    """A finetuned module in evaluation mode, and what was read; errors are those of `restore_parts`."""
-    backbone, objective, saved = restore_parts(run, config)
+    """Return the finetuned module in evaluation mode and the saved model; raises the errors of `restore_model`."""
+    backbone, objective, saved = restore_model(run, config)
     return build_module(config, backbone, objective, rebuild(saved.preprocessor)).eval(), saved
 
 
 def exported(run: RunFolder, config: DictConfig) -> tuple[Any, tuple[Backbone, Any], SavedModel]:
-    """The same model as one of transformers, head included, in memory; backbone and objective, and what was read.
+    """Return the equivalent transformers model with its head; backbone and objective; and the saved model.
 
     Raises:
-        UserError: the backbone is of no architecture that transformers has.
+        UserError: transformers has no class for the architecture of the backbone.
     """
-    backbone, objective, saved = restore_parts(run, config)
-    model = export.exported(backbone, objective.task, objective.head, objective.in_units(saved.spec))
+    backbone, objective, saved = restore_model(run, config)
+    model = export.exported(backbone, objective.task, objective.head, objective.output_spec(saved.spec))
     if model is None:
         name = components.short_name(config.backbone)
-        raise UserError(f"{run.path}: backbone={name} is of no architecture that transformers has a class for")
+        raise UserError(f"{run.path}: backbone={name} has an architecture for which transformers has no class")
     return model, (backbone, objective), saved

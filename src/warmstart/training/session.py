@@ -1,4 +1,4 @@
-"""What pretraining and finetuning do alike: open the run's record, train, keep the best, test, close the record."""
+"""The training loop that pretraining and finetuning share: record, train, restore the best weights, test."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from warmstart.training.checkpoint import LAST, BestAndLast, find_checkpoint
 from warmstart.training.components import build, build_several
 from warmstart.training.evaluation import measure, validate
 from warmstart.training.logger import RunLogger
-from warmstart.training.memory import forget_peak_memory, peak_memory_mb
+from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_average
 from warmstart.training.trainer import build_trainer, check_interval, fit, measured, optimizer_steps
 
 
 def build_average(config: DictConfig) -> Any:
-    """The average of the weights; None where there is to be none."""
+    """Build the average of the weights; None if there is none."""
     return None if config.get("average") is None else build(config.average)
 
 
 def check_length(config: DictConfig, batches: int) -> None:
-    """Refuse a validation that no epoch of so many batches reaches, and an average that no step would join."""
+    """Raise an error if no epoch of `batches` reaches a validation, or the average includes no step."""
     check_interval(config.trainer, batches)
     average = build_average(config)
     if average is not None:
@@ -44,16 +44,16 @@ def check_length(config: DictConfig, batches: int) -> None:
 
 
 class Session:
-    """A training inside its run's record: `with Session(...) as session`, then `fit`, `test` if at all, `conclude`.
+    """A training within the context of its run: `with Session(...) as session`, then `fit`, `test`, `conclude`.
 
-    However it ends, the logs are closed, and its cost and how it ended are in the record.
+    On exit, also after an error, the logs are closed, and status and cost are recorded.
 
     Args:
-        run: its folder; where that holds a checkpoint, the training goes on from there.
+        run: run folder; if it has a checkpoint, the training resumes from it.
         config: a composed pretraining or finetuning config.
-        module: what is trained.
-        data: what on.
-        callbacks: further ones for the Trainer.
+        module: module to train.
+        data: data module.
+        callbacks: additional callbacks of the Trainer.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Session:
     ):
         self.run, self.config, self.module, self.data, self.callbacks = run, config, module, data, callbacks
         self.last: dict[str, float] = {}  # metrics of the last validation
-        self.metrics: dict[str, float] = {}  # of the weights that are kept
+        self.metrics: dict[str, float] = {}  # metrics of the saved weights
 
     def __enter__(self) -> Session:
         """Open the record and the logs, and build the Trainer."""
-        forget_peak_memory()
-        self.started, self.earlier = time.monotonic(), self.run.record.get("cost") or {}
+        reset_peak_memory()
+        self.started, self.earlier_cost = time.monotonic(), self.run.record.get("cost") or {}
         with contextlib.ExitStack() as opened:
             opened.enter_context(self.run.recording())
             screen.say(cores.describe())
@@ -80,17 +80,17 @@ class Session:
             self.logger = RunLogger(self.run.path, self.config.logger, self.state and self.state["log"])
             opened.push(lambda kind, *_: self.logger.close("failed" if kind else "success"))
             self.best = BestAndLast(self.checkpoints, self.module.monitor)
-            self.trainer = build_trainer(self.config.trainer, self.run.path, self.logger, self._watchers())
+            self.trainer = build_trainer(self.config.trainer, self.run.path, self.logger, self._all_callbacks())
             opened.callback(self._note_cost)
             self.opened = opened.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        """Note the cost, close the logs and the record."""
+        """Record the cost, and close the logs and the record."""
         return self.opened.__exit__(*error)
 
     def fit(self) -> None:
-        """Train, and go back to the weights that were best on validation."""
+        """Train, and load the best weights by validation."""
         module, trainer, best = self.module, self.trainer, self.best
         try:
             if self.state is None:
@@ -110,12 +110,12 @@ class Session:
             note_average(self.run, best, self.averaging.count)
 
     def test(self) -> None:
-        """Measure on the test splits; the scores of the test examples are written down."""
+        """Evaluate on the test splits; save the scores of the test examples."""
         self.metrics |= measure(self.trainer, self.module, self.data)
         save_scores(self.run, self.module.test_scores)
 
     def conclude(self) -> None:
-        """Note the metrics in the record, and write the hparams row.
+        """Record the metrics, and write the hparams row.
 
         Raises:
             UserError: a metric is not finite.
@@ -123,27 +123,27 @@ class Session:
         step = self.trainer.global_step
         conclude(self.run, self.config, self.logger, self.metrics, self.last, self.best.best, step)
 
-    def _watchers(self) -> list[pl.Callback]:
+    def _all_callbacks(self) -> list[pl.Callback]:
         config, average = self.config, build_average(self.config)
         every = max(1, int(config.trainer.log_every_n_steps))
         self.averaging = None if average is None else Averaging(average)
         first = [] if self.averaging is None else [self.averaging]
         progress = ProgressLines(f"{config.stage} {config.experiment}")
-        watchers = [*first, self.best, Curves(every), Throughput(every)]
-        watchers += [*self._visualizations(), *self.callbacks, progress]
+        callbacks = [*first, self.best, Curves(every), Throughput(every)]
+        callbacks += [*self._visualizations(), *self.callbacks, progress]
         if config.get("patience") is not None:
-            watchers.append(Patience(self.module.monitor, config.patience, config.trainer.min_steps))
-        return watchers
+            callbacks.append(Patience(self.module.monitor, config.patience, config.trainer.min_steps))
+        return callbacks
 
     def _visualizations(self) -> list[pl.Callback]:
         chosen = self.config.visualization
         if chosen and self.logger.writer is None:
-            screen.log.info("no visualization: it needs logger=tensorboard")
+            screen.log.info("visualizations are disabled: they require logger=tensorboard")
             return []
         return build_several(chosen, "visualization")
 
     def _note_cost(self) -> None:
-        trainer, earlier = self.trainer, self.earlier
+        trainer, earlier = self.trainer, self.earlier_cost
         cost = {
             "seconds": earlier.get("seconds", 0.0) + time.monotonic() - self.started,
             "steps": trainer.global_step,

@@ -1,4 +1,4 @@
-"""Where a training starts: the weights and the preprocessor that `init` names."""
+"""The initial weights of a training, and the preprocessor that belongs to them: `init`."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ from warmstart.training.callbacks.snapshots import SNAPSHOTS
 
 
 def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | None]:
-    """The saved backbone that `init` names, and the parent record; both None for init=scratch.
+    """Return the saved backbone of `init` and the parent record; both None for init=scratch.
 
     Raises:
-        UserError: there is none, it is unfinished or damaged, or its backbone is not this config's.
+        UserError: it does not exist, is unfinished or damaged, or differs from the backbone of this config.
     """
     init = Init.parse(config.init)
-    word = str(init.source)
-    if init.is_cold:
+    source = str(init.source)
+    if init.is_scratch:
         return None, None
     if init.kind == "hub":
         from warmstart.huggingface.load import open_hub  # imports transformers
 
-        saved = open_hub(word, config.backbone.get("pooling"))
+        saved = open_hub(source, config.backbone.get("pooling"))
         check_backbone(saved, config)
-        name = Path(init.place)
-        where = str(Init("hub", str(name.resolve()))) if name.is_dir() else word
+        name = Path(init.path)
+        where = str(Init("hub", str(name.resolve()))) if name.is_dir() else source
         return saved, {"id": None, "weights_sha256": saved.weights_sha256, "path": where}
     if init.kind == "latest":
         found = latest(Path(config.output_dir), "pretrain", config.experiment, missing_columns(config))
         screen.say(f"init=latest is {found.path}")
     else:
-        path = Path(init.place)
-        if not init.is_found:
-            raise UserError(f"init={word}: there is no such folder; give a run folder, a saved backbone, or scratch")
+        path = Path(init.path)
+        if not init.is_folder:
+            raise UserError(f"init={source}: no such folder; give a run folder, a saved backbone, or scratch")
         above = path.parents[1] if path.parent.name == SNAPSHOTS else path.parent
         home = above if (above / "run.json").exists() else path
         found = finished(home) if (home / "run.json").exists() else None
     if found is not None:
         warn_of_other_splits(config, found)
     if found is not None and "model_sha256" not in found.record:
-        raise UserError(f"init={word}: a {found.record['stage']} run has no saved backbone")
+        raise UserError(f"init={source}: a {found.record['stage']} run has no saved backbone")
     if init.kind == "folder" and path.parent.name == SNAPSHOTS:
         saved = open_model(folder := path)
     else:
@@ -73,7 +73,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
 
 
 def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preprocessor | None:
-    """The preprocessor of the start point, or else of the run that `preprocessor` names; None to fit a new one."""
+    """Return the preprocessor of the initial weights or of the run in `preprocessor`; None to fit a new one."""
     if start is not None:
         return rebuild(start.preprocessor)
     if (init := Init.parse(config.init)).random:
@@ -86,16 +86,16 @@ def given_preprocessor(config: DictConfig, start: SavedModel | None) -> Preproce
 
 
 def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataModule) -> nn.Module:
-    """The objective with its initial head, and with what it learns of the training targets beforehand."""
+    """Build the objective with its initial head, fitted to the training targets."""
     facts = {"backbone": backbone, "spec": data.spec, "loss": components.build_loss(config)}
     objective = components.build_seeded(config.objective, config.seed, "head", **facts)
     objective.fit(data.parts["train"][1])
     return objective
 
 
-def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Copy the start's weights, say how many, and return the transfer record."""
-    transfer = load_weights(backbone, start.weights, start.name, fresh)
+def load_start(backbone: nn.Module, start: SavedModel, reinitialize: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Load the saved weights, print their number, and return the transfer record."""
+    transfer = load_weights(backbone, start.weights, start.name, reinitialize)
     screen.say(
         f"loaded {transfer['loaded']} of {len(backbone.state_dict())} tensors, "
         f"{transfer['fraction']:.0%} of parameters, from {start.name}"
@@ -104,74 +104,76 @@ def load_start(backbone: nn.Module, start: SavedModel, fresh: tuple[str, ...] = 
 
 
 def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) -> str:
-    """Load the start's head where it has the same form, task and labels; print and return loaded, tied or fresh.
+    """Load the saved head if form, task and labels are the same; print and return loaded, tied or random.
 
-    Whether a head with outputs of other names or in another order fits is up to an objective that can `load_head` one.
+    An objective with the ability `load_head` decides itself about heads with other or reordered labels.
     """
     own = {name: value.shape for name, value in objective.state_dict().items()}
     if not own:
-        screen.say(f"the head is tied to weights of the backbone, those of {start.name}")
+        screen.say(f"the head is tied to the weights of the backbone of {start.name}")
         return "tied"
     task = start.card.get("task", objective.task)
     if "load_head" in objective.abilities:
-        is_taken = objective.load_head(start.head, start.spec.labels)
+        is_loaded = objective.load_head(start.head, start.spec.labels)
     else:
-        is_alike = own == {name: value.shape for name, value in start.head.items()}
-        is_taken = is_alike and start.spec.labels == labels and task == objective.task
-        if is_taken:
+        has_same_form = own == {name: value.shape for name, value in start.head.items()}
+        is_loaded = has_same_form and start.spec.labels == labels and task == objective.task
+        if is_loaded:
             load_weights(objective, start.head, f"{start.name} (head)")
-    if is_taken:
-        screen.say(f"the head is that of {start.name}")
+    if is_loaded:
+        screen.say(f"loaded the head of {start.name}")
         return "loaded"
     if task != objective.task:
-        why = f"that of {start.name} is for {task}"
+        reason = f"that of {start.name} is for {task}"
     elif start.head and set(start.spec.labels) != set(labels):
-        why = f"that of {start.name} is for other labels ({_listed(start.spec.labels)}; here {_listed(labels)})"
+        reason = f"that of {start.name} is for other labels ({_listed(start.spec.labels)}; here {_listed(labels)})"
     else:
-        why = f"{start.name} has none of this form for these labels"
-    screen.say(f"the head is a new one: {why}", style="yellow")
-    return "fresh"
+        reason = f"{start.name} has no head of this form for these labels"
+    screen.say(f"the head is initialized randomly: {reason}", style="yellow")
+    return "random"
 
 
 def _listed(labels: tuple[str, ...], most: int = 4) -> str:
-    """The first labels, and how many more there are; or that there are none."""
+    """Return the first labels and the number of the others; `none` if there are none."""
     more = f" and {len(labels) - most:,} more" if len(labels) > most else ""
     return ", ".join(labels[:most]) + more if labels else "none"
 
 
 def check_parent(run: RunFolder, parent: dict[str, Any] | None) -> None:
-    """Refuse to continue a run from other weights than it started from.
+    """Raise an error if the initial weights of a run have changed since it started.
 
     Args:
         run: new, or resumed.
-        parent: of the weights that are there now.
+        parent: record of the current weights.
 
     Raises:
-        UserError: names the weights that were changed.
+        UserError: with the path of the weights.
     """
     before = run.record["parent"]
     if before is not None and parent is not None and parent["weights_sha256"] != before["weights_sha256"]:
-        raise UserError(f"{before['path']} is no longer what {run.path} started from: its SHA-256 is another")
+        raise UserError(f"{before['path']} has changed since {run.path} was initialized from it: its SHA-256 differs")
 
 
 def check_backbone(saved: SavedModel, config: DictConfig) -> None:
-    """Refuse a saved backbone that was built from other settings or for other data, naming what differs."""
+    """Raise an error with the differences if a saved backbone has other settings or is for other data."""
     modality = components.source_type(config.data).modality
     if saved.spec.modality != modality:
         raise UserError(
-            f"the backbone of {saved.name} was made for {saved.spec.modality} data, "
+            f"the backbone of {saved.name} is for {saved.spec.modality} data, "
             f"but data={components.short_name(config.data)} is {modality}"
         )
     here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
     there = _flat(saved.card["backbone"])
     differing = [key for key in sorted({*here, *there}) if not _is_same(here.get(key), there.get(key))]
     if differing:
-        what = "; ".join(f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3])
-        raise UserError(f"the backbone of {saved.name} is not this one: {what}")
+        differences = "; ".join(
+            f"backbone.{key} is {there.get(key)} there and {here.get(key)} here" for key in differing[:3]
+        )
+        raise UserError(f"the backbone of {saved.name} differs from this one: {differences}")
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two settings are equal; a number that is none (NaN) equals itself."""
+    """Return whether two settings are equal; NaN equals NaN."""
     return one == other or repr(one) == repr(other)
 
 
@@ -183,9 +185,9 @@ def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def warn_of_other_splits(config: DictConfig, run: RunFolder) -> None:
-    """Say so where a run, or one that its weights come from, cut the same data set into other parts.
+    """Print a warning if a run or one of its ancestors used other splits of the same data set.
 
-    Nothing is said of a run whose config cannot be read.
+    Runs with an unreadable config are skipped.
     """
     for ancestor in ancestors(run):
         with contextlib.suppress(OSError, ValueError, YAMLError, OmegaConfBaseException):
@@ -200,14 +202,14 @@ def _compare(theirs: DictConfig, ours: DictConfig, run: RunFolder) -> None:
         before, now = theirs.get(key), ours.get(key)
         if before != now:
             screen.say(
-                f"warning: {run.path} was trained with data.{key}={before}, so it has seen rows that "
-                f"data.{key}={now} tests on: use the same data.{key} in both",
+                f"warning: {run.path} was trained with data.{key}={before}, including rows that "
+                f"data.{key}={now} uses for testing: set the same data.{key} in both",
                 style="yellow",
             )
 
 
 def shuffled(saved: SavedModel, seed: int) -> SavedModel:
-    """Return the model with the values of each tensor permuted: their statistics without what they have learned."""
+    """Return the model with the values of each tensor permuted, which keeps their distribution but removes features."""
     generator = torch.Generator().manual_seed(seed)
 
     def permuted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

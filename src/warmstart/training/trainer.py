@@ -1,4 +1,4 @@
-"""The Lightning Trainer, lean: one logger, our callbacks, no chatter."""
+"""The Lightning Trainer with one logger, our callbacks, low overhead and no console output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from warmstart.training.memory import keep_freed_memory
 
 
 def silence() -> None:
-    """Send the libraries' tips and warnings to the run's log instead of the screen."""
+    """Redirect warnings and hints of the libraries from the screen to the run's log."""
     logging.captureWarnings(True)
     warnings.simplefilter("default")
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
@@ -40,21 +40,21 @@ def silence() -> None:
 
 
 class NoProfiler(PassThroughProfiler):
-    """Lightning's default opens a context of its own around each of some 40 hooks a step; here they share one."""
+    """Avoids the overhead of Lightning's default profiler, which opens a context for each of 40 hooks per step."""
 
-    nothing = contextlib.nullcontext()
+    null = contextlib.nullcontext()
 
     def profile(self, action_name: str) -> contextlib.AbstractContextManager:
-        """Measure nothing."""
-        return self.nothing
+        """Return a shared null context."""
+        return self.null
 
 
 def native_precision(accelerator: str, processor: Path = Path("/proc/cpuinfo")) -> str | None:
-    """bf16-mixed where the device that Lightning will choose has bfloat16 arithmetic, else None: no mixing.
+    """Return bf16-mixed if Lightning will choose a device with bfloat16 arithmetic, else None.
 
     Args:
-        accelerator: as `trainer.accelerator` says.
-        processor: what Linux knows of the CPU; elsewhere none is known to have it.
+        accelerator: value of `trainer.accelerator`.
+        processor: CPU information of Linux; on other systems, CPUs are assumed to lack bfloat16.
     """
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -69,12 +69,12 @@ def native_precision(accelerator: str, processor: Path = Path("/proc/cpuinfo")) 
 def build_trainer(
     config: DictConfig, folder: Path, logger: RunLogger | None, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
-    """A Trainer from the `trainer` group, writing below the run's folder.
+    """Build a Trainer from the `trainer` group, with output in the run's folder.
 
-    `max_time`, `max_tokens` and a `precision` of auto are ours, not Lightning's; `threads` were set when the run began.
+    `max_time`, `max_tokens` and precision=auto are handled here instead of by Lightning; `threads` were set earlier.
 
     Raises:
-        UserError: Lightning refuses a setting, or the machine has no such accelerator.
+        UserError: Lightning rejects a setting, or the machine has no such accelerator.
     """
     silence()
     keep_freed_memory()
@@ -111,9 +111,9 @@ def build_trainer(
 
 
 def keep_targets(precision: Any) -> None:
-    """Have a precision that converts inputs, such as bf16-true, leave targets in double precision as they are.
+    """Keep targets in double precision with precisions that convert inputs, such as bf16-true.
 
-    An objective standardises them before it rounds them, and metrics are computed of them.
+    An objective standardizes them before they are rounded, and metrics are computed from them.
     """
     convert = precision.convert_input
 
@@ -127,66 +127,66 @@ def keep_targets(precision: Any) -> None:
 
 
 def limited(config: DictConfig, batches: int) -> int:
-    """Return how many of an epoch's `batches` the `trainer` group trains on."""
+    """Return the number of training batches per epoch after the limits of the `trainer` group."""
     limit = config.get("overfit_batches") or config.get("limit_train_batches")
     limit = 1.0 if limit is None else limit
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def optimizer_steps(config: DictConfig, batches: int) -> float:
-    """Return the optimizer steps that the `trainer` group allows, infinite where only time or tokens end a run."""
+    """Return the maximum number of optimizer steps; infinite if only time or tokens are limited."""
     per_epoch = math.ceil(limited(config, batches) / config.accumulate_grad_batches)
     epochs = config.max_epochs * per_epoch if config.max_epochs > 0 else math.inf
     return min(epochs, config.max_steps) if config.max_steps > 0 else epochs
 
 
 def check_interval(config: DictConfig, batches: int) -> None:
-    """Refuse a validation that no epoch reaches.
+    """Raise an error if no epoch reaches a validation.
 
     Args:
         config: the `trainer` group.
-        batches: those of all training rows.
+        batches: number of batches of all training rows.
 
     Raises:
-        UserError: `val_check_interval` is more than the batches that an epoch is limited to.
+        UserError: `val_check_interval` exceeds the batches per epoch.
     """
     batches = limited(config, batches)
     interval = config.get("val_check_interval")
     if isinstance(interval, int) and interval > batches and config.get("check_val_every_n_epoch") is not None:
         raise UserError(
             f"trainer.val_check_interval={interval} is more than the {batches} batches of an epoch: "
-            "set trainer.check_val_every_n_epoch=null, or less"
+            "set trainer.check_val_every_n_epoch=null, or decrease it"
         )
 
 
 def fit(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None = None
 ) -> None:
-    """Train; a signal stops between two batches, as KeyboardInterrupt."""
+    """Train; a signal stops the training after the current batch and raises KeyboardInterrupt."""
     stop = StopBetweenBatches()
     trainer.callbacks.append(stop)
     with stop.listening():
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    if stop.asked:
+    if stop.received:
         raise KeyboardInterrupt
 
 
 def measured(trainer: pl.Trainer) -> dict[str, float]:
-    """Return the metrics that were logged last, by name."""
+    """Return the last logged metrics by name."""
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 class FitLoop(_FitLoop):
-    """Also completes an epoch in which training has reached its limit: its loss is logged, and training ends."""
+    """Completes an epoch in which a limit is reached, so that its loss is logged, before the training ends."""
 
     @property
     def done(self) -> bool:
-        """Return whether a limit is reached and no epoch is incomplete."""
+        """Return whether a limit is reached and the epoch is complete."""
         epochs = self.epoch_progress.total
         return super().done and epochs.processed == epochs.started
 
     def advance(self) -> None:
-        """Run an epoch, or what is left of it: nothing where the checkpoint was written as training was to stop."""
+        """Run the rest of an epoch, unless the training was to be stopped when the checkpoint was written."""
         if self.epoch_loop.restarting and self.trainer.should_stop and self._can_stop_early:
             self.epoch_loop._batches_that_stepped += (
                 not self._should_accumulate()
@@ -199,10 +199,10 @@ DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, Any], None] = signal.default_int_handler) -> Iterator[None]:
-    """Inside, `handler` gets SIGINT and SIGTERM, unless they are ignored or something else waits for them.
+    """Handle SIGINT and SIGTERM with `handler` inside the context, unless they are ignored or have another handler.
 
-    Lightning turns an interrupt into an exit and ignores SIGINT from then on: the exit comes out as KeyboardInterrupt,
-    and the handlers are as before.
+    Lightning converts an interrupt to an exit and then ignores SIGINT: the exit is converted to KeyboardInterrupt, and
+    the handlers are restored.
     """
     is_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
@@ -220,30 +220,30 @@ def handling(handler: Callable[[int, Any], None] = signal.default_int_handler) -
 
 
 class StopBetweenBatches(pl.Callback):
-    """Notes a signal while it listens, and raises KeyboardInterrupt at the end of the batch; a second one at once."""
+    """Raises KeyboardInterrupt after the current batch if a signal was received, and immediately at a second signal."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which signals are noted."""
+        """Return the context in which signals are handled."""
         return handling(self.note)
 
     def note(self, number: int, frame: Any) -> None:
         """Handle a signal."""
-        if self.asked:
+        if self.received:
             raise KeyboardInterrupt
-        self.asked = True
+        self.received = True
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Stop here if asked to."""
+        """Raise KeyboardInterrupt if a signal was received."""
         self.check()
 
     def on_validation_batch_end(self, *args: Any) -> None:
-        """Stop here if asked to."""
+        """Raise KeyboardInterrupt if a signal was received."""
         self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal came."""
-        if self.asked:
+        """Raise KeyboardInterrupt if a signal was received."""
+        if self.received:
             raise KeyboardInterrupt

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.config.resolve import adopt
+from warmstart.config.resolve import with_initial_backbone
 from warmstart.config.rewrite import changed, merged
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
@@ -155,7 +155,7 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     subset = subset_settings(labels)
     rows = {"labels_per_class": subset["per_class"], "label_fraction": subset["fraction"]}
     try:
-        return adopt(merged(shared, overrides, {"seed": seed, "data": rows}))
+        return with_initial_backbone(merged(shared, overrides, {"seed": seed, "data": rows}))
     except UserError as error:
         init = overrides.get("init")
         raise UserError(f"{start_setting(config, arm, init)}: {str(error).removeprefix(f'init={init}: ')}") from error
@@ -180,7 +180,7 @@ def length_settings(
     """
     if finetuning.stage == "baseline" or budget == "steps":
         return {}
-    is_cold = Init.parse(finetuning.init).is_cold
+    is_scratch = Init.parse(finetuning.init).is_scratch
     rows, batch = sizes.labelled[labels], finetuning.data.batch_size
     per_epoch = batches(rows, batch)
     trainer = finetuning.trainer
@@ -192,16 +192,16 @@ def length_settings(
     if every is None and isinstance(trainer.val_check_interval, int):
         interval = trainer.val_check_interval
     if budget == "total":
-        factor = 1 + (math.ceil(sizes.examples / (rows / per_epoch)) / steps if is_cold else 0)
+        factor = 1 + (math.ceil(sizes.examples / (rows / per_epoch)) / steps if is_scratch else 0)
     else:
-        factor = config.transfer.converged.most * (config.transfer.converged.scratch if is_cold else 1)
+        factor = config.transfer.converged.most * (config.transfer.converged.scratch if is_scratch else 1)
     if factor == 1:
         return {}
     max_steps, scale = round(steps * factor), factor
     settings = {"trainer.max_epochs": -1, "trainer.max_steps": max_steps, "trainer.check_val_every_n_epoch": None}
     if budget == "converged":
-        scale = config.transfer.converged.scratch if is_cold else 1
-        settings["trainer.min_steps"] = max_steps if is_cold else None
+        scale = config.transfer.converged.scratch if is_scratch else 1
+        settings["trainer.min_steps"] = max_steps if is_scratch else None
         settings["patience"] = config.transfer.converged.patience
     return {**settings, "trainer.val_check_interval": max(1, round(interval * scale))}
 
@@ -245,10 +245,10 @@ def with_start(config: DictConfig) -> DictConfig:
         return config
     start = Init.parse(str(config.transfer.start))
     is_hub = start.kind == "hub"
-    if start != start.source or not (is_hub or start.is_found):
+    if start != start.source or not (is_hub or start.is_folder):
         raise UserError(f"transfer.start={start}: no such folder; give {PRETRAINED}, a run folder, or {HUB}NAME_OR_DIR")
     if not is_hub:
-        start = replace(start, place=str(Path(start.place).resolve()))
+        start = replace(start, path=str(Path(start.path).resolve()))
     arms = {}
     for name, arm in config.arm.items():
         inits = {PRETRAINED: str(start), "shuffled": str(replace(start, shuffled=True))}
@@ -256,7 +256,7 @@ def with_start(config: DictConfig) -> DictConfig:
             inits["scratch"] = str(replace(start, random=True))
         settings = {"init": inits.get(arm.init, arm.init)} if "init" in arm else {}
         if arm.get("preprocessor") == PRETRAINED:
-            settings["preprocessor"] = None if is_hub else start.place
+            settings["preprocessor"] = None if is_hub else start.path
         arms[name] = changed(arm, settings)
     return changed(config, {"arm": arms})
 

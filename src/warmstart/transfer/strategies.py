@@ -15,7 +15,7 @@ from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
 from warmstart.training import components
-from warmstart.training.compatibility import check_fit
+from warmstart.training.compatibility import check_compatibility
 from warmstart.training.start import find_start, given_preprocessor
 from warmstart.transfer.arms import arm_config
 
@@ -90,7 +90,7 @@ def incompatible(config: DictConfig, names: list[str]) -> Iterator[tuple[str, st
         try:
             strategy.prepare(candidate)
             if not strategy.selects_strategy:
-                strategy.claims(candidate)
+                strategy.learning_rate_scales(candidate)
         except UserError as error:
             yield name, str(error)
 
@@ -98,10 +98,10 @@ def incompatible(config: DictConfig, names: list[str]) -> Iterator[tuple[str, st
 def backbone_of(config: DictConfig, arm: str) -> Backbone:
     """Build the backbone of an arm, with random weights."""
     finetuning = arm_config(config, arm, CONTROL, "all", 0)
-    check_fit(finetuning)
+    check_compatibility(finetuning)
     start, _ = find_start(finetuning)
     if finetuning.init == CONTROL:
-        check_fit(config.pretrain)
+        check_compatibility(config.pretrain)
         start, _ = find_start(config.pretrain)
         data = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start))
     else:

@@ -80,7 +80,7 @@ def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.devic
     """
     for name in module.augment.mixing:
         raise CannotBatch(f"data/augment={name} mixes targets, which needs one run at a time")
-    if "strategy" in config and (module.has_phases or not module.strategy.only_claims):
+    if "strategy" in config and (module.has_phases or not module.strategy.only_scales_learning_rates):
         raise CannotBatch(f"{named(config, 'strategy')} needs one run at a time: its steps differ")
     x = scaled(module, raw.x)
     module.train()

@@ -21,7 +21,7 @@ from warmstart.run.scores import save_scores
 from warmstart.training import components
 from warmstart.training.assemble import assemble, extract_adapters
 from warmstart.training.logger import RunLogger
-from warmstart.training.memory import forget_peak_memory, peak_memory_mb
+from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_data
 from warmstart.training.start import check_parent
 from warmstart.training.trainer import StopBetweenBatches, build_trainer
@@ -126,7 +126,7 @@ def train_group(loop: VmapLoop) -> Exception | None:
     Returns:
         The error that stopped the complete group, unless it was a signal; the unfinished jobs are then interrupted.
     """
-    forget_peak_memory()
+    reset_peak_memory()
     started, failure = time.monotonic(), None
     try:
         loop.signals.check()

@@ -18,7 +18,7 @@ from warmstart.data.datamodule import MemoryDataModule
 from warmstart.data.loader import GatherLoader
 from warmstart.run.folder import RunFolder
 from warmstart.training.callbacks.curves import check_training, check_validation
-from warmstart.training.callbacks.early_stopping import is_over
+from warmstart.training.callbacks.early_stopping import should_stop
 from warmstart.training.checkpoint import is_better
 from warmstart.training.logger import RunLogger
 from warmstart.training.mean import RunningMean
@@ -196,7 +196,7 @@ class VmapLoop:
             if is_better(values[name], job.best.get(name), mode):
                 job.best, job.waited = values, 0
                 improved.append(row)
-            if is_over(job.waited, patience, self.step, self.settings.min_steps):
+            if should_stop(job.waited, patience, self.step, self.settings.min_steps):
                 job.stopped, job.steps = True, self.step
         self.stack.keep(improved)
 

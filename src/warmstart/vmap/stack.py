@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, Objective
-from warmstart.training.optimization import grouped
+from warmstart.training.optimization import parameter_groups
 
 
 class _Step(nn.Module):
@@ -106,7 +106,7 @@ class StackOptimizer:
         self.leading: list[int] = []
         for index, same in enumerate(neighbors):
             self.leading += [len(groups)] * len(same)
-            for group in grouped(same[0], same[0].scales, same[0].optimizer):
+            for group in parameter_groups(same[0], same[0].scales, same[0].optimizer):
                 groups.append({**group, "params": [self.slices[name][index] for name in group["params"]]})
         self.optimizer = fused(modules[0].optimizer)(groups)
         self.schedule = LambdaLR(self.optimizer, lambda step: modules[0].scheduler(step, total_steps))

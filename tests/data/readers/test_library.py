@@ -1,4 +1,4 @@
-"""A data set of another person is made of the files below its root alone, whatever its card, tables and links say."""
+"""Untrusted data sets: only files below the root are read, whatever the card, tables and links name."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_links_of_a_cache_of_the_hub_are_followed(root: Path):
 def test_a_card_whose_aliases_expand_without_end_is_refused(root: Path):
     lists = "".join(f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]\n" for n in range(1, 12))
     (root / "README.md").write_text(f"---\na0: &a0 [x]\n{lists}configs: *a11\n---\n")
-    with pytest.raises(UserError, match="aliases stand for more than 10,000 values"):
+    with pytest.raises(UserError, match="aliases expand to more than 10,000 values"):
         read_splits(str(root))
 
 

@@ -1,4 +1,4 @@
-"""JSON rows that no reader could hold are refused, and numbers of any size are read as they stand."""
+"""JSON rows that exceed the limits are refused, and numbers of any size are read exactly."""
 
 from __future__ import annotations
 

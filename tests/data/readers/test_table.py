@@ -1,4 +1,4 @@
-"""The reader of users' tables: cells as they stand, whatever the other rows hold and however the file is written."""
+"""The reader of tables: cells do not depend on other rows or on the file format."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Count, Positive, Seconds
+from warmstart.core.ranges import PositiveFloat, PositiveInt, Seconds
 from warmstart.data.readers import recordings
 from warmstart.data.storage.ragged import Frames
 
@@ -30,10 +30,10 @@ class Preprocessor(recordings.TakesRecordings):
         window: length of a frame in seconds.
         hop: time between frames in seconds.
         stack: number of frames per position.
-        normalise: standardize each band over each utterance, or with global statistics.
+        normalize: standardize each band over each utterance, or with global statistics.
         longest: maximum length of an utterance in seconds.
-        mean: fitted mean per band for normalise=global.
-        std: fitted standard deviation per band for normalise=global.
+        mean: fitted mean per band for normalize=global.
+        std: fitted standard deviation per band for normalize=global.
         column: column of recordings in tables.
         dialect: format of the tables.
     """
@@ -43,12 +43,12 @@ class Preprocessor(recordings.TakesRecordings):
 
     def __init__(
         self,
-        rate: Count = 16_000,
-        mels: Count = 40,
-        window: Positive = 0.025,
-        hop: Positive = 0.01,
-        stack: Count = 2,
-        normalise: Literal["utterance", "global"] = "utterance",
+        rate: PositiveInt = 16_000,
+        mels: PositiveInt = 40,
+        window: PositiveFloat = 0.025,
+        hop: PositiveFloat = 0.01,
+        stack: PositiveInt = 2,
+        normalize: Literal["utterance", "global"] = "utterance",
         longest: Seconds = 20.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -59,7 +59,7 @@ class Preprocessor(recordings.TakesRecordings):
         if window < hop:
             raise UserError(f"data.frames.window={window}: must be at least data.frames.hop={hop}")
         self.rate, self.mels, self.window, self.hop = rate, mels, window, hop
-        self.stack, self.normalise, self.longest = stack, normalise, longest
+        self.stack, self.normalize, self.longest = stack, normalize, longest
         self.mean, self.std = mean, std
 
     @property
@@ -68,8 +68,8 @@ class Preprocessor(recordings.TakesRecordings):
         return self.stack * self.hop
 
     def fit(self, x: pd.DataFrame) -> None:
-        """Compute mean and standard deviation of each band over all frames, for normalise=global."""
-        if self.normalise == "global":
+        """Compute mean and standard deviation of each band over all frames, for normalize=global."""
+        if self.normalize == "global":
             values = torch.cat(self._frames(x))
             self.mean, self.std = values.mean(0).tolist(), values.std(0).clamp(min=1e-3).tolist()
 
@@ -117,12 +117,12 @@ class Preprocessor(recordings.TakesRecordings):
 
     def _settings(self) -> dict[str, Any]:
         """Settings that the frames depend on."""
-        names = ("rate", "mels", "window", "hop", "stack", "normalise", "longest", "mean", "std")
+        names = ("rate", "mels", "window", "hop", "stack", "normalize", "longest", "mean", "std")
         return {name: getattr(self, name) for name in names}
 
     def _stack(self, frames: Tensor) -> np.ndarray:
         """Standardize frames (T, mels) and stack them, padded with zeros: (ceil(T / stack), stack, mels), float16."""
-        if self.normalise == "global":
+        if self.normalize == "global":
             frames = (frames - torch.tensor(self.mean)) / torch.tensor(self.std)
         else:
             frames = (frames - frames.mean(0)) / frames.std(0, correction=0).clamp(min=0.1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from warmstart.core import protocols, screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
-from warmstart.core.ranges import Whole, between
+from warmstart.core.ranges import NonNegativeInt, between
 from warmstart.core.spec import Vocabulary
 from warmstart.data.duplicates.overlap import Overlap
 from warmstart.data.duplicates.text import TextRows, find_shared_text
@@ -59,7 +59,7 @@ class Preprocessor(protocols.Preprocessor):
         model: Literal["wordpiece", "bpe", "unigram", "characters"] = "wordpiece",
         vocabulary: between(16, 2**20) = 8192,
         context: between(8, 2**20) = 128,
-        stride: Whole | None = None,
+        stride: NonNegativeInt | None = None,
         too_long: Literal["truncate", "error"] = "truncate",
         columns: Sequence[str] = ("text",),
         dialect: dict[str, Any] | None = None,

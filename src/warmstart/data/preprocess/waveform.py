@@ -31,7 +31,7 @@ class Preprocessor(recordings.TakesRecordings):
         rate: sampling rate of the model in Hz, to which recordings are resampled.
         kernel: kernel sizes of the model's convolutions.
         stride: strides of the model's convolutions.
-        normalise: whether to standardize each recording.
+        normalize: whether to standardize each recording.
         masked: whether the model takes an attention mask; exported for transformers.
         longest: maximum length of a recording in seconds.
         column: column of recordings in tables.
@@ -47,7 +47,7 @@ class Preprocessor(recordings.TakesRecordings):
         rate: int,
         kernel: Sequence[int],
         stride: Sequence[int],
-        normalise: bool = True,
+        normalize: bool = True,
         masked: bool = True,
         longest: Seconds = 20.0,
         column: str | None = None,
@@ -55,7 +55,7 @@ class Preprocessor(recordings.TakesRecordings):
     ):
         super().__init__(column, dialect)
         self.rate, self.kernel, self.stride = rate, list(kernel), list(stride)
-        self.normalise, self.masked, self.longest = normalise, masked, longest
+        self.normalize, self.masked, self.longest = normalize, masked, longest
 
     @property
     def seconds(self) -> float:
@@ -63,7 +63,7 @@ class Preprocessor(recordings.TakesRecordings):
         return math.prod(self.stride) / self.rate
 
     @property
-    def pads_alike(self) -> bool:
+    def is_padding_invariant(self) -> bool:
         """Whether padding does not change results in transformers, which needs a mask for its normalization."""
         return self.masked
 
@@ -83,7 +83,7 @@ class Preprocessor(recordings.TakesRecordings):
             UserError: a recording is shorter than one of the model's frames, or longer than the limit.
         """
         recordings.check_longest(x, self.longest)
-        settings, empty = f"waveform {self.rate} {self.normalise}", np.zeros(0, np.float32)
+        settings, empty = f"waveform {self.rate} {self.normalize}", np.zeros(0, np.float32)
         values, starts = recordings.cached_rows(
             "waves", settings, x, lambda: list(map(self._standardize, recordings.waves_at(x, self.rate))), empty
         )
@@ -118,7 +118,7 @@ class Preprocessor(recordings.TakesRecordings):
             "feature_extractor_type": "Wav2Vec2FeatureExtractor",
             "feature_size": 1,
             "sampling_rate": self.rate,
-            "do_normalize": self.normalise,
+            "do_normalize": self.normalize,
             "padding_value": 0.0,
             "padding_side": "right",
             "return_attention_mask": self.masked,
@@ -141,9 +141,9 @@ class Preprocessor(recordings.TakesRecordings):
         return pd.DataFrame({"audio": waves, "rate": self.rate, "file": files})
 
     def state(self) -> dict[str, Any]:
-        names = ("rate", "kernel", "stride", "normalise", "masked", "longest")
+        names = ("rate", "kernel", "stride", "normalize", "masked", "longest")
         return {"kind": "waveform", **{name: getattr(self, name) for name in names}, **self.table_state()}
 
     def _standardize(self, wave: np.ndarray) -> np.ndarray:
-        """Standardize a waveform (S,), if `normalise` is set."""
-        return (wave - wave.mean()) / np.sqrt(wave.var() + TINY) if self.normalise else wave
+        """Standardize a waveform (S,), if `normalize` is set."""
+        return (wave - wave.mean()) / np.sqrt(wave.var() + TINY) if self.normalize else wave

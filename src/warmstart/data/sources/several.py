@@ -27,7 +27,7 @@ class Several(Source):
     """
 
     modality: ClassVar = "several"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(self, sources: dict[str, Callable[..., Source]], tokenizer: dict[str, Any] | None = None):
         self.sources = {name: _build(make, tokenizer or {}) for name, make in sources.items()}
@@ -40,7 +40,7 @@ class Several(Source):
                     f"data.sources: {first} is {self.modality}, {name} is {other}; all must have the same modality"
                 )
         for name, source in self.sources.items():
-            if not self.offers <= source.offers:
+            if not self.target_kinds <= source.target_kinds:
                 raise UserError(f"data.sources.{name} has no classes, which several data sets need")
 
     def load(self, target: str | None) -> Splits:

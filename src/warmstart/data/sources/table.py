@@ -39,7 +39,7 @@ class Table(Source):
     """
 
     modality: ClassVar = "vector"
-    offers: ClassVar = frozenset({"category", "categories", "value"})
+    target_kinds: ClassVar = frozenset({"category", "categories", "value"})
     is_quick: ClassVar = True  # `load` needs no torch
 
     def __init__(

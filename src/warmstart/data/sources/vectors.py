@@ -9,7 +9,7 @@ import numpy as np
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
-from warmstart.core.ranges import Amount, Count, Seed, at_least
+from warmstart.core.ranges import NonNegativeFloat, PositiveInt, Seed, at_least
 from warmstart.data.preprocess.vector import Preprocessor
 
 
@@ -22,16 +22,16 @@ class Vectors(Source):
     """
 
     modality: ClassVar = "vector"
-    offers: ClassVar = frozenset({"category", "value"})
+    target_kinds: ClassVar = frozenset({"category", "value"})
 
     def __init__(
         self,
-        features: Count = 100,
-        directions: Count = 8,
-        values: Count = 16,
+        features: PositiveInt = 100,
+        directions: PositiveInt = 8,
+        values: PositiveInt = 16,
         classes: at_least(2) = 4,
         rows: at_least(20) = 10_000,
-        noise: Amount = 0.1,
+        noise: NonNegativeFloat = 0.1,
         shared: bool = True,
         seed: Seed = 0,
     ):

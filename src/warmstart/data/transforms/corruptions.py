@@ -1,4 +1,4 @@
-"""Images spoilt or turned, for shifted test splits; the same images and seed give the same result."""
+"""Corruptions and rotations of images for shifted test splits; deterministic given the images and the seed."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-SIDE = 32  # pixels a side of the photos that the strengths below are for
+SIDE = 32  # height and width, in pixels, of the photos for which the strengths below are defined
 
 
 def rotated(images: np.ndarray, least: float, most: float, seed: int) -> np.ndarray:
-    """Each image (N, C, H, W) turned by an angle drawn evenly from `least` to `most` degrees, either way round.
-
-    What comes in at the edges is 0.
-    """
+    """Rotate each image (N, C, H, W) by `least` to `most` degrees in a random direction; borders are filled with 0."""
     generator = np.random.default_rng(seed)
     angles = generator.uniform(least, most, len(images)) * generator.choice((-1, 1), len(images))
-    turned = [ndimage.rotate(x, angle, axes=(1, 2), reshape=False, order=1) for x, angle in zip(images, angles)]
-    return np.stack(turned)
+    rotated_images = [ndimage.rotate(x, angle, axes=(1, 2), reshape=False, order=1) for x, angle in zip(images, angles)]
+    return np.stack(rotated_images)
 
 
 def noisy(images: np.ndarray, deviation: float, white: float, seed: int) -> np.ndarray:
-    """Images of 0 to `white` with Gaussian noise, in their own type."""
+    """Add Gaussian noise to images with values from 0 to `white`; the dtype is kept."""
     noise = np.random.default_rng(seed).normal(0, deviation, images.shape)
     return np.clip(images + noise, 0, white).astype(images.dtype)
 
 
 def corrupted(images: np.ndarray, seed: int) -> np.ndarray:
-    """Each image (N, C, H, W), uint8, under one of seven corruptions at one of five strengths, drawn evenly.
+    """Apply one of seven corruptions at one of five strengths, both drawn uniformly, to each uint8 image (N, C, H, W).
 
     Hendrycks & Dietterich 2019, Benchmarking neural network robustness to common corruptions and perturbations, with
     the strengths of CIFAR-10-C: three kinds of noise, blur, brightness, contrast, pixelation.
@@ -45,52 +42,52 @@ def corrupted(images: np.ndarray, seed: int) -> np.ndarray:
 
 
 def gaussian_noise(x: np.ndarray, deviation: float, generator: np.random.Generator) -> np.ndarray:
-    """As a dark picture has; x (n, C, H, W) is of 0 to 1 here and below."""
+    """Add Gaussian noise; here and below, x (n, C, H, W) has values from 0 to 1."""
     return x + generator.normal(0, deviation, x.shape)
 
 
 def shot_noise(x: np.ndarray, photons: float, generator: np.random.Generator) -> np.ndarray:
-    """White being so many photons, on average."""
+    """Add Poisson noise; a white pixel has `photons` photons on average."""
     return generator.poisson(x * photons) / photons
 
 
 def impulse_noise(x: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """This share of the values black or white."""
+    """Set a fraction of the values to black or white."""
     drawn = generator.random(x.shape)
     return np.where(drawn < share, drawn < share / 2, x)
 
 
 def blur(x: np.ndarray, pixels: float, generator: np.random.Generator) -> np.ndarray:
-    """By a Gaussian this wide, in a photo of 32 pixels a side."""
-    wide = pixels * x.shape[-1] / SIDE
-    return ndimage.gaussian_filter(x, (0, 0, wide, wide), mode="nearest")
+    """Blur with a Gaussian whose standard deviation is `pixels` in an image of 32 x 32 pixels."""
+    sigma = pixels * x.shape[-1] / SIDE
+    return ndimage.gaussian_filter(x, (0, 0, sigma, sigma), mode="nearest")
 
 
 def brightness(x: np.ndarray, more: float, generator: np.random.Generator) -> np.ndarray:
-    """The value of hue, saturation and value raised."""
+    """Increase the value (V) in HSV color space."""
     value = x.max(axis=1, keepdims=True)
     share = np.divide(x, value, out=np.ones_like(x), where=value > 0)
     return share * np.minimum(value + more, 1)
 
 
 def contrast(x: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """This share of the distance to a channel's mean."""
+    """Multiply the distance to the mean of the channel."""
     mean = x.mean(axis=(2, 3), keepdims=True)
     return mean + share * (x - mean)
 
 
 def pixelate(x: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Down to this share of the side and up again, as Pillow's box filter does."""
-    fewer = [max(1, int(side * share)) for side in x.shape[2:]]
-    height, width = (boxes(side, few) @ boxes(few, side) for side, few in zip(x.shape[2:], fewer))
+    """Downsample to a fraction of the size and upsample again, as Pillow's box filter."""
+    smaller = [max(1, int(side * share)) for side in x.shape[2:]]
+    height, width = (box_filter(side, small) @ box_filter(small, side) for side, small in zip(x.shape[2:], smaller))
     return height @ x @ width.T
 
 
-def boxes(to: int, side: int) -> np.ndarray:
-    """What resizes `side` values to `to` (to, side): the mean of those with their middle in it, or the nearest."""
+def box_filter(to: int, side: int) -> np.ndarray:
+    """Return the matrix (to, side) that resizes `side` values to `to`: means over boxes, or the nearest value."""
     scale = side / to
-    away = (np.arange(side) + 0.5 - scale * (np.arange(to)[:, None] + 0.5)) / max(scale, 1)
-    covered = (away > -0.5) & (away <= 0.5)
+    distance = (np.arange(side) + 0.5 - scale * (np.arange(to)[:, None] + 0.5)) / max(scale, 1)
+    covered = (distance > -0.5) & (distance <= 0.5)
     return covered / covered.sum(axis=1, keepdims=True)
 
 

@@ -1,4 +1,4 @@
-"""Random changes to spectrograms (B, T, frames, mels), drawn per example."""
+"""Random transforms of spectrograms (B, T, frames, mels), drawn per example."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.core.protocols import Transform
-from warmstart.core.ranges import Count, OpenUnitInterval
+from warmstart.core.ranges import OpenUnitInterval, PositiveInt
 
-MASKS = 2  # of each kind, per example
+MASKS = 2  # per example and axis
 
 
 class Spectral(Transform):
-    """A change to spectrograms."""
+    """Base class of transforms of spectrograms."""
 
     inputs = frozenset({"speech"})
     spectral = True
@@ -31,7 +31,7 @@ class VocalTractLengthPerturbation(Spectral):
 
 
 class TimeStretch(Spectral):
-    """Play at 1 to 1 + strength times the speed, as the speed perturbation of Ko et al. 2015, but for the pitch."""
+    """Speed up by a factor from 1 to 1 + strength without a change of pitch; compare Ko et al. 2015."""
 
     def __init__(self, strength: OpenUnitInterval):
         self.strength = strength
@@ -42,27 +42,27 @@ class TimeStretch(Spectral):
 
 
 class FrequencyMasks(Spectral):
-    """Set up to `width` neighbouring mel bands to 0, twice: SpecAugment (Park et al. 2019)."""
+    """Set up to `width` adjacent mel bands to 0, twice: SpecAugment (Park et al. 2019)."""
 
-    def __init__(self, width: Count):
+    def __init__(self, width: PositiveInt):
         self.width = width
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x * ~_runs(len(x), x.shape[3], self.width, x.device)[:, None, None, :]
+        return x * ~_spans(len(x), x.shape[3], self.width, x.device)[:, None, None, :]
 
 
 class TimeMasks(Spectral):
-    """Set up to `width` neighbouring positions to 0, twice, but no more than a fifth of all: SpecAugment."""
+    """Set up to `width` adjacent positions, at most a fifth of all, to 0, twice: SpecAugment."""
 
-    def __init__(self, width: Count):
+    def __init__(self, width: PositiveInt):
         self.width = width
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x * ~_runs(len(x), x.shape[1], min(self.width, x.shape[1] // 5), x.device)[:, :, None, None]
+        return x * ~_spans(len(x), x.shape[1], min(self.width, x.shape[1] // 5), x.device)[:, :, None, None]
 
 
 def _resampled(x: Tensor, time: Tensor, mel: Tensor) -> Tensor:
-    """Spectrograms read at positions and at mels multiplied by factors (B, 1); silence beyond the end."""
+    """Resample spectrograms at positions and mels multiplied by factors (B, 1); values beyond the end are 0."""
     batch, length, frames, mels = x.shape
     rows = torch.linspace(0, 2, length * frames, device=x.device) * time - 1
     columns = (torch.linspace(0, 2, mels, device=x.device) * mel).clamp(max=2) - 1
@@ -71,8 +71,8 @@ def _resampled(x: Tensor, time: Tensor, mel: Tensor) -> Tensor:
     return F.grid_sample(flat, grid, align_corners=True).view(x.shape)
 
 
-def _runs(batch: int, length: int, most: int, device: torch.device) -> Tensor:
-    """Random runs of positions (B, length), each of 0 to `most`."""
+def _spans(batch: int, length: int, most: int, device: torch.device) -> Tensor:
+    """Return masks (B, length) of random spans with 0 to `most` positions each."""
     width = torch.randint(0, most + 1, (MASKS, batch, 1), device=device)
     start = (torch.rand(MASKS, batch, 1, device=device) * (length - width + 1)).long()
     position = torch.arange(length, device=device)

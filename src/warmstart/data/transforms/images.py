@@ -1,6 +1,6 @@
-"""Random changes to batches of images (B, C, H, W), drawn per image.
+"""Random transforms of batches of images (B, C, H, W), drawn per image.
 
-Crops and blurs are a matrix per image and side; what changes colors is a matrix per image over its channels."""
+Crops and blurs are one matrix per image and axis; color changes are one matrix per image over its channels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch.nn import functional as F
 
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Transform
-from warmstart.core.ranges import LeftOpenUnitInterval, Positive, between
+from warmstart.core.ranges import LeftOpenUnitInterval, PositiveFloat, between
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SIGMA = (0.1, 2.0)
-SHARP = 1e-3  # the standard deviation of a blur that changes nothing
-TAIL = -30.0  # the logarithm of a blur's smallest weight; far below it, exponentials are denormal and slow
-RATIO = 0.288  # the logarithm of 4/3
-LONGEST = 1.204  # the logarithm of 1/0.3
+SHARP = 1e-3  # standard deviation of a blur without an effect
+TAIL = -30.0  # log of the smallest weight of a blur; much smaller exponentials are denormal and slow
+RATIO = 0.288  # log(4/3)
+MAX_LOG_RATIO = 1.204  # log(1/0.3)
 Pixels = between(1, 4096)
 
 
 class ImageTransform(Transform):
-    """A change to images."""
+    """Base class of transforms of images."""
 
     inputs = frozenset({"image"})
 
@@ -41,11 +41,11 @@ class Flip(ImageTransform):
 
 
 class Shift(ImageTransform):
-    """Move images up or down and left or right; black comes in.
+    """Translate images vertically and horizontally; the border is filled with black.
 
     Args:
-        pixels: at most, in each direction.
-        flip: mirror half of the images left to right, at no cost.
+        pixels: largest translation in each direction.
+        flip: mirror half of the images left to right, without additional computation.
     """
 
     raw = True
@@ -66,12 +66,12 @@ class Shift(ImageTransform):
 
 
 class Crop(ImageTransform):
-    """Keep a random part and resize it, bilinearly, at an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
+    """Resize a random crop, bilinearly, with an aspect ratio of 3/4 to 4/3 (Szegedy et al. 2015).
 
     Args:
-        scale: smallest share of the area that is kept.
-        size: pixels a side of the result; None is as many as the image has.
-        flip: mirror half of the images left to right, at no cost.
+        scale: smallest fraction of the area of the image.
+        size: height and width of the output in pixels; None keeps those of the image.
+        flip: mirror half of the images left to right, without additional computation.
     """
 
     raw = True
@@ -90,17 +90,17 @@ class Crop(ImageTransform):
 
         def along(side: int) -> Tensor:
             length = x.shape[2 + side]
-            found = self.size or length
+            output = self.size or length
             positions, middle = torch.arange(length, device=x.device), (length - 1) / 2
-            sought = (torch.arange(found, device=x.device) - (found - 1) / 2) * (length / found)
-            pixels = (size[side] * sought + (center[side] * length + middle)).clamp_(0, length - 1)
+            target = (torch.arange(output, device=x.device) - (output - 1) / 2) * (length / output)
+            pixels = (size[side] * target + (center[side] * length + middle)).clamp_(0, length - 1)
             return (1 - (pixels[:, :, None] - positions).abs_()).clamp_(min=0)
 
         return _resampled(x, along(0), along(1))
 
 
 class Blur(ImageTransform):
-    """Blur images by a Gaussian of 0.1 to 2 pixels (Chen et al. 2020), with this probability."""
+    """Blur images with a Gaussian of 0.1 to 2 pixels (Chen et al. 2020), with this probability."""
 
     raw = True
 
@@ -113,8 +113,8 @@ class Blur(ImageTransform):
 
         def along(length: int) -> Tensor:
             distance = torch.arange(1 - length, length, device=x.device)
-            bell = torch.exp((distance.square() / (-2 * sigma.square())).clamp_(min=TAIL))
-            rows = bell.unfold(1, length, 1).flip(1)
+            weights = torch.exp((distance.square() / (-2 * sigma.square())).clamp_(min=TAIL))
+            rows = weights.unfold(1, length, 1).flip(1)
             return rows.div_(rows.sum(2, keepdim=True))
 
         rows = along(x.shape[2])
@@ -139,7 +139,7 @@ class Solarize(ImageTransform):
 class ColorJitter(ImageTransform):
     """Change contrast, the scale of each channel, and brightness by up to `strength`."""
 
-    def __init__(self, strength: Positive):
+    def __init__(self, strength: PositiveFloat):
         self.strength = strength
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -154,10 +154,10 @@ class ColorJitter(ImageTransform):
 
 
 class Grayscale(ImageTransform):
-    """Take the color from images, with this probability.
+    """Convert images to grayscale with this probability.
 
     Raises:
-        UserError: the images have none.
+        UserError: the images have one channel.
     """
 
     def __init__(self, probability: LeftOpenUnitInterval):
@@ -166,16 +166,16 @@ class Grayscale(ImageTransform):
     def __call__(self, x: Tensor) -> Tensor:
         batch, channels = x.shape[:2]
         if channels != len(LUMA):
-            raise UserError("data.augment.grayscale is for color; these images have one channel: leave it out")
+            raise UserError("data.augment.grayscale is for color images, but these have one channel: remove it")
         drawn = torch.rand(batch, 1, 1, device=x.device) < self.probability
         matrix = torch.where(drawn, torch.tensor(LUMA, device=x.device), torch.eye(channels, device=x.device))
         return _recolored(x, matrix, x.new_zeros(()))
 
 
 class RandomErasing(ImageTransform):
-    """Set a rectangle of each image, up to `area` of its own, to 0, the mean (Zhong et al. 2020).
+    """Set a rectangle of each image, with up to `area` of its area, to 0, the mean (Zhong et al. 2020).
 
-    Its aspect ratio is 0.3 to 1/0.3, where the image has room for it.
+    The aspect ratio is 0.3 to 1/0.3 if the rectangle fits in the image.
     """
 
     def __init__(self, area: LeftOpenUnitInterval):
@@ -184,7 +184,7 @@ class RandomErasing(ImageTransform):
     def __call__(self, x: Tensor) -> Tensor:
         sides = torch.tensor(x.shape[2:], device=x.device)[:, None, None]
         area = torch.empty(len(x), 1, device=x.device).uniform_(0, self.area)
-        ratio = torch.empty(len(x), 1, device=x.device).uniform_(-LONGEST, LONGEST).exp_()
+        ratio = torch.empty(len(x), 1, device=x.device).uniform_(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp_()
         size = (torch.stack([area * ratio, area / ratio]).sqrt_().clamp_(max=1) * sides).round_()
         start = (torch.rand_like(size) * (sides - size + 1)).floor_()
 
@@ -197,12 +197,12 @@ class RandomErasing(ImageTransform):
 
 
 def _resampled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Each image between its two matrices (B, h, H) and (B, w, W), multiplied in the run's own precision."""
+    """Multiply each image by its matrices (B, h, H) and (B, w, W), in the precision of autocast."""
     across = (x.float().flatten(1, 2) @ columns.mT).unflatten(1, x.shape[1:3])
     return (rows[:, None] @ across).float()
 
 
 def _recolored(x: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """Each pixel times its image's matrix (B, C, C), plus an offset."""
-    with torch.autocast(x.device.type, enabled=False):  # which takes longer to round than these products take
+    """Multiply each pixel by the matrix (B, C, C) of its image, and add an offset."""
+    with torch.autocast(x.device.type, enabled=False):  # rounding would take longer than these products
         return torch.baddbmm(offset, matrix, x.flatten(2)).view(x.shape)

@@ -1,4 +1,4 @@
-"""Gaussian noise, and examples of a batch mixed with others of it."""
+"""Mixup and CutMix: each example of a batch is mixed with another one."""
 
 from __future__ import annotations
 
@@ -10,49 +10,37 @@ from torch.distributions import Beta
 
 from warmstart.core.batch import Batch
 from warmstart.core.protocols import Transform
-from warmstart.core.ranges import Positive
-
-
-class Noise(Transform):
-    """Add Gaussian noise of standard deviation `std`, in standard deviations of the data."""
-
-    inputs = frozenset({"image", "speech", "vector"})
-
-    def __init__(self, std: Positive):
-        self.std = std
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x + self.std * torch.randn_like(x)
+from warmstart.core.ranges import PositiveFloat
 
 
 class Mixing(Transform):
-    """A way to mix scaled examples and their targets; `alpha` of the Beta distribution gives an example's share."""
+    """Base class of transforms that mix scaled examples and their targets with weights from Beta(alpha, alpha)."""
 
-    def __init__(self, alpha: Positive):
+    def __init__(self, alpha: PositiveFloat):
         self.alpha = float(alpha)
 
-    def kept(self, x: Tensor) -> Tensor:
-        """The share of each value of x (B, ...) that is kept, broadcastable to x."""
+    def weights(self, x: Tensor) -> Tensor:
+        """Return the weight of each value of x (B, ...), broadcastable to x; the partner has the rest."""
         raise NotImplementedError
 
 
 class Mixup(Mixing):
-    """A weighted mean of two examples (Zhang et al. 2018, https://arxiv.org/abs/1710.09412)."""
+    """Mix two examples linearly (Zhang et al. 2018, https://arxiv.org/abs/1710.09412)."""
 
     inputs = frozenset({"image", "vector"})
 
-    def kept(self, x: Tensor) -> Tensor:
-        return _shares(x, self.alpha)
+    def weights(self, x: Tensor) -> Tensor:
+        return _draw_weights(x, self.alpha)
 
 
 class CutMix(Mixing):
-    """A rectangle of another image in each (Yun et al. 2019, https://arxiv.org/abs/1905.04899)."""
+    """Replace a rectangle by that of another image (Yun et al. 2019, https://arxiv.org/abs/1905.04899)."""
 
     inputs = frozenset({"image"})
 
-    def kept(self, x: Tensor) -> Tensor:
-        """0 in a rectangle of each image, 1 elsewhere: (B, 1, H, W); at the edges the rectangle is cut off."""
-        side = (1 - _shares(x, self.alpha).view(-1, 1)).sqrt()
+    def weights(self, x: Tensor) -> Tensor:
+        """Return 0 in a rectangle of each image, clipped at the border, and 1 elsewhere: (B, 1, H, W)."""
+        side = (1 - _draw_weights(x, self.alpha).view(-1, 1)).sqrt()
 
         def along(length: int) -> Tensor:
             half = (side * length).floor().div(2, rounding_mode="floor")
@@ -64,21 +52,21 @@ class CutMix(Mixing):
         return 1 - (rows[:, None, :, None] & columns[:, None, None, :]).float()
 
 
-def mixed(batch: Batch, ways: Sequence[Mixing]) -> Batch:
-    """Scaled examples (B, ...) mixed with partners, which are the batch in random order; see `Batch` for the targets.
+def mixed(batch: Batch, transforms: Sequence[Mixing]) -> Batch:
+    """Mix scaled examples (B, ...) with the batch in random order; see `Batch` for the targets.
 
-    One of the ways is drawn for each example, all with the same probability.
+    The transform is drawn uniformly per example.
     """
     x = batch.x
     order = torch.randperm(len(x), device=x.device)
-    keep = ways[0].kept(x)
-    for number, way in enumerate(ways[1:], start=2):
+    weights = transforms[0].weights(x)
+    for number, transform in enumerate(transforms[1:], start=2):
         drawn = torch.rand(len(x), device=x.device) < 1 / number
-        keep = torch.where(drawn.view(-1, *[1] * (x.ndim - 1)), way.kept(x), keep)
-    return Batch(x[order].lerp(x, keep.to(x.dtype)), batch.y, batch.mask, batch.y[order], keep.flatten(1).mean(1))
+        weights = torch.where(drawn.view(-1, *[1] * (x.ndim - 1)), transform.weights(x), weights)
+    return Batch(x[order].lerp(x, weights.to(x.dtype)), batch.y, batch.mask, batch.y[order], weights.flatten(1).mean(1))
 
 
-def _shares(x: Tensor, alpha: float) -> Tensor:
-    """One share for each example, in as many dimensions as x has: (B, 1, ...)."""
+def _draw_weights(x: Tensor, alpha: float) -> Tensor:
+    """Draw one weight per example, with the number of dimensions of x: (B, 1, ...)."""
     alphas = torch.full((len(x), *[1] * (x.ndim - 1)), alpha, device=x.device)
     return Beta(alphas, alphas, validate_args=False).sample()

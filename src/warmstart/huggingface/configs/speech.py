@@ -75,7 +75,7 @@ def preprocessor_of(word: str, folder: Path, architecture: dict[str, Any]) -> di
         "rate": rate,
         "kernel": list(architecture["conv_kernel"]),
         "stride": list(architecture["conv_stride"]),
-        "normalise": bool(settings.get("do_normalize", True)),
+        "normalize": bool(settings.get("do_normalize", True)),
         "masked": architecture["feat_extract_norm"] == "layer",
         "longest": LONGEST,
     }

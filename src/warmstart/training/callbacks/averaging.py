@@ -1,4 +1,4 @@
-"""An average of the weights over the steps of a run, judged beside them at every validation."""
+"""Averages of the weights over the steps of a run, evaluated at every validation."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from warmstart.training.evaluation import evaluating, validate_inside
 
 
 class Average(Protocol):
-    """Which steps join an average, and how."""
+    """The interface of averages of the weights (conf/average)."""
 
-    def takes(self, step: int, total: float) -> bool:
-        """Whether the weights after this step, counted from 1, are taken; `total` steps may be infinite."""
+    def includes(self, step: int, total: float) -> bool:
+        """Return whether to include the weights after this step, counted from 1; `total` steps may be infinite."""
 
     def update(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        """Take `current` into `averaged`, which holds `count` () weights, in place."""
+        """Update `averaged`, the average of `count` () weights, in place with `current`."""
 
 
 def check_average(average: Average, total: float) -> None:
-    """Refuse an average that none of `total` steps, which may be infinite, would join."""
+    """Raise an error if no step of `total`, which may be infinite, would be included in the average."""
     steps = itertools.count(1) if math.isinf(total) else range(1, int(total) + 1)
-    if not any(average.takes(step, total) for step in steps):
+    if not any(average.includes(step, total) for step in steps):
         raise UserError(
-            f"the average would begin beyond the end of the run's {total:.0f} steps: "
-            "train longer, or set average.start or average.every lower"
+            f"the average would start after the last of the run's {total:.0f} steps: "
+            "train longer, or decrease average.start or average.every"
         )
 
 
 class Averaging(pl.Callback):
-    """Keeps the average in checkpoints, and logs val/average_<metric> once it has begun.
+    """Averages the weights, saves the average in checkpoints, and logs val/average_<metric> after its first step.
 
-    Parameters are averaged; buffers are those of the last step that was taken, but for the statistics of batch norms
-    that train, which are recomputed before each validation.
+    Parameters are averaged; buffers are those of the last included step, except batch-norm statistics that are not
+    frozen, which are recomputed before each validation.
 
     Args:
-        average: which steps, and how.
+        average: selects the steps and computes the average.
     """
 
     def __init__(self, average: Average):
@@ -60,30 +60,30 @@ class Averaging(pl.Callback):
 
     @property
     def count(self) -> int:
-        """How many steps are in the average."""
+        """The number of steps in the average."""
         return int(self.model.n_averaged) if self.model is not None else 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Before a checkpoint is loaded: make room for the average."""
+        """Create the averaged model, before a checkpoint is loaded."""
         if self.model is None:
             self.raw = nn.ModuleDict({name: getattr(pl_module, name) for name in ("backbone", "objective")})
             device = trainer.strategy.root_device
             self.model = AveragedModel(self.raw, device, multi_avg_fn=self.average.update).eval()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the length of the run, and refuse an average that no step would join."""
+        """Store the number of steps, and check that the average includes a step."""
         self.total = float(trainer.estimated_stepping_batches)
         check_average(self.average, self.total)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Take the weights after each optimizer step that the average wants."""
+        """Update the average after the optimizer steps that it includes."""
         if trainer.global_step > self.step:
             self.step = trainer.global_step
-            if self.average.takes(self.step, self.total):
+            if self.average.includes(self.step, self.total):
                 self.model.update_parameters(self.raw)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the average on the batches on which the weights themselves are measured next."""
+        """Evaluate the average on the validation batches, before the weights themselves are evaluated."""
         if not self.count:
             return
         norms = moving_norms(pl_module)
@@ -92,12 +92,12 @@ class Averaging(pl.Callback):
             self.measured = validate_inside(pl_module, trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log what was measured, with the metrics of the weights themselves."""
+        """Log the metrics of the average together with those of the weights."""
         pl_module.log_dict({f"{AVERAGE}{name}": value for name, value in self.measured.items()})
 
     @contextlib.contextmanager
     def in_place(self, module: pl.LightningModule) -> Iterator[None]:
-        """Inside, the module has the averaged parts instead of its own."""
+        """Replace the module's backbone and objective by the averaged ones inside the context."""
         module.backbone, module.objective = self.model.module["backbone"], self.model.module["objective"]
         try:
             yield
@@ -107,13 +107,13 @@ class Averaging(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the averaged weights under the names that the module gives its own."""
+        """Save the averaged weights under the names of the module's own weights."""
         checkpoint["average"] = {"weights": self.model.module.state_dict(), "count": self.count, "step": self.step}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on averaging."""
+        """Restore the average."""
         saved = checkpoint["average"]
         self.model.module.load_state_dict(saved["weights"])
         self.model.n_averaged.fill_(saved["count"])
@@ -121,7 +121,7 @@ class Averaging(pl.Callback):
 
 
 def moving_norms(module: pl.LightningModule) -> set[str]:
-    """Names of the batch norms whose statistics a training step would move: none of a frozen part."""
+    """Return the names of batch norms whose statistics change during training, which excludes frozen layers."""
     was_training = module.training
     module.train()
     names = {name for name, part in module.named_modules() if isinstance(part, _BatchNorm) and part.training}
@@ -130,27 +130,27 @@ def moving_norms(module: pl.LightningModule) -> set[str]:
 
 
 class Pass(nn.Module):
-    """What `update_bn` needs to see of a model: the norms that may move, and a way to run it."""
+    """An adapter for `update_bn`: contains the batch norms to update and a function that runs the model."""
 
     def __init__(self, norms: list[nn.Module], run: Callable[[Batch], Any]):
         super().__init__()
         self.norms, self.run = nn.ModuleList(norms), run
 
     def forward(self, batch: Batch) -> None:
-        """Run the model on a raw batch, for what the norms see of it."""
+        """Run the model on a raw batch, which updates the statistics."""
         self.run(batch)
 
 
 def recompute_norms(module: pl.LightningModule, trainer: pl.Trainer, names: Collection[str], data: Any) -> None:
-    """Replace the statistics of these norms by their means over one pass of the training rows (Izmailov et al. 2018).
+    """Recompute the statistics of batch norms as means over one pass of the training rows (Izmailov et al. 2018).
 
-    Rows are augmented as in training, by the same random numbers every time; all else is as in evaluation.
+    Rows are augmented as in training, with the same random numbers every time; otherwise as in evaluation.
 
     Args:
         module: with `backbone`, `objective` and `views`.
-        trainer: whose precision is used.
-        names: of its batch norms.
-        data: a data module, whose own place in its training rows stays where it is.
+        trainer: determines the precision.
+        names: names of the batch norms.
+        data: a data module; the position of its training loader is not changed.
     """
     norms = [part for name, part in module.named_modules() if name in names]
     if not norms:

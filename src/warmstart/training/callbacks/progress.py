@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, a line per epoch elsewhere."""
+"""Progress of a training: a bar in a terminal, otherwise a line per epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFRESH_SECONDS = 0.2
 
 
 class ProgressLines(pl.Callback):
-    """Loss and steps per second while training."""
+    """Displays the loss and the steps per second."""
 
     def __init__(self, title: str):
         self.title = title
@@ -24,7 +24,7 @@ class ProgressLines(pl.Callback):
         self.validated = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar where there is a terminal to draw it in."""
+        """Open the bar if the output is a terminal."""
         self.started, self.first_step = time.monotonic(), trainer.global_step
         console = screen.console()
         if console.is_terminal and not screen.is_quiet():
@@ -44,7 +44,7 @@ class ProgressLines(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar a few times a second."""
+        """Update the bar a few times per second."""
         if self.bar is None or time.monotonic() - self.shown < REFRESH_SECONDS:
             return
         self.shown = time.monotonic()
@@ -52,11 +52,11 @@ class ProgressLines(pl.Callback):
         self.bar.update(self.task, completed=trainer.global_step, state=state)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Something new to show at the end of the epoch."""
+        """Mark that there are new metrics to print at the end of the epoch."""
         self.validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """One line, where there is no bar and something new was measured on the validation set."""
+        """Print a line if there is no bar and there are new validation metrics."""
         if self.bar is not None or screen.is_quiet() or not self.validated:
             return
         self.validated = False
@@ -67,11 +67,11 @@ class ProgressLines(pl.Callback):
         screen.say(f"epoch {trainer.current_epoch + 1}{epochs}  {values}  {self._rate(trainer)} steps/s")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away."""
+        """Close the bar."""
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the bar away, so that the error can be read."""
+        """Close the bar before the error is printed."""
         self._close()
 
     def _rate(self, trainer: pl.Trainer) -> str:

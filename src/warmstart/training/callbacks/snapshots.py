@@ -1,4 +1,4 @@
-"""Copies of a backbone on the way through its pretraining, for asking how long a pretraining is long enough."""
+"""Snapshots of a backbone during its pretraining, to measure the effect of the pretraining length."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SNAPSHOTS = "snapshots"
 
 
 def geometric_steps(count: int, total: int) -> list[int]:
-    """`count` different steps, each about as many times the one before, the last of them `total`.
+    """Return `count` distinct steps in an approximately geometric sequence; the last one is `total`.
 
     Raises:
-        UserError: there are fewer steps than that.
+        UserError: there are fewer than `count` steps.
     """
     if count > total:
         raise UserError(f"snapshots={count}: the pretraining has only {total} steps")
@@ -29,13 +29,13 @@ def geometric_steps(count: int, total: int) -> list[int]:
 
 
 class Snapshots(pl.Callback):
-    """Saves the backbone at geometric steps, and measures the validation loss there.
+    """Saves the backbone at geometrically spaced steps, with its validation loss.
 
     Args:
-        folder: of the run; they become snapshots/1, snapshots/2, ...
-        count: how many.
-        save: writes a model's folder.
-        note: records what is known of each: number, step, val/loss.
+        folder: run folder; the snapshots are snapshots/1, snapshots/2, ...
+        count: number of snapshots.
+        save: writes the model to a folder.
+        note: records the list of snapshots: number, step, val/loss.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Snapshots(pl.Callback):
         self.taken: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Choose the steps."""
+        """Compute the steps."""
         self.steps = geometric_steps(self.count, int(trainer.estimated_stepping_batches))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Save when a step is one of them."""
+        """Save a snapshot at each of the steps."""
         step = trainer.global_step
         if step not in self.steps or any(one["step"] == step for one in self.taken):
             return
@@ -60,9 +60,9 @@ class Snapshots(pl.Callback):
         self.note(self.taken)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know."""
+        """Return the snapshots so far."""
         return {"taken": self.taken}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Those saved so far."""
+        """Restore the list of snapshots."""
         self.taken = state_dict["taken"]

@@ -1,4 +1,4 @@
-"""How many tokens a second training gets through."""
+"""Tokens per second of a training."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from warmstart.training.budget import Stopwatch
 
 
 class Throughput(pl.Callback):
-    """tokens_per_second every `every` steps, for examples made of tokens: padding and validation do not count.
+    """Logs tokens_per_second every `every` steps for tokenized examples, without padding and validation time.
 
-    It is not written to metrics.csv, which a rerun reproduces.
+    It is not written to metrics.csv, since a rerun cannot reproduce it.
     """
 
     def __init__(self, every: int):
         self.every = every
-        self.watch = Stopwatch()
+        self.stopwatch = Stopwatch()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin counting."""
+        """Reset the counts."""
         self.counts = trainer.datamodule.spec.vocabulary is not None
         self._restart(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Let the clock run."""
-        self.watch.start()
+        """Start the stopwatch."""
+        self.stopwatch.start()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock until the next training batch."""
-        self.watch.stop()
+        """Stop the stopwatch until the next training batch."""
+        self.stopwatch.stop()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count on the device; read it and the clock every n steps."""
+        """Count tokens on the device; log every n steps."""
         if not self.counts:
             return
         self.tokens = self.tokens + valid_positions(batch)
         if trainer.global_step % self.every == 0 and trainer.global_step > self.first_step:
-            rate = float(self.tokens) / self.watch.seconds
-            trainer.logger.log_beside({"tokens_per_second": rate}, trainer.global_step)
+            rate = float(self.tokens) / self.stopwatch.seconds
+            trainer.logger.log_unreproducible({"tokens_per_second": rate}, trainer.global_step)
             self._restart(trainer)
-            self.watch.start()
+            self.stopwatch.start()
 
     def _restart(self, trainer: pl.Trainer) -> None:
-        self.watch, self.first_step = Stopwatch(), trainer.global_step
+        self.stopwatch, self.first_step = Stopwatch(), trainer.global_step
         self.tokens: Tensor | int = 0
 
 
 def valid_positions(batch: Batch) -> Tensor | int:
-    """Positions of a batch (B, T) that are no padding."""
+    """Return the number of positions of a batch (B, T) that are not padding."""
     return batch.x.shape[0] * batch.x.shape[1] if batch.mask is None else (batch.mask != 0).sum()

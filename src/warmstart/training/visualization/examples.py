@@ -1,4 +1,4 @@
-"""What a model makes of a few held-out texts, in TensorBoard."""
+"""Predictions for a few held-out texts in TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ EXAMPLES = 4
 
 
 class Examples(pl.Callback):
-    """The same few validation rows at every validation, as the objective writes them out."""
+    """Writes the objective's `examples` of a few validation rows, at every validation."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write, where examples can be read as text."""
+        """Write the examples if they can be shown as text."""
         preprocessor = trainer.datamodule.preprocessor
         decode = preprocessor.decode if "decode" in preprocessor.abilities else None
         objective = pl_module.objective

@@ -1,4 +1,4 @@
-"""What pretraining makes of features, judged while it runs: by their nearest neighbours, and by how far they spread."""
+"""Quality of features during pretraining: nearest-neighbor accuracy, rank and spread; and CKA."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from warmstart.core import screen
 from warmstart.core.batch import Batch
 from warmstart.training.evaluation import evaluate, evaluating
 
-NEIGHBOURS, TEMPERATURE = 20, 0.07
-COLLAPSED = 0.01  # of the spread that features would have which point everywhere alike
+NEIGHBORS, TEMPERATURE = 20, 0.07
+COLLAPSED = 0.01  # fraction of the spread of uniformly distributed features
 
 
 class FeatureQuality(pl.Callback):
-    """val/knn_accuracy where the source knows classes, val/feature_rank and val/feature_std of pooled features.
+    """Logs val/knn_accuracy if the source has classes, and val/feature_rank and val/feature_std of pooled features.
 
-    The same rows are looked at every time, not augmented and in evaluation mode, and training goes on as without it.
+    The same rows are used every time, without augmentation and in evaluation mode; training is not affected.
 
     Args:
         rows: of training and of validation, at most.
@@ -32,24 +32,24 @@ class FeatureQuality(pl.Callback):
         self.warned = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the start point's, which those of trained features are to be compared with."""
+        """Log the values of the initial weights, as a reference."""
         if trainer.global_step == 0:
-            trainer.logger.log_metrics(self._judge(trainer, pl_module), 0)
+            trainer.logger.log_metrics(self._evaluate(trainer, pl_module), 0)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log, and say once when features have collapsed."""
-        found = self._judge(trainer, pl_module)
+        """Log the values, and print a warning once if the features have collapsed."""
+        found = self._evaluate(trainer, pl_module)
         self.log_dict(found)
         if found.get("val/feature_std", 1.0) < COLLAPSED and not self.warned:
             self.warned = True
             screen.say(
-                f"warning: features have collapsed at step {trainer.global_step}: examples are all alike "
+                f"warning: features have collapsed at step {trainer.global_step}: all examples have similar features "
                 f"(val/feature_std {found['val/feature_std']:.2g}); try a lower optimizer.lr or another objective",
                 style="yellow",
             )
 
-    def _judge(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
-        """The measures by name; none of a single row, or of features that are no numbers, which the loss tells."""
+    def _evaluate(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
+        """Return the values by name; none for a single row or for features that are not finite."""
         data = trainer.datamodule
         train, held_out = data.classed("train", self.rows), data.classed("validation", self.rows)
         size, sample = data.batch_size, held_out or data.sample("validation", self.rows)
@@ -64,31 +64,32 @@ class FeatureQuality(pl.Callback):
 
 
 def features_of(module: pl.LightningModule, trainer: pl.Trainer, raw: Batch, size: int) -> Tensor:
-    """Pooled features (N, D) on the CPU, inside a training, of `size` rows at a time."""
+    """Return pooled features (N, D) on the CPU during a training, computed in batches of `size` rows."""
     masks = [None] * math.ceil(len(raw.x) / size) if raw.mask is None else raw.mask.split(size)
     batches = (Batch(x, mask=mask) for x, mask in zip(raw.x.split(size), masks))
     return torch.cat(evaluate(module, trainer, batches, lambda batch, _: pooled(module, batch)))
 
 
 def pooled(module: Any, batch: Batch) -> Tensor:
-    """Pooled features (B, D) on the CPU of a raw batch on the module's device."""
+    """Return pooled features (B, D) on the CPU of a raw batch on the module's device."""
     return module.backbone(module.augment.scale(batch.x), batch.mask).pooled.float().cpu()
 
 
 def vote(known: Tensor, classes: Tensor, features: Tensor) -> Tensor:
-    """Classes (M,) of features (M, D) by the weighted votes of their nearest neighbours among known ones (N, D).
+    """Return the classes (M,) of features (M, D), predicted by a weighted k-nearest-neighbor vote of known ones (N, D).
 
-    A vote counts exp(cos / 0.07). Source: Wu et al. (2018), "Unsupervised Feature Learning via Non-Parametric Instance
-    Discrimination", section 3.4, https://arxiv.org/abs/1805.01978; 20 neighbours in place of 200, as rows are few.
+    The weight of a vote is exp(cos / 0.07). Source: Wu et al. (2018), "Unsupervised Feature Learning via Non-Parametric
+    Instance Discrimination", section 3.4, https://arxiv.org/abs/1805.01978; 20 neighbors instead of 200, as there are
+    few rows.
     """
     similarity = F.normalize(features, dim=1) @ F.normalize(known, dim=1).T
-    nearest, index = similarity.topk(min(NEIGHBOURS, len(known)), dim=1)
+    nearest, index = similarity.topk(min(NEIGHBORS, len(known)), dim=1)
     votes = torch.zeros(len(features), int(classes.max()) + 1)
     return votes.scatter_add_(1, classes[index], (nearest / TEMPERATURE).exp()).argmax(1)
 
 
 def effective_rank(features: Tensor) -> float:
-    """RankMe of features (N, D): the exponential of the entropy of their singular values, 1 to min(N, D).
+    """Return RankMe of features (N, D): the exponential of the entropy of their singular values, 1 to min(N, D).
 
     Source: Garrido et al. (2023), "RankMe: Assessing the Downstream Performance of Pretrained Self-Supervised
     Representations by Their Rank", https://arxiv.org/abs/2210.02885.
@@ -99,7 +100,7 @@ def effective_rank(features: Tensor) -> float:
 
 
 def spread(features: Tensor) -> float:
-    """Mean standard deviation of normalised features (N, D) times the root of D: 0 if all point the same way, or 1.
+    """Return the mean standard deviation of normalized features (N, D) times sqrt(D): 0 if all are equal, at most 1.
 
     Source: Chen and He (2021), "Exploring Simple Siamese Representation Learning", section 4.1,
     https://arxiv.org/abs/2011.10566.
@@ -107,20 +108,20 @@ def spread(features: Tensor) -> float:
     return float(F.normalize(features, dim=1).std(0, correction=0).mean() * features.shape[1] ** 0.5)
 
 
-ROWS = 512  # as many examples are enough to compare features by
+ROWS = 512  # examples for CKA
 
 
 def pooled_features(module: Any, batch: Batch) -> Tensor:
-    """Pooled features (N, D) of a batch, raw as a loader hands it out."""
+    """Return pooled features (N, D) of a raw batch."""
     with evaluating(module):
         return pooled(module, batch.to(next(module.parameters()).device))
 
 
 def linear_cka(a: Tensor, b: Tensor) -> float:
-    """Linear centred kernel alignment of features (N, D) and (N, E) of the same examples: 1 is the same up to rotation.
+    """Return linear centered kernel alignment (CKA) of features (N, D) and (N, E) of the same examples.
 
     Source: Kornblith et al. (2019), "Similarity of Neural Network Representations Revisited",
-    https://arxiv.org/abs/1905.00414. Features that do not vary are like nothing: 0.
+    https://arxiv.org/abs/1905.00414. 1 means equal up to rotation and scale; constant features have 0.
     """
     a, b = (x.double() - x.double().mean(0) for x in (a, b))
     norm = torch.linalg.norm(a.T @ a) * torch.linalg.norm(b.T @ b)

@@ -29,7 +29,7 @@ class AudioFolder(Source):
     """
 
     modality: ClassVar = "speech"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
-from warmstart.core.ranges import Count, Location, MissingValues, Seed, Separator
+from warmstart.core.ranges import Location, MissingValues, PositiveInt, Seed, Separator
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.files import listed
 from warmstart.data.readers.splits import SHIFT, describe
@@ -50,7 +50,7 @@ class AudioTable(Source):
     """
 
     modality: ClassVar = "speech"
-    offers: ClassVar = frozenset({"category", "text"})
+    target_kinds: ClassVar = frozenset({"category", "text"})
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class AudioTable(Source):
         text: str = "text",
         target: str = "label",
         speaker: str | None = None,
-        pieces: Count | None = None,
+        pieces: PositiveInt | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         config: str | None = None,
         separator: Separator | None = None,

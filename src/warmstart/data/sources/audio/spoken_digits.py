@@ -14,7 +14,7 @@ import soundfile
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
-from warmstart.core.ranges import Count, Location, Seed
+from warmstart.core.ranges import Location, PositiveInt, Seed
 from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.sources.audio.manifest import alphabet, encode, sounds_of
 
@@ -49,7 +49,7 @@ class SpokenDigits(Source):
     """
 
     modality: ClassVar = "speech"
-    offers: ClassVar = frozenset({"category", "text"})
+    target_kinds: ClassVar = frozenset({"category", "text"})
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class SpokenDigits(Source):
         split: Literal["speaker", "official"] = "speaker",
         test_speakers: Sequence[str] = ("theo", "yweweler"),
         classes: Literal["word", "speaker"] = "word",
-        connect: Sequence[Count] | None = None,
-        pieces: Count | None = None,
+        connect: Sequence[PositiveInt] | None = None,
+        pieces: PositiveInt | None = None,
         split_seed: Seed = 0,
     ):
         if connect is not None and not is_range(connect):

@@ -11,7 +11,7 @@ import pandas as pd
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
-from warmstart.core.ranges import Count, Location
+from warmstart.core.ranges import Location, PositiveInt
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.images import pictures_of, read_images
@@ -33,10 +33,14 @@ class Cifar10(Source):
     """
 
     modality: ClassVar = "image"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
-        self, root: Location = "uoft-cs/cifar10", validation: Count = 5000, limit: Count | None = None, size: Count = 32
+        self,
+        root: Location = "uoft-cs/cifar10",
+        validation: PositiveInt = 5000,
+        limit: PositiveInt | None = None,
+        size: PositiveInt = 32,
     ):
         self.root, self.validation, self.limit, self.size = root, validation, limit, size
 

@@ -24,7 +24,7 @@ class Digits(Source):
     """Ten classes, split 70 : 15 : 15, with rotated and noisy copies of the test images."""
 
     modality: ClassVar = "image"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(self, split_seed: Seed = 0):
         self.split_seed = split_seed

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from warmstart.core.batch import Splits
 from warmstart.core.protocols import Source
-from warmstart.core.ranges import Amount, Count, Location, Seed
+from warmstart.core.ranges import Location, NonNegativeFloat, PositiveInt, Seed
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.folders import FolderFiles
 from warmstart.data.readers.images import SUFFIXES, to_pictures
@@ -29,14 +29,14 @@ class ImageFolder(Source):
     """
 
     modality: ClassVar = "image"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
         self,
         root: Location,
-        size: Count = 32,
+        size: PositiveInt = 32,
         channels: Literal[1, 3] = 3,
-        memory_mb: Amount = 4096,
+        memory_mb: NonNegativeFloat = 4096,
         on_error: Literal["raise", "skip"] = "raise",
         split_seed: Seed = 0,
     ):

@@ -12,7 +12,7 @@ import pandas as pd
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
-from warmstart.core.ranges import Amount, Count, Location, MissingValues, Seed, Separator
+from warmstart.core.ranges import Location, MissingValues, NonNegativeFloat, PositiveInt, Seed, Separator
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
 from warmstart.data.readers.images import pictures_of
@@ -45,7 +45,7 @@ class ImageTable(Source):
     """
 
     modality: ClassVar = "image"
-    offers: ClassVar = frozenset({"category", "categories", "value"})
+    target_kinds: ClassVar = frozenset({"category", "categories", "value"})
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class ImageTable(Source):
         separator: Separator | None = None,
         missing_values: MissingValues | None = None,
         config: str | None = None,
-        size: Count = 32,
+        size: PositiveInt = 32,
         channels: Literal[1, 3] = 3,
-        memory_mb: Amount = 4096,
+        memory_mb: NonNegativeFloat = 4096,
         on_error: Literal["raise", "skip"] = "raise",
         split_seed: Seed = 0,
     ):

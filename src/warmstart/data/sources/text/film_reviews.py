@@ -26,7 +26,7 @@ class FilmReviews(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset()
+    target_kinds: ClassVar = frozenset()
 
     def __init__(
         self,

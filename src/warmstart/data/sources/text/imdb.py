@@ -31,7 +31,7 @@ class IMDb(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
         self, tokenizer: Callable[..., Preprocessor], root: Location = "stanfordnlp/imdb", split_seed: Seed = 0

@@ -26,7 +26,7 @@ class Shakespeare(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset()
+    target_kinds: ClassVar = frozenset()
 
     def __init__(self, tokenizer: Callable[..., Preprocessor]):
         self.tokenizer = tokenizer

@@ -33,7 +33,7 @@ class SST2(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
         self, tokenizer: Callable[..., Preprocessor], root: Location = "SetFit/sst2", reviews: str | None = None

@@ -34,7 +34,7 @@ class TextFiles(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset()
+    target_kinds: ClassVar = frozenset()
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class TextFolder(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset({"category"})
+    target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(self, tokenizer: Callable[..., Preprocessor], root: Location, split_seed: Seed = 0):
         self.tokenizer, self.root, self.split_seed = tokenizer, Path(root), split_seed

@@ -48,7 +48,7 @@ class TextTable(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset({"category", "value", "tags"})
+    target_kinds: ClassVar = frozenset({"category", "value", "tags"})
     is_quick: ClassVar = True  # `load` needs no torch
 
     def __init__(

@@ -32,7 +32,7 @@ class WikiText2(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset()
+    target_kinds: ClassVar = frozenset()
 
     def __init__(
         self,

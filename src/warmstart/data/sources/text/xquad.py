@@ -38,7 +38,7 @@ class XQuAD(Source):
     """
 
     modality: ClassVar = "text"
-    offers: ClassVar = frozenset({"span"})
+    target_kinds: ClassVar = frozenset({"span"})
 
     def __init__(
         self,

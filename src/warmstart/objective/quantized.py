@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
-from warmstart.core.ranges import Count, OpenUnitInterval, at_least
+from warmstart.core.ranges import OpenUnitInterval, PositiveInt, at_least
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.masked import choose_positions
 
 
-class Quantised(Objective, nn.Module):
+class Quantized(Objective, nn.Module):
     """Hide the share `ratio` of the positions and predict the code of each.
 
     The code of a position is the nearest codebook entry, by cosine similarity, to a random projection of its values.
@@ -33,7 +33,7 @@ class Quantised(Objective, nn.Module):
 
     needs: ClassVar = frozenset({"hide"})
     predicts: ClassVar = "category"
-    made_of: ClassVar = "value"
+    input_kind: ClassVar = "value"
     default_loss: ClassVar = staticmethod(cross_entropy)
 
     def __init__(
@@ -44,7 +44,7 @@ class Quantised(Objective, nn.Module):
         ratio: OpenUnitInterval = 0.5,
         whole_words: bool = True,
         codes: at_least(2) = 512,
-        dimensions: Count = 16,
+        dimensions: PositiveInt = 16,
     ):
         super().__init__()
         self.loss, self.ratio, self.whole_words = loss, ratio, whole_words

@@ -1,4 +1,4 @@
-"""The confusion matrix in TensorBoard."""
+"""Confusion matrices in TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from warmstart.core.batch import Batch
 from warmstart.core.spec import Spec
 
 
-class Confusions(pl.Callback):
-    """The confusion matrix of the test set, as a picture."""
+class ConfusionMatrix(pl.Callback):
+    """Plots the confusion matrix of the test split."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin counting."""
+        """Reset the counts."""
         self.counts = 0
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Tensor, batch: Batch, batch_idx: int
     ) -> None:
-        """Count one batch."""
+        """Count the predictions of a batch."""
         if not isinstance(batch.y, Tensor) or batch.y.ndim != 1:
             return
         classes = trainer.datamodule.spec.outputs
@@ -29,14 +29,14 @@ class Confusions(pl.Callback):
         self.counts = self.counts + torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw."""
+        """Plot the confusion matrix."""
         if not isinstance(self.counts, int):
-            figure = draw_confusions(self.counts.cpu().numpy(), trainer.datamodule.spec)
+            figure = draw_confusion_matrix(self.counts.cpu().numpy(), trainer.datamodule.spec)
             trainer.logger.writer.add_figure("test confusion matrix", figure, trainer.global_step)
 
 
-def draw_confusions(counts: np.ndarray, spec: Spec) -> object:
-    """Rows are true classes, columns predicted ones; the shade is the share of the row."""
+def draw_confusion_matrix(counts: np.ndarray, spec: Spec) -> object:
+    """Plot a confusion matrix with true classes as rows, predicted classes as columns, and colors normalized by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -52,6 +52,6 @@ def draw_confusions(counts: np.ndarray, spec: Spec) -> object:
     axes.set_ylabel("true")
     if len(spec.labels) <= 20:
         for (row, column), count in np.ndenumerate(counts):
-            shade = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=7)
+            color = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=7)
     return figure

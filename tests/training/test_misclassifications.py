@@ -1,4 +1,4 @@
-"""The mistakes that TensorBoard shows are the worst ones of the test set, as told by the saved model."""
+"""The mistakes in TensorBoard are the test rows with the largest loss under the saved model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.training import components
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.restore import restore
-from warmstart.training.visualization.mistakes import LETTERS, SHOWN, Mistakes, table
+from warmstart.training.visualization.misclassifications import MAX_CHARACTERS, SHOWN, Misclassifications, table
 
 SPEECH = (
     *("stage=finetune", "experiment=speech", "init=scratch", "trainer.max_epochs=1", "optimizer.lr=0.005"),
@@ -65,7 +65,7 @@ def test_recordings_that_the_model_is_surely_wrong_about(cli):
         assert cells[4] == data.raw_test.file[row]
     players = [tag for tag in events(folder).Tags()["audio"] if tag.startswith("most confident mistakes")]
     assert len(players) == 4
-    assert players[0] == f"most confident mistakes/1 {shown[0][1]} taken for {shown[0][2]}"
+    assert players[0] == f"most confident mistakes/1 {shown[0][1]} predicted as {shown[0][2]}"
 
 
 def test_utterances_with_most_wrong_words(cli):
@@ -81,7 +81,7 @@ def test_utterances_with_most_wrong_words(cli):
     assert [cells[4] for cells in shown] == [data.raw_test.file[row] for row in worst]
     assert [(cells[1], int(cells[3])) for cells in shown] == [(compared[row][1], errors[row]) for row in worst]
     assert errors[worst[0]] >= 2
-    (first,) = module.objective.spell(data.sample("validation", 1).y)
+    (first,) = module.objective.target_texts(data.sample("validation", 1).y)
     assert f"recordings/1 {first}" in events(outcome.run("finetune")).Tags()["audio"]
 
 
@@ -103,7 +103,7 @@ def test_kept_over_batches_of_any_size_and_only_what_is_wrong():
     outputs = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     truth = outputs.argmax(-1)
     truth[:9] = (truth[:9] + 1) % 4
-    mistakes = Mistakes()
+    mistakes = Misclassifications()
     mistakes.on_test_start(None, None)
     for part, y in zip(outputs.split(7), truth.split(7)):
         mistakes.on_test_batch_end(None, None, part, Batch(part, y), 0)
@@ -119,4 +119,4 @@ def test_what_a_table_holds_is_shown_as_it_is():
     header, rule, first, second = table(("text",), [("a | b <c>\n*d*",), ("e" * 400,)]).splitlines()
     assert (header, rule) == ("|  | text |", "| --- | --- |")
     assert first == r"| 1 | a \| b &lt;c&gt; \*d\* |"
-    assert second == f"| 2 | {'e' * LETTERS} … |"
+    assert second == f"| 2 | {'e' * MAX_CHARACTERS} … |"
