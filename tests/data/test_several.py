@@ -15,10 +15,10 @@ from warmstart.data.preprocess.text import Preprocessor
 from warmstart.data.sources.image.digits import Digits
 from warmstart.data.sources.image.image_table import ImageTable
 from warmstart.data.sources.several import Several
-from warmstart.data.sources.table.table import Table
+from warmstart.data.sources.table import Table
 from warmstart.data.sources.text.shakespeare import Shakespeare
 from warmstart.data.sources.text.text_table import TextTable
-from warmstart.data.sources.vector.vectors import Vectors
+from warmstart.data.sources.vectors import Vectors
 
 pytestmark = pytest.mark.quick
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from warmstart.core.batch import Rows
 from warmstart.core.protocols import Source
-from warmstart.data.duplicates.shared_rows import parts_of, shared_rows
+from warmstart.data.duplicates.overlap import parts_of, shared_rows
 from warmstart.data.preprocess.speech import Preprocessor as Frames
 from warmstart.data.preprocess.table import Preprocessor as Cells
 from warmstart.data.preprocess.text import Preprocessor as Tokens
@@ -24,10 +24,10 @@ from warmstart.data.sources.audio.audio_table import AudioTable
 from warmstart.data.sources.image.digits import Digits
 from warmstart.data.sources.image.image_table import ImageTable
 from warmstart.data.sources.several import Several
-from warmstart.data.sources.table.table import Table
+from warmstart.data.sources.table import Table
 from warmstart.data.sources.text.text_table import TextTable
 from warmstart.data.sources.text.xquad import XQuAD
-from warmstart.data.sources.vector.vectors import Vectors
+from warmstart.data.sources.vectors import Vectors
 
 pytestmark = pytest.mark.quick
 

@@ -19,8 +19,7 @@ from warmstart.data.sources.audio.spoken_digits import SpokenDigits, with_noise
 from warmstart.data.sources.image.cifar10 import LABELS, Cifar10
 from warmstart.data.sources.image.digits import Digits
 from warmstart.data.sources.image.image_table import ImageTable
-from warmstart.data.sources.text.sst2 import SST2
-from warmstart.data.sources.text.sst2_shifts import with_typos
+from warmstart.data.sources.text.sst2 import SST2, with_typos
 from warmstart.data.sources.text.text_table import TextTable
 from warmstart.data.transforms import corruptions
 

@@ -27,7 +27,7 @@ SOURCES = sorted(
     if get_object(OmegaConf.load(path)._target_).modality not in ELSEWHERE
 )
 
-VECTORS = {"_target_": "warmstart.data.sources.vector.vectors.Vectors", "_partial_": True, "rows": 400}
+VECTORS = {"_target_": "warmstart.data.sources.vectors.Vectors", "_partial_": True, "rows": 400}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
-from warmstart.data.sources.vector.vectors import Vectors
+from warmstart.data.sources.vectors import Vectors
 
 pytestmark = pytest.mark.quick
 

@@ -21,8 +21,7 @@ from warmstart.core.batch import Batch, Features, Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
 from warmstart.data.datamodule import TaskDataModule
-from warmstart.data.encoding import moments
-from warmstart.data.loader import GatherLoader
+from warmstart.data.loader import GatherLoader, moments
 from warmstart.data.preprocess.vector import Preprocessor
 from warmstart.data.transforms.augment import Augment
 from warmstart.loss.mse import mse
@@ -194,8 +193,8 @@ def test_the_linear_baseline_at_an_offset(composed, tmp_path: Path, monkeypatch:
     source = Given([1.7e9], [10.0])
     x, y = source.x, source.y
     pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": y[:, 0]}).to_csv(tmp_path / "t.csv", index=False)
-    monkeypatch.setattr("warmstart.data.sources.table.table.Table.load", lambda self, target: source.load(target))
-    monkeypatch.setattr("warmstart.data.sources.table.table.Table.preprocessor", lambda self: Preprocessor())
+    monkeypatch.setattr("warmstart.data.sources.table.Table.load", lambda self, target: source.load(target))
+    monkeypatch.setattr("warmstart.data.sources.table.Table.preprocessor", lambda self: Preprocessor())
     config = composed(
         "stage=transfer",
         "experiment=table",

@@ -14,7 +14,7 @@ from tests.records import change_run
 from warmstart.config.resolve import with_run_experiment
 from warmstart.core.errors import UserError
 from warmstart.core.trust import check_targets
-from warmstart.data.preprocess import tokenizer_files
+from warmstart.data.preprocess import tokenizing
 from warmstart.huggingface.files import shard_names, tensor_names
 from warmstart.huggingface.load import check_names, read_tokenizer_files
 from warmstart.run.checksums import write_checksums
@@ -246,7 +246,7 @@ def test_a_preprocessor_writes_tokenizer_files_alone_into_an_export(name: str, t
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     with pytest.raises(UserError, match="is not a tokenizer file"):
-        tokenizer_files.write(folder, "{}", {}, 8, {name: "{}"})
+        tokenizing.write(folder, "{}", {}, 8, {name: "{}"})
     assert {path.name for path in tmp_path.rglob("*")} <= {"a", "export", "config.json", "tokenizer.json"}
     assert (folder / "config.json").read_text() == "{}"
 

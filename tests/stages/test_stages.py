@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tests.conftest import FAST
 
-from warmstart.data.sources.vector.vectors import Vectors
+from warmstart.data.sources.vectors import Vectors
 from warmstart.main import CONF
 
 VECTORS = ("experiment=vectors", "data.rows=400")

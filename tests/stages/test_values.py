@@ -18,7 +18,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.data.sources.image.image_table import ImageTable
-from warmstart.data.sources.table.table import Table
+from warmstart.data.sources.table import Table
 from warmstart.data.sources.text.text_table import TextTable
 
 FAST = ("visualization=[]", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")

@@ -44,7 +44,7 @@ def planned(composed, tmp_path: Path) -> Callable[..., Manifest]:
 
 
 def study_of(manifest: Manifest) -> optuna.Study:
-    return study.open_study(manifest, optuna)
+    return study.open_study(manifest)
 
 
 def states(manifest: Manifest) -> dict[str, str]:
@@ -158,7 +158,7 @@ def test_a_search_goes_on_where_it_was_left(planned):
     search.run_trial(torn, 0, StageRunner())
     trial = study.ask(torn, 1)  # asked for by a process that died in the middle of its second seed
     del trial
-    study_of(torn).ask(study.space(torn, optuna))  # and by one that died before it took it
+    study_of(torn).ask(study.space(torn))  # and by one that died before it took it
     again = Manifest.read(torn.folder)
     before = {name: again.record(name)["id"] for name in again.names()}
     launch.run(again, HERE, Rules(), StageRunner())

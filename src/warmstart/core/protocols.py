@@ -80,7 +80,7 @@ class Preprocessor:
         return self(x).flatten(1).numpy()
 
     def comparison(self) -> Any:
-        """Return how duplicates are found, as a data.duplicates.shared_rows.Comparison; None compares numbers."""
+        """Return how duplicates are found, as a data.duplicates.overlap.Comparison; None compares numbers."""
         return None
 
     def read(self, path: str) -> Inputs:

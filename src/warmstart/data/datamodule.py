@@ -18,8 +18,7 @@ from warmstart.core.batch import Batch, Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.spec import Spec
-from warmstart.data.encoding import encode, moments
-from warmstart.data.loader import GatherLoader, take
+from warmstart.data.loader import GatherLoader, encode, moments, take
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.data.storage.ragged import Packed, PaddedRows
 
@@ -30,9 +29,7 @@ class MemoryDataModule(pl.LightningDataModule):
     """Load a source, encode it with a preprocessor and return batches of encoded rows.
 
     Args:
-        source: data set.
         target: kind of target the objective needs; None for no targets.
-        batch_size: number of rows per training step.
         order_seed: seed of the order of the training rows.
         preprocessor: preprocessor of the pretraining; None to fit a new one on the training inputs.
     """
@@ -81,7 +78,6 @@ class MemoryDataModule(pl.LightningDataModule):
         """Read, check, split and encode the data.
 
         Args:
-            splits: splits of the source, if they are loaded already.
             like: module prepared from the same splits, whose equal parts are shared.
 
         Raises:

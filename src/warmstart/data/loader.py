@@ -1,4 +1,4 @@
-"""Data loader that indexes arrays by batch, without Python code per sample, and can be resumed within an epoch."""
+"""Encode rows, and load them by batch, without Python code per sample; a loader can be resumed within an epoch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from warmstart.core.batch import Batch
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Preprocessor
 from warmstart.data.storage.ragged import PaddedRows
 
 POOL = 50  # batches whose rows are sorted by length together
@@ -28,7 +31,6 @@ class GatherLoader:
     Args:
         x: a tensor (N, ...), or `PaddedRows`.
         y: targets with `index_select`, or None.
-        batch_size: number of rows of a batch.
         seed: seed of the order; None for the order of the rows.
     """
 
@@ -97,3 +99,35 @@ def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:
     if isinstance(rows, slice):
         return Batch(x[rows], None if y is None else y[rows])
     return Batch(x.index_select(0, rows), None if y is None else y.index_select(0, rows))
+
+
+ALIGNED = ("span", "tags", "text")  # targets that depend on the tokens or frames: encoded together with the inputs
+DTYPES = {"value": np.float64, "categories": np.float32}  # values are cast to float32 after standardization
+
+
+def encode(preprocessor: Preprocessor, x: Any, target: str | None, y: Any = None) -> tuple[Any, Any]:
+    """Return encoded inputs and targets of a kind; the targets may be None."""
+    if target in ALIGNED:
+        return preprocessor.align(x, y, target)
+    return preprocessor.encode(x), None if y is None or target is None else torch.from_numpy(targets(target, y))
+
+
+def targets(kind: str, y: Any) -> np.ndarray:
+    """Copy targets (N, ...) with the dtype of their kind."""
+    return np.array(y, dtype=DTYPES.get(kind))
+
+
+def moments(y: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of each column of targets (N, K); 1 for constant columns.
+
+    Raises:
+        UserError: a target is not a finite number, or too large to compute with.
+    """
+    y = y.astype(np.float64)
+    center = y[0] + (y - y[0]).mean(0)  # exact for a constant target
+    largest = np.abs(y - center).max(0)
+    largest = np.where(largest > 0, largest, 1.0)
+    spread = largest * ((y - center) / largest).std(0)
+    if not (np.isfinite(center) & np.isfinite(spread)).all():
+        raise UserError("the training targets are not all finite numbers, or too large to compute with: check the data")
+    return tuple(center.tolist()), tuple(np.where(spread > 0, spread, 1.0).tolist())

@@ -22,12 +22,7 @@ def split_rows(
     """Split rows into train, validation and test parts; the split depends on `strata` and `seed` only.
 
     Args:
-        rows: all rows.
-        labels: names of the classes or targets.
-        seed: random seed.
         strata: class indices (N,) to stratify by, or None.
-        validation: share of the rows.
-        test: share of the rows.
 
     Raises:
         UserError: there are too few rows.
@@ -55,18 +50,12 @@ def reset_index(splits: Splits) -> Splits:
 
 def encode_labels(names: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the class index of each name (N,) and the sorted class names."""
-    labels = tuple(sorted(set(names)))
-    numbers = {label: number for number, label in enumerate(labels)}
-    return np.array([numbers[name] for name in names], dtype=np.int64), labels
+    y, labels = pd.factorize(names, sort=True)
+    return y.astype(np.int64), tuple(labels)
 
 
 def check_classes(y: np.ndarray, labels: tuple[str, ...], is_split: bool = True) -> None:
-    """Check that there are two or more classes, with enough rows to split.
-
-    Args:
-        y: class indices (N,).
-        labels: names of the classes.
-        is_split: whether these rows are to be split into parts.
+    """Check that the classes of rows (N,) are two or more, with enough rows to split, if `is_split`.
 
     Raises:
         UserError: there is only one class, or a class to split has fewer than 4 rows.
@@ -83,11 +72,7 @@ def check_classes(y: np.ndarray, labels: tuple[str, ...], is_split: bool = True)
 
 
 def check_readable(splits: Splits, what: str) -> Splits:
-    """Check that each part has rows and each class has training rows; return the splits.
-
-    Args:
-        splits: splits without the rows that cannot be read.
-        what: name of a row in messages, such as image.
+    """Check that parts have rows and classes have training rows; return the splits. A row is called `what`.
 
     Raises:
         UserError: a part is empty, or a class has no training rows.
@@ -104,11 +89,7 @@ def check_readable(splits: Splits, what: str) -> Splits:
 
 
 def labelled_subset(
-    y: np.ndarray,
-    labels: tuple[str, ...],
-    seed: int,
-    per_class: int | None = None,
-    fraction: float | None = None,
+    y: np.ndarray, labels: tuple[str, ...], seed: int, per_class: int | None = None, fraction: float | None = None
 ) -> np.ndarray:
     """Return the sorted row indices of a labelled subset; with the same seed, smaller subsets are part of larger ones.
 
@@ -145,13 +126,6 @@ def fold_of(rows: Rows, labels: tuple[str, ...], seed: int, folds: int, fold: in
     """Return the sorted row indices of the training and of the validation rows, by stratified K-fold.
 
     The validation fold is `fold % folds`, in repeat `fold // folds`, and each repeat has another shuffle.
-
-    Args:
-        rows: labelled rows.
-        labels: names of the classes or targets.
-        seed: random seed.
-        folds: number of folds, 2 or more.
-        fold: 0 or more.
 
     Raises:
         UserError: a class has fewer rows than there are folds; without classes, there are too few rows.

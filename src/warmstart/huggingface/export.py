@@ -75,12 +75,6 @@ def exported(backbone: Any, task: str | None, head: nn.Module | None, spec: Spec
 def to_transformers(trunk: Transformer, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
     """Convert backbone and head to an equivalent model of transformers, on the CPU and in evaluation mode.
 
-    Args:
-        trunk: backbone of texts.
-        task: task of the head; None for the backbone only.
-        head: head created by `token_head` for the task.
-        spec: has the labels and special tokens.
-
     Raises:
         UserError: a setting is not supported by transformers.
     """

@@ -53,17 +53,6 @@ def make_config(architecture: dict[str, Any]) -> PreTrainedConfig:
     return config
 
 
-def is_causal(architecture: dict[str, Any]) -> bool:
-    """Return whether attention is causal."""
-    from transformers.models.auto import modeling_auto
-
-    kind = architecture.get("model_type")
-    is_decoder = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return bool(architecture.get("is_decoder")) or (
-        is_decoder and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    )
-
-
 def has_class(task: str, config: PreTrainedConfig) -> bool:
     """Return whether transformers has a model of this architecture for a task."""
     import transformers
@@ -170,15 +159,8 @@ class Head(nn.Module):
         try:
             given = self(pool(tokens))
             own = self.model(inputs_embeds=tokens).logits if self.task == "sequence_classification" else given
-        except (
-            AttributeError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-            IndexError,
-            KeyError,
-        ):  # it needs more than features
-            return False
+        except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError):
+            return False  # it needs more than features
         self.train()
         return torch.allclose(own, given, rtol=1e-4, atol=1e-6)
 

@@ -19,17 +19,12 @@ from warmstart.core.saved_model import SavedModel, spec_record
 from warmstart.core.spec import Spec, Vocabulary
 from warmstart.huggingface.configs import image, speech
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
-from warmstart.huggingface.from_pretrained import load
 from warmstart.huggingface.resolve import node_of
-from warmstart.huggingface.saved_heads import ctc_head, language_head, task_head
+from warmstart.huggingface.saved_heads import ctc_head, language_head, load, task_head
 
 
 def open_hub(word: str, pooling: str | None = None) -> SavedModel:
-    """Load a Hugging Face model as a saved backbone: float32 weights, preprocessor and, if supported, trained head.
-
-    Args:
-        word: hf:NAME_OR_DIR.
-        pooling: pooling set in the config, or None for that of the model.
+    """Load a Hugging Face model: float32 weights, preprocessor and, if supported, trained head.
 
     Raises:
         UserError: the model is unsupported or damaged, or its preprocessor belongs to another model.
@@ -86,9 +81,6 @@ def tokenizer_of(
     """Return the state of a preprocessor with the tokenizer of the model, and its spec.
 
     Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
         rows: number of rows of the embedding.
         most: maximum number of positions of the model; 0 or less if unknown.
     """

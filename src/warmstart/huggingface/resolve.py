@@ -17,18 +17,21 @@ TARGETS = {  # class -> option of the group backbone
     speech.TARGET: "huggingface_speech",
 }
 CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
-OWN = (
-    None,
-    "eager",
-    "sdpa",
-    "flash_attention_2",
-    "grouped_mm",
-    "batched_mm",
-)  # implementations that are not downloaded from the hub
+# Implementations that are not downloaded from the hub.
+OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")
 
 
 def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
-    """Return the config node of the backbone; raise UserError if the model is not supported."""
+    """Return the config node of the backbone.
+
+    Args:
+        word: hf:NAME_OR_DIR, for messages.
+        folder: of the model, with a config.json, the architecture.
+        pooling: set in the config, or None for that of the model.
+
+    Raises:
+        UserError: the model is not supported, damaged, or needs code.
+    """
     architecture = read_json(word, folder / CARD)
     if "warmstart" in architecture:
         raise UserError(f"init={word}: this is a backbone saved by warmstart: use init={folder}, without {HUB}")

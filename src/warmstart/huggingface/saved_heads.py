@@ -1,4 +1,4 @@
-"""Trained heads of Hugging Face models, with the tensor names of our objectives."""
+"""Load Hugging Face models with the auto classes of transformers, and their trained heads."""
 
 from __future__ import annotations
 
@@ -6,11 +6,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 
+from warmstart.core.errors import UserError
 from warmstart.huggingface.configs import speech
-from warmstart.huggingface.configs.text import is_text_decoder
-from warmstart.huggingface.from_pretrained import load
+from warmstart.huggingface.configs.text import is_causal
+from warmstart.huggingface.files import CARD
+
+
+def load(word: str, folder: Path, name: str, **changes: Any) -> tuple[Any, dict[str, Any]]:
+    """Load a model with changed settings; return it and its loading info. For AutoTokenizer, return the tokenizer."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        if name != "AutoTokenizer":
+            config = transformers.AutoConfig.from_pretrained(folder, **settings, **changes)
+            config._attn_implementation = "eager"  # an argument does not override config.json
+            settings |= {"config": config, "use_safetensors": True, "dtype": "float32"}
+            settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        found = getattr(transformers, name).from_pretrained(folder, **settings)
+    except Exception as error:  # architectures raise many classes of errors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"init={word}: {folder} cannot be loaded as {name}: {reason}") from error
+    if name != "AutoTokenizer":
+        _check_values(word, *found)
+    return found
+
+
+def _check_values(word: str, model: Any, found: dict[str, Any]) -> None:
+    """Raise UserError if weights have other shapes than the architecture, or are not finite."""
+    for tensor, there, here in sorted(found["mismatched_keys"]):
+        raise UserError(f"init={word}: {tensor} is {tuple(there)} in its weights but {tuple(here)} in its {CARD}")
+    for tensor, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise UserError(f"init={word}: its weights are not finite: {tensor}")
+
 
 AUTO = {  # suffix of a class of transformers -> auto class, task of the objective
     "ForSequenceClassification": ("AutoModelForSequenceClassification", "sequence_classification"),
@@ -23,7 +55,7 @@ SOUND = "AutoModelForAudioClassification"
 
 def language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict[str, Tensor]:
     """Return the trained language-model head; empty if it is incomplete."""
-    name = "AutoModelForCausalLM" if is_text_decoder(word, architecture) else "AutoModelForMaskedLM"
+    name = "AutoModelForCausalLM" if is_causal(architecture) else "AutoModelForMaskedLM"
     model, found = load(word, folder, name)
     shared = set(model.all_tied_weights_keys)
     if set(found["missing_keys"]) - shared:
@@ -53,9 +85,6 @@ def task_head(
     The task is None if the model has no trained head, and the head is empty if it is not supported.
 
     Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
         pooling: pooling of an image model.
         shape: shape of an image.
     """

@@ -14,7 +14,8 @@ from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
-from warmstart.huggingface.heads import LANGUAGE, Head, has_class, is_causal, make_config, make_model
+from warmstart.huggingface.configs.text import is_causal
+from warmstart.huggingface.heads import LANGUAGE, Head, has_class, make_config, make_model
 from warmstart.huggingface.trunk import assemble, depths_by_layer
 
 if TYPE_CHECKING:
@@ -281,8 +282,5 @@ def supports_documents(model: PreTrainedModel, causal: bool) -> bool:
                 found.append(model(input_ids=x, attention_mask=attention_mask(documents, model.config, causal))[0][0])
             except (TypeError, ValueError, RuntimeError, IndexError):  # it does not support such a mask
                 return False
-    first, second = (
-        torch.isclose(found[0][:2], found[1][:2], atol=1e-5),
-        torch.isclose(found[0][2:], found[2][2:], atol=1e-5),
-    )
-    return bool(first.all() and second.all())
+    first = torch.allclose(found[0][:2], found[1][:2], atol=1e-5)
+    return first and torch.allclose(found[0][2:], found[2][2:], atol=1e-5)

@@ -9,18 +9,15 @@ from torch import nn
 
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.huggingface.heads import LANGUAGE, Head, is_causal, make_config, make_model
+from warmstart.huggingface.configs.text import is_causal
+from warmstart.huggingface.heads import LANGUAGE, Head, make_config, make_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def assemble(
-    task: str | None,
-    head: nn.Module | None,
-    architecture: dict[str, Any],
-    trunk: PreTrainedModel,
-    spec: Spec,
+    task: str | None, head: nn.Module | None, architecture: dict[str, Any], trunk: PreTrainedModel, spec: Spec
 ) -> PreTrainedModel:
     """Return a model of transformers with the weights of backbone and head, on the CPU and in evaluation mode.
 
@@ -66,13 +63,7 @@ def assemble(
 
 
 def _set_padding(model: PreTrainedModel, vocabulary: Vocabulary, finds_last: bool) -> None:
-    """Set the padding id; if the model uses it to find the last token, it must differ from all other tokens.
-
-    Args:
-        model: model of transformers.
-        vocabulary: vocabulary of the tokenizer.
-        finds_last: whether the model pools the last token that is not padding.
-    """
+    """Set the padding id; a model that pools the last token that is not padding needs one that no token has."""
     config = model.config.get_text_config()
     if finds_last and not vocabulary.only_pads:
         config.pad_token_id = vocabulary.size
@@ -109,7 +100,6 @@ def depths_by_layer(backbone: nn.Module, layers: str | None = None) -> dict[str,
     """Return depth 0 for everything before the layers, one depth per layer, then the rest.
 
     Args:
-        backbone: module with the model.
         layers: name of the list of layers; None for the longest ModuleList.
     """
     lists = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)}

@@ -96,8 +96,6 @@ def search(outputs: Tensor, width: int, ngram: NGram | None = None, weight: floa
     Args:
         outputs: log-probabilities (B, T, C + 1), the blank last.
         width: number of hypotheses kept at each position.
-        ngram: language model of the labels, or None.
-        weight: weight of the language model's log-probabilities.
     """
     rows = max(1, BATCH_CELLS // (width * outputs.shape[2]))
     if ngram is None:
@@ -111,10 +109,8 @@ def _search(outputs: Tensor, width: int, logs: Tensor, following: Tensor) -> lis
     """Search one batch, given the language model scores `logs` and the next states `following`, both (S, C + 1)."""
     count, _, size = outputs.shape
     blank = size - 1
-    by_blank, by_label = (
-        outputs.new_zeros(count, 1),
-        outputs.new_full((count, 1), -math.inf),
-    )  # log-probability by the last symbol of the paths
+    # Log-probability by the last symbol of the paths.
+    by_blank, by_label = outputs.new_zeros(count, 1), outputs.new_full((count, 1), -math.inf)
     last = torch.full((count, 1), blank, device=outputs.device)
     key, parent = torch.ones_like(last), torch.full_like(last, NONE)
     prior, state = outputs.new_zeros(count, 1), following[0, blank].long().expand(count, 1)

@@ -28,7 +28,6 @@ class BYOL(Objective, nn.Module):
 
     Args:
         backbone: the student; the teacher is a copy of it.
-        spec: shape and type of an example.
         loss: loss of prediction and target, both scaled to a mean square of 1: `mse` is then 2 - 2 cos.
         momentum: decay of the teacher's moving average per optimizer step.
         hidden: hidden width of projection and predictor.

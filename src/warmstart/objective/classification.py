@@ -15,20 +15,16 @@ from warmstart.objective.head import make_head, mixed_loss
 from warmstart.objective.scores import CalibrationError
 
 
-class Classification(Objective, nn.Module):
-    """Classification head on the pooled features."""
+class PooledClassification(Objective, nn.Module):
+    """Base class: a head on the pooled features, with one logit per class or label."""
 
-    target: ClassVar = "category"
-    predicts: ClassVar = "category"
-    default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "sequence_classification"
     mixes: ClassVar = True
-    monitor: ClassVar = ("val/accuracy", "max")
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction):
         super().__init__()
         self.loss = loss
-        self.classes = spec.outputs
+        self.outputs = spec.outputs
         self.head = make_head(backbone, self.task, spec.outputs)
 
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
@@ -40,12 +36,21 @@ class Classification(Objective, nn.Module):
         values = mixed_loss(self.loss, outputs, batch)
         return StepOutput(values.mean(), values.numel(), outputs)
 
+
+class Classification(PooledClassification):
+    """One class per example."""
+
+    target: ClassVar = "category"
+    predicts: ClassVar = "category"
+    default_loss: ClassVar = staticmethod(cross_entropy)
+    monitor: ClassVar = ("val/accuracy", "max")
+
     def metrics(self) -> dict[str, Any]:
         """Return accuracy, macro F1 and expected calibration error (15 bins)."""
         return {
-            "accuracy": MulticlassAccuracy(self.classes, average="micro"),
-            "f1": MulticlassF1Score(self.classes, average="macro"),
-            "calibration_error": CalibrationError(self.classes),
+            "accuracy": MulticlassAccuracy(self.outputs, average="micro"),
+            "f1": MulticlassF1Score(self.outputs, average="macro"),
+            "calibration_error": CalibrationError(self.outputs),
         }
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor:

@@ -36,7 +36,6 @@ class CTC(Objective, nn.Module):
 
     Args:
         backbone: a backbone whose positions are in order of time.
-        spec: shape and type of an example.
         loss: loss of log-probabilities and labels.
         beam: width of the prefix beam search; 1 for greedy decoding.
         ngram: order of the n-gram language model; 0 for none.

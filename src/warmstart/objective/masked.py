@@ -17,7 +17,6 @@ from warmstart.core.ranges import OpenUnitInterval, RightOpenUnitInterval
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.loss.mse import mse
-from warmstart.objective.choice import choose_positions
 from warmstart.objective.head import make_head
 
 
@@ -29,7 +28,6 @@ class Masked(Objective, nn.Module):
 
     Args:
         backbone: a backbone that can hide positions.
-        spec: shape and type of an example.
         loss: loss of the outputs at chosen positions.
         ratio: share of the maskable positions to choose; at least one per example.
         swap: share of the chosen positions to replace.
@@ -120,3 +118,20 @@ class Masked(Objective, nn.Module):
     def summary(self, loss: float, spec: Spec) -> dict[str, float]:
         """Return the perplexity of the chosen tokens, if the loss is their negative log-likelihood."""
         return {"perplexity": math.exp(min(loss, 700))} if is_likelihood(self.loss) else {}
+
+
+def choose_positions(backbone: Backbone, batch: Batch, ratio: float, whole_words: bool = False) -> Tensor:
+    """Return a random mask (B, T) of the share `ratio` of the maskable positions of each example; at least one.
+
+    With `whole_words`, all positions of a word are chosen, or none.
+    """
+    maskable = backbone.maskable(batch.x)
+    if batch.mask is not None:
+        maskable = maskable & (batch.mask > 0)
+    draws = torch.rand(maskable.shape, device=maskable.device)
+    if whole_words:
+        draws = draws.gather(1, backbone.word_ids(batch.x))
+    draws = draws.masked_fill(~maskable, 2)
+    count = (maskable.sum(1) * ratio).round().clamp(min=1).long()
+    limit = draws.sort(1).values.gather(1, count[:, None] - 1)
+    return (draws <= limit) & maskable

@@ -54,8 +54,6 @@ class MultiTask(Objective, nn.Module):
     weights are scaled to a mean of 1.
 
     Args:
-        backbone: shared backbone.
-        spec: spec of several data sets.
         loss: loss of an example among the classes of its task.
         weights: weight by task; 1 by default.
 

@@ -13,7 +13,7 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import OpenUnitInterval, PositiveInt, at_least
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
-from warmstart.objective.choice import choose_positions
+from warmstart.objective.masked import choose_positions
 
 
 class Quantized(Objective, nn.Module):
@@ -24,7 +24,6 @@ class Quantized(Objective, nn.Module):
 
     Args:
         backbone: a backbone that can hide positions and has continuous targets.
-        spec: shape and type of an example.
         loss: loss of the outputs at hidden positions.
         ratio: share of the maskable positions to hide.
         whole_words: whether to hide all positions of a word, or none.

@@ -61,9 +61,8 @@ class TranscriptErrors(Metric):
         self.decode, self.target_texts = decode, target_texts
         self.compared: list[tuple[int, str, str]] = []
         self.add_state("edits", torch.zeros(len(KINDS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state(
-            "sizes", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum"
-        )  # words, characters, character errors
+        # Words, characters, character errors.
+        self.add_state("sizes", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
         self.compared = []

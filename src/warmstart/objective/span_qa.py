@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
+import string
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.errors import UserError
@@ -16,17 +22,6 @@ from warmstart.core.ranges import PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
-
-if TYPE_CHECKING:
-    from warmstart.data.preprocess.spans import Spans
-import re
-import string
-import unicodedata
-from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
-
-from torch.nn import functional as F
-from torchmetrics import Metric
 
 if TYPE_CHECKING:
     from warmstart.data.preprocess.spans import Spans
@@ -209,7 +204,7 @@ def _overlap(ours: list[str], theirs: list[str]) -> float:
     return 2 * common / (len(ours) + len(theirs))
 
 
-class AnswerScore(Metric):
+class AnswerScore(MeanMetric):
     """Mean of a score over questions.
 
     Args:
@@ -217,18 +212,11 @@ class AnswerScore(Metric):
         answers: function of outputs (W, T, 2) and windows of B questions that returns B answers.
     """
 
-    full_state_update = False
     higher_is_better = True
 
     def __init__(self, score: Callable[[str, Sequence[str]], float], answers: Callable[[Tensor, Spans], list[Found]]):
         super().__init__()
         self.score, self.answers = score, answers
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, outputs: Tensor, y: Spans) -> None:
-        self.total += sum(self.score(found.text, golds) for found, golds in zip(self.answers(outputs, y), y.golds))
-        self.count += len(y.golds)
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
+        super().update([self.score(found.text, golds) for found, golds in zip(self.answers(outputs, y), y.golds)])

@@ -24,8 +24,6 @@ class VICReg(Objective, nn.Module):
     Learning", https://arxiv.org/abs/2105.04906.
 
     Args:
-        backbone: any backbone.
-        spec: shape and type of an example.
         loss: loss of the projections of two views.
         invariance: weight of that loss.
         variance: weight of the hinge loss on standard deviations below 1.

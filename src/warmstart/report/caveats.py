@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from typing import Any
 
+from warmstart.report.leaderboard import mean
 from warmstart.report.runs import Run, Transfer
 from warmstart.report.shared_rows import sentence
 from warmstart.report.verdicts import comparisons, labels_text
@@ -40,17 +40,11 @@ def statistics_of(transfer: Transfer, arm: str, budget: str) -> dict[str, Any]:
         "arm": arm,
         "budget": budget,
         "n": len(runs),
-        "cka": mean([run.record.get("cka") for run in runs]),
-        "loss_gap": mean([loss_gap(transfer, run) for run in runs]),
-        "calibration_error": mean([run.record["metrics"].get("test/calibration_error") for run in runs]),
-        "steps": mean([run.cost.get("steps") for run in runs]),
+        "cka": mean(run.record.get("cka") for run in runs),
+        "loss_gap": mean(loss_gap(transfer, run) for run in runs),
+        "calibration_error": mean(run.record["metrics"].get("test/calibration_error") for run in runs),
+        "steps": mean(run.cost.get("steps") for run in runs),
     }
-
-
-def mean(values: list[float | None]) -> float | None:
-    """Return the mean of the values that are not None."""
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
 
 
 def loss_gap(transfer: Transfer, run: Run) -> float | None:

@@ -41,10 +41,6 @@ def aggregate(sources: Sequence[Source], read: Callable[[Source], pd.DataFrame] 
     """Return mean, 95% t interval (low, high) and range (least, most) by name and step, at the steps of all runs.
 
     Runs without values are excluded; the interval of a single run is NaN.
-
-    Args:
-        sources: arguments of `read`, one per run.
-        read: returns the values of a run.
     """
     tables = [table for table in map(read, sources) if len(table)]
     if not tables:
@@ -74,9 +70,7 @@ def write_curves(
     """Replace folder/curves by <configuration>/mean, low and high of each configuration with at least two seeds.
 
     Args:
-        folder: of the sweep or transfer.
         sources: runs of each configuration, as for `aggregate`.
-        read: returns the values of a run.
         texts: Markdown by tag; each is written as a run with the name of the tag.
     """
     remove_temporaries_of(folder / CURVES)  # of killed processes

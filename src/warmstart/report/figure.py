@@ -75,8 +75,6 @@ def svg(name: str, plot: Plot, title: str, lines: Lines) -> str:
 
     Args:
         name: prefix of its ids, unique on the page.
-        plot: draws the figure.
-        title: of the figure.
         lines: its data, for the text alternative.
     """
     alt = "; ".join(f"{line}: {', '.join(starmap(point_text, points))}" for line, points in lines.items())
@@ -170,10 +168,8 @@ def time_curve(figure: Figure, lines: dict[str, dict[str, Any]], target: dict[st
     """Draw validation scores by steps and by seconds: mean and 95 % band per arm; bands for two arms only if many.
 
     Args:
-        figure: to draw on.
         lines: by arm, its curve (mean, low and high by step), per_step (steps and seconds of a step) and style.
         target: the best score of `against` (level), and the median steps and seconds at which `arm` reaches it.
-        metric: name of the score.
     """
     figure.set_figheight(4.4)
     panels = figure.subplots(2, 1, sharey=True)

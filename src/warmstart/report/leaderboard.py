@@ -25,7 +25,6 @@ def read_jobs(manifest: Manifest, failures: Mapping[str, str] | None = None) -> 
     """Read state, values, score (None unless done and finite), metrics and cost of every job of a sweep.
 
     Args:
-        manifest: of the sweep.
         failures: errors of failed jobs that are not in their records, by name.
     """
     jobs = [read_job(manifest, name) for name in manifest.names()]
@@ -87,9 +86,6 @@ def rank(
     the name of its configuration.
 
     Args:
-        jobs: as from `read_jobs`.
-        metric: that ranks configurations.
-        mode: max or min.
         seeds: number of runs that a complete configuration has; None for the number of its jobs.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -123,16 +119,16 @@ def summarize(group: Sequence[dict[str, Any]], metric: str | None, used: Counter
         "low": low,
         "high": high,
         "n": len(scores) if metric else len(done),
-        "test": mean(job["metrics"][test_metric(metric)] for job in done if test_metric(metric) in job["metrics"]),
-        "seconds": mean(job["seconds"] for job in done if job["seconds"] is not None),
+        "test": mean(job["metrics"].get(test_metric(metric)) for job in done),
+        "seconds": mean(job["seconds"] for job in done),
         "states": {state: states[state] for state in STATES if states[state]},
     }
 
 
-def mean(values: Iterable[float]) -> float | None:
-    """Return the mean, or None without values."""
-    values = list(values)
-    return statistics.fmean(values) if values else None
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there are none."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def label(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,8 @@ MAX_POINTS = 100
 
 def render(summary: dict[str, Any], files: dict[str, list[Path]]) -> str:
     """Return the page as HTML; `files` holds the metrics.csv of the runs of each configuration."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(True, label=label, number=screen.number, score=score)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters.update(label=label, number=screen.number, score=score)
     rows = summary["configurations"][:MAX_ROWS]
     failed = [job for job in summary["jobs"] if job["state"] == "failed"]
     return environment.get_template("page.html.j2").render(
@@ -41,6 +35,19 @@ def render(summary: dict[str, Any], files: dict[str, list[Path]]) -> str:
         failed_count=len(failed),
         data=data(summary, files),
     )
+
+
+def templates(autoescape: bool | Callable[[str], bool], **filters: Callable[..., Any]) -> Environment:
+    """Return the environment of the templates in this folder, which refuses undefined names."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters)
+    return environment
 
 
 def score(value: float | None) -> str:

@@ -6,6 +6,7 @@ another test set too. `scripts/calibrate.py` measures the error rates of these r
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from scipy import optimize, special, stats
 
 MIN_UNITS = 5
 MAX_SEEDS = 100_000
+ALPHA, POWER = 0.05, 0.8
 MIN_PROBABILITY = 1e-100
 ROUNDING = 1e-12
 CHUNK = 1 << 21
@@ -139,23 +141,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def verdict(
-    p_holm: float, p_equivalent: float, difference: float, n: int, min_units: int = MIN_UNITS, alpha: float = 0.05
-) -> str | None:
-    """Return 'helps', 'hurts', 'equivalent' or 'cannot tell'; None with fewer than `min_units` seeds.
+def verdict(p_holm: float, p_equivalent: float, difference: float, n: int) -> str | None:
+    """Return 'helps', 'hurts', 'equivalent' or 'cannot tell'; None with fewer than MIN_UNITS seeds.
 
     Equivalence uses alpha / 2 in both one-sided tests, so that the 1 - alpha interval lies inside the margin. With
     alpha, the error rate is up to 10 % on small test sets with skewed scores (docs/how/calibration.md).
     """
-    if n < min_units:
+    if n < MIN_UNITS:
         return None
-    if p_holm < alpha:
+    if p_holm < ALPHA:
         return "helps" if difference > 0 else "hurts"
-    return "equivalent" if p_equivalent < alpha / 2 else "cannot tell"
+    return "equivalent" if p_equivalent < ALPHA / 2 else "cannot tell"
 
 
-def seeds_needed(paired: Paired, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Return the number of seeds for this power on this test set, if the observed difference is the true one.
+def seeds_needed(paired: Paired) -> int | None:
+    """Return the number of seeds for a power of 80 % on this test set, if the observed difference is the true one.
 
     The variance of the test set does not decrease with the seeds: None if 100,000 seeds are too few, or n is below 2.
 
@@ -167,15 +167,11 @@ def seeds_needed(paired: Paired, power: float = 0.8, alpha: float = 0.05) -> int
         if larger.standard_error == 0:
             return 1.0
         freedom = 1 / ((1 - larger.test_share) / (n - 1) + larger.test_share / max(larger.examples - 1, 1))
-        return float(stats.nct.sf(larger.critical(alpha / 2), freedom, abs(larger.difference) / larger.standard_error))
+        return float(stats.nct.sf(larger.critical(ALPHA / 2), freedom, abs(larger.difference) / larger.standard_error))
 
-    if paired.n < 2 or paired.difference == 0 or detection_power(MAX_SEEDS) < power:
+    if paired.n < 2 or paired.difference == 0 or detection_power(MAX_SEEDS) < POWER:
         return None
-    low, high = 1, MAX_SEEDS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if detection_power(middle) >= power else (middle, high)
-    return high
+    return 2 + bisect.bisect_left(range(2, MAX_SEEDS), POWER, key=detection_power)
 
 
 def bootstrap_weights(seeds: int, examples: int, draws: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -32,8 +32,6 @@ class Run:
     """A planned finetuning.
 
     Args:
-        name: of its folder.
-        arm: of the comparison.
         budget: steps, total or converged.
         labels: entry of transfer.labels.
         seed: root seed, which pairs it with runs of other arms.
@@ -69,7 +67,6 @@ class Transfer:
     """Settings, pretrainings and finetunings of a transfer.
 
     Args:
-        manifest: its plan.
         config: its resolved config, as plain containers.
         record: its run.json.
         bases: records of its pretrainings.

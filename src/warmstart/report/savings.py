@@ -1,4 +1,4 @@
-"""Label efficiency and time savings of the pretraining, and the number of tasks after which it pays off."""
+"""Label efficiency, time savings and best length of the pretraining, and the tasks after which it pays off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from warmstart.report import paired
 from warmstart.report.runs import Run, Transfer
-from warmstart.report.verdicts import matrix, pairs
+from warmstart.report.verdicts import interval, matrix, pairs
 
 DRAWS = 1000
 ENDS = (2.5, 97.5)
@@ -54,13 +54,7 @@ def label_multipliers(transfer: Transfer, arm: str, against: str) -> list[dict[s
 
 
 def required_rows(score: float, control: np.ndarray, log_rows: np.ndarray) -> float:
-    """Return the labelled rows at which an increasing curve reaches a score; inf above its end, 0 below its start.
-
-    Args:
-        score: to reach.
-        control: scores (K,) at `log_rows`.
-        log_rows: logarithms of the labelled rows (K,).
-    """
+    """Return the labelled rows at which `control` (K,) at `log_rows` (K,) reaches a score; inf beyond, 0 before."""
     if score > control[-1]:
         return math.inf
     if score < control[0]:
@@ -106,10 +100,8 @@ def time_to_target(transfer: Transfer, arm: str, against: str) -> list[dict[str,
         for unit in ("steps", "seconds", "examples"):
             times = [step * per_step(run, unit) for step, (run, _) in zip(steps, paired_runs)]
             control_times = [step * per_step(control, unit) for step, (_, control) in zip(control_steps, paired_runs)]
-            entry[unit], entry[f"{unit}_against"] = (
-                finite(statistics.median(times)),
-                finite(statistics.median(control_times)),
-            )
+            entry[unit] = finite(statistics.median(times))
+            entry[f"{unit}_against"] = finite(statistics.median(control_times))
             saved = statistics.fmean(control_times) - statistics.fmean(times)
             if transfer.bases:
                 cost = statistics.fmean(base["cost"][unit] for base in transfer.bases)
@@ -133,3 +125,73 @@ def per_step(run: Run, unit: str) -> float:
 def finite(value: float) -> float | None:
     """Return the value, or None if it is infinite."""
     return value if math.isfinite(value) else None
+
+
+ALPHA = 0.05
+
+
+def length_curve(transfer: Transfer) -> dict[str, Any] | None:
+    """Return scores of snapshots of the pretraining, finetuned at the first label count; None without snapshots.
+
+    The last snapshot is compared with each earlier one, Holm-adjusted. The turning point is the best of those that are
+    significantly better.
+    """
+    labels = transfer.labels[0]
+    known = {
+        one["number"]: one for one in reversed([one for base in transfer.bases for one in base.get("snapshots", [])])
+    }
+    points = []
+    groups: list[list[Run]] = []
+    for number in sorted(known):
+        runs = [run for run in transfer.group(f"pretrained@{number}", "steps", labels) if run.test is not None]
+        if not runs:
+            continue
+        losses = [
+            one["val/loss"] for base in transfer.bases for one in base.get("snapshots", []) if one["number"] == number
+        ]
+        groups.append(runs)
+        points.append(
+            {
+                "step": known[number]["step"],
+                "generic_loss": statistics.fmean(losses),
+                "score": statistics.fmean(run.test for run in runs),
+                "interval": list(interval(transfer, runs)),
+                "n": len(runs),
+            }
+        )
+    if len(points) < 2:
+        return None
+    scratch = [run for run in transfer.group("scratch", "steps", labels) if run.test is not None]
+    turning = turning_point(transfer, groups)
+    return {
+        "labels": labels,
+        "points": points,
+        "scratch": statistics.fmean(run.test for run in scratch) if scratch else None,
+        "turning_step": None if turning is None else points[turning]["step"],
+        "sentence": length_sentence(transfer, points, turning),
+    }
+
+
+def turning_point(transfer: Transfer, groups: list[list[Run]]) -> int | None:
+    """Return the index of the best snapshot that is significantly better than the last one; None if there is none."""
+    found = []
+    for group in groups[:-1]:
+        paired_runs = pairs(groups[-1], group)
+        found.append(paired.summary(matrix(transfer, paired_runs)) if len(paired_runs) >= paired.MIN_UNITS else None)
+    known = [index for index, one in enumerate(found) if one is not None]
+    adjusted = paired.holm([found[index].p for index in known])
+    worse = [i for i, p in zip(known, adjusted) if p < ALPHA and found[i].difference < 0]
+    return min(worse, key=lambda index: found[index].difference, default=None)
+
+
+def length_sentence(transfer: Transfer, points: list[dict[str, Any]], turning: int | None) -> str:
+    """Return the finding as a sentence."""
+    name, last = transfer.metric.removeprefix("test/"), points[-1]
+    if turning is None:
+        return f"No shorter pretraining is significantly better than all {last['step']:,} steps."
+    best = points[turning]
+    return (
+        f"Pretraining past step {best['step']:,} lowers the task score: {name} is {best['score']:.3g} there and "
+        f"{last['score']:.3g} after all {last['step']:,} steps, while the generic validation loss changes from "
+        f"{best['generic_loss']:.3g} to {last['generic_loss']:.3g}."
+    )

@@ -34,7 +34,6 @@ def write_report(folder: Path, failures: Mapping[str, str] | None = None) -> dic
     """Write leaderboard.csv, jobs.csv, sweep.html and curves/ into a sweep's folder; return their content.
 
     Args:
-        folder: of the sweep.
         failures: errors of failed jobs that are not in their records, by name.
 
     Raises:

@@ -10,8 +10,8 @@ from typing import Any
 from warmstart.core import screen
 from warmstart.report import caveats, savings, verdicts
 from warmstart.report.costs import cost_table, costs
-from warmstart.report.length import length_curve
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
+from warmstart.report.savings import length_curve
 from warmstart.report.transfer_page import write_page
 from warmstart.report.verdicts import labels_text
 from warmstart.run.files import write_atomically

@@ -11,12 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from warmstart.core.screen import command, number, quoted, safe
 from warmstart.report import figure
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
+from warmstart.report.page import templates
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.savings import per_step
@@ -59,14 +58,8 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
             command("python", "train.py", *overrides) for overrides in (report["words"], ["stage=report", runs])
         ],
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name == "transfer.html.j2",
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(plain=plain, number=number, span=span, tick=figure.tick)
+    filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick}
+    environment = templates(lambda name: name == "transfer.html.j2", **filters)
     text = environment.get_template("transfer.md.j2").make_module(content)
     macros = {"text": lambda name, *values: getattr(text, name)(*values)}  # plain text, not escaped HTML
     page = environment.get_template("transfer.html.j2").render({**content, **macros})
@@ -86,6 +79,11 @@ def span(bounds: list[float | None], sign: str = "") -> str:
     return "-" if bounds[0] is None else " to ".join(f"{bound:{sign}#.3g}".rstrip(".") for bound in bounds)
 
 
+def section(name: str, title: str, answer: str, drawn: str | None, table: Table | None = None) -> Section:
+    """Return a section of the page: its answer in a sentence, its figure as SVG, and its table."""
+    return {"name": name, "title": title, "answer": answer, "figure": drawn, "table": table}
+
+
 def label_section(report: Report, budget: str, curve: figure.Plot) -> Section:
     """Return the section on scores by label count."""
     table = figure.arms_of(report)
@@ -102,13 +100,9 @@ def label_section(report: Report, budget: str, curve: figure.Plot) -> Section:
         arm: [(f"at {figure.tick(row['labels_per_class'])}", row["mean"], row["interval"]) for row in rows]
         for arm, rows in table.items()
     }
-    return {
-        "name": "labels",
-        "title": "Score by label count",
-        "answer": f"Mean {report['metric']} {BUDGET_PHRASES[budget]} (95 % interval): {'; '.join(clauses)}.",
-        "figure": figure.svg("labels", curve, f"{report['metric']} by labels", lines),
-        "table": None,
-    }
+    answer = f"Mean {report['metric']} {BUDGET_PHRASES[budget]} (95 % interval): {'; '.join(clauses)}."
+    drawn = figure.svg("labels", curve, f"{report['metric']} by labels", lines)
+    return section("labels", "Score by label count", answer, drawn)
 
 
 def difference_section(report: Report) -> Section | None:
@@ -125,13 +119,9 @@ def difference_section(report: Report) -> Section | None:
         ]
         for title, found in figure.comparisons(report).items()
     }
-    return {
-        "name": "noise",
-        "title": "Paired differences",
-        "answer": f"{len(rows)} comparisons: {', '.join(f'{count} {verdict}' for verdict, count in verdicts)}.",
-        "figure": figure.svg("noise", partial(figure.forest, report=report), "paired differences", lines),
-        "table": None,
-    }
+    answer = f"{len(rows)} comparisons: {', '.join(f'{count} {verdict}' for verdict, count in verdicts)}."
+    drawn = figure.svg("noise", partial(figure.forest, report=report), "paired differences", lines)
+    return section("noise", "Paired differences", answer, drawn)
 
 
 def time_section(transfer: Transfer, report: Report) -> Section | None:
@@ -157,13 +147,9 @@ def time_section(transfer: Transfer, report: Report) -> Section | None:
             f"{amount(target['steps'])} for {target['arm']}, {amount(target['steps_against'])} for {target['against']}."
         )
     plot = partial(figure.time_curve, lines=curves, target=target, metric=metric)
-    return {
-        "name": "time",
-        "title": "Time to target score",
-        "answer": answer,
-        "figure": figure.svg("time", plot, f"{metric}, {BUDGET_PHRASES[budget]}", lines),
-        "table": time_table(report["time_to_target"], bool(transfer.bases)),
-    }
+    drawn = figure.svg("time", plot, f"{metric}, {BUDGET_PHRASES[budget]}", lines)
+    table = time_table(report["time_to_target"], bool(transfer.bases))
+    return section("time", "Time to target score", answer, drawn, table)
 
 
 def time_table(found: list[dict[str, Any]], has_pretraining: bool) -> Table | None:
@@ -191,13 +177,9 @@ def multiplier_section(report: Report) -> Section | None:
     arm, against = found[0]["arm"], found[0]["against"]
     rows = [[figure.tick(one["labels"]), one["text"]] for one in found]
     first = labels_text([found[0]["labels"]])
-    return {
-        "name": "multiplier",
-        "title": "Label efficiency",
-        "answer": f"{against} needs {rows[0][1]} as many labels to match {arm} with {first}.",
-        "figure": None,
-        "table": {"columns": ["labels", f"labels that {against} needs"], "rows": rows},
-    }
+    answer = f"{against} needs {rows[0][1]} as many labels to match {arm} with {first}."
+    table = {"columns": ["labels", f"labels that {against} needs"], "rows": rows}
+    return section("multiplier", "Label efficiency", answer, None, table)
 
 
 def length_section(report: Report) -> Section | None:
@@ -211,13 +193,9 @@ def length_section(report: Report) -> Section | None:
         "generic validation loss": [(label, one["generic_loss"], (None,)) for label, one in points],
     }
     plot = partial(figure.length_curve, found=found, metric=report["metric"])
-    return {
-        "name": "length",
-        "title": "Pretraining length",
-        "answer": found["sentence"],
-        "figure": figure.svg("length", plot, "task score and generic loss by length of pretraining", lines),
-        "table": None,
-    }
+    answer = found["sentence"]
+    drawn = figure.svg("length", plot, "task score and generic loss by length of pretraining", lines)
+    return section("length", "Pretraining length", answer, drawn)
 
 
 def means(report: Report, first: str) -> list[Table]:

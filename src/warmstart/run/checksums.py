@@ -58,11 +58,7 @@ def write_checksums(folder: Path) -> dict[str, str]:
 
 
 def check_folder(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Verify files against checksums.json, and return their checksums.
-
-    Args:
-        folder: with a checksums.json.
-        names: of the files; None for all files with a checksum.
+    """Verify these files, by default all, against checksums.json, and return their checksums.
 
     Raises:
         UserError: a file is missing, damaged or has no checksum; the message names it.

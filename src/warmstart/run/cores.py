@@ -167,11 +167,7 @@ def load(before: Snapshot, now: Snapshot) -> list[Load]:
 
 
 def snapshot(root: Path = Path("/")) -> Snapshot:
-    """Read the counters of the CPUs of this process, and of each control group that limits it (Linux).
-
-    Args:
-        root: folder with `proc` and `sys`.
-    """
+    """Read the counters of the CPUs of this process, and of each control group that limits it (Linux)."""
     usage = {}
     with contextlib.suppress(OSError, ValueError, IndexError):
         usage["machine"] = machine(root)

@@ -18,9 +18,8 @@ from warmstart.core.errors import UserError, WriteError
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)  # a full, read-only or broken disk
 REASONS = {number: os.strerror(number) for number in (*DISK_ERRORS, errno.EACCES, errno.EPERM)}
 INCOMPLETE = "the file was written incompletely"
-INCOMPLETE_WRITE = re.compile(
-    r"PytorchStreamWriter failed|\] \. unexpected pos|^\d+ requested and \d+ written$"
-)  # messages of torch and numpy
+# Messages of torch and numpy.
+INCOMPLETE_WRITE = re.compile(r"PytorchStreamWriter failed|\] \. unexpected pos|^\d+ requested and \d+ written$")
 TEMPORARY = ".*.tmp"
 
 
@@ -39,7 +38,6 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Yield the path of a temporary file, which replaces `path` when the block ends without an error.
 
     Args:
-        path: of the file.
         previous: new path of the old file. The old file is renamed after the new one is synced; a process that is
             killed between the two renames leaves no file at `path`.
 
@@ -122,6 +120,24 @@ def _exchange(new: Path, path: Path, old: Path) -> None:
 
 
 @contextlib.contextmanager
+def creating(folder: Path) -> Iterator[None]:
+    """Convert errors of creating a folder in the block.
+
+    Raises:
+        UserError: the folder exists or cannot be created.
+        WriteError: the disk is full, read-only or broken.
+    """
+    try:
+        yield
+    except FileExistsError as error:
+        raise UserError(f"{folder} exists already: remove it, or set another output_dir=") from error
+    except OSError as error:
+        if (reason := disk_error(error)) is not None:
+            raise WriteError(folder, reason) from error
+        raise UserError(f"cannot write {folder}: {error.strerror}; set a writable output_dir=") from error
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Convert disk errors of any library in the block to a `WriteError` with the path of the file.
 
@@ -154,12 +170,7 @@ def disk_error(error: BaseException | None) -> str | None:
 
 
 def as_write_error(error: BaseException, path: Path) -> WriteError | None:
-    """Return the `WriteError` of an exception that a disk error caused; None for other exceptions.
-
-    Args:
-        error: of any library.
-        path: of the file, used if the exception names none.
-    """
+    """Return the `WriteError` of a disk error, with `path` if it names none; None for other exceptions."""
     if isinstance(error, WriteError):
         return error
     reason = disk_error(error)
@@ -228,7 +239,6 @@ def check_links(path: Path, below: bool = True) -> None:
     """Check that a folder contains no symbolic links, which could lead writes outside the folder.
 
     Args:
-        path: of the folder.
         below: also check its subfolders.
 
     Raises:

@@ -19,7 +19,7 @@ from warmstart.core.reading import file_sha256, load_config
 from warmstart.core.trust import check_names, check_targets
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
-from warmstart.run.files import as_write_error, check_links, disk_error, remove_temporaries, write_atomically
+from warmstart.run.files import as_write_error, check_links, creating, remove_temporaries, write_atomically
 from warmstart.run.identity import check_version, config_sha256, environment, git_state, new_id
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
@@ -32,8 +32,6 @@ class RunFolder:
     """A run on disk: run.json, config.yaml, train.log, checkpoints/ and model/, and the lock of its process.
 
     Args:
-        path: of the folder.
-        record: content of run.json.
         lock: of the folder, if this process already holds it.
     """
 
@@ -45,18 +43,11 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls,
-        config: DictConfig,
-        parent: Path,
-        name: str | None = None,
-        lock: Lock | None = None,
-        **fields: Any,
+        cls, config: DictConfig, parent: Path, name: str | None = None, lock: Lock | None = None, **fields: Any
     ) -> RunFolder:
         """Create a new folder under `parent`, locked until its `recording` ends.
 
         Args:
-            config: of the run.
-            parent: of the folder.
             name: of the folder; None for the id of the run.
             lock: of the folder, if the caller has created it, empty, and holds its lock.
             fields: additional fields of the record.
@@ -87,14 +78,8 @@ class RunFolder:
             **fields,
         }
         run = cls(path, record, lock)
-        try:
+        with creating(path):
             path.mkdir(parents=True, exist_ok=lock is not None)
-        except FileExistsError as error:
-            raise UserError(f"{path} exists already: remove it, or set another output_dir=") from error
-        except OSError as error:
-            if (reason := disk_error(error)) is not None:
-                raise WriteError(path, reason) from error
-            raise UserError(f"cannot write {path}: {error.strerror}; set a writable output_dir=") from error
         try:
             run.hold()
             run.write_config(config)

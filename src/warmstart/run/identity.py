@@ -64,10 +64,6 @@ def git_state() -> dict[str, Any]:
 def check_version(version: Any, path: Path) -> None:
     """Check that a folder was written by a version of warmstart with the module names of this one.
 
-    Args:
-        version: of warmstart, as recorded; values that are no version are ignored.
-        path: of the folder.
-
     Raises:
         UserError: the version is too old; the message names it.
     """

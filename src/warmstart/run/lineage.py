@@ -40,9 +40,6 @@ def latest(
     """Return the newest finished run of a stage and experiment whose columns are all present.
 
     Args:
-        output_dir: root of all run folders.
-        stage: one stage or several.
-        experiment: name of the experiment.
         lacking: returns the columns that a run with this record needs and the data lacks.
 
     Raises:
@@ -96,11 +93,7 @@ def finished(path: Path, stage: str | tuple[str, ...] | None = None) -> RunFolde
 
 
 def find(
-    value: str,
-    output_dir: Path,
-    stage: str | tuple[str, ...],
-    experiment: str,
-    lacking: Lacking = lambda record: [],
+    value: str, output_dir: Path, stage: str | tuple[str, ...], experiment: str, lacking: Lacking = lambda record: []
 ) -> RunFolder:
     """Return the finished run that `run=` selects: `latest` of a stage and experiment, or a path."""
     if value == "latest":

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warmstart.core.errors import UserError, WriteError
+from warmstart.core.errors import UserError
 from warmstart.core.reading import file_sha256, is_plain
 from warmstart.core.trust import check_names, check_targets
 from warmstart.run.checksums import KEY, check_file, read_record, write_record
-from warmstart.run.files import disk_error, writing
+from warmstart.run.files import creating, writing
 from warmstart.run.folder import LOCK, RECORD, RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.lock import Lock
@@ -33,7 +33,6 @@ class Job:
     """A planned run of a sweep.
 
     Args:
-        name: of its run folder.
         values: of the settings that the sweep varies, by config key.
         config: the complete resolved config; its SHA-256 identifies the job.
         needs: name of the job that must be done first, if any.
@@ -55,9 +54,6 @@ class Manifest:
     """The plan of a sweep and its folder: manifest.json, runs/<job>/ and locks/.
 
     Args:
-        folder: of the sweep.
-        stage: of its jobs.
-        experiment: of its jobs.
         words: overrides of the command line.
         metric: the metric that ranks configurations; None if the stage has none.
         mode: max or min.
@@ -97,17 +93,11 @@ class Manifest:
         excluded = ("folder", "jobs", "trust", "by_name", "checksums")
         plan = {key: value for key, value in vars(self).items() if key not in excluded}
         jobs = [{**asdict(job), "sha256": job.sha256} for job in self.jobs]
-        try:
+        with creating(self.folder):
             runs = self.folder / RUNS
             runs.mkdir(parents=True, exist_ok=True)  # may exist, empty, if a process was killed here
             if (self.folder / MANIFEST).exists() or any(runs.iterdir()):
                 raise FileExistsError
-        except FileExistsError as error:
-            raise UserError(f"{self.folder} exists already: remove it, or set another output_dir=") from error
-        except OSError as error:
-            if (reason := disk_error(error)) is not None:
-                raise WriteError(self.folder, reason) from error
-            raise UserError(f"cannot write {self.folder}: {error.strerror}; set a writable output_dir=") from error
         try:
             with writing(self.folder):
                 for folder in reversed(conf):
@@ -236,12 +226,7 @@ REPORT_FILES = ("metrics.csv", SCORES)  # files of a run that reports read, besi
 
 
 def record_runs(manifest: Manifest, **others: str) -> None:
-    """Store the checksums of the records of all finished runs; a record has the checksums of the other files.
-
-    Args:
-        manifest: of the sweep or transfer.
-        others: additional checksums by name.
-    """
+    """Store the checksums of the records of finished runs, which have those of the other files, and `others`."""
     done = [name for name in manifest.names() if manifest.state(name) == "done"]
     digests = {f"{RUNS}/{name}/{RECORD}": file_sha256(manifest.path(name) / RECORD) for name in done}
     manifest.record_checksums({**digests, **others})
@@ -251,7 +236,6 @@ def check_runs(manifest: Manifest, resumed: bool = False) -> None:
     """Verify the checksums of all finished runs.
 
     Args:
-        manifest: of the sweep or transfer.
         resumed: drop the checksums of runs that are not finished, because they will be run again.
 
     Raises:

@@ -21,7 +21,7 @@ from warmstart.core.protocols import Preprocessor
 from warmstart.core.reading import load_json
 from warmstart.core.saved_model import SavedModel, spec_of, spec_record
 from warmstart.core.spec import Spec
-from warmstart.run.adapter import ADAPTER
+from warmstart.run.adapter import ADAPTER, applied
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
 from warmstart.run.folder import RunFolder
@@ -44,12 +44,6 @@ def save_model(
     """Write `model/` atomically, and add the SHA-256 of its files to the run's record.
 
     Args:
-        run: the run of the model.
-        config: the run's config, whose backbone and objective are saved in config.json.
-        backbone: its parameters and buffers are saved in model.safetensors.
-        objective: its head is saved in head.safetensors.
-        spec: shape and labels of an example.
-        preprocessor: converts raw inputs to examples.
         plain: also write pretrained_model.pth, the state_dict for `torch.load(weights_only=True)`.
         snapshot: a folder to write instead of `model/`, without a change of the record.
         adapter: adapter delta to write instead of the weights of the backbone.
@@ -95,7 +89,6 @@ def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:
     """Read and verify a `model/` folder; merge the delta of an adapter with the weights of its parent.
 
     Args:
-        path: of the folder.
         run: its run, whose record must have the same checksums.
 
     Raises:
@@ -113,8 +106,6 @@ def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path / CARD} is damaged: {error}") from error
     if file.name == ADAPTER:
-        from warmstart.run.parent import merged_weights  # imports this module
-
         weights = merged_weights(path, card, weights)
     return SavedModel(path, card, spec, digests[file.name], weights, head, preprocessor)
 
@@ -215,3 +206,80 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is missing: {path.parent} is not a saved backbone") from error
     except SafetensorError as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from error
+
+
+MAX_ANCESTORS = 50  # of an adapter of an adapter; opening is recursive
+
+
+def merged_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the model in a folder: those of its parent with the adapter delta `tensors`.
+
+    Raises:
+        UserError: the parent is missing, changed, or incompatible.
+    """
+    try:
+        digest, reinitialize = (card["parent"][key] for key in ("weights_sha256", "reinitialize"))
+        path = parent_path(folder, card)
+        pooling = card["backbone"].get("pooling")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / CARD} is damaged: {error}") from error
+    check_ancestors(folder, path)
+    try:
+        parent = open_parent(path, pooling)
+    except UserError as error:
+        raise UserError(
+            f"{folder} is an adapter of {path}, which cannot be opened: {error}; "
+            "restore the parent there, or move both folders together"
+        ) from error
+    if parent.weights_sha256 != digest:
+        raise UserError(
+            f"{folder} is an adapter of {path}, whose weights have changed (SHA-256): restore the original weights"
+        )
+    try:
+        return applied(tensors, parent.weights, reinitialize)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{folder} is damaged: it is incompatible with {path}: {error}") from error
+
+
+def parent_path(folder: Path, card: dict[str, Any]) -> str:
+    """Return the path of an adapter's parent: the recorded path, or the relative one if both folders were moved."""
+    path, relative = card["parent"]["path"], card["parent"].get("relative")
+    if Init.parse(path).kind == "hub" or Path(path).is_dir() or not isinstance(relative, str):
+        return path
+    moved = folder / relative
+    return str(moved.resolve()) if moved.is_dir() else path
+
+
+def check_ancestors(folder: Path, path: Any) -> None:
+    """Check the chain of parents for cycles and length, up to a model without a parent or with an unreadable card.
+
+    Raises:
+        UserError: a model is its own ancestor, or has too many ancestors.
+    """
+    seen = [folder.resolve()]
+    while isinstance(path, str) and Init.parse(path).kind != "hub":
+        found = Path(path).resolve()
+        if found == seen[0]:
+            role = "as its own parent" if len(seen) == 1 else f"as an ancestor of its parent {seen[1]}"
+            raise UserError(f"{folder / CARD} names the model {role}")
+        if found in seen or len(seen) > MAX_ANCESTORS:
+            problem = "is its own ancestor" if found in seen else f"has more than {MAX_ANCESTORS} ancestors"
+            raise UserError(f"{folder / CARD}: {found if found in seen else folder} {problem}: not opened")
+        seen.append(found)
+        try:
+            path = parent_path(found, load_json(found / CARD))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+
+
+def open_parent(path: str, pooling: str | None) -> SavedModel:
+    """Open a saved backbone or a Hugging Face model.
+
+    Raises:
+        UserError: the model is missing or damaged.
+    """
+    if Init.parse(path).kind == "hub":
+        from warmstart.huggingface.load import open_hub  # imports transformers
+
+        return open_hub(path, pooling)
+    return open_model(Path(path))

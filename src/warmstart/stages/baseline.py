@@ -22,7 +22,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Objective
 from warmstart.data.datamodule import TaskDataModule
-from warmstart.data.encoding import ALIGNED, moments
+from warmstart.data.loader import ALIGNED, moments
 from warmstart.run.folder import RunFolder
 from warmstart.run.scores import save_scores
 from warmstart.training import components

@@ -17,8 +17,7 @@ from warmstart.core import screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
-from warmstart.data.encoding import encode
-from warmstart.data.loader import GatherLoader
+from warmstart.data.loader import GatherLoader, encode
 from warmstart.data.preprocess import rebuild
 from warmstart.data.schema import missing_columns
 from warmstart.run.files import write_atomically

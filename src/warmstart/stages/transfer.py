@@ -16,8 +16,8 @@ from warmstart.config.rewrite import changed
 from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError
 from warmstart.data.datamodule import GenericDataModule
-from warmstart.data.duplicates.shared_rows import parts_of, shared_rows
-from warmstart.data.encoding import ALIGNED
+from warmstart.data.duplicates.overlap import parts_of, shared_rows
+from warmstart.data.loader import ALIGNED
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state

@@ -212,7 +212,6 @@ def conclude(manifest: Manifest, launcher: Sequence[str], failures: Mapping[str,
     """Write and print the tables, suggest the next command, and return the exit status.
 
     Args:
-        manifest: the sweep.
         launcher: overrides that selected the launcher, for the suggested command.
         failures: errors of failed jobs, including those that are not recorded in a run folder.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -80,20 +80,36 @@ def run_job(manifest: Manifest, job: Job, run_stage: RunStage, callbacks: Sequen
 
     Exceptions are recorded, with the traceback in the job's log, and not raised.
     """
-    lock = manifest.lock(job.name)
     try:
-        if not lock.acquire(LOCK_TIMEOUT):
-            return Outcome(job.name, "running")
-        lock.start_heartbeat()
-        with cores.using(threads_of(manifest, job)):
-            return run_locked(manifest, job, lock, run_stage, callbacks)
+        with holding(manifest, [job]) as locks:
+            if locks is None:
+                return Outcome(job.name, "running")
+            with cores.using(threads_of(manifest, job)):
+                return run_locked(manifest, job, locks[0], run_stage, callbacks)
     except WriteError as error:
         return failed(job.name, error)
+
+
+@contextlib.contextmanager
+def holding(manifest: Manifest, jobs: Sequence[Job]) -> Iterator[list[Lock] | None]:
+    """Yield the locks of the jobs, held in the block; None if another process holds one.
+
+    A signal in the block is recorded in the jobs as an interrupt.
+    """
+    locks = [manifest.lock(job.name) for job in jobs]
+    try:
+        if not all(lock.acquire(LOCK_TIMEOUT) for lock in locks):
+            yield None
+            return
+        for lock in locks:
+            lock.start_heartbeat()
+        yield locks
     except KeyboardInterrupt:
-        note_interrupt(manifest, [job], [lock])
+        note_interrupt(manifest, jobs, locks)
         raise
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
 
 
 def run_locked(manifest: Manifest, job: Job, lock: Lock, run_stage: RunStage, callbacks: Sequence[Any]) -> Outcome:
@@ -151,24 +167,16 @@ def run_sequence(manifest: Manifest, jobs: Sequence[Job], run_stage: RunStage) -
 
 def run_group(manifest: Manifest, jobs: Sequence[Job], train: RunGroup) -> list[Outcome] | str:
     """Train similar jobs as a vmap group; return their outcomes, or the reason why they must be run one by one."""
-    locks = [manifest.lock(job.name) for job in jobs]
     try:
-        if not all(lock.acquire(LOCK_TIMEOUT) for lock in locks):
-            return "another process is running one of the jobs"
-        for lock in locks:
-            lock.start_heartbeat()
-        if any((manifest.record(job.name) or {}).get("status") in ENDED for job in jobs):
-            return "another process has run some of the jobs"
-        with cores.using(threads_of(manifest, jobs[0])):
-            return run_group_locked(manifest, jobs, locks, train)
+        with holding(manifest, jobs) as locks:
+            if locks is None:
+                return "another process is running one of the jobs"
+            if any((manifest.record(job.name) or {}).get("status") in ENDED for job in jobs):
+                return "another process has run some of the jobs"
+            with cores.using(threads_of(manifest, jobs[0])):
+                return run_group_locked(manifest, jobs, locks, train)
     except WriteError as error:
         return [failed(job.name, error) for job in jobs]
-    except KeyboardInterrupt:
-        note_interrupt(manifest, jobs, locks)
-        raise
-    finally:
-        for lock in locks:
-            lock.release()
 
 
 def record_failure(manifest: Manifest, run: RunFolder, error: BaseException) -> Outcome:

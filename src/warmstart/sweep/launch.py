@@ -13,7 +13,7 @@ from warmstart.sweep import search
 from warmstart.sweep.job import Runner
 from warmstart.sweep.plan import group_key
 from warmstart.sweep.pool import Pool, ThisProcess, preload, run_once
-from warmstart.sweep.schedule import Rules, Schedule, Work, job_sequence, single_job, vmap_group
+from warmstart.sweep.schedule import Rules, Schedule, Work, several_jobs, single_job
 from warmstart.sweep.view import View
 
 TRAIN = ("pretrain", "finetune")
@@ -24,10 +24,7 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules, runner: R
     """Run the unfinished jobs of a plan; return the errors of failed jobs by name.
 
     Args:
-        manifest: the plan; job states are read from the run folders.
         launcher: `hydra.launcher`, with the keys of conf/hydra/launcher/pool.yaml or vmap.yaml.
-        rules: for failures and reports.
-        runner: runs the jobs.
     """
     states = {name: manifest.state(name) for name in manifest.names()}
     if manifest.search is not None:
@@ -83,11 +80,12 @@ def grouped(manifest: Manifest, jobs: Sequence[Job], size: int, runner: Runner) 
         else:
             work.append(single_job(manifest, job, runner))
     for group in groups.values():
-        make_work = vmap_group if group[0].config["stage"] in TRAIN else job_sequence
+        is_training = group[0].config["stage"] in TRAIN
         for start in range(0, len(group), size):
             chunk = group[start : start + size]
+            is_one = len(chunk) == 1
             work.append(
-                make_work(manifest, chunk, runner) if len(chunk) > 1 else single_job(manifest, chunk[0], runner)
+                single_job(manifest, chunk[0], runner) if is_one else several_jobs(manifest, chunk, runner, is_training)
             )
     return work
 
@@ -101,7 +99,6 @@ def open_pool(launcher: Mapping[str, Any], earlier: int | None = None) -> Pool |
     """Open the launcher's pool: by default one worker per device, with the free cores divided among the workers.
 
     Args:
-        launcher: `hydra.launcher`.
         earlier: CPU threads of the jobs before the sweep was resumed.
     """
     choice = cores.automatic()

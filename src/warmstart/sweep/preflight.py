@@ -37,11 +37,9 @@ class Preflight:
 
     Args:
         metric: the metric that ranks configurations; None if the jobs have none in common.
-        mode: max or min.
         kinds: number of kinds of jobs.
         problem: why a job cannot run.
         unwritten: the error, if a file could not be written.
-        trace: the traceback of an unexpected error.
         shared: warnings about rows that two splits share.
     """
 

@@ -65,16 +65,11 @@ def single_job(manifest: Manifest, job: Job, runner: Runner) -> Work:
     return Work([job], functools.partial(run_job, sweep, job, runner.run), job.name, died)
 
 
-def vmap_group(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
-    """Return the task that trains similar jobs as a vmap group."""
+def several_jobs(manifest: Manifest, jobs: Sequence[Job], runner: Runner, is_training: bool) -> Work:
+    """Return the task that trains similar jobs as a vmap group, or runs quick jobs sequentially in one process."""
+    run, how = (run_group, runner.run_group) if is_training else (run_sequence, runner.run)
     name = f"{jobs[0].name} and {len(jobs) - 1} more"
-    return Work(jobs, functools.partial(run_group, without_plan(manifest), jobs, runner.run_group), name)
-
-
-def job_sequence(manifest: Manifest, jobs: Sequence[Job], runner: Runner) -> Work:
-    """Return the task that runs quick jobs sequentially in one process."""
-    name = f"{jobs[0].name} and {len(jobs) - 1} more"
-    return Work(jobs, functools.partial(run_sequence, without_plan(manifest), jobs, runner.run), name)
+    return Work(jobs, functools.partial(run, without_plan(manifest), jobs, how), name)
 
 
 def count_starts(manifest: Manifest, name: str, counted: Mapping[str, int]) -> int:
@@ -90,20 +85,10 @@ class Schedule:
     """Runs tasks until none is left.
 
     Args:
-        manifest: the sweep.
-        pool: runs the tasks.
-        rules: for failures and reports.
-        view: shows progress.
-        runner: runs the jobs.
         done: names of finished jobs, which others may need.
-        waiting: tasks that have not started.
-        active: tasks that are running.
         reasons: reasons for running jobs one by one that were printed.
-        starts: number of starts by job.
         failures: errors of failed jobs, including those that could not be recorded in the run folder.
         stopped: whether a failure with on_failure=stop ended the schedule.
-        last_report: time of the last report, in seconds.
-        report_seconds: duration of the last report.
     """
 
     manifest: Manifest

@@ -93,8 +93,6 @@ def check(manifest: Manifest) -> None:
     Raises:
         UserError: a file is missing, damaged or not trusted.
     """
-    import optuna
-
     copies = [name for name in manifest.checksums if name.startswith(f"{CONF}/")]
     if not copies or not (manifest.folder / CONF / "train.yaml").is_file():
         raise UserError(f"{manifest.folder / CONF} is missing, so the search cannot continue; start a new one")
@@ -102,7 +100,7 @@ def check(manifest: Manifest) -> None:
         check_file(manifest.folder / name, manifest.checksums[name])
     check_study(manifest)
     composer = Composer([checked_conf(manifest.folder / CONF)])
-    for job in examples(composer, manifest.search["fixed"], space(manifest, optuna)):
+    for job in examples(composer, manifest.search["fixed"], space(manifest)):
         check_job(job.config, manifest.folder / CONF, manifest.trust)
 
 
@@ -131,11 +129,9 @@ def trial_job(composer: Composer, fixed: Sequence[str], values: dict[str, Any], 
 
 def trials_left(manifest: Manifest) -> dict[str, int]:
     """Return the slots of the trials that have not ended, by name."""
-    import optuna
-
     ended = {
         trial.user_attrs["slot"]
-        for trial in open_study(manifest, optuna).get_trials(deepcopy=False)
+        for trial in open_study(manifest).get_trials(deepcopy=False)
         if trial.state.is_finished() and "slot" in trial.user_attrs
     }
     return {trial_name(slot): slot for slot in range(manifest.search["trials"]) if slot not in ended}

@@ -83,13 +83,15 @@ def trial_name(slot: int) -> str:
     return f"trial{slot:03d}"
 
 
-def open_study(manifest: Manifest, optuna: Any, slot: int | None = None) -> Any:
+def open_study(manifest: Manifest, slot: int | None = None) -> Any:
     """Open or create the study; samples depend on the seed, the slot and the trials that have ended.
 
     Raises:
         UserError: its file is damaged.
         WriteError: the disk is full, read-only or broken.
     """
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = manifest.search
     sampler = None
@@ -159,10 +161,11 @@ def check_study(manifest: Manifest) -> None:
         )
 
 
-def space(manifest: Manifest, optuna: Any) -> dict[str, Any]:
+def space(manifest: Manifest) -> dict[str, Any]:
     """Return the search space: distributions by config key."""
-    read = optuna.distributions.json_to_distribution
-    return {key: read(text) for key, text in manifest.search["space"].items()}
+    from optuna.distributions import json_to_distribution
+
+    return {key: json_to_distribution(text) for key, text in manifest.search["space"].items()}
 
 
 def ask(manifest: Manifest, slot: int) -> Any:
@@ -175,36 +178,38 @@ def ask(manifest: Manifest, slot: int) -> Any:
     lock = manifest.shared_lock("ask")
     lock.acquire(math.inf)
     try:
-        study = open_study(manifest, optuna, slot)
+        study = open_study(manifest, slot)
         for trial in study.get_trials(deepcopy=False):
             if trial.user_attrs.get("slot") == slot:
                 return optuna.trial.Trial(study, trial._trial_id)
             if trial.state == optuna.trial.TrialState.RUNNING and "slot" not in trial.user_attrs:
                 study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         if manifest.search["sampler"] == "grid":
-            study.add_trial(grid_trial(manifest, optuna, slot))
+            study.add_trial(grid_trial(manifest, slot))
             return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
-        trial = study.ask(space(manifest, optuna))
+        trial = study.ask(space(manifest))
         trial.set_user_attr("slot", slot)
         return trial
     finally:
         lock.release()
 
 
-def grid_trial(manifest: Manifest, optuna: Any, slot: int) -> Any:
+def grid_trial(manifest: Manifest, slot: int) -> Any:
     """Return the running trial with the slot's combination of the grid."""
-    distributions = space(manifest, optuna)
+    from optuna.trial import TrialState, create_trial
+
+    distributions = space(manifest)
     values = itertools.product(*(grid_values(key, value) for key, value in distributions.items()))
     params = dict(zip(distributions, next(itertools.islice(values, slot, None))))
-    state = optuna.trial.TrialState.RUNNING
-    return optuna.trial.create_trial(state=state, params=params, distributions=distributions, user_attrs={"slot": slot})
+    attributes = {"slot": slot}
+    return create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
 
 
 def tell(manifest: Manifest, number: int, state: str, value: float | None) -> None:
     """Record the final state and value of a trial."""
     import optuna
 
-    study = open_study(manifest, optuna)
+    study = open_study(manifest)
     state_name = {"done": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[state]
     trial_state = optuna.trial.TrialState[state_name]
     study.tell(number, value if state == "done" else None, state=trial_state, skip_if_finished=True)
@@ -216,9 +221,7 @@ def check_choice(manifest: Manifest, params: dict[str, Any]) -> None:
     Raises:
         UserError: the study was changed.
     """
-    import optuna
-
-    distributions = space(manifest, optuna)
+    distributions = space(manifest)
     for key, value in params.items():
         if key not in distributions or not distributions[key]._contains(distributions[key].to_internal_repr(value)):
             raise UserError(
@@ -230,7 +233,7 @@ def note_scores(manifest: Manifest, number: int, scores: list[float]) -> None:
     """Store the scores of a trial's finished seeds, unless the trial has ended."""
     import optuna
 
-    study = open_study(manifest, optuna)
+    study = open_study(manifest)
     trial = study.get_trials(deepcopy=False)[number]
     if not trial.state.is_finished():
         optuna.trial.Trial(study, trial._trial_id).set_user_attr("scores", scores)
@@ -240,7 +243,7 @@ def is_below_median(manifest: Manifest, scores: list[float]) -> bool:
     """Return whether a trial's mean is worse than the median of complete trials over the same number of seeds."""
     import optuna
 
-    trials = open_study(manifest, optuna).get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+    trials = open_study(manifest).get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
     finished = [trial.user_attrs.get("scores", []) for trial in trials]
     others = [statistics.mean(values[: len(scores)]) for values in finished if len(values) >= len(scores)]
     if len(others) < MIN_TRIALS:
@@ -253,5 +256,5 @@ def failed(manifest: Manifest) -> list[str]:
     """Return the names of the failed trials, with or without a run."""
     import optuna
 
-    trials = open_study(manifest, optuna).get_trials(deepcopy=False, states=[optuna.trial.TrialState.FAIL])
+    trials = open_study(manifest).get_trials(deepcopy=False, states=[optuna.trial.TrialState.FAIL])
     return [trial_name(trial.user_attrs["slot"]) for trial in trials if "slot" in trial.user_attrs]

@@ -17,7 +17,6 @@ class View:
     """Counts jobs as they end.
 
     Args:
-        total: number of jobs.
         ended: jobs that had ended before the sweep was resumed.
     """
 

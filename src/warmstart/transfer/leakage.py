@@ -9,8 +9,7 @@ from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import GenericDataModule, MemoryDataModule
-from warmstart.data.duplicates.overlap import FEWEST_FEATURES, find_duplicates
-from warmstart.data.duplicates.shared_rows import shared_rows
+from warmstart.data.duplicates.overlap import FEWEST_FEATURES, find_duplicates, shared_rows
 from warmstart.report.shared_rows import sentences
 from warmstart.run.folder import RunFolder
 

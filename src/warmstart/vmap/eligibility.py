@@ -22,17 +22,9 @@ ELEMENTWISE = frozenset(
     {"SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD"}
 )
 # Trainer settings that the vmap loop supports, and the values that others must have (None if not listed).
-SUPPORTED = frozenset(
-    {
-        "_target_",
-        "max_epochs",
-        "max_steps",
-        "min_steps",
-        "check_val_every_n_epoch",
-        "val_check_interval",
-        "log_every_n_steps",
-    }
-    | {"accelerator", "devices", "threads"}
+SUPPORTED = (
+    *("_target_", "accelerator", "devices", "threads", "max_epochs", "max_steps", "min_steps"),
+    *("check_val_every_n_epoch", "val_check_interval", "log_every_n_steps"),
 )
 REQUIRED = {"accumulate_grad_batches": 1, "overfit_batches": 0}
 # Floating-point operations of a backbone's forward pass above which vmap brings no speedup on the CPU: arithmetic
@@ -105,13 +97,6 @@ def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.devic
 
 def check_stack(config: DictConfig, module: Any, stack: Stack, raw: Batch, device: torch.device) -> None:
     """Run a step of all jobs on the raw batch (B, ...), and compare the first loss with that of `module`.
-
-    Args:
-        config: of the first job.
-        module: of the first job.
-        stack: the stacked parameters of all jobs.
-        raw: a batch that is not augmented.
-        device: of the stack.
 
     Raises:
         CannotBatch: torch.func.vmap does not support an operation, or computes another loss.

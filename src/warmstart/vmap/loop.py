@@ -32,16 +32,9 @@ class Job:
     """A run of a vmap group.
 
     Args:
-        config: its composed config.
-        run: its run folder.
-        data: its data module.
-        module: its LightningModule.
         lineage: parent and transfer, as in its record.
-        logger: writes its metrics.
-        last: its latest metrics.
         best: its metrics at the best validation.
         waited: validations since the best one.
-        test: its test metrics.
         scores: one value per test example.
         initial_features: features before the first step.
         error: why it failed; it is then excluded from training and evaluation.
@@ -83,7 +76,6 @@ class VmapLoop:
 
     Args:
         jobs: sorted so that jobs with the same optimizer settings are adjacent.
-        device: to train on.
         signals: checked after each batch for a request to stop.
     """
 

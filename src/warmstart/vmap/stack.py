@@ -37,7 +37,6 @@ class Stack:
 
     Args:
         modules: finetuning or pretraining modules that differ in numeric settings only; the code of the first is used.
-        device: of the stacked tensors.
     """
 
     def __init__(self, modules: Sequence[Any], device: torch.device):

@@ -13,9 +13,8 @@ import pytest
 
 from warmstart.core.errors import UserError
 from warmstart.data.readers.columns import to_names, to_numbers
-from warmstart.data.readers.numbers import read_numbers
 from warmstart.data.readers.splits import read_splits
-from warmstart.data.readers.table import Dialect, header_of, read_table
+from warmstart.data.readers.table import Dialect, header_of, read_numbers, read_table
 
 pytestmark = pytest.mark.quick
 

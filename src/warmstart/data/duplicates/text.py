@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from warmstart.data.duplicates.overlap import FACTOR, Overlap
+from warmstart.data.duplicates.overlap import FACTOR, Comparison, Overlap
 from warmstart.data.readers.columns import name_of, to_names, to_numbers
 
 RUN = 8  # length of the word n-grams that are compared
@@ -31,10 +31,6 @@ def find_shared_text(generic: Iterable[str], test: Iterable[str]) -> Overlap:
     characters, 0.8 s on one core), both of them commonplace: "one of the best of the year", "go see it and enjoy". Of
     1,000 sentences drawn from these reviews it finds the 949 that have 5 words or more; of the same with their middle
     word left out 444, because a short sentence then keeps few of its 8-grams. So it finds copied text, not paraphrases.
-
-    Args:
-        generic: training rows.
-        test: rows of the test split of the task.
     """
     return find_shared_words(map(words, generic), [words(text) for text in test])
 
@@ -101,7 +97,7 @@ def run_hashes(hashes: np.ndarray, owner: np.ndarray, size: int) -> tuple[np.nda
     return values[inside], first[inside]
 
 
-class TextRows:
+class TextRows(Comparison):
     """Comparison of rows of tables with a column `text` and, for text pairs, `pair`."""
 
     def keys(self, x: pd.DataFrame) -> np.ndarray:
@@ -150,11 +146,13 @@ def marked(x: pd.DataFrame, name: str) -> Iterator[list[str]]:
     return ([f"{mark:x} {word}" for word in words(text)] for mark, text in zip(marks.tolist(), texts(x[name])))
 
 
-SHOWN, LONGEST = 3, 24  # cells of a row in a message, and characters of a cell
+CELLS, LONGEST = 3, 24  # cells of a row in a message, and characters of a cell
 
 
-class TableRows:
+class TableRows(Comparison):
     """Compares numbers by value and categories by text; missing cells are equal.
+
+    Near duplicates are not searched for: rows of small tables are near each other by chance.
 
     Args:
         categorical: columns of categories; all others have numbers.
@@ -181,14 +179,10 @@ class TableRows:
             found |= _count(seen_keys - theirs, keys - ours) > equal
         return found
 
-    def near(self, seen: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> list[list[int]]:
-        """Return empty lists: rows of small tables are near each other by chance."""
-        return [[] for _ in parts]
-
     def shown(self, x: pd.DataFrame, row: int) -> str:
         """Return the first cells of a row."""
-        cells = [f"{name}={name_of(x[name].iloc[row])[:LONGEST]}" for name in x.columns[:SHOWN]]
-        return ", ".join([*cells, "..."] if x.shape[1] > SHOWN else cells)
+        cells = [f"{name}={name_of(x[name].iloc[row])[:LONGEST]}" for name in x.columns[:CELLS]]
+        return ", ".join([*cells, "..."] if x.shape[1] > CELLS else cells)
 
     def _cells(self, x: pd.DataFrame) -> Iterator[np.ndarray]:
         """Yield a 64-bit hash of each cell (N,), by column."""

@@ -14,13 +14,12 @@ from torch import Tensor
 from warmstart.core import protocols, screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
-from warmstart.data.readers import image_cells
+from warmstart.data.readers import images
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.files import check_is_file
 from warmstart.data.readers.folders import files_below
 from warmstart.data.readers.images import SUFFIXES, Picture, read_images, report_errors, to_pictures
-from warmstart.data.readers.numbers import read_numbers
-from warmstart.data.readers.table import Dialect, header_of, is_table, read_table
+from warmstart.data.readers.table import Dialect, header_of, is_table, read_numbers, read_table
 
 COLUMNS = ("image", "img", "file", "file_name", "path")  # default column of images in a table, in order of preference
 CHUNK = 1000  # images processed at a time, to limit memory
@@ -178,9 +177,7 @@ def find_pictures(
     """Return the images of a file, a folder or a table, and their row numbers; None for a table of pixel values.
 
     Args:
-        path: file or folder.
         column: column of images; None for the first of `COLUMNS`.
-        dialect: format of the table.
         must_exist: whether to raise an error for missing image files.
 
     Raises:
@@ -195,4 +192,4 @@ def find_pictures(
     rows = read_table(path, dialect)
     column = column or next(name for name in COLUMNS if name in rows)
     cells = pick(rows, column, str(path))
-    return image_cells.to_pictures(cells, str(path), path.parent, must_exist), rows.index.tolist()
+    return images.pictures_of(cells, str(path), path.parent, must_exist), rows.index.tolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,10 +13,8 @@ from torch.nn import functional as F
 
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import PositiveFloat, PositiveInt, Seconds
-from warmstart.data.preprocess.frames import Frames
 from warmstart.data.readers import recordings
-from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import Ragged
+from warmstart.data.storage.ragged import Frames
 
 CHUNK = 256  # waveforms transformed at a time
 FLOOR = 1e-6  # minimum power before the logarithm
@@ -42,6 +39,7 @@ class Preprocessor(recordings.TakesRecordings):
     """
 
     abilities: ClassVar = recordings.TakesRecordings.abilities | {"to_images"}
+    remedy: ClassVar = ", or lower data.frames.stack or data.frames.hop"
 
     def __init__(
         self,
@@ -86,29 +84,14 @@ class Preprocessor(recordings.TakesRecordings):
         if (wrong := np.flatnonzero(seconds < self.window)).size:
             raise UserError(f"{x['file'].iloc[wrong[0]]} is shorter than a frame of data.frames.window={self.window} s")
         recordings.check_longest(x, self.longest)
+        empty = np.zeros((0, self.stack, self.mels), np.float16)
+        values, starts = recordings.cached_rows(
+            "frames", repr(self._settings()), x, lambda: [self._stack(frames) for frames in self._frames(x)], empty
+        )
+        return Frames(values, starts, context)
 
-        def make(folder: Path) -> None:
-            rows = [self._stack(frames) for frames in self._frames(x)]
-            starts = np.cumsum([0, *map(len, rows)])
-            values = torch.cat(rows).numpy() if rows else np.zeros((0, self.stack, self.mels), np.float16)
-            np.save(folder / "values.npy", values)
-            np.save(folder / "starts.npy", starts)
-
-        name = cache.key(repr(self._settings()), *recordings.digest(x))
-        values, starts = cache.entry("frames", name, make, lambda found: cache.arrays(found, ("values", "starts")))
-        return Frames(values, np.asarray(starts), context)
-
-    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Frames, Ragged | None]:
-        """Return frames and the labels of each transcript.
-
-        Raises:
-            UserError: a transcript has more labels than its utterance has positions.
-        """
-        frames = self.encode(x)
-        if y is None:
-            return frames, None
-        remedy = ", or lower data.frames.stack or data.frames.hop"
-        return frames, recordings.transcript_labels(x, frames.lengths, y, self.seconds, remedy)
+    def positions(self, lengths: np.ndarray) -> np.ndarray:
+        return lengths
 
     def __call__(self, x: Tensor) -> Tensor:
         """Convert to float32; `encode` has standardized the frames."""
@@ -137,14 +120,14 @@ class Preprocessor(recordings.TakesRecordings):
         names = ("rate", "mels", "window", "hop", "stack", "normalize", "longest", "mean", "std")
         return {name: getattr(self, name) for name in names}
 
-    def _stack(self, frames: Tensor) -> Tensor:
+    def _stack(self, frames: Tensor) -> np.ndarray:
         """Standardize frames (T, mels) and stack them, padded with zeros: (ceil(T / stack), stack, mels), float16."""
         if self.normalize == "global":
             frames = (frames - torch.tensor(self.mean)) / torch.tensor(self.std)
         else:
             frames = (frames - frames.mean(0)) / frames.std(0, correction=0).clamp(min=0.1)
         frames = F.pad(frames, (0, 0, 0, -len(frames) % self.stack))
-        return frames.view(-1, self.stack, self.mels).half()
+        return frames.view(-1, self.stack, self.mels).half().numpy()
 
     def _frames(self, x: pd.DataFrame) -> list[Tensor]:
         """Return the log-mel spectrogram (T, mels) of each waveform."""

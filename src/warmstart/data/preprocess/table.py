@@ -15,13 +15,13 @@ from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.data.duplicates.text import TableRows
 from warmstart.data.readers.columns import to_names, to_numbers
+from warmstart.data.readers.files import listed
 from warmstart.data.readers.table import Dialect, read_table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 GIVEN = "the table"  # name of the input table of a trained model in messages
-SHOWN = 5  # categories listed in a warning
 
 
 class Preprocessor(protocols.Preprocessor):
@@ -68,17 +68,15 @@ class Preprocessor(protocols.Preprocessor):
         self.columns = [{"name": name, **fitted[name]} for name in map(str, x)]
 
     def check(self, x: pd.DataFrame, where: str = "table") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return the categories and the numbers of each column (N,), by column name.
-
-        Args:
-            x: table.
-            where: name of the table in messages.
+        """Return the categories and the numbers of each column (N,) of the table `where`, by column name.
 
         Raises:
             UserError: a cell has an invalid value.
         """
         categories = {str(name): to_names(x[name], where) for name in x if name in self.categorical}
-        return categories, {str(name): self._numbers(x[name], where) for name in x if name not in self.categorical}
+        advice, remedy = "; name the column in data.categorical or data.ignore", "add data.missing=mean or median"
+        numbers = [name for name in x if name not in self.categorical]
+        return categories, {str(name): self._numbers(x[name], where, advice, remedy) for name in numbers}
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """Return this preprocessor with the table format of another one, `own`."""
@@ -102,7 +100,9 @@ class Preprocessor(protocols.Preprocessor):
             if "values" in column:
                 encoded.append(self._one_hot(cells, column["values"]).astype(np.float32))
             else:
-                values = self._fitted_numbers(cells)
+                advice = "; the model was trained on numbers in this column"
+                remedy = "fill it in, or train with data.missing=mean or median"
+                values = self._numbers(cells, GIVEN, advice, remedy, is_fitted=True)
                 filled = np.where(np.isnan(values), column["fill"], values)
                 encoded.append(((filled - column["mean"]) / column["std"])[:, None].astype(np.float32))
         import torch  # imported late, so that a table is checked quickly
@@ -142,24 +142,12 @@ class Preprocessor(protocols.Preprocessor):
             "dialect": self.dialect.state(),
         }
 
-    def _numbers(self, cells: pd.Series, where: str = "table") -> np.ndarray:
-        values = to_numbers(cells, where, "; name the column in data.categorical or data.ignore")
+    def _numbers(self, cells: pd.Series, where: str, advice: str, remedy: str, is_fitted: bool = False) -> np.ndarray:
+        """Return the numbers of a column (N,), as `to_numbers` does; `remedy` is for a missing value."""
+        values = to_numbers(cells, where, advice, is_fitted)
         if self.missing == "error" and np.isnan(values).any():
-            row = cells.index[int(np.flatnonzero(np.isnan(values))[0])]
-            raise UserError(
-                f"{where}, row {row}, column {cells.name}: the value is missing; add data.missing=mean or median"
-            )
-        return values
-
-    def _fitted_numbers(self, cells: pd.Series) -> np.ndarray:
-        """Return the numbers of a column of an input table of a trained model."""
-        values = to_numbers(cells, GIVEN, "; the model was trained on numbers in this column", is_fitted=True)
-        if self.missing == "error" and np.isnan(values).any():
-            row = cells.index[int(np.flatnonzero(np.isnan(values))[0])]
-            raise UserError(
-                f"{GIVEN}, row {row}, column {cells.name}: the value is missing; fill it in, or train with "
-                "data.missing=mean or median"
-            )
+            row = cells.index[int(np.isnan(values).argmax())]
+            raise UserError(f"{where}, row {row}, column {cells.name}: the value is missing; {remedy}")
         return values
 
     def _one_hot(self, cells: pd.Series, values: list[str | None]) -> np.ndarray:
@@ -170,7 +158,7 @@ class Preprocessor(protocols.Preprocessor):
         unseen = names[index < 0]
         if len(unseen):
             distinct = list(dict.fromkeys("(missing)" if name is None else name for name in unseen))
-            shown = ", ".join(distinct[:SHOWN]) + (", ..." if len(distinct) > SHOWN else "")
+            shown = listed(distinct)
             screen.say(
                 f"warning: {len(unseen):,} of {len(names):,} rows have a {cells.name} not seen in training: {shown}",
                 style="yellow",

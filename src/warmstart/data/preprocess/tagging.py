@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from tokenizers import Tokenizer
 
 from warmstart.core.errors import UserError
 from warmstart.data.storage.ragged import Ragged
@@ -48,9 +47,7 @@ def align(preprocessor: Preprocessor, x: pd.DataFrame, y: Sequence[list[int]] | 
 
 def _first_tokens(preprocessor: Preprocessor, sentences: list[list[str]]) -> list[np.ndarray]:
     """Return the positions of the words' first tokens; words without tokens are replaced in place."""
-    tokenizer = Tokenizer.from_str(preprocessor.tokenizer)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    tokenizer = preprocessor.backend_tokenizer
     begins = []
     for start in range(0, len(sentences), CHUNK):
         chunk = sentences[start : start + CHUNK]

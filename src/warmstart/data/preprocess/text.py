@@ -21,7 +21,7 @@ from warmstart.core.ranges import NonNegativeInt, between
 from warmstart.core.spec import Vocabulary
 from warmstart.data.duplicates.overlap import Overlap
 from warmstart.data.duplicates.text import TextRows, find_shared_text
-from warmstart.data.preprocess import spans, tagging, tokenizer_files, tokenizing
+from warmstart.data.preprocess import spans, tagging, tokenizing
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, files_below
@@ -241,15 +241,15 @@ class Preprocessor(protocols.Preprocessor):
 
     def export(self, folder: Path) -> None:
         """Write the files of a tokenizer of transformers to the folder of a saved model."""
-        tokenizer_files.write(folder, self.tokenizer, self.roles, self.context, self.files)
+        tokenizing.write(folder, self.tokenizer, self.roles, self.context, self.files)
 
     def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
         """Return a function that tokenizes raw rows with the exported files and transformers only."""
-        return tokenizer_files.reader(folder)
+        return tokenizing.reader(folder)
 
     def probes(self, target: str | None) -> pd.DataFrame:
         """Return rows to verify an exported model with, some with special tokens."""
-        return tokenizer_files.probes(self.roles, len(self.columns), target == "tags")
+        return tokenizing.probes(self.roles, len(self.columns), target == "tags")
 
     def state(self) -> dict[str, Any]:
         return {

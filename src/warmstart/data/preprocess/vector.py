@@ -11,8 +11,7 @@ from torch import Tensor
 from warmstart.core import protocols
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
-from warmstart.data.readers.numbers import read_numbers
-from warmstart.data.readers.table import Dialect
+from warmstart.data.readers.table import Dialect, read_numbers
 
 
 class Preprocessor(protocols.Preprocessor):

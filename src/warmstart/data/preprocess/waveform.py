@@ -15,10 +15,8 @@ from torch import Tensor
 
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import Seconds
-from warmstart.data.preprocess.frames import Frames
 from warmstart.data.readers import recordings
-from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import Ragged
+from warmstart.data.storage.ragged import Frames
 
 TINY = 1e-7  # added to the variance, as in transformers
 POINTS = 512  # of the Fourier transform for images
@@ -85,32 +83,23 @@ class Preprocessor(recordings.TakesRecordings):
             UserError: a recording is shorter than one of the model's frames, or longer than the limit.
         """
         recordings.check_longest(x, self.longest)
-
-        def make(folder: Path) -> None:
-            waves = [self._standardize(wave) for wave in recordings.waves_at(x, self.rate)]
-            np.save(folder / "values.npy", np.concatenate(waves) if waves else np.zeros(0, np.float32))
-            np.save(folder / "starts.npy", np.cumsum([0, *map(len, waves)]))
-
-        name = cache.key(f"waveform {self.rate} {self.normalize}", *recordings.digest(x))
-        values, starts = cache.entry("waves", name, make, lambda found: cache.arrays(found, ("values", "starts")))
+        settings, empty = f"waveform {self.rate} {self.normalize}", np.zeros(0, np.float32)
+        values, starts = recordings.cached_rows(
+            "waves", settings, x, lambda: list(map(self._standardize, recordings.waves_at(x, self.rate))), empty
+        )
         lengths = np.diff(starts)
-        if (wrong := np.flatnonzero(self._frames(lengths) < 1)).size:
+        if (wrong := np.flatnonzero(self.positions(lengths) < 1)).size:
             raise UserError(
                 f"{x['file'].iloc[wrong[0]]} is shorter than one frame of the model: it has {lengths[wrong[0]]} "
                 f"samples at {self.rate} Hz; {len(wrong):,} of {len(x):,} recordings are like this: remove them"
             )
-        return Frames(values, np.asarray(starts), int(lengths.max(initial=1)))
+        return Frames(values, starts, int(lengths.max(initial=1)))
 
-    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Frames, Ragged | None]:
-        """Return samples and the labels of each transcript.
-
-        Raises:
-            UserError: a transcript has more labels than the model has frames.
-        """
-        waves = self.encode(x)
-        if y is None:
-            return waves, None
-        return waves, recordings.transcript_labels(x, self._frames(waves.lengths), y, self.seconds, "")
+    def positions(self, lengths: np.ndarray) -> np.ndarray:
+        """Return the number of frames of the model for numbers of samples (N,)."""
+        for kernel, stride in zip(self.kernel, self.stride):
+            lengths = (lengths - kernel) // stride + 1
+        return lengths
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x: `encode` has standardized the samples."""
@@ -158,9 +147,3 @@ class Preprocessor(recordings.TakesRecordings):
     def _standardize(self, wave: np.ndarray) -> np.ndarray:
         """Standardize a waveform (S,), if `normalize` is set."""
         return (wave - wave.mean()) / np.sqrt(wave.var() + TINY) if self.normalize else wave
-
-    def _frames(self, samples: np.ndarray) -> np.ndarray:
-        """Return the number of frames of the model for numbers of samples (N,)."""
-        for kernel, stride in zip(self.kernel, self.stride):
-            samples = (samples - kernel) // stride + 1
-        return samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -20,13 +21,7 @@ MARKERS = frozenset({"na", "n/a", "nan", "#n/a", "null", "none", "nil", "-", "--
 
 
 def pick(frame: pd.DataFrame, name: str, where: str, option: str = "") -> pd.Series:
-    """Return a column of a table.
-
-    Args:
-        frame: table.
-        name: name of the column.
-        where: name of the table in messages.
-        option: setting that the name comes from.
+    """Return a column of the table `where`; `option` is the setting that its name comes from, for messages.
 
     Raises:
         UserError: there is no such column; the message lists similar names.
@@ -62,6 +57,19 @@ def to_names(column: pd.Series, where: str) -> np.ndarray:
     return names
 
 
+def to_classes(column: pd.Series, numbers: Mapping[str, int], where: str) -> np.ndarray:
+    """Return the class index of each cell (N,), by its name.
+
+    Raises:
+        UserError: a cell is not in `numbers`.
+    """
+    y = pd.Series(to_names(column, where)).map(numbers)
+    if y.isna().any():
+        row = int(y.isna().argmax())
+        raise UserError(f"{where}, row {row + 1}: label {column.iloc[row]}, but 0 or 1 is expected")
+    return y.to_numpy(dtype=np.int64)
+
+
 def name_of(cell: Any) -> str:
     """Return the text of one cell, as in `to_names`."""
     is_integer = isinstance(cell, float | np.floating) and float(cell).is_integer() and abs(cell) < EXACT
@@ -72,8 +80,6 @@ def to_numbers(column: pd.Series, where: str, advice: str = "", is_fitted: bool 
     """Return a column as float64 (N,), NaN if missing; True and False are 1 and 0.
 
     Args:
-        column: column of a table.
-        where: name of the table in messages.
         advice: what to do about a cell that is not a number, for the end of a message.
         is_fitted: whether it is input of a trained model, so that data settings cannot be changed.
 

@@ -14,6 +14,7 @@ import pandas as pd
 from warmstart.core.errors import UserError
 
 GZIP = ".gz"
+NAMED = 5  # names in a message
 
 
 def suffix_of(path: Path) -> str:
@@ -66,6 +67,11 @@ def check_is_file(path: Path) -> None:
     """Raise UserError if the path is not a file."""
     if not path.is_file():
         raise UserError(f"{path}: this is a folder, not a file" if path.is_dir() else f"{path}: there is no such file")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names for a message, with ... if there are more."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def first_duplicate(names: list[str]) -> str | None:

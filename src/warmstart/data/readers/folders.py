@@ -8,9 +8,8 @@ from pathlib import Path
 
 from warmstart.core import screen
 from warmstart.core.errors import UserError
-from warmstart.data.readers.files import suffix_of
+from warmstart.data.readers.files import listed, suffix_of
 
-NAMED = 5
 SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir"})  # files of operating systems, besides dot files
 IMAGES = (
     "png jpg jpeg jpe jfif webp bmp gif tif tiff heic heif avif jxl jp2 j2k svg psd raw cr2 cr3 nef arw dng orf rw2 "
@@ -30,7 +29,6 @@ class FolderFiles:
     """Follows links to files, and links to folders below the root.
 
     Args:
-        root: folder of the data.
         suffixes: extensions of files to read, in lower case.
         unread: extensions of data files that are counted as skipped, unless they are in `suffixes`.
     """
@@ -65,9 +63,8 @@ class FolderFiles:
         """Print a warning per reason with the number of skipped paths."""
         for why, paths in self.skipped.items():
             if paths:
-                names = ", ".join(self._name(path) for path in sorted(paths)[:NAMED])
-                more = ", ..." if len(paths) > NAMED else ""
-                screen.say(f"warning: {self.root}: left out {len(paths):,} {why}: {names}{more}", style="yellow")
+                names = listed([self._name(path) for path in sorted(paths)])
+                screen.say(f"warning: {self.root}: left out {len(paths):,} {why}: {names}", style="yellow")
 
     def _ancestors(self, folder: Path) -> set[str]:
         """Return the real paths of a folder and of its parents up to the root."""

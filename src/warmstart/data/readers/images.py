@@ -1,34 +1,30 @@
-"""Decode images to arrays."""
+"""Decode images to arrays: files, and columns of paths or encoded bytes, as in the `datasets` library."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
+import os
 import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from warmstart.core import screen
 from warmstart.core.errors import UserError
-from warmstart.data.readers.files import map_in_threads
+from warmstart.data.readers.files import listed, map_in_threads
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow runs external programs for some others
-UNREADABLE = (
-    UnidentifiedImageError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-)  # errors of Pillow's decoders
+# Errors of Pillow's decoders.
+UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error)
 BITS, PHOTOMETRIC = 258, 262  # TIFF tags BitsPerSample and PhotometricInterpretation
-NAMED = 5
 LISTED = 20
 SMALLEST, LARGEST = 2, 2**26  # minimum side, and maximum number of pixels
 DARK = 255 // 8  # maximum value of an image that is reported as dark
@@ -59,8 +55,6 @@ def read_images(
     """Decode images in parallel and resize them; return one uint8 array (N, C, H, W), with C 1 or 3.
 
     Args:
-        pictures: images.
-        shape: C, H and W.
         values: array to fill; None for a new one.
         errors: dict to which errors are added by image index, instead of raising them.
         remarks: dict to which remarks for `report` are added, instead of printing them.
@@ -93,8 +87,7 @@ def report(remarks: Remarks, pictures: Sequence[Picture], read: int) -> None:
     """Print warnings about images with several frames, and about images with dark pixels only."""
 
     def named(numbers: dict[int, int]) -> str:
-        names = [pictures[number].name for number in sorted(numbers)]
-        return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+        return listed([pictures[number].name for number in sorted(numbers)])
 
     if frames := remarks.get(FRAMES):
         what = f"{len(frames):,} of {read:,} images have several frames, only the first is read"
@@ -166,9 +159,8 @@ def to_array(image: Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarra
     else:
         is_dark = None
         if deep and isinstance(image.info.get("transparency"), tuple):
-            image.info["transparency"] = tuple(
-                value >> 8 for value in image.info["transparency"]
-            )  # scaled as the pixels
+            # Scaled as the pixels.
+            image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -177,3 +169,46 @@ def to_array(image: Image.Image, shape: tuple[int, int, int]) -> tuple[np.ndarra
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     values = np.asarray(image, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
     return values, bool(deep and values.max() <= DARK) if is_dark is None else is_dark
+
+
+def pictures_of(column: pd.Series, where: str, folder: Path, must_exist: bool) -> list[Picture]:
+    """Return the images of a column, in order.
+
+    A cell is a relative or absolute path below `folder`, bytes, or a struct with `bytes` or else `path`.
+
+    Args:
+        folder: folder that all paths must be in.
+        must_exist: whether to raise an error for empty cells and missing files.
+
+    Raises:
+        UserError: a cell is invalid, a path is outside of the folder, or files are missing.
+    """
+    inside = folder.resolve()
+    pictures = [_picture(cell, f"{where}, row {row}", column.name, inside, must_exist) for row, cell in column.items()]
+    if must_exist:
+        files = [picture.content for picture in pictures if isinstance(picture.content, Path)]
+        missing = [path for path in files if not path.is_file()]
+        if missing:
+            named = listed([os.path.relpath(path, inside) for path in missing])
+            raise UserError(
+                f"{where}, column {column.name}: {len(missing):,} of {len(column):,} files are not below {folder}: "
+                f"{named}"
+            )
+    return pictures
+
+
+def _picture(cell: Any, where: str, name: str, inside: Path, must_exist: bool) -> Picture:
+    if isinstance(cell, dict):
+        cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    if isinstance(cell, bytes):
+        return Picture(f"{where}, column {name}", cell)
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        if not must_exist:
+            return Picture(f"{where}, column {name}", b"")
+        raise UserError(f"{where}, column {name}: the cell is empty: give a path, or bytes")
+    if not isinstance(cell, str) or not cell.strip():
+        raise UserError(f"{where}, column {name}: {str(cell)[:40]!r} is not an image: give a path, or bytes")
+    path = Path(cell)
+    if ".." in path.parts or "\0" in cell or not Path(os.path.realpath(inside / path)).is_relative_to(inside):
+        raise UserError(f"{where}, column {name}: {cell[:80]} is outside of {inside}: give a path inside")
+    return Picture(f"{inside / path} ({where})", inside / path)

@@ -17,11 +17,7 @@ from warmstart.core.reading import MOST_YAML, check_yaml, is_inside, is_plain, l
 from warmstart.data.readers.records import from_arrow, to_class_names
 from warmstart.data.readers.table import Dialect, read_table
 
-OURS = {
-    "csv": ".csv",
-    "json": ".jsonl",
-    "parquet": ".parquet",
-}  # formats read by `read_table`, which does not infer types
+OURS = {"csv": ".csv", "json": ".jsonl", "parquet": ".parquet"}  # read by `read_table`, which does not infer types
 THEIRS = ("arrow", "imagefolder", "audiofolder")  # formats read by the library; some others run code
 
 

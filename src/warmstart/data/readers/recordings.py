@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,29 +15,22 @@ import pandas as pd
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
-from warmstart.data.duplicates.overlap import Overlap, to_keys
+from warmstart.data.duplicates.overlap import Comparison, Overlap, to_keys
 from warmstart.data.readers.files import map_in_threads
 from warmstart.data.readers.folders import files_below
 from warmstart.data.readers.sounds import SUFFIXES, read_sounds, resample
 from warmstart.data.readers.table import Dialect, is_table
 from warmstart.data.sources.audio.manifest import PIECE, read_manifest
-from warmstart.data.storage.ragged import Ragged
+from warmstart.data.storage import cache
+from warmstart.data.storage.ragged import Frames, Ragged
 
 
-class RecordingRows:
-    """Exact comparison of recordings, for the search for duplicates."""
+class RecordingRows(Comparison):
+    """Exact comparison of recordings, whose noise makes equality by chance impossible."""
 
     def keys(self, x: pd.DataFrame) -> np.ndarray:
         """Return a 64-bit hash of each recording (N,)."""
         return to_keys(hashlib.blake2b(values.tobytes(), digest_size=8).digest() for values in x["audio"])
-
-    def by_chance(self, seen: pd.DataFrame, x: pd.DataFrame) -> np.ndarray:
-        """Return False for each recording (N,): noise makes equality by chance impossible."""
-        return np.zeros(len(x), dtype=bool)
-
-    def near(self, seen: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> list[list[int]]:
-        """Return empty lists: there are no near duplicates of recordings."""
-        return [[] for _ in parts]
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
         """Return the file name of a recording."""
@@ -53,6 +46,7 @@ class TakesRecordings(Preprocessor):
     """
 
     abilities: ClassVar = frozenset({"overlap", "skip"})
+    remedy: ClassVar = ""  # alternatives to removing a transcript that is too long, for a message
 
     def __init__(self, column: str | None = None, dialect: dict[str, Any] | None = None):
         self.column, self.dialect = column, Dialect(**(dialect or {}))
@@ -78,6 +72,21 @@ class TakesRecordings(Preprocessor):
         """Return the test rows whose waveform equals that of a generic row."""
         known = {values.tobytes() for values in generic["audio"]}
         return Overlap([row for row, values in enumerate(test["audio"]) if values.tobytes() in known], [])
+
+    def positions(self, lengths: np.ndarray) -> np.ndarray:
+        """Return the number of positions of a model for the lengths of encoded recordings (N,)."""
+        raise NotImplementedError
+
+    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Frames, Ragged | None]:
+        """Return encoded recordings and the labels of each transcript.
+
+        Raises:
+            UserError: a transcript has more labels than its recording has positions.
+        """
+        encoded = self.encode(x)
+        if y is None:
+            return encoded, None
+        return encoded, transcript_labels(x, self.positions(encoded.lengths), y, self.seconds, self.remedy)
 
     def read(self, path: str, on_error: str = "raise") -> Inputs:
         """Read a sound file, a folder of sound files, or a manifest.
@@ -115,20 +124,36 @@ def waves_at(x: pd.DataFrame, rate: int) -> list[np.ndarray]:
     return map_in_threads(lambda recording: resample(*recording, rate), recordings)
 
 
-def digest(x: pd.DataFrame) -> list[bytes | str]:
-    """Return the data that identifies recordings in the cache."""
-    return [repr(x["rate"].tolist()), *(values.tobytes() for values in x["audio"])]
+def cached_rows(
+    kind: str, settings: str, x: pd.DataFrame, make: Callable[[], Sequence[np.ndarray]], empty: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return concatenated rows (V, ...) computed from recordings, and their starts (N + 1,), from the cache.
+
+    Args:
+        kind: name of the folder in the cache.
+        settings: what the rows depend on, besides the recordings.
+        x: recordings (N).
+        make: returns the rows (N).
+        empty: the values without a recording.
+    """
+
+    def write(folder: Path) -> None:
+        rows = make()
+        np.save(folder / "values.npy", np.concatenate([empty, *rows]))
+        np.save(folder / "starts.npy", np.cumsum([0, *map(len, rows)]))
+
+    name = cache.key(settings, repr(x["rate"].tolist()), *(values.tobytes() for values in x["audio"]))
+    values, starts = cache.entry(kind, name, write, lambda folder: cache.arrays(folder, ("values", "starts")))
+    return values, np.asarray(starts)
 
 
 def transcript_labels(x: pd.DataFrame, positions: np.ndarray, y: Any, seconds: float, remedy: str) -> Ragged:
     """Return the labels of each transcript, padded with -1, after checking that CTC can align them.
 
     Args:
-        x: recordings.
         positions: number of positions of each recording (N,).
         y: list of labels of each recording.
         seconds: seconds between positions.
-        remedy: alternative to removing a transcript that is too long, for the message.
 
     Raises:
         UserError: a recording has fewer positions than labels plus blanks between equal adjacent labels.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,25 +52,26 @@ def _with_length(content: bytes, start: int) -> io.BytesIO:
 
 def _data_chunk(stream: BinaryIO, size: int) -> tuple[int, int]:
     """Return the start of the data of a WAV file and its declared length; the end of the file if there is none."""
-    position = 12
-    while position + 8 <= size:
-        stream.seek(position)
-        name, length = struct.unpack("<4sI", stream.read(8))
-        if name == b"data":
-            return position + 8, length
-        position += 8 + length + length % 2
-    return size, 0
+    found = ((start, length) for name, start, length in _chunks(stream, 12, size) if name == b"data")
+    return next(found, (size, 0))
 
 
 def _are_chunks(stream: BinaryIO, position: int, size: int) -> bool:
     """Return whether the rest of a file consists of chunks, such as tags after an empty data chunk."""
+    for name, start, length in _chunks(stream, position, size):
+        if not all(32 <= letter < 127 for letter in name):
+            break
+        position = start + length + length % 2
+    return position in (size, size + 1)
+
+
+def _chunks(stream: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name of each chunk from a position on, the start of its data and its declared length."""
     while position + 8 <= size:
         stream.seek(position)
         name, length = struct.unpack("<4sI", stream.read(8))
-        if not all(32 <= letter < 127 for letter in name):
-            break
+        yield name, position + 8, length
         position += 8 + length + length % 2
-    return position in (size, size + 1)
 
 
 HEADER = 27  # bytes before the segment table

@@ -41,18 +41,13 @@ FULL = Piece()
 
 
 def read_sounds(
-    sounds: Sequence[Path | bytes],
-    names: Sequence[str],
-    on_error: str = "raise",
-    pieces: Sequence[Piece] | None = None,
+    sounds: Sequence[Path | bytes], names: Sequence[str], on_error: str = "raise", pieces: Sequence[Piece] | None = None
 ) -> pd.DataFrame:
     """Read sounds in parallel; return a table with the columns audio (waveform (S,), float32), rate (Hz) and file.
 
     Incomplete recordings are read to their end, with a warning.
 
     Args:
-        sounds: paths, or the content of files.
-        names: names of the sounds in messages.
         on_error: raise, or skip, which omits broken sounds and lists them; the index has the positions in `sounds`.
         pieces: part of each sound to read; None for complete sounds.
 
@@ -114,9 +109,8 @@ def read_sound(sound: Path | bytes, name: str, piece: Piece = FULL) -> tuple[np.
     except FAILURES as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].removeprefix(f"Error opening {source!r}: ").strip()
-        if not reason or reason.startswith(
-            "File does not exist"
-        ):  # message of libsndfile for an MP3 file without frames
+        # The message of libsndfile for an MP3 file without frames.
+        if not reason or reason.startswith("File does not exist"):
             reason = "no part of it can be decoded"
         raise UserError(f"{name} is not a readable sound: {reason}") from error
     if len(values) > longest:

@@ -43,9 +43,7 @@ def read_splits(
 
     Args:
         root: a table, a folder of tables, a data set saved by `datasets`, or a hub name.
-        config: configuration of a hub data set.
         option: name of the setting of `root` in messages.
-        dialect: format of the tables.
 
     Raises:
         UserError: the data set does not exist, cannot be downloaded, or cannot be read.
@@ -57,7 +55,10 @@ def read_splits(
         raise UserError(f"{option}={root}: there is no such file or folder")
     files = _tables_below(path) if path.is_dir() else {}
     if files:
-        frames = {name: _read_all(found, path, dialect) for name, found in files.items()}
+        frames = {
+            name: concatenate([(table, _read(table, path, dialect)) for table in found])
+            for name, found in files.items()
+        }
     else:
         frames = {}
         for name, frame in read_by_library(root, config, option, dialect).items():
@@ -124,11 +125,6 @@ def _has_card(root: Path) -> bool:
     card = root / "README.md"
     head = card.read_text(errors="replace").split("---") if card.is_file() else []
     return len(head) > 2 and bool(re.search(r"^(configs|dataset_info):", head[1], re.MULTILINE))
-
-
-def _read_all(files: list[Path], root: Path, dialect: Dialect | None) -> pd.DataFrame:
-    """Read and concatenate several tables of a folder."""
-    return concatenate([(path, _read(path, root, dialect)) for path in files])
 
 
 def _read(path: Path, root: Path, dialect: Dialect | None) -> pd.DataFrame:

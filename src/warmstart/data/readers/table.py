@@ -5,8 +5,7 @@ texts. Numbers of JSON become normalized texts, so that 1 and 1.0 are equal. Par
 empty cells and those in `data.missing_values`.
 
 The index of a table has the row numbers of the file, from 1: records after the header, or lines of a JSON lines file,
-including blank lines.
-"""
+including blank lines."""
 
 from __future__ import annotations
 
@@ -23,8 +22,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
-from warmstart.data.readers.columns import to_names
+from warmstart.data.readers.columns import NUMBER, to_names, to_numbers
 from warmstart.data.readers.files import check_is_file, first_duplicate, first_lines, read_text, suffix_of
 from warmstart.data.readers.records import read_names, read_parquet, read_records
 
@@ -68,12 +68,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_table(path: str | Path, dialect: Dialect | None = None, suffix: str | None = None) -> pd.DataFrame:
-    """Read a table; see the module.
-
-    Args:
-        path: file.
-        dialect: format of the table.
-        suffix: extension of the format, if it is not that of the file.
+    """Read a table; see the module. `suffix` is the extension of its format, if the file has another one.
 
     Raises:
         UserError: the file is missing, broken, of another format, has no rows, duplicate columns, or a row with more or
@@ -210,3 +205,37 @@ def _with_missing(column: pd.Series, missing: tuple[str, ...], where: str) -> pd
     except TypeError:  # a cell is not a text
         is_missing = np.array([isinstance(cell, str) and (cell in absent or cell.isspace()) for cell in cells])
     return column.mask(is_missing, None) if is_missing.any() else column
+
+
+def read_numbers(path: str | Path, width: int, dialect: Dialect | None = None) -> Inputs:
+    """Read all columns of a table as float32 (N, width); a first line of names or of 0, 1, 2, ... is a header.
+
+    Raises:
+        UserError: a cell is not a finite number, or there are not `width` columns.
+    """
+    path, dialect = Path(path), dialect or Dialect()
+    check_is_file(path)
+    if suffix_of(path) in SEPARATED or dialect.separator is not None:
+        frame = _without_header(path, dialect)
+    else:
+        frame = read_table(path, dialect)
+    if frame.shape[1] != width:
+        raise UserError(f"{path} has {frame.shape[1]} columns, but {width} are expected")
+    values = np.stack([to_numbers(frame[name], str(path)) for name in frame], axis=1)
+    if np.isnan(values).any():
+        row, column = np.argwhere(np.isnan(values))[0]
+        raise UserError(f"{path}, row {frame.index[row]}, column {frame.columns[column]}: the value is missing")
+    return Inputs(values.astype(np.float32), frame.index.tolist())
+
+
+def _without_header(path: Path, dialect: Dialect) -> pd.DataFrame:
+    """Read a text file; its first line is a header if it has no numbers, or is 0, 1, 2, ..."""
+    rows = list(read_cells(path, dialect))
+    first = rows[0][1] if rows else []
+    if not any(map(NUMBER.fullmatch, first)) or first == [str(number) for number in range(len(first))]:
+        return read_table(path, dialect)
+    for number, row in rows:
+        if len(row) != len(first):
+            raise UserError(f"{path}, row {number + 1}: {len(row)} cells, but the first row has {len(first)}")
+    cells = [[None if not cell.strip() or cell in dialect.missing else cell for cell in row] for _, row in rows]
+    return pd.DataFrame(cells, index=[number + 1 for number, _ in rows], dtype=object)

@@ -10,7 +10,8 @@ import numpy as np
 from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.data.readers.folders import NAMED, FolderFiles
+from warmstart.data.readers.files import NAMED, listed
+from warmstart.data.readers.folders import FolderFiles
 from warmstart.data.readers.splits import SHIFT, split_named
 from warmstart.data.sources.own_splits import HELD_OUT, note_splits, to_splits
 
@@ -30,7 +31,6 @@ def find_classes(listing: FolderFiles, what: str, table: str | None = None) -> C
     """Return the files of `data.root` with their classes and splits; print the splits and skipped files.
 
     Args:
-        listing: root and kinds of files.
         what: name of the files in messages, in the plural.
         table: option that reads a table instead.
 
@@ -159,7 +159,7 @@ def _check_layout(groups: dict[str, list[Path]], root: Path, what: str, listing:
 def _check_held_out(groups: dict[str, dict[str, list[Path]]], labels: tuple[str, ...], root: Path) -> None:
     for name, classes in groups.items():
         if foreign := sorted(set(classes) - set(labels)):
-            known = ", ".join(labels[:NAMED]) + (", ..." if len(labels) > NAMED else "")
+            known = listed(labels)
             raise UserError(
                 f"data.root={root}, split {name}: class {', '.join(foreign[:NAMED])} is not in the split train, which "
                 f"has {known}"

@@ -12,7 +12,7 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.data.readers.splits import SHIFT, describe, read_splits
 from warmstart.data.readers.table import Dialect
-from warmstart.data.splits import check_classes, split_rows
+from warmstart.data.splits import check_classes, split_rows, strata_of
 
 HELD_OUT = ("validation", "test")
 
@@ -21,11 +21,6 @@ def read_own_splits(root: str, config: str | None, dialect: Dialect | None = Non
     """Read the tables of the splits train, validation, test and test_<shift>; a single split is train.
 
     Prints the splits that are used, and warnings about others.
-
-    Args:
-        root: as in `read_splits`.
-        config: configuration of a hub data set.
-        dialect: format of the tables.
 
     Raises:
         UserError: there are several splits, but no train; or as in `read_splits`.
@@ -54,13 +49,7 @@ def note_splits(rows: dict[str, int]) -> None:
 
 
 def with_target(known: np.ndarray, split: np.ndarray, root: str, columns: Collection[str]) -> np.ndarray:
-    """Return which rows have a target (N,), and print how many do not.
-
-    Args:
-        known: whether each row has a target (N,).
-        split: name of the split of each row (N,).
-        root: name of the data set in messages.
-        columns: target columns.
+    """Return `known`, whether each row has a target (N,), and print how many rows do not.
 
     Raises:
         UserError: no training row has a target.
@@ -78,6 +67,38 @@ def with_target(known: np.ndarray, split: np.ndarray, root: str, columns: Collec
     return known
 
 
+def split_table(
+    x: pd.DataFrame | np.ndarray,
+    targets: dict[str, pd.DataFrame],
+    columns: Collection[str],
+    root: str,
+    seed: int,
+    encode: Callable[[pd.DataFrame], tuple[np.ndarray | None, tuple[str, ...]]],
+) -> Splits:
+    """Return the splits of a table; rows without a target are for pretraining only, missing splits as in `to_splits`.
+
+    Args:
+        x: inputs of all rows, in the order of the splits.
+        targets: raw targets by split; their first column is the one to stratify by.
+        encode: returns the targets (N, ...) and their labels.
+
+    Raises:
+        UserError: no training row has a target, or as in `to_splits`.
+    """
+    table = pd.concat(targets.values(), ignore_index=True)
+    split = np.repeat(list(targets), [len(part) for part in targets.values()])
+    known = with_target(table.notna().all(axis=1).to_numpy(), split, root, columns)
+    spare, x = x[~known & (split == "train")], x[known]
+    table, split = table[known].reset_index(drop=True), split[known]
+    y, labels = encode(table)
+    rows = Rows(x.reset_index(drop=True) if isinstance(x, pd.DataFrame) else x, y)
+
+    def strata(train: np.ndarray) -> np.ndarray | None:
+        return strata_of(table.iloc[train, 0], root) if table.shape[1] else None
+
+    return to_splits(rows, labels, split, targets, root, seed, strata, Rows(spare))
+
+
 def to_splits(
     rows: Rows,
     labels: tuple[str, ...],
@@ -91,12 +112,8 @@ def to_splits(
     """Return splits of rows; missing splits are split off from the training rows.
 
     Args:
-        rows: all rows with a target.
-        labels: names of the classes or targets.
         split: name of the split of each row (N,).
         given: splits of the data set, with or without targets.
-        root: name of the data set in messages.
-        seed: random seed.
         strata: function of training row indices that returns class indices to stratify by, or None.
         unlabelled: further rows for pretraining.
 

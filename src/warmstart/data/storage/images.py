@@ -22,8 +22,6 @@ class ImageStore:
     """Decode and store the images of a source.
 
     Args:
-        size: height and width in pixels.
-        channels: 3 for color, 1 for grayscale.
         memory_mb: memory limit; larger data is stored in the cache and read by batch.
         on_error: raise, or skip images that cannot be read and list them.
     """

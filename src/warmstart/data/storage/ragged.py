@@ -42,7 +42,6 @@ class Ragged(PaddedRows):
         values: integers of all rows, concatenated (V,).
         starts: start of each row in `values`, and the end of the last (N + 1,).
         full_lengths: length of each row before truncation (N,).
-        padding: padding value.
         context: maximum length of a row in a batch.
         suffix: last integers of every row, which truncated rows keep.
         size: bytes of the raw text of `values`; 0 if unknown.
@@ -115,7 +114,6 @@ class Packed(PaddedRows):
     The first block starts at `offset`, and blocks wrap around at the end; a loader draws a new offset every epoch.
 
     Args:
-        rows: untruncated rows.
         block: length of a block, at most that of all rows.
         separate: whether to return document numbers, which restrict attention to the same row.
     """
@@ -159,3 +157,44 @@ class Packed(PaddedRows):
 def to_index(rows: Rows) -> slice | np.ndarray:
     """Convert row indices to a NumPy index; NumPy would treat a tensor with one element as a scalar."""
     return rows if isinstance(rows, slice) else np.asarray(rows)
+
+
+class Frames(PaddedRows):
+    """Concatenated rows, which are padded with zeros to the longest row of a batch.
+
+    Args:
+        values: blocks of all rows (V, ...), float; the array may be a memory map.
+        starts: start of each row in `values`, and the end of the last (N + 1,).
+        context: maximum length of a row.
+    """
+
+    def __init__(self, values: np.ndarray, starts: np.ndarray, context: int):
+        self.values, self.starts, self.context = values, starts, context
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, maximum length of a row, and shape of a block."""
+        return len(self), self.context, *self.values.shape[1:]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Lengths of the rows (N,)."""
+        return np.diff(self.starts)
+
+    @property
+    def tokens(self) -> int:
+        """Total length of all rows."""
+        return len(self.values)
+
+    def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        """Return padded rows (B, T, ...) and the mask of valid positions (B, T); None if all are valid."""
+        rows = to_index(rows)
+        starts, lengths = self.starts[:-1][rows], self.lengths[rows]
+        columns = np.arange(max(1, int(lengths.max(initial=0))))
+        valid = columns < lengths[:, None]
+        x = np.zeros((*valid.shape, *self.values.shape[1:]), dtype=self.values.dtype)
+        x[valid] = self.values[(starts[:, None] + columns)[valid]]
+        return torch.from_numpy(x), None if valid.all() else torch.from_numpy(valid)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.errors import UserError
+from warmstart.huggingface.configs.text import has_causal, has_masked
 from warmstart.huggingface.files import read_json
 
 TARGET = "warmstart.huggingface.image.HuggingFaceImages"
@@ -20,24 +21,14 @@ def describes(architecture: dict[str, Any]) -> bool:
     from transformers.models.auto import modeling_auto
 
     kind = architecture.get("model_type")
-    texts = {
-        *modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        *modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    }
-    return kind in modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES and kind not in texts
+    is_image = kind in modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return is_image and not has_causal(kind) and not has_masked(kind)
 
 
 def node_of(
     word: str, folder: Path, architecture: dict[str, Any], names: list[str], pooling: str | None
 ) -> dict[str, Any]:
     """Return the config node of the backbone; default pooling is the first position, else the pooler of the model.
-
-    Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
-        names: names of the tensors.
-        pooling: pooling set in the config, or None.
 
     Raises:
         UserError: it is not only for images, or its preprocessor is missing or unsupported.

@@ -32,13 +32,6 @@ def node_of(
 ) -> dict[str, Any]:
     """Return the config node of the backbone, which pools the mean of the frames.
 
-    Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
-        names: names of the tensors.
-        pooling: pooling set in the config, or None.
-
     Raises:
         UserError: it does not take waveforms, changes the number of frames, or has no preprocessor.
     """
@@ -92,12 +85,6 @@ def labels_of(word: str, folder: Path, architecture: dict[str, Any], rows: int) 
     """Return the order of the rows of a trained CTC head, with the blank last, and the labels of the other rows.
 
     Both are empty if the folder has no vocabulary.
-
-    Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
-        rows: number of rows of the head.
     """
     blank = architecture.get("pad_token_id")
     numbers = read_json(word, folder / VOCABULARY) if (folder / VOCABULARY).exists() else {}

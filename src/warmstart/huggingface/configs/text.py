@@ -18,41 +18,40 @@ def node_of(
 ) -> dict[str, Any]:
     """Return the config node of the backbone.
 
-    Args:
-        word: hf:NAME_OR_DIR.
-        folder: folder of the model.
-        architecture: content of config.json.
-        names: names of the tensors.
-        pooling: pooling set in the config, or None.
-
     Raises:
         UserError: it has no tokenizer, or is not a text model.
     """
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZERS):
         raise UserError(f"init={word}: {folder} has no tokenizer: add the tokenizer.json of the model")
-    is_decoder = is_text_decoder(word, architecture)
-    pooling = pooling or _pooling(word, folder) or ("last" if is_decoder else "cls")
-    pooler = pooling == "cls" and any(".pooler." in f".{name}" for name in names)
-    return {"_target_": TARGET, "pooling": pooling, "pooler": pooler, "architecture": architecture}
-
-
-def is_text_decoder(word: str, architecture: dict[str, Any]) -> bool:
-    """Return whether a text model is a decoder (causal) instead of an encoder (masked).
-
-    Raises:
-        UserError: it is neither.
-    """
-    from transformers.models.auto import modeling_auto
-
     kind = architecture.get("model_type")
-    causal = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    masked = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if not (causal or masked) or architecture.get("is_encoder_decoder"):
+    if not (has_causal(kind) or has_masked(kind)) or architecture.get("is_encoder_decoder"):
         raise UserError(
             f"init={word}: transformers has no text encoder or decoder, image model or speech model with "
             f"model_type={kind}"
         )
-    return bool(architecture.get("is_decoder")) or not masked
+    pooling = pooling or _pooling(word, folder) or ("last" if is_causal(architecture) else "cls")
+    pooler = pooling == "cls" and any(".pooler." in f".{name}" for name in names)
+    return {"_target_": TARGET, "pooling": pooling, "pooler": pooler, "architecture": architecture}
+
+
+def is_causal(architecture: dict[str, Any]) -> bool:
+    """Return whether attention is causal: a decoder, not an encoder."""
+    kind = architecture.get("model_type")
+    return bool(architecture.get("is_decoder")) or (has_causal(kind) and not has_masked(kind))
+
+
+def has_causal(kind: str | None) -> bool:
+    """Return whether transformers has a causal language model of this type."""
+    from transformers.models.auto import modeling_auto
+
+    return kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def has_masked(kind: str | None) -> bool:
+    """Return whether transformers has a masked language model of this type."""
+    from transformers.models.auto import modeling_auto
+
+    return kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def _pooling(word: str, folder: Path) -> str | None:

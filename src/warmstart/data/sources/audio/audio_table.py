@@ -15,6 +15,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, MissingValues, PositiveInt, Seed, Separator
 from warmstart.data.readers.columns import pick, to_names, to_texts
+from warmstart.data.readers.files import listed
 from warmstart.data.readers.splits import SHIFT, describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.audio import manifest
@@ -24,7 +25,6 @@ from warmstart.data.splits import check_classes, check_readable, encode_labels, 
 
 MIN_CLASS_ROWS = 4  # for stratification
 ABSENT = "(missing)"  # stratum of rows without a class
-NAMED = 5
 
 
 class AudioTable(Source):
@@ -157,7 +157,7 @@ class AudioTable(Source):
         remedy = ": set another data.split_seed, or data.speaker=null" if self.speaker is not None else ""
         for name, rows in index.items():
             missing = [labels[number] for number in np.setdiff1d(np.arange(len(labels)), y[rows])]
-            shown = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+            shown = listed(missing)
             if name == "train" and missing:
                 raise UserError(f"data.root={self.root}: no row to train on is of class {shown}{remedy}")
             if not len(rows):

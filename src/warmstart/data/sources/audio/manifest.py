@@ -14,13 +14,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.readers.columns import pick, to_numbers
+from warmstart.data.readers.files import listed
 from warmstart.data.readers.sounds import FULL, Piece, inside, read_sounds
 from warmstart.data.readers.table import Dialect, read_table
 
 COLUMNS = ("audio", "audio_filepath", "path", "file")  # default columns of sounds, in order of preference
 PIECE = ("offset", "duration")  # columns in seconds that select a part of a recording
 OTHER_PIECE = ("start", "end", "start_time", "end_time", "begin")  # columns that may be seconds, samples or words
-SHOWN = 5
 
 
 def read_manifest(
@@ -103,10 +103,7 @@ def named_sounds(
     """Return paths or file contents, and their names in messages; see `read_manifest`.
 
     Args:
-        frame: table.
-        where: name of the table in messages.
         root: folder that all paths must be in.
-        column: column of sounds.
         must_exist: whether to raise an error for empty cells and missing files.
     """
     column = column or next((name for name in COLUMNS if name in frame), COLUMNS[0])
@@ -133,7 +130,7 @@ def named_sounds(
         others = f", as do {len(empty) - 1:,} others" if len(empty) > 1 else ""
         raise UserError(f"{where}, row {empty[0]}: column {column} names no file{others}")
     if must_exist and missing:
-        shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        shown = listed(missing)
         raise UserError(f"{where} names {len(missing):,} of {len(sounds):,} files that are not there: {shown}")
     return sounds, names
 
@@ -145,7 +142,6 @@ def alphabet(texts: Sequence[str], pieces: int | None = None) -> tuple[str, ...]
     """Return the sorted labels of transcripts, in which ▁ is the space.
 
     Args:
-        texts: training texts.
         pieces: maximum number of labels, trained by byte-pair encoding (Sennrich et al. 2016); None for characters.
 
     Raises:
@@ -165,12 +161,7 @@ def alphabet(texts: Sequence[str], pieces: int | None = None) -> tuple[str, ...]
 
 
 def encode(texts: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Encode each transcript as a list of label indices (N,), by greedy longest match.
-
-    Args:
-        texts: transcripts.
-        labels: labels.
-        names: names of the transcripts in messages.
+    """Encode transcripts as lists of label indices (N,), by greedy longest match; `names` are for messages.
 
     Raises:
         UserError: a character is in no label.
@@ -200,7 +191,6 @@ def with_spaces(text: str) -> str:
 
 
 SHARE = 0.15  # share of the speakers for test, and of the others for validation
-NAMED = 5
 
 
 def check(names: np.ndarray, rows: Sequence[int], where: str, column: str) -> np.ndarray:
@@ -240,32 +230,20 @@ def split(speakers: np.ndarray, rows: np.ndarray, seed: int, column: str) -> lis
 
 
 def report_unlabelled(speakers: np.ndarray, known: np.ndarray, column: str) -> None:
-    """Print a warning about speakers without any row that has a target.
-
-    Args:
-        speakers: speaker of each row (N,).
-        known: whether each row has a target (N,).
-        column: name of the column of speakers.
-    """
+    """Print a warning about speakers (N,) without any row that has a target, by `known` (N,)."""
     unknown = sorted(set(speakers) - set(speakers[known]))
     if unknown:
-        named = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
+        named = listed(unknown)
         what = f"{len(unknown):,} of {len(set(speakers)):,} speakers have no row with a target"
         screen.say(f"warning: data.speaker={column}: {what}: {named}", style="yellow")
 
 
 def report_shared(speakers: np.ndarray, index: Mapping[str, np.ndarray], column: str) -> None:
-    """Print a warning about speakers that are in train and in another split.
-
-    Args:
-        speakers: speaker of each row (N,).
-        index: row indices of each split.
-        column: name of the column of speakers.
-    """
+    """Print a warning about speakers (N,) that are in train and in another split, by the row indices."""
     train = set(speakers[index["train"]])
     for name, rows in index.items():
         shared = sorted(train & set(speakers[rows])) if name != "train" else []
         if shared:
-            named = ", ".join(shared[:NAMED]) + (", ..." if len(shared) > NAMED else "")
+            named = listed(shared)
             what = f"{len(shared):,} of {len(set(speakers[rows])):,} speakers of the split {name} are also in train"
             screen.say(f"warning: data.speaker={column}: {what}: {named}", style="yellow")

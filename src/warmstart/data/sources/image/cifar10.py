@@ -14,8 +14,7 @@ from warmstart.core.protocols import Source
 from warmstart.core.ranges import Location, PositiveInt
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import pick
-from warmstart.data.readers.image_cells import to_pictures
-from warmstart.data.readers.images import read_images
+from warmstart.data.readers.images import pictures_of, read_images
 from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.transforms.corruptions import corrupted
 
@@ -66,6 +65,6 @@ class Cifar10(Source):
         return Preprocessor()
 
     def _rows(self, frame: pd.DataFrame, where: str) -> Rows:
-        pictures = to_pictures(pick(frame, "img", where), where, Path(self.root), must_exist=True)
+        pictures = pictures_of(pick(frame, "img", where), where, Path(self.root), must_exist=True)
         numbers = pick(frame, "label", where).replace({name: number for number, name in enumerate(LABELS)})
         return Rows(read_images(pictures, (3, self.size, self.size)), numbers.to_numpy(dtype=np.int64))

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
-from warmstart.core.batch import Rows, Splits
+from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
 from warmstart.core.ranges import Location, MissingValues, NonNegativeFloat, PositiveInt, Seed, Separator
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
-from warmstart.data.readers.image_cells import to_pictures
+from warmstart.data.readers.images import pictures_of
 from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
-from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import encode_labels, strata_of
+from warmstart.data.sources.own_splits import read_own_splits, split_table
+from warmstart.data.splits import encode_labels
 from warmstart.data.storage.images import ImageStore
 
 
@@ -74,35 +75,20 @@ class ImageTable(Source):
         if target is not None and not self.target:
             raise UserError("data.target=null: name the column to predict")
         frames = read_own_splits(self.root, self.config, self.dialect)
-        pictures, tables = [], []
+        pictures, tables = [], {}
         for name, frame in frames.items():
             where = describe(self.root, name, frames)
             column = pick(frame, self.image, where, "data.image")
-            pictures += to_pictures(column, where, self._folder(), must_exist=not self.store.skips)
+            pictures += pictures_of(column, where, self._folder(), must_exist=not self.store.skips)
             targets = pd.DataFrame({key: pick(frame, key, where, "data.target") for key in self.target}, frame.index)
             for key in self.target:  # here, so that errors have the row numbers of the file
                 if is_listed(targets[key]):
                     check_entries(targets[key], where, "a label")
                 elif target != "categories" or len(self.target) > 1:
                     check_targets(targets[key], target, where)
-            tables.append(targets)
-        table = pd.concat(tables, ignore_index=True)
-        split = np.repeat(list(frames), [len(part) for part in tables])
-        known = with_target(table.notna().all(axis=1).to_numpy(), split, self.root, self.target)
-        numbers = np.arange(len(table))
-        spare = numbers[~known & (split == "train")]
-        table, split, numbers = table[known].reset_index(drop=True), split[known], numbers[known]
-        y, labels = self._targets(table, target)
-        splits = to_splits(
-            Rows(numbers, y),
-            labels,
-            split,
-            frames,
-            self.root,
-            self.split_seed,
-            lambda train: self._strata(table.iloc[train]),
-            Rows(spare) if len(spare) else None,
-        )
+            tables[name] = targets
+        numbers, encode = np.arange(len(pictures)), functools.partial(self._targets, kind=target)
+        splits = split_table(numbers, tables, self.target, self.root, self.split_seed, encode)
         return self.store.fill(splits, pictures)
 
     def preprocessor(self) -> Preprocessor:
@@ -116,9 +102,6 @@ class ImageTable(Source):
         import datasets
 
         return Path(datasets.config.HF_CACHE_HOME)
-
-    def _strata(self, table: pd.DataFrame) -> np.ndarray | None:
-        return strata_of(table[self.target[0]], self.root) if self.target else None
 
     def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if kind is None:

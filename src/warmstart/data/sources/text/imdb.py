@@ -13,7 +13,7 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
-from warmstart.data.readers.columns import pick, to_names, to_texts
+from warmstart.data.readers.columns import pick, to_classes, to_texts
 from warmstart.data.readers.splits import read_splits
 from warmstart.data.splits import reset_index
 
@@ -34,10 +34,7 @@ class IMDb(Source):
     target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
-        self,
-        tokenizer: Callable[..., Preprocessor],
-        root: Location = "stanfordnlp/imdb",
-        split_seed: Seed = 0,
+        self, tokenizer: Callable[..., Preprocessor], root: Location = "stanfordnlp/imdb", split_seed: Seed = 0
     ):
         self.tokenizer, self.root, self.split_seed = tokenizer, root, split_seed
 
@@ -70,8 +67,4 @@ class IMDb(Source):
 
     def _rows(self, frame: pd.DataFrame, split: str) -> Rows:
         where = f"data.root={self.root}, split {split}"
-        y = pd.Series(to_names(pick(frame, "label", where), where)).map(NUMBERS)
-        if y.isna().any():
-            row = int(np.flatnonzero(y.isna())[0])
-            raise UserError(f"{where}, row {row + 1}: {frame.label.iloc[row]} is not a label; 0 and 1 are expected")
-        return Rows(self._texts(frame, split), y.to_numpy(dtype=np.int64))
+        return Rows(self._texts(frame, split), to_classes(pick(frame, "label", where), NUMBERS, where))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -13,12 +14,11 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location
-from warmstart.data.readers.columns import pick, to_names, to_texts
+from warmstart.data.readers.columns import pick, to_classes, to_texts
 from warmstart.data.readers.splits import describe, read_splits
-from warmstart.data.sources.text.sst2_shifts import read_reviews, with_typos
 
 LABELS = ("negative", "positive")
-NUMBERS = {"0": 0, "1": 1, **{label: number for number, label in enumerate(LABELS)}}
+NUMBERS = {"0": 0, "1": 1, "neg": 0, "pos": 1, "negative": 0, "positive": 1}
 PARTS = ("train", "validation", "test")
 TYPOS = 0.2  # share of the longer words
 
@@ -36,10 +36,7 @@ class SST2(Source):
     target_kinds: ClassVar = frozenset({"category"})
 
     def __init__(
-        self,
-        tokenizer: Callable[..., Preprocessor],
-        root: Location = "SetFit/sst2",
-        reviews: str | None = None,
+        self, tokenizer: Callable[..., Preprocessor], root: Location = "SetFit/sst2", reviews: str | None = None
     ):
         self.tokenizer, self.root, self.reviews = tokenizer, root, reviews
 
@@ -80,8 +77,51 @@ class SST2(Source):
         x = pd.DataFrame({"text": to_texts(pick(frame, self.column, where), where)})
         if target is None:
             return Rows(x)
-        y = pd.Series(to_names(pick(frame, "label", where), where)).map(NUMBERS)
-        if y.isna().any():
-            row = int(np.flatnonzero(y.isna())[0])
-            raise UserError(f"{where}, row {row + 1}: label {frame.label.iloc[row]}, but 0 or 1 is expected")
-        return Rows(x, y.to_numpy(dtype=np.int64))
+        return Rows(x, to_classes(pick(frame, "label", where), NUMBERS, where))
+
+
+WORD = re.compile(r"[^\W\d_]{4,}")
+
+
+def with_typos(texts: pd.Series, share: float, seed: int) -> pd.Series:
+    """Misspell a share of the words of four or more letters: swap two adjacent letters, or remove one.
+
+    The first and the last letter are unchanged, as in Pruthi et al. (2019), "Combating adversarial misspellings with
+    robust word recognition". The errors are determined by the texts and the seed.
+    """
+    generator = np.random.default_rng(seed)
+
+    def misspell(match: re.Match[str]) -> str:
+        word = match[0]
+        if generator.random() >= share:
+            return word
+        if generator.random() < 0.5:
+            at = int(generator.integers(1, len(word) - 1))
+            return word[:at] + word[at + 1 :]
+        at = int(generator.integers(1, len(word) - 2))
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+
+    return texts.map(lambda text: WORD.sub(misspell, text))
+
+
+OPTION = "data.reviews"
+MAX_REVIEWS = 2000
+
+
+def read_reviews(root: str) -> Rows:
+    """Return up to 2,000 reviews of the split test, or of the first split; the choice is deterministic.
+
+    Args:
+        root: a hub name, a file or a local folder with the layout of the hub, with columns `text` and `label`.
+
+    Raises:
+        UserError: it cannot be read, a column is missing, or a review is empty or has no label.
+    """
+    frames = read_splits(root, option=OPTION)
+    name = "test" if "test" in frames else next(iter(frames))
+    frame, where = frames[name], f"{OPTION}={root}, split {name}"
+    texts = to_texts(pick(frame, "text", where), where).str.replace("<br />", "\n", regex=False)
+    y = to_classes(pick(frame, "label", where), NUMBERS, where)
+    kept = np.sort(np.random.default_rng(0).permutation(len(texts))[:MAX_REVIEWS])
+    x = pd.DataFrame({"text": texts.iloc[kept].reset_index(drop=True)})
+    return Rows(x, y[kept])

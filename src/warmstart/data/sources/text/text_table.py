@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from warmstart.core.batch import Rows, Splits
+from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, MissingValues, Seed, Separator
@@ -24,8 +25,8 @@ from warmstart.data.readers.columns import (
 )
 from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
-from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import encode_labels, reset_index, strata_of
+from warmstart.data.sources.own_splits import read_own_splits, split_table
+from warmstart.data.splits import encode_labels, reset_index
 
 
 class TextTable(Source):
@@ -77,24 +78,10 @@ class TextTable(Source):
             raise UserError("data.target=null: name the column to predict")
         frames = read_own_splits(self.root, self.config, self.dialect)
         tables = {name: self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()}
-        table = pd.concat(tables.values(), ignore_index=True)
-        split = np.repeat(list(tables), [len(part) for part in tables.values()])
-        known = with_target(table.target.notna().to_numpy(), split, self.root, [str(self.target)])
-        spare = table[~known & (split == "train")]
-        table, split = table[known].reset_index(drop=True), split[known]
-        y, labels = self._targets(table.target, target)
-        rows = Rows(table[list(self.columns)], y)
-        splits = to_splits(
-            rows,
-            labels,
-            split,
-            frames,
-            self.root,
-            self.split_seed,
-            lambda train: self._strata(table.target.iloc[train]),
-            Rows(spare[rows.x.columns]),
-        )
-        return reset_index(splits)
+        x = pd.concat([table[list(self.columns)] for table in tables.values()], ignore_index=True)
+        targets = {name: table[["target"]] for name, table in tables.items()}
+        encode = functools.partial(self._targets, kind=target)
+        return reset_index(split_table(x, targets, [str(self.target)], self.root, self.split_seed, encode))
 
     def preprocessor(self) -> Preprocessor:
         return self.tokenizer(columns=list(self.columns.values()), dialect=self.dialect.state())
@@ -129,9 +116,10 @@ class TextTable(Source):
                 f"{where}, row {row}: {len(words[row])} words but {len(tags[row])} tags ({len(uneven):,} such rows)"
             )
 
-    def _targets(self, column: pd.Series, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if kind is None:
             return None, ()
+        column = table.target
         if kind == "value":
             return to_numbers(column, self.root)[:, None], (str(self.target),)
         if kind == "category":
@@ -142,6 +130,3 @@ class TextTable(Source):
         numbers = {label: number for number, label in enumerate(labels)}
         rows = pd.Series([[numbers[name_of(tag)] for tag in tags] for tags in column], dtype=object)
         return rows.to_numpy(), labels
-
-    def _strata(self, column: pd.Series) -> np.ndarray | None:
-        return None if self.target is None else strata_of(column, self.root)

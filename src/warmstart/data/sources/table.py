@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
-from warmstart.core.batch import Rows, Splits
+from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
 from warmstart.core.ranges import Location, MissingValues, Seed, Separator
@@ -15,8 +16,8 @@ from warmstart.data.preprocess.table import Preprocessor
 from warmstart.data.readers.columns import check_targets, pick, to_names, to_numbers
 from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
-from warmstart.data.sources.own_splits import read_own_splits, to_splits, with_target
-from warmstart.data.splits import encode_labels, strata_of
+from warmstart.data.sources.own_splits import read_own_splits, split_table
+from warmstart.data.splits import encode_labels
 
 
 class Table(Source):
@@ -65,7 +66,7 @@ class Table(Source):
         if target == "categories" and len(self.target) < 2:
             raise UserError("objective=multilabel needs two or more columns: data.target=[a,b,...]")
         frames = read_own_splits(self.root, self.config, self.dialect)
-        features, targets = [], []
+        features, targets = [], {}
         for name, frame in frames.items():
             where = describe(self.root, name, frames)
             chosen = {key: pick(frame, key, where, "data.target") for key in self.target}
@@ -73,26 +74,12 @@ class Table(Source):
                 for key in names:
                     pick(frame, key, where, f"data.{option}")
             features.append(self._features(frame.drop(columns=[*self.target, *self.ignore]), where))
-            targets.append(pd.DataFrame(chosen))
+            targets[name] = pd.DataFrame(chosen)
             for column in chosen.values():
                 check_targets(column, target, where)
-        x, table = (pd.concat(part, ignore_index=True) for part in (features, targets))
-        split = np.repeat(list(frames), [len(part) for part in targets])
-        known = with_target(table.notna().all(axis=1).to_numpy(), split, self.root, self.target)
-        spare = Rows(x[~known & (split == "train")])
-        x, table, split = x[known].reset_index(drop=True), table[known].reset_index(drop=True), split[known]
-        y, labels = self._targets(table, target)
-        column = table[self.target[0]]
-        return to_splits(
-            Rows(x, y),
-            labels,
-            split,
-            frames,
-            self.root,
-            self.split_seed,
-            lambda train: strata_of(column.iloc[train], self.root),
-            spare,
-        )
+        x = pd.concat(features, ignore_index=True)
+        encode = functools.partial(self._targets, kind=target)
+        return split_table(x, targets, self.target, self.root, self.split_seed, encode)
 
     def preprocessor(self) -> Preprocessor:
         return Preprocessor(self.categorical, self.missing, dialect=self.dialect.state())
