@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from warmstart.data.duplicates.overlap import Overlap
+from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import find_shared_text
 
 GENERIC = [

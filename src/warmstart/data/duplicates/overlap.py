@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,22 +13,14 @@ from torch import Tensor
 from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.protocols import Preprocessor
+from warmstart.data.duplicates.comparison import FACTOR, Comparison, Overlap, to_keys
 
 CHUNK = 2**24  # float32 values in memory at once: 64 MiB
 TOLERANCE = 0.1  # of near duplicates, in standard deviations
 DIRECTIONS = 64
 CANDIDATES = 8
 FEWEST_FEATURES = 30  # rows with fewer features are near each other by chance
-FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: mixes 64-bit keys
 MOST_VALUES, MOST_PAIRS = 2**29, 2**31  # limits of the search for near duplicates: values, and pairs of rows
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Sorted row indices of the test split; `near` excludes those in `exact`."""
-
-    exact: list[int]
-    near: list[int]
 
 
 def find_duplicates(generic: Tensor, test: Tensor, tolerance: float = TOLERANCE) -> Overlap:
@@ -66,29 +57,6 @@ def find_duplicates(generic: Tensor, test: Tensor, tolerance: float = TOLERANCE)
     return Overlap(exact, sorted(set(near) - set(exact)))
 
 
-class Comparison:
-    """Comparison of raw inputs of a modality; that of a preprocessor, or `ArrayRows`."""
-
-    def keys(self, x: Any) -> np.ndarray:
-        """Return a 64-bit hash of each row (N,), equal for copies."""
-        raise NotImplementedError
-
-    def by_chance(self, seen: Any, x: Any) -> np.ndarray:
-        """Return which rows of `x` (N,) may equal a row of `seen` by chance, by default none; these do not count."""
-        return np.zeros(len(x), dtype=bool)
-
-    def near(self, seen: Any, parts: Sequence[Any]) -> list[list[int]] | None:
-        """Return the rows of each part that are near duplicates of `seen`, by default none.
-
-        None if the search would take too long.
-        """
-        return [[] for _ in parts]
-
-    def shown(self, x: Any, row: int) -> str:
-        """Return a description of a row for messages, besides its number; empty by default."""
-        return ""
-
-
 class ArrayRows(Comparison):
     """Comparison of rows of arrays (N, ...), such as images."""
 
@@ -113,11 +81,6 @@ class ArrayRows(Comparison):
             return None
         rows, *others = (torch.from_numpy(np.ascontiguousarray(x)).flatten(1) for x in (seen, *parts))
         return _near(rows, others, TOLERANCE)
-
-
-def to_keys(digests: Iterator[bytes]) -> np.ndarray:
-    """Convert digests of 8 bytes to integers (N,)."""
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def _digests(rows: Tensor) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from warmstart.data.duplicates.overlap import FACTOR, Comparison, Overlap
+from warmstart.data.duplicates.comparison import FACTOR, Comparison, Overlap
 from warmstart.data.readers.columns import name_of, to_names, to_numbers
 
 RUN = 8  # length of the word n-grams that are compared

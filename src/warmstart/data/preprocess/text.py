@@ -19,7 +19,7 @@ from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import NonNegativeInt, between
 from warmstart.core.spec import Vocabulary
-from warmstart.data.duplicates.overlap import Overlap
+from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows, find_shared_text
 from warmstart.data.preprocess import spans, tagging, tokenizing
 from warmstart.data.readers.columns import pick, to_texts

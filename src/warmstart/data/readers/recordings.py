@@ -15,7 +15,7 @@ import pandas as pd
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
-from warmstart.data.duplicates.overlap import Comparison, Overlap, to_keys
+from warmstart.data.duplicates.comparison import Comparison, Overlap, to_keys
 from warmstart.data.readers.files import map_in_threads
 from warmstart.data.readers.folders import files_below
 from warmstart.data.readers.sounds import SUFFIXES, read_sounds, resample
