@@ -1,4 +1,4 @@
-"""Label efficiency and time savings of the pretraining, and the number of tasks after which it pays off."""
+"""Label efficiency and time savings of the pretraining, and the number of tasks after which they exceed its cost."""
 
 from __future__ import annotations
 
