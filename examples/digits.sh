@@ -18,6 +18,6 @@ python train.py stage=pretrain experiment=digits
 python train.py stage=finetune experiment=digits data.labels_per_class=5
 # Predict what the files show: a line of JSON for each
 python train.py stage=predict experiment=digits input=outputs/examples/digits
-# Compare with random weights and a linear model, at 1 and 5 labels per class over 5 seeds; the last line names the report
+# Compare with random weights and a linear model, at 1 and 5 labels per class over 5 seeds; the line "report:" has the path of the page
 python train.py stage=transfer experiment=digits \
   transfer.seeds=5 transfer.labels=[1,5] transfer.arms=[pretrained,scratch,linear] transfer.budgets.converged=[]

@@ -20,7 +20,7 @@ python train.py stage=pretrain experiment=images data.root=outputs/examples/phot
 python train.py stage=finetune experiment=images data.root=outputs/examples/photos data.size=32 data.labels_per_class=20
 # Predict the new squares; a line for each file
 python train.py stage=predict experiment=images input=outputs/examples/new_photos
-# Compare with random weights over 5 seeds; the last line names the report
+# Compare with random weights over 5 seeds; the line "report:" has the path of the page
 python train.py stage=transfer experiment=images data.root=outputs/examples/photos data.size=32 pretrain.data.batch_size=64 \
   trainer.max_steps=50 trainer.val_check_interval=25 transfer.seeds=5 \
   transfer.labels=[5] transfer.arms=[pretrained,scratch,linear] transfer.budgets.converged=[]

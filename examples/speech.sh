@@ -19,7 +19,7 @@ python train.py stage=pretrain experiment=recordings data.root=outputs/examples/
 python train.py stage=finetune experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.speaker=speaker
 # Predict the word of some recordings
 python train.py stage=predict experiment=recordings input=outputs/examples/recordings
-# Compare with random weights over 5 seeds; the last line names the report
+# Compare with random weights over 5 seeds; the line "report:" has the path of the page
 python train.py stage=transfer experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.speaker=speaker \
   pretrain.trainer.max_epochs=20 trainer.max_steps=100 trainer.val_check_interval=50 transfer.seeds=5 \
   transfer.labels=[5] transfer.arms=[pretrained,scratch,linear] transfer.budgets.converged=[]

@@ -21,6 +21,6 @@ python train.py stage=pretrain experiment=table data.root=outputs/examples/tumou
 python train.py stage=finetune experiment=table data.root=outputs/examples/tumours.csv data.target=diagnosis
 # Predict the new rows
 python train.py stage=predict experiment=table input=outputs/examples/new_tumours.csv
-# Compare with random weights and with a linear model over 5 seeds; the last line names the report
+# Compare with random weights and with a linear model over 5 seeds; the line "report:" has the path of the page
 python train.py stage=transfer experiment=table data.root=outputs/examples/tumours.csv data.target=diagnosis \
   transfer.seeds=5 transfer.labels=[5] transfer.arms=[pretrained,scratch,linear] transfer.budgets.converged=[]

@@ -22,6 +22,6 @@ python train.py stage=pretrain experiment=text data=text_files data.root=outputs
 python train.py stage=finetune experiment=text data.root=outputs/examples/speeches.csv data.text=speech data.target=speaker backbone=tiny
 # Predict the speaker of each line of a file
 python train.py stage=predict experiment=text input=outputs/examples/lines.txt
-# Compare with random weights over 5 seeds, pretraining on the table's own texts; the last line names the report
+# Compare with random weights over 5 seeds, pretraining on the table's own texts; the line "report:" has the path of the page
 python train.py stage=transfer experiment=text data.root=outputs/examples/speeches.csv data.text=speech data.target=speaker backbone=tiny \
   trainer.max_steps=100 transfer.seeds=5 transfer.labels=[10] transfer.arms=[pretrained,scratch,linear] transfer.budgets.converged=[]

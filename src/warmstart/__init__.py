@@ -1,1 +1,1 @@
-"""Warmstart: pretrain, finetune, and measure what the pretraining bought."""
+"""Warmstart: pretrain, finetune, and measure the effect of the pretraining."""

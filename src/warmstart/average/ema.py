@@ -9,7 +9,7 @@ from warmstart.core.ranges import OpenUnitInterval
 
 
 class EMA:
-    """Moving average whose decay at step n is min(decay, (1 + n) / (10 + n)), which forgets initial weights.
+    """Moving average with decay min(decay, (1 + n) / (10 + n)) at step n, which reduces the bias to initial weights.
 
     Args:
         decay: decay of the average, between 0 and 1.

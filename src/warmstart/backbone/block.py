@@ -51,7 +51,7 @@ class Architecture:
         if self.position == "rotary" and self.head_width % 2:
             raise UserError(f"backbone.position=rotary needs an even head width, but width/heads={self.head_width}")
         if self.causal and self.pooling == "cls":
-            raise UserError("backbone.pooling=cls: with causal=true the first position sees only itself; use last")
+            raise UserError("backbone.pooling=cls: with causal=true its attention is limited to itself; use last")
 
     @property
     def head_width(self) -> int:

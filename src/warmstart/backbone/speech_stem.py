@@ -50,7 +50,7 @@ class FrameStem(Stem):
         self.position = nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=groups)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map (B, T, frames, mels) to (B, T, D); every convolution sees padding as zeros."""
+        """Map (B, T, frames, mels) to (B, T, D); padding is set to zero before every convolution."""
         batch, length = x.shape[:2]
         valid = None if mask is None else (mask > 0).to(x.dtype)
         if valid is not None:

@@ -161,7 +161,7 @@ class Transformer(Backbone, nn.Module):
 
     @staticmethod
     def abilities(causal: bool = False, window: int | None = None, **settings: Any) -> frozenset[str]:
-        """Return the abilities with these settings; positions cannot be skipped with a window, which counts them."""
+        """Return the abilities with these settings; `skip` is not possible with windowed attention."""
         if causal:
             return frozenset({"causal"})
         return frozenset({"hide"}) if window is not None else frozenset({"hide", "skip"})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """An error that the user can correct; the message says what, where and how. The exit status is 2."""
+    """An error that the user can correct; the message states what, where and what to do. Exit status 2."""
 
 
 class WriteError(Exception):
@@ -39,7 +39,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class CannotBatch(Exception):
-    """These jobs cannot be trained in a vmap group, only one after the other; the message says why."""
+    """The jobs cannot be trained in a vmap group, only separately; the message states the reason."""
 
 
 class GroupFailed(Exception):
@@ -51,4 +51,4 @@ class Unmet(Exception):
 
 
 class Pruned(Exception):
-    """A search stopped this run early, because other trials are better."""
+    """The pruner of a search stopped this run."""

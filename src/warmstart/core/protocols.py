@@ -52,15 +52,15 @@ class Preprocessor:
     vocabulary: Vocabulary | None = None
 
     def fit(self, x: Any) -> None:
-        """Fit the settings to raw training inputs."""
+        """Fit the preprocessor to raw training inputs."""
         raise NotImplementedError
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
-        """Return this fitted preprocessor for a data set with its `own` preprocessor."""
+        """Return this fitted preprocessor, adapted to a data set with the unfitted preprocessor `own`."""
         return self
 
     def converted(self, x: Any, own: Preprocessor) -> Any:
-        """Convert raw inputs of a data set with its `own` preprocessor to the raw inputs of this one."""
+        """Convert raw inputs of a data set with the unfitted preprocessor `own` to raw inputs of this one."""
         return x
 
     def encode(self, x: Any) -> Any:
@@ -80,7 +80,7 @@ class Preprocessor:
         return self(x).flatten(1).numpy()
 
     def comparison(self) -> Any:
-        """Return how duplicates are found, as a data.duplicates.overlap.Comparison; None compares numbers."""
+        """Return the data.duplicates.comparison.Comparison that finds duplicates; None compares arrays of numbers."""
         return None
 
     def read(self, path: str) -> Inputs:
@@ -88,7 +88,7 @@ class Preprocessor:
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """Return everything needed to rebuild the preprocessor, as plain JSON."""
+        """Return the state from which `data.preprocess.rebuild` recreates the preprocessor, as plain JSON."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Warnings at the top of a report, and the checks behind them."""
+"""Warnings at the top of a report, and the checks that they are based on."""
 
 from __future__ import annotations
 

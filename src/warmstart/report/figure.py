@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from warmstart.report.runs import Labels
 from warmstart.report.verdicts import BUDGET_PHRASES
 
-# Okabe and Ito's colours, distinguishable with any type of colour vision.
+# Okabe and Ito's colors, distinguishable with any type of color vision.
 BLUE, RED, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 FOREGROUND = "#1b1f25"
 COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, FOREGROUND)
@@ -94,7 +94,7 @@ def point_text(label: str, value: float, interval: Interval) -> str:
 
 
 def styles(arms: Iterable[str]) -> dict[str, Style]:
-    """Return colour, marker and line style by arm, the same in all figures; markers are hollow if colours repeat."""
+    """Return color, marker and line style by arm, the same in all figures; markers are hollow if colors repeat."""
     return {
         arm: {
             "color": COLOURS[index % len(COLOURS)],
@@ -108,7 +108,7 @@ def styles(arms: Iterable[str]) -> dict[str, Style]:
 
 
 def has_many_arms(arms: Sequence[str]) -> bool:
-    """Return whether there are more arms than colours, so that bands would overlap."""
+    """Return whether there are more arms than colors, so that bands would overlap."""
     return len(arms) > len(COLOURS)
 
 

@@ -1,4 +1,4 @@
-"""Label efficiency, time savings and best length of the pretraining, and the tasks after which it pays off."""
+"""Label efficiency, time savings and best length of the pretraining, and the tasks after which they exceed its cost."""
 
 from __future__ import annotations
 

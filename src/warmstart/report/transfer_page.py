@@ -153,7 +153,7 @@ def time_section(transfer: Transfer, report: Report) -> Section | None:
 
 
 def time_table(found: list[dict[str, Any]], has_pretraining: bool) -> Table | None:
-    """Return the table of times to the control's best score, and of the tasks after which the pretraining pays off."""
+    """Return the table of times to the control's best score, and of the tasks after which the cost is recovered."""
     if not found:
         return None
     rows = [["runs that reach it", *(f"{one['reached']} of {one['n']}" for one in found)]]

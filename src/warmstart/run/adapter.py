@@ -17,7 +17,7 @@ Delta = dict[str, Tensor]
 
 
 def merge(weights: dict[str, Tensor], deltas: dict[str, Delta]) -> dict[str, Tensor]:
-    """Return all weights on the CPU with the deltas applied, computed in float64 for equal rounding on all machines."""
+    """Return all weights on the CPU with the deltas added, in float64, so that results are equal on all machines."""
     merged = {name: value.cpu() for name, value in weights.items()}
     for layer, delta in deltas.items():
         exact = {name: value.cpu().double() for name, value in delta.items()}

@@ -13,10 +13,10 @@ from warmstart.run.files import writing
 
 
 class LogFile(logging.FileHandler):
-    """A log file handler that drops lines on a full disk, where the next write of another file ends the run."""
+    """A log file handler that drops lines if the disk is full; the next write of another file then fails."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Ignore errors of the disk; print other errors, as logging does."""
+        """Ignore disk errors; print other errors, as `logging.Handler` does."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 

@@ -1,4 +1,4 @@
-"""Per-example scores of a run on the test split, from which reports estimate the noise of the test set."""
+"""Per-example scores of a run on the test split, from which reports estimate the variance due to the test set."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def launch_externally(manifest: Manifest, context: dict[str, Any], rules: Rules)
 
 
 def jobs_to_start(manifest: Manifest, rules: Rules, started: Mapping[str, int]) -> list[str]:
-    """Return the jobs or trials that can start now and have starts left."""
+    """Return the jobs or trials that are ready to start and have not used up their retries."""
     states = {name: manifest.state(name) for name in manifest.names()}
     done = {name for name, state in states.items() if state == "done"}
     exhausted = {name for name in started if count_starts(manifest, name, started) > rules.retries}

@@ -91,7 +91,7 @@ def grouped(manifest: Manifest, jobs: Sequence[Job], size: int, runner: Runner) 
 
 
 def earlier_threads(manifest: Manifest) -> int | None:
-    """Return the CPU threads of earlier jobs, or None; a resumed sweep uses the same number for equal rounding."""
+    """Return the CPU threads of earlier jobs, or None; a resumed sweep uses the same number, for reproducibility."""
     return next(filter(None, (cores.threads_in(manifest.record(name)) for name in manifest.names())), None)
 
 

@@ -178,7 +178,7 @@ class Schedule:
             self.view.say("on_failure=stop: no further job is started")
 
     def report_periodically(self) -> None:
-        """Write the report, within its share of the time."""
+        """Write the report, unless reports would take more than REPORT_SHARE of the time."""
         elapsed = time.monotonic() - self.last_report
         if self.rules.report is None or elapsed < max(REPORT_SECONDS, self.report_seconds / REPORT_SHARE):
             return

@@ -1,4 +1,4 @@
-"""The initial weights of a training, and the preprocessor that belongs to them: `init`."""
+"""Load the initial weights of a training (`init`), with their preprocessor."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ BITS, PHOTOMETRIC = 258, 262  # TIFF tags BitsPerSample and PhotometricInterpret
 LISTED = 20
 SMALLEST, LARGEST = 2, 2**26  # minimum side, and maximum number of pixels
 DARK = 255 // 8  # maximum value of an image that is reported as dark
-FRAMES, DEEP_DARK, ALL_DARK = "frames", "deep", "dark"  # kinds of remarks about images
+FRAMES, DEEP_DARK, ALL_DARK = "frames", "deep", "dark"  # kinds of warnings about images
 Remarks = dict[str, dict[int, int]]  # kind -> image index -> maximum value
 TOO_LARGE = f"larger than {LARGEST:,} pixels: make it smaller"
 
@@ -57,7 +57,7 @@ def read_images(
     Args:
         values: array to fill; None for a new one.
         errors: dict to which errors are added by image index, instead of raising them.
-        remarks: dict to which remarks for `report` are added, instead of printing them.
+        remarks: dict to which warnings for `report` are added, instead of printing them.
 
     Raises:
         UserError: an image cannot be read, or has too few or too many pixels.
@@ -110,7 +110,7 @@ def report_errors(errors: dict[int, str], count: int) -> None:
 
 
 def decode(picture: Picture, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
-    """Return an image as uint8 (C, H, W) and its kinds of remarks; raise errors as `read_images`."""
+    """Return an image as uint8 (C, H, W) and the kinds of its warnings; raise errors as `read_images`."""
     name, content = picture
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:

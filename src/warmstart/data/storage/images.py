@@ -67,7 +67,7 @@ class ImageStore:
         return values[: len(kept)], kept
 
     def _decode(self, pictures: list[Picture], values: np.ndarray) -> tuple[dict[int, str], Remarks]:
-        """Write the readable images to the start of the array; return errors by index, and remarks."""
+        """Write the readable images to the start of the array; return errors by index, and warnings."""
         errors: dict[int, str] | None = {} if self.skips else None
         remarks: Remarks = {}
         read_images(pictures, self.shape, values, errors, remarks)

@@ -18,7 +18,7 @@ from warmstart.data.splits import check_readable
 
 
 class AudioFolder(Source):
-    """All recordings are read into memory.
+    """Recordings in one folder per class, read into memory.
 
     Args:
         frames: constructor of the preprocessor.

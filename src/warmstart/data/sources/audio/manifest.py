@@ -1,4 +1,4 @@
-"""What belongs to recordings in a folder: the manifest, transcripts and speakers."""
+"""Read manifests of recordings; encode transcripts and split by speaker."""
 
 from __future__ import annotations
 
