@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import transformers
@@ -12,7 +11,7 @@ from warmstart.config.resolve import with_run
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
-from warmstart.run.files import remove_temporaries_of, replacing_folder
+from warmstart.run.files import remove_temporaries_of, replacing_folder, temporary_path
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find, finished, runs_of
 from warmstart.training.export_check import check_export
@@ -64,7 +63,9 @@ def check_free(folder: Path) -> None:
         if folder.exists():
             raise UserError(f"folder={folder} exists: give another one")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".").cleanup()
+        trial = temporary_path(folder)  # `remove_temporaries_of` removes it if the process is killed here
+        trial.mkdir()
+        trial.rmdir()
     except OSError as error:
         raise UserError(f"folder={folder} cannot be created: {error.strerror}") from error
 
