@@ -9,7 +9,7 @@ import platform
 import re
 import secrets
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ OLDEST = (0, 2)  # oldest version whose run folders can be read
 
 def new_id() -> str:
     """Return a unique id: the UTC time in milliseconds, so that ids sort by age, and a random suffix."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
 
 
