@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from generated_pages import write_pages
 from sphinx.application import Sphinx
 
 import warmstart
@@ -124,26 +125,19 @@ def page(package: str, paths: list[Path]) -> str:
     return "\n\n".join([f"# {package}", *blocks]) + "\n" if blocks else ""
 
 
-def write_pages(app: Sphinx) -> None:
-    """Write the page of each package if it has changed; remove pages of other packages."""
-    PAGES.mkdir(parents=True, exist_ok=True)
+def write(app: Sphinx) -> None:
+    """Write the page of each package."""
     pages = {package: text for package, paths in packages().items() if (text := page(package, paths))}
-    entries = "\n".join(pages)
-    pages["index"] = (
-        "# Python packages\n\nThe public classes and functions, by package. "
-        "They are internal to Warmstart, whose interface is the command line and the run folders: "
-        f"they may change from one version to the next.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n"
+    write_pages(
+        PAGES,
+        pages,
+        "Python packages",
+        "The public classes and functions, by package. They are internal to Warmstart, whose interface is the command "
+        "line and the run folders: they may change from one version to the next.",
     )
-    for old in PAGES.glob("*.md"):
-        if old.stem not in pages:
-            old.unlink()
-    for name, text in pages.items():
-        path = PAGES / f"{name}.md"
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before Sphinx reads its sources."""
-    app.connect("builder-inited", write_pages)
+    app.connect("builder-inited", write)
     return {"parallel_read_safe": True}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from generated_pages import write_pages
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from sphinx.application import Sphinx
@@ -243,27 +244,19 @@ def page(group: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_pages(app: Sphinx) -> None:
-    """Write the page of each config group if it has changed; remove pages of other groups."""
-    PAGES.mkdir(parents=True, exist_ok=True)
-    pages = {group.replace("/", "_"): page(group) for group in groups()}
-    entries = "\n".join(pages)
-    pages["index"] = (
-        "# Config groups\n\nEach group is a folder of `conf/`, each option a yaml file. "
-        "These pages are generated from the yaml files and the signatures of their targets. "
-        "A setting with a plus sign is not in the yaml file; set it with the prefix `+`.\n\n"
-        f"```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n"
+def write(app: Sphinx) -> None:
+    """Write the page of each config group."""
+    write_pages(
+        PAGES,
+        {group.replace("/", "_"): page(group) for group in groups()},
+        "Config groups",
+        "Each group is a folder of `conf/`, each option a yaml file. These pages are generated from the yaml files "
+        "and the signatures of their targets. A setting with a plus sign is not in the yaml file; set it with the prefix "
+        "`+`.",
     )
-    for old in PAGES.glob("*.md"):
-        if old.stem not in pages:
-            old.unlink()
-    for name, text in pages.items():
-        path = PAGES / f"{name}.md"
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before Sphinx reads its sources."""
-    app.connect("builder-inited", write_pages)
+    app.connect("builder-inited", write)
     return {"parallel_read_safe": True}
