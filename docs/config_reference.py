@@ -251,8 +251,8 @@ def write(app: Sphinx) -> None:
         {group.replace("/", "_"): page(group) for group in groups()},
         "Config groups",
         "Each group is a folder of `conf/`, each option a yaml file. These pages are generated from the yaml files "
-        "and the signatures of their targets. A setting with a plus sign is not in the yaml file; set it with the prefix "
-        "`+`.",
+        "and the signatures of their targets. A setting with a plus sign is not in the yaml file; set it with the "
+        "prefix `+`.",
     )
 
 
