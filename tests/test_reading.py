@@ -53,7 +53,7 @@ def test_yaml_with_a_few_aliases_is_read(tmp_path: Path):
         ("1" * 5000, "5,000 digits"),
         ("1" * 400, "400 digits"),
         ("-1e999", "too large"),
-        (r'["\ud800"]', "lone surrogate"),
+        (r'["\ud800"]', "unpaired surrogate"),
         ("{", "property name"),
     ],
     ids=["unclosed", "objects", "digits", "no float", "exponent", "surrogate", "broken"],

@@ -164,7 +164,7 @@ def test_a_class_may_be_called_train(built: Callable, capsys: pytest.CaptureFixt
 
 def test_folders_outside_of_the_splits_are_ignored_and_listed(built: Callable, capsys: pytest.CaptureFixture):
     assert load(built({**THREE, "extra/a": 9})).labels == ("a", "b")
-    assert "left out 1 folders that are not splits: extra" in capsys.readouterr().err
+    assert "skipped 1 folders that are not splits: extra" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,9 +178,9 @@ def test_what_is_left_out_is_counted_and_named(kind: str, built: Callable, capsy
     splits = load(root, kind)
     assert sum(sizes(splits)) == 18
     printed = capsys.readouterr().err
-    assert "left out 3 files that cannot be read here: a/x.heic, b/deeper/y.M4A, z.mp4" in printed
-    assert "left out 1 files next to the class folders: 099" in printed
-    assert f"left out 1 folders without {kind} that can be read: empty" in printed
+    assert "skipped 3 files that cannot be read here: a/x.heic, b/deeper/y.M4A, z.mp4" in printed
+    assert "skipped 1 files next to the class folders: 099" in printed
+    assert f"skipped 1 folders without {kind} that can be read: empty" in printed
     assert not {name for name in (".DS_Store", "hidden", "Thumbs", "LICENSE") if name in printed}
 
 
@@ -200,9 +200,9 @@ def test_linked_folders_are_followed_inside_the_root_alone(
     assert splits.labels == ("a", "b")
     assert sum(sizes(splits)) == 14
     printed = capsys.readouterr().err
-    assert f"left out 2 links to folders outside of {root}: a/out, c" in printed
-    assert "left out 2 links to a parent folder: a/loop, a/self" in printed
-    assert "left out 1 broken links: a/gone.png" in printed
+    assert f"skipped 2 links to folders outside of {root}: a/out, c" in printed
+    assert "skipped 2 links to a parent folder: a/loop, a/self" in printed
+    assert "skipped 1 broken links: a/gone.png" in printed
 
 
 def test_the_same_files_give_the_same_parts_with_a_broken_one(built: Callable):

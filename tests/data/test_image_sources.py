@@ -258,7 +258,7 @@ def test_images_to_predict_keep_their_numbers_where_others_are_skipped(folder: P
     assert Path(given.files[1]).name == "03.png"
     printed = capfd.readouterr().err
     assert "1 of 23 images are skipped" in printed
-    assert "left out 2 files that cannot be read here: dog/x.heic, held.parquet" in printed
+    assert "skipped 2 files that cannot be read here: dog/x.heic, held.parquet" in printed
 
 
 def test_absolute_paths_inside_the_folder_are_read(folder: Path):

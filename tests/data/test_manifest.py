@@ -119,7 +119,7 @@ def test_missing_files_and_empty_cells_are_skipped_where_asked(manifest: Callabl
         load(path)
     assert sum(map(len, parts(load(path, on_error="skip")))) == 18
     printed = capsys.readouterr().err
-    assert "left out 2 of 20 sounds" in printed
+    assert "skipped 2 of 20 sounds" in printed
     assert f"gone.wav ({'data.root='}{path}, row 5): there is no such file" in printed
     assert "row 7, column audio" in printed
 
@@ -226,7 +226,7 @@ def test_a_folder_of_recordings_to_predict_keeps_the_numbers_of_those_left(manif
     assert 3 not in given.rows
     assert list(given.rows)[:3] == [1, 2, 4]  # sorted by name: 0.wav, 1.wav, 10.wav, 11.wav
     assert Path(given.files[2]).name == "11.wav"
-    assert "left out 1 files that cannot be read here: x.m4a" in capsys.readouterr().err
+    assert "skipped 1 files that cannot be read here: x.m4a" in capsys.readouterr().err
 
 
 def test_a_list_of_samples_is_refused_by_row(manifest: Callable):

@@ -179,13 +179,13 @@ def test_a_broken_recording_is_named_or_left_out(tmp_path: Path, name: str, caps
         read_sounds(paths, [str(path) for path in paths])
     kept = read_sounds(paths, [str(path) for path in paths], on_error="skip")
     assert list(kept.index) == [1]
-    assert "left out 1 of 2" in capsys.readouterr().err
+    assert "skipped 1 of 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("rows", "settings", "message"),
     [
-        ([{"audio": f"gone{n}.wav", "label": "a"} for n in range(7)], {}, "7 of 7 files that are not there"),
+        ([{"audio": f"gone{n}.wav", "label": "a"} for n in range(7)], {}, "7 of 7 files that do not exist"),
         ([{"audio": "../fine.wav", "label": "a"}], {}, "not below"),
         ([{"audio": "/etc/passwd", "label": "a"}], {}, "not below"),
         ([{"audio": "", "label": "a"}, {"audio": "fine.wav", "label": "b"}], {}, "row 1: column audio names no file"),

@@ -339,9 +339,9 @@ def test_commas_without_quotes_are_refused_in_a_folder_too(tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"text": "reviw"}, r"no column reviw \(data.text\); near: review"),
-        ({"target": "grad"}, r"no column grad \(data.target\); near: grade"),
-        ({"pair": "titel"}, r"no column titel \(data.pair\); near: title"),
+        ({"text": "reviw"}, r"no column reviw \(data.text\); similar columns: review"),
+        ({"target": "grad"}, r"no column grad \(data.target\); similar columns: grade"),
+        ({"pair": "titel"}, r"no column titel \(data.pair\); similar columns: title"),
         ({"text": "title"}, r"row 3: the text \(column title\) is empty, as are 1 others"),
     ],
 )
@@ -498,7 +498,7 @@ def test_broken_question_files_are_refused(tmp_path: Path):
     (tmp_path / "q.json").write_text(json.dumps({"data": []}))
     with pytest.raises(UserError, match="has no questions"):
         XQuAD(dict, str(tmp_path / "q.json")).load("span")
-    with pytest.raises(UserError, match="no column question; near: questions"):
+    with pytest.raises(UserError, match="no column question; similar columns: questions"):
         XQuAD(dict, write_lines(tmp_path / "q.jsonl", [{"questions": "a", "context": "b"}])).load("span")
     with pytest.raises(UserError, match="all questions are about one text"):
         XQuAD(dict, write_lines(tmp_path / "q.jsonl", flat(2))).load("span")

@@ -23,7 +23,7 @@ def test_a_folder_of_texts_is_finetuned_on_and_predicted(cli, tmp_path: Path):
     )
     assert tuned.status == 0, tuned.err
     assert "splits found: train 32, validation 8, test 8" in tuned.err
-    assert "left out 1 files that cannot be read here: Train/01/notes.pdf" in tuned.err
+    assert "skipped 1 files that cannot be read here: Train/01/notes.pdf" in tuned.err
     predicted = cli("stage=predict", f"input={root / 'test' / '01'}")
     assert predicted.status == 0, predicted.err
     answers = [json.loads(line) for line in predicted.out.splitlines()]

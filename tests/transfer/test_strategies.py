@@ -106,7 +106,7 @@ def test_from_weights_that_are_there_nothing_is_pretrained(cli):
     assert [one["weights_sha256"] for one in report["checks"]["parents"]] == [weights]
     text = (folder / "report.md").read_text()
     assert "no own pretraining" in text
-    assert "pay off" not in text
+    assert "recover the cost" not in text
     assert cli("stage=report", f"runs={folder}").status == 0
 
 

@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Rows:
-    """Raw examples of a source; `x` is an array (N, ...) or a table, `y` an array (N, ...) or None."""
+    """Raw examples of a source.
+
+    `x` is an array (N, ...) or a table, `y` an array (N, ...) or None. `cluster` (N,) names the cluster of each row, such
+    as its speaker; rows of one cluster are not independent. None: all rows are independent.
+    """
 
     x: Any
     y: Any = None
+    cluster: Any = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -33,7 +38,8 @@ class Rows:
     def take(self, index: Any) -> Rows:
         """Return the rows at these indices."""
         x = self.x.iloc[index] if self.is_frame else self.x[index]
-        return Rows(x, None if self.y is None else self.y[index])
+        y, cluster = (None if values is None else values[index] for values in (self.y, self.cluster))
+        return Rows(x, y, cluster)
 
 
 @dataclass

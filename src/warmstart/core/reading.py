@@ -53,7 +53,7 @@ def parse_json(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -
         try:
             json.dumps(found, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise ValueError("a text contains a lone surrogate, half of a character") from error
+            raise ValueError("a text contains an unpaired surrogate, half of a character") from error
     return found
 
 

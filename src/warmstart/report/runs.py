@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest, check_runs
-from warmstart.run.scores import read_scores
+from warmstart.run.scores import read_clusters, read_scores
 
 Labels = int | float | str
 MIN_RUNS = 2
@@ -128,6 +129,11 @@ class Transfer:
         """Return the scores (N,) of a run on the test split; higher is better."""
         scores = read_scores(self.manifest.path(run.name))
         return None if scores is None else self.sign * scores
+
+    @cached_property
+    def clusters(self) -> np.ndarray | None:
+        """The cluster of each test example (N,), such as its speaker; None if the examples are independent."""
+        return read_clusters(self.manifest.folder)
 
     def unit(self, run: Run) -> int:
         """Return the index of the independent unit: the seed, or the pretraining if there are several."""

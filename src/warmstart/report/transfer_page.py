@@ -160,7 +160,7 @@ def time_table(found: list[dict[str, Any]], has_pretraining: bool) -> Table | No
     rows += [[unit, *(f"{amount(one[unit])} / {amount(one[f'{unit}_against'])}" for one in found)] for unit in UNITS]
     for unit in UNITS if has_pretraining else ():
         tasks = (one[f"tasks_to_pay_back_{unit}"] for one in found)
-        rows.append([f"tasks to pay off, by {unit}", *(amount(count and math.ceil(count)) for count in tasks)])
+        rows.append([f"tasks to recover the cost, by {unit}", *(amount(count and math.ceil(count)) for count in tasks)])
     return {"columns": ["labels", *(figure.tick(one["labels"]) for one in found)], "rows": rows}
 
 

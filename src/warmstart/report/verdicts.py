@@ -13,7 +13,7 @@ from warmstart.report.runs import Labels, Run, Transfer
 BUDGET_PHRASES = {
     "steps": "at equal steps",
     "total": "at equal total cost",
-    "converged": "trained until validation stops improving",
+    "converged": "with the best checkpoint of a longer training",
 }
 
 

@@ -70,7 +70,7 @@ def check_version(version: Any, path: Path) -> None:
     found = re.match(r"(\d+)\.(\d+)\b", version) if isinstance(version, str) else None
     if found and tuple(map(int, found.groups())) < OLDEST:
         here = metadata.version("warmstart")
-        raise UserError(f"{path} was made by warmstart {version}, which {here} cannot read: make it again")
+        raise UserError(f"{path} was written by warmstart {version}, which {here} cannot read: create it again")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Per-example scores of a run on the test split, from which reports estimate the variance due to the test set."""
+"""Scores and clusters of the test examples, from which reports estimate the variance due to the test set."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCORES = "test_scores.npy"
+CLUSTERS = "test_clusters.npy"
 
 
 def save_scores(run: RunFolder, batches: Sequence[Tensor | None]) -> None:
@@ -34,13 +35,34 @@ def read_scores(folder: Path) -> np.ndarray | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = folder / SCORES
+    scores = _read(folder / SCORES)
+    return None if scores is None else scores.astype(np.float64)
+
+
+def save_clusters(run: RunFolder, clusters: np.ndarray | None) -> None:
+    """Write the names of the test examples' clusters (N,), if there are any."""
+    if clusters is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(clusters, dtype=str), allow_pickle=False)
+        write_atomically(run.path / CLUSTERS, buffer.getvalue())
+
+
+def read_clusters(folder: Path) -> np.ndarray | None:
+    """Read the names of the test examples' clusters (N,); None if the examples are independent.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _read(folder / CLUSTERS)
+
+
+def _read(path: Path) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        scores = np.load(path, allow_pickle=False)
+        values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    if scores.ndim != 1:
+    if values.ndim != 1:
         raise UserError(f"{path} is damaged: it is not a one-dimensional array")
-    return scores.astype(np.float64)
+    return values

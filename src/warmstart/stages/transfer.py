@@ -22,6 +22,7 @@ from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, Manifest, check_runs, record_runs
+from warmstart.run.scores import save_clusters
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
 from warmstart.sweep.job import write_error
@@ -74,6 +75,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run, required = opened or RunFolder.create(config, runs_folder(config), words=overrides), config.transfer.require
     with run.recording():
         if facts:
+            save_clusters(run, facts.pop("clusters"))
             run.update(**facts)
             make_plan(config, run).write()
         work(run, tuple(config.trust))
@@ -182,7 +184,7 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
 
     Returns:
         Entries for the record: sizes that determine budgets; rows that generic data and test split share, None without
-        a pretraining; and rows that the splits of the task share.
+        a pretraining; rows that the splits of the task share; and the clusters of the test rows, for another file.
     Raises:
         UserError: an arm, a budget or a component is invalid.
     """
@@ -208,14 +210,15 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
     shared = shared_rows(parts_of(splits), source.preprocessor(), target)
     warn_of_shared_rows(shared)
     if not has_pretraining(config):
-        return {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, "data": {"overlap": shared}}
+        sizes, overlap = {"labelled": labelled, "examples": 0}, None
+        return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, "clusters": splits.test.cluster}
     start, _ = find_start(config.pretrain)
     generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
     build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}
     sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
-    return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}}
+    return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, "clusters": splits.test.cluster}
 
 
 def check_settings(config: DictConfig) -> None:

@@ -175,8 +175,8 @@ def length_settings(
     """Return the settings for the training length of a finetuning under a budget; the number of validations is kept.
 
     `total` adds steps to an arm with random initial weights, over as many examples as the pretraining trained on.
-    `converged` trains until validation stops improving; an arm with random initial weights trains at least
-    `converged.scratch` times as long as any other.
+    `converged` stops early on validation. An arm with random initial weights does not stop early, and trains for
+    `converged.scratch` times the maximum of any other arm. All evaluate their best checkpoint.
     """
     if finetuning.stage == "baseline" or budget == "steps":
         return {}

@@ -31,7 +31,7 @@ def pick(frame: pd.DataFrame, name: str, where: str, option: str = "") -> pd.Ser
     near = difflib.get_close_matches(name, list(frame.columns), n=3) or list(frame.columns)[:8]
     setting = f" ({option})" if option else ""
     advice = "; if its cells are separated otherwise, set data.separator=" if len(frame.columns) == 1 else ""
-    raise UserError(f"{where} has no column {name}{setting}; near: {', '.join(near)}{advice}")
+    raise UserError(f"{where} has no column {name}{setting}; similar columns: {', '.join(near)}{advice}")
 
 
 def to_names(column: pd.Series, where: str) -> np.ndarray:

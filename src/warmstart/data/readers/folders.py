@@ -56,7 +56,7 @@ class FolderFiles:
         return [path for path in self._entries(folder) if path.is_dir() and self._is_inside(path, above)]
 
     def skip(self, why: str, paths: Iterable[Path]) -> None:
-        """Count paths as skipped; `why` completes the message `left out 3 ...`."""
+        """Count paths as skipped; `why` completes the message `skipped 3 ...`."""
         self.skipped.setdefault(why, {}).update(dict.fromkeys(paths))
 
     def report(self) -> None:
@@ -64,7 +64,7 @@ class FolderFiles:
         for why, paths in self.skipped.items():
             if paths:
                 names = listed([self._name(path) for path in sorted(paths)])
-                screen.say(f"warning: {self.root}: left out {len(paths):,} {why}: {names}", style="yellow")
+                screen.say(f"warning: {self.root}: skipped {len(paths):,} {why}: {names}", style="yellow")
 
     def _ancestors(self, folder: Path) -> set[str]:
         """Return the real paths of a folder and of its parents up to the root."""

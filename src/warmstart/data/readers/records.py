@@ -41,7 +41,7 @@ def to_frame(rows: dict[int, dict[str, Any]], path: Path) -> pd.DataFrame:
     for cells in columns.values():
         if SURROGATE.search("".join(cell for cell in cells if isinstance(cell, str))):
             row = next(row for row, cell in zip(rows, cells) if isinstance(cell, str) and SURROGATE.search(cell))
-            raise UserError(f"{path}, row {row}: a lone surrogate, half of a character: remove it")
+            raise UserError(f"{path}, row {row}: an unpaired surrogate, half of a character: remove it")
     return pd.DataFrame(columns, list(rows), dtype=object)
 
 

@@ -71,7 +71,7 @@ def read_sounds(
     if broken and (on_error == "raise" or len(broken) == len(found)):
         raise broken[0]
     if broken:
-        _list(f"left out {len(broken):,} of {len(found):,} sounds", list(map(str, broken)))
+        _list(f"skipped {len(broken):,} of {len(found):,} sounds", list(map(str, broken)))
     if remarks:
         what = f"warning: {len(remarks):,} of {len(found):,} sounds are incomplete and are read to their end"
         _list(what, [remarks[row] for row in sorted(remarks)])

@@ -131,7 +131,7 @@ def named_sounds(
         raise UserError(f"{where}, row {empty[0]}: column {column} names no file{others}")
     if must_exist and missing:
         shown = listed(missing)
-        raise UserError(f"{where} names {len(missing):,} of {len(sounds):,} files that are not there: {shown}")
+        raise UserError(f"{where} names {len(missing):,} of {len(sounds):,} files that do not exist: {shown}")
     return sounds, names
 
 
