@@ -151,7 +151,7 @@ def test_sst2_is_tested_on_typing_errors_and_on_reviews_that_are_named(sentences
     ("frame", "message"),
     [
         (None, "data.reviews=.*: there is no such file or folder"),
-        ({"text": ["a"], "verdict": [1]}, "data.reviews=.*, split train has no column label; similar columns: text, verdict"),
+        ({"text": ["a"], "verdict": [1]}, "split train has no column label; similar columns: text, verdict"),
         ({"text": ["a", "b"], "label": [1, 7]}, "data.reviews=.*, split train, row 2: label 7, but 0 or 1"),
         ({"text": ["a", " "], "label": [1, 0]}, r"data.reviews=.*, split train, row 2: the text .* is empty"),
     ],

@@ -187,7 +187,7 @@ def test_a_run_of_an_older_version_is_refused_in_a_line_that_names_it(tmp_path: 
     run = RunFolder.create(CONFIG, tmp_path)
     for version in ("0.1.0", "0.0.9"):
         write_record(run.path / "run.json", {**run.record, "environment": {"warmstart": version}})
-        with pytest.raises(UserError, match=f"was written by warmstart {version}, which .* cannot read: create it again"):
+        with pytest.raises(UserError, match=f"written by warmstart {version}, which .* cannot read: create it again"):
             RunFolder.open(run.path)
     write_record(run.path / "run.json", {**run.record, "environment": {"warmstart": "0.10.0"}})
     assert RunFolder.open(run.path).record["id"] == run.record["id"]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Rows:
     """Raw examples of a source.
 
-    `x` is an array (N, ...) or a table, `y` an array (N, ...) or None. `cluster` (N,) names the cluster of each row, such
-    as its speaker; rows of one cluster are not independent. None: all rows are independent.
+    `x` is an array (N, ...) or a table, `y` an array (N, ...) or None. `cluster` (N,) names the cluster of each row,
+    such as its speaker; rows of one cluster are not independent. None: all rows are independent.
     """
 
     x: Any
