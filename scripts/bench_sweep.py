@@ -70,15 +70,15 @@ def plain() -> Sweep:
 
 
 def ours(launcher: tuple[str, ...]) -> Sweep:
-    """The same jobs by warmstart; from the frozen plan to the last record."""
+    """The same jobs by warmstart; from the first job's config to the last record."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         words = [sys.executable, str(ROOT / "train.py"), "-m", *OURS, *launcher, f"output_dir={folder}"]
         subprocess.run(words, check=True, capture_output=True)
         complete = time.monotonic() - started
-        (plan,) = Path(folder).glob("sweep/*/*/*/manifest.json")
-        paths = list(plan.parent.glob("runs/*/run.json"))
-        jobs = max(path.stat().st_mtime for path in paths) - plan.stat().st_mtime
+        paths = list(Path(folder).glob("sweep/*/*/*/runs/*/run.json"))
+        begins = [path.with_name("config.yaml").stat().st_mtime for path in paths]
+        jobs = max(path.stat().st_mtime for path in paths) - min(begins)
         records = [json.loads(path.read_text()) for path in paths]
     assert [record["status"] for record in records] == ["done"] * JOBS
     return Sweep(jobs, complete, jobs / JOBS - median(record["cost"]["seconds"] for record in records))
