@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.core.errors import Interrupted, Pruned, Unmet, UserError, WriteError
+from warmstart.core.errors import Interrupted, Pruned, Unmet, UserError, WriteError, interrupt_of
 from warmstart.core.reading import file_sha256, load_config
 from warmstart.core.trust import check_names, check_targets
 from warmstart.run import cores
@@ -286,4 +286,4 @@ class RunFolder:
 
 def is_interrupt(error: BaseException) -> bool:
     """Return whether a signal, or a cluster launcher by SystemExit, requested stopping."""
-    return isinstance(error, (KeyboardInterrupt, SystemExit))
+    return isinstance(error, SystemExit) or interrupt_of(error) is not None
