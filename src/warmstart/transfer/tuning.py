@@ -22,7 +22,7 @@ RATE_FACTOR = 10.0  # rates range from optimizer.lr / RATE_FACTOR to optimizer.l
 
 def trial_rates(rate: float, count: int) -> list[float]:
     """Return `count` learning rates, evenly spaced on a logarithmic scale around `rate`."""
-    powers = [0.0] if count == 1 else np.linspace(-1, 1, count)
+    powers = np.linspace(-1, 1, count) if count > 1 else [0.0]
     return [float(f"{rate * RATE_FACTOR**power:.3g}") for power in powers]
 
 
@@ -42,10 +42,12 @@ def trials(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[Job]:
     """
     base = str(folder / RUNS / pretraining_name(config, 0))
     for labels, arm, run in itertools.product(config.transfer.labels, config.transfer.arms, range(SEEDS)):
-        for number, rate in enumerate(trial_rates(config.optimizer.lr, rate_count(config, arm))):
-            trial = arm_config(config, arm, base, labels, config.seed + SEED_OFFSET + run)
-            trial = with_length(trial, arm, "steps", config, sizes, labels)
-            trial = changed(trial, {"optimizer.lr": rate, "test": False})
+        if not (count := rate_count(config, arm)):
+            continue
+        own = arm_config(config, arm, base, labels, config.seed + SEED_OFFSET + run)
+        own = with_length(own, arm, "steps", config, sizes, labels)
+        for number, rate in enumerate(trial_rates(own.optimizer.lr, count)):
+            trial = changed(own, {"optimizer.lr": rate, "test": False})
             values = {"tunes": arm, "labels_per_class": labels, "optimizer.lr": rate, "seed": trial.seed}
             needed = pretraining_of(config, arm, config.seed)
             resolved = OmegaConf.to_container(trial, resolve=True)
