@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from warmstart.report import paired
+from warmstart.report.looks import looks_of
 from warmstart.report.runs import Labels, Run, Transfer
 
 BUDGET_PHRASES = {
@@ -51,24 +52,28 @@ def interval(transfer: Transfer, runs: list[Run]) -> tuple[float | None, float |
 
 
 def comparisons(transfer: Transfer) -> list[tuple[str, str, str, Labels]]:
-    """Return all comparisons: each arm with the one that `against` names, by common budget and label count."""
+    """Return all comparisons: each arm with those that `against` names, by common budget and label count."""
     found = []
     for budget in transfer.budgets:
         planned = [arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget]]
         for arm in planned:
-            against = transfer.config["arm"][arm].get("against")
-            if against in planned:
-                found += [(arm, against, budget, labels) for labels in transfer.labels]
+            controls = transfer.config["arm"][arm].get("against") or []
+            for against in [controls] if isinstance(controls, str) else controls:
+                if against in planned:
+                    found += [(arm, against, budget, labels) for labels in transfer.labels]
     return found
 
 
 def judge(transfer: Transfer) -> list[dict[str, Any]]:
-    """Return one row per comparison, Holm-adjusted over all; with failed runs, the verdict is cannot tell."""
-    rows, results = [], []
+    """Return one row per comparison, Holm-adjusted over all; with failed runs, the verdict is cannot tell.
+
+    With several looks, p values and intervals are repeated ones, which hold at any look.
+    """
+    rows, results, looks = [], [], looks_of(transfer)
     for arm, against, budget, labels in comparisons(transfer):
         groups = [transfer.group(name, budget, labels) for name in (arm, against)]
         paired_runs = pairs(*groups)
-        found = paired.summary(matrix(transfer, paired_runs)) if paired_runs else None
+        found = paired.summary(matrix(transfer, paired_runs), looks.alpha) if paired_runs else None
         failed = [sum(run.state == "failed" for run in group) for group in groups]
         flags = [
             f"{count} of {len(group)} {name} runs failed" for count, group, name in zip(failed, groups, (arm, against))
@@ -83,7 +88,7 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
             if paired_runs
             else None,
             "interval": [found.low, found.high] if found else [None, None],
-            "p": found.p if found and found.n >= paired.MIN_UNITS else None,
+            "p": looks.p(found.p) if found and found.n >= paired.MIN_UNITS else None,
             "p_holm": None,
             "effect": found.effect if found else None,
             "verdict": None,
@@ -97,7 +102,7 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
     for index, p_holm in zip(judged, paired.holm([rows[index]["p"] for index in judged])):
         row, found = rows[index], results[index]
         row["p_holm"] = p_holm
-        row["p_equivalent"] = paired.equivalence(found, transfer.rules["margin"])
+        row["p_equivalent"] = looks.one_sided(paired.equivalence(found, transfer.rules["margin"]))
         verdict = paired.verdict(p_holm, row["p_equivalent"], row["difference"], found.n)
         row["verdict"] = "cannot tell" if row["flag"] else verdict
         if row["verdict"] == "cannot tell":
