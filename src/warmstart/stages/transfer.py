@@ -49,7 +49,7 @@ from warmstart.transfer.arms import (
     training_rows,
     with_start,
 )
-from warmstart.transfer.leakage import find_overlap, warn_of_shared_rows
+from warmstart.transfer.leakage import find_overlap, note_clusters, warn_of_shared_rows
 from warmstart.transfer.strategies import with_strategies
 
 GROUP_SIZE = 32  # as conf/hydra/launcher/vmap.yaml
@@ -236,16 +236,17 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
     shared = shared_rows(parts_of(splits), source.preprocessor(), target)
     warn_of_shared_rows(shared)
+    data = {"overlap": shared, "clusters": note_clusters(splits)}
     if not has_pretraining(config):
         sizes, overlap = {"labelled": labelled, "examples": 0}, None
-        return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, "clusters": splits.test.cluster}
+        return {"sizes": sizes, "overlap": overlap, "data": data, "clusters": splits.test.cluster}
     start, _ = find_start(config.pretrain)
     generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
     build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}
     sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
-    return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, "clusters": splits.test.cluster}
+    return {"sizes": sizes, "overlap": overlap, "data": data, "clusters": splits.test.cluster}
 
 
 def check_settings(config: DictConfig) -> None:

@@ -260,7 +260,8 @@ def training_rows(config: DictConfig, splits: Splits, budget: Labels) -> int:
     rows = splits.train.take(labelled_subset(splits.train.y, splits.labels, 0, **subset_settings(budget)))
     if config.data.folds is None:
         return len(rows)
-    return len(fold_of(rows, splits.labels, 0, config.data.folds, config.data.fold)[0])
+    folds = fold_of(rows, splits.labels, 0, config.data.folds, config.data.fold, by_cluster=splits.keeps_clusters)
+    return len(folds[0])
 
 
 PRETRAINED = "pretrained"  # in `init` of an arm and in transfer.start: the pretraining of this transfer
