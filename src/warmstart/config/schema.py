@@ -155,6 +155,8 @@ TRANSFER = Section(
     {
         "arms": Literal["strategies"] | list[str],
         "start": Location,
+        "starts": list[Location] | None,
+        "cost": PositiveFloat,
         "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval],
         "seeds": PositiveInt,
         "pretrain_seeds": PositiveInt,
@@ -165,7 +167,7 @@ TRANSFER = Section(
         "require": str | None,
     },
 )
-ARM = Section({**FINETUNE.keys, "against": str | None, "baseline": Literal["majority", "linear"]})
+ARM = Section({**FINETUNE.keys, "against": str | list[str] | None, "baseline": Literal["majority", "linear"]})
 RUN = {**COMMON, "run": Location}
 STAGES = {
     "pretrain": PRETRAIN,

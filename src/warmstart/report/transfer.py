@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import screen
-from warmstart.report import caveats, savings, verdicts
+from warmstart.report import caveats, savings, starts, verdicts
 from warmstart.report.costs import cost_table, costs
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
@@ -34,12 +34,14 @@ def write_report(folder: Path) -> dict[str, Any]:
 def summarize(transfer: Transfer) -> dict[str, Any]:
     """Return the report as plain JSON."""
     judged = verdicts.judge(transfer)
+    ranked = starts.summarize(transfer, judged)
     first, *others = transfer.budgets
     report = {
         "experiment": transfer.manifest.experiment,
         "metric": transfer.metric,
         "mode": transfer.manifest.mode,
-        "headline": verdicts.headline(transfer, judged),
+        "headline": starts.headline(transfer, judged, ranked) if ranked else verdicts.headline(transfer, judged),
+        "starts": ranked,
         "table": table(transfer, first),
         "tables": {budget: table(transfer, budget) for budget in others},
         "verdicts": judged,
@@ -155,6 +157,10 @@ def show(report: dict[str, Any]) -> None:
     for budget in others:
         if report["tables"].get(budget):
             screen.table(title(report, budget), *grid(report["tables"][budget]))
+    if report["starts"]:
+        screen.table("Starts, ranked by mean score", *starts.ranking_table(report["starts"]))
+        for line in starts.sentences(report["starts"]):
+            screen.say(line)
     if report["verdicts"]:
         screen.table("Verdicts (differences are paired by seed; positive is better)", *verdict_grid(report))
     if report["costs"]:

@@ -19,6 +19,7 @@ from warmstart.report.page import templates
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.savings import per_step
+from warmstart.report.starts import screen_section, starts_section
 from warmstart.report.verdicts import BUDGET_PHRASES, labels_text, pairs
 from warmstart.run.files import write_atomically
 
@@ -235,4 +236,12 @@ def rates(report: Report) -> Table:
     return {"columns": ["arm", *(labels_text([count]) for count in labels)], "rows": rows}
 
 
-SECTIONS = (label_section, difference_section, time_section, multiplier_section, length_section)  # in this order
+SECTIONS = (  # in this order
+    starts_section,
+    screen_section,
+    label_section,
+    difference_section,
+    time_section,
+    multiplier_section,
+    length_section,
+)

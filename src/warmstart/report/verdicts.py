@@ -51,14 +51,15 @@ def interval(transfer: Transfer, runs: list[Run]) -> tuple[float | None, float |
 
 
 def comparisons(transfer: Transfer) -> list[tuple[str, str, str, Labels]]:
-    """Return all comparisons: each arm with the one that `against` names, by common budget and label count."""
+    """Return all comparisons: each arm with those that `against` names, by common budget and label count."""
     found = []
     for budget in transfer.budgets:
         planned = [arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget]]
         for arm in planned:
-            against = transfer.config["arm"][arm].get("against")
-            if against in planned:
-                found += [(arm, against, budget, labels) for labels in transfer.labels]
+            controls = transfer.config["arm"][arm].get("against") or []
+            for against in [controls] if isinstance(controls, str) else controls:
+                if against in planned:
+                    found += [(arm, against, budget, labels) for labels in transfer.labels]
     return found
 
 

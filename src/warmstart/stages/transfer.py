@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from warmstart.data.loader import ALIGNED
 from warmstart.report.transfer import show, write_report
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import MANIFEST, Manifest, check_runs, record_runs
+from warmstart.run.manifest import MANIFEST, Job, Manifest, check_runs, record_runs
 from warmstart.run.scores import save_clusters
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
@@ -32,7 +33,7 @@ from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility, naming
 from warmstart.training.record import runs_folder
 from warmstart.training.start import build_objective, find_start, given_preprocessor
-from warmstart.transfer import tuning
+from warmstart.transfer import starts, tuning
 from warmstart.transfer.arms import (
     BUDGETS,
     PRETRAINING,
@@ -69,7 +70,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         manifest.check()
         check_runs(manifest, resumed=True)
     else:
-        config = without_baselines(with_strategies(with_start(config)))
+        config = without_baselines(with_strategies(with_start(starts.with_starts(config))))
         facts = check_plan(config)
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     run, required = opened or RunFolder.create(config, runs_folder(config), words=overrides), config.transfer.require
@@ -115,9 +116,25 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
     if not any("arm" in job.values for job in manifest.jobs):
         check_tuning(manifest, failures)
         config = run.config(trust)
+        if config.transfer.get("starts"):
+            config = starts.select(config, run, manifest, execute)
+            if config.transfer.tune:
+                execute(manifest, list(tuning.trials(config, run.path)))
         manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), tuning.choose(manifest)))
         launch.run(manifest, launcher(), Rules(), StageRunner())
     record_runs(manifest)
+
+
+def execute(manifest: Manifest, jobs: Sequence[Job]) -> None:
+    """Add jobs of a selection to the plan, unless they are in it already, and run them.
+
+    Raises:
+        UserError: a job is locked by another process.
+        WriteError: a file of a job could not be written.
+    """
+    manifest.extend([job for job in jobs if job.name not in manifest.by_name])
+    rules = Rules(report=functools.partial(starts.remove_models, manifest))
+    check_tuning(manifest, launch.run(manifest, launcher(), rules, StageRunner()))
 
 
 def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
@@ -133,16 +150,16 @@ def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
 
 
 def check_tuning(manifest: Manifest, failures: Mapping[str, str]) -> None:
-    """Raise an error if a tuning run is neither done nor failed."""
+    """Raise an error if a run that tunes or selects is neither done nor failed."""
     for job in manifest.jobs:
         record = manifest.record(job.name) or {}
-        if "tunes" not in job.values or record.get("status") == "done":
+        if not {"tunes", "screens", "selects"} & set(job.values) or record.get("status") == "done":
             continue
         reason = failures.get(job.name) or record.get("error") or "another process is running it"
         if (failure := write_error(reason)) is not None:
             raise failure
         if record.get("status") != "failed":
-            raise UserError(f"{job.name} is not done, so no learning rate can be selected: {reason}")
+            raise UserError(f"{job.name} is not done, so nothing can be selected: {reason}")
 
 
 def launcher() -> dict[str, Any]:
@@ -165,7 +182,9 @@ def launcher() -> dict[str, Any]:
 def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
     """Return the plan with all pretrainings and finetunings, or with the runs that tune learning rates."""
     jobs = pretrainings(config)
-    if config.transfer.tune:
+    if config.transfer.get("starts"):
+        jobs += starts.screens(config, run.path, run.record["starts"])
+    elif config.transfer.tune:
         jobs += tuning.trials(config, run.path)
     else:
         jobs += finetunings(config, run.path, sizes_of(run.record["sizes"]))
@@ -201,24 +220,28 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
             with naming(config.arm[arm], f"arm.{arm}."):
                 check_compatibility(own)
             check_starts(config, arm, own)
-        against = config.arm[arm].get("against")
-        if against is not None and against not in config.arm:
-            raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
+        controls = config.arm[arm].get("against") or []
+        for against in [controls] if isinstance(controls, str) else controls:
+            if against not in config.arm:
+                raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
     source, target = components.build_source(config), components.get_object(config.objective._target_).target
     splits = source.load(target)
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
+    more: dict[str, Any] = {"clusters": splits.test.cluster}
+    if config.transfer.get("starts"):
+        more["starts"] = starts.plan(config, source, splits, dict(labelled))
     shared = shared_rows(parts_of(splits), source.preprocessor(), target)
     warn_of_shared_rows(shared)
     if not has_pretraining(config):
         sizes, overlap = {"labelled": labelled, "examples": 0}, None
-        return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, "clusters": splits.test.cluster}
+        return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, **more}
     start, _ = find_start(config.pretrain)
     generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
     build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}
     sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
-    return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, "clusters": splits.test.cluster}
+    return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, **more}
 
 
 def check_settings(config: DictConfig) -> None:
