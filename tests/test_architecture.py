@@ -30,8 +30,8 @@ ALLOWED = {
     "report": {"core", "run"},
     "sweep": {"core", "config", "data", "huggingface", "run", "report"},
     "vmap": {"core", "data", "run", "training"},
-    "transfer": {"core", "config", "data", "run", "huggingface", "training", "report"},
-    "selection": {"core", "config", "data", "run", "training", "report", "sweep"},
+    "selection": {"core", "config", "data", "run", "strategy", "training", "report", "sweep"},
+    "transfer": {"core", "config", "data", "run", "huggingface", "strategy", "training", "report", "selection"},
     "soup": {"core", "config", "run", "huggingface", "training"},
 }
 TOP = ("stages", "main", "resume", "__init__")  # may import everything below; nothing imports them

@@ -68,6 +68,21 @@ def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
     return node
 
 
+def saved_backbone(folder: Path) -> dict[str, Any] | None:
+    """Return the config node of the backbone of a run or of a saved backbone; None if the folder has none.
+
+    Raises:
+        UserError: the node names code outside of this project.
+    """
+    try:
+        card = next(file for file in (folder / "model" / CARD, folder / CARD) if file.is_file())
+        node = load_json(card)["backbone"]
+    except (StopIteration, OSError, ValueError, KeyError, TypeError):
+        return None  # opening the folder later raises the error
+    check_targets({"backbone": node}, card)
+    return node
+
+
 # The stages of the runs that `run` may refer to, by stage.
 RUN_STAGES = {
     "evaluate": TUNED,

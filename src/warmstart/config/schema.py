@@ -156,6 +156,8 @@ TRANSFER = Section(
     {
         "arms": Literal["strategies"] | list[str],
         "start": Location,
+        "starts": list[Location] | None,
+        "cost": PositiveFloat,
         "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval],
         "seeds": PositiveInt | Literal["auto"],
         "looks": list[PositiveInt],

@@ -98,8 +98,13 @@ class Transfer:
 
     @property
     def arms(self) -> list[str]:
-        """Return the arms in the order of the config, without snapshots of the pretraining."""
-        return list(self.rules["arms"])
+        """Return the arms in the order of the config, without snapshots of the pretraining and excluded starts."""
+        return [arm for arm in self.rules["arms"] if arm not in (self.starts or {}).get("excluded", ())]
+
+    @property
+    def starts(self) -> dict[str, Any] | None:
+        """Return the screen of transfer.starts and the selection among them; None if the arms are given."""
+        return self.record.get("starts")
 
     @property
     def labels(self) -> list[Labels]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import screen
-from warmstart.report import caveats, looks, savings, verdicts
+from warmstart.report import caveats, looks, savings, starts, verdicts
 from warmstart.report.costs import cost_table, costs
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
@@ -34,12 +34,14 @@ def write_report(folder: Path) -> dict[str, Any]:
 def summarize(transfer: Transfer) -> dict[str, Any]:
     """Return the report as plain JSON."""
     judged = verdicts.judge(transfer)
+    ranked = starts.summarize(transfer, judged)
     first, *others = transfer.budgets
     report = {
         "experiment": transfer.manifest.experiment,
         "metric": transfer.metric,
         "mode": transfer.manifest.mode,
-        "headline": verdicts.headline(transfer, judged),
+        "headline": starts.headline(transfer, judged, ranked) if ranked else verdicts.headline(transfer, judged),
+        "starts": ranked,
         "table": table(transfer, first),
         "tables": {budget: table(transfer, budget) for budget in others},
         "verdicts": judged,
@@ -169,27 +171,39 @@ def title(report: dict[str, Any], budget: str) -> str:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print tables, verdicts, warnings and the headline."""
+    """Print tables, sentences, warnings and the headline."""
+    show_tables(report)
+    for line in sentences(report):
+        screen.say(line)
+    for line in report["warnings"]:
+        screen.say(f"warning: {line}", style="yellow")
+    screen.say(report["headline"]["sentence"], style="bold")
+
+
+def show_tables(report: dict[str, Any]) -> None:
+    """Print the tables of means, starts, verdicts and costs."""
     first, *others = report["rules"]["budgets"]
     screen.table(title(report, first), *grid(report["table"]))
     for budget in others:
         if report["tables"].get(budget):
             screen.table(title(report, budget), *grid(report["tables"][budget]))
+    if report["starts"]:
+        screen.table("Starts, ranked by mean score", *starts.ranking_table(report["starts"]))
     if report["verdicts"]:
         screen.table("Verdicts (differences are paired by seed; positive is better)", *verdict_grid(report))
     if report["costs"]:
         fewest = [row for row in report["costs"] if row["labels"] == report["costs"][0]["labels"]]
         heading = f"Costs by arm with {labels_text([fewest[0]['labels']])} (means over seeds)"
         screen.table(heading, *cost_table({**report, "costs": fewest}).values())
+
+
+def sentences(report: dict[str, Any]) -> list[str]:
+    """Return what is said below the tables: on starts, learning rates, arms of another length, and looks."""
+    found = starts.sentences(report["starts"]) if report["starts"] else []
     tuned = [one["arm"] for one in report["own_training"] if one["tune"]]
     if report["rules"]["tune"] or tuned:
         rates = [one for one in report["tuning"] if report["rules"]["tune"] or one["arm"] in tuned]
         selected = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in rates)
-        screen.say(f"learning rates selected on validation data: {selected}")
-    for one in report["own_training"]:
-        screen.say(one["sentence"])
-    if report["looks"]:
-        screen.say(report["looks"]["sentence"])
-    for line in report["warnings"]:
-        screen.say(f"warning: {line}", style="yellow")
-    screen.say(report["headline"]["sentence"], style="bold")
+        found.append(f"learning rates selected on validation data: {selected}")
+    found += [one["sentence"] for one in report["own_training"]]
+    return found + ([report["looks"]["sentence"]] if report["looks"] else [])

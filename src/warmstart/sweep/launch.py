@@ -17,7 +17,7 @@ from warmstart.sweep.schedule import Rules, Schedule, Work, several_jobs, single
 from warmstart.sweep.view import View
 
 TRAIN = ("pretrain", "finetune")
-QUICK = ("baseline",)  # stages faster than the start of a process
+QUICK = ("baseline", "screen")  # stages faster than the start of a process
 
 
 def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules, runner: Runner) -> dict[str, str]:

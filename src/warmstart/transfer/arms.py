@@ -176,6 +176,8 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
 def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
     """Return the setting that selects the initial weights of an arm, as given by the user."""
     given = str(config.transfer.start)
+    if config.transfer.get("starts") and arm in list(config.transfer.arms)[: len(config.transfer.starts)]:
+        return f"transfer.starts: {init}"
     if given != "pretrained" and str(init).endswith((given, str(Path(given).resolve()))):
         return f"transfer.start={given} (arm {arm})"
     return f"arm.{arm}.init={init}"

@@ -32,6 +32,11 @@ def rate_count(config: DictConfig, arm: str) -> int:
     return 0 if "baseline" in node else node.get("tune", config.transfer.tune)
 
 
+def is_tuned(config: DictConfig) -> bool:
+    """Return whether the learning rate of an arm is selected."""
+    return any(rate_count(config, arm) for arm in config.transfer.arms)
+
+
 def trials(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[Job]:
     """Yield the jobs of the learning rate search, as long as those of the budget `steps`; they run no tests.
 
