@@ -163,6 +163,7 @@ TRANSFER = Section(
         "tune": NonNegativeInt,
         "margin": NonNegativeFloat,
         "require": str | None,
+        "price": Section(dict.fromkeys(("label", "hour"), NonNegativeFloat | None)),
     },
 )
 ARM = Section({**FINETUNE.keys, "against": str | None, "baseline": Literal["majority", "linear"]})

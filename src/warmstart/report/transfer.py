@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import screen
-from warmstart.report import caveats, savings, verdicts
+from warmstart.report import caveats, extrapolation, savings, verdicts
 from warmstart.report.costs import cost_table, costs
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
@@ -49,6 +49,7 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         "labels_saved": [],
         "time_to_target": [],
         "pretraining_length": length_curve(transfer),
+        "extrapolation": extrapolation.extrapolation(transfer),
         "pretraining": [
             {"id": base["id"], "weights_sha256": base.get("weights_sha256"), "cost": base["cost"]}
             for base in transfer.bases
@@ -161,6 +162,10 @@ def show(report: dict[str, Any]) -> None:
         fewest = [row for row in report["costs"] if row["labels"] == report["costs"][0]["labels"]]
         heading = f"Costs by arm with {labels_text([fewest[0]['labels']])} (means over seeds)"
         screen.table(heading, *cost_table({**report, "costs": fewest}).values())
+    if report["extrapolation"]:
+        screen.table(extrapolation.title(report), *extrapolation.rows_of(report))
+        for line in extrapolation.sentences(report):
+            screen.say(line)
     if report["rules"]["tune"]:
         selected = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in report["tuning"])
         screen.say(f"learning rates selected on validation data: {selected}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.screen import command, number, quoted, safe
-from warmstart.report import figure
+from warmstart.report import extrapolation, figure
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.page import templates
@@ -38,6 +38,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         time_section(transfer, report),
         multiplier_section(report),
         length_section(report),
+        extrapolation_section(report, figure.styles(transfer.arms)),
     ]
     runs = f"runs={quoted(folder)}"
     content = {
@@ -196,6 +197,23 @@ def length_section(report: Report) -> Section | None:
     answer = found["sentence"]
     drawn = figure.svg("length", plot, "task score and generic loss by length of pretraining", lines)
     return section("length", "Pretraining length", answer, drawn)
+
+
+def extrapolation_section(report: Report, styles: dict[str, figure.Style]) -> Section | None:
+    """Return the section on more labels and more pretraining."""
+    found = report["extrapolation"]
+    if not found:
+        return None
+    lines = {
+        one["arm"]: [(f"at {other['rows']:,}", other["score"], other["interval"]) for other in one["forecasts"]]
+        for one in found["labels"]
+    }
+    plot = partial(figure.continuation, found=found["labels"], metric=report["metric"], styles=styles)
+    drawn = figure.svg("extrapolation", plot, f"expected {report['metric']} with more labels", lines) if lines else None
+    columns, rows = extrapolation.rows_of(report)
+    answer = " ".join(line[:1].upper() + line[1:] for line in extrapolation.sentences(report))
+    table = {"columns": columns, "rows": rows}
+    return section("extrapolation", "More labels or more pretraining", answer, drawn, table)
 
 
 def means(report: Report, first: str) -> list[Table]:
