@@ -9,12 +9,14 @@ the mean score of five other seeds on the same test set at the larger counts.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import io
 import os
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -211,7 +213,7 @@ ON_WORDS = {
 }
 REGRESSORS = {
     "ridge": lambda seed: Ridge(10.0),
-    "least squares": lambda seed: LinearRegression(),
+    "linear": lambda seed: LinearRegression(),
     "k-NN": lambda seed: KNeighborsRegressor(3),
     "extra trees": lambda seed: ExtraTreesRegressor(50, random_state=seed),
     "decision tree": lambda seed: DecisionTreeRegressor(random_state=seed, min_samples_leaf=2),
@@ -261,9 +263,9 @@ def curves(task: Task) -> Iterator[ArmCurve]:
 def transfers() -> Iterator[ArmCurve]:
     """The arms of stage=transfer on digits, and the lengths of its pretraining."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ("transfer.arms=[pretrained,scratch,probe,random_probe,shuffled,linear]", f"output_dir={folder}")
+        words = ("transfer.arms=[pretrained,scratch,probe,linear]", f"output_dir={folder}")
         words += ("transfer.labels=[1,2,4,8,16,32,64]", f"transfer.seeds={2 * SEEDS}", "transfer.budgets.converged=[]")
-        command = [sys.executable, str(ROOT / "train.py"), "stage=transfer", *words, "pretrain.snapshots=10"]
+        command = [sys.executable, str(ROOT / "train.py"), "stage=transfer", *words, "pretrain.snapshots=8"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         transfer = read_transfer(next(Path(folder).glob("transfer/*/*/run.json")).parent)
         counts = [10 * labels for labels in transfer.labels]
@@ -327,23 +329,51 @@ def least_squares(curve: ArmCurve) -> np.ndarray:
     return np.stack([center - reach, center + reach], axis=1)
 
 
-METHODS = {"power law with drift": ours, "constant": constant, "least squares": least_squares}
+OURS = "power law with drift"
+METHODS = {OURS: ours, "constant": constant, "least squares": least_squares}
 
 
 def measured(found: Iterable[ArmCurve]) -> pd.DataFrame:
-    """Whether each interval covers the truth, and its width, by curve, factor and method."""
+    """Whether each interval covers the truth, and its width as a share of the last error; all are within the bounds."""
     rows = []
     for curve in found:
+        error = abs((curve.mode == "max") - curve.scores[-1].mean())
         for method, intervals in METHODS.items():
-            for wanted, truth, (low, high) in zip(curve.wanted, curve.truth, intervals(curve)):
-                rows.append(
-                    {
-                        "task": curve.task,
-                        "arm": curve.arm,
-                        "factor": wanted / curve.counts[-1],
-                        "method": method,
-                        "covers": low - 1e-9 <= truth <= high + 1e-9,
-                        "width": high - low,
-                    }
-                )
-    return pd.DataFrame(rows)
+            bounds = intervals(curve).clip(0, 1 if curve.mode == "max" else None)
+            for count, truth, (low, high) in zip(curve.wanted, curve.truth, bounds):
+                factor = f"{2 ** round(np.log2(count / curve.counts[-1]))} times"
+                covers = low - 1e-9 <= truth <= high + 1e-9
+                rows.append((curve.task, curve.arm, factor, method, covers, (high - low) / error))
+    return pd.DataFrame(rows, columns=["data", "arm", "labels", "method", "covers", "width"])
+
+
+def by(table: pd.DataFrame, column: str) -> str:
+    """Coverage in percent and mean width by method, grouped by a column, as Markdown."""
+    heads = [column, "curves", *METHODS]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for name, group in [*table.groupby(column, sort=False), ("all", table)]:
+        cells = [name, str(group.groupby(["data", "arm"]).ngroups)]
+        for method in METHODS:
+            own = group[group["method"] == method]
+            cells.append(f"{100 * own['covers'].mean():.0f} ({own['width'].mean():.2f})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print coverage and width by data set and by arm; return 1 if the coverage is not 90 to 99 %."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="tables only")
+    small, start = parser.parse_args().small, time.monotonic()
+    found = [curve for part in (PARTS[:1] if small else PARTS) for task in part() for curve in curves(task)]
+    found += [] if small else transfers()
+    table = measured(found)
+    print("Coverage of 95 % intervals in percent (in brackets: mean width as a share of the last error)\n")
+    print(*(by(table, column) for column in ("data", "arm", "labels")), sep="\n\n")
+    coverage = table[table["method"] == OURS]["covers"].mean()
+    print(f"\n{len(found)} curves, {coverage:.1%} of the intervals cover; {time.monotonic() - start:.0f} s")
+    return int(not 0.9 <= coverage <= 0.99)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

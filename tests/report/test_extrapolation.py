@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scripts import calibrate_extrapolation
 
 from warmstart.report.power_law import forecast
 from warmstart.report.runs import read_transfer
@@ -117,3 +118,12 @@ def test_prices_that_are_no_prices_are_refused(cli):
         assert outcome.status == 2
         assert "transfer.price" in outcome.error
         assert not outcome.folder.exists()
+
+
+def test_intervals_cover_larger_counts_of_small_models_on_real_data(monkeypatch):
+    cheap = {name: calibrate_extrapolation.CLASSIFIERS[name] for name in ("k-NN", "naive Bayes", "centroids")}
+    monkeypatch.setattr(calibrate_extrapolation, "CLASSIFIERS", cheap)
+    tasks = [next(calibrate_extrapolation.tables()), *calibrate_extrapolation.digits()]
+    table = calibrate_extrapolation.measured(curve for task in tasks for curve in calibrate_extrapolation.curves(task))
+    covers = table.groupby("method")["covers"].mean()
+    assert covers[calibrate_extrapolation.OURS] >= 0.9 > covers["constant"]
