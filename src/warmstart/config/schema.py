@@ -165,6 +165,7 @@ TRANSFER = Section(
         "require": str | None,
         "price": Section(dict.fromkeys(("label", "hour"), NonNegativeFloat | None)),
     },
+    frozenset({"price"}),
 )
 ARM = Section({**FINETUNE.keys, "against": str | None, "baseline": Literal["majority", "linear"]})
 RUN = {**COMMON, "run": Location}

@@ -249,10 +249,11 @@ def cheaper_sentence(one: Entry, metric: str) -> str:
         "labels": "more labels are cheaper",
         None: "it cannot be told which is cheaper",
     }[one["cheaper"]]
+    labels = f"{one['more_labels']:,.0f} labels" if one["more_labels"] >= 1 else "less than one label"
     return (
         f"With {labels_text([one['labels']])}, {number(one['cost'], 3)} buys {duration(one['hours'])} of pretraining, "
         f"an expected gain in {metric} of {by['pretraining']}, or "
-        f"{number(one['more_labels'], 3)} labels, {by['labels']}: {verdict}."
+        f"{labels}, {by['labels']}: {verdict}."
     )
 
 
