@@ -45,6 +45,7 @@ TITLES = {
     "time": "Time to target score",
     "multiplier": "Label efficiency",
     "length": "Pretraining length",
+    "extrapolation": "More labels or more pretraining",
 }
 
 
@@ -185,11 +186,11 @@ def test_the_text_says_the_same(folder: Path, report: dict):
         assert f"## {heading}\n" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     heads = [table.splitlines()[0] for table in tables]
-    assert [head.split("|")[1].strip() for head in heads] == ["labels"] * 2 + ["arm"] * 6 + ["run"]
+    assert [head.split("|")[1].strip() for head in heads] == ["labels"] * 2 + ["more of"] + ["arm"] * 6 + ["run"]
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables[5].splitlines()[2:]]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables[6].splitlines()[2:]]
     assert [row[:2] for row in rows] == [[row["arm"], row["against"]] for row in report["verdicts"]]
     assert rows[0][5] == f"{report['verdicts'][0]['difference']:+.3g}"
     assert {row[10] for row in rows} >= {"helps", "equivalent", "cannot tell: 1 of 6 shuffled runs failed"}

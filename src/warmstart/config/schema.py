@@ -167,7 +167,9 @@ TRANSFER = Section(
         "tune": NonNegativeInt,
         "margin": NonNegativeFloat,
         "require": str | None,
+        "price": Section(dict.fromkeys(("label", "hour"), NonNegativeFloat | None)),
     },
+    frozenset({"price"}),
 )
 ARM = Section(
     {

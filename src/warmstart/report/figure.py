@@ -215,6 +215,32 @@ def length_curve(figure: Figure, found: dict[str, Any], metric: str) -> None:
     legend(figure, lower)
 
 
+def continuation(figure: Figure, found: list[Row], metric: str, styles: dict[str, Style]) -> None:
+    """Draw mean scores by labelled rows, and dashed forecasts at larger counts; 95 % bands for two arms only if many.
+
+    Args:
+        found: by arm, rows, scores, and forecasts with rows, score and interval.
+    """
+    axes = figure.subplots()
+    for number, one in enumerate(found):
+        style = {**styles[one["arm"]], "linestyle": "-"}
+        axes.plot(one["rows"], one["scores"], label=shortened(one["arm"]), **style)
+        last = {"rows": one["rows"][-1], "score": one["scores"][-1], "interval": [one["scores"][-1]] * 2}
+        points = [last, *one["forecasts"]]
+        x, y = ([point[name] for point in points] for name in ("rows", "score"))
+        axes.plot(x, y, color=style["color"], linestyle="--", zorder=style["zorder"])
+        if number < 2 or not has_many_arms([one["arm"] for one in found]):
+            low, high = zip(*(point["interval"] for point in points))
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("labelled rows")
+    axes.set_ylabel(metric)
+    legend(figure, axes)
+
+
 def legend(figure: Figure, axes: Axes) -> None:
     """Draw the legend below the figure, with a number of columns that fits its names."""
     handles, names = axes.get_legend_handles_labels()

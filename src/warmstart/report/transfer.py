@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import screen
-from warmstart.report import caveats, looks, savings, starts, verdicts
+from warmstart.report import caveats, extrapolation, looks, savings, starts, verdicts
 from warmstart.report.costs import cost_table, costs
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
@@ -53,6 +53,7 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         "labels_saved": [],
         "time_to_target": [],
         "pretraining_length": length_curve(transfer),
+        "extrapolation": extrapolation.extrapolation(transfer),
         "pretraining": [
             {"id": base["id"], "weights_sha256": base.get("weights_sha256"), "cost": base["cost"]}
             for base in transfer.bases
@@ -195,11 +196,14 @@ def show_tables(report: dict[str, Any]) -> None:
         fewest = [row for row in report["costs"] if row["labels"] == report["costs"][0]["labels"]]
         heading = f"Costs by arm with {labels_text([fewest[0]['labels']])} (means over seeds)"
         screen.table(heading, *cost_table({**report, "costs": fewest}).values())
+    if report["extrapolation"]:
+        screen.table(extrapolation.title(report), *extrapolation.rows_of(report))
 
 
 def sentences(report: dict[str, Any]) -> list[str]:
-    """Return what is said below the tables: on starts, learning rates, arms of another length, and looks."""
+    """Return what is said below the tables: on starts, more labels, learning rates, arms of another length, and looks."""
     found = starts.sentences(report["starts"]) if report["starts"] else []
+    found += extrapolation.sentences(report) if report["extrapolation"] else []
     tuned = [one["arm"] for one in report["own_training"] if one["tune"]]
     if report["rules"]["tune"] or tuned:
         rates = [one for one in report["tuning"] if report["rules"]["tune"] or one["arm"] in tuned]

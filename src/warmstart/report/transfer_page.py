@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.screen import command, number, quoted, safe
-from warmstart.report import figure
+from warmstart.report import extrapolation, figure
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.page import templates
@@ -202,6 +202,25 @@ def length_section(transfer: Transfer, report: Report) -> Section | None:
     return section("length", "Pretraining length", answer, drawn)
 
 
+def extrapolation_section(transfer: Transfer, report: Report) -> Section | None:
+    """Return the section on more labels and more pretraining."""
+    found = report["extrapolation"]
+    if not found:
+        return None
+    lines = {
+        one["arm"]: [(f"at {other['rows']:,}", other["score"], other["interval"]) for other in one["forecasts"]]
+        for one in found["labels"]
+    }
+    plot = partial(
+        figure.continuation, found=found["labels"], metric=report["metric"], styles=figure.styles(transfer.arms)
+    )
+    drawn = figure.svg("extrapolation", plot, f"expected {report['metric']} with more labels", lines) if lines else None
+    columns, rows = extrapolation.rows_of(report)
+    answer = " ".join(line[:1].upper() + line[1:] for line in extrapolation.sentences(report))
+    table = {"columns": columns, "rows": rows}
+    return section("extrapolation", "More labels or more pretraining", answer, drawn, table)
+
+
 def means(report: Report, first: str) -> list[Table]:
     """Return a table of means per budget, arms by label counts."""
     tables = []
@@ -244,4 +263,5 @@ SECTIONS = (  # in this order
     time_section,
     multiplier_section,
     length_section,
+    extrapolation_section,
 )
