@@ -30,21 +30,13 @@ Table = dict[str, Any]
 
 def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     """Write report.html, report.md, report.png and curves/ into the folder of a transfer."""
-    budget = transfer.budgets[0]
-    curve = partial(figure.label_curve, report=report, styles=figure.styles(transfer.arms))
-    sections = [
-        label_section(report, budget, curve),
-        difference_section(report),
-        time_section(transfer, report),
-        multiplier_section(report),
-        length_section(report),
-    ]
+    sections = [make(transfer, report) for make in SECTIONS]
     runs = f"runs={quoted(folder)}"
     content = {
         "report": report,
         "verdict": report["headline"]["verdict"] or "no verdict",
         "sections": [section for section in sections if section],
-        "means": means(report, budget),
+        "means": means(report, transfer.budgets[0]),
         "costs": cost_section(transfer, report),
         "checks": checks(report),
         "rates": rates(report),
@@ -63,7 +55,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     text = environment.get_template("transfer.md.j2").make_module(content)
     macros = {"text": lambda name, *values: getattr(text, name)(*values)}  # plain text, not escaped HTML
     page = environment.get_template("transfer.html.j2").render({**content, **macros})
-    write_atomically(folder / "report.png", figure.png(curve))
+    write_atomically(folder / "report.png", figure.png(label_plot(transfer, report)))
     write_atomically(folder / "report.md", str(text))
     write_atomically(folder / "report.html", page)
     write_curves(folder, transfer.done(), transfer.curve, {"verdict": text.summary()})
@@ -79,13 +71,24 @@ def span(bounds: list[float | None], sign: str = "") -> str:
     return "-" if bounds[0] is None else " to ".join(f"{bound:{sign}#.3g}".rstrip(".") for bound in bounds)
 
 
-def section(name: str, title: str, answer: str, drawn: str | None, table: Table | None = None) -> Section:
-    """Return a section of the page: its answer in a sentence, its figure as SVG, and its table."""
-    return {"name": name, "title": title, "answer": answer, "figure": drawn, "table": table}
+def section(
+    name: str, title: str, answer: str, drawn: str | None = None, table: Table | None = None, note: str = ""
+) -> Section:
+    """Return a section of the page: its answer in a sentence, its figure as SVG, its table, and how it was computed.
+
+    Without `note`, the note is the one of this name in transfer.md.j2.
+    """
+    return {"name": name, "title": title, "answer": answer, "figure": drawn, "table": table, "note": note}
 
 
-def label_section(report: Report, budget: str, curve: figure.Plot) -> Section:
+def label_plot(transfer: Transfer, report: Report) -> figure.Plot:
+    """Return the plot of scores by label count."""
+    return partial(figure.label_curve, report=report, styles=figure.styles(transfer.arms))
+
+
+def label_section(transfer: Transfer, report: Report) -> Section:
     """Return the section on scores by label count."""
+    budget = transfer.budgets[0]
     table = figure.arms_of(report)
     compared = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
     clauses = []
@@ -101,11 +104,11 @@ def label_section(report: Report, budget: str, curve: figure.Plot) -> Section:
         for arm, rows in table.items()
     }
     answer = f"Mean {report['metric']} {BUDGET_PHRASES[budget]} (95 % interval): {'; '.join(clauses)}."
-    drawn = figure.svg("labels", curve, f"{report['metric']} by labels", lines)
+    drawn = figure.svg("labels", label_plot(transfer, report), f"{report['metric']} by labels", lines)
     return section("labels", "Score by label count", answer, drawn)
 
 
-def difference_section(report: Report) -> Section | None:
+def difference_section(transfer: Transfer, report: Report) -> Section | None:
     """Return the section on paired differences."""
     rows = report["verdicts"]
     if not rows:
@@ -169,7 +172,7 @@ def amount(value: float | None) -> str:
     return "never" if value is None else f"{value:,.0f}" if value >= 100 else number(value, 2)
 
 
-def multiplier_section(report: Report) -> Section | None:
+def multiplier_section(transfer: Transfer, report: Report) -> Section | None:
     """Return the section on label efficiency."""
     found = report["labels_saved"]
     if not found:
@@ -179,10 +182,10 @@ def multiplier_section(report: Report) -> Section | None:
     first = labels_text([found[0]["labels"]])
     answer = f"{against} needs {rows[0][1]} as many labels to match {arm} with {first}."
     table = {"columns": ["labels", f"labels that {against} needs"], "rows": rows}
-    return section("multiplier", "Label efficiency", answer, None, table)
+    return section("multiplier", "Label efficiency", answer, table=table)
 
 
-def length_section(report: Report) -> Section | None:
+def length_section(transfer: Transfer, report: Report) -> Section | None:
     """Return the section on pretraining length."""
     found = report["pretraining_length"]
     if not found:
@@ -230,3 +233,6 @@ def rates(report: Report) -> Table:
     arms, labels = (list(dict.fromkeys(key[index] for key in found)) for index in (0, 1))
     rows = [[arm, *(found.get((arm, count), "-") for count in labels)] for arm in arms]
     return {"columns": ["arm", *(labels_text([count]) for count in labels)], "rows": rows}
+
+
+SECTIONS = (label_section, difference_section, time_section, multiplier_section, length_section)  # in this order
