@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from warmstart.core.ranges import (
     AnyText,
+    AtMost,
     Batches,
     Duration,
     LeftOpenUnitInterval,
@@ -58,7 +59,7 @@ SOURCE = {  # settings that are read before the source is imported
     "frames": Annotated[dict, Range("settings of frames: choose them by data/frames=NAME", bool)],
 }
 LABELS = {
-    "labels_per_class": PositiveInt | None,
+    "labels_per_class": PositiveInt | AtMost | None,
     "label_fraction": LeftOpenUnitInterval | None,
     "folds": at_least(2) | None,
     "fold": NonNegativeInt,
@@ -155,7 +156,7 @@ TRANSFER = Section(
     {
         "arms": Literal["strategies"] | list[str],
         "start": Location,
-        "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval],
+        "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval | AtMost],
         "seeds": PositiveInt,
         "pretrain_seeds": PositiveInt,
         "budgets": Section({}, is_open=True),
@@ -200,7 +201,7 @@ STAGES = {
             ),
         }
     ),
-    "report": Section({**COMMON, "runs": Location}),
+    "report": Section({**COMMON, "runs": Location, "show_test": bool}),
     "rerun": Section(RUN),
     "soup": Section({**COMMON, "runs": Location, "method": Literal["greedy", "uniform", "wise"]}),
 }
@@ -211,6 +212,7 @@ SWEEP = Section(
         "on_failure": Literal["continue", "stop"],
         "retries": NonNegativeInt,
         "preflight": bool,
+        "show_test": bool,
         "trials": PositiveInt,
         "seeds": PositiveInt,
         "sampler": str,

@@ -40,6 +40,8 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         "metric": transfer.metric,
         "mode": transfer.manifest.mode,
         "headline": verdicts.headline(transfer, judged),
+        "test_rows": transfer.test_rows,
+        "labels": label_counts(transfer),
         "table": table(transfer, first),
         "tables": {budget: table(transfer, budget) for budget in others},
         "verdicts": judged,
@@ -63,6 +65,12 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         report["labels_saved"] = savings.label_multipliers(transfer, *pair)
         report["time_to_target"] = savings.time_to_target(transfer, *pair)
     return {"warnings": caveats.warnings(transfer, report), **report}
+
+
+def label_counts(transfer: Transfer) -> list[dict[str, Any]]:
+    """Return the entries of transfer.labels with their training rows, smallest first."""
+    rows = [{"labels": labels, "rows": transfer.rows(labels)} for labels in transfer.labels]
+    return sorted(rows, key=lambda row: row["rows"])
 
 
 def run_row(run: Run) -> dict[str, Any]:
