@@ -189,14 +189,16 @@ def test_equal_scores_share_a_rank(tmp_path: Path):
     assert [row["rank"] for row in rows] == [1, 1, 1, 4]
 
 
-def test_test_scores_are_hidden_unless_asked_for(sweep: Manifest, capfd: pytest.CaptureFixture):
+def test_test_scores_are_hidden_unless_asked_for(cli, sweep: Manifest, capfd: pytest.CaptureFixture):
     names = ("leaderboard.csv", "jobs.csv", "sweep.html")
     show(write_report(sweep.folder))
     assert "test" not in capfd.readouterr().out
     for name in names:
         assert "test/" not in (sweep.folder / name).read_text()
-    show(write_report(sweep.folder, show_test=True))
-    assert "test/accuracy" in capfd.readouterr().out
+    outcome = cli("stage=report", f"runs={sweep.folder}", "sweep.show_test=true")
+    assert outcome.status == 0, outcome.err
+    assert "test/accuracy" in outcome.out
+    assert outcome.err.splitlines()[-1].endswith(f"stage=evaluate experiment=digits run={sweep.folder / 'runs' / '01'}")
     assert float(rows_of(sweep.folder / "leaderboard.csv")[0]["test"]) == pytest.approx(0.75)
     for name in names[1:]:
         assert "test/accuracy" in (sweep.folder / name).read_text()

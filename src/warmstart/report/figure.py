@@ -245,7 +245,7 @@ def difference_curve(figure: Figure, report: dict[str, Any]) -> None:
         axes.plot(position, row["difference"], **look, **({} if word in seen else {"label": word}))
         seen.add(word)
     label_axis(axes, counts)
-    axes.set_ylabel(f"{rows[0]['arm']} minus {rows[0]['against']}")
+    axes.set_ylabel(f"difference in {report['metric']}\n(positive is better)")
     legend(figure, axes)
 
 

@@ -144,8 +144,8 @@ def difference_section(transfer: Transfer, report: Report) -> Section | None:
         f"{figure.verdict_text(row['verdict'])} at {figure.tick(row['labels'])} ({row['difference']:+.3g})"
         for row in rows
     ]
-    answer = f"{arm} minus {against}, {BUDGET_PHRASES[rows[0]['budget']]}, positive is better: {', '.join(clauses)}."
-    lines = {f"{arm} minus {against}": points}
+    answer = f"{arm} against {against}, {BUDGET_PHRASES[rows[0]['budget']]}, positive is better: {', '.join(clauses)}."
+    lines = {f"{arm} against {against}": points}
     drawn = figure.svg("difference", partial(figure.difference_curve, report=report), "difference by labels", lines)
     return section("difference", "Difference by label count", answer, drawn, image="difference.png")
 

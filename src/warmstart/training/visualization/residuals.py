@@ -52,7 +52,8 @@ def draw(x: np.ndarray, values: np.ndarray, names: tuple[str, ...], residuals: b
         if residuals:
             axes.axhline(0, color="black", linewidth=0.8)
         else:
-            axes.axline((own[0], own[0]), slope=1, color="black", linewidth=0.8)
+            ends = (min(own.min(), value.min()), max(own.max(), value.max()))
+            axes.plot(ends, ends, color="black", linewidth=0.8)
         axes.set_xlabel("predicted" if residuals else "true")
         axes.set_ylabel("predicted minus true" if residuals else "predicted")
         axes.set_title(name)
