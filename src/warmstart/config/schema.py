@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from warmstart.core.ranges import (
     AnyText,
+    AtMost,
     Batches,
     Duration,
     LeftOpenUnitInterval,
@@ -59,7 +60,7 @@ SOURCE = {  # settings that are read before the source is imported
     "frames": Annotated[dict, Range("settings of frames: choose them by data/frames=NAME", bool)],
 }
 LABELS = {
-    "labels_per_class": PositiveInt | None,
+    "labels_per_class": PositiveInt | AtMost | None,
     "label_fraction": LeftOpenUnitInterval | None,
     "folds": at_least(2) | None,
     "fold": NonNegativeInt,
@@ -158,7 +159,7 @@ TRANSFER = Section(
         "start": Location,
         "starts": list[Location] | None,
         "cost": PositiveFloat,
-        "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval],
+        "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval | AtMost],
         "seeds": PositiveInt | Literal["auto"],
         "looks": list[PositiveInt],
         "pretrain_seeds": PositiveInt,
@@ -214,7 +215,7 @@ STAGES = {
             ),
         }
     ),
-    "report": Section({**COMMON, "runs": Location}),
+    "report": Section({**COMMON, "runs": Location, "show_test": bool}),
     "rerun": Section(RUN),
     "soup": Section({**COMMON, "runs": Location, "method": Literal["greedy", "uniform", "wise"]}),
 }
@@ -225,6 +226,7 @@ SWEEP = Section(
         "on_failure": Literal["continue", "stop"],
         "retries": NonNegativeInt,
         "preflight": bool,
+        "show_test": bool,
         "trials": PositiveInt,
         "seeds": PositiveInt,
         "sampler": str,

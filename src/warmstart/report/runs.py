@@ -15,6 +15,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from warmstart.core.errors import UserError
+from warmstart.core.labels import Labels, labels_name
 from warmstart.core.reading import load_config
 from warmstart.report.curves import read_metrics
 from warmstart.report.leaderboard import to_csv
@@ -23,7 +24,6 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest, check_runs
 from warmstart.run.scores import read_clusters, read_scores
 
-Labels = int | float | str
 MIN_RUNS = 2
 COLUMNS = ("arm", "budget", "labels", "seed", "status", "val", "test", "steps", "seconds", "examples", "run")
 
@@ -115,6 +115,10 @@ class Transfer:
         """Return the budgets with arms; the first is that of the headline."""
         return [name for name in self.rules["budgets"] if set(self.rules["budgets"][name]) & set(self.arms)]
 
+    def rows(self, labels: Labels) -> int:
+        """Return the number of training rows at a label count; 0 if no run with it is done."""
+        return next((run.rows for run in self.runs if run.labels == labels and run.state == "done"), 0)
+
     def group(self, arm: str, budget: str, labels: Labels) -> list[Run]:
         """Return the runs of an arm, budget and label count by seed; those of `steps` if the budget does not differ."""
         found = [run for run in self.runs if (run.arm, run.budget, run.labels) == (arm, budget, labels)]
@@ -126,7 +130,7 @@ class Transfer:
         """Return the finished finetunings by <arm>-<budget>-<labels>, as folder names."""
         groups: dict[str, list[Run]] = {}
         for run in filter(lambda run: run.state == "done", self.runs):
-            name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{run.labels}")
+            name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{labels_name(run.labels)}")
             groups.setdefault(name, []).append(run)
         return groups
 
@@ -143,6 +147,15 @@ class Transfer:
                 f"but {run.name} has {len(scores):,} scores"
             )
         return None if scores is None else self.sign * scores
+
+    @cached_property
+    def test_rows(self) -> int | None:
+        """The number of rows of the test split; None if no run recorded it."""
+        done = next((run for run in self.runs if run.state == "done"), None)
+        scores = None if done is None else self.scores(done)
+        if scores is not None:
+            return len(scores)
+        return None if done is None else done.record["data"]["rows"].get("test")
 
     @cached_property
     def clusters(self) -> np.ndarray | None:
@@ -250,6 +263,18 @@ def check_comparable(manifest: Manifest, runs: Sequence[Run]) -> None:
                 f"{manifest.folder}: {run.name} and {done[0].name} were trained on different data (fingerprints "
                 "differ) and cannot be compared"
             )
+
+
+def are_timed_alike(records: Sequence[dict[str, Any]]) -> bool:
+    """Return whether the times per step of runs can be compared.
+
+    All must be timed after warm-up, which the runs of a vmap group are not, with the same number of threads, on the
+    same kind of machine.
+    """
+    if any((record.get("cost") or {}).get("together", 1) > 1 for record in records):
+        return False
+    conditions = {(record.get("threads"), (record.get("environment") or {}).get("platform")) for record in records}
+    return len(conditions) == 1 and all((record.get("cost") or {}).get("step_seconds") for record in records)
 
 
 def runs_csv(transfer: Transfer) -> str:

@@ -42,6 +42,8 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         "mode": transfer.manifest.mode,
         "headline": starts.headline(transfer, judged, ranked) if ranked else verdicts.headline(transfer, judged),
         "starts": ranked,
+        "test_rows": transfer.test_rows,
+        "labels": label_counts(transfer),
         "table": table(transfer, first),
         "tables": {budget: table(transfer, budget) for budget in others},
         "verdicts": judged,
@@ -68,6 +70,12 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         report["labels_saved"] = savings.label_multipliers(transfer, *pair)
         report["time_to_target"] = savings.time_to_target(transfer, *pair)
     return {"warnings": caveats.warnings(transfer, report), **report}
+
+
+def label_counts(transfer: Transfer) -> list[dict[str, Any]]:
+    """Return the entries of transfer.labels with their training rows, smallest first."""
+    rows = [{"labels": labels, "rows": transfer.rows(labels)} for labels in transfer.labels]
+    return sorted(rows, key=lambda row: row["rows"])
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -201,7 +209,7 @@ def show_tables(report: dict[str, Any]) -> None:
 
 
 def sentences(report: dict[str, Any]) -> list[str]:
-    """Return what is said below the tables: on starts, more labels, learning rates, arms of another length, and looks."""
+    """Return sentences on starts, more labels, learning rates, arms of another length, and looks."""
     found = starts.sentences(report["starts"]) if report["starts"] else []
     found += extrapolation.sentences(report) if report["extrapolation"] else []
     tuned = [one["arm"] for one in report["own_training"] if one["tune"]]

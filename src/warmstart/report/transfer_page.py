@@ -17,7 +17,7 @@ from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.page import templates
 from warmstart.report.paired import MIN_UNITS
-from warmstart.report.runs import Transfer
+from warmstart.report.runs import Transfer, are_timed_alike
 from warmstart.report.savings import per_step
 from warmstart.report.starts import screen_section, starts_section
 from warmstart.report.verdicts import BUDGET_PHRASES, labels_text, pairs
@@ -31,12 +31,13 @@ Table = dict[str, Any]
 
 def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     """Write report.html, report.md, report.png and curves/ into the folder of a transfer."""
-    sections = [make(transfer, report) for make in SECTIONS]
+    first, more = ([make(transfer, report) for make in group] for group in (FIRST_PAGE, SECTIONS))
     runs = f"runs={quoted(folder)}"
     content = {
         "report": report,
-        "verdict": report["headline"]["verdict"] or "no verdict",
-        "sections": [section for section in sections if section],
+        "verdict": report["headline"]["verdict"],
+        "first": [section for section in first if section],
+        "sections": [section for section in more if section],
         "means": means(report, transfer.budgets[0]),
         "costs": cost_section(transfer, report),
         "checks": checks(report),
@@ -51,12 +52,17 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
             command("python", "train.py", *overrides) for overrides in (report["words"], ["stage=report", runs])
         ],
     }
-    filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick}
+    filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick, "judged": figure.verdict_text}
     environment = templates(lambda name: name == "transfer.html.j2", **filters)
     text = environment.get_template("transfer.md.j2").make_module(content)
     macros = {"text": lambda name, *values: getattr(text, name)(*values)}  # plain text, not escaped HTML
     page = environment.get_template("transfer.html.j2").render({**content, **macros})
     write_atomically(folder / "report.png", figure.png(label_plot(transfer, report)))
+    difference = folder / "difference.png"
+    if figure.headline_rows(report):
+        write_atomically(difference, figure.png(partial(figure.difference_curve, report=report)))
+    else:
+        difference.unlink(missing_ok=True)
     write_atomically(folder / "report.md", str(text))
     write_atomically(folder / "report.html", page)
     write_curves(folder, transfer.done(), transfer.curve, {"verdict": text.summary()})
@@ -73,13 +79,29 @@ def span(bounds: list[float | None], sign: str = "") -> str:
 
 
 def section(
-    name: str, title: str, answer: str, drawn: str | None = None, table: Table | None = None, note: str = ""
+    name: str,
+    title: str,
+    answer: str,
+    drawn: str | None = None,
+    table: Table | None = None,
+    note: str = "",
+    image: str | None = None,
 ) -> Section:
     """Return a section of the page: its answer in a sentence, its figure as SVG, its table, and how it was computed.
 
-    Without `note`, the note is the one of this name in transfer.md.j2.
+    Args:
+        note: how it was computed; by default, the note of this name in transfer.md.j2.
+        image: file with the figure, for report.md.
     """
-    return {"name": name, "title": title, "answer": answer, "figure": drawn, "table": table, "note": note}
+    return {
+        "name": name,
+        "title": title,
+        "answer": answer,
+        "figure": drawn,
+        "table": table,
+        "note": note,
+        "image": image,
+    }
 
 
 def label_plot(transfer: Transfer, report: Report) -> figure.Plot:
@@ -106,15 +128,35 @@ def label_section(transfer: Transfer, report: Report) -> Section:
     }
     answer = f"Mean {report['metric']} {BUDGET_PHRASES[budget]} (95 % interval): {'; '.join(clauses)}."
     drawn = figure.svg("labels", label_plot(transfer, report), f"{report['metric']} by labels", lines)
-    return section("labels", "Score by label count", answer, drawn)
+    return section("labels", "Score by label count", answer, drawn, image="report.png")
 
 
 def difference_section(transfer: Transfer, report: Report) -> Section | None:
-    """Return the section on paired differences."""
+    """Return the section on the difference of the headline by label count."""
+    rows = figure.headline_rows(report)
+    if not rows:
+        return None
+    arm, against = rows[0]["arm"], rows[0]["against"]
+    points = [
+        (f"at {figure.tick(row['labels'])}: {row['verdict'] or 'no verdict'}", row["difference"], row["interval"])
+        for row in rows
+    ]
+    clauses = [
+        f"{figure.verdict_text(row['verdict'])} at {figure.tick(row['labels'])} ({row['difference']:+.3g})"
+        for row in rows
+    ]
+    answer = f"{arm} against {against}, {BUDGET_PHRASES[rows[0]['budget']]}, positive is better: {', '.join(clauses)}."
+    lines = {f"{arm} against {against}": points}
+    drawn = figure.svg("difference", partial(figure.difference_curve, report=report), "difference by labels", lines)
+    return section("difference", "Difference by label count", answer, drawn, image="difference.png")
+
+
+def comparison_section(transfer: Transfer, report: Report) -> Section | None:
+    """Return the section on all paired differences."""
     rows = report["verdicts"]
     if not rows:
         return None
-    verdicts = Counter(row["verdict"] or "no verdict" for row in rows).most_common()
+    verdicts = Counter(figure.verdict_text(row["verdict"]) for row in rows).most_common()
     lines = {
         title: [
             (f"at {figure.tick(row['labels'])}: {row['verdict'] or 'no verdict'}", row["difference"], row["interval"])
@@ -131,15 +173,19 @@ def difference_section(transfer: Transfer, report: Report) -> Section | None:
 def time_section(transfer: Transfer, report: Report) -> Section | None:
     """Return the section on validation scores by time, and the time to the control's best score."""
     budget, labels, metric = transfer.budgets[0], transfer.labels[0], transfer.manifest.metric
-    curves, lines = {}, {}
+    curves, lines, records = {}, {}, []
     for arm, style in figure.styles(transfer.arms).items():
         runs = [run for run in transfer.group(arm, budget, labels) if run.state == "done"]
         if metric in (curve := aggregate(runs, transfer.curve)).index:
-            curve, seconds = curve.loc[metric], statistics.median(per_step(run, "seconds") for run in runs)
-            curves[arm] = {"curve": curve, "per_step": {"steps": 1.0, "seconds": seconds}, "style": style}
+            curve = curve.loc[metric]
+            curves[arm] = {"curve": curve, "per_step": {"steps": 1.0}, "style": style, "runs": runs}
+            records += [run.record for run in runs]
             lines[arm] = [(f"after {step + 1} steps", curve["mean"][step], (None,)) for step in curve.index[[0, -1]]]
     if not curves:
         return None
+    if are_timed_alike(records):
+        for one in curves.values():
+            one["per_step"]["seconds"] = statistics.median(per_step(run.cost, "seconds") for run in one["runs"])
     target, answer = None, f"Validation scores with {labels_text([labels])}; no arm is compared with another."
     if report["time_to_target"]:
         target = {**report["time_to_target"][0]}
@@ -161,10 +207,14 @@ def time_table(found: list[dict[str, Any]], has_pretraining: bool) -> Table | No
     if not found:
         return None
     rows = [["runs that reach it", *(f"{one['reached']} of {one['n']}" for one in found)]]
-    rows += [[unit, *(f"{amount(one[unit])} / {amount(one[f'{unit}_against'])}" for one in found)] for unit in UNITS]
+    for unit in UNITS:
+        if all(unit in one for one in found):
+            rows.append([unit, *(f"{amount(one[unit])} / {amount(one[f'{unit}_against'])}" for one in found)])
     for unit in UNITS if has_pretraining else ():
-        tasks = (one[f"tasks_to_pay_back_{unit}"] for one in found)
-        rows.append([f"tasks to recover the cost, by {unit}", *(amount(count and math.ceil(count)) for count in tasks)])
+        key = f"tasks_to_pay_back_{unit}"
+        if all(key in one for one in found):
+            tasks = [one[key] and math.ceil(one[key]) for one in found]
+            rows.append([f"tasks to recover the cost, by {unit}", *map(amount, tasks)])
     return {"columns": ["labels", *(figure.tick(one["labels"]) for one in found)], "rows": rows}
 
 
@@ -255,11 +305,11 @@ def rates(report: Report) -> Table:
     return {"columns": ["arm", *(labels_text([count]) for count in labels)], "rows": rows}
 
 
-SECTIONS = (  # in this order
-    starts_section,
+# The sections of the page, in this order; the table of verdicts follows those of the first page.
+FIRST_PAGE = (starts_section, label_section, difference_section)
+SECTIONS = (
     screen_section,
-    label_section,
-    difference_section,
+    comparison_section,
     time_section,
     multiplier_section,
     length_section,

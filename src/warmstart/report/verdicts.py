@@ -171,8 +171,8 @@ def change(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
 def labels_text(labels: list[Labels]) -> str:
     """Return label counts as text, such as `1, 2 and 5 labels per class`."""
     texts = [f"{label:.0%} of the labels" if isinstance(label, float) else str(label) for label in labels]
-    texts = ["all labels" if text == "all" else text for text in texts]
+    texts = ["all labels" if text == "all" else text.replace("<=", "up to ") for text in texts]
     joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
-    if not isinstance(labels[-1], int):
+    if isinstance(labels[-1], float) or labels[-1] == "all":
         return joined
     return f"{joined} label{'' if labels == [1] else 's'} per class"

@@ -18,5 +18,7 @@ def run(config: DictConfig) -> None:
         transfer.show(transfer.write_report(folder))
         screen.say(f"report: {folder / 'report.html'} and report.md, report.json, runs.csv")
     else:
-        sweep.show(sweep.write_report(folder))
+        summary = sweep.write_report(folder, show_test=config.show_test)
+        sweep.show(summary)
         screen.say(f"report: {folder / 'sweep.html'} and leaderboard.csv, jobs.csv")
+        screen.next_command(*sweep.next_commands(summary, folder))

@@ -16,6 +16,7 @@ from warmstart.config.rewrite import changed, merged
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
+from warmstart.core.labels import Labels, labels_name, most_per_class
 from warmstart.data.loader import batches
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.report.looks import AUTO
@@ -28,7 +29,6 @@ ARM_KEYS = ("against", "length", "tune")  # settings of an arm that are not sett
 PRETRAINING = "pretrain"  # name of the pretraining job
 BUDGETS = ("steps", "total", "converged")
 BASELINE_KEYS = ("seed", "experiment", "output_dir", "trust", "data", "objective", "loss", "backbone")
-Labels = int | float | str
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ def plan(
                     continue
                 finetuning = arm_config(config, arm, str(base), labels, seed)
                 finetuning = with_length(finetuning, arm, budget, config, sizes, labels)
-                name = f"{arm}-{labels}-seed{seed}" if budget == "steps" else f"{arm}-{budget}-{labels}-seed{seed}"
+                prefix = arm if budget == "steps" else f"{arm}-{budget}"
+                name = f"{prefix}-{labels_name(labels)}-seed{seed}"
                 yield name, {"arm": arm, "budget": budget, "labels_per_class": labels, "seed": seed}, finetuning
         has_snapshots = "pretrained" in config.transfer.arms and pretraining_of(config, "pretrained", seed) is not None
         if has_snapshots and labels == config.transfer.labels[0]:
@@ -120,7 +121,7 @@ def plan(
                 arm = f"pretrained@{number}"
                 finetuning = arm_config(config, "pretrained", str(base / SNAPSHOTS / str(number)), labels, seed)
                 values = {"arm": arm, "budget": "steps", "labels_per_class": labels, "seed": seed}
-                yield f"snapshot{number}-{labels}-seed{seed}", values, finetuning
+                yield f"snapshot{number}-{labels_name(labels)}-seed{seed}", values, finetuning
 
 
 def pretraining_of(config: DictConfig, arm: str, seed: int) -> str | None:
@@ -242,7 +243,7 @@ def length_settings(
     return {**settings, "patience": config.transfer.converged.patience}
 
 
-def subset_settings(labels: Labels) -> dict[str, int | float | None]:
+def subset_settings(labels: Labels) -> dict[str, Labels | None]:
     """Return the subset that an entry of transfer.labels selects: rows per class, a fraction below 1, or all rows.
 
     Raises:
@@ -250,11 +251,13 @@ def subset_settings(labels: Labels) -> dict[str, int | float | None]:
     """
     if labels == "all":
         return {"per_class": None, "fraction": None}
-    if isinstance(labels, int) and labels > 0:
+    if (isinstance(labels, int) and labels > 0) or most_per_class(labels) is not None:
         return {"per_class": labels, "fraction": None}
     if isinstance(labels, float) and 0 < labels < 1:
         return {"per_class": None, "fraction": labels}
-    raise UserError(f"transfer.labels={labels}: must be rows per class (1, 2, ...), a fraction (0.1), or all")
+    raise UserError(
+        f"transfer.labels={labels}: must be rows per class (1, 2, ... or '<=200'), a fraction (0.1), or all"
+    )
 
 
 def training_rows(config: DictConfig, splits: Splits, budget: Labels) -> int:
