@@ -200,7 +200,7 @@ STAGES = {
             ),
         }
     ),
-    "report": Section({**COMMON, "runs": Location}),
+    "report": Section({**COMMON, "runs": Location | list[Location]}),
     "rerun": Section(RUN),
     "soup": Section({**COMMON, "runs": Location, "method": Literal["greedy", "uniform", "wise"]}),
 }

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from warmstart.core.errors import UserError
 from warmstart.core.reading import load_config
+from warmstart.core.screen import quoted
 from warmstart.report.curves import read_metrics
 from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import CLUSTERS, RunFolder
@@ -73,6 +74,7 @@ class Transfer:
         bases: records of its pretrainings.
         runs: its finetunings, in the order of the plan.
         curves: cache of `curve`.
+        folds: the transfers of a pool (`read_pool`), each with other test clusters.
     """
 
     manifest: Manifest
@@ -81,6 +83,7 @@ class Transfer:
     bases: list[dict[str, Any]]
     runs: list[Run]
     curves: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    folds: tuple[Transfer, ...] = ()
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -131,6 +134,9 @@ class Transfer:
         Raises:
             UserError: the file is damaged, or the transfer has another number of clusters.
         """
+        if self.folds:
+            found = [fold.scores(run) for fold in self.folds]
+            return None if any(scores is None for scores in found) else np.concatenate(found)
         scores = read_scores(self.manifest.path(run.name))
         if scores is not None and self.clusters is not None and len(scores) != len(self.clusters):
             raise UserError(
@@ -142,6 +148,8 @@ class Transfer:
     @cached_property
     def clusters(self) -> np.ndarray | None:
         """The cluster of each test example (N,), such as its speaker; None if the examples are independent."""
+        if self.folds:
+            return np.concatenate([fold.clusters for fold in self.folds])
         return read_clusters(self.manifest.folder)
 
     def unit(self, run: Run) -> int:
@@ -150,10 +158,22 @@ class Transfer:
         return number if self.rules["pretrain_seeds"] == 1 else number % self.rules["pretrain_seeds"]
 
     def curve(self, run: Run) -> pd.DataFrame:
-        """Return val/* and train/loss of a run by step, cached."""
+        """Return val/* and train/loss of a run by step, in a pool their means at the steps of all folds, cached."""
         if run.name not in self.curves:
-            self.curves[run.name] = read_metrics(self.manifest.path(run.name) / "metrics.csv")
+            if self.folds:
+                values = pd.concat([fold.curve(run) for fold in self.folds]).groupby(["name", "step"])["value"]
+                curve = values.mean()[values.size() == len(self.folds)].reset_index()
+            else:
+                curve = read_metrics(self.manifest.path(run.name) / "metrics.csv")
+            self.curves[run.name] = curve
         return self.curves[run.name]
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """Return the overrides of the commands that run the transfer and recreate its report."""
+        if self.folds:
+            return [*(fold.manifest.words for fold in self.folds), self.manifest.words]
+        return [self.manifest.words, ["stage=report", f"runs={quoted(self.manifest.folder)}"]]
 
     def series(self, run: Run, name: str) -> pd.Series:
         """Return the values of one metric by step."""
@@ -175,7 +195,9 @@ def read_transfer(folder: Path) -> Transfer:
     if any("budget" not in job.values for job in jobs):
         raise UserError(f"{folder} was planned by an older version of warmstart: run the transfer again")
     check_runs(manifest)
-    record = RunFolder.open(folder).record
+    run = RunFolder.open(folder)
+    run.checked(CLUSTERS)
+    record = run.record
     bases = [manifest.record(job.name) for job in manifest.jobs if not job.values]
     runs = [read_run(manifest, job) for job in jobs]
     check_comparable(manifest, runs)
@@ -259,7 +281,7 @@ def runs_csv(transfer: Transfer) -> str:
             "val": run.val,
             "test": run.test,
             **{unit: run.cost.get(unit) for unit in ("steps", "seconds", "examples")},
-            "run": f"runs/{run.name}",
+            "run": None if transfer.folds else f"runs/{run.name}",
         }
         for run in transfer.runs
     )

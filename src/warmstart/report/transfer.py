@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import screen
-from warmstart.report import caveats, savings, verdicts
+from warmstart.report import caveats, pool, savings, verdicts
 from warmstart.report.costs import cost_table, costs
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
 from warmstart.report.transfer_page import write_page
 from warmstart.report.verdicts import labels_text
-from warmstart.run.files import write_atomically
+from warmstart.run.files import creating, write_atomically
 
 
 def write_report(folder: Path) -> dict[str, Any]:
@@ -23,7 +23,19 @@ def write_report(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder is no transfer, or its runs cannot be compared.
     """
-    transfer = read_transfer(folder)
+    return write(folder, read_transfer(folder))
+
+
+def write_pooled_report(transfer: Transfer, folder: Path) -> dict[str, Any]:
+    """Write the report of a pool of transfers into a new folder, with the settings of the first; see `write_report`."""
+    with creating(folder):
+        folder.mkdir(parents=True)
+    write_atomically(folder / "config.yaml", (transfer.folds[0].manifest.folder / "config.yaml").read_bytes())
+    return write(folder, transfer)
+
+
+def write(folder: Path, transfer: Transfer) -> dict[str, Any]:
+    """Write the files of the report of a transfer into a folder, and return the content of report.json."""
     report = summarize(transfer)
     write_atomically(folder / "runs.csv", runs_csv(transfer))
     write_page(folder, transfer, report)
@@ -37,6 +49,7 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
     first, *others = transfer.budgets
     report = {
         "experiment": transfer.manifest.experiment,
+        "pooled": pool.summary(transfer),
         "metric": transfer.metric,
         "mode": transfer.manifest.mode,
         "headline": verdicts.headline(transfer, judged),
@@ -150,6 +163,8 @@ def title(report: dict[str, Any], budget: str) -> str:
 
 def show(report: dict[str, Any]) -> None:
     """Print tables, verdicts, warnings and the headline."""
+    if report["pooled"]:
+        screen.say(pool.sentence(report["pooled"]))
     first, *others = report["rules"]["budgets"]
     screen.table(title(report, first), *grid(report["table"]))
     for budget in others:
