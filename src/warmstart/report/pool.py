@@ -175,4 +175,4 @@ def sentence(folds: Sequence[Mapping[str, Any]]) -> str:
         names, more = fold["test_clusters"][:5], len(fold["test_clusters"]) - 5
         tested = ", ".join(names) + (f" and {more} more" if more > 0 else "")
         parts.append(f"{fold['folder']} (tested on {tested}: {fold['test_rows']:,} rows)")
-    return f"Pooled over {len(folds)} transfers with their own pretraining and test clusters: {'; '.join(parts)}."
+    return f"Pooled over {len(folds)} transfers with different test clusters: {'; '.join(parts)}."
