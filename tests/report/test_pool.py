@@ -48,7 +48,7 @@ def test_a_pool_is_the_transfer_that_tests_on_all_its_rows(fold: Callable, cli: 
     assert outcome.status == 0
     (written,) = (outcome.folder / "report" / "digits").iterdir()
     report = json.loads((written / "report.json").read_text())
-    assert [part["test_clusters"] for part in report["pooled"]] == [["a", "b"], ["c"], ["d", "e"]]
+    assert [part["test_clusters"] for part in report["pooled"]["transfers"]] == [["a", "b"], ["c"], ["d", "e"]]
     for text in ((written / "report.md").read_text(), (written / "report.html").read_text(), outcome.err):
         assert "Pooled over 3 transfers" in text
         assert "(tested on d, e: 30 rows)" in " ".join(text.split())

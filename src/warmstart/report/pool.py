@@ -16,6 +16,7 @@ from warmstart.core.screen import quoted
 from warmstart.report.runs import Run, Transfer, read_transfer
 
 TEST = ("data.test_clusters", "pretrain.data.test_clusters")  # settings in which pooled transfers differ
+SHOWN = 5  # names of clusters in a sentence
 OTHER = ("output_dir", "pretrain.output_dir", "trust", "pretrain.trust")  # settings that change no result
 
 
@@ -155,9 +156,11 @@ def joined_overlap(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"overlap": overlap, "data": {**(records[0].get("data") or {}), "overlap": pairs}}
 
 
-def summary(transfer: Transfer) -> list[dict[str, Any]] | None:
-    """Return the folder, test clusters, number of test rows and commit of each pooled transfer; None without a pool."""
-    return [
+def summary(transfer: Transfer) -> dict[str, Any] | None:
+    """Return which transfers are pooled, as a sentence, as plain JSON, and as their commands; None without a pool."""
+    if not transfer.folds:
+        return None
+    transfers = [
         {
             "folder": str(fold.manifest.folder),
             "test_clusters": sorted(set(map(str, fold.clusters))),
@@ -165,14 +168,16 @@ def summary(transfer: Transfer) -> list[dict[str, Any]] | None:
             "commit": fold.manifest.git.get("commit"),
         }
         for fold in transfer.folds
-    ] or None
+    ]
+    commands = [*(fold.manifest.words for fold in transfer.folds), transfer.manifest.words]
+    return {"sentence": sentence(transfers), "transfers": transfers, "commands": commands}
 
 
-def sentence(folds: Sequence[Mapping[str, Any]]) -> str:
-    """Return which transfers a report pools, and what they are tested on, as a sentence."""
+def sentence(transfers: Sequence[Mapping[str, Any]]) -> str:
+    """Return which transfers a report pools, and what they are tested on."""
     parts = []
-    for fold in folds:
-        names, more = fold["test_clusters"][:5], len(fold["test_clusters"]) - 5
+    for one in transfers:
+        names, more = one["test_clusters"][:SHOWN], len(one["test_clusters"]) - SHOWN
         tested = ", ".join(names) + (f" and {more} more" if more > 0 else "")
-        parts.append(f"{fold['folder']} (tested on {tested}: {fold['test_rows']:,} rows)")
-    return f"Pooled over {len(folds)} transfers with different test clusters: {'; '.join(parts)}."
+        parts.append(f"{one['folder']} (tested on {tested}: {one['test_rows']:,} rows)")
+    return f"Pooled over {len(transfers)} transfers with different test clusters: {'; '.join(parts)}."

@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from warmstart.core.errors import UserError
 from warmstart.core.reading import load_config
-from warmstart.core.screen import quoted
 from warmstart.report.curves import read_metrics
 from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import CLUSTERS, RunFolder
@@ -167,13 +166,6 @@ class Transfer:
                 curve = read_metrics(self.manifest.path(run.name) / "metrics.csv")
             self.curves[run.name] = curve
         return self.curves[run.name]
-
-    @property
-    def commands(self) -> list[list[str]]:
-        """Return the overrides of the commands that run the transfer and recreate its report."""
-        if self.folds:
-            return [*(fold.manifest.words for fold in self.folds), self.manifest.words]
-        return [self.manifest.words, ["stage=report", f"runs={quoted(self.manifest.folder)}"]]
 
     def series(self, run: Run, name: str) -> pd.Series:
         """Return the values of one metric by step."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import screen
-from warmstart.report import caveats, pool, savings, verdicts
+from warmstart.report import caveats, savings, verdicts
 from warmstart.report.costs import cost_table, costs
+from warmstart.report.pool import summary
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
 from warmstart.report.transfer_page import write_page
@@ -49,7 +50,7 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
     first, *others = transfer.budgets
     report = {
         "experiment": transfer.manifest.experiment,
-        "pooled": pool.summary(transfer),
+        "pooled": summary(transfer),
         "metric": transfer.metric,
         "mode": transfer.manifest.mode,
         "headline": verdicts.headline(transfer, judged),
@@ -164,7 +165,7 @@ def title(report: dict[str, Any], budget: str) -> str:
 def show(report: dict[str, Any]) -> None:
     """Print tables, verdicts, warnings and the headline."""
     if report["pooled"]:
-        screen.say(pool.sentence(report["pooled"]))
+        screen.say(report["pooled"]["sentence"])
     first, *others = report["rules"]["budgets"]
     screen.table(title(report, first), *grid(report["table"]))
     for budget in others:

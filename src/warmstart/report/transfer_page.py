@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from warmstart.core.screen import command, number, safe
-from warmstart.report import figure, pool
+from warmstart.core.screen import command, number, quoted, safe
+from warmstart.report import figure
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.page import templates
@@ -39,10 +39,11 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         multiplier_section(report),
         length_section(report),
     ]
+    runs = f"runs={quoted(folder)}"
+    commands = report["pooled"]["commands"] if report["pooled"] else (report["words"], ["stage=report", runs])
     content = {
         "report": report,
         "verdict": report["headline"]["verdict"] or "no verdict",
-        "pooled": pool.sentence(report["pooled"]) if report["pooled"] else None,
         "sections": [section for section in sections if section],
         "means": means(report, budget),
         "costs": cost_section(transfer, report),
@@ -54,7 +55,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         "budgets": {name: BUDGET_PHRASES[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
         "settings": safe((folder / "config.yaml").read_text(encoding="utf-8")),
-        "commands": [command("python", "train.py", *overrides) for overrides in transfer.commands],
+        "commands": [command("python", "train.py", *overrides) for overrides in commands],
     }
     filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick}
     environment = templates(lambda name: name == "transfer.html.j2", **filters)
