@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,10 +71,17 @@ def test_a_pool_is_the_transfer_that_tests_on_all_its_rows(fold: Callable, cli: 
 
 def test_an_unfinished_run_of_one_fold_is_unfinished_in_the_pool(fold: Callable, rewrite: Callable):
     folders = [fold(["a"] * 8), fold(["b"] * 8)]
+    for folder, count in zip(folders, (8, 9)):
+        data = {"name": "digits", "fingerprint": "f", "rows": {"train": 40 + count, "test": count}}
+        for run in read_transfer(folder).runs:
+            rewrite(folder, run.name, data=data)
     rewrite(folders[1], "scratch-steps-5-seed3", status="failed", error="UserError: diverged")
     pool = read_pool(folders)
     (failed,) = (run for run in pool.runs if run.state != "done")
     assert (failed.name, failed.state, failed.test) == ("scratch-steps-5-seed3", "failed", None)
+    shutil.rmtree(folders[0] / "runs" / "scratch-steps-5-seed5")
+    assert [run.state for run in read_pool(folders).runs if run.state != "done"] == ["failed", "planned"]
+    assert pool.runs[0].record["data"]["rows"] == {"train": 48, "test": 17}
     assert summarize(pool)["verdicts"][0]["flag"] == "1 of 6 scratch runs failed"
 
 

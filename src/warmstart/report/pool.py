@@ -25,7 +25,7 @@ def read_pool(folders: Sequence[Path]) -> Transfer:
 
     The runs with the same arm, budget, label count and seed are one run of the pool, done if all of them are. Its test
     metric is the mean over all test rows, or, if the metric is no mean over rows, the mean of the metrics weighted by
-    the numbers of test rows. Its costs are means over the transfers.
+    the numbers of test rows. Its costs and training rows are means over the transfers.
 
     Raises:
         UserError: there are fewer than two, they differ in anything but their test clusters, they share test clusters,
@@ -104,6 +104,10 @@ def pooled_run(runs: Sequence[Run], folds: Sequence[Transfer]) -> Run:
     state = next((state for state in ("failed", "interrupted", "running", "planned") if state in states(runs)), "done")
     weights = [len(fold.clusters) for fold in folds]
     record = averaged([run.record for run in runs])
+    if all(run.record.get("data") for run in runs):
+        rows = record["data"]["rows"]
+        tested = [name for name in rows if name.split("_")[0] == "test"]
+        rows |= {name: sum(run.record["data"]["rows"][name] for run in runs) for name in tested}
     known = [run.record.get("metrics") or {} for run in runs]
     names = set.intersection(*map(set, known))
     metrics = {name: statistics.fmean([values[name] for values in known], weights) for name in sorted(names)}
