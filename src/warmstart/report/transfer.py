@@ -111,7 +111,10 @@ def table(transfer: Transfer, budget: str) -> list[dict[str, Any]]:
 
 
 def tuning(transfer: Transfer) -> list[dict[str, Any]]:
-    """Return the learning rate of each trained arm by label count."""
+    """Return the learning rate of each trained arm by label count; in a pool, if it is the same in all transfers."""
+    if transfer.folds:
+        first, *others = map(tuning, transfer.folds)
+        return [row for row in first if all(row in rows for rows in others)]
     found: dict[tuple[str, Labels], float] = {}
     for job in transfer.manifest.jobs:
         if job.values.get("arm") in transfer.arms and "optimizer" in job.config:
