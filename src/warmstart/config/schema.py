@@ -215,7 +215,7 @@ STAGES = {
             ),
         }
     ),
-    "report": Section({**COMMON, "runs": Location, "show_test": bool}),
+    "report": Section({**COMMON, "runs": Location | list[Location], "show_test": bool}),
     "rerun": Section(RUN),
     "soup": Section({**COMMON, "runs": Location, "method": Literal["greedy", "uniform", "wise"]}),
 }

@@ -73,6 +73,7 @@ class Transfer:
         bases: records of its pretrainings.
         runs: its finetunings, in the order of the plan.
         curves: cache of `curve`.
+        folds: the transfers of a pool (`read_pool`), each with other test clusters.
     """
 
     manifest: Manifest
@@ -81,6 +82,7 @@ class Transfer:
     bases: list[dict[str, Any]]
     runs: list[Run]
     curves: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    folds: tuple[Transfer, ...] = ()
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -140,6 +142,9 @@ class Transfer:
         Raises:
             UserError: the file is damaged, or the transfer has another number of clusters.
         """
+        if self.folds:
+            found = [fold.scores(run) for fold in self.folds]
+            return None if any(scores is None for scores in found) else np.concatenate(found)
         scores = read_scores(self.manifest.path(run.name))
         if scores is not None and self.clusters is not None and len(scores) != len(self.clusters):
             raise UserError(
@@ -160,6 +165,8 @@ class Transfer:
     @cached_property
     def clusters(self) -> np.ndarray | None:
         """The cluster of each test example (N,), such as its speaker; None if the examples are independent."""
+        if self.folds:
+            return np.concatenate([fold.clusters for fold in self.folds])
         return read_clusters(self.manifest.folder)
 
     def unit(self, run: Run) -> int:
@@ -168,9 +175,14 @@ class Transfer:
         return number if self.rules["pretrain_seeds"] == 1 else number % self.rules["pretrain_seeds"]
 
     def curve(self, run: Run) -> pd.DataFrame:
-        """Return val/* and train/loss of a run by step, cached."""
+        """Return val/* and train/loss of a run by step, in a pool their means at the steps of all folds, cached."""
         if run.name not in self.curves:
-            self.curves[run.name] = read_metrics(self.manifest.path(run.name) / "metrics.csv")
+            if self.folds:
+                values = pd.concat([fold.curve(run) for fold in self.folds]).groupby(["name", "step"])["value"]
+                curve = values.mean()[values.size() == len(self.folds)].reset_index()
+            else:
+                curve = read_metrics(self.manifest.path(run.name) / "metrics.csv")
+            self.curves[run.name] = curve
         return self.curves[run.name]
 
     def series(self, run: Run, name: str) -> pd.Series:
@@ -193,7 +205,9 @@ def read_transfer(folder: Path) -> Transfer:
     if any("budget" not in job.values for job in jobs):
         raise UserError(f"{folder} was planned by an older version of warmstart: run the transfer again")
     check_runs(manifest)
-    record = RunFolder.open(folder).record
+    run = RunFolder.open(folder)
+    run.checked(CLUSTERS)
+    record = run.record
     bases = [manifest.record(job.name) for job in manifest.jobs if not job.values]
     runs = [read_run(manifest, job) for job in jobs]
     check_comparable(manifest, runs)
@@ -289,7 +303,7 @@ def runs_csv(transfer: Transfer) -> str:
             "val": run.val,
             "test": run.test,
             **{unit: run.cost.get(unit) for unit in ("steps", "seconds", "examples")},
-            "run": f"runs/{run.name}",
+            "run": None if transfer.folds else f"runs/{run.name}",
         }
         for run in transfer.runs
     )

@@ -10,6 +10,7 @@ from scipy import stats
 from warmstart.core.screen import number
 from warmstart.report import paired
 from warmstart.report.runs import Labels, Transfer
+from warmstart.report.section import Section, Table, section
 from warmstart.report.verdicts import BUDGET_PHRASES, labels_text, matrix, pairs
 
 CONTROL = "scratch"
@@ -319,7 +320,7 @@ def correlation_text(row: Row) -> str:
     return f"{start}: Spearman {one['spearman']:.2f}, Kendall {one['kendall']:.2f} ({count}; {alone})."
 
 
-def starts_section(transfer: Transfer, report: Row) -> Row | None:
+def starts_section(transfer: Transfer, report: Row) -> Section | None:
     """Return the section of the page that ranks the starts."""
     found = report["starts"]
     if not found:
@@ -330,10 +331,10 @@ def starts_section(transfer: Transfer, report: Row) -> Row | None:
         f"hold simultaneously over all {found['comparisons']} comparisons of the report, of all pairs of starts "
         "(Bonferroni), and p values are adjusted over them (Holm)."
     )
-    return section("starts", "Which start?", sentences(found)[0], ranking_table(found), note)
+    return section("starts", "Which start?", sentences(found)[0], table=as_table(ranking_table(found)), note=note)
 
 
-def screen_section(transfer: Transfer, report: Row) -> Row | None:
+def screen_section(transfer: Transfer, report: Row) -> Section | None:
     """Return the section of the page on screen and selection of the starts."""
     found = report["starts"]
     if not found:
@@ -347,17 +348,10 @@ def screen_section(transfer: Transfer, report: Row) -> Row | None:
         "best with 90 % confidence (one-sided, corrected for all comparisons of the selection)."
     )
     answer = " ".join(sentences(found)[1:])
-    return section("screen", "Screen and selection of the starts", answer, selection_table(found), note)
+    table = as_table(selection_table(found))
+    return section("screen", "Screen and selection of the starts", answer, table=table, note=note)
 
 
-def section(name: str, title: str, answer: str, table: tuple[list[str], list[list[str]]], note: str) -> Row:
-    """Return a section without a figure, as `transfer_page` does."""
-    columns, rows = table
-    return {
-        "name": name,
-        "title": title,
-        "answer": answer,
-        "figure": None,
-        "table": {"columns": columns, "rows": rows},
-        "note": note,
-    }
+def as_table(cells: tuple[list[str], list[list[str]]]) -> Table:
+    """Return columns and rows as a table of a section."""
+    return dict(zip(("columns", "rows"), cells))

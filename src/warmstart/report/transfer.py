@@ -10,11 +10,12 @@ from typing import Any
 from warmstart.core import screen
 from warmstart.report import caveats, extrapolation, looks, savings, starts, verdicts
 from warmstart.report.costs import cost_table, costs
+from warmstart.report.pool import summary
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
 from warmstart.report.transfer_page import write_page
 from warmstart.report.verdicts import labels_text
-from warmstart.run.files import write_atomically
+from warmstart.run.files import creating, write_atomically
 
 
 def write_report(folder: Path) -> dict[str, Any]:
@@ -23,7 +24,19 @@ def write_report(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder is no transfer, or its runs cannot be compared.
     """
-    transfer = read_transfer(folder)
+    return write(folder, read_transfer(folder))
+
+
+def write_pooled_report(transfer: Transfer, folder: Path) -> dict[str, Any]:
+    """Write the report of a pool of transfers into a new folder, with the settings of the first; see `write_report`."""
+    with creating(folder):
+        folder.mkdir(parents=True)
+    write_atomically(folder / "config.yaml", (transfer.folds[0].manifest.folder / "config.yaml").read_bytes())
+    return write(folder, transfer)
+
+
+def write(folder: Path, transfer: Transfer) -> dict[str, Any]:
+    """Write the files of the report of a transfer into a folder, and return the content of report.json."""
     report = summarize(transfer)
     write_atomically(folder / "runs.csv", runs_csv(transfer))
     write_page(folder, transfer, report)
@@ -38,6 +51,7 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
     first, *others = transfer.budgets
     report = {
         "experiment": transfer.manifest.experiment,
+        "pooled": summary(transfer),
         "metric": transfer.metric,
         "mode": transfer.manifest.mode,
         "headline": starts.headline(transfer, judged, ranked) if ranked else verdicts.headline(transfer, judged),
@@ -110,7 +124,10 @@ def table(transfer: Transfer, budget: str) -> list[dict[str, Any]]:
 
 
 def tuning(transfer: Transfer) -> list[dict[str, Any]]:
-    """Return the learning rate of each trained arm by label count."""
+    """Return the learning rate of each trained arm by label count; in a pool, if it is the same in all transfers."""
+    if transfer.folds:
+        first, *others = map(tuning, transfer.folds)
+        return [row for row in first if all(row in rows for rows in others)]
     found: dict[tuple[str, Labels], float] = {}
     for job in transfer.manifest.jobs:
         if job.values.get("arm") in transfer.arms and "optimizer" in job.config:
@@ -181,6 +198,8 @@ def title(report: dict[str, Any], budget: str) -> str:
 
 def show(report: dict[str, Any]) -> None:
     """Print tables, sentences, warnings and the headline."""
+    if report["pooled"]:
+        screen.say(report["pooled"]["sentence"])
     show_tables(report)
     for line in sentences(report):
         screen.say(line)

@@ -19,20 +19,20 @@ from warmstart.report.page import templates
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import Transfer, are_timed_alike
 from warmstart.report.savings import per_step
+from warmstart.report.section import Section, Table, section
 from warmstart.report.starts import screen_section, starts_section
 from warmstart.report.verdicts import BUDGET_PHRASES, labels_text, pairs
 from warmstart.run.files import write_atomically
 
 UNITS = ("steps", "seconds", "examples")
 Report = dict[str, Any]
-Section = dict[str, Any]
-Table = dict[str, Any]
 
 
 def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     """Write report.html, report.md, report.png and curves/ into the folder of a transfer."""
     first, more = ([make(transfer, report) for make in group] for group in (FIRST_PAGE, SECTIONS))
     runs = f"runs={quoted(folder)}"
+    commands = report["pooled"]["commands"] if report["pooled"] else (report["words"], ["stage=report", runs])
     content = {
         "report": report,
         "verdict": report["headline"]["verdict"],
@@ -48,9 +48,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         "budgets": {name: BUDGET_PHRASES[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
         "settings": safe((folder / "config.yaml").read_text(encoding="utf-8")),
-        "commands": [
-            command("python", "train.py", *overrides) for overrides in (report["words"], ["stage=report", runs])
-        ],
+        "commands": [command("python", "train.py", *overrides) for overrides in commands],
     }
     filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick, "judged": figure.verdict_text}
     environment = templates(lambda name: name == "transfer.html.j2", **filters)
@@ -76,32 +74,6 @@ def plain(text: str) -> str:
 def span(bounds: list[float | None], sign: str = "") -> str:
     """Return an interval as text."""
     return "-" if bounds[0] is None else " to ".join(f"{bound:{sign}#.3g}".rstrip(".") for bound in bounds)
-
-
-def section(
-    name: str,
-    title: str,
-    answer: str,
-    drawn: str | None = None,
-    table: Table | None = None,
-    note: str = "",
-    image: str | None = None,
-) -> Section:
-    """Return a section of the page: its answer in a sentence, its figure as SVG, its table, and how it was computed.
-
-    Args:
-        note: how it was computed; by default, the note of this name in transfer.md.j2.
-        image: file with the figure, for report.md.
-    """
-    return {
-        "name": name,
-        "title": title,
-        "answer": answer,
-        "figure": drawn,
-        "table": table,
-        "note": note,
-        "image": image,
-    }
 
 
 def label_plot(transfer: Transfer, report: Report) -> figure.Plot:
