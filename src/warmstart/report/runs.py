@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from warmstart.core.errors import UserError
 from warmstart.core.reading import load_config
+from warmstart.report.clusters import Clusters, find_clusters
 from warmstart.report.curves import read_metrics
 from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import RunFolder
@@ -134,6 +135,24 @@ class Transfer:
     def clusters(self) -> np.ndarray | None:
         """The cluster of each test example (N,), such as its speaker; None if the examples are independent."""
         return read_clusters(self.manifest.folder)
+
+    @cached_property
+    def test_clusters(self) -> Clusters | None:
+        """The distinct clusters of the test examples; None if the examples are independent."""
+        return find_clusters(self.clusters, (self.config.get("data") or {}).get("cluster"))
+
+    @cached_property
+    def test_rows(self) -> int | None:
+        """The number of test rows; None if it was not recorded."""
+        done = next(run for run in self.runs if run.state == "done")
+        rows, scores = done.record["data"]["rows"].get("test"), self.scores(done)
+        return rows if rows is not None or scores is None else len(scores)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value of the metric, possibly infinite."""
+        low, high = self.record.get("bounds") or (None, None)
+        return -math.inf if low is None else low, math.inf if high is None else high
 
     def unit(self, run: Run) -> int:
         """Return the index of the independent unit: the seed, or the pretraining if there are several."""

@@ -19,7 +19,7 @@ from warmstart.report.page import templates
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import Transfer
 from warmstart.report.savings import per_step
-from warmstart.report.verdicts import BUDGET_PHRASES, labels_text, pairs
+from warmstart.report.verdicts import BUDGET_PHRASES, against_text, labels_text, more_needed, pairs, scope_text
 from warmstart.run.files import write_atomically
 
 UNITS = ("steps", "seconds", "examples")
@@ -39,17 +39,23 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         multiplier_section(report),
         length_section(report),
     ]
+    scope = scope_text(report)
+    for shown in filter(None, sections):
+        shown["answer"] += f" All results are{scope}; nothing is said about others." if scope else ""
+    unit = "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings"
     runs = f"runs={quoted(folder)}"
     content = {
         "report": report,
         "verdict": report["headline"]["verdict"] or "no verdict",
+        "scope": scope,
         "sections": [section for section in sections if section],
         "means": means(report, budget),
         "costs": cost_section(transfer, report),
         "checks": checks(report),
         "rates": rates(report),
         "min_units": MIN_UNITS,
-        "unit": "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings",
+        "unit": unit,
+        "more_needed": partial(more_needed, unit=unit, clusters=report["clusters"]),
         "many_arms": figure.has_many_arms(transfer.arms),
         "budgets": {name: BUDGET_PHRASES[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
@@ -58,7 +64,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
             command("python", "train.py", *overrides) for overrides in (report["words"], ["stage=report", runs])
         ],
     }
-    filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick}
+    filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick, "against": against_text}
     environment = templates(lambda name: name == "transfer.html.j2", **filters)
     text = environment.get_template("transfer.md.j2").make_module(content)
     macros = {"text": lambda name, *values: getattr(text, name)(*values)}  # plain text, not escaped HTML
