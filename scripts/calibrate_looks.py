@@ -55,7 +55,7 @@ def looks_at(matrices: Sequence[np.ndarray], margin: float, truth: float = 0.0) 
     found = []
     for made, seeds in enumerate(PLANNED, start=1):
         looks = Looks(PLANNED, made)
-        family = [summary(matrix[:seeds], looks.alpha) for matrix in matrices]
+        family = [summary(matrix[:seeds], alpha=looks.alpha) for matrix in matrices]
         equal = [looks.one_sided(equivalence(one, margin)) for one in family]
 
         def says(p_values: Sequence[float]) -> list[str | None]:

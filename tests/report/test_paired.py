@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 from scipy import stats
 from scripts.calibrate import TRUTHS, measure
+from scripts.calibrate_clusters import FIRST
+from scripts.calibrate_clusters import measure as measure_clusters
 
 from warmstart.report import paired
+from warmstart.report.cluster_variance import cluster_variance
 from warmstart.report.paired import (
     Paired,
     bootstrap_weights,
     equivalence,
     holm,
+    power,
     seeds_needed,
     summary,
     verdict,
     weighted_means,
 )
+from warmstart.report.rows_needed import detectable, rows_needed, with_rows
 
 ARM = np.array([0.81, 0.84, 0.79, 0.88, 0.83])
 CONTROL = np.array([0.78, 0.80, 0.80, 0.82, 0.79])
@@ -193,6 +198,89 @@ def test_the_bootstraps_mean_and_variance():
     )
 
 
+def test_with_equal_clusters_and_seeds_that_do_not_matter_it_is_the_t_test_over_clusters():
+    examples = np.random.default_rng(0).standard_normal(24) + np.repeat([0.5, 0, 1, 2, 0, 1], 4)
+    found = summary(np.tile(examples, (6, 1)), np.repeat(list("cafbed"), 4))
+    interval = stats.ttest_1samp(examples.reshape(6, 4).mean(1), 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_clusters_of_one_example_are_independent_examples():
+    centred = crossed(5, 30, np.random.default_rng(0), (1, 2, 3))
+    centred -= centred.mean()
+    found = cluster_variance(centred, np.random.default_rng(1).permutation(30))
+    rest = centred - centred.mean(0) - centred.mean(1, keepdims=True)
+    assert found.clusters == pytest.approx(centred.mean(0).var(ddof=1) / 30)
+    assert found.interaction == pytest.approx((rest**2).sum() / (4 * 29) / 30)
+    assert found.freedom == pytest.approx(29)
+
+
+def test_unequal_clusters_have_fewer_degrees_of_freedom_and_the_right_variance():
+    rng, codes = np.random.default_rng(0), np.repeat([0, 1, 2, 3, 4], [8, 4, 2, 1, 1])
+    found = [cluster_variance(row - row.mean(), codes) for row in rng.standard_normal((4000, 2, 16))]
+    assert found[0].freedom == pytest.approx(16**2 / (64 + 16 + 4 + 1 + 1) - 1)
+    variances = [one.clusters for one in found]  # of means over two seeds
+    assert np.mean(variances) == pytest.approx(1 / 32, abs=4 * np.std(variances) / math.sqrt(4000))
+
+
+def test_the_error_is_at_least_that_of_the_clusters_alone_and_of_the_seeds_alone():
+    for seed in range(50):
+        found = summary(crossed(3, 12, np.random.default_rng(seed), (0, 0.2, 1)), np.repeat([0, 1, 2, 3, 4, 5], 2))
+        assert found.standard_error >= max(found.cluster_error, found.spread / math.sqrt(3)) - 1e-12
+        assert found.test_share > 0
+
+
+@pytest.mark.parametrize("sizes", [[1, 1], [99, 1], [500, 1, 1, 1, 1]])
+def test_no_sizes_of_clusters_give_nan(sizes: list[int]):
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    for matrix in (np.zeros((5, len(codes))), crossed(5, len(codes), np.random.default_rng(0), (1, 1, 1))):
+        found = summary(matrix, codes)
+        assert all(map(math.isfinite, (found.low, found.high, found.p, equivalence(found, 0.1))))
+        assert found.low <= found.difference <= found.high
+        assert rows_needed(found) is None or rows_needed(found) >= len(codes)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "says"), [(["a"] * 6, "one cluster"), (["a", "b"], "6 examples, but the clusters")]
+)
+def test_clusters_that_do_not_fit_are_refused(clusters: list[str], says: str):
+    with pytest.raises(ValueError, match=says):
+        summary(np.zeros((5, 6)), np.array(clusters))
+
+
+def test_the_bootstrap_draws_whole_clusters():
+    rng, codes = np.random.default_rng(0), np.repeat([0, 1, 2, 3, 4, 5], [1, 2, 3, 3, 2, 1])
+    _, drawn = weights = bootstrap_weights(4, 12, 2000, clusters=np.array(list("qwerty"))[codes])
+    assert all((drawn[:, codes == code] == drawn[:, codes == code][:, :1]).all() for code in range(6))
+    matrix = np.tile(3 + rng.standard_normal(6)[codes], (4, 1))
+    means = weighted_means(matrix, weights)
+    assert means.mean() == pytest.approx(matrix.mean(), abs=0.06)
+    assert matrix.min() <= means.min() <= means.max() <= matrix.max()
+    constant = weighted_means(np.ones((4, 12)), weights)
+    assert constant == pytest.approx(1)
+
+
+def test_rows_needed_by_cohens_tables():
+    seen = Paired(10, 20, 0.5, spread=0.0, example_error=1 / math.sqrt(20))
+    assert rows_needed(seen) == 34
+    assert rows_needed(dataclasses.replace(seen, spread=5.0)) is None  # ten such seeds are too few
+    assert rows_needed(dataclasses.replace(seen, difference=0.0)) is None
+    noise = dataclasses.replace(seen, spread=1.0, interaction=1.0)
+    assert with_rows(noise, 80).spread == pytest.approx(0.5)
+    assert 34 < rows_needed(noise) < rows_needed(dataclasses.replace(noise, interaction=0.9))
+    clustered = dataclasses.replace(seen, freedom=4.0, cluster_error=seen.example_error)
+    assert rows_needed(clustered) > 34
+    assert power(with_rows(clustered, rows_needed(clustered))) >= 0.8
+
+
+def test_the_smallest_detectable_difference_has_a_power_of_80_percent():
+    seen = Paired(10, 15, 0.1, spread=0.2, example_error=0.1)
+    smallest = detectable(seen)
+    assert smallest == pytest.approx(0.1 * (stats.t.isf(0.025, 14) + stats.t.isf(0.2, 14)), rel=0.02)
+    assert power(dataclasses.replace(seen, difference=smallest, spread=0.0)) == pytest.approx(0.8, abs=1e-6)
+    assert detectable(summary(ARM - CONTROL)) is None
+
+
 def test_shared_weights_keep_the_pairing(monkeypatch: pytest.MonkeyPatch):
     arm, control = np.random.default_rng(4).standard_normal((2, 7, 30))
     weights = bootstrap_weights(7, 30, draws=50, seed=5)
@@ -218,3 +306,11 @@ def test_it_is_rarely_wrong_where_the_truth_is_known(seeds: int):
     assert wrong <= 0.05 + 2 * error
     assert rates["false, seeds only"][0] > 0.05 + 2 * rates["false, seeds only"][1]
     assert rates["covered, seeds only"][0] < 0.93 - 2 * rates["covered, seeds only"][1]
+
+
+def test_with_clusters_it_is_rarely_wrong_where_ignoring_them_is():
+    rates = measure_clusters(FIRST[1], reports=60)["rates"]
+    false, error = rates["false"]
+    assert false <= 0.05 + 2 * error
+    assert rates["covered"][0] >= 0.93 - 2 * rates["covered"][1]
+    assert rates["false, ignored"][0] > 0.1 + 2 * error

@@ -168,11 +168,12 @@ class Objective:
     """A head and a loss on a backbone's features. Inherit this class before nn.Module.
 
     A supervised objective has a `monitor`, the metric that selects the best checkpoint with max or min, and the methods
-    `predict`, `scores` and `to_records`. If its target is text, its metric `errors` has the last pairs in `compared`,
-    and `target_texts(y)` returns the texts of targets. `predicts` is the kind of value that the loss requires; if None,
-    that of the backbone's targets, and `default_loss` has an entry for each kind; `input_kind` is the kind of the
-    backbone's targets if it differs. `needs` are required abilities of the backbone, and `task` selects the form of the
-    head. `step` requires `views` copies of a batch, concatenated along B. If `mixes`, it supports mixed batches.
+    `predict`, `scores` and `to_records`; `bounds` are the smallest and the largest value of the metric, if it has
+    them. If its target is text, its metric `errors` has the last pairs in `compared`, and `target_texts(y)` returns the
+    texts of targets. `predicts` is the kind of value that the loss requires; if None, that of the backbone's targets,
+    and `default_loss` has an entry for each kind; `input_kind` is the kind of the backbone's targets if it differs.
+    `needs` are required abilities of the backbone, and `task` selects the form of the head. `step` requires `views`
+    copies of a batch, concatenated along B. If `mixes`, it supports mixed batches.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
@@ -189,6 +190,7 @@ class Objective:
     views: ClassVar[int] = 1
     mixes: ClassVar[bool] = False
     monitor: ClassVar[tuple[str, str] | None] = None
+    bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
     abilities: ClassVar[frozenset[str]] = frozenset()
 
     def fit(self, y: Any) -> None:

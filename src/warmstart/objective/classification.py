@@ -44,6 +44,7 @@ class Classification(PooledClassification):
     predicts: ClassVar = "category"
     default_loss: ClassVar = staticmethod(cross_entropy)
     monitor: ClassVar = ("val/accuracy", "max")
+    bounds: ClassVar = (0.0, 1.0)
 
     def metrics(self) -> dict[str, Any]:
         """Return accuracy, macro F1 and expected calibration error (15 bins)."""

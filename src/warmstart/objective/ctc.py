@@ -47,6 +47,7 @@ class CTC(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(ctc)
     task: ClassVar = "ctc"
     monitor: ClassVar = ("val/wer", "min")
+    bounds: ClassVar = (0.0, None)
     abilities: ClassVar = frozenset({"examples", "load_head"})
 
     def __init__(

@@ -20,6 +20,7 @@ class MultiLabel(PooledClassification):
     predicts: ClassVar = "categories"
     default_loss: ClassVar = staticmethod(bce)
     monitor: ClassVar = ("val/f1", "max")
+    bounds: ClassVar = (0.0, 1.0)
 
     def metrics(self) -> dict[str, Any]:
         """Return micro accuracy and macro F1 over labels."""

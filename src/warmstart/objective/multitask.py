@@ -67,6 +67,7 @@ class MultiTask(Objective, nn.Module):
     task: ClassVar = "sequence_classification"
     mixes: ClassVar = True
     monitor: ClassVar = ("val/accuracy", "max")
+    bounds: ClassVar = (0.0, 1.0)
 
     def __init__(
         self, backbone: Backbone, spec: Spec, loss: LossFunction, weights: dict[str, NonNegativeFloat] | None = None

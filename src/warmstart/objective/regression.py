@@ -33,6 +33,7 @@ class Regression(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(mse)
     task: ClassVar = "sequence_classification"
     monitor: ClassVar = ("val/mae", "min")
+    bounds: ClassVar = (0.0, None)
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, standardize: bool = True):
         super().__init__()

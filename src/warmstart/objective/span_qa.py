@@ -46,6 +46,7 @@ class SpanQA(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "question_answering"
     monitor: ClassVar = ("val/f1", "max")
+    bounds: ClassVar = (0.0, 1.0)
     abilities: ClassVar = frozenset({"examples"})
 
     def __init__(

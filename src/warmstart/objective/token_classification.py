@@ -40,6 +40,7 @@ class TokenClassification(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "token_classification"
     monitor: ClassVar = ("val/accuracy", "max")
+    bounds: ClassVar = (0.0, 1.0)
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction):
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from warmstart.report.headline import test_set
 from warmstart.report.leaderboard import mean
 from warmstart.report.runs import Run, Transfer
 from warmstart.report.shared_rows import sentence
@@ -57,6 +58,7 @@ def warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
     """Return all warnings, most serious first."""
     return [
         *overlap_warnings(transfer),
+        *size_warnings(transfer, report),
         *state_warnings(transfer),
         *control_warnings(transfer, report),
         *convergence_warnings(transfer),
@@ -78,6 +80,31 @@ def overlap_warnings(transfer: Transfer) -> list[str]:
                 "scores of pretrained arms may be optimistic"
             )
     return found
+
+
+def size_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
+    """Return a warning if the number of test rows alone rules out a verdict of the headline's comparison.
+
+    That is: it cannot tell, and no number of seeds detects a difference as large as the observed one and the margin.
+    """
+    rows = report["verdicts"]
+    same = [row for row in rows if all(row[key] == rows[0][key] for key in ("arm", "against", "role", "budget"))]
+    ruled_out = [
+        row
+        for row in same
+        if row["verdict"] == "cannot tell"
+        and row["detectable"] is not None
+        and row["detectable"] > max(abs(row["difference"]), transfer.rules["margin"])
+    ]
+    if not ruled_out:
+        return []
+    smallest, width = min(row["detectable"] for row in ruled_out), transfer.bounds[1] - transfer.bounds[0]
+    size = f"{test_set(transfer).removeprefix(', on ')}"
+    where = "" if len(ruled_out) == len(same) else f" with {labels_text([row['labels'] for row in ruled_out])}"
+    if smallest >= width:
+        return [f"{size}: no difference can be detected{where}"]
+    amount = f"{100 * smallest:.2g} points" if width == 1 else f"{smallest:.2g} {transfer.metric.removeprefix('test/')}"
+    return [f"{size}: differences below {amount} cannot be detected{where}"]
 
 
 def state_warnings(transfer: Transfer) -> list[str]:

@@ -1,7 +1,8 @@
 """Intervals and tests for paired differences, with seeds and test examples as random effects.
 
 Both the seeds and the test examples are samples, so that a significant difference is expected with other seeds and
-another test set too. `scripts/calibrate.py` measures the error rates of these rules on simulated data.
+another test set too. Test examples in clusters, such as the recordings of a speaker, are sampled by cluster.
+`scripts/calibrate.py` measures the error rates of these rules on simulated data.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
+from warmstart.report.cluster_variance import cluster_variance
+
 MIN_UNITS = 5
 MAX_SEEDS = 100_000
 ALPHA, POWER = 0.05, 0.8
@@ -27,8 +30,10 @@ CHUNK = 1 << 21
 class Paired:
     """Estimate of a mean difference from n paired seeds and N test examples, in units of the score.
 
-    `spread` is the standard deviation of the per-seed differences. `example_error` is the standard error due to the
-    test set, which does not decrease with the number of seeds. With one seed, low and high are None and p is 1.
+    `spread` is the standard deviation of the per-seed differences, of which `interaction` is the part that decreases
+    with the number of examples. `example_error` is the standard error due to the test set, which does not decrease with
+    the number of seeds. With examples in clusters, `freedom` are its degrees of freedom, and `cluster_error` is the
+    standard error of the mean over these seeds alone. With one seed, low and high are None and p is 1.
     """
 
     n: int
@@ -37,6 +42,9 @@ class Paired:
     spread: float
     example_error: float
     alpha: float = 0.05
+    interaction: float = 0.0
+    freedom: float | None = None
+    cluster_error: float | None = None
 
     @property
     def standard_error(self) -> float:
@@ -45,8 +53,20 @@ class Paired:
 
     @property
     def test_share(self) -> float:
-        """Return the fraction of the squared standard error that is due to the test set, 0 to 1."""
+        """Return the fraction of the squared standard error that is due to the test set, 0 to 1.
+
+        With clusters, it is that of two separate errors, so that it is not 0 where the estimate of `example_error` is 0
+        by chance.
+        """
+        if self.cluster_error is not None:
+            total = self.cluster_error**2 + self.spread**2 / self.n
+            return self.cluster_error**2 / total if total else 0.0
         return (self.example_error / self.standard_error) ** 2 if self.standard_error else 0.0
+
+    @property
+    def test_freedom(self) -> float:
+        """Return the degrees of freedom of the variance due to the test set."""
+        return max(self.examples - 1, 1) if self.freedom is None else self.freedom
 
     @property
     def low(self) -> float | None:
@@ -78,7 +98,7 @@ class Paired:
 
         Source: Cochran, Cox (1950), "Experimental Designs", as in SAS PROC TTEST
         """
-        seeds, test = special.stdtrit([self.n - 1, max(self.examples - 1, 1)], probability)
+        seeds, test = special.stdtrit([self.n - 1, self.test_freedom], probability)
         return -float((1 - self.test_share) * seeds + self.test_share * test)
 
     def tail(self, distance: float) -> float:
@@ -94,7 +114,7 @@ class Paired:
         return probability if distance > 0 else 1 - probability
 
 
-def summary(differences: np.ndarray, alpha: float = 0.05) -> Paired:
+def summary(differences: np.ndarray, clusters: np.ndarray | None = None, alpha: float = 0.05) -> Paired:
     """Estimate the mean of differences (S, N) by seed and example, with its 1 - alpha interval and p value.
 
     Seeds and examples are crossed random effects. The squared error is that of a t test over the seeds, plus the
@@ -102,10 +122,14 @@ def summary(differences: np.ndarray, alpha: float = 0.05) -> Paired:
     test over seeds, which ignores the variance of the test set. With scores (S, N) of one arm instead of differences,
     it estimates the mean score.
 
-    Raises:
-        ValueError: the array is empty, not one- or two-dimensional, or not finite.
+    With the names or numbers of the examples' clusters (N,), the clusters are the random effect instead. The squared
+    error is then at least that over the seeds alone and at least that over the clusters alone.
 
-    Source: Searle, Casella, McCulloch (1992), "Variance Components" (two-way crossed, random)
+    Raises:
+        ValueError: the array is empty, not one- or two-dimensional, or not finite, or there is one cluster only.
+
+    Source: Searle, Casella, McCulloch (1992), "Variance Components" (two-way crossed, random); for clusters, Cameron,
+    Gelbach, Miller (2011), "Robust inference with multiway clustering", Journal of Business & Economic Statistics 29
     """
     matrix = _matrix(differences)
     n, examples = matrix.shape
@@ -113,9 +137,20 @@ def summary(differences: np.ndarray, alpha: float = 0.05) -> Paired:
     if n < 2:
         return Paired(n, examples, difference, 0.0, 0.0, alpha)
     spread = float(matrix.mean(axis=1).std(ddof=1))
-    if spread <= ROUNDING * float(np.abs(matrix).max()):
+    largest = float(np.abs(matrix).max())
+    if spread <= ROUNDING * largest:
         spread = 0.0
-    return Paired(n, examples, difference, spread, math.sqrt(_example_variance(matrix - difference)), alpha)
+    centred = matrix - difference
+    if clusters is None:
+        variance, interaction = _example_variance(centred)
+        return Paired(n, examples, difference, spread, math.sqrt(variance), alpha, math.sqrt(interaction))
+    found = cluster_variance(centred, clusters)
+    error = math.sqrt(found.clusters)
+    if error <= ROUNDING * largest:
+        error = 0.0
+    variance = max(0.0, error**2 - min(found.interaction, spread**2) / n)
+    interaction = math.sqrt(found.interaction)
+    return Paired(n, examples, difference, spread, math.sqrt(variance), alpha, interaction, found.freedom, error)
 
 
 def equivalence(paired: Paired, margin: float) -> float:
@@ -154,30 +189,39 @@ def verdict(p_holm: float, p_equivalent: float, difference: float, n: int) -> st
     return "equivalent" if p_equivalent < ALPHA / 2 else "cannot tell"
 
 
+def power(paired: Paired) -> float:
+    """Return the probability that a test at ALPHA detects the observed difference, if it is the true one.
+
+    Source: noncentral t, as in Cohen (1988), "Statistical Power Analysis for the Behavioral Sciences", ch. 2
+    """
+    if paired.standard_error == 0:
+        return 1.0
+    share = paired.test_share
+    freedom = 1 / ((1 - share) / (paired.n - 1) + share / paired.test_freedom)
+    return float(stats.nct.sf(paired.critical(ALPHA / 2), freedom, abs(paired.difference) / paired.standard_error))
+
+
 def seeds_needed(paired: Paired) -> int | None:
     """Return the number of seeds for a power of 80 % on this test set, if the observed difference is the true one.
 
     The variance of the test set does not decrease with the seeds: None if 100,000 seeds are too few, or n is below 2.
-
-    Source: noncentral t, as in Cohen (1988), "Statistical Power Analysis for the Behavioral Sciences", ch. 2
     """
 
     def detection_power(n: int) -> float:
-        larger = dataclasses.replace(paired, n=n)
-        if larger.standard_error == 0:
-            return 1.0
-        freedom = 1 / ((1 - larger.test_share) / (n - 1) + larger.test_share / max(larger.examples - 1, 1))
-        return float(stats.nct.sf(larger.critical(ALPHA / 2), freedom, abs(larger.difference) / larger.standard_error))
+        return power(dataclasses.replace(paired, n=n))
 
     if paired.n < 2 or paired.difference == 0 or detection_power(MAX_SEEDS) < POWER:
         return None
     return 2 + bisect.bisect_left(range(2, MAX_SEEDS), POWER, key=detection_power)
 
 
-def bootstrap_weights(seeds: int, examples: int, draws: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap_weights(
+    seeds: int, examples: int, draws: int = 2000, seed: int = 0, clusters: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw bootstrap counts of seeds (draws, S) and, independently, of examples (draws, N).
 
-    Use the same counts for several matrices to keep the pairing, and to bootstrap any function of the arms' means.
+    With the names or numbers of the examples' clusters (N,), whole clusters are drawn. Use the same counts for several
+    matrices to keep the pairing, and to bootstrap any function of the arms' means.
 
     Source: Owen (2007), "The pigeonhole bootstrap", Annals of Applied Statistics 1, https://arxiv.org/abs/0712.1111
     """
@@ -189,7 +233,10 @@ def bootstrap_weights(seeds: int, examples: int, draws: int = 2000, seed: int = 
             row[:] = np.bincount(rng.integers(size, size=size), minlength=size)
         return drawn
 
-    return counts(seeds), counts(examples)
+    if clusters is None:
+        return counts(seeds), counts(examples)
+    codes = np.unique(clusters, return_inverse=True)[1].reshape(-1)
+    return counts(seeds), counts(codes.max() + 1)[:, codes]
 
 
 def weighted_means(matrix: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -198,7 +245,8 @@ def weighted_means(matrix: np.ndarray, weights: tuple[np.ndarray, np.ndarray]) -
     by_seed, by_example = weights
     size = max(1, CHUNK // matrix.shape[1])
     rows = [by_example[start : start + size] @ matrix.T for start in range(0, len(by_example), size)]
-    return (by_seed * np.concatenate(rows)).sum(axis=1) / matrix.size
+    drawn = by_example.sum(axis=1, dtype=np.int64)  # differs from N if clusters of several sizes are drawn
+    return (by_seed * np.concatenate(rows)).sum(axis=1) / (len(matrix) * drawn)
 
 
 def _matrix(values: np.ndarray) -> np.ndarray:
@@ -208,12 +256,13 @@ def _matrix(values: np.ndarray) -> np.ndarray:
     return matrix.reshape(len(matrix), -1)
 
 
-def _example_variance(centred: np.ndarray) -> float:
-    """Return the variance of the mean due to the examples, without the interaction, at least 0."""
+def _example_variance(centred: np.ndarray) -> tuple[float, float]:
+    """Return the variance of the mean due to the examples, at least 0, and that of one seed's mean by interaction."""
     n, examples = centred.shape
     if examples < 2:
-        return 0.0
+        return 0.0, 0.0
     rows, columns = centred.mean(axis=1), centred.mean(axis=0)
     squares = np.vdot(centred, centred) - examples * np.vdot(rows, rows) - n * np.vdot(columns, columns)
     interaction = squares / ((n - 1) * (examples - 1))
-    return max(0.0, float(columns.var(ddof=1) - interaction / n) / examples)
+    variance = max(0.0, float(columns.var(ddof=1) - interaction / n) / examples)
+    return variance, max(0.0, float(interaction)) / examples

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from warmstart.core.errors import UserError
 from warmstart.core.labels import Labels, labels_name
 from warmstart.core.reading import load_config
+from warmstart.report.clusters import Clusters, find_clusters
 from warmstart.report.curves import read_metrics
 from warmstart.report.leaderboard import to_csv
 from warmstart.run.folder import CLUSTERS, RunFolder
@@ -168,6 +169,17 @@ class Transfer:
         if self.folds:
             return np.concatenate([fold.clusters for fold in self.folds])
         return read_clusters(self.manifest.folder)
+
+    @cached_property
+    def test_clusters(self) -> Clusters | None:
+        """The distinct clusters of the test examples; None if the examples are independent."""
+        return find_clusters(self.clusters, (self.config.get("data") or {}).get("cluster"))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value of the metric, possibly infinite."""
+        low, high = self.record.get("bounds") or (None, None)
+        return -math.inf if low is None else low, math.inf if high is None else high
 
     def unit(self, run: Run) -> int:
         """Return the index of the independent unit: the seed, or the pretraining if there are several."""

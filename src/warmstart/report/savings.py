@@ -10,7 +10,7 @@ import numpy as np
 
 from warmstart.report import paired
 from warmstart.report.runs import Run, Transfer, are_timed_alike
-from warmstart.report.verdicts import interval, matrix, pairs
+from warmstart.report.verdicts import estimate, interval, matrix, pairs, sampled_clusters
 
 DRAWS = 1000
 ENDS = (2.5, 97.5)
@@ -20,8 +20,8 @@ def label_multipliers(transfer: Transfer, arm: str, against: str) -> list[dict[s
     """Return the factor by which `against` needs more labels to match `arm`, by label count at the budget `steps`.
 
     The control's scores are interpolated on the logarithm of its labelled rows, after a cumulative maximum. Beyond its
-    label counts only a bound is known. The interval is from a two-level bootstrap over seeds and test examples, with
-    the same draws for all label counts.
+    label counts only a bound is known. The interval is from a two-level bootstrap over seeds and test examples, or
+    their clusters, with the same draws for all label counts.
     """
     groups = {
         (name, labels): [run for run in transfer.group(name, "steps", labels) if run.test is not None]
@@ -35,7 +35,8 @@ def label_multipliers(transfer: Transfer, arm: str, against: str) -> list[dict[s
     order = np.argsort(rows)
     matrices = {key: matrix(transfer, [(run,) for run in group]) for key, group in groups.items()}
     first = next(iter(matrices.values()))
-    weights = paired.bootstrap_weights(len(first), first.size // len(first), DRAWS)
+    clusters = sampled_clusters(transfer) if first.ndim > 1 else None
+    weights = paired.bootstrap_weights(len(first), first.size // len(first), DRAWS, clusters=clusters)
     means = {key: np.append(paired.weighted_means(m, weights), m.mean()) for key, m in matrices.items()}
     control = np.maximum.accumulate(np.stack([means[against, transfer.labels[i]] for i in order]), axis=0)
     log_rows = np.log([rows[i] for i in order])
@@ -183,7 +184,7 @@ def turning_point(transfer: Transfer, groups: list[list[Run]]) -> int | None:
     found = []
     for group in groups[:-1]:
         paired_runs = pairs(groups[-1], group)
-        found.append(paired.summary(matrix(transfer, paired_runs)) if len(paired_runs) >= paired.MIN_UNITS else None)
+        found.append(estimate(transfer, paired_runs) if len(paired_runs) >= paired.MIN_UNITS else None)
     known = [index for index, one in enumerate(found) if one is not None]
     adjusted = paired.holm([found[index].p for index in known])
     worse = [i for i, p in zip(known, adjusted) if p < ALPHA and found[i].difference < 0]

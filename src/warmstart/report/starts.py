@@ -11,7 +11,7 @@ from warmstart.core.screen import number
 from warmstart.report import paired
 from warmstart.report.runs import Labels, Transfer
 from warmstart.report.section import Section, Table, section
-from warmstart.report.verdicts import BUDGET_PHRASES, labels_text, matrix, pairs
+from warmstart.report.verdicts import BUDGET_PHRASES, difference_interval, estimate, labels_text, pairs
 
 CONTROL = "scratch"
 FEWEST = 3  # starts for a rank correlation
@@ -55,9 +55,9 @@ def rank(transfer: Transfer, judged: list[Row], names: list[str], budget: str, l
         row = {"start": name, "mean": means[name], "difference": None, "interval": [None, None], "p": None}
         row |= {"verdict": None, "apart": False}
         if name != order[0] and (found := pairs(groups[name], groups[order[0]])):
-            estimate = paired.summary(matrix(transfer, found), paired.ALPHA / max(1, len(judged)))
+            difference = estimate(transfer, found, paired.ALPHA / max(1, len(judged)))
             verdict, p = compared(judged, name, order[0], budget, labels)
-            row |= {"difference": estimate.difference, "interval": [estimate.low, estimate.high], "p": p}
+            row |= {"difference": difference.difference, "interval": difference_interval(transfer, difference), "p": p}
             row |= {"verdict": verdict, "apart": verdict == "hurts"}
         rows.append(row)
     return {"labels": labels, "starts": rows}
@@ -229,7 +229,7 @@ def gain_over_control(transfer: Transfer, name: str, budget: str, labels: list[L
     for count in labels:
         found = pairs(*(transfer.group(arm, budget, count) for arm in (name, CONTROL)))
         if found:
-            estimates[count] = paired.summary(matrix(transfer, found), paired.ALPHA / max(1, family))
+            estimates[count] = estimate(transfer, found, paired.ALPHA / max(1, family))
     if not estimates:
         return "no finished pairs"
     count = max(estimates, key=lambda count: abs(estimates[count].difference))

@@ -10,6 +10,7 @@ from typing import Any
 from warmstart.core import screen
 from warmstart.report import caveats, extrapolation, looks, savings, starts, verdicts
 from warmstart.report.costs import cost_table, costs
+from warmstart.report.headline import headline
 from warmstart.report.pool import summary
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
@@ -54,9 +55,10 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         "pooled": summary(transfer),
         "metric": transfer.metric,
         "mode": transfer.manifest.mode,
-        "headline": starts.headline(transfer, judged, ranked) if ranked else verdicts.headline(transfer, judged),
+        "headline": starts.headline(transfer, judged, ranked) if ranked else headline(transfer, judged),
         "starts": ranked,
         "test_rows": transfer.test_rows,
+        "clusters": transfer.test_clusters and transfer.test_clusters.summary(),
         "labels": label_counts(transfer),
         "table": table(transfer, first),
         "tables": {budget: table(transfer, budget) for budget in others},
@@ -175,10 +177,13 @@ def verdict_grid(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         low, high = row["interval"]
         verdict = row["verdict"] or "no verdict"
         if verdict == "cannot tell" and not row["flag"]:
-            verdict += f" ({row['seeds_needed'] or 'no number of'} seeds would suffice)"
+            verdict += f" ({verdicts.more_needed(row, 'seeds', report['clusters'])})"
+        verdict += verdicts.scope_text(report) if row["verdict"] else ""
         lines.append(
             [
-                *(str(row[key]) for key in ("arm", "against", "budget", "labels", "n")),
+                row["arm"],
+                verdicts.against_text(row),
+                *(str(row[key]) for key in ("budget", "labels", "n")),
                 "-" if row["difference"] is None else f"{row['difference']:+.4f}",
                 "-" if low is None else f"{low:+.4f} to {high:+.4f}",
                 "-" if row["p_holm"] is None else f"{row['p_holm']:.2g}",

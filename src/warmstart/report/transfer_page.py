@@ -21,7 +21,7 @@ from warmstart.report.runs import Transfer, are_timed_alike
 from warmstart.report.savings import per_step
 from warmstart.report.section import Section, Table, section
 from warmstart.report.starts import screen_section, starts_section
-from warmstart.report.verdicts import BUDGET_PHRASES, labels_text, pairs
+from warmstart.report.verdicts import BUDGET_PHRASES, against_text, labels_text, more_needed, pairs, scope_text
 from warmstart.run.files import write_atomically
 
 UNITS = ("steps", "seconds", "examples")
@@ -30,20 +30,26 @@ Report = dict[str, Any]
 
 def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     """Write report.html, report.md, report.png and curves/ into the folder of a transfer."""
-    first, more = ([make(transfer, report) for make in group] for group in (FIRST_PAGE, SECTIONS))
+    first, more = ([found for make in group if (found := make(transfer, report))] for group in (FIRST_PAGE, SECTIONS))
+    scope = scope_text(report)
+    for shown in (*first, *more):
+        shown["answer"] += f" All results are{scope}; nothing is said about others." if scope else ""
+    unit = "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings"
     runs = f"runs={quoted(folder)}"
     commands = report["pooled"]["commands"] if report["pooled"] else (report["words"], ["stage=report", runs])
     content = {
         "report": report,
         "verdict": report["headline"]["verdict"],
-        "first": [section for section in first if section],
-        "sections": [section for section in more if section],
+        "scope": scope,
+        "first": first,
+        "sections": more,
         "means": means(report, transfer.budgets[0]),
         "costs": cost_section(transfer, report),
         "checks": checks(report),
         "rates": rates(report),
         "min_units": MIN_UNITS,
-        "unit": "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings",
+        "unit": unit,
+        "more_needed": partial(more_needed, unit=unit, clusters=report["clusters"]),
         "many_arms": figure.has_many_arms(transfer.arms),
         "budgets": {name: BUDGET_PHRASES[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
@@ -51,6 +57,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         "commands": [command("python", "train.py", *overrides) for overrides in commands],
     }
     filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick, "judged": figure.verdict_text}
+    filters |= {"against": against_text}
     environment = templates(lambda name: name == "transfer.html.j2", **filters)
     text = environment.get_template("transfer.md.j2").make_module(content)
     macros = {"text": lambda name, *values: getattr(text, name)(*values)}  # plain text, not escaped HTML
@@ -149,7 +156,7 @@ def time_section(transfer: Transfer, report: Report) -> Section | None:
     for arm, style in figure.styles(transfer.arms).items():
         runs = [run for run in transfer.group(arm, budget, labels) if run.state == "done"]
         if metric in (curve := aggregate(runs, transfer.curve)).index:
-            curve = curve.loc[metric]
+            curve = curve.loc[metric].clip(*transfer.bounds)
             curves[arm] = {"curve": curve, "per_step": {"steps": 1.0}, "style": style, "runs": runs}
             records += [run.record for run in runs]
             lines[arm] = [(f"after {step + 1} steps", curve["mean"][step], (None,)) for step in curve.index[[0, -1]]]

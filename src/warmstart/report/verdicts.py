@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
 import numpy as np
 
-from warmstart.report import paired
+from warmstart.report import controls, paired
+from warmstart.report.controls import Comparison
 from warmstart.report.looks import looks_of
+from warmstart.report.rows_needed import detectable, rows_needed
 from warmstart.report.runs import Labels, Run, Transfer
 
 BUDGET_PHRASES = {
@@ -40,28 +43,62 @@ def matrix(transfer: Transfer, runs: list[tuple[Run, ...]]) -> np.ndarray:
     return np.stack([np.mean(found, axis=0) for found in units.values()])
 
 
+def sampled_clusters(transfer: Transfer) -> np.ndarray | None:
+    """Return the cluster numbers of the test examples (N,) that are resampled; None if the examples are.
+
+    With fewer than MIN_CLUSTERS clusters, the inference is about these clusters, and the examples within them.
+    """
+    found = transfer.test_clusters
+    return found.codes if found is not None and found.is_sample else None
+
+
+def estimate(transfer: Transfer, runs: list[tuple[Run, ...]], alpha: float = paired.ALPHA) -> paired.Paired:
+    """Estimate the mean score of runs, or the mean difference of pairs of runs, over units and test examples."""
+    values = matrix(transfer, runs)
+    return paired.summary(values, sampled_clusters(transfer) if values.ndim > 1 else None, alpha)
+
+
 def interval(transfer: Transfer, runs: list[Run]) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of an arm's mean score, with the original sign of the metric."""
+    """Return the 95 % interval of an arm's mean score, with the original sign of the metric, within its bounds."""
     if len(runs) < 2:
         return None, None
-    found = paired.summary(matrix(transfer, [(run,) for run in runs]))
+    found = estimate(transfer, [(run,) for run in runs])
     if found.low is None:
         return None, None
-    bounds = (transfer.sign * found.low, transfer.sign * found.high)
-    return min(bounds), max(bounds)
+    low, high = sorted((transfer.sign * found.low, transfer.sign * found.high))
+    return clipped(low, high, transfer.bounds)
 
 
-def comparisons(transfer: Transfer) -> list[tuple[str, str, str, Labels]]:
+def difference_interval(transfer: Transfer, found: paired.Paired | None) -> list[float | None]:
+    """Return the interval of a difference, within the differences that two scores can have."""
+    if found is None or found.low is None:
+        return [None, None]
+    low, high = transfer.bounds
+    return list(clipped(found.low, found.high, (low - high, high - low)))
+
+
+def clipped(low: float, high: float, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval within bounds."""
+    return max(low, bounds[0]), min(high, bounds[1])
+
+
+def comparisons(transfer: Transfer) -> list[Comparison]:
     """Return all comparisons: each arm with those that `against` names, by common budget and label count."""
     found = []
     for budget in transfer.budgets:
         planned = [arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget]]
         for arm in planned:
-            controls = transfer.config["arm"][arm].get("against") or []
-            for against in [controls] if isinstance(controls, str) else controls:
+            others = transfer.config["arm"][arm].get("against") or []
+            for against in [others] if isinstance(others, str) else others:
                 if against in planned:
-                    found += [(arm, against, budget, labels) for labels in transfer.labels]
+                    found += [Comparison(arm, against, budget, labels) for labels in transfer.labels]
     return found
+
+
+def family(transfer: Transfer) -> list[Comparison]:
+    """Return all comparisons, and those of the headline's arm with the strongest control and the untouched start."""
+    found = comparisons(transfer)
+    return [*found, *controls.added(transfer, found[0])] if found else []
 
 
 def judge(transfer: Transfer) -> list[dict[str, Any]]:
@@ -70,10 +107,10 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
     With several looks, p values and intervals are repeated ones, which hold at any look.
     """
     rows, results, looks = [], [], looks_of(transfer)
-    for arm, against, budget, labels in comparisons(transfer):
+    for arm, against, budget, labels, role in family(transfer):
         groups = [transfer.group(name, budget, labels) for name in (arm, against)]
         paired_runs = pairs(*groups)
-        found = paired.summary(matrix(transfer, paired_runs), looks.alpha) if paired_runs else None
+        found = estimate(transfer, paired_runs, looks.alpha) if paired_runs else None
         failed = [sum(run.state == "failed" for run in group) for group in groups]
         flags = [
             f"{count} of {len(group)} {name} runs failed" for count, group, name in zip(failed, groups, (arm, against))
@@ -81,18 +118,22 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
         row = {
             "arm": arm,
             "against": against,
+            "role": role,
             "budget": budget,
             "labels": labels,
             "n": found.n if found else 0,
             "difference": transfer.sign * statistics.fmean(a.test - b.test for a, b in paired_runs)
             if paired_runs
             else None,
-            "interval": [found.low, found.high] if found else [None, None],
+            "interval": difference_interval(transfer, found),
             "p": looks.p(found.p) if found and found.n >= paired.MIN_UNITS else None,
             "p_holm": None,
             "effect": found.effect if found else None,
             "verdict": None,
             "seeds_needed": None,
+            "rows_needed": None,
+            "clusters_needed": None,
+            "detectable": detectable(found) if found else None,
             "p_equivalent": None,
             "flag": "; ".join(text for text, count in zip(flags, failed) if count) or None,
         }
@@ -107,65 +148,40 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
         row["verdict"] = "cannot tell" if row["flag"] else verdict
         if row["verdict"] == "cannot tell":
             row["seeds_needed"] = paired.seeds_needed(found)
+            row["rows_needed"] = rows_needed(found)
+            clusters = transfer.test_clusters
+            if row["rows_needed"] and clusters is not None and clusters.is_sample:
+                row["clusters_needed"] = math.ceil(clusters.count * row["rows_needed"] / found.examples)
     return rows
 
 
-def headline(transfer: Transfer, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the verdict of the report: the first comparison at its first budget, over all label counts.
+def more_needed(row: dict[str, Any], unit: str, clusters: dict[str, Any] | None) -> str | None:
+    """Return what a row that cannot tell would need, as text: more seeds, or more test rows; None for other rows.
 
-    helps: at one label count or more, and hurts at none; hurts: vice versa; equivalent: at all label counts; cannot
-    tell: all other cases; None: too few seeds.
+    Args:
+        unit: seeds, or pretrainings.
+        clusters: of the report.
     """
-    if not rows:
-        return {"verdict": None, "sentence": "No verdict: no arm was compared with another.", "arm": None}
-    first = rows[0]
-    same = [row for row in rows if all(row[key] == first[key] for key in ("arm", "against", "budget"))]
-    verdicts = [row["verdict"] for row in same]
-    if None in verdicts:
-        n = min(row["n"] for row in same)
-        unit = "seed" if transfer.rules["pretrain_seeds"] == 1 else "pretraining"
-        verdict = None
-        sentence = (
-            f"No verdict: {n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few; "
-            f"at least {paired.MIN_UNITS} are needed."
-        )
-    else:
-        if "helps" in verdicts and "hurts" not in verdicts:
-            verdict = "helps"
-        elif "hurts" in verdicts and "helps" not in verdicts:
-            verdict = "hurts"
-        else:
-            verdict = "equivalent" if set(verdicts) == {"equivalent"} else "cannot tell"
-        sentence = sentence_of(transfer, same)
-    return {"verdict": verdict, "sentence": sentence, **{key: first[key] for key in ("arm", "against", "budget")}}
+    if row["verdict"] != "cannot tell":
+        return None
+    if row["seeds_needed"]:
+        return f"{row['seeds_needed']:,} {unit} would suffice"
+    text = f"no number of {unit} suffices on this test set"
+    if not row["rows_needed"]:
+        return text
+    of = f" of {row['clusters_needed']:,} {clusters['noun']}" if row["clusters_needed"] else ""
+    return f"{text}: it is too small, {row['rows_needed']:,} test rows{of} would be needed"
 
 
-def sentence_of(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
-    """Return the headline sentence for the rows of one comparison."""
-    first = rows[0]
-    clauses = []
-    for verdict, text in (
-        ("helps", "helps with {}"),
-        ("hurts", "hurts with {}"),
-        ("equivalent", "is equivalent within the margin with {}"),
-        ("cannot tell", "has no detectable effect with {}"),
-    ):
-        found = [row for row in rows if row["verdict"] == verdict]
-        if found:
-            clauses.append(text.format(labels_text([row["labels"] for row in found])) + f" ({change(transfer, found)})")
-    subject = "Pretraining" if first["arm"] == "pretrained" else f"The arm {first['arm']}"
-    against = "" if first["against"] == "scratch" else f" against {first['against']}"
-    return f"{subject}{against}, {BUDGET_PHRASES[first['budget']]}: {'; '.join(clauses)}."
+def scope_text(report: dict[str, Any]) -> str:
+    """Return the restriction of a verdict to the test clusters if they are few, else an empty text."""
+    these = report["clusters"] and report["clusters"]["these"]
+    return f" on {these} only" if these else ""
 
 
-def change(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
-    """Return the largest difference among rows with its interval, as text."""
-    row = max(rows, key=lambda row: abs(row["difference"]))
-    low, high = row["interval"]
-    count = f" at {row['labels']}" if len(rows) > 1 else ""
-    better = "" if transfer.sign == 1 else ", where positive is better"
-    name = transfer.metric.removeprefix("test/")
-    return f"{row['difference']:+.3g} {name}{count}, 95 % interval {low:+.3g} to {high:+.3g}{better}"
+def against_text(row: dict[str, Any]) -> str:
+    """Return the arm that a row compares with, and its role."""
+    return row["against"] + (f" ({controls.NAMES[row['role']]})" if row["role"] else "")
 
 
 def labels_text(labels: list[Labels]) -> str:

@@ -76,6 +76,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     else:
         config = without_baselines(with_strategies(with_start(starts.with_starts(config))))
         facts = check_plan(config)
+        facts["bounds"] = components.get_object(config.objective._target_).bounds
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     run, required = opened or RunFolder.create(config, runs_folder(config), words=overrides), config.transfer.require
     with run.recording():

@@ -1,0 +1,87 @@
+"""The strongest arm without the pretrained weights and the untouched start, selected on validation, never on test."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, NamedTuple
+
+from warmstart.core.init import Init
+from warmstart.report.runs import Labels, Transfer
+
+STRONGEST, UNTOUCHED = "strongest", "untouched"
+NAMES = {STRONGEST: "strongest control", UNTOUCHED: "untouched start"}
+
+
+class Comparison(NamedTuple):
+    """An arm and the arm that it is compared with, at a budget and a label count.
+
+    `role` is that of `against`: STRONGEST control or UNTOUCHED start, selected on validation; None if the config names
+    it.
+    """
+
+    arm: str
+    against: str
+    budget: str
+    labels: Labels
+    role: str | None = None
+
+
+def role(node: dict[str, Any]) -> str | None:
+    """Return the role that the config of an arm allows it as a control; None for all others.
+
+    STRONGEST: it does not use the pretrained weights, and is no constant prediction. UNTOUCHED: a baseline that uses
+    them as they are, such as the nearest neighbours of their features.
+    """
+    init, baseline = node.get("init"), node.get("baseline")
+    if baseline == "majority":
+        return None
+    if init is None or Init.parse(str(init)).is_scratch:
+        return STRONGEST
+    return UNTOUCHED if baseline is not None else None
+
+
+def candidates(transfer: Transfer, budget: str, wanted: str) -> list[str]:
+    """Return the arms of a budget that have a role."""
+    nodes = transfer.config["arm"]
+    planned = (arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget])
+    return [arm for arm in planned if role(nodes[arm]) == wanted]
+
+
+def best_on_validation(transfer: Transfer, arms: list[str], budget: str) -> dict[Labels, str]:
+    """Return the arm with the best mean validation score of its finished runs, by label count."""
+    found = {}
+    for labels in transfer.labels:
+        means = {}
+        for arm in arms:
+            values = [run.val for run in transfer.group(arm, budget, labels) if run.test is not None]
+            if values and None not in values:
+                means[arm] = transfer.sign * statistics.fmean(values)
+        if means:
+            found[labels] = max(means, key=means.__getitem__)
+    return found
+
+
+def selected(transfer: Transfer, first: Comparison) -> dict[str, dict[Labels, str]]:
+    """Return the best arm of each role by label count, at the budget of the headline's comparison.
+
+    Both are empty if the arm of the headline does not use the pretrained weights.
+    """
+    if role(transfer.config["arm"][first.arm]) is not None:
+        return {STRONGEST: {}, UNTOUCHED: {}}
+    return {
+        wanted: best_on_validation(transfer, candidates(transfer, first.budget, wanted), first.budget)
+        for wanted in (STRONGEST, UNTOUCHED)
+    }
+
+
+def added(transfer: Transfer, first: Comparison) -> list[Comparison]:
+    """Return a comparison of the headline's arm with the best of each role, by label count.
+
+    An arm that is already the `against` of the headline's comparison adds none.
+    """
+    return [
+        Comparison(first.arm, against, first.budget, labels, wanted)
+        for wanted, found in selected(transfer, first).items()
+        for labels, against in found.items()
+        if against != first.against
+    ]

@@ -1,0 +1,143 @@
+"""The headline of a transfer's report: its verdict, and the sentences that state it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warmstart.report import controls, paired
+from warmstart.report.controls import STRONGEST, UNTOUCHED, Comparison
+from warmstart.report.runs import Labels, Transfer
+from warmstart.report.verdicts import BUDGET_PHRASES, labels_text
+
+Row = dict[str, Any]
+PREDICATES = {
+    "helps": "helps with {}",
+    "hurts": "hurts with {}",
+    "equivalent": "is equivalent within the margin with {}",
+    "cannot tell": "has no detectable effect with {}",
+}
+CONTROL_PREDICATES = {
+    "hurts": "is worse with {}",
+    "helps": "is better with {}",
+    "equivalent": "is equivalent within the margin with {}",
+    "cannot tell": "has no detectable difference with {}",
+}
+
+
+def headline(transfer: Transfer, rows: list[Row]) -> dict[str, Any]:
+    """Return the verdict of the report: the first comparison at its first budget, over all label counts.
+
+    helps: at one label count or more, and hurts at none; hurts: vice versa; equivalent: at all label counts; cannot
+    tell: all other cases; None: too few seeds. The sentences on the strongest control and the untouched start do not
+    change the verdict; that on the strongest control comes first if the arm is worse.
+    """
+    if not rows:
+        return {"verdict": None, "sentence": "No verdict: no arm was compared with another.", "arm": None}
+    first = rows[0]
+    same = [row for row in rows if all(row[key] == first[key] for key in ("arm", "against", "role", "budget"))]
+    verdicts = [row["verdict"] for row in same]
+    if None in verdicts:
+        n = min(row["n"] for row in same)
+        unit = "seed" if transfer.rules["pretrain_seeds"] == 1 else "pretraining"
+        verdict = None
+        sentence = (
+            f"No verdict: {n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few; "
+            f"at least {paired.MIN_UNITS} are needed."
+        )
+    else:
+        if "helps" in verdicts and "hurts" not in verdicts:
+            verdict = "helps"
+        elif "hurts" in verdicts and "helps" not in verdicts:
+            verdict = "hurts"
+        else:
+            verdict = "equivalent" if set(verdicts) == {"equivalent"} else "cannot tell"
+        sentence = " ".join(sentences(transfer, same, rows))
+    return {"verdict": verdict, "sentence": sentence, **{key: first[key] for key in ("arm", "against", "budget")}}
+
+
+def sentences(transfer: Transfer, same: list[Row], rows: list[Row]) -> list[str]:
+    """Return the sentences of the headline: the first comparison, the strongest control, the untouched start."""
+    first = same[0]
+    best = controls.selected(transfer, Comparison(*(first[key] for key in ("arm", "against", "budget", "labels"))))
+    strongest, untouched = (with_control(transfer, same, rows, role, best[role]) for role in (STRONGEST, UNTOUCHED))
+    is_worse = any(row["verdict"] == "hurts" for row in rows if row["role"] == STRONGEST)
+    main = sentence_of(transfer, same, names_control=is_worse)
+    found = [strongest, main, untouched] if is_worse else [main, strongest, untouched]
+    return [sentence for sentence in found if sentence]
+
+
+def sentence_of(transfer: Transfer, rows: list[Row], names_control: bool = False) -> str:
+    """Return the sentence on the rows of one comparison; `scratch` is named as the control only if asked."""
+    first = rows[0]
+    against = f" against {first['against']}" if names_control or first["against"] != "scratch" else ""
+    found = "; ".join(clauses(transfer, rows, PREDICATES))
+    clusters = transfer.test_clusters
+    others = "" if clusters is None or clusters.is_sample else "; nothing is said about others"
+    return f"{subject(first)}{against}, {BUDGET_PHRASES[first['budget']]}{test_set(transfer)}: {found}{others}."
+
+
+def with_control(
+    transfer: Transfer, same: list[Row], rows: list[Row], role: str, best: dict[Labels, str]
+) -> str | None:
+    """Return the sentence on the best arm of a role; None without a verdict or without another arm than `against`.
+
+    Args:
+        same: rows of the headline's comparison, used where its `against` is the best arm.
+        best: the best arm by label count.
+    """
+    first = same[0]
+    if set(best.values()) <= {first["against"]}:
+        several = role == STRONGEST and len(controls.candidates(transfer, first["budget"], role)) > 1
+        return f"{first['against']} is the strongest control." if several and best else None
+    compared = [row for row in rows if row["role"] == role]
+    found = [row for row in same if best.get(row["labels"]) == first["against"]] + compared
+    if any(row["verdict"] is None for row in found):
+        return None
+    found.sort(key=lambda row: transfer.labels.index(row["labels"]))
+    names = {}
+    for labels, arm in best.items():
+        names.setdefault(arm, []).append(labels)
+    named = ", ".join(f"{arm} with {labels_text(labels)}" for arm, labels in names.items())
+    clusters = transfer.test_clusters
+    scope = "" if clusters is None or clusters.is_sample else f", on {clusters.these} only"
+    what = subject(first) if role == STRONGEST else "finetuning"
+    what = what[0].lower() + what[1:]
+    named = named if len(names) > 1 else next(iter(names))
+    text = "; ".join(clauses(transfer, found, CONTROL_PREDICATES))
+    return f"Against the {controls.NAMES[role]} ({named}){scope}, {what} {text}."
+
+
+def subject(row: Row) -> str:
+    """Return the subject of the sentence on a comparison."""
+    return "Pretraining" if row["arm"] == "pretrained" else f"The arm {row['arm']}"
+
+
+def test_set(transfer: Transfer) -> str:
+    """Return the size of the test set as text, with its clusters."""
+    clusters = transfer.test_clusters
+    count = transfer.test_rows
+    rows = f"{count:,} test row{'s' if count != 1 else ''}" if count else ""
+    if clusters is None:
+        return f", on {rows}" if rows else ""
+    named = f"{clusters.count:,} {clusters.noun}" if clusters.is_sample else f"{clusters.these} only"
+    return f", on {rows} of {named}" if rows else f", on {named}"
+
+
+def clauses(transfer: Transfer, rows: list[Row], predicates: dict[str, str]) -> list[str]:
+    """Return a clause per verdict of the rows, each with the largest difference."""
+    found = []
+    for verdict, text in predicates.items():
+        chosen = [row for row in rows if row["verdict"] == verdict]
+        if chosen:
+            found.append(text.format(labels_text([row["labels"] for row in chosen])) + f" ({change(transfer, chosen)})")
+    return found
+
+
+def change(transfer: Transfer, rows: list[Row]) -> str:
+    """Return the largest difference among rows with its interval, as text."""
+    row = max(rows, key=lambda row: abs(row["difference"]))
+    low, high = row["interval"]
+    count = f" at {row['labels']}" if len(rows) > 1 else ""
+    better = "" if transfer.sign == 1 else ", where positive is better"
+    name = transfer.metric.removeprefix("test/")
+    return f"{row['difference']:+.3g} {name}{count}, 95 % interval {low:+.3g} to {high:+.3g}{better}"
