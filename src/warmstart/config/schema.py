@@ -165,7 +165,7 @@ TRANSFER = Section(
         "require": str | None,
     },
 )
-ARM = Section({**FINETUNE.keys, "against": str | None, "baseline": Literal["majority", "linear"]})
+ARM = Section({**FINETUNE.keys, "against": str | None, "baseline": COMPONENT})
 RUN = {**COMMON, "run": Location}
 STAGES = {
     "pretrain": PRETRAIN,
