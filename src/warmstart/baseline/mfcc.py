@@ -31,7 +31,7 @@ class MFCC(Baseline):
 
     modalities: ClassVar = frozenset({"speech"})
 
-    def __init__(self, cepstra: PositiveInt = 20, mels: PositiveInt = 40, segments: PositiveInt = 1):
+    def __init__(self, cepstra: PositiveInt = 20, mels: PositiveInt = 40, segments: PositiveInt = 3):
         self.cepstra, self.mels, self.segments = cepstra, mels, segments
 
     def fit(self, preprocessor: Preprocessor, x: pd.DataFrame) -> None:
