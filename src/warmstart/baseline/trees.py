@@ -37,7 +37,7 @@ class Trees(Baseline):
     modalities: ClassVar = frozenset({"vector", "image"})
     is_random: ClassVar = True
 
-    def __init__(self, trees: PositiveInt = 100):
+    def __init__(self, trees: PositiveInt = 200):
         self.trees = trees
 
     def unsupported(self, x: Any) -> str | None:
