@@ -24,6 +24,7 @@ ALLOWED = {
     "huggingface": {"core", "backbone"},
     "run": {"core", "huggingface"},
     "data": {"core", "run"},
+    "baseline": {"core", "data"},
     "config": {"core", "run", "huggingface", "data"},
     "objective": {"core", "data", "loss"},
     "training": {"core", "config", "data", "run", "huggingface"},

@@ -52,7 +52,7 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
 
 def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
     """Return the Hugging Face backbone node of the run in `init`; None for any other `init`."""
-    if config.get("stage") not in ("pretrain", "finetune") or init.kind == "scratch":
+    if config.get("stage") not in ("pretrain", "finetune", "baseline") or init.kind == "scratch":
         return None
     try:
         path = Path(init.path)

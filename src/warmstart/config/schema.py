@@ -178,7 +178,7 @@ ARM = Section(
         "against": str | list[str] | None,
         "length": Ratio,
         "tune": NonNegativeInt,
-        "baseline": Literal["majority", "linear"],
+        "baseline": COMPONENT,
     }
 )
 RUN = {**COMMON, "run": Location}

@@ -13,12 +13,10 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from warmstart.config.rewrite import changed
 from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.duplicates.overlap import parts_of, shared_rows
-from warmstart.data.loader import ALIGNED
 from warmstart.report.looks import AUTO, SETTLED, looks_of, stop_reason
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import read_transfer
@@ -50,6 +48,7 @@ from warmstart.transfer.arms import (
     training_rows,
     with_start,
 )
+from warmstart.transfer.baselines import with_fitting_baselines
 from warmstart.transfer.leakage import find_overlap, note_clusters, warn_of_shared_rows
 from warmstart.transfer.strategies import with_strategies
 
@@ -74,8 +73,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         manifest.check()
         check_runs(manifest, resumed=True)
     else:
-        config = without_baselines(with_strategies(with_start(starts.with_starts(config))))
-        facts = check_plan(config)
+        config, facts = check_plan(with_strategies(with_start(starts.with_starts(config))))
         facts["bounds"] = components.get_object(config.objective._target_).bounds
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     run, required = opened or RunFolder.create(config, runs_folder(config), words=overrides), config.transfer.require
@@ -94,16 +92,6 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     if required and report["headline"]["verdict"] != required:
         raise Unmet(f"transfer.require={required}, but the verdict is: {report['headline']['verdict'] or 'none'}")
     return run
-
-
-def without_baselines(config: DictConfig) -> DictConfig:
-    """Return the config without baseline arms if the objective does not predict one target per example."""
-    if components.get_object(config.objective._target_).target not in ALIGNED:
-        return config
-    dropped = [arm for arm in config.transfer.arms if "baseline" in config.arm.get(arm, {})]
-    if dropped:
-        screen.say(f"removed {' and '.join(dropped)}: a baseline predicts one target per example, not a sequence")
-    return changed(config, {"transfer.arms": [arm for arm in config.transfer.arms if arm not in dropped]})
 
 
 def work(run: RunFolder, trust: tuple[str, ...]) -> None:
@@ -228,12 +216,13 @@ def sizes_of(record: dict[str, Any]) -> Sizes:
     return Sizes({labels: rows for labels, rows in record["labelled"]}, record["examples"])
 
 
-def check_plan(config: DictConfig) -> dict[str, Any]:
+def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     """Check all arms, before any pretraining.
 
     Returns:
-        Entries for the record: sizes that determine budgets; rows that generic data and test split share, None without
-        a pretraining; rows that the splits of the task share; and the clusters of the test rows, for another file.
+        The config without the baselines that do not fit the data; and entries for the record: sizes that determine
+        budgets; rows that generic data and test split share, None without a pretraining; rows that the splits of the
+        task share; and the clusters of the test rows, for another file.
     Raises:
         UserError: an arm, a budget or a component is invalid.
     """
@@ -249,6 +238,7 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
         if own.stage == "finetune":
             with naming(config.arm[arm], f"arm.{arm}."):
                 check_compatibility(own)
+        if "init" in own:
             check_starts(config, arm, own)
         controls = config.arm[arm].get("against") or []
         for against in [controls] if isinstance(controls, str) else controls:
@@ -256,23 +246,23 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
                 raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
     source, target = components.build_source(config), components.get_object(config.objective._target_).target
     splits = source.load(target)
+    config = with_fitting_baselines(config, splits)
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
     more: dict[str, Any] = {"clusters": splits.test.cluster}
     if config.transfer.get("starts"):
         more["starts"] = starts.plan(config, source, splits, dict(labelled))
     shared = shared_rows(parts_of(splits), source.preprocessor(), target)
     warn_of_shared_rows(shared)
-    data = {"overlap": shared, "clusters": note_clusters(splits)}
+    more["data"] = {"overlap": shared, "clusters": note_clusters(splits)}
     if not has_pretraining(config):
-        sizes, overlap = {"labelled": labelled, "examples": 0}, None
-        return {"sizes": sizes, "overlap": overlap, "data": data, **more}
+        return config, {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, **more}
     start, _ = find_start(config.pretrain)
     generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
     build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}
     sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
-    return {"sizes": sizes, "overlap": overlap, "data": data, **more}
+    return config, {"sizes": sizes, "overlap": overlap, **more}
 
 
 def check_settings(config: DictConfig) -> None:

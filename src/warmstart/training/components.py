@@ -20,7 +20,16 @@ from warmstart.config.rewrite import merged, without
 from warmstart.config.signature import check_settings
 from warmstart.config.validate import target_of
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction, Objective, Preprocessor, Source, Strategy, Transform
+from warmstart.core.protocols import (
+    Backbone,
+    Baseline,
+    LossFunction,
+    Objective,
+    Preprocessor,
+    Source,
+    Strategy,
+    Transform,
+)
 from warmstart.core.ranges import shown
 from warmstart.data.datamodule import GenericDataModule, MemoryDataModule, TaskDataModule
 from warmstart.data.transforms.augment import Augment
@@ -33,7 +42,7 @@ GROUPS = {  # config groups whose package has another name
     "training.muon": "optimizer",
     **{target.removeprefix("warmstart.").rpartition(".")[0]: "backbone" for target in TARGETS},
 }
-KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy}
+KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy, "baseline": Baseline}
 SEVERAL = {"logger": Logger, "visualization": Callback}  # groups from which any number of options can be chosen
 INNER = {"augment": Transform}  # such groups inside components
 BLOCKS = ("pack", "separate")  # keys of the data of a pretraining

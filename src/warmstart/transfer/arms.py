@@ -29,6 +29,7 @@ ARM_KEYS = ("against", "length", "tune")  # settings of an arm that are not sett
 PRETRAINING = "pretrain"  # name of the pretraining job
 BUDGETS = ("steps", "total", "converged")
 BASELINE_KEYS = ("seed", "experiment", "output_dir", "trust", "data", "objective", "loss", "backbone")
+START_KEYS = ("preprocessor", "trainer")  # further ones of a baseline that uses initial weights
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,15 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     for name in ARM_KEYS:
         overrides.pop(name, None)
     if "baseline" in overrides:
-        shared = {key: shared[key] for key in BASELINE_KEYS if key in shared}
+        kept = (*BASELINE_KEYS, *START_KEYS) if "init" in overrides else BASELINE_KEYS
+        shared = {key: shared[key] for key in kept if key in shared}
         overrides["stage"] = "baseline"
     else:
         shared = {key: value for key, value in shared.items() if key not in OWN_KEYS}
         overrides["stage"] = "finetune"
         if not overrides.get("init"):
             raise UserError(f"arm.{arm} has no initial weights: set arm.{arm}.init=pretrained, scratch or a path")
+    if "init" in overrides:
         inits = {"pretrained": pretrained, "shuffled": str(replace(Init.parse(pretrained), shuffled=True))}
         overrides["init"] = inits.get(overrides["init"], overrides["init"])
         if overrides.get("preprocessor") == "pretrained":

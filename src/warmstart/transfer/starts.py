@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,6 +34,7 @@ from warmstart.selection.successive_halving import (
 from warmstart.strategy.auto import CONFIDENCE, MAX_FOLD_ROWS, MIN_JOB_STEPS, MIN_RUN_STEPS, lower_bound
 from warmstart.training import components
 from warmstart.transfer.arms import PRETRAINED, Labels, arm_config, pretraining_name, pretraining_of
+from warmstart.transfer.baselines import is_given
 from warmstart.transfer.tuning import SEED_OFFSET, trial_rates
 
 CONTROL, OWN = "scratch", "own"  # entries of transfer.starts, and the names of their arms
@@ -48,7 +48,7 @@ Record = dict[str, Any]
 
 
 def with_starts(config: DictConfig) -> DictConfig:
-    """Replace the arms of a transfer by one for each of transfer.starts; baselines are kept.
+    """Replace the arms of a transfer by one for each of transfer.starts; baselines without initial weights are kept.
 
     An arm is named after its start. It is compared with the starts before it, `scratch` being the first. Settings under
     `arm.NAME` override it. A list of transfer.budgets with an arm that does not exist is emptied.
@@ -72,22 +72,18 @@ def with_starts(config: DictConfig) -> DictConfig:
         nodes[name] = start_arm(config, name, starts[name], ordered[:number], has_pretraining=OWN in starts)
     requested = config.transfer.arms
     listed = [requested] if isinstance(requested, str) else [str(arm) for arm in requested]
-    baselines = [arm for arm in listed if "baseline" in (config.arm.get(arm) or {})]
+    baselines = [arm for arm in listed if "baseline" in (node := config.arm.get(arm) or {}) and "init" not in node]
     others = [arm for arm in listed if arm not in (*baselines, *ordered)]
-    if others and is_on_command_line("transfer.arms"):
-        raise UserError(f"transfer.arms: {others[0]} contradicts transfer.starts, which sets all arms but baselines")
+    if others and is_given("transfer.arms"):
+        raise UserError(
+            f"transfer.arms: {others[0]} contradicts transfer.starts, which sets all arms but baselines without init"
+        )
     arms = [*ordered, *baselines]
     settings = {"arm": nodes, "transfer.arms": arms, "transfer.starts": [word_of(starts[name]) for name in ordered]}
     expanded = changed(config, settings)
     budgets = expanded.transfer.budgets.items()
     stale = [name for name, chosen in budgets if not isinstance(chosen, str) and not set(chosen) <= set(arms)]
     return changed(expanded, {f"transfer.budgets.{name}": [] for name in stale})
-
-
-def is_on_command_line(key: str) -> bool:
-    """Return whether a setting is given on the command line, not by the experiment."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
 
 
 def parse(entry: str) -> Init:
