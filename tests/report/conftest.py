@@ -37,8 +37,8 @@ ARM = {
     "probe": {"init": "pretrained", "against": "random_probe"},
     "random_probe": {"init": "scratch"},
     "shuffled": {"init": "shuffled", "against": "scratch"},
-    "trivial": {"baseline": "majority"},
-    "linear": {"baseline": "linear"},
+    "trivial": {"baseline": {"_target_": "warmstart.baseline.majority.Majority"}},
+    "linear": {"baseline": {"_target_": "warmstart.baseline.linear.Linear"}},
 }
 RULES = {
     "pretrain_seeds": 1,
