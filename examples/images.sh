@@ -14,9 +14,9 @@ for name, pixels in zip(["temple", "flower"], load_sample_images().images):
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(pixels[top : top + 32, left : left + 32]).save(path)
 PYTHON
-# Pretrain a small ResNet: two changed views of a square should look alike to it (SimCLR); no labels are used
+# Pretrain a small ResNet without labels, by SimCLR on two augmented views of each square
 python train.py stage=pretrain experiment=images data.root=outputs/examples/photos data.size=32 data.batch_size=64
-# Finetune it to name the photo, with 20 labels per class
+# Finetune it to classify the photo, with 20 labels per class
 python train.py stage=finetune experiment=images data.root=outputs/examples/photos data.size=32 data.labels_per_class=20
 # Predict the new squares; a line for each file
 python train.py stage=predict experiment=images input=outputs/examples/new_photos

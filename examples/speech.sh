@@ -13,9 +13,9 @@ for row in table.itertuples():
     soundfile.write(f"outputs/examples/recordings/{row.file}.wav", row.audio, row.rate)
 table.assign(path="recordings/" + table.file + ".wav", label=table.text)[["path", "label", "speaker"]].to_csv("outputs/examples/manifest.csv", index=False)
 PYTHON
-# Pretrain a small transformer to fill in hidden parts of the spectrograms; no labels are used
+# Pretrain a small transformer on masked spectrograms; no labels are used
 python train.py stage=pretrain experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.speaker=speaker trainer.max_epochs=20
-# Finetune it to tell the words apart; no speaker is in two of the training, validation and test rows
+# Finetune it to classify the words; no speaker is in two of the training, validation and test rows
 python train.py stage=finetune experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.speaker=speaker
 # Predict the word of some recordings
 python train.py stage=predict experiment=recordings input=outputs/examples/recordings

@@ -16,7 +16,7 @@ speeches = [speech.partition(":\n")[::2] for speech in plays.split("\n\n")]
 table = pandas.DataFrame(speeches, columns=["speaker", "speech"]).replace("\n", " ", regex=True)
 table[table.speaker.isin(["ROMEO", "MENENIUS"])].to_csv(folder / "speeches.csv", index=False)
 PYTHON
-# Pretrain a small transformer to fill in hidden words
+# Pretrain a small transformer on masked words
 python train.py stage=pretrain experiment=text data=text_files data.root=outputs/examples/plays backbone=tiny trainer.max_epochs=5
 # Finetune it to tell Romeo from Menenius
 python train.py stage=finetune experiment=text data.root=outputs/examples/speeches.csv data.text=speech data.target=speaker backbone=tiny

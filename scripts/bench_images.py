@@ -111,12 +111,12 @@ def main(turns: int) -> None:
     stored = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
     augment = Augment(Preprocessor(255.0, [3, SIDE, SIDE], [MEAN] * 3, [STD] * 3), TRANSFORMS)
     one_by_one = DataLoader(OneByOne(pictures), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
-    whole = GatherLoader(stored, None, BATCH, seed=0)
+    complete = GatherLoader(stored, None, BATCH, seed=0)
     pairs = []
     for _ in range(turns + 1):
         theirs = rate(one_by_one)
         with torch.autocast("cpu", enabled=native_precision("cpu") is not None):  # as experiment=images has it
-            pairs.append((rate(augment(batch.x) for batch in whole), theirs))
+            pairs.append((rate(augment(batch.x) for batch in complete), theirs))
     ratio = median(ours / theirs for ours, theirs in pairs[1:])
     ours, theirs = (median(rates) for rates in zip(*pairs[1:]))
     screen.say(f"augmentation: {ours:,.0f} against {theirs:,.0f} images a second, {ratio:.1f} times (goal {GOAL})")

@@ -101,7 +101,7 @@ def finetune(folder: Path, setting: dict[str, str], longest: float) -> Cost:
         command = [sys.executable, str(ROOT / "train.py"), *words, f"output_dir={output}"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
-                _, said = process.communicate(timeout=longest)
+                _, stderr = process.communicate(timeout=longest)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
@@ -110,7 +110,7 @@ def finetune(folder: Path, setting: dict[str, str], longest: float) -> Cost:
         if process.returncode == -9:
             return Cost(time.monotonic() - started, processor, None, False)
         if process.returncode:
-            raise RuntimeError(said.decode())
+            raise RuntimeError(stderr.decode())
         (path,) = Path(output).glob("finetune/*/*/run.json")
         record = json.loads(path.read_text())
     return Cost(record["cost"]["seconds"], processor, record["threads"])

@@ -199,13 +199,13 @@ def damaged(path: Path, chance: random.Random) -> str:
     data = bytearray(path.read_bytes())
     if len(data) > 1 and chance.random() < 0.5:
         del data[chance.randrange(len(data)) :]
-        said = f"truncated to {len(data)} bytes"
+        description = f"truncated to {len(data)} bytes"
     else:
         place = chance.randrange(len(data))
         data[place] ^= 1 << chance.randrange(8)
-        said = f"a bit of byte {place} flipped"
+        description = f"a bit of byte {place} flipped"
     path.write_bytes(data)
-    return said
+    return description
 
 
 def run_command(subject: Subject, outputs: Path, log: Path) -> tuple[object, object]:
@@ -263,14 +263,14 @@ def survey(count: int, seed: int, folder: Path) -> list[tuple[str, str, str | No
             if right[subject][0].status != 0:
                 sys.exit(f"{' '.join(subject.words)}: {right[subject][0].err[-2000:]}")
             restore(kept, outputs)
-        said = damaged(path, chance)
+        description = damaged(path, chance)
         ended, result = run_command(subject, outputs, log)
         why = verdict(path, ended, result, right[subject][1])
         where = path.relative_to(next(outputs.glob(subject.folder))).as_posix()
         kind = re.sub(r"^runs/[^/]+", "runs/*", re.sub(r"^\w+/[0-9a-f]{64}", "*/*", where))
-        rows.append((f"{subject.name}: {kind}", said, why))
+        rows.append((f"{subject.name}: {kind}", description, why))
         if why is not None:
-            print(f"UNDETECTED {subject.name}: {where}, {said}: {why}\n{ended.err[-1200:]}", flush=True)
+            print(f"UNDETECTED {subject.name}: {where}, {description}: {why}\n{ended.err[-1200:]}", flush=True)
         restore(kept, outputs)
     return rows
 

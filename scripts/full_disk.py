@@ -98,11 +98,9 @@ def main() -> int:
                 problems += [] if fits else resumed(output, folder)
                 subprocess.run(["umount", str(output)], check=True)
                 wrong, count = wrong + bool(problems), count + 1
-                said = "fits" if fits else " ".join(ended.errors)
-                print(
-                    f"{kind:9} {size:>5}  {'WRONG: ' + '; '.join(problems) if problems else 'right'}  {said[:300]}",
-                    flush=True,
-                )
+                description = "fits" if fits else " ".join(ended.errors)[:300]
+                verdict = f"WRONG: {'; '.join(problems)}" if problems else "right"
+                print(f"{kind:9} {size:>5}  {verdict}  {description}", flush=True)
                 if ended.crashed:
                     print(ended.err[-1500:])
     print(f"{count} commands, {wrong} wrong")

@@ -95,13 +95,13 @@ def table(manifest: Manifest) -> str:
     shown = ["width", "strategy", *(f"times {multiple:g}" for multiple in multiples), "best", "gain over times 1"]
     lines = [f"| {' | '.join(shown)} |", f"|{' --- |' * len(shown)}"]
     for (width, strategy), scores in found.items():
-        whole = {multiple: own for multiple, own in scores.items() if None not in own}
+        complete = {multiple: own for multiple, own in scores.items() if None not in own}
         sign = 1 if manifest.mode == "max" else -1
-        best = max(whole, key=lambda multiple: sign * statistics.fmean(whole[multiple]), default=None)
-        cells = [spread(own) if multiple in whole else "failed" for multiple, own in scores.items()]
+        best = max(complete, key=lambda multiple: sign * statistics.fmean(complete[multiple]), default=None)
+        cells = [spread(own) if multiple in complete else "failed" for multiple, own in scores.items()]
         gain = "-"
-        if best is not None and 1 in whole:
-            gain = difference([sign * (high - low) for high, low in zip(whole[best], whole[1])])
+        if best is not None and 1 in complete:
+            gain = difference([sign * (high - low) for high, low in zip(complete[best], complete[1])])
         row = [width or "-", strategy, *cells, "-" if best is None else f"{best:g}", gain]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)

@@ -228,11 +228,15 @@ def make_model(kind: str, name: str, folder: Path) -> None:
             names = ["input_ids", "token_type_ids", "attention_mask"]
             path.write_text(json.dumps({**json.loads(path.read_text()), "model_input_names": names}))
     elif kind == "images":
-        said = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "rescale_factor": 1 / 255, "size": 32}
-        (folder / "preprocessor_config.json").write_text(json.dumps(said))
+        preprocessor = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "rescale_factor": 1 / 255, "size": 32}
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     else:
-        said = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16_000, "do_normalize": True}
-        (folder / "preprocessor_config.json").write_text(json.dumps({**said, "return_attention_mask": True}))
+        extractor = {
+            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+            "sampling_rate": 16_000,
+            "do_normalize": True,
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps({**extractor, "return_attention_mask": True}))
 
 
 def make_data(kind: str, folder: Path) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ IMAGES = ("experiment=images", "data.root={root}/images", "data.size=16", "data.
 MIXED = ("data/augment=[image,mixup,cutmix]", "data.augment.mixup.alpha=0.4", "data.augment.cutmix.alpha=0.4")
 SPEECH = (
     "experiment=speech",
-    "data.test_speakers=[george,jackson,lucas,nicolas]",
+    "data.test_clusters=[george,jackson,lucas,nicolas]",
     "data.batch_size=8",
     "backbone.depth=1",
     "backbone.width=32",

@@ -70,8 +70,8 @@ def lines(folder: Path) -> list[Line]:
 
 
 def test_a_part_of_the_campaign_has_no_defect(lines: list[Line], folder: Path):
-    quick, whole = ([line for line in lines if line.wholly is flag] for flag in (False, True))
-    chosen = quick[::EVERY] + whole[::EVERY_BY_HAND]
+    quick, complete = ([line for line in lines if line.wholly is flag] for flag in (False, True))
+    chosen = quick[::EVERY] + complete[::EVERY_BY_HAND]
     for line in chosen:
         seen = call(line.words, folder / "outputs", wholly=line.wholly)
         assert seen.kind != "defect", (line.words, seen.message)

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from tests.conftest import FAST, Outcome
+from warmstart import main
 from warmstart.core import screen
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +62,21 @@ def test_an_interrupted_run_prints_it_exits_with_130_and_can_be_resumed(tmp_path
     assert "Traceback" not in err
     (path,) = tmp_path.glob("pretrain/digits/*/run.json")
     assert json.loads(path.read_text())["status"] == "interrupted"
+
+
+def test_an_interrupt_that_ends_in_another_error_is_an_interrupt(capsys: pytest.CaptureFixture):
+    """As when a signal arrives in a `with` block of OmegaConf, whose exit then fails."""
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            [].pop()
+    except IndexError as cause:
+        error = ConfigCompositionException()
+        error.__cause__ = cause
+    assert main.report(error) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+    assert main.report(ConfigCompositionException("no such option")) == 2
 
 
 def test_a_config_folder_of_ones_own_is_added(command: Callable[..., Outcome], tmp_path: Path):

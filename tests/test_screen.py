@@ -101,9 +101,9 @@ def test_a_printed_command_gives_hydra_the_same_overrides_through_a_shell():
     line = screen.command("printf", r"%s\0", *(f"run={screen.quoted(name)}" for name in names))
     assert "\n" not in line
     assert screen.safe(line) == line
-    said = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout.split(b"\0")[:-1]
+    printed = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout.split(b"\0")[:-1]
     parser = OverridesParser.create()
-    for name, word in zip(names, said, strict=True):
+    for name, word in zip(names, printed, strict=True):
         given = OmegaConf.create({"run": parser.parse_override(os.fsdecode(word)).value(), "x": 1, "a": 2}).run
         assert given == name
 

@@ -215,12 +215,12 @@ def deep_colour(rgb: np.ndarray) -> bytes:
 
 def damaged() -> list[Case]:
     """Files that are no images, or not complete ones: refused by name, or skipped and listed."""
-    whole = encoded(pixels(1), "JPEG")
+    complete = encoded(pixels(1), "JPEG")
     big = encoded(np.zeros((64, 64, 3), np.uint8) + 9)
     huge = bytearray(encoded(pixels(1)))
     huge[16:24] = (60_000).to_bytes(4, "big") * 2
     bad = {
-        "half a JPEG": ("x.jpg", whole[: len(whole) // 2]),
+        "half a JPEG": ("x.jpg", complete[: len(complete) // 2]),
         "half a PNG": ("x.png", encoded(pixels(1))[:120]),
         "an empty file": ("x.png", b""),
         "text called .png": ("x.png", b"not an image\n"),

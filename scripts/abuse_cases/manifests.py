@@ -311,7 +311,7 @@ def targets() -> list[Case]:
 
 def speakers() -> list[Case]:
     """Parts that share no speaker."""
-    who = "data.speaker=who"
+    who = "data.cluster=who"
 
     @check("no speaker in two parts")
     def apart(seen: Seen, other: Any) -> str | None:
@@ -351,9 +351,9 @@ def speakers() -> list[Case]:
             "two speakers",
             csv([{**r, "who": f"s{i % 2}"} for i, r in enumerate(ROWS)]),
             who,
-            refused=("2 speakers", "3"),
+            refused=("2 clusters", "3"),
         ),
-        table("one speaker", csv([{**r, "who": "anna"} for r in ROWS]), who, refused=("1 speaker", "3")),
+        table("one speaker", csv([{**r, "who": "anna"} for r in ROWS]), who, refused=("one cluster", "anna")),
         table("a class that only one speaker says", csv(one_class_each), who, refused=("class k\\d|k\\d",)),
         table(
             "labels for one speaker alone",
@@ -362,6 +362,6 @@ def speakers() -> list[Case]:
             refused=("label|class|speaker",),
         ),
         table(
-            "no such speaker column", csv(ROWS), "data.speaker=speaker", refused=("no column speaker", "data.speaker")
+            "no such speaker column", csv(ROWS), "data.cluster=speaker", refused=("no column speaker", "data.cluster")
         ),
     ]

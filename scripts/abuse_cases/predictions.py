@@ -229,15 +229,15 @@ def of_codes() -> list[Case]:
 
     clean = new("clean", codes, right=every(answers(60), silent("warning")))
     plain = [i for i, row in enumerate(codes) if row["code"] != "A1"]
-    whole = [i for i, row in enumerate(codes) if row["engine"] != "1.5"]
-    both = [i for i in plain if i in whole]
+    complete = [i for i, row in enumerate(codes) if row["engine"] != "1.5"]
+    both = [i for i in plain if i in complete]
     chosen = lambda index: [codes[i] for i in index]  # noqa: E731
     known = lambda index: every(same_answers(clean, index), silent("not seen"))  # noqa: E731
     return [
         trained,
         clean,
         new("01, 02, 03 without A1", chosen(plain), right=known(plain)),
-        new("engines of 2 and 3 alone", chosen(whole), right=known(whole)),
+        new("engines of 2 and 3 alone", chosen(complete), right=known(complete)),
         new("neither A1 nor 1.5", chosen(both), right=known(both)),
         new("a single row", chosen([1]), right=known([1])),
         new("JSON lines", chosen(both), "n.jsonl", json_lines, right=known(both)),
@@ -265,8 +265,8 @@ def of_codes() -> list[Case]:
         ),
         new(
             "engines with a zero more",
-            [{**codes[i], "engine": codes[i]["engine"] + ".0"} for i in whole],
-            right=says(f"{len(whole)} of {len(whole)}", "engine"),
+            [{**codes[i], "engine": codes[i]["engine"] + ".0"} for i in complete],
+            right=says(f"{len(complete)} of {len(complete)}", "engine"),
         ),
     ]
 
@@ -282,13 +282,13 @@ def of_typed_codes() -> list[Case]:
     clean = predict(trained, "table", "typed codes: clean", floats, "n.parquet", right=answers(60))
     rest = list(range(10, 60))
     same = every(same_answers(clean, rest), silent("not seen"))
-    whole = [{**codes[i], "code": int(codes[i]["code"])} for i in rest]
+    complete = [{**codes[i], "code": int(codes[i]["code"])} for i in rest]
     return [
         trained,
         clean,
-        predict(trained, "table", "typed codes: floats", parquet(whole, code="float64"), "n.parquet", right=same),
-        predict(trained, "table", "typed codes: integers", parquet(whole), "n.parquet", right=same),
-        predict(trained, "table", "typed codes: 8 bits", parquet(whole, code="int8"), "n.parquet", right=same),
+        predict(trained, "table", "typed codes: floats", parquet(complete, code="float64"), "n.parquet", right=same),
+        predict(trained, "table", "typed codes: integers", parquet(complete), "n.parquet", right=same),
+        predict(trained, "table", "typed codes: 8 bits", parquet(complete, code="int8"), "n.parquet", right=same),
         predict(
             trained,
             "table",

@@ -111,7 +111,7 @@ def reader() -> Reader:
     return Reader([main.CONF])
 
 
-def whole(words: tuple[str, ...]) -> None:
+def complete(words: tuple[str, ...]) -> None:
     """Do all that `python train.py WORDS` does."""
     GlobalHydra.instance().clear()
     before = signal.getsignal(signal.SIGTERM)
@@ -137,7 +137,7 @@ def call(words: tuple[str, ...], folder: Path, runs: bool = False, wholly: bool 
     if not any(word.startswith("output_dir=") for word in words):
         words = (*words, f"output_dir={folder}")
     out, err = io.StringIO(), io.StringIO()
-    act = whole if wholly else reader().run
+    act = complete if wholly else reader().run
     before = signal.signal(signal.SIGALRM, alarmed)
     signal.alarm(SECONDS)
     status: int | str | None = None

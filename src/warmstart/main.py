@@ -21,7 +21,7 @@ from warmstart.config.expand import CONF, check_names, expand
 from warmstart.config.pipeline import prepare
 from warmstart.config.validate import check_root, explain
 from warmstart.core import screen
-from warmstart.core.errors import Unmet, UserError
+from warmstart.core.errors import Unmet, UserError, interrupt_of
 from warmstart.run import cores
 from warmstart.run.files import as_write_error
 from warmstart.run.identity import new_id
@@ -57,12 +57,8 @@ def main() -> None:
         sys.exit(USER_ERROR)
     try:
         _job()
-    except (HydraException, OmegaConfBaseException) as error:
-        screen.error(explain(error))
-        sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        screen.error("interrupted")
-        sys.exit(INTERRUPTED)
+    except (HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
+        sys.exit(report(error))
 
 
 def print_resume(run: Path | None) -> None:
@@ -111,24 +107,28 @@ def run(config: DictConfig, typed: bool = True) -> int:
     """
     try:
         return dispatch(config, typed)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (KeyboardInterrupt, Exception) as error:
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Print what happened and what to do; return the exit status."""
+    if (interrupt := interrupt_of(error)) is not None:
+        screen.error("interrupted")
+        print_resume(getattr(interrupt, "run", None))
+        return INTERRUPTED
+    if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
         screen.error(explain(error))
         return USER_ERROR
-    except Unmet as result:
-        screen.error(str(result))
+    if isinstance(error, Unmet):
+        screen.error(str(error))
         return UNMET
-    except KeyboardInterrupt as signal_:
-        screen.error("interrupted")
-        print_resume(getattr(signal_, "run", None))
-        return INTERRUPTED
-    except Exception as error:
-        failure = as_write_error(error, Path(tempfile.gettempdir()))
-        if failure is not None:
-            screen.error(f"{failure}; free space or choose another disk, then resume")
-            print_resume(failure.run)
-        elif (reason := out_of_memory(error)) is not None:
-            screen.error(f"not enough memory for these settings: {reason}")
-            return USER_ERROR
-        else:
-            sys.stderr.write(screen.safe(traceback.format_exc()))
+    if (failure := as_write_error(error, Path(tempfile.gettempdir()))) is not None:
+        screen.error(f"{failure}; free space or choose another disk, then resume")
+        print_resume(failure.run)
         return FAILED
+    if (reason := out_of_memory(error)) is not None:
+        screen.error(f"not enough memory for these settings: {reason}")
+        return USER_ERROR
+    sys.stderr.write(screen.safe("".join(traceback.format_exception(error))))
+    return FAILED

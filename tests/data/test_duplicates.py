@@ -56,10 +56,10 @@ def test_blocks_and_many_equal_rows_change_nothing(monkeypatch: pytest.MonkeyPat
     generic, test = numbers(300, 100, 0), numbers(90, 100, 1)
     generic[:150] = generic[0]
     test[80] = test[81] = generic[0] + 0.01
-    whole = find_duplicates(generic, test)
-    assert whole == Overlap([], [80, 81])
+    complete = find_duplicates(generic, test)
+    assert complete == Overlap([], [80, 81])
     monkeypatch.setattr("warmstart.data.duplicates.overlap.CHUNK", 1000)
-    assert find_duplicates(generic, test) == whole
+    assert find_duplicates(generic, test) == complete
 
 
 def test_real_digits_share_nothing_until_one_is_saved_again():

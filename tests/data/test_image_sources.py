@@ -111,12 +111,12 @@ def test_what_cannot_be_read_is_named_or_skipped_and_listed(name: str, folder: P
         with pytest.raises(UserError, match=r"03\.png") as caught:
             source.load("category")
         assert reason in str(caught.value)
-    whole = ImageFolder(str(folder), size=8, on_error="skip").load("category")
-    assert sum(map(len, (whole.train, whole.validation, whole.test))) == 23
-    said = capfd.readouterr().err
-    assert "1 of 24 images are skipped" in said
-    assert "dog/03.png" in said
-    assert reason in said
+    complete = ImageFolder(str(folder), size=8, on_error="skip").load("category")
+    assert sum(map(len, (complete.train, complete.validation, complete.test))) == 23
+    stderr = capfd.readouterr().err
+    assert "1 of 24 images are skipped" in stderr
+    assert "dog/03.png" in stderr
+    assert reason in stderr
 
 
 def test_files_that_are_no_images_are_left_out(folder: Path):

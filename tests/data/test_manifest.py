@@ -140,8 +140,8 @@ def test_names_are_the_texts_of_their_cells(manifest: Callable):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"who": lambda n: None if n in (4, 9) else f"s{n % 4}"}, "2 of 20 rows have no speaker .* the first is row 5"),
-        ({"who": lambda n: "  " if n == 4 else f"s{n % 4}"}, "1 of 20 rows have no speaker .* the first is row 5"),
+        ({"who": lambda n: None if n in (4, 9) else f"s{n % 4}"}, "2 of 20 rows have no cluster .* the first is row 5"),
+        ({"who": lambda n: "  " if n == 4 else f"s{n % 4}"}, "1 of 20 rows have no cluster .* the first is row 5"),
         (
             {"who": lambda n: f"s{n % 5}", "label": lambda n: "c" if n % 5 == HELD else "ab"[n % 2]},
             "no row to train on is of class c: set another data.split_seed",
@@ -153,13 +153,13 @@ def test_names_are_the_texts_of_their_cells(manifest: Callable):
             },
             "no row of the split validation has a class: set another data.split_seed",
         ),
-        ({"who": lambda n: "xy"[n % 2]}, "there are 2 speakers, but 3 are needed"),
+        ({"who": lambda n: "xy"[n % 2]}, "there are 2 clusters, but 3 are needed"),
     ],
     ids=["empty", "blank", "class of a tested speaker", "one speaker has classes", "two speakers"],
 )
 def test_speakers_that_do_not_do_are_refused(columns: dict, message: str, manifest: Callable):
     with pytest.raises(UserError, match=message):
-        load(manifest(rows_of(**columns)), speaker="who")
+        load(manifest(rows_of(**columns)), cluster="who")
 
 
 HELD, KEPT = 2, 4  # with the seed 0, the speaker s2 is tested on, and s4 is trained on
@@ -169,10 +169,10 @@ def test_speakers_without_a_class_and_classes_that_are_not_tested_are_reported(m
     rows = rows_of(
         who=lambda n: f"s{n % 5}", label=lambda n: None if n % 5 == 4 else "a" if n % 5 == HELD else "ab"[n // 5 % 2]
     )
-    splits = load(manifest(rows), speaker="who")
+    splits = load(manifest(rows), cluster="who")
     assert set(splits.test.y) == {0}
     printed = capsys.readouterr().err
-    assert "1 of 5 speakers have no row with a target: s4" in printed
+    assert "1 of 5 clusters have no row with a target: s4" in printed
     assert "warning: the split test has no row of class b: set another data.split_seed" in printed
 
 
@@ -183,24 +183,27 @@ def write_splits(manifest: Callable, who: Callable[[str, int], str]) -> Path:
     return path.parent
 
 
-@pytest.mark.parametrize("speaker", [None, "who"])
-def test_own_splits_are_kept(speaker: str | None, manifest: Callable, capsys: pytest.CaptureFixture):
+@pytest.mark.parametrize("cluster", [None, "who"])
+def test_own_splits_are_kept(cluster: str | None, manifest: Callable, capsys: pytest.CaptureFixture):
     root = write_splits(manifest, lambda name, n: f"{name}{n % 4}")
-    splits = load(root, speaker=speaker)
+    splits = load(root, cluster=cluster)
     train, validation, test = parts(splits)
     assert test == [str(n) for n in range(14, 20)]
     assert sorted(train + validation, key=int) == [str(n) for n in range(14)]
     printed = capsys.readouterr().err
     assert "splits found: train 14, test 6; validation is taken from the training rows" in printed
     assert "as well" not in printed
-    if speaker:
+    if cluster:
         assert not {int(n) % 4 for n in train} & {int(n) % 4 for n in validation}
 
 
-def test_speakers_of_two_splits_are_reported(manifest: Callable, capsys: pytest.CaptureFixture):
-    load(write_splits(manifest, lambda name, n: f"s{n % 4}" if n < 18 else "new"), speaker="who")
-    printed = capsys.readouterr().err
-    assert "warning: data.speaker=who: 3 of 5 speakers of the split test are also in train: s0, s1, s2" in printed
+def test_speakers_of_two_splits_are_refused_unless_rows_are_split(manifest: Callable):
+    root = write_splits(manifest, lambda name, n: f"s{n % 4}" if n < 18 else "new")
+    with pytest.raises(UserError, match="3 of 5 clusters of the split test are also in train"):
+        load(root, cluster="who")
+    splits = load(root, cluster="who", split="row")
+    assert list(splits.test.cluster) == ["s2", "s3", "s0", "s1", "new", "new"]
+    assert not splits.keeps_clusters
 
 
 def test_predictions_say_which_piece_they_are_of(manifest: Callable, tmp_path: Path):

@@ -109,8 +109,8 @@ def test_an_answer_on_the_edge_of_a_window_is_whole_in_the_next_one_if_they_over
     context = " ".join(words)
     rows = [("which?", context, [" ".join(words[start : start + 4])]) for start in range(37)]
     preprocessor = fitted("wordpiece", 20, 8, rows)
-    whole, _ = preprocessor.align(frame(rows), targets(rows), "span")
-    assert marked(spans(whole)) == [set(answers) for *_, answers in rows]
+    complete, _ = preprocessor.align(frame(rows), targets(rows), "span")
+    assert marked(spans(complete)) == [set(answers) for *_, answers in rows]
     apart, _ = Preprocessor("wordpiece", context=20, stride=0, tokenizer=preprocessor.tokenizer).align(
         frame(rows), targets(rows), "span"
     )

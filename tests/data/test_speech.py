@@ -134,7 +134,7 @@ def test_a_manifest_keeps_speakers_in_one_part_and_all_targets_in_the_same(tmp_p
         soundfile.write(tmp_path / name, tone(200 + 50 * (number % 2), 0.3, 8000) * (1 + number) / 50, 8000)
         rows.append({"audio_filepath": name, "text": "high low", "label": "ab"[number % 2], "who": f"s{number % 5}"})
     (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    source = AudioTable(frames, str(tmp_path / "manifest.jsonl"), speaker="who")
+    source = AudioTable(frames, str(tmp_path / "manifest.jsonl"), cluster="who")
     splits = source.load("category")
     speakers = [{int(Path(f).stem) % 5 for f in part.x.file} for part in (splits.train, splits.validation, splits.test)]
     assert sum(map(len, speakers)) == 5
@@ -193,8 +193,8 @@ def test_a_broken_recording_is_named_or_left_out(tmp_path: Path, name: str, caps
         ([{"audio": "fine.wav", "name": "a"}] * 12, {}, "no column label"),
         (
             [{"audio": "fine.wav", "label": "ab"[n % 2], "who": "x"} for n in range(12)],
-            {"speaker": "who"},
-            "1 speakers",
+            {"cluster": "who"},
+            "all .* rows are of one cluster",
         ),
     ],
 )

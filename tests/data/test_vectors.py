@@ -106,11 +106,13 @@ def test_just_enough_features_leave_room_for_directions_that_share_nothing():
 
 def test_the_conflict_experiment_shares_nothing_and_ties_its_pretraining_to_the_task(composed):
     for words, shared in (((), False), (("data.shared=true", "data.seed=3", "backbone.hidden=[64]"), True)):
-        whole = OmegaConf.to_container(composed("stage=transfer", "experiment=transfer_conflict", *words), resolve=True)
-        pretrain, own = whole["pretrain"], {"batch_size", "augment", "pack", "separate"}
+        complete = OmegaConf.to_container(
+            composed("stage=transfer", "experiment=transfer_conflict", *words), resolve=True
+        )
+        pretrain, own = complete["pretrain"], {"batch_size", "augment", "pack", "separate"}
         assert pretrain["data"]["shared"] is shared
-        assert pretrain["backbone"] == whole["backbone"]
-        assert all(value == whole["data"][key] for key, value in pretrain["data"].items() if key not in own)
+        assert pretrain["backbone"] == complete["backbone"]
+        assert all(value == complete["data"][key] for key, value in pretrain["data"].items() if key not in own)
     for stage in ("pretrain", "finetune"):
         assert composed(f"stage={stage}", "experiment=transfer_conflict").data.shared is False
         assert composed(f"stage={stage}", "experiment=vectors").data.shared is True

@@ -49,7 +49,7 @@ SPEECH = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone
 EXPERIMENTS = {
     "text": TEXT,
     "shakespeare": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
-    "speech": (*SPEECH, "data.test_speakers=[george,jackson,lucas,nicolas]"),
+    "speech": (*SPEECH, "data.test_clusters=[george,jackson,lucas,nicolas]"),
     "recordings": SPEECH,
     "images": ("data.size=16", "backbone.widths=[8]", "backbone.blocks=[1]"),
 }
@@ -193,7 +193,7 @@ def small(words: tuple[str, ...]) -> list[str]:
         own = EXPERIMENTS.get(setting(words, "experiment"), ())
         is_foreign = any("hf:" in word for word in words)  # its backbone and its vocabulary are those of the model
         omitted = ("backbone", "data.tokenizer.vocabulary") if is_foreign else ()
-        omitted += ("data.tokenizer", "data.test_speakers") if setting(words, "data") else ()
+        omitted += ("data.tokenizer", "data.test_clusters") if setting(words, "data") else ()
         added += [*STAGES[stage], *(word for word in own if not word.startswith(omitted))]
     if stage == "transfer" and not setting(words, "transfer.arms"):
         added.append("transfer.arms=[pretrained,scratch]")

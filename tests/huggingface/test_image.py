@@ -40,7 +40,7 @@ PIXELS = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "rescale_
 SIZE = 16
 
 
-def saved_folder(folder: Path, kind: str, channels: int = 3, side: int = SIZE, **said: object) -> Path:
+def saved_folder(folder: Path, kind: str, channels: int = 3, side: int = SIZE, **overrides: object) -> Path:
     """A small classifier with random weights, as transformers saves it, and how its images are to be scaled."""
     torch.manual_seed(0)
     settings = {**CONFIGS[kind], "image_size": side, "num_channels": channels}
@@ -50,7 +50,7 @@ def saved_folder(folder: Path, kind: str, channels: int = 3, side: int = SIZE, *
         nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     pixels = {key: value[:channels] if isinstance(value, list) else value for key, value in PIXELS.items()}
-    (folder / "preprocessor_config.json").write_text(json.dumps({**pixels, "size": side, **said}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({**pixels, "size": side, **overrides}))
     return folder
 
 
@@ -162,7 +162,7 @@ def test_images_and_poolings_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("said", "shape"),
+    ("overrides", "shape"),
     [
         ({"size": 8}, [3, 8, 8]),
         ({"size": {"height": 8, "width": 12}}, [3, 8, 12]),
@@ -171,8 +171,8 @@ def test_images_and_poolings_that_do_not_fit_are_refused(
         ({"size": None}, [3, 16, 16]),
     ],
 )
-def test_pixels_are_scaled_and_sized_as_the_folder_says(said: dict, shape: list[int], tmp_path: Path):
-    state = open_hub(f"hf:{saved_folder(tmp_path, 'vit', **said)}").preprocessor
+def test_pixels_are_scaled_and_sized_as_the_folder_says(overrides: dict, shape: list[int], tmp_path: Path):
+    state = open_hub(f"hf:{saved_folder(tmp_path, 'vit', **overrides)}").preprocessor
     assert state["shape"] == shape
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, *shape[1:]), dtype=np.uint8)
     preprocessor = rebuild(state)
@@ -192,7 +192,7 @@ def test_images_of_another_size_are_said_and_kept_from_then_on(tmp_path: Path, c
 
 
 @pytest.mark.parametrize(
-    ("file", "said", "message"),
+    ("file", "overrides", "message"),
     [
         ("preprocessor_config.json", None, r"has no preprocessor_config\.json"),
         ("preprocessor_config.json", {"image_mean": [0.5]}, r"image_mean=\[0\.5\], but the model has 3 channels"),
@@ -205,12 +205,14 @@ def test_images_of_another_size_are_said_and_kept_from_then_on(tmp_path: Path, c
         ("model.safetensors", None, r"no model\.safetensors.*pickle"),
     ],
 )
-def test_folders_that_cannot_be_used_are_refused_at_once(file: str, said: dict | None, message: str, tmp_path: Path):
+def test_folders_that_cannot_be_used_are_refused_at_once(
+    file: str, overrides: dict | None, message: str, tmp_path: Path
+):
     path = saved_folder(tmp_path, "vit") / file
-    if said is None:
+    if overrides is None:
         path.unlink()
     else:
-        path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **overrides}))
     with pytest.raises(UserError, match=message) as error:
         with_initial_backbone(OmegaConf.create({"stage": "finetune", "init": f"hf:{tmp_path}", "backbone": {}}))
     assert len(str(error.value).splitlines()) == 1

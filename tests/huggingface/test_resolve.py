@@ -76,7 +76,7 @@ def test_shuffled_weights_have_the_same_backbone(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("said", "pooling"),
+    ("settings", "pooling"),
     [
         ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
         ({"pooling_mode_lasttoken": True}, "last"),
@@ -85,30 +85,32 @@ def test_shuffled_weights_have_the_same_backbone(folder: Path):
     ],
 )
 def test_sentence_transformers_pooling_is_followed_unless_the_config_says_otherwise(
-    said: dict, pooling: str, folder: Path
+    settings: dict, pooling: str, folder: Path
 ):
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(said))
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
     assert with_initial_backbone(config_for(folder)).backbone.pooling == pooling
     assert with_initial_backbone(config_for(folder, pooling="cls")).backbone.pooling == "cls"
 
 
 def test_the_weights_are_those_of_the_file_in_one_piece_or_many(folder: Path):
-    whole = open_hub(f"hf:{folder}")
-    assert {value.dtype for value in whole.weights.values()} == {torch.float32}
-    assert whole.preprocessor["context"] == 32
-    assert whole.spec.vocabulary.mask == TOKENIZER.mask_token_id
+    complete = open_hub(f"hf:{folder}")
+    assert {value.dtype for value in complete.weights.values()} == {torch.float32}
+    assert complete.preprocessor["context"] == 32
+    assert complete.spec.vocabulary.mask == TOKENIZER.mask_token_id
     (folder / "model.safetensors").unlink()
-    names = sorted(whole.weights)
+    names = sorted(complete.weights)
     halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
     places = {}
     for name, own in halves.items():
-        save_file({n.removeprefix("model."): whole.weights[n] for n in own}, folder / name, metadata={"format": "pt"})
+        save_file(
+            {n.removeprefix("model."): complete.weights[n] for n in own}, folder / name, metadata={"format": "pt"}
+        )
         places |= {n.removeprefix("model."): name for n in own}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     pieces = open_hub(f"hf:{folder}")
-    assert pieces.weights.keys() == whole.weights.keys()
-    assert all(torch.equal(pieces.weights[name], whole.weights[name]) for name in names)
+    assert pieces.weights.keys() == complete.weights.keys()
+    assert all(torch.equal(pieces.weights[name], complete.weights[name]) for name in names)
     assert len(pieces.weights_sha256) == 64
     assert pieces.head == {}
     (folder / "model-00002-of-00002.safetensors").unlink()
@@ -117,8 +119,8 @@ def test_the_weights_are_those_of_the_file_in_one_piece_or_many(folder: Path):
 
 
 def test_a_tensor_that_the_file_lacks_is_not_made_up(folder: Path):
-    whole = open_hub(f"hf:{folder}")
-    kept = {n.removeprefix("model."): v for n, v in whole.weights.items() if "layer.1" not in n}
+    complete = open_hub(f"hf:{folder}")
+    kept = {n.removeprefix("model."): v for n, v in complete.weights.items() if "layer.1" not in n}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     assert set(open_hub(f"hf:{folder}").weights) == {f"model.{name}" for name in kept}
 
@@ -200,11 +202,11 @@ def test_a_tokenizer_that_may_be_another_models_is_warned_of(folder: Path, capfd
 
 
 def test_how_a_config_says_to_run_the_model_is_not_followed(folder: Path):
-    whole = open_hub(f"hf:{folder}")
+    complete = open_hub(f"hf:{folder}")
     odd = {"_attn_implementation": "flash_attention_2", "return_dict": False, "chunk_size_feed_forward": 7}
     change(folder / "config.json", **odd)
     again = open_hub(f"hf:{folder}")
-    assert all(torch.equal(again.weights[name], value) for name, value in whole.weights.items())
+    assert all(torch.equal(again.weights[name], value) for name, value in complete.weights.items())
     backbone = HuggingFace(again.spec, again.card["backbone"]["architecture"])
     assert backbone(torch.tensor([[1, 2, 3]])).tokens.shape == (1, 3, backbone.width)
 

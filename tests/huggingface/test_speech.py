@@ -51,14 +51,14 @@ def pair(kind: str, norm: str = "layer") -> tuple[HuggingFaceSpeech, torch.nn.Mo
     return ours.eval(), theirs
 
 
-def saved_folder(folder: Path, kind: str, norm: str = "layer", ctc: bool = True, **said: object) -> Path:
+def saved_folder(folder: Path, kind: str, norm: str = "layer", ctc: bool = True, **overrides: object) -> Path:
     """A small recogniser with random weights and capitals as labels, as transformers saves it; or its trunk."""
     torch.manual_seed(0)
     size = {"vocab_size": len(CAPITALS), "pad_token_id": 0}
     config = transformers.CONFIG_MAPPING[kind](**SPARSE, **size, feat_extract_norm=norm)
     model = (AutoModelForCTC if ctc else transformers.AutoModel).from_config(config)
     model.save_pretrained(folder)
-    settings = {"sampling_rate": 16_000, "do_normalize": True, "return_attention_mask": norm == "layer", **said}
+    settings = {"sampling_rate": 16_000, "do_normalize": True, "return_attention_mask": norm == "layer", **overrides}
     extractor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_value": 0.0}
     (folder / "preprocessor_config.json").write_text(json.dumps({**extractor, **settings}))
     if ctc:

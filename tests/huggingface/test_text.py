@@ -118,8 +118,8 @@ def test_features_and_token_logits_are_those_of_transformers(kind: str, tmp_path
     assert not any(value.shape == (90, backbone.width) for value in own.values()) or kind in ("llama", "mistral")
     assert set(own) == set(saved.head)
     head.load_state_dict({name.removeprefix("head."): value for name, value in saved.head.items()})
-    whole = (AutoModelForCausalLM if kind in DECODERS else AutoModelForMaskedLM).from_pretrained(tmp_path).eval()
-    logits = whole(input_ids=X, attention_mask=MASK.long()).logits
+    complete = (AutoModelForCausalLM if kind in DECODERS else AutoModelForMaskedLM).from_pretrained(tmp_path).eval()
+    logits = complete(input_ids=X, attention_mask=MASK.long()).logits
     torch.testing.assert_close(head(features.tokens[MASK]), logits[MASK], atol=1e-5, rtol=0)
 
 
@@ -174,9 +174,9 @@ def test_packed_documents_do_not_see_each_other(kind: str, tmp_path: Path):
     one, other = backbone(x, documents).tokens, backbone(changed, documents).tokens
     torch.testing.assert_close(one[:, :4], other[:, :4])
     assert not torch.allclose(one[:, 6], other[:, 6])
-    whole = torch.ones_like(documents)
-    torch.testing.assert_close(backbone(x, whole).tokens, backbone(x, whole.bool()).tokens)
-    assert not torch.allclose(backbone(x, whole).tokens[:, 4:], one[:, 4:])
+    complete = torch.ones_like(documents)
+    torch.testing.assert_close(backbone(x, complete).tokens, backbone(x, complete.bool()).tokens)
+    assert not torch.allclose(backbone(x, complete).tokens[:, 4:], one[:, 4:])
 
 
 def test_a_model_that_cannot_separate_documents_is_refused(tmp_path: Path):

@@ -25,13 +25,13 @@ def lattices(rows: int, seed: int = 0) -> torch.Tensor:
 
 
 def alignments(lattice: torch.Tensor) -> dict[tuple[int, ...], list[float]]:
-    """The log-probabilities of all paths (T, C + 1), by what they say."""
-    said: dict[tuple[int, ...], list[float]] = {}
+    """The log-probabilities of all paths (T, C + 1), by label sequence."""
+    values_by_labels: dict[tuple[int, ...], list[float]] = {}
     for path in itertools.product(range(lattice.shape[1]), repeat=len(lattice)):
         labels = tuple(label for label, _ in itertools.groupby(path) if label != lattice.shape[1] - 1)
         value = sum(float(lattice[place, label]) for place, label in enumerate(path))
-        said.setdefault(labels, []).append(value)
-    return said
+        values_by_labels.setdefault(labels, []).append(value)
+    return values_by_labels
 
 
 def log_sum(values: list[float]) -> float:
@@ -112,9 +112,9 @@ def made(**settings: float) -> CTC:
 
 
 def test_the_training_texts_decide_between_what_sounds_alike_also_after_reload():
-    said = saying("▁a-▁b-")
-    said[0, 1] = said[0, 4] = torch.tensor([0.0, 10.0, 10.2, 0.0])  # a or b, rather b
-    batch = Batch(said)
+    scores = saying("▁a-▁b-")
+    scores[0, 1] = scores[0, 4] = torch.tensor([0.0, 10.0, 10.2, 0.0])  # a or b, rather b
+    batch = Batch(scores)
     alone, helped = made(beam=5), made(beam=5, ngram=3)
     helped.fit(torch.tensor([[0, 1, 0, 1]] * 5 + [[0, 1, 0, 2]]))
     outputs = helped.predict(Given(), batch)

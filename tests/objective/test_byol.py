@@ -70,9 +70,9 @@ def test_no_optimizer_sees_the_teacher_and_no_gradient_reaches_it():
 
 def test_it_is_not_trained_together_with_others():
     backbone, objective, batch = set_up("byol")
-    whole = nn.ModuleDict({"backbone": backbone, "objective": objective})
+    complete = nn.ModuleDict({"backbone": backbone, "objective": objective})
     with pytest.raises(CannotBatch, match="objective=byol updates a buffer"):
-        check_pure("objective=byol", whole, lambda: objective.step(backbone, batch))
+        check_pure("objective=byol", complete, lambda: objective.step(backbone, batch))
 
 
 def test_its_run_is_finetuned_and_pretrained_further(cli):

@@ -144,14 +144,16 @@ def test_whole_words_are_chosen_or_not_at_all():
 
 def test_causal_loss_is_the_same_in_chunks_and_by_hand_and_stays_inside_documents():
     backbone, objective, batch = set_up("causal")
-    whole = objective.step(backbone, batch)
+    complete = objective.step(backbone, batch)
     logits = objective.head(backbone(batch.x).tokens[:, :-1])
     by_hand = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.x[:, 1:].flatten())
-    assert whole.loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert complete.loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
     objective.chunk = 7
     chunks = objective.step(backbone, batch)
-    assert chunks.loss.item() == pytest.approx(whole.loss.item(), rel=1e-5)
-    gradients = [torch.autograd.grad(output.loss, next(iter(backbone.parameters())))[0] for output in (whole, chunks)]
+    assert chunks.loss.item() == pytest.approx(complete.loss.item(), rel=1e-5)
+    gradients = [
+        torch.autograd.grad(output.loss, next(iter(backbone.parameters())))[0] for output in (complete, chunks)
+    ]
     assert torch.allclose(*gradients, atol=1e-6)
     documents = torch.cat([torch.ones(8, 10), torch.full((8, 4), 2), torch.zeros(8, 2)], 1).long()
     assert objective.step(backbone, Batch(batch.x, mask=documents)).count == 8 * (9 + 3)

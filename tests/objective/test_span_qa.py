@@ -286,10 +286,10 @@ def test_losses_count_windows_and_see_neither_padding_nor_the_question(loss):
 
 def test_many_windows_are_computed_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch):
     backbone, objective, batch = set_up()
-    whole = objective.predict(backbone, batch)
+    complete = objective.predict(backbone, batch)
     monkeypatch.setattr("warmstart.objective.span_qa.POSITIONS", 100)
     with torch.no_grad():
-        assert torch.allclose(objective.predict(backbone, batch), whole, atol=1e-5)
+        assert torch.allclose(objective.predict(backbone, batch), complete, atol=1e-5)
 
 
 def test_settings_that_make_no_sense_are_refused():

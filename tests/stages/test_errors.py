@@ -180,8 +180,8 @@ def test_broken_image_folders(cli, photos: Path):
     words = ("stage=pretrain", "experiment=images", f"data.root={photos}", "data.size=8", *FAST)
     (photos / "dog" / "3.png").write_bytes(b"not a picture")
     refused(cli(*words), str(photos / "dog" / "3.png"), "not a readable image")
-    whole = (photos / "dog" / "2.png").read_bytes()
-    (photos / "dog" / "3.png").write_bytes(whole[: len(whole) // 2])
+    complete = (photos / "dog" / "2.png").read_bytes()
+    (photos / "dog" / "3.png").write_bytes(complete[: len(complete) // 2])
     refused(cli(*words), str(photos / "dog" / "3.png"))
     for path in (photos / "dog").iterdir():
         path.unlink()
@@ -206,10 +206,10 @@ def test_saved_weights_that_do_not_fit(cli, tmp_path: Path):
     assert bare.status == 0, bare.err
 
     weights = base / "model" / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-100])
+    complete = weights.read_bytes()
+    weights.write_bytes(complete[:-100])
     refused(cli("stage=finetune"), "model.safetensors", "is damaged or was changed")
-    weights.write_bytes(whole[:-4] + b"\0\1\2\3")
+    weights.write_bytes(complete[:-4] + b"\0\1\2\3")
     refused(cli("stage=finetune"), "model.safetensors", "is damaged or was changed")
     weights.unlink()
     refused(cli("stage=finetune"), "model.safetensors", "missing")

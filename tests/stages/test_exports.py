@@ -77,9 +77,9 @@ def test_a_network_that_transformers_classifies_otherwise_is_refused_and_leaves_
 @torch.no_grad()
 def test_a_text_that_ends_in_the_end_token_keeps_its_answer_and_the_tokenizer_its_tokens(cli, table, tmp_path: Path):
     make_model("decoder", "gpt2", tmp_path / "gpt2")
-    said = json.loads((tmp_path / "gpt2/tokenizer_config.json").read_text())
+    settings = json.loads((tmp_path / "gpt2/tokenizer_config.json").read_text())
     template = {"chat_template": "{{ messages }}", "errors": "replace"}
-    (tmp_path / "gpt2/tokenizer_config.json").write_text(json.dumps({**said, **template}))
+    (tmp_path / "gpt2/tokenizer_config.json").write_text(json.dumps({**settings, **template}))
     (tmp_path / "gpt2/merges.txt").write_text("#version: 0.2\n")
     tuned = cli("stage=finetune", *table, *SHORT, f"init=hf:{tmp_path / 'gpt2'}")
     assert tuned.status == 0, tuned.err

@@ -38,8 +38,8 @@ def test_a_model_is_finetuned_and_its_run_evaluated_asked_exported_and_taken_up_
     answer = json.loads(cli("stage=predict", f"input={picture}").out)
     assert cli("stage=export", f"folder={tmp_path / 'back'}").status == 0
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "back").eval()
-    said = json.loads((tmp_path / "back" / "preprocessor_config.json").read_text())
-    scaled = (pixels * said["rescale_factor"] - said["image_mean"][0]) / said["image_std"][0]
+    settings = json.loads((tmp_path / "back" / "preprocessor_config.json").read_text())
+    scaled = (pixels * settings["rescale_factor"] - settings["image_mean"][0]) / settings["image_std"][0]
     with torch.no_grad():
         probabilities = model(pixel_values=torch.tensor(scaled, dtype=torch.float32)[None, None]).logits.softmax(-1)
     assert probabilities.max().item() == pytest.approx(answer["probability"], abs=1e-5)

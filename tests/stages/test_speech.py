@@ -12,7 +12,7 @@ from tests.conftest import FAST
 from warmstart.data.sources.audio.spoken_digits import read_packaged
 
 TINY = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
-FEW = ("data.test_speakers=[george,jackson,lucas,nicolas]",)  # 300 recordings by two speakers train
+FEW = ("data.test_clusters=[george,jackson,lucas,nicolas]",)  # 300 recordings by two speakers train
 
 
 @pytest.fixture(autouse=True)
@@ -108,11 +108,14 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("data.split=random",), "data.split=random"),
         (("data.classes=speaker",), "set data.split=official"),
         (("data.classes=digit",), "data.classes=digit"),
-        (("data.test_speakers=[alice]",), "unknown speaker alice"),
+        (("data.test_clusters=[alice]",), "there is no cluster alice; there are: george"),
+        (("data.test_clusters=7/6",), "such as 1/3"),
+        (("data.test_clusters=1/7",), "there are only 6 clusters"),
+        (("data.cluster=word",), "data.cluster=word: must be speaker"),
         (("data.frames.normalize=no",), "normalize=no"),
         (("data.connect=3", "objective=ctc"), "data.connect=3"),
         (("data.connect=[a,b]", "objective=ctc"), "data.connect=['a', 'b']"),
-        (("data.test_speakers=theo",), "data.test_speakers=theo"),
+        (("data.test_clusters=theo",), "data.test_clusters=theo: give names in brackets"),
         (("data.pieces=many", "objective=ctc"), "data.pieces=many"),
         (("data.pieces=3", "objective=ctc"), "data.pieces=3"),
         (("objective=ctc", "objective.ngram=3"), "set objective.beam too"),

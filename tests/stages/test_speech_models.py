@@ -123,7 +123,7 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
 
 
 @pytest.mark.parametrize(
-    ("said", "given", "message"),
+    ("settings", "given", "message"),
     [
         ({"sampling_rate": None}, (), "has sampling_rate=None: set it to the rate of the model in Hz"),
         (
@@ -136,8 +136,8 @@ def test_a_head_of_other_labels_is_not_taken_and_a_trunk_is_pretrained_further(c
         ({}, ("objective=masked_frames",), "needs a backbone that can hide positions"),
     ],
 )
-def test_what_cannot_be_is_refused(cli, recordings: Path, tmp_path: Path, said: dict, given: tuple, message: str):
-    folder = saved_folder(tmp_path / "model", "wav2vec2", ctc=False, **said)
+def test_what_cannot_be_is_refused(cli, recordings: Path, tmp_path: Path, settings: dict, given: tuple, message: str):
+    folder = saved_folder(tmp_path / "model", "wav2vec2", ctc=False, **settings)
     outcome = cli(*words(recordings, "classification"), f"init=hf:{folder}", *given)
     assert (outcome.status, len(outcome.error.splitlines())) == (2, 1)
     assert message in outcome.error

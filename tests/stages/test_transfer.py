@@ -18,6 +18,7 @@ from warmstart.data.sources.image.digits import Digits
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Manifest
 from warmstart.training.callbacks.curves import Curves
+from warmstart.transfer import tuning
 from warmstart.transfer.arms import Sizes, arm_config, finetunings
 
 SMALL = (
@@ -182,6 +183,10 @@ def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
         (("+arm.mine.against=scratch", "transfer.arms=[scratch,mine]"), "arm.mine.init=pretrained"),
         (("transfer.pretrain_seeds=3",), "must divide"),
         (("transfer.require=help",), "transfer.require=help"),
+        (("transfer.seeds=auto", "transfer.looks=[10,5]"), "transfer.looks=[10, 5]: give two or more increasing"),
+        (("transfer.seeds=auto", "transfer.looks=[3,10]"), "numbers of seeds, from 5"),
+        (("transfer.seeds=auto", "transfer.pretrain_seeds=2"), "transfer.seeds=auto needs 5 independent units"),
+        (("+arm.trivial.length=3",), "arm.trivial.length"),
         (("arm.probe.against=random",), "no such arm"),
         (("objective=regression",), "objective=regression"),
     ):
@@ -244,6 +249,75 @@ def test_budgets_lengthen_the_arms_they_are_about(composed, tmp_path: Path):
     assert cold["trainer"]["max_steps"] / cold["trainer"]["val_check_interval"] == 400 / 20
     baselines = [name for name in jobs if name.startswith(("trivial", "linear"))]
     assert baselines == ["trivial-2-seed0", "linear-2-seed0"]
+
+
+def test_an_arm_may_have_its_own_length_and_tuning(composed, tmp_path: Path):
+    words = ("trainer.max_steps=200", "trainer.val_check_interval=20", "transfer=strong", "transfer.seeds=1")
+    config = composed("stage=transfer", *words, "transfer.labels=[2]", f"output_dir={tmp_path}")
+    sizes = Sizes({2: 20}, examples=30_000)
+    jobs = {job.name: job.config for job in finetunings(config, tmp_path, sizes)}
+    long, short = jobs["scratch_long-2-seed0"], jobs["scratch-2-seed0"]
+    assert (short["trainer"]["max_steps"], long["trainer"]["max_steps"]) == (200, 2000)
+    assert (long["trainer"]["val_check_interval"], long["patience"], short["patience"]) == (20, 20, None)
+    assert not {"length", "tune", "against"} & set(long)
+    trials = {job.name: job.config for job in tuning.trials(config, tmp_path, sizes)}
+    assert {job.split("-")[1] for job in trials} == {"scratch_long"}
+    assert {one["optimizer"]["lr"] for one in trials.values()} == {0.0001, 0.001, 0.01}
+    assert {one["trainer"]["max_steps"] for one in trials.values()} == {2000}
+    assert {one["seed"] for one in trials.values()} == {1000, 1001}
+
+
+def test_scratch_long_is_tuned_alone_and_works_with_one_label_per_class(cli):
+    words = ("transfer=strong", "transfer.arms=[pretrained,scratch_long]", "transfer.labels=[1]", "transfer.seeds=1")
+    outcome = cli(*SMALL, *words, "arm.scratch_long.tune=2", "transfer.budgets.converged=[]")
+    assert outcome.status == 0, outcome.err
+    folder, report = outcome.run("transfer"), reported(outcome)
+    assert len([*folder.glob("runs/tune-scratch_long-*")]) == len([*folder.glob("runs/tune-*")]) == 4
+    assert (
+        record(folder, "scratch_long-1-seed0")["cost"]["steps"] > record(folder, "pretrained-1-seed0")["cost"]["steps"]
+    )
+    assert [(row["arm"], row["against"]) for row in report["verdicts"]] == [("pretrained", "scratch_long")]
+    (own,) = report["own_training"]
+    assert own["sentence"].startswith(
+        "scratch_long trains for up to 10 times the steps, until validation has not improved"
+    )
+    assert own["sentence"] in outcome.err
+    rates = {one["arm"]: one["lr"] for one in report["tuning"]}
+    assert rates["pretrained"] == 0.001
+    assert rates["scratch_long"] in (0.0001, 0.01)
+
+
+def test_seeds_are_added_until_the_verdicts_are_settled(cli):
+    words = ("transfer.seeds=auto", "transfer.looks=[5,6]", "transfer.labels=[2]")
+    settled = cli(*SMALL, *words, "transfer.arms=[linear,trivial]", "+arm.linear.against=trivial")
+    assert settled.status == 0, settled.err
+    report = reported(settled)
+    assert [row["verdict"] for row in report["verdicts"]] == ["helps"]
+    assert (report["looks"]["seeds"], report["looks"]["reason"]) == (5, "every verdict is settled")
+    assert len(report["runs"]) == 2 * 5
+
+
+def test_seeds_are_added_up_to_the_most_and_a_resumed_plan_stays_the_same(cli, command):
+    same = ("+arm.twin.init=scratch", "+arm.twin.against=scratch", "+arm.twin.patience=9")  # trained like scratch
+    words = ("transfer.seeds=auto", "transfer.looks=[5,6]", "transfer.labels=[1]", "transfer.margin=0")
+    words = (*SMALL, *same, *words, "transfer.arms=[scratch,twin]", "transfer.budgets.converged=[]")
+    outcome = cli(*words, "trainer.max_steps=1", "trainer.val_check_interval=1")
+    assert outcome.status == 0, outcome.err
+    folder, report = outcome.run("transfer"), reported(outcome)
+    assert "1 of 1 verdicts are not settled with 5 seeds: running 6" in outcome.err
+    assert [row["verdict"] for row in report["verdicts"]] == ["cannot tell"]
+    assert (report["looks"]["seeds"], report["looks"]["reason"]) == (6, "the maximum of 6 seeds is reached")
+    assert "2 of 2 looks made, with 6 seeds: the maximum of 6 seeds is reached." in outcome.err
+    shutil.rmtree(folder / "runs" / "twin-1-seed5")
+    change_run(folder, status="interrupted")
+    before = statuses(folder)
+    assert "remove transfer.seeds=auto" in command(f"resume={folder}", "transfer.seeds=auto").error
+    resumed = cli("stage=transfer", f"resume={folder}")
+    assert resumed.status == 0, resumed.err
+    after = statuses(folder)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"twin-1-seed5"}
+    assert reported(resumed)["verdicts"] == report["verdicts"]
 
 
 def test_tuning_is_equal_and_never_sees_the_test_split(cli, monkeypatch: pytest.MonkeyPatch):

@@ -62,10 +62,10 @@ def test_a_slice_of_a_table_is_encoded_as_in_the_table(kept: slice, tmp_path: Pa
     splits = source.load("category")
     preprocessor = source.preprocessor()
     preprocessor.fit(splits.train.x)
-    whole = table(tmp_path / "whole.csv", 7, code=lambda row: codes[row])
+    complete = table(tmp_path / "complete.csv", 7, code=lambda row: codes[row])
     piece = tmp_path / "piece.csv"
     piece.write_text("code\n" + "".join(f"{code}\n" for code in codes[kept]))
-    encoded = [preprocessor.encode(preprocessor.read(path).x).tolist() for path in (whole, str(piece))]
+    encoded = [preprocessor.encode(preprocessor.read(path).x).tolist() for path in (complete, str(piece))]
     assert encoded[0][kept] == encoded[1]
     assert all(map(sum, encoded[0]))
 
@@ -173,8 +173,8 @@ def test_a_missing_column_is_refused_or_filled_where_asked(trained: str, cli, tm
     outcome = cli("stage=predict", f"input={path}", f"run={run}", "data.missing_columns=fill")
     sizes = rebuild(json.loads((run / "model" / "preprocessor.json").read_text())).columns[0]
     assert f"no column size: every cell is {sizes['fill']:g}" in outcome.err
-    whole = table(tmp_path / "whole.csv", 3, size=lambda row: sizes["fill"], city=lambda row: "Oslo")
-    assert predictions(outcome) == predictions(cli("stage=predict", f"input={whole}", f"run={run}"))
+    complete = table(tmp_path / "complete.csv", 3, size=lambda row: sizes["fill"], city=lambda row: "Oslo")
+    assert predictions(outcome) == predictions(cli("stage=predict", f"input={complete}", f"run={run}"))
 
 
 def test_latest_is_the_newest_run_of_the_columns_that_are_there(trained: str, cli, tmp_path: Path):

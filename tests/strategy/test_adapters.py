@@ -36,12 +36,12 @@ def test_merged_the_outputs_are_those_of_the_adapters(strategy: str, backbone: s
         assert list(left) == list(start)
         assert all(torch.equal(value, start[name]) for name, value in left.items())
         before = module.objective.predict(module.backbone, batch)
-        whole = merge(left, changes)
-        module.backbone.load_state_dict(whole)
+        complete = merge(left, changes)
+        module.backbone.load_state_dict(complete)
         torch.testing.assert_close(module.objective.predict(module.backbone, batch), adapted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(before, adapted, atol=1e-3)
     opened = applied(packed(changes), start, [])
-    assert all(torch.equal(value, whole[name]) for name, value in opened.items())
+    assert all(torch.equal(value, complete[name]) for name, value in opened.items())
 
 
 @pytest.mark.parametrize("strategy", ADAPTERS)

@@ -116,13 +116,13 @@ def test_a_changed_or_damaged_plan_is_refused(tmp_path: Path, composer: Composer
     folder = tmp_path / "sweep"
     Manifest(folder, "finetune", "digits", WORDS, "val/accuracy", "max", {"commit": None}, jobs).write()
     path = folder / "manifest.json"
-    whole = path.read_text()
-    plan = json.loads(whole)
+    complete = path.read_text()
+    plan = json.loads(complete)
     plan["jobs"][1]["config"]["optimizer"]["lr"] = 1.0
     write_record(path, plan)
     with pytest.raises(UserError, match=f"the config of {jobs[1].name} was changed"):
         Manifest.read(folder)
-    path.write_text(whole[:-100])
+    path.write_text(complete[:-100])
     with pytest.raises(UserError, match="damaged"):
         Manifest.read(folder)
     with pytest.raises(UserError, match=r"has no manifest.json"):

@@ -200,11 +200,11 @@ def test_a_torn_line_of_the_study_is_dropped_and_a_damaged_study_is_named(planne
     manifest = planned("optimizer.lr=0.01,0.001", "sweep.trials=2", "sweep.sampler=grid")
     search.run_trial(manifest, 0, StageRunner())
     path = manifest.folder / "study.log"
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"op_code": 5, "wor')
+    complete = path.read_bytes()
+    path.write_bytes(complete + b'{"op_code": 5, "wor')
     launch.run(manifest, HERE, Rules(), StageRunner())
     assert [trial.state.name for trial in study_of(manifest).trials] == ["COMPLETE", "COMPLETE"]
-    path.write_bytes(b"garbage\n" + whole)
+    path.write_bytes(b"garbage\n" + complete)
     with pytest.raises(UserError, match=r"study.log is damaged"):
         study_of(manifest)
 

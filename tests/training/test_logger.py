@@ -86,7 +86,7 @@ def test_reconstructions_of_masked_images_are_logged(cli):
 def test_reconstructions_of_masked_frames_end_with_the_recording(cli):
     small = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
     words = ("stage=pretrain", "experiment=speech", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1")
-    outcome = cli(*words, *small, "data.test_speakers=[george,jackson,lucas,nicolas]")
+    outcome = cli(*words, *small, "data.test_clusters=[george,jackson,lucas,nicolas]")
     assert outcome.status == 0, outcome.err
     run = outcome.run("pretrain")
     (picture,) = events(run).Images("input, corrupted, reconstructed")

@@ -22,7 +22,7 @@ from warmstart.training.visualization.misclassifications import MAX_CHARACTERS, 
 SPEECH = (
     *("stage=finetune", "experiment=speech", "init=scratch", "trainer.max_epochs=1", "optimizer.lr=0.005"),
     *("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4"),
-    *("data.test_speakers=[george,jackson,lucas,nicolas]", "trainer.precision=32-true"),
+    *("data.test_clusters=[george,jackson,lucas,nicolas]", "trainer.precision=32-true"),
 )
 
 

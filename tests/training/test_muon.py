@@ -119,9 +119,9 @@ def test_both_optimizers_share_the_rate_and_the_schedule():
 
 def test_it_trains_and_goes_on_bit_for_bit_from_a_saved_state():
     torch.manual_seed(0)
-    whole = transformer()
-    start = {name: value.clone() for name, value in whole.state_dict().items()}
-    losses = train(whole, *(made := built(whole)), range(30))
+    complete = transformer()
+    start = {name: value.clone() for name, value in complete.state_dict().items()}
+    losses = train(complete, *(made := built(complete)), range(30))
     assert losses[-1] < 0.2 * losses[0]
 
     stopped = transformer()
@@ -138,7 +138,7 @@ def test_it_trains_and_goes_on_bit_for_bit_from_a_saved_state():
     for part, state in zip(made, states):
         part.load_state_dict(state)
     assert train(resumed, *made, range(11, 30)) == losses[11:]
-    for name, value in whole.state_dict().items():
+    for name, value in complete.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 
 

@@ -20,6 +20,7 @@ from warmstart.core.ranges import (
     PositiveFloat,
     PositiveInt,
     Range,
+    Ratio,
     RightOpenUnitInterval,
     Separator,
     UnitInterval,
@@ -156,7 +157,8 @@ TRANSFER = Section(
         "arms": Literal["strategies"] | list[str],
         "start": Location,
         "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval],
-        "seeds": PositiveInt,
+        "seeds": PositiveInt | Literal["auto"],
+        "looks": list[PositiveInt],
         "pretrain_seeds": PositiveInt,
         "budgets": Section({}, is_open=True),
         "converged": Section(dict.fromkeys(("patience", "most", "scratch"), PositiveInt)),
@@ -165,7 +167,15 @@ TRANSFER = Section(
         "require": str | None,
     },
 )
-ARM = Section({**FINETUNE.keys, "against": str | None, "baseline": Literal["majority", "linear"]})
+ARM = Section(
+    {
+        **FINETUNE.keys,
+        "against": str | list[str] | None,
+        "length": Ratio,
+        "tune": NonNegativeInt,
+        "baseline": Literal["majority", "linear"],
+    }
+)
 RUN = {**COMMON, "run": Location}
 STAGES = {
     "pretrain": PRETRAIN,

@@ -69,6 +69,12 @@ class Splits:
     unlabelled: Rows | None = None
     shifts: Mapping[str, Rows] = field(default_factory=dict)  # further test splits, such as corrupted ones
 
+    @property
+    def keeps_clusters(self) -> bool:
+        """Whether the rows have clusters, and no cluster is in both train and test."""
+        train, test = self.train.cluster, self.test.cluster
+        return train is not None and test is not None and set(train).isdisjoint(test)
+
 
 @dataclass
 class Batch:

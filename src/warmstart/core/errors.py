@@ -38,6 +38,17 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
 
 
+def interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interrupt among an error, its causes and contexts; None if there is none.
+
+    A signal that arrives in a `with` block of a half-built object is followed by an error of its exit, which OmegaConf
+    reports as an error of the config.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 class CannotBatch(Exception):
     """The jobs cannot be trained in a vmap group, only separately; the message states the reason."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.spec import Spec
 from warmstart.data.loader import GatherLoader, encode, moments, take
-from warmstart.data.splits import fold_of, labelled_subset
+from warmstart.data.splits import fold_of, labelled_subset, merged
 from warmstart.data.storage.ragged import Packed, PaddedRows
 
 SHOWN = 4  # raw validation rows kept for visualization
@@ -224,8 +225,7 @@ class GenericDataModule(MemoryDataModule):
         """Return labelled rows and, without a target, unlabelled rows too."""
         if self.target is not None or splits.unlabelled is None or not len(splits.unlabelled):
             return splits.train
-        both = [splits.train.x, splits.unlabelled.x]
-        return Rows(pd.concat(both) if isinstance(both[0], pd.DataFrame) else np.concatenate(both))
+        return merged([replace(splits.train, y=None), splits.unlabelled])
 
     def fitting_rows(self, splits: Splits) -> Rows:
         """Return all training rows."""
@@ -278,14 +278,18 @@ class TaskDataModule(MemoryDataModule):
     def training_rows(self, splits: Splits) -> Rows:
         """Return the labelled subset without the validation fold."""
         rows = self.labelled_rows(splits)
-        return rows if self.fold_key is None else rows.take(fold_of(rows, splits.labels, *self.fold_key)[0])
+        return rows if self.fold_key is None else rows.take(self._fold_of(rows, splits)[0])
 
     def validation_rows(self, splits: Splits) -> Rows:
         """Return the validation fold, or the validation split of the source."""
         if self.fold_key is None:
             return splits.validation
         rows = self.labelled_rows(splits)
-        return rows.take(fold_of(rows, splits.labels, *self.fold_key)[1])
+        return rows.take(self._fold_of(rows, splits)[1])
+
+    def _fold_of(self, rows: Rows, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
+        """Return the training and validation indices; folds keep clusters whole if the test split does."""
+        return fold_of(rows, splits.labels, *self.fold_key, by_cluster=splits.keeps_clusters)
 
     def fitting_rows(self, splits: Splits) -> Rows:
         """Return all training rows, of which a preprocessor uses the inputs only."""
@@ -293,10 +297,10 @@ class TaskDataModule(MemoryDataModule):
 
 
 def fingerprint(splits: Splits) -> str:
-    """Return the SHA-256 of all values of all parts, which identifies the data of a run."""
+    """Return the SHA-256 of all values and clusters of all parts, which identifies the data of a run."""
     digest = hashlib.sha256()
     for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
-        for values in () if rows is None else (rows.x, rows.y):
+        for values in () if rows is None else (rows.x, rows.y, rows.cluster):
             if isinstance(values, pd.DataFrame):
                 hashable = values.apply(lambda column: column if is_numeric_dtype(column) else column.map(_hashable))
                 values = pd.util.hash_pandas_object(hashable, index=False).to_numpy()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
@@ -122,31 +124,61 @@ def labelled_subset(
     return np.sort(np.concatenate(chosen))
 
 
-def fold_of(rows: Rows, labels: tuple[str, ...], seed: int, folds: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
+def fold_of(
+    rows: Rows, labels: tuple[str, ...], seed: int, folds: int, fold: int, by_cluster: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted row indices of the training and of the validation rows, by stratified K-fold.
 
-    The validation fold is `fold % folds`, in repeat `fold // folds`, and each repeat has another shuffle.
+    The validation fold is `fold % folds`, in repeat `fold // folds`, and each repeat has another shuffle. If
+    `by_cluster`, no cluster has both training and validation rows.
 
     Raises:
-        UserError: a class has fewer rows than there are folds; without classes, there are too few rows.
+        UserError: a class has fewer rows (or clusters) than there are folds, or no training rows; without classes,
+            there are too few rows (or clusters).
     """
-    most, what = most_folds(rows, labels)
+    most, what = most_folds(rows, labels, by_cluster)
+    one = "cluster" if by_cluster else "row"
     if folds > most:
-        remedy = f"use at most data.folds={most}" if most >= 2 else "folds need two rows or more of each class"
+        remedy = f"use at most data.folds={most}" if most >= 2 else f"folds need two {one}s or more of each class"
         raise UserError(f"data.folds={folds}: {what} only, but each fold needs one; {remedy}")
     repeat, part = divmod(fold, folds)
-    splitter_class = KFold if rows.classes is None else StratifiedKFold
-    splitter = splitter_class(folds, shuffle=True, random_state=np.random.RandomState([seed, repeat]))
-    return list(splitter.split(np.arange(len(rows)), rows.classes))[part]
+    shuffle = {"shuffle": True, "random_state": np.random.RandomState([seed, repeat])}
+    numbers = np.arange(len(rows))
+    if not by_cluster:
+        splitter_class = KFold if rows.classes is None else StratifiedKFold
+        return list(splitter_class(folds, **shuffle).split(numbers, rows.classes))[part]
+    y = np.zeros(len(rows), dtype=np.int64) if rows.classes is None else rows.classes
+    train, held = list(StratifiedGroupKFold(folds, **shuffle).split(numbers, y, groups=rows.cluster))[part]
+    absent = np.setdiff1d(y, y[train])
+    if len(absent):
+        raise UserError(
+            f"data.folds={folds}, data.fold={fold}: all clusters with rows of class {labels[absent[0]]} are in the "
+            "validation fold: use another data.fold or seed, or fewer folds"
+        )
+    return train, held
 
 
-def most_folds(rows: Rows, labels: tuple[str, ...]) -> tuple[int, str]:
+def most_folds(rows: Rows, labels: tuple[str, ...], by_cluster: bool = False) -> tuple[int, str]:
     """Return the maximum number of folds of these rows, and a description of what limits it."""
+    labelled = "clusters of labelled rows" if by_cluster else "labelled rows"
     if rows.classes is None:
-        return len(rows), f"there are {len(rows)} labelled rows"
-    sizes = np.bincount(rows.classes)
+        count = len(set(rows.cluster)) if by_cluster else len(rows)
+        return count, f"there are {count} {labelled}"
+    keys = pd.DataFrame({"y": rows.classes, "cluster": rows.cluster if by_cluster else np.arange(len(rows))})
+    sizes = np.bincount(keys.drop_duplicates().y)
     smallest = min(np.flatnonzero(sizes), key=lambda number: sizes[number])
-    return int(sizes[smallest]), f"class {labels[smallest]} has {sizes[smallest]} labelled rows"
+    return int(sizes[smallest]), f"class {labels[smallest]} has {sizes[smallest]} {labelled}"
+
+
+def merged(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of all parts, in their order; targets and clusters are None if a part has none."""
+    inputs = [part.x for part in parts]
+    x = pd.concat(inputs, ignore_index=True) if parts[0].is_frame else np.concatenate(inputs)
+    y, cluster = (
+        None if any(one is None for one in values) else np.concatenate(values)
+        for values in ([part.y for part in parts], [part.cluster for part in parts])
+    )
+    return Rows(x, y, cluster)
 
 
 def strata_of(target: pd.Series, where: str) -> np.ndarray | None:

@@ -155,15 +155,19 @@ def control_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
 
 
 def convergence_warnings(transfer: Transfer) -> list[str]:
-    """Return warnings about runs of the budget `converged` that were still improving at their end."""
+    """Return warnings about runs of `converged`, or of arms with a length, that were still improving at their end."""
     found = []
     for arm in transfer.arms:
-        runs = [run for run in transfer.runs if (run.arm, run.budget, run.state) == (arm, "converged", "done")]
+        is_long = "length" in transfer.config["arm"][arm]
+        budgets = transfer.budgets if is_long else ["converged"]
+        runs = [run for run in transfer.runs if run.arm == arm and run.budget in budgets and run.state == "done"]
         improving = [run for run in runs if is_improving(transfer, run)]
         if improving:
+            end = "their training" if is_long else "budget converged"
+            setting = f"arm.{arm}.length" if is_long else "transfer.converged.most"
             found.append(
-                f"{len(improving)} of {len(runs)} {arm} runs were still improving at the end of budget converged: "
-                "increase transfer.converged.most"
+                f"{len(improving)} of {len(runs)} {arm} runs were still improving at the end of {end}: "
+                f"increase {setting}"
             )
     return found
 

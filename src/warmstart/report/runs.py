@@ -19,7 +19,7 @@ from warmstart.core.reading import load_config
 from warmstart.report.clusters import Clusters, find_clusters
 from warmstart.report.curves import read_metrics
 from warmstart.report.leaderboard import to_csv
-from warmstart.run.folder import RunFolder
+from warmstart.run.folder import CLUSTERS, RunFolder
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest, check_runs
 from warmstart.run.scores import read_clusters, read_scores
@@ -127,8 +127,17 @@ class Transfer:
         return groups
 
     def scores(self, run: Run) -> np.ndarray | None:
-        """Return the scores (N,) of a run on the test split; higher is better."""
+        """Return the scores (N,) of a run on the test split; higher is better.
+
+        Raises:
+            UserError: the file is damaged, or the transfer has another number of clusters.
+        """
         scores = read_scores(self.manifest.path(run.name))
+        if scores is not None and self.clusters is not None and len(scores) != len(self.clusters):
+            raise UserError(
+                f"{self.manifest.folder / CLUSTERS} is damaged: it has {len(self.clusters):,} clusters of test rows, "
+                f"but {run.name} has {len(scores):,} scores"
+            )
         return None if scores is None else self.sign * scores
 
     @cached_property

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import screen
-from warmstart.report import caveats, savings, verdicts
+from warmstart.report import caveats, looks, savings, verdicts
 from warmstart.report.costs import cost_table, costs
 from warmstart.report.headline import headline
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
@@ -46,8 +46,10 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         "table": table(transfer, first),
         "tables": {budget: table(transfer, budget) for budget in others},
         "verdicts": judged,
+        "looks": looks.summarize(transfer, judged),
         "rules": transfer.rules,
         "tuning": tuning(transfer),
+        "own_training": own_training(transfer),
         "costs": costs(transfer),
         "labels_saved": [],
         "time_to_target": [],
@@ -108,6 +110,23 @@ def tuning(transfer: Transfer) -> list[dict[str, Any]]:
     return [{"arm": arm, "labels": labels, "lr": rate} for (arm, labels), rate in found.items()]
 
 
+def own_training(transfer: Transfer) -> list[dict[str, Any]]:
+    """Return the arms with their own training length or their own tuning."""
+    rows = []
+    for arm in transfer.arms:
+        node = transfer.config["arm"][arm]
+        length, tune, patience = node.get("length"), node.get("tune"), node.get("patience")
+        clauses = [f"trains for up to {length:g} times the steps"] if length else []
+        if length and patience:
+            clauses[0] += f", until validation has not improved {patience} times"
+        if tune:
+            clauses.append(f"has its learning rate selected on validation data among {tune} per label count")
+        if clauses:
+            sentence = f"{arm} {' and '.join(clauses)}, at every budget."
+            rows.append({"arm": arm, "length": length, "patience": patience, "tune": tune, "sentence": sentence})
+    return rows
+
+
 def grid(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of a table, arms by label counts."""
     cells = {(row["arm"], row["labels_per_class"]): row for row in rows}
@@ -150,7 +169,8 @@ def verdict_grid(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def title(report: dict[str, Any], budget: str) -> str:
     """Return the title of a table of means."""
     better = "higher" if report["mode"] == "max" else "lower"
-    phrase = verdicts.BUDGET_PHRASES[budget]
+    longer = [one["arm"] for one in report["own_training"] if one["length"]]
+    phrase = verdicts.BUDGET_PHRASES[budget] + (f" (except {', '.join(longer)})" if longer else "")
     return f"{report['metric']} {phrase}: mean ± standard deviation over seeds ({better} is better)"
 
 
@@ -167,9 +187,15 @@ def show(report: dict[str, Any]) -> None:
         fewest = [row for row in report["costs"] if row["labels"] == report["costs"][0]["labels"]]
         heading = f"Costs by arm with {labels_text([fewest[0]['labels']])} (means over seeds)"
         screen.table(heading, *cost_table({**report, "costs": fewest}).values())
-    if report["rules"]["tune"]:
-        selected = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in report["tuning"])
+    tuned = [one["arm"] for one in report["own_training"] if one["tune"]]
+    if report["rules"]["tune"] or tuned:
+        rates = [one for one in report["tuning"] if report["rules"]["tune"] or one["arm"] in tuned]
+        selected = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in rates)
         screen.say(f"learning rates selected on validation data: {selected}")
+    for one in report["own_training"]:
+        screen.say(one["sentence"])
+    if report["looks"]:
+        screen.say(report["looks"]["sentence"])
     for line in report["warnings"]:
         screen.say(f"warning: {line}", style="yellow")
     screen.say(report["headline"]["sentence"], style="bold")

@@ -10,6 +10,7 @@ import numpy as np
 
 from warmstart.report import controls, paired
 from warmstart.report.controls import Comparison
+from warmstart.report.looks import looks_of
 from warmstart.report.rows_needed import detectable, rows_needed
 from warmstart.report.runs import Labels, Run, Transfer
 
@@ -51,10 +52,10 @@ def sampled_clusters(transfer: Transfer) -> np.ndarray | None:
     return found.codes if found is not None and found.is_sample else None
 
 
-def estimate(transfer: Transfer, runs: list[tuple[Run, ...]]) -> paired.Paired:
+def estimate(transfer: Transfer, runs: list[tuple[Run, ...]], alpha: float = paired.ALPHA) -> paired.Paired:
     """Estimate the mean score of runs, or the mean difference of pairs of runs, over units and test examples."""
     values = matrix(transfer, runs)
-    return paired.summary(values, sampled_clusters(transfer) if values.ndim > 1 else None)
+    return paired.summary(values, sampled_clusters(transfer) if values.ndim > 1 else None, alpha)
 
 
 def interval(transfer: Transfer, runs: list[Run]) -> tuple[float | None, float | None]:
@@ -82,30 +83,34 @@ def clipped(low: float, high: float, bounds: tuple[float, float]) -> tuple[float
 
 
 def comparisons(transfer: Transfer) -> list[Comparison]:
-    """Return all comparisons: each arm with the one that `against` names, by common budget and label count."""
+    """Return all comparisons: each arm with those that `against` names, by common budget and label count."""
     found = []
     for budget in transfer.budgets:
         planned = [arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget]]
         for arm in planned:
-            against = transfer.config["arm"][arm].get("against")
-            if against in planned:
-                found += [Comparison(arm, against, budget, labels) for labels in transfer.labels]
+            named = transfer.config["arm"][arm].get("against") or []
+            for against in [named] if isinstance(named, str) else named:
+                if against in planned:
+                    found += [Comparison(arm, against, budget, labels) for labels in transfer.labels]
     return found
 
 
 def family(transfer: Transfer) -> list[Comparison]:
     """Return all comparisons, and those of the headline's arm with the strongest control and the untouched start."""
     found = comparisons(transfer)
-    return [*found, *controls.added(transfer, found[0])] if found else []
+    return [*found, *controls.added(transfer, found)]
 
 
 def judge(transfer: Transfer) -> list[dict[str, Any]]:
-    """Return one row per comparison, Holm-adjusted over all; with failed runs, the verdict is cannot tell."""
-    rows, results = [], []
+    """Return one row per comparison, Holm-adjusted over all; with failed runs, the verdict is cannot tell.
+
+    With several looks, p values and intervals are repeated ones, which hold at any look.
+    """
+    rows, results, looks = [], [], looks_of(transfer)
     for arm, against, budget, labels, role in family(transfer):
         groups = [transfer.group(name, budget, labels) for name in (arm, against)]
         paired_runs = pairs(*groups)
-        found = estimate(transfer, paired_runs) if paired_runs else None
+        found = estimate(transfer, paired_runs, looks.alpha) if paired_runs else None
         failed = [sum(run.state == "failed" for run in group) for group in groups]
         flags = [
             f"{count} of {len(group)} {name} runs failed" for count, group, name in zip(failed, groups, (arm, against))
@@ -121,7 +126,7 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
             if paired_runs
             else None,
             "interval": difference_interval(transfer, found),
-            "p": found.p if found and found.n >= paired.MIN_UNITS else None,
+            "p": looks.p(found.p) if found and found.n >= paired.MIN_UNITS else None,
             "p_holm": None,
             "effect": found.effect if found else None,
             "verdict": None,
@@ -138,7 +143,7 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
     for index, p_holm in zip(judged, paired.holm([rows[index]["p"] for index in judged])):
         row, found = rows[index], results[index]
         row["p_holm"] = p_holm
-        row["p_equivalent"] = paired.equivalence(found, transfer.rules["margin"])
+        row["p_equivalent"] = looks.one_sided(paired.equivalence(found, transfer.rules["margin"]))
         verdict = paired.verdict(p_holm, row["p_equivalent"], row["difference"], found.n)
         row["verdict"] = "cannot tell" if row["flag"] else verdict
         if row["verdict"] == "cannot tell":

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.core.errors import Interrupted, Pruned, Unmet, UserError, WriteError
+from warmstart.core.errors import Interrupted, Pruned, Unmet, UserError, WriteError, interrupt_of
 from warmstart.core.reading import file_sha256, load_config
 from warmstart.core.trust import check_names, check_targets
 from warmstart.run import cores
@@ -24,7 +24,8 @@ from warmstart.run.identity import check_version, config_sha256, environment, gi
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
 
-RECORD, CONFIG, LOG, LOCK = "run.json", "config.yaml", "train.log", "lock"
+RECORD, CONFIG, CLUSTERS, LOG, LOCK = "run.json", "config.yaml", "test_clusters.npy", "train.log", "lock"
+FIXED = (CONFIG, CLUSTERS)  # files that are not written again when a run is resumed
 LOCK_TIMEOUT = 1.0  # seconds; reports may hold the lock for a moment
 
 
@@ -221,8 +222,9 @@ class RunFolder:
             self.hold()
             with logging_to(self.path / LOG):
                 try:
-                    digest = (self.record.get("checksums") or {}).get(CONFIG)
-                    self.update(status="running", error=None, checksums={CONFIG: digest} if digest else {})
+                    known = self.record.get("checksums") or {}
+                    fixed = {name: known[name] for name in FIXED if name in known}
+                    self.update(status="running", error=None, checksums=fixed)
                     unmet = None
                     try:
                         yield self
@@ -286,4 +288,4 @@ class RunFolder:
 
 def is_interrupt(error: BaseException) -> bool:
     """Return whether a signal, or a cluster launcher by SystemExit, requested stopping."""
-    return isinstance(error, (KeyboardInterrupt, SystemExit))
+    return isinstance(error, SystemExit) or interrupt_of(error) is not None

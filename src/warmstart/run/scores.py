@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,12 @@ import numpy as np
 
 from warmstart.core.errors import UserError
 from warmstart.run.files import write_atomically
-from warmstart.run.folder import RunFolder
+from warmstart.run.folder import CLUSTERS, RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SCORES = "test_scores.npy"
-CLUSTERS = "test_clusters.npy"
 
 
 def save_scores(run: RunFolder, batches: Sequence[Tensor | None]) -> None:
@@ -40,20 +40,26 @@ def read_scores(folder: Path) -> np.ndarray | None:
 
 
 def save_clusters(run: RunFolder, clusters: np.ndarray | None) -> None:
-    """Write the names of the test examples' clusters (N,), if there are any."""
+    """Write the names of the test examples' clusters (N,), if there are any, and their checksum into the record."""
     if clusters is not None:
         buffer = io.BytesIO()
         np.save(buffer, np.asarray(clusters, dtype=str), allow_pickle=False)
         write_atomically(run.path / CLUSTERS, buffer.getvalue())
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        run.update(checksums={**(run.record.get("checksums") or {}), CLUSTERS: digest})
 
 
 def read_clusters(folder: Path) -> np.ndarray | None:
-    """Read the names of the test examples' clusters (N,); None if the examples are independent.
+    """Read and verify the names of the test examples' clusters (N,); None if the examples are independent.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is missing, damaged, or has no checksum in the record.
     """
-    return _read(folder / CLUSTERS)
+    path = RunFolder.open(folder).checked(CLUSTERS)
+    names = _read(path)
+    if names is not None and names.dtype.kind != "U":
+        raise UserError(f"{path} is damaged: it does not contain names")
+    return names
 
 
 def _read(path: Path) -> np.ndarray | None:

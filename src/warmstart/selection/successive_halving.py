@@ -107,7 +107,8 @@ def prepare(config: DictConfig) -> Setup:
     splits = data.source.load(data.target)
     rows = data.training_rows(splits)
     steps, examples = length_of(config, len(rows))
-    folds = strategy.fold_count(len(rows), most_folds(rows, splits.labels)[0])
+    most, _ = most_folds(rows, splits.labels, by_cluster=splits.keeps_clusters)
+    folds = strategy.fold_count(len(rows), most)
     batch = config.data.batch_size * config.trainer.accumulate_grad_batches
     training = tuple(training_rows(config, data.source, splits, folds, strategy.evaluated_folds)) if folds >= 2 else ()
     setup = Setup(strategy, parent, len(rows), folds, steps, examples, batch, training)

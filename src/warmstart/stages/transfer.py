@@ -18,7 +18,11 @@ from warmstart.core.errors import Unmet, UserError
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.duplicates.overlap import parts_of, shared_rows
 from warmstart.data.loader import ALIGNED
+from warmstart.report.looks import AUTO, SETTLED, looks_of, stop_reason
+from warmstart.report.paired import MIN_UNITS
+from warmstart.report.runs import read_transfer
 from warmstart.report.transfer import show, write_report
+from warmstart.report.verdicts import judge
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, Manifest, check_runs, record_runs
@@ -45,7 +49,7 @@ from warmstart.transfer.arms import (
     training_rows,
     with_start,
 )
-from warmstart.transfer.leakage import find_overlap, warn_of_shared_rows
+from warmstart.transfer.leakage import find_overlap, note_clusters, warn_of_shared_rows
 from warmstart.transfer.strategies import with_strategies
 
 GROUP_SIZE = 32  # as conf/hydra/launcher/vmap.yaml
@@ -102,7 +106,7 @@ def without_baselines(config: DictConfig) -> DictConfig:
 
 
 def work(run: RunFolder, trust: tuple[str, ...]) -> None:
-    """Run all jobs of the plan; if learning rates are tuned, plan and run the final jobs afterwards.
+    """Run all jobs of the plan; then plan and run the final jobs of tuned arms, and the further looks of seeds=auto.
 
     When a transfer is resumed, failed jobs are retried once.
 
@@ -115,10 +119,32 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
     check_pretrainings(manifest, failures)
     if not any("arm" in job.values for job in manifest.jobs):
         check_tuning(manifest, failures)
-        config = run.config(trust)
-        manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), tuning.choose(manifest)))
-        launch.run(manifest, launcher(), Rules(), StageRunner())
+        extend(manifest, run, trust)
+    while (seeds := next_look(run, trust)) is not None:
+        extend(manifest, run, trust, seeds)
     record_runs(manifest)
+
+
+def extend(manifest: Manifest, run: RunFolder, trust: tuple[str, ...], seeds: range | None = None) -> None:
+    """Plan and run the finetunings with the selected learning rates, or those of a further look."""
+    sizes, rates = sizes_of(run.record["sizes"]), tuning.choose(manifest)
+    manifest.extend(finetunings(run.config(trust), run.path, sizes, rates, seeds))
+    launch.run(manifest, launcher(), Rules(), StageRunner())
+
+
+def next_look(run: RunFolder, trust: tuple[str, ...]) -> range | None:
+    """Return the indices of the seeds of the next look; None if the number of seeds is fixed, or no look is needed."""
+    if run.config(trust).transfer.seeds != AUTO:
+        return None
+    transfer = read_transfer(run.path)
+    rows = judge(transfer)
+    if stop_reason(transfer, rows) is not None:
+        return None
+    looks = looks_of(transfer)
+    unsettled = sum(row["verdict"] not in SETTLED for row in rows)
+    first, last = looks.planned[looks.made - 1 : looks.made + 1]
+    screen.say(f"{unsettled} of {len(rows)} verdicts are not settled with {first} seeds: running {last}")
+    return range(first, last)
 
 
 def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
@@ -166,8 +192,8 @@ def launcher() -> dict[str, Any]:
 def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
     """Return the plan with all pretrainings and finetunings, or with the runs that tune learning rates."""
     jobs = pretrainings(config)
-    if config.transfer.tune:
-        jobs += tuning.trials(config, run.path)
+    if any(tuning.rate_count(config, arm) for arm in config.transfer.arms):
+        jobs += tuning.trials(config, run.path, sizes_of(run.record["sizes"]))
     else:
         jobs += finetunings(config, run.path, sizes_of(run.record["sizes"]))
     metric, mode = components.get_object(config.objective._target_).monitor
@@ -202,24 +228,26 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
             with naming(config.arm[arm], f"arm.{arm}."):
                 check_compatibility(own)
             check_starts(config, arm, own)
-        against = config.arm[arm].get("against")
-        if against is not None and against not in config.arm:
-            raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
+        controls = config.arm[arm].get("against") or []
+        for against in [controls] if isinstance(controls, str) else controls:
+            if against not in config.arm:
+                raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
     source, target = components.build_source(config), components.get_object(config.objective._target_).target
     splits = source.load(target)
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
     shared = shared_rows(parts_of(splits), source.preprocessor(), target)
     warn_of_shared_rows(shared)
+    data = {"overlap": shared, "clusters": note_clusters(splits)}
     if not has_pretraining(config):
         sizes, overlap = {"labelled": labelled, "examples": 0}, None
-        return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, "clusters": splits.test.cluster}
+        return {"sizes": sizes, "overlap": overlap, "data": data, "clusters": splits.test.cluster}
     start, _ = find_start(config.pretrain)
     generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
     build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}
     sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
-    return {"sizes": sizes, "overlap": overlap, "data": {"overlap": shared}, "clusters": splits.test.cluster}
+    return {"sizes": sizes, "overlap": overlap, "data": data, "clusters": splits.test.cluster}
 
 
 def check_settings(config: DictConfig) -> None:
@@ -236,13 +264,33 @@ def check_settings(config: DictConfig) -> None:
     check_budgets(config)
     if chosen.pretrain_seeds > 1 and not has_pretraining(config):
         raise UserError(f"transfer.pretrain_seeds={chosen.pretrain_seeds}: no arm uses a pretraining; remove it")
-    if chosen.seeds % chosen.pretrain_seeds:
+    check_looks(config)
+    name = "looks" if chosen.seeds == AUTO else "seeds"
+    if any(seeds % chosen.pretrain_seeds for seeds in (chosen.looks if chosen.seeds == AUTO else [chosen.seeds])):
         raise UserError(
-            f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.seeds={chosen.seeds}: "
+            f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.{name}={chosen[name]}: "
             "the seeds are divided among the pretrainings"
         )
     if chosen.require is not None and chosen.require not in VERDICTS:
         raise UserError(f"transfer.require={chosen.require}: give {', '.join(VERDICTS)}, or null")
+
+
+def check_looks(config: DictConfig) -> None:
+    """Raise an error for invalid `transfer.looks` if transfer.seeds=auto.
+
+    Raises:
+        UserError: with the setting.
+    """
+    looks, bases = list(config.transfer.looks), config.transfer.pretrain_seeds
+    if config.transfer.seeds != AUTO:
+        return
+    if len(looks) < 2 or sorted(set(looks)) != looks or looks[0] < MIN_UNITS:
+        raise UserError(f"transfer.looks={looks}: give two or more increasing numbers of seeds, from {MIN_UNITS}")
+    if 1 < bases < MIN_UNITS:
+        raise UserError(
+            f"transfer.seeds=auto needs {MIN_UNITS} independent units, but transfer.pretrain_seeds={bases}: give 1, or "
+            f"{MIN_UNITS} or more"
+        )
 
 
 def check_budgets(config: DictConfig) -> None:
@@ -258,9 +306,14 @@ def check_budgets(config: DictConfig) -> None:
         arms = chosen.budgets[budget]
         if not isinstance(arms, ListConfig) or not set(arms) <= {*config.arm, *chosen.arms}:
             raise UserError(f"transfer.budgets.{budget}={arms}: give a list of arms: {', '.join(config.arm)}")
-    if any(config.trainer[name] is not None for name in ("max_time", "max_tokens")) and any(
-        arms for budget, arms in chosen.budgets.items() if budget != "steps"
-    ):
+    has_no_steps = any(config.trainer[name] is not None for name in ("max_time", "max_tokens"))
+    for arm in chosen.arms:
+        own = [key for key in ("length", "tune") if key in config.arm.get(arm, {})]
+        if own and "baseline" in config.arm[arm]:
+            raise UserError(f"arm.{arm}.{own[0]}: a baseline is not trained in steps; remove it")
+        if "length" in own and has_no_steps:
+            raise UserError(f"arm.{arm}.length is a multiple of steps: set trainer.max_steps or max_epochs")
+    if has_no_steps and any(arms for budget, arms in chosen.budgets.items() if budget != "steps"):
         raise UserError("transfer.budgets other than steps are multiples of steps: set trainer.max_steps or max_epochs")
     if chosen.budgets.get("total") and not has_pretraining(config):
         raise UserError("transfer.budgets.total includes the cost of a pretraining, but there is none: remove it")

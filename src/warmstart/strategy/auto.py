@@ -107,7 +107,8 @@ class Auto(Strategy):
         entries = [Entry(name, rate) for rate in self.rates for name in self.candidates]
         rungs = self.plan(steps, examples, affordable) if folds >= 2 else []
         if not rungs:
-            why = "a class has only one labelled row" if folds < 2 else f"a run of {steps} steps is too short"
+            few = "a class has only one labelled row, or one cluster"
+            why = few if folds < 2 else f"a run of {steps} steps is too short"
             if len(entries) == 1:
                 why = "it is the only candidate"
             default = self.default(entries)

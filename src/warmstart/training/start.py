@@ -198,7 +198,7 @@ def warn_of_other_splits(config: DictConfig, run: RunFolder) -> None:
 
 
 def _compare(theirs: DictConfig, ours: DictConfig, run: RunFolder) -> None:
-    for key in ("split_seed", "split", "test_speakers", "target", "config"):
+    for key in ("split_seed", "cluster", "split", "test_clusters", "target", "config"):
         before, now = theirs.get(key), ours.get(key)
         if before != now:
             screen.say(

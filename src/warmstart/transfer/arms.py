@@ -18,11 +18,13 @@ from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
 from warmstart.data.loader import batches
 from warmstart.data.splits import fold_of, labelled_subset
+from warmstart.report.looks import AUTO
 from warmstart.run.manifest import RUNS, Job
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
 from warmstart.training.start import find_start, given_preprocessor
 
 OWN_KEYS = ("pretrain", "transfer", "arm")
+ARM_KEYS = ("against", "length", "tune")  # settings of an arm that are not settings of its finetunings
 PRETRAINING = "pretrain"  # name of the pretraining job
 BUDGETS = ("steps", "total", "converged")
 BASELINE_KEYS = ("seed", "experiment", "output_dir", "trust", "data", "objective", "loss", "backbone")
@@ -66,7 +68,11 @@ def pretraining_name(config: DictConfig, index: int) -> str:
 
 
 def finetunings(
-    config: DictConfig, folder: Path, sizes: Sizes, rates: Mapping[tuple[str, Labels], float] | None = None
+    config: DictConfig,
+    folder: Path,
+    sizes: Sizes,
+    rates: Mapping[tuple[str, Labels], float] | None = None,
+    seeds: range | None = None,
 ) -> list[Job]:
     """Return the jobs of all arms; a job that two budgets share is included once.
 
@@ -75,10 +81,13 @@ def finetunings(
         folder: the transfer's folder.
         sizes: numbers of labelled and pretraining examples.
         rates: tuned learning rates by arm and labels.
+        seeds: indices of the seeds; by default, all of transfer.seeds, or those of the first look.
     """
+    if seeds is None:
+        seeds = range(config.transfer.looks[0] if config.transfer.seeds == AUTO else config.transfer.seeds)
     jobs: list[Job] = []
     seen: set[str] = set()
-    for name, values, finetuning in plan(config, folder, sizes):
+    for name, values, finetuning in plan(config, folder, sizes, seeds):
         rate = (rates or {}).get((values["arm"].partition("@")[0], values["labels_per_class"]))
         if rate is not None:
             finetuning = changed(finetuning, {"optimizer.lr": rate})
@@ -90,9 +99,11 @@ def finetunings(
     return jobs
 
 
-def plan(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[tuple[str, dict[str, Any], DictConfig]]:
+def plan(
+    config: DictConfig, folder: Path, sizes: Sizes, seeds: range
+) -> Iterator[tuple[str, dict[str, Any], DictConfig]]:
     """Yield name, values and config of each finetuning; snapshots of the pretraining use the first entry of labels."""
-    for labels, index in itertools.product(config.transfer.labels, range(config.transfer.seeds)):
+    for labels, index in itertools.product(config.transfer.labels, seeds):
         seed = config.seed + index
         base = folder / RUNS / pretraining_name(config, index)
         for budget in BUDGETS:
@@ -100,7 +111,7 @@ def plan(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[tuple[str, 
                 if arm not in config.transfer.budgets.get(budget, ()):
                     continue
                 finetuning = arm_config(config, arm, str(base), labels, seed)
-                finetuning = changed(finetuning, length_settings(finetuning, budget, config, sizes, labels))
+                finetuning = with_length(finetuning, arm, budget, config, sizes, labels)
                 name = f"{arm}-{labels}-seed{seed}" if budget == "steps" else f"{arm}-{budget}-{labels}-seed{seed}"
                 yield name, {"arm": arm, "budget": budget, "labels_per_class": labels, "seed": seed}, finetuning
         has_snapshots = "pretrained" in config.transfer.arms and pretraining_of(config, "pretrained", seed) is not None
@@ -136,7 +147,8 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
         raise UserError(f"transfer.arms: unknown arm {arm}; available: {', '.join(config.arm)}, and each strategy")
     shared = OmegaConf.to_container(config, resolve=True)
     overrides = OmegaConf.to_container(config.arm[arm], resolve=True)
-    overrides.pop("against", None)
+    for name in ARM_KEYS:
+        overrides.pop(name, None)
     if "baseline" in overrides:
         shared = {key: shared[key] for key in BASELINE_KEYS if key in shared}
         overrides["stage"] = "baseline"
@@ -169,6 +181,38 @@ def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
     return f"arm.{arm}.init={init}"
 
 
+def with_length(
+    finetuning: DictConfig, arm: str, budget: str, config: DictConfig, sizes: Sizes, labels: Labels
+) -> DictConfig:
+    """Return the config of a finetuning with the training length of its arm, or else of the budget."""
+    length = config.arm[arm].get("length")
+    if length is None:
+        return changed(finetuning, length_settings(finetuning, budget, config, sizes, labels))
+    steps, interval = steps_and_interval(finetuning, sizes.labelled[labels])
+    return changed(finetuning, step_limits(round(steps * length), interval))
+
+
+def steps_and_interval(finetuning: DictConfig, rows: int) -> tuple[float, float]:
+    """Return the number of steps of a finetuning on this many rows, and the steps between two validations."""
+    trainer, per_epoch = finetuning.trainer, batches(rows, finetuning.data.batch_size)
+    limits = [trainer.max_epochs * per_epoch if trainer.max_epochs > 0 else math.inf]
+    limits.append(trainer.max_steps if trainer.max_steps > 0 else math.inf)
+    every = trainer.check_val_every_n_epoch
+    if every is None and isinstance(trainer.val_check_interval, int):
+        return min(limits), trainer.val_check_interval
+    return min(limits), (every or 1) * per_epoch
+
+
+def step_limits(max_steps: int, interval: float) -> dict[str, Any]:
+    """Return the trainer settings for a number of steps, and for the steps between two validations."""
+    return {
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": max(1, max_steps),
+        "trainer.check_val_every_n_epoch": None,
+        "trainer.val_check_interval": max(1, round(interval)),
+    }
+
+
 def length_settings(
     finetuning: DictConfig, budget: str, config: DictConfig, sizes: Sizes, labels: Labels
 ) -> dict[str, Any]:
@@ -181,29 +225,19 @@ def length_settings(
     if finetuning.stage == "baseline" or budget == "steps":
         return {}
     is_scratch = Init.parse(finetuning.init).is_scratch
-    rows, batch = sizes.labelled[labels], finetuning.data.batch_size
-    per_epoch = batches(rows, batch)
-    trainer = finetuning.trainer
-    limits = [trainer.max_epochs * per_epoch if trainer.max_epochs > 0 else math.inf]
-    limits.append(trainer.max_steps if trainer.max_steps > 0 else math.inf)
-    steps = min(limits)
-    every = trainer.check_val_every_n_epoch
-    interval = (every or 1) * per_epoch
-    if every is None and isinstance(trainer.val_check_interval, int):
-        interval = trainer.val_check_interval
+    rows = sizes.labelled[labels]
+    steps, interval = steps_and_interval(finetuning, rows)
     if budget == "total":
-        factor = 1 + (math.ceil(sizes.examples / (rows / per_epoch)) / steps if is_scratch else 0)
-    else:
-        factor = config.transfer.converged.most * (config.transfer.converged.scratch if is_scratch else 1)
-    if factor == 1:
+        per_batch = rows / batches(rows, finetuning.data.batch_size)
+        factor = 1 + (math.ceil(sizes.examples / per_batch) / steps if is_scratch else 0)
+        return {} if factor == 1 else step_limits(round(steps * factor), interval * factor)
+    multiple = config.transfer.converged.scratch if is_scratch else 1
+    max_steps = round(steps * config.transfer.converged.most * multiple)
+    if max_steps == steps:
         return {}
-    max_steps, scale = round(steps * factor), factor
-    settings = {"trainer.max_epochs": -1, "trainer.max_steps": max_steps, "trainer.check_val_every_n_epoch": None}
-    if budget == "converged":
-        scale = config.transfer.converged.scratch if is_scratch else 1
-        settings["trainer.min_steps"] = max_steps if is_scratch else None
-        settings["patience"] = config.transfer.converged.patience
-    return {**settings, "trainer.val_check_interval": max(1, round(interval * scale))}
+    settings = step_limits(max_steps, interval * multiple)
+    settings["trainer.min_steps"] = max_steps if is_scratch else None
+    return {**settings, "patience": config.transfer.converged.patience}
 
 
 def subset_settings(labels: Labels) -> dict[str, int | float | None]:
@@ -226,7 +260,8 @@ def training_rows(config: DictConfig, splits: Splits, budget: Labels) -> int:
     rows = splits.train.take(labelled_subset(splits.train.y, splits.labels, 0, **subset_settings(budget)))
     if config.data.folds is None:
         return len(rows)
-    return len(fold_of(rows, splits.labels, 0, config.data.folds, config.data.fold)[0])
+    folds = fold_of(rows, splits.labels, 0, config.data.folds, config.data.fold, by_cluster=splits.keeps_clusters)
+    return len(folds[0])
 
 
 PRETRAINED = "pretrained"  # in `init` of an arm and in transfer.start: the pretraining of this transfer

@@ -10,6 +10,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import GenericDataModule, MemoryDataModule
 from warmstart.data.duplicates.overlap import FEWEST_FEATURES, find_duplicates, shared_rows
+from warmstart.data.readers.files import listed
 from warmstart.report.shared_rows import sentences
 from warmstart.run.folder import RunFolder
 
@@ -30,6 +31,25 @@ def warn_of_shared_rows(overlap: dict[str, dict[str, Any]]) -> None:
     """Print a warning for each pair of splits that share rows."""
     for line in sentences(overlap):
         screen.say(f"warning: {line}", style="yellow")
+
+
+def note_clusters(splits: Splits) -> dict[str, int] | None:
+    """Print how many clusters of the test split are also in train.
+
+    Returns:
+        The number of clusters of each split, and of test clusters in train (`shared`); None if there are none.
+    """
+    if splits.test.cluster is None:
+        return None
+    found = {name: set(getattr(splits, name).cluster) for name in ("train", "validation", "test")}
+    shared = sorted(found["train"] & found["test"])
+    if shared:
+        screen.say(
+            f"warning: {len(shared):,} of {len(found['test']):,} clusters of the test split are also in train "
+            f"({listed(shared)}): scores are those on known clusters, not on new ones",
+            style="yellow",
+        )
+    return {**{name: len(names) for name, names in found.items()}, "shared": len(shared)}
 
 
 def find_overlap(generic: GenericDataModule, splits: Splits) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.config.rewrite import changed
 from warmstart.core.errors import UserError
 from warmstart.run.manifest import RUNS, Job, Manifest
-from warmstart.transfer.arms import Labels, arm_config, pretraining_name, pretraining_of
+from warmstart.transfer.arms import Labels, Sizes, arm_config, pretraining_name, pretraining_of, with_length
 
 SEEDS = 2  # runs per trial
 SEED_OFFSET = 1000  # of the trials, whose seeds then differ from those of the final runs
@@ -26,20 +26,28 @@ def trial_rates(rate: float, count: int) -> list[float]:
     return [float(f"{rate * RATE_FACTOR**power:.3g}") for power in powers]
 
 
-def trials(config: DictConfig, folder: Path) -> Iterator[Job]:
+def rate_count(config: DictConfig, arm: str) -> int:
+    """Return the number of learning rates to try for an arm: its own `tune`, or transfer.tune."""
+    node = config.arm[arm]
+    return 0 if "baseline" in node else node.get("tune", config.transfer.tune)
+
+
+def trials(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[Job]:
     """Yield the jobs of the learning rate search, as long as those of the budget `steps`; they run no tests.
 
     Args:
         config: a composed transfer config.
         folder: the transfer's folder.
+        sizes: numbers of labelled and pretraining examples.
     """
     base = str(folder / RUNS / pretraining_name(config, 0))
     for labels, arm, run in itertools.product(config.transfer.labels, config.transfer.arms, range(SEEDS)):
-        if "baseline" in config.arm[arm]:
+        if not (count := rate_count(config, arm)):
             continue
-        for number, rate in enumerate(trial_rates(config.optimizer.lr, config.transfer.tune)):
-            trial = arm_config(config, arm, base, labels, config.seed + SEED_OFFSET + run)
-            trial = changed(trial, {"optimizer.lr": rate, "test": False})
+        own = arm_config(config, arm, base, labels, config.seed + SEED_OFFSET + run)
+        own = with_length(own, arm, "steps", config, sizes, labels)
+        for number, rate in enumerate(trial_rates(own.optimizer.lr, count)):
+            trial = changed(own, {"optimizer.lr": rate, "test": False})
             values = {"tunes": arm, "labels_per_class": labels, "optimizer.lr": rate, "seed": trial.seed}
             needed = pretraining_of(config, arm, config.seed)
             resolved = OmegaConf.to_container(trial, resolve=True)

@@ -10,11 +10,14 @@ import pandas as pd
 from warmstart.core import screen
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
+from warmstart.data.clusters import Clusters
+from warmstart.data.readers.files import listed
 from warmstart.data.readers.splits import SHIFT, describe, read_splits
 from warmstart.data.readers.table import Dialect
 from warmstart.data.splits import check_classes, split_rows, strata_of
 
 HELD_OUT = ("validation", "test")
+INDEPENDENT = Clusters()
 
 
 def read_own_splits(root: str, config: str | None, dialect: Dialect | None = None) -> dict[str, pd.DataFrame]:
@@ -74,29 +77,43 @@ def split_table(
     root: str,
     seed: int,
     encode: Callable[[pd.DataFrame], tuple[np.ndarray | None, tuple[str, ...]]],
+    clusters: Clusters = INDEPENDENT,
+    names: Collection[np.ndarray | None] = (),
 ) -> Splits:
     """Return the splits of a table; rows without a target are for pretraining only, missing splits as in `to_splits`.
+
+    If clusters are kept in one split, rows without a target of clusters in validation or test are not used.
 
     Args:
         x: inputs of all rows, in the order of the splits.
         targets: raw targets by split; their first column is the one to stratify by.
         encode: returns the targets (N, ...) and their labels.
+        clusters: settings of the clusters.
+        names: clusters of the rows of each split, or None.
 
     Raises:
-        UserError: no training row has a target, or as in `to_splits`.
+        UserError: no training row has a target, all rows are of one cluster, or as in `to_splits`.
     """
     table = pd.concat(targets.values(), ignore_index=True)
     split = np.repeat(list(targets), [len(part) for part in targets.values()])
     known = with_target(table.notna().all(axis=1).to_numpy(), split, root, columns)
-    spare, x = x[~known & (split == "train")], x[known]
-    table, split = table[known].reset_index(drop=True), split[known]
+    cluster = clusters.joined(names)
+    spare = Rows(x, cluster=cluster).take(np.flatnonzero(~known & (split == "train")))
+    table, split, x = table[known].reset_index(drop=True), split[known], x[known]
     y, labels = encode(table)
-    rows = Rows(x.reset_index(drop=True) if isinstance(x, pd.DataFrame) else x, y)
+    x = x.reset_index(drop=True) if isinstance(x, pd.DataFrame) else x
+    rows = Rows(x, y, None if cluster is None else cluster[known])
 
     def strata(train: np.ndarray) -> np.ndarray | None:
         return strata_of(table.iloc[train, 0], root) if table.shape[1] else None
 
-    return to_splits(rows, labels, split, targets, root, seed, strata, Rows(spare))
+    splits = to_splits(rows, labels, split, targets, root, seed, strata, spare, clusters)
+    if clusters.are_kept:
+        held = [name for part in (splits.validation, splits.test) for name in part.cluster]
+        splits.unlabelled = spare.take(np.flatnonzero(~np.isin(spare.cluster, held)))
+        if unused := len(spare) - len(splits.unlabelled):
+            screen.say(f"{unused:,} rows without a target are of clusters in validation or test: they are not used")
+    return splits
 
 
 def to_splits(
@@ -108,17 +125,19 @@ def to_splits(
     seed: int,
     strata: Callable[[np.ndarray], np.ndarray | None],
     unlabelled: Rows | None = None,
+    clusters: Clusters = INDEPENDENT,
 ) -> Splits:
-    """Return splits of rows; missing splits are split off from the training rows.
+    """Return splits of rows; missing splits are split off from the training rows, by row or by cluster.
 
     Args:
         split: name of the split of each row (N,).
         given: splits of the data set, with or without targets.
         strata: function of training row indices that returns class indices to stratify by, or None.
         unlabelled: further rows for pretraining.
+        clusters: settings of the clusters.
 
     Raises:
-        UserError: a class has no training rows, or too few rows.
+        UserError: a class has no training rows, or too few rows; or as in `Clusters.split` and `Clusters.check`.
     """
     train, *held_out = (np.flatnonzero(split == name) for name in ("train", *HELD_OUT))
     is_split = not all(map(len, held_out))
@@ -126,18 +145,49 @@ def to_splits(
         check_in_training(rows.y, labels, split, given, root)
         check_classes(rows.y[train], labels, is_split)
     if is_split:
-        for name, index in zip(HELD_OUT, held_out):
-            if name in given and not len(index):
+        for name, rows_of_split in zip(HELD_OUT, held_out):
+            if name in given and not len(rows_of_split):
                 screen.say(f"data.root={root}: the split {name} has no targets; it is taken from the training rows")
+    index = dict(zip(("train", *HELD_OUT), (train, *held_out)))
+    missing = [name for name in HELD_OUT if not len(index[name])]
+    if clusters.are_kept:
+        index |= clusters.split(rows.cluster, train, seed, missing)
+    elif missing:
         cut = split_rows(Rows(train), (), seed, strata(train))
-        spare = [part.x for part, index in zip((cut.validation, cut.test), held_out) if len(index)]
-        held_out = [index if len(index) else part.x for part, index in zip((cut.validation, cut.test), held_out)]
-        train = np.sort(np.concatenate([cut.train.x, *spare]))
-    splits = Splits(*(rows.take(index) for index in (train, *held_out)), labels=labels, unlabelled=unlabelled)
-    if rows.y is not None:
-        shifts = sorted({name for name in split if name.startswith(SHIFT)})
-        splits.shifts = {name.removeprefix(SHIFT): rows.take(np.flatnonzero(split == name)) for name in shifts}
+        index |= {name: getattr(cut, name).x for name in missing}
+        index["train"] = np.setdiff1d(train, np.concatenate([index[name] for name in missing]))
+    shifts = sorted({name for name in split if name.startswith(SHIFT)}) if rows.y is not None else []
+    shifted = {name: np.flatnonzero(split == name) for name in shifts}
+    if clusters.are_kept:
+        clusters.check(rows.cluster, {**index, **shifted})
+        if rows.classes is not None:
+            check_class_rows({**index, **shifted}, rows.y, labels, root, clusters.remedy())
+    splits = Splits(*(rows.take(index[name]) for name in ("train", *HELD_OUT)), labels=labels, unlabelled=unlabelled)
+    splits.shifts = {name.removeprefix(SHIFT): rows.take(found) for name, found in shifted.items()}
     return splits
+
+
+def check_class_rows(
+    index: dict[str, np.ndarray], y: np.ndarray, labels: tuple[str, ...], root: str, remedy: str = ""
+) -> None:
+    """Check that all classes have training rows; print a warning if they are missing in other splits.
+
+    Args:
+        index: rows of each split.
+        remedy: what to do, for the end of a message.
+
+    Raises:
+        UserError: a class has no training rows, or a split has no rows.
+    """
+    for name, rows in index.items():
+        missing = [labels[number] for number in np.setdiff1d(np.arange(len(labels)), y[rows])]
+        shown = listed(missing)
+        if name == "train" and missing:
+            raise UserError(f"data.root={root}: no row to train on is of class {shown}{remedy}")
+        if not len(rows):
+            raise UserError(f"data.root={root}: no row of the split {name} has a class{remedy}")
+        if missing:
+            screen.say(f"warning: the split {name} has no row of class {shown}{remedy}", style="yellow")
 
 
 def check_in_training(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
+from warmstart.data.splits import merged
 
 OWN = ("white", "columns", "column", "dialect")  # settings of preprocessors that may differ between sources
 
@@ -55,13 +57,15 @@ class Several(Source):
         starts = np.cumsum([0, *(len(splits.labels) for splits in loaded.values())])
         parts: dict[str, list[Rows]] = {"train": [], "validation": [], "test": [], "unlabelled": []}
         shifts: dict[str, list[Rows]] = {name: [] for splits in loaded.values() for name in splits.shifts}
-        for source, splits, start in zip(self.sources.values(), loaded.values(), starts):
+        has_clusters = any(splits.train.cluster is not None for splits in loaded.values())
+        for (name, source), splits, start in zip(self.sources.items(), loaded.values(), starts):
             own = source.preprocessor()
             for part, found in {**parts, **shifts}.items():
                 rows = getattr(splits, part) if part in parts else splits.shifts.get(part)
                 if rows is not None and len(rows):
                     x = first.converted(rows.x, own)
-                    found.append(Rows(x, None if rows.classes is None else rows.classes + start))
+                    y = None if rows.classes is None else rows.classes + start
+                    found.append(Rows(x, y, cluster_names(name, part, rows) if has_clusters else None))
         labels = tuple(f"{name}/{label}" for name, splits in loaded.items() for label in splits.labels)
         train, validation, test, spare = (mixed(found) if found else None for found in parts.values())
         return Splits(train, validation, test, labels, spare, {name: mixed(found) for name, found in shifts.items()})
@@ -88,12 +92,14 @@ class Several(Source):
 def mixed(parts: Sequence[Rows]) -> Rows:
     """Merge the rows of all parts, evenly interleaved."""
     positions = np.concatenate([np.arange(len(part)) / len(part) for part in parts])
-    inputs, targets = [part.x for part in parts], [part.y for part in parts]
-    is_table = isinstance(inputs[0], pd.DataFrame)
-    x = pd.concat(inputs, ignore_index=True) if is_table else np.concatenate(inputs)
-    y = None if any(part is None for part in targets) else np.concatenate(targets)
-    rows = Rows(x, y).take(np.argsort(positions, kind="stable"))
-    return Rows(rows.x.reset_index(drop=True), y=rows.y) if is_table else rows
+    rows = merged(parts).take(np.argsort(positions, kind="stable"))
+    return replace(rows, x=rows.x.reset_index(drop=True)) if rows.is_frame else rows
+
+
+def cluster_names(source: str, part: str, rows: Rows) -> np.ndarray:
+    """Return cluster names (N,) that differ between sources; without clusters, each row is a cluster."""
+    names = [f"{part} row {number}" for number in range(len(rows))] if rows.cluster is None else rows.cluster
+    return np.array([f"{source}/{name}" for name in names], dtype=object)
 
 
 def _build(make: Callable[..., Source], tokenizer: dict[str, Any]) -> Source:

@@ -12,6 +12,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
 from warmstart.core.ranges import Location, MissingValues, Seed, Separator
+from warmstart.data.clusters import Chosen, Clusters, Split
 from warmstart.data.preprocess.table import Preprocessor
 from warmstart.data.readers.columns import check_targets, pick, to_names, to_numbers
 from warmstart.data.readers.splits import describe
@@ -32,6 +33,10 @@ class Table(Source):
         categorical: columns with categories; all others must have numbers.
         ignore: columns to ignore.
         missing: imputation of missing numbers: mean, median, or error to raise an error.
+        cluster: column of the clusters of rows that are not independent, such as speakers or patients;
+            it is no feature.
+        split: row, or cluster to keep each cluster in one split; None for cluster if `cluster` is set, else row.
+        test_clusters: clusters of the test split: names, or a part of all, such as 1/3; None for 15 % at random.
         separator: character between cells of a text file; None to detect it in the header.
         missing_values: texts of cells to treat as missing values, besides empty cells.
         config: configuration of a hub data set.
@@ -49,6 +54,9 @@ class Table(Source):
         categorical: list[str | int] | None = None,
         ignore: list[str | int] | None = None,
         missing: Literal["error", "mean", "median"] = "error",
+        cluster: str | int | None = None,
+        split: Split | None = None,
+        test_clusters: Chosen | None = None,
         separator: Separator | None = None,
         missing_values: MissingValues | None = None,
         config: str | None = None,
@@ -58,6 +66,10 @@ class Table(Source):
         self.target = list(map(str, target)) if isinstance(target, list) else [str(target)]
         self.categorical, self.ignore = list(map(str, categorical or [])), list(map(str, ignore or []))
         self.dialect = Dialect(separator, tuple(missing_values or ()))
+        self.clusters = Clusters(cluster, split, test_clusters)
+        for option, names in (("target", self.target), ("categorical", self.categorical)):
+            if self.clusters.column in names:
+                raise UserError(f"data.cluster={cluster}: the column is in data.{option} too; a cluster is no input")
 
     def load(self, target: str | None) -> Splits:
         """Return tables of features; rows without a target are used in pretraining only."""
@@ -66,20 +78,22 @@ class Table(Source):
         if target == "categories" and len(self.target) < 2:
             raise UserError("objective=multilabel needs two or more columns: data.target=[a,b,...]")
         frames = read_own_splits(self.root, self.config, self.dialect)
-        features, targets = [], {}
+        features, targets, clusters = [], {}, []
         for name, frame in frames.items():
             where = describe(self.root, name, frames)
             chosen = {key: pick(frame, key, where, "data.target") for key in self.target}
             for option, names in (("categorical", self.categorical), ("ignore", self.ignore)):
                 for key in names:
                     pick(frame, key, where, f"data.{option}")
-            features.append(self._features(frame.drop(columns=[*self.target, *self.ignore]), where))
+            clusters.append(self.clusters.read(frame, where))
+            others = {*self.target, *self.ignore, self.clusters.column} - {None}
+            features.append(self._features(frame.drop(columns=list(others)), where))
             targets[name] = pd.DataFrame(chosen)
             for column in chosen.values():
                 check_targets(column, target, where)
         x = pd.concat(features, ignore_index=True)
         encode = functools.partial(self._targets, kind=target)
-        return split_table(x, targets, self.target, self.root, self.split_seed, encode)
+        return split_table(x, targets, self.target, self.root, self.split_seed, encode, self.clusters, clusters)
 
     def preprocessor(self) -> Preprocessor:
         return Preprocessor(self.categorical, self.missing, dialect=self.dialect.state())

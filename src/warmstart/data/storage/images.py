@@ -44,9 +44,9 @@ class ImageStore:
         start = 0
         for rows in parts:
             first, last = np.searchsorted(kept, [start, start + len(rows)])
-            y = None if rows.y is None else rows.y[kept[first:last] - start]
+            read = rows.take(kept[first:last] - start)
             start += len(rows)
-            rows.x, rows.y = values[first:last], y
+            rows.x, rows.y, rows.cluster = values[first:last], read.y, read.cluster
         return check_readable(splits, "image")
 
     def _read(self, pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:

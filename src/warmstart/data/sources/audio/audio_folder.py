@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -47,8 +48,8 @@ class AudioFolder(Source):
         x = read_sounds(found.files, list(map(str, found.files)), self.on_error)
 
         def read(rows: Rows) -> Rows:
-            kept = np.isin(rows.x, x.index)
-            return Rows(x.loc[rows.x[kept]].reset_index(drop=True), rows.y[kept])
+            kept = rows.take(np.isin(rows.x, x.index))
+            return replace(kept, x=x.loc[kept.x].reset_index(drop=True))
 
         parts = [read(rows) for rows in (splits.train, splits.validation, splits.test)]
         shifts = {name: read(rows) for name, rows in splits.shifts.items()}

@@ -1,14 +1,13 @@
-"""Read manifests of recordings; encode transcripts and split by speaker."""
+"""Read manifests of recordings; encode transcripts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupShuffleSplit
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from warmstart.core import screen
@@ -188,62 +187,3 @@ def encode(texts: Sequence[str], labels: Sequence[str], names: Sequence[str]) ->
 def with_spaces(text: str) -> str:
     """Return a text without spaces, with ▁ before each word."""
     return "".join(SPACE + word for word in text.split())
-
-
-SHARE = 0.15  # share of the speakers for test, and of the others for validation
-
-
-def check(names: np.ndarray, rows: Sequence[int], where: str, column: str) -> np.ndarray:
-    """Check that all rows have a speaker; return the names (N,).
-
-    Raises:
-        UserError: speakers are missing.
-    """
-    missing = np.flatnonzero(names == None)  # noqa: E711, element by element
-    if len(missing):
-        raise UserError(
-            f"{where}: {len(missing):,} of {len(names):,} rows have no speaker (column {column}), the first is row "
-            f"{rows[missing[0]]}: name them, remove these rows, or set data.speaker=null"
-        )
-    return names
-
-
-def split(speakers: np.ndarray, rows: np.ndarray, seed: int, column: str) -> list[np.ndarray]:
-    """Split rows into train, validation and test rows with different speakers.
-
-    Raises:
-        UserError: there are fewer than three speakers.
-    """
-    count = len(set(speakers[rows]))
-    if count < 3:
-        raise UserError(
-            f"data.speaker={column}: there are {count} speakers, but 3 are needed, one for each part: set "
-            "data.speaker=null to split by rows"
-        )
-    rest, parts = rows, []
-    for _ in range(2):
-        splitter = GroupShuffleSplit(1, test_size=SHARE, random_state=seed)
-        kept, held = next(splitter.split(rest, groups=speakers[rest]))
-        parts.append(rest[held])
-        rest = rest[kept]
-    return [rest, parts[1], parts[0]]
-
-
-def report_unlabelled(speakers: np.ndarray, known: np.ndarray, column: str) -> None:
-    """Print a warning about speakers (N,) without any row that has a target, by `known` (N,)."""
-    unknown = sorted(set(speakers) - set(speakers[known]))
-    if unknown:
-        named = listed(unknown)
-        what = f"{len(unknown):,} of {len(set(speakers)):,} speakers have no row with a target"
-        screen.say(f"warning: data.speaker={column}: {what}: {named}", style="yellow")
-
-
-def report_shared(speakers: np.ndarray, index: Mapping[str, np.ndarray], column: str) -> None:
-    """Print a warning about speakers (N,) that are in train and in another split, by the row indices."""
-    train = set(speakers[index["train"]])
-    for name, rows in index.items():
-        shared = sorted(train & set(speakers[rows])) if name != "train" else []
-        if shared:
-            named = listed(shared)
-            what = f"{len(shared):,} of {len(set(speakers[rows])):,} speakers of the split {name} are also in train"
-            screen.say(f"warning: data.speaker={column}: {what}: {named}", style="yellow")

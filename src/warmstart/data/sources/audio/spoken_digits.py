@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,6 +16,7 @@ from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, PositiveInt, Seed
+from warmstart.data.clusters import Chosen, Clusters
 from warmstart.data.readers.splits import describe, read_splits
 from warmstart.data.sources.audio.manifest import alphabet, encode, sounds_of
 
@@ -38,9 +40,10 @@ class SpokenDigits(Source):
     Args:
         frames: constructor of the preprocessor.
         root: None, or a hub name or a local folder with the layout of the hub.
-        split: speaker, which tests on other speakers than those in training, or official, which tests on recordings
+        cluster: speaker; recordings of a speaker are not independent.
+        split: cluster, which tests on other speakers than those in training, or official, which tests on recordings
             0 to 4 of each digit by the same speakers.
-        test_speakers: test speakers, with split=speaker.
+        test_clusters: test speakers, or a part of all speakers, such as 1/3, with split=cluster.
         classes: word, or speaker, which needs the official split.
         connect: minimum and maximum number of digits of a speaker to concatenate, with silence and changes of level;
             None for single digits. Strings of digits have a text, but no class.
@@ -55,8 +58,9 @@ class SpokenDigits(Source):
         self,
         frames: Callable[..., Preprocessor],
         root: Location | None = None,
-        split: Literal["speaker", "official"] = "speaker",
-        test_speakers: Sequence[str] = ("theo", "yweweler"),
+        cluster: Literal["speaker"] = "speaker",
+        split: Literal["cluster", "official"] = "cluster",
+        test_clusters: Chosen = ("theo", "yweweler"),
         classes: Literal["word", "speaker"] = "word",
         connect: Sequence[PositiveInt] | None = None,
         pieces: PositiveInt | None = None,
@@ -64,9 +68,8 @@ class SpokenDigits(Source):
     ):
         if connect is not None and not is_range(connect):
             raise UserError(f"data.connect={connect}: give the minimum and maximum number of digits, such as [2,5]")
-        if not isinstance(test_speakers, list | tuple):
-            raise UserError(f"data.test_speakers={test_speakers}: give a list of names, such as [theo]")
-        self.frames, self.root, self.split, self.test_speakers = frames, root, split, list(test_speakers)
+        self.frames, self.root, self.split = frames, root, split
+        self.clusters = Clusters(cluster, test=test_clusters)
         self.classes, self.connect, self.pieces, self.split_seed = classes, connect, pieces, split_seed
 
     def load(self, target: str | None) -> Splits:
@@ -77,20 +80,15 @@ class SpokenDigits(Source):
         """
         if target == "category" and self.connect is not None:
             raise UserError(f"data.connect={list(self.connect)}: strings of digits have no class: use objective=ctc")
-        if target == "category" and (self.classes, self.split) == ("speaker", "speaker"):
+        if target == "category" and (self.classes, self.split) == ("speaker", "cluster"):
             raise UserError("data.classes=speaker: test speakers must be in training: set data.split=official")
         table = read_packaged() if self.root is None else self._read()
         held = table.recording < HELD_OUT
         tested = held
-        if self.split == "speaker":
-            known = sorted(set(table.speaker))
-            if unknown := set(self.test_speakers) - set(known):
-                raise UserError(
-                    f"data.test_speakers: unknown speaker {sorted(unknown)[0]}; choose from {', '.join(known)}"
-                )
-            tested = table.speaker.isin(self.test_speakers)
-            if tested.all() or not tested.any():
-                raise UserError("data.test_speakers: training and test need one speaker each")
+        if self.split == "cluster":
+            tested = table.speaker.isin(self.clusters.tested(table.speaker.to_numpy()))
+            if tested.all():
+                raise UserError("data.test_clusters: all speakers are in the test split, and none in training")
         trained = ~held & ~tested
         validated = held & ~tested
         if self.split == "official":
@@ -185,13 +183,13 @@ def read_packaged() -> pd.DataFrame:
 
 
 def rows_of(table: pd.DataFrame, y: np.ndarray | None) -> Rows:
-    """Return waveforms and targets."""
-    return Rows(table[["audio", "rate", "file"]], y)
+    """Return waveforms, targets and speakers."""
+    return Rows(table[["audio", "rate", "file"]], y, table.speaker.to_numpy(dtype=object))
 
 
 def make_splits(train: Rows, validation: Rows, test: Rows, labels: tuple[str, ...]) -> Splits:
     """Return splits with the shifted test split `noisy`."""
-    noisy = Rows(with_noise(test.x, NOISY, seed=0), test.y)
+    noisy = replace(test, x=with_noise(test.x, NOISY, seed=0))
     return Splits(train, validation, test, labels, shifts={"noisy": noisy})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -59,7 +60,7 @@ class Cifar10(Source):
         if target is None:
             return Splits(*rows, labels=LABELS)
         chosen = rows[-1].take(np.sort(np.random.default_rng(0).permutation(len(rows[-1]))[:CORRUPTED]))
-        return Splits(*rows, labels=LABELS, shifts={"corrupted": Rows(corrupted(chosen.x, seed=0), chosen.y)})
+        return Splits(*rows, labels=LABELS, shifts={"corrupted": replace(chosen, x=corrupted(chosen.x, seed=0))})
 
     def preprocessor(self) -> Preprocessor:
         return Preprocessor()

@@ -40,7 +40,7 @@ class Digits(Source):
             return splits
         test = splits.test
         shifts = {"rotated": rotated(test.x, *ANGLES, seed=0), "noisy": noisy(test.x, DEVIATION, WHITE, seed=0)}
-        return replace(splits, shifts={name: Rows(x, test.y) for name, x in shifts.items()})
+        return replace(splits, shifts={name: replace(test, x=x) for name, x in shifts.items()})
 
     def preprocessor(self) -> Preprocessor:
         return Preprocessor(white=WHITE)

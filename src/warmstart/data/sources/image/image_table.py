@@ -13,6 +13,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Source
 from warmstart.core.ranges import Location, MissingValues, NonNegativeFloat, PositiveInt, Seed, Separator
+from warmstart.data.clusters import Chosen, Clusters, Split
 from warmstart.data.preprocess.image import Preprocessor
 from warmstart.data.readers.columns import check_entries, check_targets, is_listed, name_of, pick, to_names, to_numbers
 from warmstart.data.readers.images import pictures_of
@@ -34,6 +35,9 @@ class ImageTable(Source):
         image: column of images: paths relative to the folder of the file, or encoded, as in the `datasets` library.
         target: target column, with lists if an image has several labels; or a list of columns of 0 and 1 (several
             labels) or of numbers. Pretraining needs none.
+        cluster: column of the clusters of rows that are not independent, such as speakers or patients.
+        split: row, or cluster to keep each cluster in one split; None for cluster if `cluster` is set, else row.
+        test_clusters: clusters of the test split: names, or a part of all, such as 1/3; None for 15 % at random.
         separator: character between cells of a text file; None to detect it in the header.
         missing_values: texts of cells to treat as missing values, besides empty cells.
         config: configuration of a hub data set.
@@ -52,6 +56,9 @@ class ImageTable(Source):
         root: Location,
         image: str,
         target: str | list[str] | None = None,
+        cluster: str | int | None = None,
+        split: Split | None = None,
+        test_clusters: Chosen | None = None,
         separator: Separator | None = None,
         missing_values: MissingValues | None = None,
         config: str | None = None,
@@ -63,6 +70,7 @@ class ImageTable(Source):
     ):
         self.store = ImageStore(size, channels, memory_mb, on_error)
         self.dialect = Dialect(separator, tuple(missing_values or ()))
+        self.clusters = Clusters(cluster, split, test_clusters)
         self.root, self.image, self.config, self.split_seed = root, str(image), config, split_seed
         self.target = [str(name) for name in (target if isinstance(target, list) else [target]) if name is not None]
 
@@ -75,7 +83,7 @@ class ImageTable(Source):
         if target is not None and not self.target:
             raise UserError("data.target=null: name the column to predict")
         frames = read_own_splits(self.root, self.config, self.dialect)
-        pictures, tables = [], {}
+        pictures, tables, names = [], {}, []
         for name, frame in frames.items():
             where = describe(self.root, name, frames)
             column = pick(frame, self.image, where, "data.image")
@@ -87,8 +95,9 @@ class ImageTable(Source):
                 elif target != "categories" or len(self.target) > 1:
                     check_targets(targets[key], target, where)
             tables[name] = targets
+            names.append(self.clusters.read(frame, where))
         numbers, encode = np.arange(len(pictures)), functools.partial(self._targets, kind=target)
-        splits = split_table(numbers, tables, self.target, self.root, self.split_seed, encode)
+        splits = split_table(numbers, tables, self.target, self.root, self.split_seed, encode, self.clusters, names)
         return self.store.fill(splits, pictures)
 
     def preprocessor(self) -> Preprocessor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -50,7 +51,7 @@ class SST2(Source):
         if target is None:
             return Splits(*parts, labels=LABELS)
         test = parts[-1]
-        shifts = {"typos": Rows(test.x.assign(text=with_typos(test.x.text, TYPOS, seed=0)), test.y)}
+        shifts = {"typos": replace(test, x=test.x.assign(text=with_typos(test.x.text, TYPOS, seed=0)))}
         if self.reviews is not None:
             shifts["reviews"] = read_reviews(self.reviews)
         return Splits(*parts, labels=LABELS, shifts=shifts)

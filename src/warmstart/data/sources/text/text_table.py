@@ -13,6 +13,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, MissingValues, Seed, Separator
+from warmstart.data.clusters import Chosen, Clusters, Split
 from warmstart.data.readers.columns import (
     check_entries,
     check_targets,
@@ -41,6 +42,9 @@ class TextTable(Source):
         text: column of texts; for tags, of lists of words.
         target: target column; for tags, of lists of names, one for each word. Pretraining needs none.
         pair: column of second texts, if any.
+        cluster: column of the clusters of rows that are not independent, such as speakers or patients.
+        split: row, or cluster to keep each cluster in one split; None for cluster if `cluster` is set, else row.
+        test_clusters: clusters of the test split: names, or a part of all, such as 1/3; None for 15 % at random.
         separator: character between cells of a text file; None to detect it in the header.
         missing_values: texts of cells to treat as missing values, besides empty cells.
         config: configuration of a hub data set.
@@ -58,6 +62,9 @@ class TextTable(Source):
         text: str,
         target: str | None = None,
         pair: str | None = None,
+        cluster: str | int | None = None,
+        split: Split | None = None,
+        test_clusters: Chosen | None = None,
         separator: Separator | None = None,
         missing_values: MissingValues | None = None,
         config: str | None = None,
@@ -65,7 +72,7 @@ class TextTable(Source):
     ):
         self.tokenizer, self.root, self.target, self.config = tokenizer, root, target, config
         self.columns = {"text": str(text)} if pair is None else {"text": str(text), "pair": str(pair)}
-        self.split_seed = split_seed
+        self.clusters, self.split_seed = Clusters(cluster, split, test_clusters), split_seed
         self.dialect = Dialect(separator, tuple(missing_values or ()))
 
     def load(self, target: str | None) -> Splits:
@@ -80,8 +87,9 @@ class TextTable(Source):
         tables = {name: self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()}
         x = pd.concat([table[list(self.columns)] for table in tables.values()], ignore_index=True)
         targets = {name: table[["target"]] for name, table in tables.items()}
-        encode = functools.partial(self._targets, kind=target)
-        return reset_index(split_table(x, targets, [str(self.target)], self.root, self.split_seed, encode))
+        names = [self.clusters.read(frame, describe(self.root, name, frames)) for name, frame in frames.items()]
+        encode, columns = functools.partial(self._targets, kind=target), [str(self.target)]
+        return reset_index(split_table(x, targets, columns, self.root, self.split_seed, encode, self.clusters, names))
 
     def preprocessor(self) -> Preprocessor:
         return self.tokenizer(columns=list(self.columns.values()), dialect=self.dialect.state())

@@ -15,6 +15,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, Seed
 from warmstart.core.reading import parse_json
+from warmstart.data.clusters import short
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_text
 from warmstart.data.readers.records import to_frame
@@ -24,9 +25,9 @@ SHARE = 0.15
 
 
 class XQuAD(Source):
-    """Questions in the column `text` and contexts in `pair`.
+    """Questions in the column `text` and contexts in `pair`; the cluster of a question is its article.
 
-    Splits are grouped by article, or by context without titles of articles, so that no context is in two splits.
+    Without titles of articles, the cluster is the context. Splits keep clusters whole, so that no context is in two.
     Missing validation rows are split off from train; a validation split without a test split, as in SQuAD, is used as
     test split. A single split is divided into three.
 
@@ -76,7 +77,7 @@ class XQuAD(Source):
     def _table(self, frame: pd.DataFrame, where: str, target: str | None) -> pd.DataFrame:
         names = {"text": "question", "pair": "context"}
         table = pd.DataFrame({to: to_texts(pick(frame, name, where), where) for to, name in names.items()})
-        article = frame.get("title", frame["context"]).to_numpy()
+        article = frame.get("title", frame["context"]).astype(str).map(short).to_numpy()
         table["article"] = table.assign(article=article).groupby("pair").article.transform("first")
         if target is not None:
             table["answers"] = locate_answers(table.pair, pick(frame, "answers", where), where)
@@ -92,9 +93,9 @@ class XQuAD(Source):
 
 
 def as_rows(table: pd.DataFrame, target: str | None) -> Rows:
-    """Return questions, contexts and, with a target, answers."""
+    """Return questions, contexts, articles and, with a target, answers."""
     x = table[["text", "pair"]].reset_index(drop=True)
-    return Rows(x, None if target is None else table.answers.to_numpy())
+    return Rows(x, None if target is None else table.answers.to_numpy(), table.article.to_numpy(dtype=object))
 
 
 def read_squad(path: Path) -> pd.DataFrame | None:
