@@ -21,11 +21,12 @@ class ClusterVariance(NamedTuple):
 
 
 def cluster_variance(centred: np.ndarray, clusters: np.ndarray) -> ClusterVariance:
-    """Return the cluster-robust variance (CR2) of the mean of a centred matrix (S, N), by names or numbers (N,).
+    """Return the cluster-robust variance (CR3) of the mean of a centred matrix (S, N), by names or numbers (N,).
 
-    For an intercept, CR2 divides the square of a cluster's total by 1 - its fraction of the examples. With clusters of
-    one example, it is the usual variance of a mean. The degrees of freedom are the effective number of clusters minus
-    1: N^2 over the sum of the squared sizes, which is the number of clusters if all sizes are equal.
+    For an intercept, CR3 divides the total of a cluster by 1 - its fraction of the examples: it is the sum of the
+    squared changes of the mean when one cluster is left out, and too large rather than too small if sizes differ. The
+    degrees of freedom are the effective number of clusters minus 1: N^2 over the sum of the squared sizes, which is the
+    number of clusters if all sizes are equal.
 
     Raises:
         ValueError: there is one cluster only, or not one name per example.
@@ -46,6 +47,6 @@ def cluster_variance(centred: np.ndarray, clusters: np.ndarray) -> ClusterVarian
     by_seed, by_cluster = totals.sum(axis=1, keepdims=True) / examples, totals.mean(axis=0)
     rest = totals - by_cluster - by_seed * sizes
     fractions = sizes / examples
-    weights = 1 / (1 - fractions) / examples**2
+    weights = 1 / (1 - fractions) ** 2 / examples**2
     interaction = float((weights * rest**2).sum()) / (n - 1)
     return ClusterVariance(float(weights @ by_cluster**2), interaction, 1 / float(fractions @ fractions) - 1)

@@ -9,7 +9,11 @@ from warmstart.core.init import Init
 from warmstart.report.runs import Labels, Transfer
 
 STRONGEST, UNTOUCHED = "strongest", "untouched"
+<<<<<<< HEAD
 CONSTANT = "majority"  # the baseline with a constant prediction
+=======
+CONSTANT = ("majority", "Majority")  # baselines that predict the same for every row
+>>>>>>> stats
 NAMES = {STRONGEST: "strongest control", UNTOUCHED: "untouched start"}
 
 
@@ -34,7 +38,11 @@ def role(node: dict[str, Any]) -> str | None:
     them as they are, such as the nearest neighbours of their features.
     """
     init, baseline = node.get("init"), node.get("baseline")
+<<<<<<< HEAD
     if baseline is not None and baseline["_target_"].split(".")[-2] == CONSTANT:
+=======
+    if (baseline["_target_"].rpartition(".")[2] if isinstance(baseline, dict) else baseline) in CONSTANT:
+>>>>>>> stats
         return None
     if init is None or Init.parse(str(init)).is_scratch:
         return STRONGEST
@@ -75,14 +83,15 @@ def selected(transfer: Transfer, first: Comparison) -> dict[str, dict[Labels, st
     }
 
 
-def added(transfer: Transfer, first: Comparison) -> list[Comparison]:
-    """Return a comparison of the headline's arm with the best of each role, by label count.
-
-    An arm that is already the `against` of the headline's comparison adds none.
-    """
+def added(transfer: Transfer, planned: list[Comparison]) -> list[Comparison]:
+    """Return a comparison of the headline's arm with the best of each role, by label count, unless it is planned."""
+    if not planned:
+        return []
+    first = planned[0]
+    known = {comparison[:4] for comparison in planned}
     return [
         Comparison(first.arm, against, first.budget, labels, wanted)
         for wanted, found in selected(transfer, first).items()
         for labels, against in found.items()
-        if against != first.against
+        if (first.arm, against, first.budget, labels) not in known
     ]

@@ -59,8 +59,10 @@ def sentences(transfer: Transfer, same: list[Row], rows: list[Row]) -> list[str]
     """Return the sentences of the headline: the first comparison, the strongest control, the untouched start."""
     first = same[0]
     best = controls.selected(transfer, Comparison(*(first[key] for key in ("arm", "against", "budget", "labels"))))
-    strongest, untouched = (with_control(transfer, same, rows, role, best[role]) for role in (STRONGEST, UNTOUCHED))
-    is_worse = any(row["verdict"] == "hurts" for row in rows if row["role"] == STRONGEST)
+    against = {role: rows_against(first, rows, best[role]) for role in (STRONGEST, UNTOUCHED)}
+    strongest, untouched = (with_control(transfer, first, against[role], role, best[role]) for role in against)
+    others = [row for row in against[STRONGEST] if row["against"] != first["against"]]
+    is_worse = strongest is not None and any(row["verdict"] == "hurts" for row in others)
     main = sentence_of(transfer, same, names_control=is_worse)
     found = [strongest, main, untouched] if is_worse else [main, strongest, untouched]
     return [sentence for sentence in found if sentence]
@@ -76,24 +78,26 @@ def sentence_of(transfer: Transfer, rows: list[Row], names_control: bool = False
     return f"{subject(first)}{against}, {BUDGET_PHRASES[first['budget']]}{test_set(transfer)}: {found}{others}."
 
 
-def with_control(
-    transfer: Transfer, same: list[Row], rows: list[Row], role: str, best: dict[Labels, str]
-) -> str | None:
-    """Return the sentence on the best arm of a role; None without a verdict or without another arm than `against`.
+def rows_against(first: Row, rows: list[Row], best: dict[Labels, str]) -> list[Row]:
+    """Return the rows of the headline's arm and budget against the best arm of each label count."""
+    wanted = {(first["arm"], arm, first["budget"], labels): labels for labels, arm in best.items()}
+    found = {tuple(row[key] for key in ("arm", "against", "budget", "labels")): row for row in rows}
+    return [found[key] for key in wanted if key in found]
+
+
+def with_control(transfer: Transfer, first: Row, rows: list[Row], role: str, best: dict[Labels, str]) -> str | None:
+    """Return the sentence on the best arm of a role; None without one, or without a verdict.
 
     Args:
-        same: rows of the headline's comparison, used where its `against` is the best arm.
+        first: row of the headline's comparison.
+        rows: of the comparisons with the best arm.
         best: the best arm by label count.
     """
-    first = same[0]
-    if set(best.values()) <= {first["against"]}:
-        several = role == STRONGEST and len(controls.candidates(transfer, first["budget"], role)) > 1
-        return f"{first['against']} is the strongest control." if several and best else None
-    compared = [row for row in rows if row["role"] == role]
-    found = [row for row in same if best.get(row["labels"]) == first["against"]] + compared
-    if any(row["verdict"] is None for row in found):
+    if not rows or any(row["verdict"] is None for row in rows):
         return None
-    found.sort(key=lambda row: transfer.labels.index(row["labels"]))
+    if {row["against"] for row in rows} == {first["against"]}:
+        several = len(controls.candidates(transfer, first["budget"], role)) > 1
+        return f"{first['against']} is the strongest control." if several and role == STRONGEST else None
     names = {}
     for labels, arm in best.items():
         names.setdefault(arm, []).append(labels)
@@ -103,7 +107,7 @@ def with_control(
     what = subject(first) if role == STRONGEST else "finetuning"
     what = what[0].lower() + what[1:]
     named = named if len(names) > 1 else next(iter(names))
-    text = "; ".join(clauses(transfer, found, CONTROL_PREDICATES))
+    text = "; ".join(clauses(transfer, rows, CONTROL_PREDICATES))
     return f"Against the {controls.NAMES[role]} ({named}){scope}, {what} {text}."
 
 

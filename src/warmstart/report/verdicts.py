@@ -88,8 +88,13 @@ def comparisons(transfer: Transfer) -> list[Comparison]:
     for budget in transfer.budgets:
         planned = [arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget]]
         for arm in planned:
+<<<<<<< HEAD
             others = transfer.config["arm"][arm].get("against") or []
             for against in [others] if isinstance(others, str) else others:
+=======
+            named = transfer.config["arm"][arm].get("against") or []
+            for against in [named] if isinstance(named, str) else named:
+>>>>>>> stats
                 if against in planned:
                     found += [Comparison(arm, against, budget, labels) for labels in transfer.labels]
     return found
@@ -98,7 +103,7 @@ def comparisons(transfer: Transfer) -> list[Comparison]:
 def family(transfer: Transfer) -> list[Comparison]:
     """Return all comparisons, and those of the headline's arm with the strongest control and the untouched start."""
     found = comparisons(transfer)
-    return [*found, *controls.added(transfer, found[0])] if found else []
+    return [*found, *controls.added(transfer, found)]
 
 
 def judge(transfer: Transfer) -> list[dict[str, Any]]:
