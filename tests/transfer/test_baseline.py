@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
+from tests.records import change_run
 
 from warmstart.baseline.estimator import Estimator
 from warmstart.baseline.linear import STRENGTHS
@@ -213,3 +214,15 @@ def test_a_baseline_that_cannot_be_used_is_refused(cli):
         assert outcome.status == 2, words
         assert message in " ".join(outcome.error.split()), outcome.error
         assert not outcome.folder.exists()
+
+
+def test_a_resumed_transfer_runs_its_baselines(cli):
+    words = ("transfer.arms=[trivial,knn]", "transfer.labels=[1]", "transfer.seeds=2", "transfer.budgets.converged=[]")
+    outcome = cli("stage=transfer", *words, "pretrain.trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+    folder = outcome.run("transfer")
+    before = json.loads((folder / "report.json").read_text())
+    change_run(folder / "runs" / "knn-1-seed1", status="running")
+    resumed = cli("stage=transfer", f"resume={folder}")
+    assert resumed.status == 0, resumed.err
+    assert json.loads((folder / "report.json").read_text())["table"] == before["table"]
