@@ -49,7 +49,7 @@ def ranked(made, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
             record["given"]["odd"] = "hf:odd"
         screen = {name: {"knn": SCREEN[name][0], "logme": SCREEN[name][1], "seconds": 1.0} for name in record["given"]}
         rungs = {"rungs": [RUNG], "examples": 1000, "bound": 6, "why": None} if excluded else {"rungs": []}
-        record |= {"why": "2 starts are too few besides scratch", "kept": names, "screen": screen, **rungs}
+        record |= {"why": "2 starts besides scratch are too few", "kept": names, "screen": screen, **rungs}
         change_run(folder, starts={**record, "excluded": excluded or {}})
         return {**summarize(read_transfer(folder)), "folder": folder}
 

@@ -210,8 +210,9 @@ def plan(config: DictConfig, source: Source, splits: Splits, sizes: Mapping[Labe
     given = dict(zip(names, config.transfer.starts))
     record = {"given": given, "labels": labels, "screen": {}, "rungs": [], "kept": None, "excluded": {}}
     if len(candidates) <= KEPT:
-        few = "one start is" if len(candidates) == 1 else f"{len(candidates)} starts are"
-        return {**record, "why": f"{few} too few{' besides scratch' if CONTROL in names else ''}"}
+        count = "one start" if len(candidates) == 1 else f"{len(candidates)} starts"
+        others = f"{count} besides scratch" if CONTROL in names else count
+        return {**record, "why": f"{others} {'is' if len(candidates) == 1 else 'are'} too few"}
     configs = {name: selection_config(config, name, "scratch", labels) for name in candidates}
     first = configs[candidates[0]]
     check_strategy(configs)
