@@ -208,7 +208,8 @@ def clauses(transfer: Transfer, ranking: list[Row]) -> list[str]:
         lead = ""
         if following is not None:
             low, high = (-bound for bound in reversed(following["interval"]))
-            lead = f", {-following['difference']:+.3g} over {following['start']}, {low:+.3g} to {high:+.3g}"
+            span = f"simultaneous 95 % interval {low:+.3g} to {high:+.3g}"
+            lead = f", {-following['difference']:+.3g} over {following['start']}, {span}"
         found.append(f"{names[0]} {where} ({best}{lead})")
     return found
 
@@ -296,7 +297,7 @@ def sentences(summary: Row) -> list[str]:
     found = summary["selection"]
     excluded = [row["start"] for row in found["starts"] if row["excluded"]]
     if found["why"]:
-        text = f"All starts are compared ({found['why']})."
+        text = f"All starts are compared, without a selection: {found['why']}."
     else:
         result = f"excluded {listed(excluded)}" if excluded else "excluded no start"
         text = (

@@ -156,17 +156,9 @@ def time_section(transfer: Transfer, report: Report) -> Section | None:
     for arm, style in figure.styles(transfer.arms).items():
         runs = [run for run in transfer.group(arm, budget, labels) if run.state == "done"]
         if metric in (curve := aggregate(runs, transfer.curve)).index:
-<<<<<<< HEAD
             curve = curve.loc[metric].clip(*transfer.bounds)
             curves[arm] = {"curve": curve, "per_step": {"steps": 1.0}, "style": style, "runs": runs}
             records += [run.record for run in runs]
-=======
-            curve, seconds = (
-                curve.loc[metric].clip(*transfer.bounds),
-                statistics.median(per_step(run, "seconds") for run in runs),
-            )
-            curves[arm] = {"curve": curve, "per_step": {"steps": 1.0, "seconds": seconds}, "style": style}
->>>>>>> stats
             lines[arm] = [(f"after {step + 1} steps", curve["mean"][step], (None,)) for step in curve.index[[0, -1]]]
     if not curves:
         return None

@@ -88,13 +88,8 @@ def comparisons(transfer: Transfer) -> list[Comparison]:
     for budget in transfer.budgets:
         planned = [arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget]]
         for arm in planned:
-<<<<<<< HEAD
             others = transfer.config["arm"][arm].get("against") or []
             for against in [others] if isinstance(others, str) else others:
-=======
-            named = transfer.config["arm"][arm].get("against") or []
-            for against in [named] if isinstance(named, str) else named:
->>>>>>> stats
                 if against in planned:
                     found += [Comparison(arm, against, budget, labels) for labels in transfer.labels]
     return found

@@ -236,7 +236,7 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     for arm in config.transfer.arms:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
-            with naming(config.arm[arm], f"arm.{arm}."):
+            with naming(config.arm[arm], f"arm.{arm}."), starts.naming_start(config, arm):
                 check_compatibility(own)
         if "init" in own:
             check_starts(config, arm, own)

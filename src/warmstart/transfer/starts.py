@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
 import shutil
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +65,7 @@ def with_starts(config: DictConfig) -> DictConfig:
     if config.transfer.start != PRETRAINED:
         raise UserError(f"transfer.start={config.transfer.start} contradicts transfer.starts: remove one of them")
     inits = [parse(entry) for entry in given]
-    if len(set(inits)) < len(inits) or len(inits) < 2:
+    if len({replace(init, path=os.path.realpath(init.path)) for init in inits}) < max(2, len(inits)):
         raise UserError(f"transfer.starts=[{','.join(given)}]: give two or more different starts")
     is_complete = {arm for arm, node in config.arm.items() if "init" in node or "baseline" in node}
     starts = dict(zip(names_of(inits, is_complete), inits))
@@ -97,7 +100,7 @@ def parse(entry: str) -> Init:
     init = Init.parse(entry)
     if init.kind == "hub":
         folder = Path(init.path).expanduser()
-        return Init.parse(str(init).replace(init.path, str(folder.resolve()))) if folder.is_dir() else init
+        return replace(init, path=os.path.abspath(folder)) if folder.is_dir() else init
     if init.kind == CONTROL and init == init.source:
         return init
     if not init.is_folder:
@@ -105,7 +108,7 @@ def parse(entry: str) -> Init:
             f"transfer.starts: {entry} is no start: give {CONTROL}, {OWN} (the pretraining of this transfer), "
             f"{HUB}NAME_OR_DIR or a run folder"
         )
-    return Init.parse(str(init).replace(init.path, str(Path(init.path).resolve())))
+    return replace(init, path=os.path.abspath(init.path))
 
 
 def word_of(init: Init) -> str:
@@ -165,6 +168,18 @@ def start_arm(config: DictConfig, name: str, init: Init, against: list[str], has
     return merged({**base, "against": against}, {**overrides, "against": against})
 
 
+@contextlib.contextmanager
+def naming_start(config: DictConfig, arm: str) -> Iterator[None]:
+    """Name the start of an arm in the message of a UserError that is raised in the context."""
+    try:
+        yield
+    except UserError as error:
+        if config.transfer.get("starts") is None or arm not in start_names(config):
+            raise
+        entry = config.transfer.starts[start_names(config).index(arm)]
+        raise UserError(f"transfer.starts: {entry}: {error}") from error
+
+
 def start_names(config: DictConfig) -> list[str]:
     """Return the names of the arms of transfer.starts, in order; they are the first of transfer.arms."""
     return list(config.transfer.arms)[: len(config.transfer.starts)]
@@ -191,8 +206,9 @@ def plan(config: DictConfig, source: Source, splits: Splits, sizes: Mapping[Labe
     given = dict(zip(names, config.transfer.starts))
     record = {"given": given, "labels": labels, "screen": {}, "rungs": [], "kept": None, "excluded": {}}
     if len(candidates) <= KEPT:
-        few = f"{len(candidates)} start{'' if len(candidates) == 1 else 's'}"
-        return {**record, "why": f"no selection: {few}{' besides scratch' if CONTROL in names else ''} are few"}
+        count = "one start" if len(candidates) == 1 else f"{len(candidates)} starts"
+        others = f"{count} besides scratch" if CONTROL in names else count
+        return {**record, "why": f"{others} {'is' if len(candidates) == 1 else 'are'} too few"}
     configs = {name: selection_config(config, name, "scratch", labels) for name in candidates}
     first = configs[candidates[0]]
     check_strategy(configs)
@@ -200,9 +216,9 @@ def plan(config: DictConfig, source: Source, splits: Splits, sizes: Mapping[Labe
     lengths = {name: length_of(own, len(rows), "transfer.starts") for name, own in configs.items()}
     folds = min(max(FOLDS, math.ceil(len(rows) / MAX_FOLD_ROWS)), most_folds(rows, splits.labels)[0])
     if folds < 2:
-        return {**record, "why": "no selection: a class has only one labelled row"}
+        return {**record, "why": "a class has only one labelled row"}
     if min(steps for steps, _ in lengths.values()) < MIN_RUN_STEPS:
-        return {**record, "why": f"no selection: runs of fewer than {MIN_RUN_STEPS} steps are too short"}
+        return {**record, "why": f"runs of fewer than {MIN_RUN_STEPS} steps are too short"}
     evaluated = min(FOLDS, folds)
     rates = {name: rates_of(config, own) for name, own in configs.items()}
     batch = {name: own.data.batch_size * own.trainer.accumulate_grad_batches for name, own in configs.items()}
@@ -442,7 +458,7 @@ def show(record: Record, metric: str) -> None:
 def outcome(record: Record) -> str:
     """Return a sentence on the selection and its cost."""
     if record["why"]:
-        return f"all starts are kept; {record['why']}"
+        return f"all starts are kept, without a selection: {record['why']}"
     spent = sum(rung["examples"] for rung in record["rungs"]) / record["examples"]
     count = f"{len(record['kept'])} of {len(record['given'])} starts are kept"
     return f"{count}; the selection cost {spent:.2f} of at most {record['bound']:g} finetunings (transfer.cost)"
