@@ -17,8 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from tests.compositions import reused
 
+from tests.compositions import reused
 from warmstart import main
 from warmstart.config.expand import expand
 from warmstart.config.validate import explain
