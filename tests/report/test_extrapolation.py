@@ -28,7 +28,7 @@ def noisy(n, sd: float, rng: np.random.Generator, **shape: float) -> np.ndarray:
 def test_intervals_cover_the_truth_of_known_power_laws_and_narrow_with_less_noise():
     rng = np.random.default_rng(0)
     covered, widths = [], {0.003: [], 0.03: []}
-    for _ in range(30):
+    for _ in range(20):
         shape = {"asymptote": rng.uniform(0, 0.1), "exponent": rng.uniform(0.3, 1.0)}
         for sd, found in widths.items():
             (one,) = forecast(COUNTS, noisy(COUNTS, sd, rng, **shape), [320], "max", 1000)
