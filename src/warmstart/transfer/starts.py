@@ -52,7 +52,7 @@ Record = dict[str, Any]
 
 
 def with_starts(config: DictConfig) -> DictConfig:
-    """Replace the arms of a transfer by one for each of transfer.starts; baselines are kept.
+    """Replace the arms of a transfer by one for each of transfer.starts; baselines that can be run are kept.
 
     An arm is named after its start. It is compared with the starts before it, `scratch` being the first. Settings under
     `arm.NAME` override it. A list of transfer.budgets with an arm that does not exist is emptied.
@@ -80,7 +80,8 @@ def with_starts(config: DictConfig) -> DictConfig:
     others = [arm for arm in listed if arm not in (*baselines, *ordered)]
     if others and is_on_command_line("transfer.arms"):
         raise UserError(f"transfer.arms: {others[0]} contradicts transfer.starts, which sets all arms but baselines")
-    arms = [*ordered, *baselines]
+    kept = [arm for arm in baselines if OWN in starts or config.arm[arm].get("init") != PRETRAINED]
+    arms = [*ordered, *kept]
     settings = {"arm": nodes, "transfer.arms": arms, "transfer.starts": [word_of(starts[name]) for name in ordered]}
     expanded = changed(config, settings)
     budgets = expanded.transfer.budgets.items()
