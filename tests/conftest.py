@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tests.compositions import reused
 from warmstart import main
 from warmstart.config.expand import expand
 from warmstart.config.validate import explain
@@ -52,6 +53,12 @@ class Outcome:
 
     def record(self, stage: str) -> dict:
         return json.loads((self.run(stage) / "run.json").read_text())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compositions() -> Iterator[None]:
+    with reused():
+        yield
 
 
 @pytest.fixture

@@ -24,14 +24,15 @@ ALLOWED = {
     "huggingface": {"core", "backbone"},
     "run": {"core", "huggingface"},
     "data": {"core", "run"},
+    "baseline": {"core", "data"},
     "config": {"core", "run", "huggingface", "data"},
     "objective": {"core", "data", "loss"},
     "training": {"core", "config", "data", "run", "huggingface"},
     "report": {"core", "run"},
     "sweep": {"core", "config", "data", "huggingface", "run", "report"},
     "vmap": {"core", "data", "run", "training"},
-    "transfer": {"core", "config", "data", "run", "huggingface", "training", "report"},
-    "selection": {"core", "config", "data", "run", "training", "report", "sweep"},
+    "selection": {"core", "config", "data", "run", "strategy", "training", "report", "sweep"},
+    "transfer": {"core", "config", "data", "run", "huggingface", "strategy", "training", "report", "selection"},
     "soup": {"core", "config", "run", "huggingface", "training"},
 }
 TOP = ("stages", "main", "resume", "__init__")  # may import everything below; nothing imports them

@@ -16,7 +16,7 @@ from warmstart.main import CONF
 
 pytestmark = pytest.mark.quick
 
-GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average")
+GROUPS = ("data", "backbone", "objective", "loss", "optimizer", "scheduler", "strategy", "average", "baseline")
 TRANSFORMS = sorted((CONF / "data/augment").glob("*.yaml"))  # several of which can be chosen
 PARTS = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml")) if path not in TRANSFORMS]
 PARTS.append(CONF / "trainer/default.yaml")
@@ -31,6 +31,7 @@ RUN_TIME_FACTS = {
     "scheduler": ("step", "total"),
     "strategy": (),
     "average": (),
+    "baseline": (),
     "trainer": (),
 }
 THIRD_PARTY = ("torch.optim.", "pytorch_lightning.", "warmstart.training.schedule.", "warmstart.training.muon.")

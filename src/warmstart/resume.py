@@ -15,7 +15,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST
 
 KEPT = ("resume", "trust", "output_dir")  # keys allowed together with resume=
-INNER = ("baseline",)  # stages only of runs of a transfer
+INNER = ("baseline", "screen")  # stages only of runs of a transfer
 REPEATABLE = ("transfer",)  # failed runs of a completed one are repeated
 
 

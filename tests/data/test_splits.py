@@ -41,6 +41,14 @@ def test_smaller_label_budgets_are_part_of_larger_ones(seed: int):
     assert len(fractions[2]) == 100
 
 
+def test_up_to_n_rows_per_class_takes_all_of_smaller_classes():
+    subset = labelled_subset(Y, LABELS, 0, per_class="<=25")
+    assert np.bincount(Y[subset]).tolist() == [25, 25, 20]
+    assert set(labelled_subset(Y, LABELS, 0, per_class=20)) < set(subset)
+    with pytest.raises(UserError, match=r"fewer than data.labels_per_class=25; '<=25' uses"):
+        labelled_subset(Y, LABELS, 0, per_class=25)
+
+
 def test_subset_depends_on_the_seed():
     assert not np.array_equal(labelled_subset(Y, LABELS, 0, per_class=5), labelled_subset(Y, LABELS, 1, per_class=5))
 

@@ -440,6 +440,7 @@ def test_questions_of_one_context_stay_in_one_part(tmp_path: Path):
         assert not contexts[first] & contexts[second]
         assert not titles[first] & titles[second]
     for rows in parts(splits):
+        assert [context.split(" was")[0] for context in rows.x.pair] == list(rows.cluster)
         for context, answers in zip(rows.x.pair, rows.y):
             assert [context[start : start + len(text)] for text, start in answers] == [text for text, _ in answers]
     other = XQuAD(dict, str(tmp_path / "squad.json"), split_seed=1).load("span")
@@ -467,6 +468,7 @@ def test_the_validation_part_is_cut_from_train_or_tests_where_nothing_else_does(
     (tmp_path / "validation.jsonl").rename(tmp_path / "test.jsonl")
     assert sizes(XQuAD(dict, str(tmp_path)).load("span")) == [34, 6, 10]
     assert XQuAD(dict, str(tmp_path)).load(None).test.y is None
+    assert list(splits.test.cluster) == list(splits.test.x.pair)
 
 
 def test_a_question_may_have_no_answer_or_several(tmp_path: Path):

@@ -16,6 +16,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import Tensor, nn
 
+from warmstart.baseline.linear import STRENGTHS
 from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features, Rows, Splits
 from warmstart.core.errors import UserError
@@ -210,7 +211,7 @@ def test_the_linear_baseline_at_an_offset(composed, tmp_path: Path, monkeypatch:
         saved = np.load(run.path / "test_scores.npy")
         assert saved.mean() == pytest.approx(scores[arm]["test/mae"], rel=1e-6)
     scaled = (x - x[:120].mean(0)) / x[:120].std(0)
-    models = [Ridge(alpha=1 / c).fit(scaled[:120].astype(float), y[:120]) for c in baseline.STRENGTHS]
+    models = [Ridge(alpha=1 / c).fit(scaled[:120].astype(float), y[:120]) for c in STRENGTHS]
     best = min(models, key=lambda model: mean_absolute_error(y[120:150], model.predict(scaled[120:150].astype(float))))
     predicted = best.predict(scaled[150:].astype(float))
     assert scores["linear"]["test/r2"] == pytest.approx(r2_score(y[150:], predicted), rel=1e-4)

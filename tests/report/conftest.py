@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from tests.records import change_run, write_run
 
+from warmstart.core.labels import labels_name, most_per_class
 from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest
 from warmstart.run.scores import SCORES
@@ -36,8 +37,8 @@ ARM = {
     "probe": {"init": "pretrained", "against": "random_probe"},
     "random_probe": {"init": "scratch"},
     "shuffled": {"init": "shuffled", "against": "scratch"},
-    "trivial": {"baseline": "majority"},
-    "linear": {"baseline": "linear"},
+    "trivial": {"baseline": {"_target_": "warmstart.baseline.majority.Majority"}},
+    "linear": {"baseline": {"_target_": "warmstart.baseline.linear.Linear"}},
 }
 RULES = {
     "pretrain_seeds": 1,
@@ -85,21 +86,22 @@ def made_transfer(
     bases = ["pretrain"] if own["pretrain_seeds"] == 1 else [f"pretrain{n}" for n in range(own["pretrain_seeds"])]
     for number, name in enumerate(bases):
         jobs.append(Job(name, {}, {"stage": "pretrain", "seed": number}))
-        cost = {"seconds": 5.0, "steps": 100, "examples": 6400}
+        cost = {"seconds": 5.0, "steps": 100, "examples": 6400, "step_seconds": 0.05}
         records[name] = {"weights_sha256": f"{number:064x}", "cost": cost, "snapshots": snapshots or []}
     for (arm, budget, labels), values in scores.items():
         for seed, row in enumerate(values):
-            name = f"{arm.replace('@', '')}-{budget}-{labels}-seed{seed}"
+            name = f"{arm.replace('@', '')}-{budget}-{labels_name(labels)}-seed{seed}"
+            per_class = 50 if labels == "all" else most_per_class(labels) or labels
             job = {"arm": arm, "budget": budget, "labels_per_class": labels, "seed": seed}
             jobs.append(Job(name, job, {"stage": "finetune", "seed": seed, "arm": arm, "optimizer": {"lr": 0.001}}))
             score = float(np.mean(row))
             records[name] = {
                 "metrics": {metric: score, metric.replace("val/", "test/"): score},
-                "cost": {"seconds": 1.0, "steps": 100, "examples": 1000},
+                "cost": {"seconds": 1.0, "steps": 100, "examples": 1000, "step_seconds": 0.01},
                 "data": {
                     "name": "digits",
                     "fingerprint": "f",
-                    "rows": {"train": 10 * labels if labels != "all" else 500},
+                    "rows": {"train": 10 * per_class},
                 },
                 "cka": 0.9,
                 "transfer": {"fraction": 1.0} if ARM.get(arm, {}).get("init") == "pretrained" else None,

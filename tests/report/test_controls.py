@@ -72,7 +72,7 @@ def test_a_loss_against_the_strongest_control_comes_first(made):
 
 
 def test_the_untouched_start_is_no_control_and_has_its_own_sentence(made, monkeypatch):
-    knn = {"baseline": "knn", "init": "pretrained"}
+    knn = {"baseline": {"_target_": "warmstart.baseline.knn.KNN"}, "init": "pretrained"}
     monkeypatch.setitem(conftest.ARM, "knn", OmegaConf.to_container(OmegaConf.create(knn)))
     cells = {("pretrained", "steps", 1): scores(0.8, 1), ("scratch", "steps", 1): scores(0.6, 2)}
     cells |= {("knn", "steps", 1): scores(0.85, 3)}

@@ -25,6 +25,7 @@ def folder(made: Callable[..., Path], rewrite: Callable[..., None]) -> Path:
         if arm == "linear":
             rewrite(found, f"{arm}-{budget}-{labels}-seed{seed}", cost={**cost, "seconds": 0.1})
             continue
+        cost["step_seconds"] = 0.02
         parameters = 650 if arm == "probe" else 12_345
         rewrite(
             found,
@@ -71,7 +72,8 @@ def test_the_table_is_in_the_text_the_page_and_on_the_screen(folder: Path, capfd
     headings = (
         "trained parameters",
         "peak memory, MB",
-        "seconds",
+        "ms per step",
+        "seconds in all",
         "bytes per task",
         "forgetting, val/loss",
         "test accuracy",
@@ -79,8 +81,8 @@ def test_the_table_is_in_the_text_the_page_and_on_the_screen(folder: Path, capfd
     )
     section = text.partition("## Costs by arm")[2].partition("\n## ")[0]
     assert f"| arm | labels | {' | '.join(headings)} |" in section
-    assert "| pretrained | 1 | 12,345 | 400 | 3 ± 1.00 | 49,380 | +0.5 ± 0 | 0.5 ± 0 | 0.31 ± 0.01 |" in section
-    assert "| linear | 1 | - | 400 | 0.1 | - | - | 0.5 ± 0 | - |" in section
+    assert "| pretrained | 1 | 12,345 | 400 | 20 | 3 ± 1.00 | 49,380 | +0.5 ± 0 | 0.5 ± 0 | 0.31 ± 0.01 |" in section
+    assert "| linear | 1 | - | 400 | - | 0.1 | - | - | 0.5 ± 0 | - |" in section
     assert "Lowest costs with 1 label per class: probe, which trains the fewest parameters (650)" in section
     assert "after the finetuning minus before" in section
     assert "Costs by arm" in page
@@ -92,7 +94,7 @@ def test_what_no_run_measured_has_no_column(made: Callable[..., Path]):
     bare = made({(arm, "steps", 5): np.full((SEEDS, 4), 0.5) for arm in ("pretrained", "scratch")})
     write_report(bare)
     section = (bare / "report.md").read_text().partition("## Costs by arm")[2].partition("\n## ")[0]
-    assert "| arm | labels | seconds |" in section
+    assert "| arm | labels | ms per step | seconds in all |" in section
     assert "orgetting" not in section
 
 
@@ -100,12 +102,44 @@ def test_time_is_not_compared_with_runs_that_were_trained_together(folder: Path,
     for seed in range(SEEDS):
         path = folder / "runs" / f"scratch-steps-1-seed{seed}" / "run.json"
         cost = {**json.loads(path.read_text())["cost"], "seconds": 0.01, "together": SEEDS}
+        del cost["step_seconds"]
         rewrite(folder, path.parent.name, cost=cost)
     write_report(folder)
     section = (folder / "report.md").read_text().partition("## Costs by arm")[2].partition("\n## ")[0]
     assert "runs at once" in section
+    assert "seconds in all |" not in section
     assert "fewest parameters" in section
     assert "takes the least time" not in section
+
+
+@pytest.mark.parametrize(("seconds", "threads", "is_said"), [(0.01, 1, True), (0.02, 1, False), (0.01, 2, False)])
+def test_the_time_per_step_is_compared_if_it_was_measured_alike_and_differs(
+    folder: Path, rewrite: Callable[..., None], seconds: float, threads: int, is_said: bool
+):
+    for arm, seed in ((arm, seed) for arm in ("pretrained", "scratch", "probe") for seed in range(SEEDS)):
+        path = folder / "runs" / f"{arm}-steps-1-seed{seed}" / "run.json"
+        cost = json.loads(path.read_text())["cost"]
+        if arm == "probe":
+            rewrite(folder, path.parent.name, cost={**cost, "step_seconds": seconds}, threads=threads)
+        else:
+            rewrite(folder, path.parent.name, threads=1)
+    write_report(folder)
+    text = (folder / "report.md").read_text()
+    assert ("probe, which takes the least time per step (10 ms)" in text) == is_said
+
+
+def test_seconds_to_the_target_need_equal_measurements(made: Callable[..., Path], rewrite: Callable[..., None]):
+    scores = {(arm, "steps", 1): np.full((2, 4), 0.5) for arm in ("pretrained", "scratch")}
+    folder = made(scores, curves={"pretrained": [0.5], "scratch": [0.4, 0.5]})
+    (row,) = write_report(folder)["time_to_target"]
+    assert (row["steps"], row["seconds"], row["seconds_against"]) == (10, pytest.approx(0.1), pytest.approx(0.2))
+    assert row["tasks_to_pay_back_seconds"] == pytest.approx(100 * 0.05 / 0.1)
+    cost = json.loads((folder / "runs" / "scratch-steps-1-seed0" / "run.json").read_text())["cost"]
+    del cost["step_seconds"]
+    rewrite(folder, "scratch-steps-1-seed0", cost={**cost, "together": 2})
+    (row,) = write_report(folder)["time_to_target"]
+    assert "steps" in row
+    assert not [name for name in row if "seconds" in name]
 
 
 def test_a_dozen_arms_are_distinguishable(made: Callable[..., Path]):

@@ -39,12 +39,12 @@ def make_sweep(folder: Path, metric: str | None = "val/accuracy", started: int =
     return manifest.folder
 
 
-def opened(folder: Path, script: str = "") -> str:
+def opened(folder: Path, script: str = "", *flags: str) -> str:
     """The document after its scripts have run, and another one behind them."""
     write_report(folder)
     page = folder / "sweep.html"
     page.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
-    command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'browser'}", page.as_uri()]
+    command = [BROWSER, *FLAGS, *flags, f"--user-data-dir={folder / 'browser'}", page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
@@ -71,7 +71,11 @@ def test_every_run_is_drawn_and_an_error_message_is_only_text(tmp_path: Path):
 @needs_browser
 def test_pointing_at_a_row_lights_its_configuration_up_everywhere(tmp_path: Path):
     point = "document.querySelector('#ranking tr[data-c]').dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));"
-    document = opened(make_sweep(tmp_path), point + "document.body.dataset.first = D.configurations[0]")
+    fits = "document.body.dataset.fits = document.documentElement.scrollWidth <= innerWidth;"
+    first = "document.body.dataset.first = D.configurations[0]"
+    document = opened(make_sweep(tmp_path), point + fits + first, "--window-size=500,2000")  # as on a phone
+    assert 'data-fits="true"' in document
+    assert 'viewBox="0 0 360 ' in part(document, "parallel")
     assert 'data-first="loss ' in document
     hot = re.findall(r'<(\w+)[^>]* class="[\w ]*\bhot"[^>]*>', document)
     assert hot.count("tr") == 1

@@ -18,11 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.records import change_run, write_run
 
 from warmstart.core.errors import UserError
-from warmstart.report.estimate import expected_best
-from warmstart.report.sweep import show, write_report
+from warmstart.report.estimate import expected_best, permutation_p
+from warmstart.report.sweep import next_commands, show, write_report
 from warmstart.run.manifest import Job, Manifest
 
 METRIC = "val/accuracy"
+KINDS = (("loss", "category"), ("lr", "linear"))
 
 
 def plan(folder: Path, values: list[dict[str, Any]], **changes: Any) -> Manifest:
@@ -93,7 +94,7 @@ def test_configurations_are_ranked_by_their_mean_with_the_interval_that_scipy_gi
     low, high = stats.t.interval(0.95, 1, loc=0.85, scale=stats.sem([0.8, 0.9]))
     assert float(second["mean"]) == pytest.approx(0.85)
     assert (float(second["low"]), float(second["high"])) == pytest.approx((low, high))
-    assert float(second["test"]) == pytest.approx(0.75)
+    assert "test" not in second
     assert (second["metric"], second["n"], second["seconds"], second["done"]) == (METRIC, "2", "2.0", "2")
 
 
@@ -152,10 +153,63 @@ def test_the_parameter_that_decides_is_the_important_one(tmp_path: Path):
     manifest = plan(tmp_path, values)
     for job in manifest.jobs:
         finish(manifest, job.name, 0.5 - 0.1 * math.log10(job.values["lr"]) + 0.001 * (job.values["loss"] == "a"))
-    shares = write_report(manifest.folder)["importance"]
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares["lr"] > 0.9
-    assert set(shares) == {"lr", "loss"}
+    found = write_report(manifest.folder)["importance"]
+    assert sum(one["share"] for one in found.values()) == pytest.approx(1)
+    assert found["lr"]["share"] > 0.9
+    assert set(found) == {"lr", "loss"}
+    assert found["lr"]["p"] < found["loss"]["p"] < 0.05
+
+
+@pytest.mark.parametrize("is_grid", [True, False])
+def test_a_parameter_that_explains_no_more_than_noise_is_not_called_important(is_grid: bool):
+    rng = np.random.default_rng(1)
+    p_values = []
+    for _ in range(40):
+        jobs = [
+            {
+                "score": lr + rng.normal(),
+                "values": {"loss": loss, "lr": lr, "seed": seed},
+                "configuration": f"{loss}{lr}",
+            }
+            for loss in "abc"
+            for lr in (np.arange(4.0) if is_grid else rng.random(4))
+            for seed in range(3)
+        ]
+        p_values.append([permutation_p(jobs, {"key": key, "kind": kind}) for key, kind in KINDS])
+    of_loss, of_lr = np.array(p_values).T
+    assert (of_loss < 0.05).sum() <= 6  # more: p = 0.003, if 5 % are expected
+    assert not is_grid or (of_lr < 0.05).mean() > 0.9
+
+
+def test_equal_scores_share_a_rank(tmp_path: Path):
+    manifest = plan(tmp_path, [{"loss": loss, "seed": seed} for loss in "abcd" for seed in (0, 1)])
+    for name, score in zip(manifest.names(), (0.1, 0.5, 0.4, 0.2, 0.3, 0.3, 0.2, 0.2), strict=True):
+        finish(manifest, name, score)
+    rows = write_report(manifest.folder)["configurations"]
+    assert [row["rank"] for row in rows] == [1, 1, 1, 4]
+
+
+def test_test_scores_are_hidden_unless_asked_for(cli, sweep: Manifest, capfd: pytest.CaptureFixture):
+    names = ("leaderboard.csv", "jobs.csv", "sweep.html")
+    show(write_report(sweep.folder))
+    assert "test" not in capfd.readouterr().out
+    for name in names:
+        assert "test/" not in (sweep.folder / name).read_text()
+    outcome = cli("stage=report", f"runs={sweep.folder}", "sweep.show_test=true")
+    assert outcome.status == 0, outcome.err
+    assert "test/accuracy" in outcome.out
+    assert outcome.err.splitlines()[-1].endswith(f"stage=evaluate experiment=digits run={sweep.folder / 'runs' / '01'}")
+    assert float(rows_of(sweep.folder / "leaderboard.csv")[0]["test"]) == pytest.approx(0.75)
+    for name in names[1:]:
+        assert "test/accuracy" in (sweep.folder / name).read_text()
+
+
+def test_the_last_command_uses_the_best_run_of_the_winner(sweep: Manifest):
+    summary = write_report(sweep.folder)
+    run = sweep.folder / "runs" / "01"
+    assert next_commands(summary, sweep.folder)[-1] == f"python train.py stage=evaluate experiment=digits run={run}"
+    assert next_commands({**summary, "stage": "pretrain"}, sweep.folder)[-1].endswith(f"experiment=digits init={run}")
+    assert len(next_commands({**summary, "winner": None}, sweep.folder)) == 1
 
 
 def test_equal_scores_or_few_configurations_have_no_importance(sweep: Manifest, tmp_path: Path):
@@ -244,13 +298,15 @@ def test_curves_hold_mean_and_interval_at_the_steps_that_all_seeds_have(sweep: M
     write_report(sweep.folder)
     write_report(sweep.folder)
     curves = sweep.folder / "curves"
-    assert [path.name for path in curves.iterdir()] == ["lr_0.1-focal"]
-    read = {}
-    for column in ("mean", "low", "high"):
-        assert len(list((curves / "lr_0.1-focal" / column).iterdir())) == 1
-        events = EventAccumulator(str(curves / "lr_0.1-focal" / column)).Reload()
-        assert events.Tags()["tensors"] == [METRIC]
-        read[column] = {event.step: event.tensor_proto.float_val[0] for event in events.Tensors(METRIC)}
+    assert sorted(path.name for path in curves.iterdir()) == ["layout of bands", "lr_0.1-focal"]
+    assert len(list((curves / "lr_0.1-focal").iterdir())) == 1
+    events = EventAccumulator(str(curves / "lr_0.1-focal")).Reload()
+    tags = {"mean": METRIC, "low": f"band/{METRIC}/low", "high": f"band/{METRIC}/high"}
+    assert set(events.Tags()["tensors"]) == set(tags.values())
+    read = {
+        column: {event.step: event.tensor_proto.float_val[0] for event in events.Tensors(tag)}
+        for column, tag in tags.items()
+    }
     low, high = stats.t.interval(0.95, 1, loc=0.85, scale=stats.sem([0.8, 0.9]))
     assert read["mean"] == pytest.approx({1: 0.3, 3: 0.85})
     assert (read["low"][3], read["high"][3]) == pytest.approx((low, high))
@@ -262,7 +318,12 @@ def test_names_of_curves_are_safe_and_distinct(tmp_path: Path):
         finish(manifest, name, 0.5)
         log(manifest, name, [(1, METRIC, 0.5)])
     write_report(manifest.folder)
-    assert sorted(path.name for path in (manifest.folder / "curves").iterdir()) == ["_a_b", "_a_b~2", "base"]
+    assert sorted(path.name for path in (manifest.folder / "curves").iterdir()) == [
+        "_a_b",
+        "_a_b~2",
+        "base",
+        "layout of bands",
+    ]
 
 
 def test_rebuilt_reports_are_equal_and_need_no_torch(sweep: Manifest):

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.records import change_run
 from tests.report.conftest import BROWSER, FLAGS, made_transfer, needs_browser
 
-from warmstart.report.figure import FOREGROUND
+from warmstart.report.figure import FOREGROUND, limits, off_axis, verdict_text
 from warmstart.report.transfer import write_report
 from warmstart.report.transfer_page import plain
 from warmstart.run.checksums import write_record
@@ -41,10 +41,12 @@ addEventListener("message", event => { document.body.dataset.seen = event.data; 
 EVIL = "</script><b id=injected>`a|b` & $x$"
 TITLES = {
     "labels": "Score by label count",
+    "difference": "Difference by label count",
     "noise": "Paired differences",
     "time": "Time to target score",
     "multiplier": "Label efficiency",
     "length": "Pretraining length",
+    "extrapolation": "More labels or more pretraining",
 }
 
 
@@ -120,9 +122,9 @@ def test_the_page_fits_a_phone_and_a_desk(folder: Path, report: dict, width: int
     seen = opened(folder, width)
     assert seen["width"] == width
     assert seen["scroll"] <= width
-    assert seen["drawn"] == [True] * 4
+    assert seen["drawn"] == [True] * 5
     assert seen["outside"] == []
-    assert seen["first"].split() == ["helps", *report["headline"]["sentence"].split()]
+    assert seen["first"].split() == ["▲", "helps", *report["headline"]["sentence"].split()]
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing(page: str):
@@ -140,14 +142,14 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(page: str):
 def test_the_sentence_comes_first_and_each_figure_says_what_it_shows(report: dict, page: str):
     elements = Elements(page)
     sentence = elements.texts.index(report["headline"]["sentence"])
-    assert "helps" in elements.texts[:sentence]
+    assert "▲ helps" in elements.texts[:sentence]
     places = [elements.texts.index(title) for title in TITLES.values()]
     assert [sentence, *places] == sorted([sentence, *places])
     warned = [place for place, text in enumerate(elements.texts) if text == "warning:"]
     assert len(warned) == len(report["warnings"]) > 0
     assert sentence < warned[0] <= warned[-1] < places[0]
     figures = {attributes["aria-label"] for tag, attributes in elements.found if tag == "svg"}
-    assert len(figures) == 4
+    assert len(figures) == 5
     mean = report["table"][0]["mean"]
     assert any(f"pretrained: {mean:.3g} at 1 (" in text for text in figures)
     assert any("pretrained against scratch, at equal steps" in text and "at 1: helps" in text for text in figures)
@@ -181,18 +183,21 @@ def test_the_text_says_the_same(folder: Path, report: dict):
     text = (folder / "report.md").read_text()
     assert text.startswith(f"# {report['headline']['sentence']}\n")
     assert "![score by label count](report.png)" in text
+    assert "![difference by label count](difference.png)" in text
+    assert "· 400 test rows ·" in text
     for heading in (*TITLES.values(), "Verdicts", "Checks", "Learning rates", "Rules", "Reproduce", "Settings"):
         assert f"## {heading}\n" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     heads = [table.splitlines()[0] for table in tables]
-    assert [head.split("|")[1].strip() for head in heads] == ["labels"] * 2 + ["arm"] * 6 + ["run"]
+    first = ["arm"] + ["labels"] * 2 + ["more of"]
+    assert [head.split("|")[1].strip() for head in heads] == first + ["arm"] * 5 + ["run"]
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables[5].splitlines()[2:]]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables[0].splitlines()[2:]]
     assert [row[:2] for row in rows] == [[row["arm"], row["against"]] for row in report["verdicts"]]
     assert rows[0][5] == f"{report['verdicts'][0]['difference']:+.3g}"
-    assert {row[10] for row in rows} >= {"helps", "equivalent", "cannot tell: 1 of 6 shuffled runs failed"}
+    assert {row[10] for row in rows} >= {"▲ helps", "■ equivalent", "● cannot tell: 1 of 6 shuffled runs failed"}
     assert "python train.py stage=report runs=" in text
     assert "None" not in text
 
@@ -222,7 +227,7 @@ def test_what_was_not_measured_has_no_section(made: Callable[..., Path]):
 
 
 def test_rebuilt_pages_are_equal(folder: Path):
-    names = ("report.html", "report.md", "report.png")
+    names = ("report.html", "report.md", "report.png", "difference.png")
     before = [(folder / name).read_bytes() for name in names]
     write_report(folder)
     assert [(folder / name).read_bytes() for name in names] == before
@@ -235,13 +240,51 @@ def test_tensorboard_reads_the_verdict_and_the_curves(folder: Path, report: dict
     (event,) = events.Tensors("verdict")
     text = event.tensor_proto.string_val[0].decode()
     assert events.summary_metadata["verdict"].plugin_data.plugin_name == "text"
-    assert text.startswith(f"**helps**: {report['headline']['sentence']}")
+    assert text.startswith(f"**▲ helps**: {report['headline']['sentence']}")
     assert text.count("\n- warning: ") == len(report["warnings"])
     assert text.count("\n| pretrained | scratch |") == 4
     names = {path.name for path in curves.iterdir()}
     assert {"verdict", "pretrained-steps-1", "scratch-converged-5", "shuffled-steps-5"} <= names
-    for column in ("mean", "low", "high"):
-        events = EventAccumulator(str(curves / "scratch-steps-1" / column)).Reload()
-        points = events.Tensors("val/accuracy")
+    events = EventAccumulator(str(curves / "scratch-steps-1")).Reload()
+    for tag in ("val/accuracy", "band/val/accuracy/low", "band/val/accuracy/high"):
+        points = events.Tensors(tag)
         assert [point.step for point in points] == [9, 19, 29]
         assert [point.tensor_proto.float_val[0] for point in points] == pytest.approx([0.2, 0.5, 0.6])
+
+
+def test_an_arm_far_off_does_not_flatten_the_curves():
+    rows = [
+        {"arm": arm, "labels_per_class": labels, "mean": mean, "interval": [mean - 0.02, mean + 0.02]}
+        for arm, means in {"a": (0.7, 0.9), "b": (0.6, 0.8), "near": (0.5, 0.7), "far": (0.1, 0.1)}.items()
+        for labels, mean in zip((1, 5), means)
+    ]
+    report = {"table": rows, "verdicts": [{"arm": "a", "against": "b"}]}
+    low, high = limits(report)
+    assert 0.4 < low < 0.5
+    assert 0.9 < high < 1
+    assert off_axis([row for row in rows if row["arm"] == "far"], (low, high)) == " (0.1, below)"
+    assert off_axis([row for row in rows if row["arm"] == "near"], (0.6, high)) == " (0.5, below at 1)"
+    assert off_axis([row for row in rows if row["arm"] == "a"], (low, high)) == ""
+    assert limits({"table": rows[:1], "verdicts": []}) is not None
+
+
+def test_label_counts_are_drawn_by_their_rows_and_the_words_have_shapes(made: Callable[..., Path]):
+    cells = {
+        (arm, "steps", labels): scores(mean, seed)
+        for seed, labels in enumerate(("all", "<=20", 1))
+        for arm, mean in (("pretrained", 0.8), ("scratch", 0.5))
+    }
+    folder = made(cells)
+    report = write_report(folder)
+    assert [row["labels"] for row in report["labels"]] == [1, "<=20", "all"]
+    text = (folder / "report.md").read_text()
+    assert "with all labels, up to 20 and 1 label per class" in text.replace("labels per class", "label per class")
+    assert "▲ helps at 1 (" in text
+    assert "▲ helps at ≤20 (" in text
+    assert (folder / "curves" / "pretrained-steps-max20").is_dir()
+    assert [verdict_text(word) for word in ("hurts", "equivalent", "cannot tell", None)] == [
+        "▼ hurts",
+        "■ equivalent",
+        "● cannot tell",
+        "✕ no verdict",
+    ]

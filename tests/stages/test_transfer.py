@@ -162,11 +162,20 @@ def test_a_diverged_arm_is_counted_and_does_not_stop_the_rest(cli):
 
 
 def test_all_labels_and_unknown_arms(cli):
-    outcome = cli(*SMALL, "transfer.labels=[all]", "transfer.arms=[trivial,linear]")
+    outcome = cli(*SMALL, "transfer.labels=[all,'<=123']", "transfer.arms=[trivial,linear]", "transfer.seeds=1")
     assert outcome.status == 0, outcome.err
-    trivial, linear = reported(outcome)["table"]
-    assert trivial["labels_per_class"] == "all"
+    report = reported(outcome)
+    trivial, _, linear, fewer = report["table"]
+    assert (trivial["labels_per_class"], fewer["labels_per_class"]) == ("all", "<=123")
     assert trivial["mean"] < 0.15 < 0.9 < linear["mean"]
+    few, every = report["labels"]
+    assert (few["labels"], every["labels"]) == ("<=123", "all")
+    assert 1000 < few["rows"] < every["rows"]  # some classes have fewer than 123
+    folder = outcome.run("transfer")
+    assert (folder / "runs" / "linear-max123-seed0").is_dir()
+    again = cli("stage=transfer", f"resume={folder}")
+    assert again.status == 0, again.err
+    assert "up to 123 labels per class" in (folder / "report.md").read_text()
     unknown = cli(*SMALL, "transfer.arms=[scrach]")
     assert unknown.status == 2
     assert "unknown arm scrach" in unknown.error
@@ -176,6 +185,9 @@ def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
     for words, message in (
         (("transfer.labels=[900]",), "labels_per_class=900"),
         (("transfer.labels=[0]",), "transfer.labels=[0]: must be a list"),
+        (("transfer.labels=['<=0']",), "'<=N' for up to N rows per class"),
+        (("transfer.labels=['<x']",), "'<=N' for up to N rows per class"),
+        (("data.labels_per_class='<=-1'",), "'<=N' for up to N rows per class"),
         (("transfer.labels=[1,1]",), "different values"),
         (("transfer.labels=3",), "in brackets"),
         (("transfer.arms=[]",), "in brackets"),

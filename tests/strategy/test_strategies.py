@@ -42,8 +42,9 @@ def composed_backbone(name: str) -> DictConfig:
         return compose(f"backbone/{name}").backbone
 
 
-def make(strategy: str, backbone: str, **settings: Any) -> tuple[FinetuneModule, Batch]:
-    """A tiny module and a batch for it."""
+@functools.cache
+def built(backbone: str) -> tuple[protocols.Backbone, Spec, torch.Tensor, torch.Tensor]:
+    """A tiny backbone, its spec, inputs, and the state of the random numbers after them: copied before use."""
     torch.manual_seed(0)
     node = copy.deepcopy(composed_backbone(backbone))
     modalities = get_object((node.stem if "stem" in node else node)._target_).modalities
@@ -80,7 +81,13 @@ def make(strategy: str, backbone: str, **settings: Any) -> tuple[FinetuneModule,
         }
     if "dropout" in node:
         node.dropout = 0.1
-    part = build(node, spec=spec)
+    return build(node, spec=spec), spec, x, torch.get_rng_state()
+
+
+def make(strategy: str, backbone: str, **settings: Any) -> tuple[FinetuneModule, Batch]:
+    """A tiny module and a batch for it."""
+    part, spec, x, state = copy.deepcopy(built(backbone))
+    torch.set_rng_state(state)
     chosen = build(OmegaConf.merge(OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml"), settings))
     chosen.prepare(part)
     module = FinetuneModule(

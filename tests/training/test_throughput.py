@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from warmstart.core.batch import Batch
 from warmstart.core.spec import Spec, Vocabulary
+from warmstart.training.callbacks.step_time import StepTime, StepTimer
 from warmstart.training.callbacks.throughput import Throughput, valid_positions
 from warmstart.training.logger import RunLogger
 
@@ -55,14 +56,14 @@ class Blocks(pl.LightningDataModule):
         return DataLoader(self.batches[:1], batch_size=None)
 
 
-def logged(folder: Path, vocabulary: Vocabulary | None) -> list[tuple[int, float]]:
+def logged(folder: Path, vocabulary: Vocabulary | None, *more: pl.Callback) -> list[tuple[int, float]]:
     logger = RunLogger(folder, TENSORBOARD)
     trainer = pl.Trainer(
         max_epochs=1,
         val_check_interval=4,
         accelerator="cpu",
         logger=logger,
-        callbacks=[Throughput(5)],
+        callbacks=[Throughput(5), *more],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -76,10 +77,25 @@ def logged(folder: Path, vocabulary: Vocabulary | None) -> list[tuple[int, float
 
 
 def test_it_is_the_rate_of_training(tmp_path: Path):
-    found = logged(tmp_path, Vocabulary(10, 0))
+    times = StepTime()
+    found = logged(tmp_path, Vocabulary(10, 0), times)
     assert [step for step, _ in found] == [5, 10, 15, 20]
+    assert PAUSE <= times.timer.cost()["step_seconds"] < 5 * PAUSE  # a validation takes ten times as long
+    assert times.timer.cost(models=4)["step_seconds"] < 2 * PAUSE
     for _, rate in found:
         assert 0.3 * 5 / PAUSE < rate <= 5 / PAUSE  # with validation it would be a fifth or less
+
+
+def test_the_first_steps_are_not_timed():
+    timer = StepTimer()
+    for step in range(19):
+        timer.start()
+        timer.since -= 100 if step < 10 else 1
+        timer.stop()
+    assert timer.cost() == {}  # too few
+    timer.start()
+    timer.stop()
+    assert 1 <= timer.cost()["step_seconds"] < 2
 
 
 def test_other_data_has_none(tmp_path: Path):

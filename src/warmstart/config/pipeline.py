@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from warmstart.config.resolve import with_initial_backbone, with_run_experiment
-from warmstart.config.rewrite import freeze, without
+from warmstart.config.rewrite import changed, freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.signature import check_data
 from warmstart.config.validate import check
@@ -16,7 +16,9 @@ from warmstart.core.errors import UserError
 
 
 def without_root_keys(config: DictConfig) -> DictConfig:
-    """Return the config without the keys that stages do not use."""
+    """Return the config without the keys that stages do not use; a report of a sweep keeps `sweep.show_test`."""
+    if config.stage == "report":
+        config = changed(config, {"show_test": config.show_test or config.sweep.show_test})
     return without(config, ROOT.keys)
 
 

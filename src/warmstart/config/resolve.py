@@ -52,7 +52,7 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
 
 def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
     """Return the Hugging Face backbone node of the run in `init`; None for any other `init`."""
-    if config.get("stage") not in ("pretrain", "finetune") or init.kind == "scratch":
+    if config.get("stage") not in ("pretrain", "finetune", "baseline") or init.kind == "scratch":
         return None
     try:
         path = Path(init.path)
@@ -63,6 +63,21 @@ def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
         if node["_target_"] not in TARGETS:
             return None
     except (UserError, StopIteration, OSError, ValueError, KeyError, TypeError):
+        return None  # opening the folder later raises the error
+    check_targets({"backbone": node}, card)
+    return node
+
+
+def saved_backbone(folder: Path) -> dict[str, Any] | None:
+    """Return the config node of the backbone of a run or of a saved backbone; None if the folder has none.
+
+    Raises:
+        UserError: the node names code outside of this project.
+    """
+    try:
+        card = next(file for file in (folder / "model" / CARD, folder / CARD) if file.is_file())
+        node = load_json(card)["backbone"]
+    except (StopIteration, OSError, ValueError, KeyError, TypeError):
         return None  # opening the folder later raises the error
     check_targets({"backbone": node}, card)
     return node

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from warmstart.core.ranges import (
     AnyText,
+    AtMost,
     Batches,
     Duration,
     LeftOpenUnitInterval,
@@ -59,7 +60,7 @@ SOURCE = {  # settings that are read before the source is imported
     "frames": Annotated[dict, Range("settings of frames: choose them by data/frames=NAME", bool)],
 }
 LABELS = {
-    "labels_per_class": PositiveInt | None,
+    "labels_per_class": PositiveInt | AtMost | None,
     "label_fraction": LeftOpenUnitInterval | None,
     "folds": at_least(2) | None,
     "fold": NonNegativeInt,
@@ -156,7 +157,9 @@ TRANSFER = Section(
     {
         "arms": Literal["strategies"] | list[str],
         "start": Location,
-        "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval],
+        "starts": list[Location] | None,
+        "cost": PositiveFloat,
+        "labels": list[Literal["all"] | PositiveInt | OpenUnitInterval | AtMost],
         "seeds": PositiveInt | Literal["auto"],
         "looks": list[PositiveInt],
         "pretrain_seeds": PositiveInt,
@@ -165,7 +168,9 @@ TRANSFER = Section(
         "tune": NonNegativeInt,
         "margin": NonNegativeFloat,
         "require": str | None,
+        "price": Section(dict.fromkeys(("label", "hour"), NonNegativeFloat | None)),
     },
+    frozenset({"price"}),
 )
 ARM = Section(
     {
@@ -173,7 +178,7 @@ ARM = Section(
         "against": str | list[str] | None,
         "length": Ratio,
         "tune": NonNegativeInt,
-        "baseline": Literal["majority", "linear"],
+        "baseline": COMPONENT,
     }
 )
 RUN = {**COMMON, "run": Location}
@@ -210,7 +215,7 @@ STAGES = {
             ),
         }
     ),
-    "report": Section({**COMMON, "runs": Location}),
+    "report": Section({**COMMON, "runs": Location | list[Location], "show_test": bool}),
     "rerun": Section(RUN),
     "soup": Section({**COMMON, "runs": Location, "method": Literal["greedy", "uniform", "wise"]}),
 }
@@ -221,6 +226,7 @@ SWEEP = Section(
         "on_failure": Literal["continue", "stop"],
         "retries": NonNegativeInt,
         "preflight": bool,
+        "show_test": bool,
         "trials": PositiveInt,
         "seeds": PositiveInt,
         "sampler": str,

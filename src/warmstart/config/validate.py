@@ -102,7 +102,7 @@ def _check_section(node: Any, section: Section, place: str = "", partial: bool =
 def _check_arm(name: str, arm: Any, shared: dict[str, Any]) -> None:
     """Raise an error for invalid settings of an arm, and for settings of a component that is not chosen."""
     place = f"arm.{name}."
-    for group in COMPONENTS if isinstance(arm, dict) else ():
+    for group in (*COMPONENTS, "baseline") if isinstance(arm, dict) else ():
         if isinstance(arm.get(group), str):
             raise UserError(f"{place}{group}={arm[group]}: choose a component with {group}@{place}{group}={arm[group]}")
         if isinstance(arm.get(group), dict) and "_target_" not in {

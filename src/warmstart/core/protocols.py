@@ -4,9 +4,9 @@ Shapes: B batch, T positions, D width, F input features, C channels or classes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -261,3 +261,47 @@ class Strategy:
     def extract_adapters(self, backbone: Backbone) -> dict[str, dict[str, Tensor]]:
         """Remove adapters from the backbone after training; return the adapter delta for `run.adapter.merge`."""
         return {}
+
+
+class Baseline:
+    """A model of a task without training by gradient, or the initial weights without training, as a control.
+
+    `modalities` and `target_kinds` are those of the data that it supports; None stands for all modalities. `start` is
+    what it uses of the initial weights in `init`: pooled features, outputs of their head, or None. If `is_random`, its
+    models depend on the seed.
+    """
+
+    modalities: ClassVar[frozenset[str] | None] = None
+    target_kinds: ClassVar[frozenset[str]] = frozenset({"category", "categories", "value"})
+    start: ClassVar[Literal["features", "outputs"] | None] = None
+    is_random: ClassVar[bool] = False
+
+    def unsupported(self, x: Any) -> str | None:
+        """Return why raw inputs x (N, ...) of a supported modality are not supported; None if they are."""
+        return None
+
+    def fit(self, preprocessor: Preprocessor, x: Any) -> None:
+        """Fit to the raw inputs of all training rows of the data set, as a preprocessor; without their targets."""
+
+    def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Any) -> Any:
+        """Return the inputs of the models (N, F).
+
+        Args:
+            preprocessor: that of the data.
+            raw: raw rows.
+            encoded: the same rows, encoded; with `start`, their features or outputs (N, D).
+        """
+        return preprocessor.flat(encoded)
+
+    def models(self, target: str, outputs: int, rows: int, seed: int) -> Iterator[Any]:
+        """Yield models, of which the one with the best validation metric is used.
+
+        A model has `fit(x, y)` and `outputs(x)`, a tensor (N, outputs) as from the head of an objective.
+
+        Args:
+            target: kind of target.
+            outputs: number of classes, labels or values.
+            rows: number of training rows.
+            seed: seed of random models.
+        """
+        raise NotImplementedError

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from warmstart.core.labels import AT_MOST
+
 LARGEST = 2**63  # larger integers do not fit in int64
 
 
@@ -37,6 +39,9 @@ LeftOpenUnitInterval = Annotated[float, Range("a number above 0 and at most 1", 
 UnitInterval = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 RightOpenUnitInterval = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]
 OpenUnitInterval = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
+AtMost = Annotated[
+    str, Range("'<=N' for up to N rows per class, such as '<=200'", lambda value: bool(AT_MOST.fullmatch(value)))
+]
 StepFraction = Annotated[float, Range("a fraction of the steps, 0 or more and below 1", lambda value: 0 <= value < 1)]
 Odd = Annotated[int, Range("an odd whole number above 0", lambda value: value > 0 and value % 2 == 1)]
 Widths = Annotated[list[PositiveInt], Range("a list of one or more whole numbers above 0, such as [64,128]", bool)]

@@ -12,7 +12,7 @@ from warmstart.core.reading import check_name
 
 # Modules that a saved config may refer to, by config group.
 TRUSTED = {
-    **{group: (f"warmstart.{group}.",) for group in ("data", "objective", "loss", "strategy", "average")},
+    **{group: (f"warmstart.{group}.",) for group in ("data", "objective", "loss", "strategy", "average", "baseline")},
     "backbone": (
         "warmstart.backbone.",
         *(f"warmstart.huggingface.{modality}.HuggingFace" for modality in ("text", "image", "speech")),

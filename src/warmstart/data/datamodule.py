@@ -236,7 +236,7 @@ class TaskDataModule(MemoryDataModule):
     """Labelled rows for finetuning: all, or a nested, stratified subset, with an optional validation fold.
 
     Args:
-        labels_per_class: number of rows of each class.
+        labels_per_class: number of rows of each class, or `<=N` for up to N.
         label_fraction: share of the rows of each class.
         subset_seed: seed of the subset; with the same seed, smaller subsets are part of larger ones.
         folds: number of folds of these rows, one of which replaces the validation split of the source.
@@ -247,7 +247,7 @@ class TaskDataModule(MemoryDataModule):
     def __init__(
         self,
         *args: Any,
-        labels_per_class: int | None = None,
+        labels_per_class: int | str | None = None,
         label_fraction: float | None = None,
         subset_seed: int = 0,
         folds: int | None = None,

@@ -10,6 +10,7 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
 from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
+from warmstart.core.labels import most_per_class
 from warmstart.data.readers.columns import NUMBER, to_names
 
 
@@ -91,11 +92,12 @@ def check_readable(splits: Splits, what: str) -> Splits:
 
 
 def labelled_subset(
-    y: np.ndarray, labels: tuple[str, ...], seed: int, per_class: int | None = None, fraction: float | None = None
+    y: np.ndarray, labels: tuple[str, ...], seed: int, per_class: int | str | None = None, fraction: float | None = None
 ) -> np.ndarray:
     """Return the sorted row indices of a labelled subset; with the same seed, smaller subsets are part of larger ones.
 
-    Classes are sampled separately; for other targets, `fraction` is a share of all rows.
+    Classes are sampled separately; for other targets, `fraction` is a share of all rows. With `per_class` as `<=N`, a
+    class with fewer rows gives all of them.
 
     Raises:
         UserError: a class has fewer rows than `per_class`, or both budgets are given.
@@ -112,13 +114,15 @@ def labelled_subset(
                 "and in a transfer shares, such as transfer.labels=[0.1,all]"
             )
         return np.sort(generator.permutation(len(y))[: max(1, round(len(y) * fraction))])
-    chosen = []
+    most, chosen = most_per_class(per_class), []
+    per_class = per_class if most is None else most
     for number, label in enumerate(labels):
         rows = generator.permutation(np.flatnonzero(y == number))
         count = per_class if per_class is not None else max(1, round(len(rows) * fraction))
-        if len(rows) < count:
+        if len(rows) < count and most is None:
             raise UserError(
-                f"class {label} has {len(rows)} training rows, fewer than data.labels_per_class={per_class}"
+                f"class {label} has {len(rows)} training rows, fewer than data.labels_per_class={per_class}; "
+                f"'<={per_class}' uses up to {per_class} of each class"
             )
         chosen.append(rows[:count])
     return np.sort(np.concatenate(chosen))

@@ -9,7 +9,7 @@ from warmstart.core.init import Init
 from warmstart.report.runs import Labels, Transfer
 
 STRONGEST, UNTOUCHED = "strongest", "untouched"
-CONSTANT = ("majority", "Majority")  # baselines that predict the same for every row
+CONSTANT = "majority"  # the baseline with a constant prediction
 NAMES = {STRONGEST: "strongest control", UNTOUCHED: "untouched start"}
 
 
@@ -34,7 +34,7 @@ def role(node: dict[str, Any]) -> str | None:
     them as they are, such as the nearest neighbours of their features.
     """
     init, baseline = node.get("init"), node.get("baseline")
-    if (baseline["_target_"].rpartition(".")[2] if isinstance(baseline, dict) else baseline) in CONSTANT:
+    if baseline is not None and baseline["_target_"].split(".")[-2] == CONSTANT:
         return None
     if init is None or Init.parse(str(init)).is_scratch:
         return STRONGEST

@@ -9,22 +9,23 @@ from typing import Any
 
 from warmstart.core.screen import number
 from warmstart.report.figure import tick
-from warmstart.report.runs import Labels, Run, Transfer
+from warmstart.report.runs import Labels, Run, Transfer, are_timed_alike
 from warmstart.report.verdicts import labels_text
 
 Value = dict[str, float | None]
 AMOUNTS = {  # entries of `cost` in run.json, and the column headings
     "trained_parameters": "trained parameters",
     "peak_memory_mb": "peak memory, MB",
-    "seconds": "seconds",
+    "step_seconds": "ms per step",
+    "seconds": "seconds in all",
     "together": "runs at once",
     "bytes_per_task": "bytes per task",
 }
-MEASURED = ("peak_memory_mb", "seconds")
+SCALES = {"step_seconds": 1000}  # from the unit of the record to that of the table
+MIN_TIMES = 3  # runs of each arm for a comparison of times
 LEAST = {  # phrases for the arm with the smallest value
     "trained_parameters": "trains the fewest parameters ({})",
     "peak_memory_mb": "uses the least memory ({} MB)",
-    "seconds": "takes the least time ({} s)",
     "bytes_per_task": "saves the fewest bytes ({})",
 }
 SHIFTED = re.compile(r"test_(.+?)/(.+)")
@@ -46,7 +47,7 @@ def costs(transfer: Transfer) -> list[dict[str, Any]]:
 
 def cost_of(transfer: Transfer, arm: str, labels: Labels) -> dict[str, Any] | None:
     """Return the entry of an arm; None if none of its runs is done."""
-    runs = [run for run in transfer.group(arm, transfer.budgets[0], labels) if run.test is not None]
+    runs = done_runs(transfer, arm, labels)
     if not runs:
         return None
     metric = transfer.metric.removeprefix("test/")
@@ -64,6 +65,11 @@ def cost_of(transfer: Transfer, arm: str, labels: Labels) -> dict[str, Any] | No
             **{shift: mean_std(runs, lambda run, s=shift: shifted(run, s, metric)) for shift in shifts(runs, metric)},
         },
     }
+
+
+def done_runs(transfer: Transfer, arm: str, labels: Labels) -> list[Run]:
+    """Return the finished runs of an arm at the first budget."""
+    return [run for run in transfer.group(arm, transfer.budgets[0], labels) if run.test is not None]
 
 
 def mean_std(runs: list[Run], read: Callable[[Run], float | None]) -> Value | None:
@@ -110,8 +116,11 @@ def cost_table(report: dict[str, Any]) -> dict[str, Any]:
     rows = report["costs"]
     metric = report["metric"].removeprefix("test/")
     columns: dict[str, list[str]] = {}
+    are_separate = not any(row.get("together") for row in rows)  # else seconds are shares of those of a group
     for name, heading in AMOUNTS.items():
-        columns[heading] = [amount(row.get(name)) for row in rows]
+        if name == "seconds" and not are_separate:
+            continue
+        columns[heading] = [amount(row.get(name), SCALES.get(name, 1)) for row in rows]
     for name in dict.fromkeys(name for row in rows for name in row["forgetting"]):
         columns[f"forgetting, {name}"] = [spread(row["forgetting"].get(name), "+.3g") for row in rows]
     splits = dict.fromkeys(name for row in rows for name in row["test"])
@@ -125,30 +134,50 @@ def cost_table(report: dict[str, Any]) -> dict[str, Any]:
 def cheapest(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
     """Return a sentence about the trained arms with the lowest costs at the first label count.
 
-    Memory and time are compared only if the vmap groups of all arms have the same size.
+    Memory is compared only if the vmap groups of all arms have the same size, and time only as in `fastest`.
     """
     labels = rows[0]["labels"]
     first = [row for row in rows if row["labels"] == labels and "baseline" not in transfer.config["arm"][row["arm"]]]
-    group_sizes = [(row.get("together") or {}).get("mean") for row in first]
+    group_sizes = {(row.get("together") or {}).get("mean") for row in first}
     clauses = []
     for name, text in LEAST.items():
         known = {row["arm"]: row[name]["mean"] for row in first if row.get(name)}
-        if len(set(known.values())) < 2 or (name in MEASURED and len(set(group_sizes)) > 1):
+        if len(set(known.values())) < 2 or (name == "peak_memory_mb" and len(group_sizes) > 1):
             continue
         least = min(known.values())
         arms = [arm for arm, value in known.items() if value == least]
         clauses.append(f"{' and '.join(arms)}, which {text.format(rounded(least))}")
+    quickest = fastest({row["arm"]: done_runs(transfer, row["arm"], labels) for row in first})
+    if quickest is not None:
+        arm, seconds = quickest
+        clauses.append(f"{arm}, which takes the least time per step ({rounded(1000 * seconds)} ms)")
     if not clauses:
         return "Means by arm and label count."
     return f"Lowest costs with {labels_text([labels])}: {'; '.join(clauses)}."
 
 
-def amount(value: Value | None) -> str:
+def fastest(runs: dict[str, list[Run]]) -> tuple[str, float] | None:
+    """Return the arm with the least time per step, and its mean, if all of its runs are faster than all others.
+
+    None if the runs were not measured alike, or an arm has fewer than MIN_TIMES.
+    """
+    if not are_timed_alike([run.record for group in runs.values() for run in group]):
+        return None
+    times = {arm: [run.cost["step_seconds"] for run in group] for arm, group in runs.items()}
+    arm = min(times, key=lambda name: statistics.fmean(times[name]))
+    others = [seconds for name, found in times.items() if name != arm for seconds in found]
+    if not others or min(map(len, times.values())) < MIN_TIMES or max(times[arm]) >= min(others):
+        return None
+    return arm, statistics.fmean(times[arm])
+
+
+def amount(value: Value | None, scale: float = 1) -> str:
     """Return mean and standard deviation of an amount as text; the latter is omitted if it rounds to 0."""
     if value is None:
         return "-"
-    text, decimals = rounded(value["mean"]), 0 if value["mean"] >= 100 else 2
-    deviation = f"{value['std'] or 0:,.{decimals}f}"
+    mean, std = scale * value["mean"], scale * (value["std"] or 0)
+    text, decimals = rounded(mean), 0 if mean >= 100 else 2
+    deviation = f"{std:,.{decimals}f}"
     return text + (f" ± {deviation}" if float(deviation.replace(",", "")) else "")
 
 

@@ -12,15 +12,18 @@ import numpy as np
 import pandas as pd
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util import tensor_util
 
 from warmstart.report.estimate import t_factor
 from warmstart.run.files import remove_temporaries_of, replacing_folder
 from warmstart.run.manifest import Manifest
 
-CURVES = "curves"
+CURVES, LAYOUT = "curves", "layout of bands"
 COLUMNS = ("mean", "low", "high")
 Source = TypeVar("Source")
 
@@ -67,7 +70,11 @@ def write_curves(
     read: Callable[[Source], pd.DataFrame] = read_metrics,
     texts: Mapping[str, str] | None = None,
 ) -> None:
-    """Replace folder/curves by <configuration>/mean, low and high of each configuration with at least two seeds.
+    """Replace folder/curves by one TensorBoard run for each configuration with at least two seeds.
+
+    Its scalars are the mean of each metric, with the name of the metric, so that the curves of all configurations are
+    in one chart, and the 95 % interval as band/<metric>/low and high. A layout for TensorBoard's custom scalars draws
+    the means with their intervals.
 
     Args:
         sources: runs of each configuration, as for `aggregate`.
@@ -75,15 +82,52 @@ def write_curves(
     """
     remove_temporaries_of(folder / CURVES)  # of killed processes
     with replacing_folder(folder / CURVES) as temporary:
+        metrics: dict[str, None] = {}
         for name, runs in sources.items():
             if len(runs) > 1 and (curve := aggregate(runs, read))["n"].gt(1).any():
-                for column in COLUMNS:
-                    points = curve[column].items()
-                    write_events(
-                        temporary / name / column, ((step, scalar_pb(metric, y)) for (metric, step), y in points)
-                    )
+                metrics |= dict.fromkeys(curve.index.get_level_values("name"))
+                points = (
+                    (step, scalar_pb(scalar_tag(metric, column), row[column]))
+                    for (metric, step), row in curve.iterrows()
+                    for column in COLUMNS
+                )
+                write_events(temporary / name, points)
+        if metrics:
+            write_events(temporary / LAYOUT, [(0, layout_pb(metrics))])
         for tag, text in (texts or {}).items():
             write_events(temporary / tag, [(0, text_pb(tag, text))])
+
+
+def scalar_tag(metric: str, column: str) -> str:
+    """Return the name of a scalar: that of the metric for the mean, or of one edge of its band."""
+    return metric if column == "mean" else f"band/{metric}/{column}"
+
+
+def layout_pb(metrics: Iterable[str]) -> Summary:
+    """Return a layout of custom scalars, with a chart of mean and 95 % interval for each metric."""
+    charts = [
+        layout_pb2.Chart(
+            title=metric,
+            margin=layout_pb2.MarginChartContent(
+                series=[
+                    layout_pb2.MarginChartContent.Series(
+                        value=scalar_tag(metric, "mean"),
+                        lower=scalar_tag(metric, "low"),
+                        upper=scalar_tag(metric, "high"),
+                    )
+                ]
+            ),
+        )
+        for metric in metrics
+    ]
+    category = layout_pb2.Category(title="mean and 95 % interval over seeds", chart=charts)
+    layout = layout_pb2.Layout(category=[category]).SerializeToString()
+    summary = Summary()
+    tensor = tensor_util.make_tensor_proto(layout, dtype=np.object_)
+    summary.value.add(
+        tag=custom_scalar.CONFIG_SUMMARY_TAG, metadata=custom_scalar.create_summary_metadata(), tensor=tensor
+    )
+    return summary
 
 
 def write_events(folder: Path, summaries: Iterable[tuple[int, Summary]]) -> None:

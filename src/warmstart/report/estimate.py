@@ -6,16 +6,20 @@ import math
 import random
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from warmstart.report.paired import holm
+
 CONFIDENCE = 0.95
 MAX_VALUES = 8
 MIN_CONFIGURATIONS = 4
 MAX_JOBS = 200
+ALPHA = 0.05  # of the permutation test of a parameter
+DRAWS, MIN_DRAWS, MAX_CELLS = 999, 199, 2_000_000
 
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -86,11 +90,15 @@ def best_of_n(
     }
 
 
-def importance(jobs: Sequence[dict[str, Any]], parameters: Sequence[dict[str, Any]]) -> dict[str, float] | None:
-    """Return the fraction of the score's variance that each parameter alone explains, normalized to sum 1 (fANOVA).
+def importance(
+    jobs: Sequence[dict[str, Any]], parameters: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, float]] | None:
+    """Return `share` and `p` of each parameter.
 
-    Large sweeps are subsampled, since the cost is quadratic in the jobs. None with fewer than four finished
-    configurations, or if all scores are equal.
+    The share is the fraction of the score's variance that the parameter alone explains, normalized to sum 1 (fANOVA).
+    Noise has shares as well: p is that of a permutation test, adjusted by Holm, and a share with p of ALPHA or more is
+    explained by noise. Large sweeps are subsampled for the shares, since the cost is quadratic in the jobs. None with
+    fewer than four finished configurations, or if all scores are equal.
     """
     done = [job for job in jobs if job["score"] is not None]
     varied = {
@@ -101,6 +109,7 @@ def importance(jobs: Sequence[dict[str, Any]], parameters: Sequence[dict[str, An
     distinct = {job["configuration"] for job in done}
     if not varied or len(distinct) < MIN_CONFIGURATIONS or len({job["score"] for job in done}) < 2:
         return None
+    p = dict(zip(varied, holm([permutation_p(done, parameter) for parameter in varied.values()])))
     if len(done) > MAX_JOBS:
         done = random.Random(0).sample(done, MAX_JOBS)
 
@@ -121,7 +130,45 @@ def importance(jobs: Sequence[dict[str, Any]], parameters: Sequence[dict[str, An
             )
     finally:
         optuna.logging.set_verbosity(verbosity)
-    return {key: float(share) for key, share in shares.items() if math.isfinite(share)} or None
+    return {key: {"share": float(share), "p": p[key]} for key, share in shares.items() if math.isfinite(share)} or None
+
+
+def permutation_p(jobs: Sequence[dict[str, Any]], parameter: dict[str, Any]) -> float:
+    """Return the p value of a permutation test that the score does not depend on a parameter.
+
+    In a grid, scores are permuted among the jobs that differ in this parameter only, and have the same seed. Without
+    such jobs, as in a random search, the mean scores of the configurations are permuted. The statistic is the variance
+    between the means of the parameter's values, or of its quarters if it has more than MAX_VALUES.
+    """
+    key, scores = parameter["key"], np.array([job["score"] for job in jobs])
+    values = [job["values"].get(key) for job in jobs]
+    blocks = group_numbers(repr(sorted((k, repr(v)) for k, v in job["values"].items() if k != key)) for job in jobs)
+    if len(set(zip(blocks, map(repr, values)))) == len(set(blocks)):  # no block has two values
+        rows = {job["configuration"]: number for number, job in enumerate(jobs)}
+        scores = np.array([np.mean([job["score"] for job in jobs if job["configuration"] == name]) for name in rows])
+        values, blocks = [values[number] for number in rows.values()], np.zeros(len(rows), dtype=int)
+    if parameter["kind"] == "category" or len(set(map(repr, values))) <= MAX_VALUES:
+        groups = group_numbers(map(repr, values))
+    else:
+        groups = np.searchsorted(np.quantile(values, (0.25, 0.5, 0.75)), values)
+    members = np.eye(groups.max() + 1)[groups]
+
+    def between(permuted: np.ndarray) -> np.ndarray:
+        means = permuted @ members / members.sum(axis=0)
+        return (means - scores.mean()) ** 2 @ members.sum(axis=0)
+
+    draws = int(np.clip(MAX_CELLS // len(scores), MIN_DRAWS, DRAWS))
+    by_block = np.argsort(blocks, kind="stable")
+    permuted = np.empty((draws, len(scores)))
+    keys = np.random.default_rng(0).random((draws, len(scores))) + blocks  # sorted by block, at random within a block
+    permuted[:, by_block] = scores[np.argsort(keys, axis=1)]
+    observed = between(scores[None])[0]
+    return float((1 + (between(permuted) >= observed * (1 - 1e-9)).sum()) / (1 + draws))
+
+
+def group_numbers(names: Iterable[str]) -> np.ndarray:
+    """Return the number of the group of each name (N,), from 0."""
+    return np.unique(list(names), return_inverse=True)[1]
 
 
 def _distribution(parameter: dict[str, Any], jobs: Sequence[dict[str, Any]]) -> Any:

@@ -26,11 +26,19 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 FOREGROUND = "#1b1f25"
 COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE, FOREGROUND)
 MARKERS = "osD^vPX<"
+VERDICT_STYLES = {  # color, marker and the same shape as a character, so that the words can be read without color
+    "helps": (BLUE, "^", "▲"),
+    "hurts": (RED, "v", "▼"),
+    "equivalent": (GREEN, "s", "■"),
+    "cannot tell": (FOREGROUND, "o", "●"),
+}
+NO_VERDICT = (FOREGROUND, "x", "✕")
 LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 WIDTH = 4.2
 MAX_OFFSET = 0.36  # horizontal offset of the first and last of many arms from their label count
 POINTS = {"linestyle": "none", "markersize": 4}
 NAME_LENGTH = 40
+STRETCH = 0.5  # room for further arms on each side of the range of the headline's arms, as a share of that range
 STYLE = {
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), FOREGROUND
@@ -113,8 +121,8 @@ def has_many_arms(arms: Sequence[str]) -> bool:
 
 
 def tick(labels: Labels) -> str:
-    """Return a label count as a tick label: 5, 10%, all."""
-    return f"{100 * labels:.3g}%" if isinstance(labels, float) else str(labels)
+    """Return a label count as a tick label: 5, 10%, ≤200, all."""
+    return f"{100 * labels:.3g}%" if isinstance(labels, float) else str(labels).replace("<=", "≤")
 
 
 def arms_of(report: dict[str, Any]) -> dict[str, list[Row]]:
@@ -127,27 +135,82 @@ def arms_of(report: dict[str, Any]) -> dict[str, list[Row]]:
 
 
 def label_curve(figure: Figure, report: dict[str, Any], styles: dict[str, Style]) -> None:
-    """Draw mean and 95 % band of each arm by label count; error bars side by side if there are many arms."""
+    """Draw mean and 95 % band of each arm by label count; error bars side by side if there are many arms.
+
+    The y axis has the range of `limits`, and the legend names the arms outside it.
+    """
     axes = figure.subplots()
-    counts = list(dict.fromkeys(row["labels_per_class"] for row in report["table"]))
+    counts = counts_of(report)
     many_arms = has_many_arms(list(styles))
     offsets = dict(
         zip(styles, np.linspace(-MAX_OFFSET, MAX_OFFSET, len(styles)) if many_arms else np.zeros(len(styles)))
     )
+    edges = limits(report)
     for arm, rows in arms_of(report).items():
+        rows = sorted(rows, key=lambda row: counts.index(row["labels_per_class"]))
         x = [counts.index(row["labels_per_class"]) + offsets[arm] for row in rows]
         means = [row["mean"] for row in rows]
-        axes.plot(x, means, label=shortened(arm), **{**styles[arm], **(POINTS if many_arms else {})})
+        look = {**styles[arm], **(POINTS if many_arms else {})}
+        axes.plot(x, means, label=shortened(arm) + off_axis(rows, edges), **look)
         band(axes, x, means, [row["interval"] for row in rows], styles[arm]["color"], many_arms)
     if many_arms:
         figure.set_figheight(4)
         axes.grid(axis="x", visible=False)
         for edge in range(1, len(counts)):
             axes.axvline(edge - 0.5, color=FOREGROUND, alpha=0.15, linewidth=0.8)
-    axes.set_xticks(range(len(counts)), map(tick, counts))
-    axes.set_xlabel("labelled rows per class" if isinstance(counts[0], int) else "labels")
+    if edges is not None:
+        axes.set_ylim(edges)
+    label_axis(axes, counts)
     axes.set_ylabel(report["metric"])
     legend(figure, axes)
+
+
+def counts_of(report: dict[str, Any]) -> list[Labels]:
+    """Return the label counts, with the fewest training rows first."""
+    return [row["labels"] for row in report["labels"]]
+
+
+def label_axis(axes: Axes, counts: Sequence[Labels]) -> None:
+    """Label the x axis with the label counts at 0, 1, ..."""
+    axes.set_xticks(range(len(counts)), map(tick, counts))
+    axes.set_xlim(-0.5, len(counts) - 0.5)
+    axes.set_xlabel("labels" if isinstance(counts[0], float) or counts[0] == "all" else "labelled rows per class")
+
+
+def limits(report: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the range of the score axis: that of the two arms of the headline, and of others that are close to it.
+
+    An arm far outside, such as a constant prediction, would flatten the curves. None without a range to show.
+    """
+    table = arms_of(report)
+    first = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
+    core = [value for arm in first for row in table.get(arm, []) for value in (row["mean"], *row["interval"])]
+    core = [value for value in core if value is not None]
+    if not core or min(core) == max(core):
+        return None
+    room = STRETCH * (max(core) - min(core))
+    means = [row["mean"] for rows in table.values() for row in rows]
+    shown = [*core, *(mean for mean in means if min(core) - room <= mean <= max(core) + room)]
+    pad = 0.06 * (max(shown) - min(shown))
+    return min(shown) - pad, max(shown) + pad
+
+
+def off_axis(rows: Sequence[Row], edges: tuple[float, float] | None) -> str:
+    """Return which scores of an arm are outside the axis, for the legend."""
+    if edges is None:
+        return ""
+    texts = []
+    for side, outside in (
+        ("below", [row for row in rows if row["mean"] < edges[0]]),
+        ("above", [row for row in rows if row["mean"] > edges[1]]),
+    ):
+        means = sorted({f"{row['mean']:.2g}" for row in outside}, key=float)
+        where = (
+            "" if len(outside) == len(rows) else f" at {', '.join(tick(row['labels_per_class']) for row in outside)}"
+        )
+        if outside:
+            texts.append(f"{' to '.join([means[0], means[-1]] if len(means) > 1 else means)}, {side}{where}")
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def band(
@@ -164,16 +227,51 @@ def band(
         axes.vlines(*zip(*known), color=colour)
 
 
+def difference_curve(figure: Figure, report: dict[str, Any]) -> None:
+    """Draw the difference of the headline by label count: interval, verdict, zero line, and a band for the margin."""
+    axes, counts, margin = figure.subplots(), counts_of(report), report["rules"]["margin"]
+    rows = [row for row in headline_rows(report) if row["difference"] is not None]
+    x = [counts.index(row["labels"]) for row in rows]
+    axes.axhspan(-margin, margin, color=FOREGROUND, alpha=0.1, linewidth=0, label=f"margin ±{margin:g}")
+    axes.axhline(0, color=FOREGROUND, linewidth=0.8)
+    axes.plot(x, [row["difference"] for row in rows], color=FOREGROUND, alpha=0.4, linewidth=1, zorder=2)
+    seen = set()
+    for position, row in zip(x, rows):
+        colour, marker, _ = VERDICT_STYLES.get(row["verdict"], NO_VERDICT)
+        word = row["verdict"] or "no verdict"
+        if row["interval"][0] is not None:
+            axes.vlines(position, *row["interval"], color=colour, linewidth=2, zorder=3)
+        look = {"color": colour, "marker": marker, "markersize": 8, "linestyle": "none", "zorder": 4}
+        axes.plot(position, row["difference"], **look, **({} if word in seen else {"label": word}))
+        seen.add(word)
+    label_axis(axes, counts)
+    axes.set_ylabel(f"difference in {report['metric']}\n(positive is better)")
+    legend(figure, axes)
+
+
+def headline_rows(report: dict[str, Any]) -> list[Row]:
+    """Return the verdicts of the first comparison at its first budget, with the fewest training rows first."""
+    same = [row for row in report["verdicts"] if row["difference"] is not None]
+    if not same:
+        return []
+    keys, counts = ("arm", "against", "budget"), counts_of(report)
+    same = [row for row in same if all(row[key] == report["verdicts"][0][key] for key in keys)]
+    return sorted(same, key=lambda row: counts.index(row["labels"]))
+
+
 def time_curve(figure: Figure, lines: dict[str, dict[str, Any]], target: dict[str, Any] | None, metric: str) -> None:
-    """Draw validation scores by steps and by seconds: mean and 95 % band per arm; bands for two arms only if many.
+    """Draw validation scores by steps, and by seconds if these can be compared: mean and 95 % band per arm.
+
+    If there are many arms, only the first two have bands.
 
     Args:
-        lines: by arm, its curve (mean, low and high by step), per_step (steps and seconds of a step) and style.
+        lines: by arm, its curve (mean, low and high by step), per_step (cost of a step by unit) and style.
         target: the best score of `against` (level), and the median steps and seconds at which `arm` reaches it.
     """
-    figure.set_figheight(4.4)
-    panels = figure.subplots(2, 1, sharey=True)
-    for axes, unit in zip(panels, ("steps", "seconds")):
+    units = list(next(iter(lines.values()))["per_step"])
+    figure.set_figheight(2.2 * len(units) + 0.4 * (len(units) == 1))
+    panels = figure.subplots(len(units), 1, sharey=True, squeeze=False)[:, 0]
+    for axes, unit in zip(panels, units):
         for number, (arm, line) in enumerate(lines.items()):
             curve, colour = line["curve"], line["style"]["color"]
             x = (curve.index.to_numpy() + 1) * line["per_step"][unit]
@@ -184,7 +282,7 @@ def time_curve(figure: Figure, lines: dict[str, dict[str, Any]], target: dict[st
             axes.axhline(
                 target["level"], color=FOREGROUND, linestyle=":", label=shortened(f"best of {target['against']}")
             )
-            if target[unit] is not None:
+            if target.get(unit) is not None:
                 star = {"color": FOREGROUND, "marker": "*", "markersize": 11, "linestyle": "none", "zorder": 9}
                 axes.plot(target[unit], target["level"], label=shortened(f"{target['arm']} reaches it"), **star)
         axes.set_xlabel(unit)
@@ -215,12 +313,43 @@ def length_curve(figure: Figure, found: dict[str, Any], metric: str) -> None:
     legend(figure, lower)
 
 
+def continuation(figure: Figure, found: list[Row], metric: str, styles: dict[str, Style]) -> None:
+    """Draw mean scores by labelled rows, and dashed forecasts at larger counts; 95 % bands for two arms only if many.
+
+    Args:
+        found: by arm, rows, scores, and forecasts with rows, score and interval.
+    """
+    axes = figure.subplots()
+    for number, one in enumerate(found):
+        style = {**styles[one["arm"]], "linestyle": "-"}
+        axes.plot(one["rows"], one["scores"], label=shortened(one["arm"]), **style)
+        last = {"rows": one["rows"][-1], "score": one["scores"][-1], "interval": [one["scores"][-1]] * 2}
+        points = [last, *one["forecasts"]]
+        x, y = ([point[name] for point in points] for name in ("rows", "score"))
+        axes.plot(x, y, color=style["color"], linestyle="--", zorder=style["zorder"])
+        if number < 2 or not has_many_arms([one["arm"] for one in found]):
+            low, high = zip(*(point["interval"] for point in points))
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("labelled rows")
+    axes.set_ylabel(metric)
+    legend(figure, axes)
+
+
 def legend(figure: Figure, axes: Axes) -> None:
     """Draw the legend below the figure, with a number of columns that fits its names."""
     handles, names = axes.get_legend_handles_labels()
     columns = max(1, min(3, 55 // (max(map(len, names), default=0) + 7)))
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(names) / columns))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
+
+
+def verdict_text(verdict: str | None) -> str:
+    """Return a verdict with its shape: ▲ helps, ▼ hurts, ■ equivalent, ● cannot tell, ✕ no verdict."""
+    return f"{VERDICT_STYLES.get(verdict, NO_VERDICT)[2]} {verdict or 'no verdict'}"
 
 
 def shortened(name: str) -> str:
@@ -243,12 +372,6 @@ def interpolation_png(points: Sequence[tuple[float, float]], selected: float, me
     return png(plot)
 
 
-VERDICT_STYLES = {
-    "helps": (BLUE, "^"),
-    "hurts": (RED, "v"),
-    "equivalent": (GREEN, "s"),
-    "cannot tell": (FOREGROUND, "o"),
-}
 TITLE_LENGTH = 44
 
 
@@ -286,7 +409,7 @@ def forest(figure: Figure, report: dict[str, Any]) -> None:
 
 def difference(axes: Axes, y: float, row: dict[str, Any]) -> None:
     """Draw difference, interval and verdict of one comparison at height `y`."""
-    colour, marker = VERDICT_STYLES.get(row["verdict"], (FOREGROUND, "x"))
+    colour, marker, _ = VERDICT_STYLES.get(row["verdict"], NO_VERDICT)
     if row["interval"][0] is not None:
         axes.hlines(y, *row["interval"], color=colour)
     if row["difference"] is not None:

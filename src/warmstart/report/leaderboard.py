@@ -82,8 +82,8 @@ def rank(
 ) -> list[dict[str, Any]]:
     """Rank configurations by mean score; those with failed, pruned or unfinished runs get no rank.
 
-    A mean over the successful seeds only would favor configurations with failures. Sets `configuration` of each job to
-    the name of its configuration.
+    Equal means share a rank. A mean over the successful seeds only would favor configurations with failures. Sets
+    `configuration` of each job to the name of its configuration.
 
     Args:
         seeds: number of runs that a complete configuration has; None for the number of its jobs.
@@ -99,6 +99,9 @@ def rank(
     rows.sort(key=lambda row: (not row["complete"], row["mean"] is None, sign * (row["mean"] or 0.0)))
     for number, row in enumerate(rows, 1):
         row["rank"] = number if row["complete"] else None
+        above = rows[number - 2] if number > 1 else None
+        if above is not None and row["complete"] and math.isclose(row["mean"], above["mean"], rel_tol=1e-9):
+            row["rank"] = above["rank"]
     return rows
 
 
@@ -168,10 +171,11 @@ def parameters(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def leaderboard_csv(rows: Sequence[dict[str, Any]], metric: str | None) -> str:
-    """Return one row per configuration as CSV, in the order of the ranking."""
+def leaderboard_csv(rows: Sequence[dict[str, Any]], metric: str | None, show_test: bool = False) -> str:
+    """Return one row per configuration as CSV, in the order of the ranking; test scores only with `show_test`."""
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
-    columns = ["rank", "configuration", *keys, "metric", "mean", "low", "high", "n", "test", "seconds", *STATES]
+    scores = ["metric", "mean", "low", "high", "n", *(["test"] if show_test else [])]
+    columns = ["rank", "configuration", *keys, *scores, "seconds", *STATES]
     return to_csv(
         columns,
         (
@@ -187,10 +191,11 @@ def leaderboard_csv(rows: Sequence[dict[str, Any]], metric: str | None) -> str:
     )
 
 
-def jobs_csv(jobs: Sequence[dict[str, Any]]) -> str:
-    """Return one row per job as CSV, with all finite metrics."""
+def jobs_csv(jobs: Sequence[dict[str, Any]], show_test: bool = True) -> str:
+    """Return one row per job as CSV, with all finite metrics; those of test splits only with `show_test`."""
     keys = dict.fromkeys(key for job in jobs for key in job["values"])
     metrics = dict.fromkeys(key for job in jobs for key in job["metrics"])
+    metrics = [name for name in metrics if show_test or not name.startswith(("test/", "test_"))]
     columns = ["name", "configuration", "state", *keys, *metrics, "seconds", "steps", "error"]
     return to_csv(columns, ({**job, **job["values"], **job["metrics"]} for job in jobs))
 

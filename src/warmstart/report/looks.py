@@ -135,8 +135,10 @@ def stop_reason(transfer: Transfer, rows: Sequence[dict[str, Any]]) -> str | Non
     looks = looks_of(transfer)
     if any(run.state not in ("done", "failed") for run in transfer.runs):
         return "runs are unfinished"
+    if not rows:
+        return "no arm is compared with another"
     if all(row["verdict"] in SETTLED or row["flag"] for row in rows):
-        return "every verdict is settled" if rows else "no arm is compared with another"
+        return "every verdict is settled" + (", except with failed runs" if any(row["flag"] for row in rows) else "")
     if looks.made == len(looks.planned):
         return f"the maximum of {looks.planned[-1]} seeds is reached"
     return None

@@ -87,38 +87,61 @@ function draw_ticks(svg, ticks, half, attributes) {
   }
 }
 
+// Parallel coordinates: axes are vertical, or on a narrow screen horizontal, one below the other.
 function parallel() {
   const box = document.getElementById("parallel");
   if (!D.parameters.length) return box.remove();
-  const [width, height, top, bottom] = [1160, 400, 48, 376];
   if (D.hidden) add(box, "p", {}, `The first ${D.jobs.length} of ${D.jobs.length + D.hidden} runs.`);
+  const narrow = matchMedia("(max-width: 700px)");
+  const draw = () => {
+    box.querySelector("svg")?.remove();
+    draw_parallel(box, narrow.matches);
+  };
+  narrow.addEventListener("change", draw);
+  draw();
+}
+
+function draw_parallel(box, narrow) {
+  const n = D.parameters.length;
+  const [width, height] = narrow ? [360, 70 * n + 80] : [1160, 400];
+  const [first, last] = narrow ? [24, 336] : [376, 48];
   const svg = canvas(box, width, height);
-  const x = k => 90 + (width - 190) * k / D.parameters.length;
-  const end = results(bottom, top, 18);
-  const axes = D.parameters.map(parameter => scale(parameter.kind, parameter.values, bottom, top));
+  const across = k => narrow ? 44 + 70 * k : 90 + (width - 190) * k / n;  // position of an axis
+  const point = (k, at) => narrow ? [at, across(k)] : [across(k), at];
+  const end = narrow ? results(first, last, -18) : results(first, last, 18);
+  const axes = D.parameters.map(parameter => scale(parameter.kind, parameter.values, first, last));
   const count = D.configurations.length;
   const spread = D.parameters.map(p => p.values.length <= FEW ? Math.min(36, 180 / p.values.length) : 0);
   for (const job of [...D.jobs].reverse()) {
     const shift = (job.c + 0.5) / count - 0.5;
-    const points = job.values.map((value, k) => [x(k), axes[k](value) + spread[k] * shift]);
-    points.push([x(D.parameters.length), end(job)]);
-    const steps = points.slice(1).map(([to, y], k) => {
-      const half = (points[k][0] + to) / 2;
-      return `C${half},${points[k][1].toFixed(1)} ${half},${y.toFixed(1)} ${to},${y.toFixed(1)}`;
+    const points = job.values.map((value, k) => point(k, axes[k](value) + spread[k] * shift));
+    points.push(point(n, end(job)));
+    const steps = points.slice(1).map(([x, y], k) => {
+      const [half_x, half_y] = [(points[k][0] + x) / 2, (points[k][1] + y) / 2];
+      const [from, to] = narrow ? [[points[k][0], half_y], [x, half_y]] : [[half_x, points[k][1]], [half_x, y]];
+      return "C" + [from, to, [x, y]].map(pair => pair.map(value => value.toFixed(1)).join(",")).join(" ");
     });
     const attributes = { class: `job ${job.state}`, "data-c": job.c, "stroke-width": D.jobs.length > 200 ? 1 : 1.8 };
     const path = add(svg, "path", { ...attributes, d: `M${points[0]}${steps.join("")}`, ...score_style(job, "stroke") });
     add(path, "title", {}, describe(job));
   }
   [...axes, end].forEach((axis, k) => {
-    const [parameter, last] = [D.parameters[k], k === axes.length];
-    add(svg, "line", { class: "axis", x1: x(k), x2: x(k), y1: top - 18, y2: bottom + 18 });
-    const arrow = D.mode === "max" ? " ↑ better" : " ↓ better";
-    const name = last ? (D.metric ? D.metric + arrow : "state") : parameter.short;
-    add(svg, "text", { class: "name", x: x(k), y: 18, "text-anchor": "middle" }, name);
-    const ticks = last ? axis.ticks : axis.ticks.map(value => [axis(value), show(value)]);
-    const side = last ? { class: "halo", x: x(k) + 8 } : { class: "halo", x: x(k) - 8, "text-anchor": "end" };
-    draw_ticks(svg, ticks, () => 6, y => ({ ...side, y: y + 4 }));
+    const [parameter, is_end] = [D.parameters[k], k === n];
+    const [[x1, y1], [x2, y2]] = narrow ? [point(k, 6), point(k, 354)] : [point(k, last - 18), point(k, first + 18)];
+    add(svg, "line", { class: "axis", x1, y1, x2, y2 });
+    const arrow = narrow ? " → better" : " ↑ better";
+    const other = narrow ? " ← better" : " ↓ better";
+    const name = is_end ? (D.metric ? D.metric + (D.mode === "max" ? arrow : other) : "state") : parameter.short;
+    const [x, y] = narrow ? [6, across(k) - 22] : [across(k), 18];
+    add(svg, "text", { class: "name halo", x, y, "text-anchor": narrow ? "start" : "middle" }, name);
+    const ticks = is_end ? axis.ticks : axis.ticks.map(value => [axis(value), show(value)]);
+    if (narrow) {
+      const half = text => 3 * text.length + 4;
+      draw_ticks(svg, ticks, half, x => ({ class: "halo", x, y: across(k) + 17, "text-anchor": "middle" }));
+    } else {
+      const side = is_end ? { class: "halo", x: across(k) + 8 } : { class: "halo", x: across(k) - 8, "text-anchor": "end" };
+      draw_ticks(svg, ticks, () => 6, y => ({ ...side, y: y + 4 }));
+    }
   });
 }
 
@@ -187,6 +210,9 @@ function importance() {
   const box = document.getElementById("importance");
   if (D.metric === null) return box.remove();
   if (!D.importance) return add(box, "p", {}, "Too few configurations are done.");
+  const noise = D.noise.map(([key, p]) => `${D.parameters.find(one => one.key === key).short} (p = ${show(p)})`);
+  if (noise.length) add(box, "p", {}, `Not distinguishable from noise: ${noise.join(", ")}.`);
+  if (!D.importance.length) return;
   const shorts = Object.fromEntries(D.parameters.map(parameter => [parameter.key, parameter.short]));
   const svg = canvas(box, 460, 28 * D.importance.length + 10);
   D.importance.forEach(([key, share], k) => {

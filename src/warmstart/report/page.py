@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from warmstart.core import screen
 from warmstart.report.curves import aggregate
+from warmstart.report.estimate import ALPHA
 from warmstart.report.leaderboard import label
 
 MAX_ROWS = 50
@@ -34,6 +35,7 @@ def render(summary: dict[str, Any], files: dict[str, list[Path]]) -> str:
         failed=failed[:MAX_ROWS],
         failed_count=len(failed),
         data=data(summary, files),
+        alpha=ALPHA,
     )
 
 
@@ -80,11 +82,20 @@ def data(summary: dict[str, Any], files: dict[str, list[Path]]) -> dict[str, Any
             for job in jobs
         ],
         "hidden": len(summary["jobs"]) - len(jobs),
-        "importance": summary["importance"] and sorted(summary["importance"].items(), key=lambda item: -item[1]),
+        **important(summary["importance"]),
         "expected": best and [[k + 1, best["expected"][k]] for k in subsample(len(best["expected"]))],
         "best": best and [best["n"], best["best"]],
         "curves": curves(summary, files),
     }
+
+
+def important(found: dict[str, dict[str, float]] | None) -> dict[str, Any]:
+    """Return the shares of the parameters, largest first, and those that noise explains with their p values."""
+    if found is None:
+        return {"importance": None, "noise": []}
+    shown = [(key, one["share"]) for key, one in found.items() if one["p"] < ALPHA]
+    noise = [(key, one["p"]) for key, one in found.items() if one["p"] >= ALPHA]
+    return {"importance": sorted(shown, key=lambda item: -item[1]), "noise": noise}
 
 
 def describe(row: dict[str, Any], parameters: list[dict[str, Any]]) -> str:

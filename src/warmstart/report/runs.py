@@ -15,6 +15,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from warmstart.core.errors import UserError
+from warmstart.core.labels import Labels, labels_name
 from warmstart.core.reading import load_config
 from warmstart.report.clusters import Clusters, find_clusters
 from warmstart.report.curves import read_metrics
@@ -24,7 +25,6 @@ from warmstart.run.identity import config_sha256
 from warmstart.run.manifest import Job, Manifest, check_runs
 from warmstart.run.scores import read_clusters, read_scores
 
-Labels = int | float | str
 MIN_RUNS = 2
 COLUMNS = ("arm", "budget", "labels", "seed", "status", "val", "test", "steps", "seconds", "examples", "run")
 
@@ -74,6 +74,7 @@ class Transfer:
         bases: records of its pretrainings.
         runs: its finetunings, in the order of the plan.
         curves: cache of `curve`.
+        folds: the transfers of a pool (`read_pool`), each with other test clusters.
     """
 
     manifest: Manifest
@@ -82,6 +83,7 @@ class Transfer:
     bases: list[dict[str, Any]]
     runs: list[Run]
     curves: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    folds: tuple[Transfer, ...] = ()
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -99,8 +101,13 @@ class Transfer:
 
     @property
     def arms(self) -> list[str]:
-        """Return the arms in the order of the config, without snapshots of the pretraining."""
-        return list(self.rules["arms"])
+        """Return the arms in the order of the config, without snapshots of the pretraining and excluded starts."""
+        return [arm for arm in self.rules["arms"] if arm not in (self.starts or {}).get("excluded", ())]
+
+    @property
+    def starts(self) -> dict[str, Any] | None:
+        """Return the screen of transfer.starts and the selection among them; None if the arms are given."""
+        return self.record.get("starts")
 
     @property
     def labels(self) -> list[Labels]:
@@ -110,6 +117,10 @@ class Transfer:
     def budgets(self) -> list[str]:
         """Return the budgets with arms; the first is that of the headline."""
         return [name for name in self.rules["budgets"] if set(self.rules["budgets"][name]) & set(self.arms)]
+
+    def rows(self, labels: Labels) -> int:
+        """Return the number of training rows at a label count; 0 if no run with it is done."""
+        return next((run.rows for run in self.runs if run.labels == labels and run.state == "done"), 0)
 
     def group(self, arm: str, budget: str, labels: Labels) -> list[Run]:
         """Return the runs of an arm, budget and label count by seed; those of `steps` if the budget does not differ."""
@@ -122,7 +133,7 @@ class Transfer:
         """Return the finished finetunings by <arm>-<budget>-<labels>, as folder names."""
         groups: dict[str, list[Run]] = {}
         for run in filter(lambda run: run.state == "done", self.runs):
-            name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{run.labels}")
+            name = re.sub(r"[^\w.@-]", "_", f"{run.arm}-{run.budget}-{labels_name(run.labels)}")
             groups.setdefault(name, []).append(run)
         return groups
 
@@ -132,6 +143,9 @@ class Transfer:
         Raises:
             UserError: the file is damaged, or the transfer has another number of clusters.
         """
+        if self.folds:
+            found = [fold.scores(run) for fold in self.folds]
+            return None if any(scores is None for scores in found) else np.concatenate(found)
         scores = read_scores(self.manifest.path(run.name))
         if scores is not None and self.clusters is not None and len(scores) != len(self.clusters):
             raise UserError(
@@ -141,21 +155,25 @@ class Transfer:
         return None if scores is None else self.sign * scores
 
     @cached_property
+    def test_rows(self) -> int | None:
+        """The number of rows of the test split; None if no run recorded it."""
+        done = next((run for run in self.runs if run.state == "done"), None)
+        scores = None if done is None else self.scores(done)
+        if scores is not None:
+            return len(scores)
+        return None if done is None else done.record["data"]["rows"].get("test")
+
+    @cached_property
     def clusters(self) -> np.ndarray | None:
         """The cluster of each test example (N,), such as its speaker; None if the examples are independent."""
+        if self.folds:
+            return np.concatenate([fold.clusters for fold in self.folds])
         return read_clusters(self.manifest.folder)
 
     @cached_property
     def test_clusters(self) -> Clusters | None:
         """The distinct clusters of the test examples; None if the examples are independent."""
         return find_clusters(self.clusters, (self.config.get("data") or {}).get("cluster"))
-
-    @cached_property
-    def test_rows(self) -> int | None:
-        """The number of test rows; None if it was not recorded."""
-        done = next(run for run in self.runs if run.state == "done")
-        rows, scores = done.record["data"]["rows"].get("test"), self.scores(done)
-        return rows if rows is not None or scores is None else len(scores)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -169,9 +187,14 @@ class Transfer:
         return number if self.rules["pretrain_seeds"] == 1 else number % self.rules["pretrain_seeds"]
 
     def curve(self, run: Run) -> pd.DataFrame:
-        """Return val/* and train/loss of a run by step, cached."""
+        """Return val/* and train/loss of a run by step, in a pool their means at the steps of all folds, cached."""
         if run.name not in self.curves:
-            self.curves[run.name] = read_metrics(self.manifest.path(run.name) / "metrics.csv")
+            if self.folds:
+                values = pd.concat([fold.curve(run) for fold in self.folds]).groupby(["name", "step"])["value"]
+                curve = values.mean()[values.size() == len(self.folds)].reset_index()
+            else:
+                curve = read_metrics(self.manifest.path(run.name) / "metrics.csv")
+            self.curves[run.name] = curve
         return self.curves[run.name]
 
     def series(self, run: Run, name: str) -> pd.Series:
@@ -194,7 +217,9 @@ def read_transfer(folder: Path) -> Transfer:
     if any("budget" not in job.values for job in jobs):
         raise UserError(f"{folder} was planned by an older version of warmstart: run the transfer again")
     check_runs(manifest)
-    record = RunFolder.open(folder).record
+    run = RunFolder.open(folder)
+    run.checked(CLUSTERS)
+    record = run.record
     bases = [manifest.record(job.name) for job in manifest.jobs if not job.values]
     runs = [read_run(manifest, job) for job in jobs]
     check_comparable(manifest, runs)
@@ -266,6 +291,18 @@ def check_comparable(manifest: Manifest, runs: Sequence[Run]) -> None:
             )
 
 
+def are_timed_alike(records: Sequence[dict[str, Any]]) -> bool:
+    """Return whether the times per step of runs can be compared.
+
+    All must be timed after warm-up, which the runs of a vmap group are not, with the same number of threads, on the
+    same kind of machine.
+    """
+    if any((record.get("cost") or {}).get("together", 1) > 1 for record in records):
+        return False
+    conditions = {(record.get("threads"), (record.get("environment") or {}).get("platform")) for record in records}
+    return len(conditions) == 1 and all((record.get("cost") or {}).get("step_seconds") for record in records)
+
+
 def runs_csv(transfer: Transfer) -> str:
     """Return one row per finetuning as CSV, with COLUMNS, escaped as in `to_csv`."""
     rows = (
@@ -278,7 +315,7 @@ def runs_csv(transfer: Transfer) -> str:
             "val": run.val,
             "test": run.test,
             **{unit: run.cost.get(unit) for unit in ("steps", "seconds", "examples")},
-            "run": f"runs/{run.name}",
+            "run": None if transfer.folds else f"runs/{run.name}",
         }
         for run in transfer.runs
     )

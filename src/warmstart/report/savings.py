@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from warmstart.report import paired
-from warmstart.report.runs import Run, Transfer
+from warmstart.report.runs import Run, Transfer, are_timed_alike
 from warmstart.report.verdicts import estimate, interval, matrix, pairs, sampled_clusters
 
 DRAWS = 1000
@@ -87,7 +87,8 @@ def time_to_target(transfer: Transfer, arm: str, against: str) -> list[dict[str,
     """Return the time until runs of `arm` reach the best validation score of the control with the same seed.
 
     Values are medians over seeds at the budget `steps`. A run that never reaches the score counts as infinite; an
-    infinite median is None.
+    infinite median is None. Seconds are steps times the median time per step, and are omitted unless both arms, and for
+    the cost of the pretraining also that, were measured alike.
     """
     found = []
     for labels in transfer.labels:
@@ -98,14 +99,19 @@ def time_to_target(transfer: Transfer, arm: str, against: str) -> list[dict[str,
         control_steps = [first_step(transfer, control, control.val) for _, control in paired_runs]
         entry: dict[str, Any] = {"arm": arm, "against": against, "labels": labels, "n": len(paired_runs)}
         entry["reached"] = sum(step < math.inf for step in steps)
+        records = [run.record for pair in paired_runs for run in pair]
         for unit in ("steps", "seconds", "examples"):
-            times = [step * per_step(run, unit) for step, (run, _) in zip(steps, paired_runs)]
-            control_times = [step * per_step(control, unit) for step, (_, control) in zip(control_steps, paired_runs)]
+            if unit == "seconds" and not are_timed_alike(records):
+                continue
+            times = [step * per_step(run.cost, unit) for step, (run, _) in zip(steps, paired_runs)]
+            control_times = [
+                step * per_step(control.cost, unit) for step, (_, control) in zip(control_steps, paired_runs)
+            ]
             entry[unit] = finite(statistics.median(times))
             entry[f"{unit}_against"] = finite(statistics.median(control_times))
             saved = statistics.fmean(control_times) - statistics.fmean(times)
-            if transfer.bases:
-                cost = statistics.fmean(base["cost"][unit] for base in transfer.bases)
+            if transfer.bases and (unit != "seconds" or are_timed_alike([*records, *transfer.bases])):
+                cost = statistics.fmean(base["cost"]["steps"] * per_step(base["cost"], unit) for base in transfer.bases)
                 entry[f"tasks_to_pay_back_{unit}"] = cost / saved if saved > 0 else None
         found.append(entry)
     return found
@@ -118,9 +124,9 @@ def first_step(transfer: Transfer, run: Run, target: float) -> float:
     return float(reached.index[0] + 1) if len(reached) else math.inf
 
 
-def per_step(run: Run, unit: str) -> float:
-    """Return the cost of one step of a run, in seconds, examples or steps."""
-    return run.cost[unit] / max(1, run.cost["steps"])
+def per_step(cost: dict[str, Any], unit: str) -> float:
+    """Return the cost of one step of a run, in seconds (timed after warm-up), examples or steps."""
+    return cost["step_seconds"] if unit == "seconds" else cost[unit] / max(1, cost["steps"])
 
 
 def finite(value: float) -> float | None:

@@ -30,11 +30,12 @@ LOCK_TIMEOUT = 60.0
 MAX_ROWS = 30
 
 
-def write_report(folder: Path, failures: Mapping[str, str] | None = None) -> dict[str, Any]:
+def write_report(folder: Path, failures: Mapping[str, str] | None = None, show_test: bool = False) -> dict[str, Any]:
     """Write leaderboard.csv, jobs.csv, sweep.html and curves/ into a sweep's folder; return their content.
 
     Args:
         failures: errors of failed jobs that are not in their records, by name.
+        show_test: include test scores, which are not used for the ranking.
 
     Raises:
         WriteError: the disk is full, read-only or failed.
@@ -46,10 +47,11 @@ def write_report(folder: Path, failures: Mapping[str, str] | None = None) -> dic
         raise UserError(f"{folder}: another process is writing this report; wait until it has ended, and try again")
     try:
         check_runs(manifest)
-        summary = summarize(manifest, failures)
+        summary = summarize(manifest, failures, show_test)
         files = curve_files(manifest, summary["jobs"])
-        write_atomically(folder / "jobs.csv", jobs_csv(summary["jobs"]))
-        write_atomically(folder / "leaderboard.csv", leaderboard_csv(summary["configurations"], summary["metric"]))
+        write_atomically(folder / "jobs.csv", jobs_csv(summary["jobs"], summary["shows_test"]))
+        table = leaderboard_csv(summary["configurations"], summary["metric"], summary["shows_test"])
+        write_atomically(folder / "leaderboard.csv", table)
         write_curves(folder, files)
         write_atomically(folder / "sweep.html", render(summary, files))
     finally:
@@ -57,8 +59,11 @@ def write_report(folder: Path, failures: Mapping[str, str] | None = None) -> dic
     return summary
 
 
-def summarize(manifest: Manifest, failures: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the content of the report as plain JSON."""
+def summarize(manifest: Manifest, failures: Mapping[str, str] | None = None, show_test: bool = False) -> dict[str, Any]:
+    """Return the content of the report as plain JSON.
+
+    Test scores are shown if they were asked for, or if there is no validation metric that could select by them.
+    """
     jobs = read_jobs(manifest, failures)
     search = manifest.search or {}
     configurations = rank(jobs, manifest.metric, manifest.mode, search.get("seeds"))
@@ -72,7 +77,8 @@ def summarize(manifest: Manifest, failures: Mapping[str, str] | None = None) -> 
         "experiment": manifest.experiment,
         "words": manifest.words,
         "metric": manifest.metric,
-        "test_metric": test_metric(manifest.metric),
+        "test_metric": test_metric(manifest.metric) if show_test else None,
+        "shows_test": show_test or test_metric(manifest.metric) is None,
         "mode": manifest.mode,
         "git": manifest.git,
         "is_search": manifest.search is not None,
@@ -83,7 +89,28 @@ def summarize(manifest: Manifest, failures: Mapping[str, str] | None = None) -> 
         "jobs": jobs,
         "best_of_n": best_of_n(complete, varied, manifest.mode) if is_random else None,
         "importance": importance(jobs, varied),
+        "winner": winner(manifest, configurations, jobs),
     }
+
+
+def winner(manifest: Manifest, configurations: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> str | None:
+    """Return the run folder with the best validation score of the first configuration; None without a ranking."""
+    if not configurations or configurations[0]["rank"] != 1:
+        return None
+    best = max if manifest.mode == "max" else min
+    runs = [job for job in jobs if job["configuration"] == configurations[0]["name"] and job["score"] is not None]
+    return str(manifest.path(best(runs, key=lambda job: job["score"])["name"]))
+
+
+def next_commands(summary: dict[str, Any], folder: Path) -> list[str]:
+    """Return the commands that display the curves, and that use the best run."""
+    commands = [screen.command("tensorboard", "--logdir", str(folder))]
+    stages = {"finetune": ("evaluate", "run"), "pretrain": ("finetune", "init")}
+    if summary["winner"] is not None and summary["stage"] in stages:
+        stage, key = stages[summary["stage"]]
+        words = (f"stage={stage}", f"experiment={screen.quoted(summary['experiment'])}")
+        commands.append(screen.command("python", "train.py", *words, f"{key}={screen.quoted(summary['winner'])}"))
+    return commands
 
 
 def counts(states: dict[str, int]) -> str:

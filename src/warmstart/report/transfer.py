@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core import screen
-from warmstart.report import caveats, looks, savings, verdicts
+from warmstart.report import caveats, extrapolation, looks, savings, starts, verdicts
 from warmstart.report.costs import cost_table, costs
 from warmstart.report.headline import headline
+from warmstart.report.pool import summary
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
 from warmstart.report.transfer_page import write_page
 from warmstart.report.verdicts import labels_text
-from warmstart.run.files import write_atomically
+from warmstart.run.files import creating, write_atomically
 
 
 def write_report(folder: Path) -> dict[str, Any]:
@@ -24,7 +25,19 @@ def write_report(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder is no transfer, or its runs cannot be compared.
     """
-    transfer = read_transfer(folder)
+    return write(folder, read_transfer(folder))
+
+
+def write_pooled_report(transfer: Transfer, folder: Path) -> dict[str, Any]:
+    """Write the report of a pool of transfers into a new folder, with the settings of the first; see `write_report`."""
+    with creating(folder):
+        folder.mkdir(parents=True)
+    write_atomically(folder / "config.yaml", (transfer.folds[0].manifest.folder / "config.yaml").read_bytes())
+    return write(folder, transfer)
+
+
+def write(folder: Path, transfer: Transfer) -> dict[str, Any]:
+    """Write the files of the report of a transfer into a folder, and return the content of report.json."""
     report = summarize(transfer)
     write_atomically(folder / "runs.csv", runs_csv(transfer))
     write_page(folder, transfer, report)
@@ -35,14 +48,18 @@ def write_report(folder: Path) -> dict[str, Any]:
 def summarize(transfer: Transfer) -> dict[str, Any]:
     """Return the report as plain JSON."""
     judged = verdicts.judge(transfer)
+    ranked = starts.summarize(transfer, judged)
     first, *others = transfer.budgets
     report = {
         "experiment": transfer.manifest.experiment,
+        "pooled": summary(transfer),
         "metric": transfer.metric,
         "mode": transfer.manifest.mode,
-        "headline": headline(transfer, judged),
+        "headline": starts.headline(transfer, judged, ranked) if ranked else headline(transfer, judged),
+        "starts": ranked,
         "test_rows": transfer.test_rows,
         "clusters": transfer.test_clusters and transfer.test_clusters.summary(),
+        "labels": label_counts(transfer),
         "table": table(transfer, first),
         "tables": {budget: table(transfer, budget) for budget in others},
         "verdicts": judged,
@@ -54,6 +71,7 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         "labels_saved": [],
         "time_to_target": [],
         "pretraining_length": length_curve(transfer),
+        "extrapolation": extrapolation.extrapolation(transfer),
         "pretraining": [
             {"id": base["id"], "weights_sha256": base.get("weights_sha256"), "cost": base["cost"]}
             for base in transfer.bases
@@ -68,6 +86,12 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         report["labels_saved"] = savings.label_multipliers(transfer, *pair)
         report["time_to_target"] = savings.time_to_target(transfer, *pair)
     return {"warnings": caveats.warnings(transfer, report), **report}
+
+
+def label_counts(transfer: Transfer) -> list[dict[str, Any]]:
+    """Return the entries of transfer.labels with their training rows, smallest first."""
+    rows = [{"labels": labels, "rows": transfer.rows(labels)} for labels in transfer.labels]
+    return sorted(rows, key=lambda row: row["rows"])
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -102,7 +126,10 @@ def table(transfer: Transfer, budget: str) -> list[dict[str, Any]]:
 
 
 def tuning(transfer: Transfer) -> list[dict[str, Any]]:
-    """Return the learning rate of each trained arm by label count."""
+    """Return the learning rate of each trained arm by label count; in a pool, if it is the same in all transfers."""
+    if transfer.folds:
+        first, *others = map(tuning, transfer.folds)
+        return [row for row in first if all(row in rows for rows in others)]
     found: dict[tuple[str, Labels], float] = {}
     for job in transfer.manifest.jobs:
         if job.values.get("arm") in transfer.arms and "optimizer" in job.config:
@@ -175,27 +202,44 @@ def title(report: dict[str, Any], budget: str) -> str:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print tables, verdicts, warnings and the headline."""
+    """Print tables, sentences, warnings and the headline."""
+    if report["pooled"]:
+        screen.say(report["pooled"]["sentence"])
+    show_tables(report)
+    for line in sentences(report):
+        screen.say(line)
+    for line in report["warnings"]:
+        screen.say(f"warning: {line}", style="yellow")
+    screen.say(report["headline"]["sentence"], style="bold")
+
+
+def show_tables(report: dict[str, Any]) -> None:
+    """Print the tables of means, starts, verdicts and costs."""
     first, *others = report["rules"]["budgets"]
     screen.table(title(report, first), *grid(report["table"]))
     for budget in others:
         if report["tables"].get(budget):
             screen.table(title(report, budget), *grid(report["tables"][budget]))
+    if report["starts"]:
+        screen.table("Starts, ranked by mean score", *starts.ranking_table(report["starts"]))
     if report["verdicts"]:
         screen.table("Verdicts (differences are paired by seed; positive is better)", *verdict_grid(report))
     if report["costs"]:
         fewest = [row for row in report["costs"] if row["labels"] == report["costs"][0]["labels"]]
         heading = f"Costs by arm with {labels_text([fewest[0]['labels']])} (means over seeds)"
         screen.table(heading, *cost_table({**report, "costs": fewest}).values())
+    if report["extrapolation"]:
+        screen.table(extrapolation.title(report), *extrapolation.rows_of(report))
+
+
+def sentences(report: dict[str, Any]) -> list[str]:
+    """Return sentences on starts, more labels, learning rates, arms of another length, and looks."""
+    found = starts.sentences(report["starts"]) if report["starts"] else []
+    found += extrapolation.sentences(report) if report["extrapolation"] else []
     tuned = [one["arm"] for one in report["own_training"] if one["tune"]]
     if report["rules"]["tune"] or tuned:
         rates = [one for one in report["tuning"] if report["rules"]["tune"] or one["arm"] in tuned]
         selected = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in rates)
-        screen.say(f"learning rates selected on validation data: {selected}")
-    for one in report["own_training"]:
-        screen.say(one["sentence"])
-    if report["looks"]:
-        screen.say(report["looks"]["sentence"])
-    for line in report["warnings"]:
-        screen.say(f"warning: {line}", style="yellow")
-    screen.say(report["headline"]["sentence"], style="bold")
+        found.append(f"learning rates selected on validation data: {selected}")
+    found += [one["sentence"] for one in report["own_training"]]
+    return found + ([report["looks"]["sentence"]] if report["looks"] else [])

@@ -12,44 +12,38 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.core.screen import command, number, quoted, safe
-from warmstart.report import figure
+from warmstart.report import extrapolation, figure
 from warmstart.report.costs import cost_section
 from warmstart.report.curves import aggregate, write_curves
 from warmstart.report.page import templates
 from warmstart.report.paired import MIN_UNITS
-from warmstart.report.runs import Transfer
+from warmstart.report.runs import Transfer, are_timed_alike
 from warmstart.report.savings import per_step
+from warmstart.report.section import Section, Table, section
+from warmstart.report.starts import screen_section, starts_section
 from warmstart.report.verdicts import BUDGET_PHRASES, against_text, labels_text, more_needed, pairs, scope_text
 from warmstart.run.files import write_atomically
 
 UNITS = ("steps", "seconds", "examples")
 Report = dict[str, Any]
-Section = dict[str, Any]
-Table = dict[str, Any]
 
 
 def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     """Write report.html, report.md, report.png and curves/ into the folder of a transfer."""
-    budget = transfer.budgets[0]
-    curve = partial(figure.label_curve, report=report, styles=figure.styles(transfer.arms))
-    sections = [
-        label_section(report, budget, curve),
-        difference_section(report),
-        time_section(transfer, report),
-        multiplier_section(report),
-        length_section(report),
-    ]
+    first, more = ([found for make in group if (found := make(transfer, report))] for group in (FIRST_PAGE, SECTIONS))
     scope = scope_text(report)
-    for shown in filter(None, sections):
+    for shown in (*first, *more):
         shown["answer"] += f" All results are{scope}; nothing is said about others." if scope else ""
     unit = "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings"
     runs = f"runs={quoted(folder)}"
+    commands = report["pooled"]["commands"] if report["pooled"] else (report["words"], ["stage=report", runs])
     content = {
         "report": report,
-        "verdict": report["headline"]["verdict"] or "no verdict",
+        "verdict": report["headline"]["verdict"],
         "scope": scope,
-        "sections": [section for section in sections if section],
-        "means": means(report, budget),
+        "first": first,
+        "sections": more,
+        "means": means(report, transfer.budgets[0]),
         "costs": cost_section(transfer, report),
         "checks": checks(report),
         "rates": rates(report),
@@ -60,16 +54,20 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
         "budgets": {name: BUDGET_PHRASES[name] for name in transfer.budgets},
         "unfinished": [run for run in report["runs"] if run["status"] != "done"],
         "settings": safe((folder / "config.yaml").read_text(encoding="utf-8")),
-        "commands": [
-            command("python", "train.py", *overrides) for overrides in (report["words"], ["stage=report", runs])
-        ],
+        "commands": [command("python", "train.py", *overrides) for overrides in commands],
     }
-    filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick, "against": against_text}
+    filters = {"plain": plain, "number": number, "span": span, "tick": figure.tick, "judged": figure.verdict_text}
+    filters |= {"against": against_text}
     environment = templates(lambda name: name == "transfer.html.j2", **filters)
     text = environment.get_template("transfer.md.j2").make_module(content)
     macros = {"text": lambda name, *values: getattr(text, name)(*values)}  # plain text, not escaped HTML
     page = environment.get_template("transfer.html.j2").render({**content, **macros})
-    write_atomically(folder / "report.png", figure.png(curve))
+    write_atomically(folder / "report.png", figure.png(label_plot(transfer, report)))
+    difference = folder / "difference.png"
+    if figure.headline_rows(report):
+        write_atomically(difference, figure.png(partial(figure.difference_curve, report=report)))
+    else:
+        difference.unlink(missing_ok=True)
     write_atomically(folder / "report.md", str(text))
     write_atomically(folder / "report.html", page)
     write_curves(folder, transfer.done(), transfer.curve, {"verdict": text.summary()})
@@ -85,13 +83,14 @@ def span(bounds: list[float | None], sign: str = "") -> str:
     return "-" if bounds[0] is None else " to ".join(f"{bound:{sign}#.3g}".rstrip(".") for bound in bounds)
 
 
-def section(name: str, title: str, answer: str, drawn: str | None, table: Table | None = None) -> Section:
-    """Return a section of the page: its answer in a sentence, its figure as SVG, and its table."""
-    return {"name": name, "title": title, "answer": answer, "figure": drawn, "table": table}
+def label_plot(transfer: Transfer, report: Report) -> figure.Plot:
+    """Return the plot of scores by label count."""
+    return partial(figure.label_curve, report=report, styles=figure.styles(transfer.arms))
 
 
-def label_section(report: Report, budget: str, curve: figure.Plot) -> Section:
+def label_section(transfer: Transfer, report: Report) -> Section:
     """Return the section on scores by label count."""
+    budget = transfer.budgets[0]
     table = figure.arms_of(report)
     compared = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
     clauses = []
@@ -107,16 +106,36 @@ def label_section(report: Report, budget: str, curve: figure.Plot) -> Section:
         for arm, rows in table.items()
     }
     answer = f"Mean {report['metric']} {BUDGET_PHRASES[budget]} (95 % interval): {'; '.join(clauses)}."
-    drawn = figure.svg("labels", curve, f"{report['metric']} by labels", lines)
-    return section("labels", "Score by label count", answer, drawn)
+    drawn = figure.svg("labels", label_plot(transfer, report), f"{report['metric']} by labels", lines)
+    return section("labels", "Score by label count", answer, drawn, image="report.png")
 
 
-def difference_section(report: Report) -> Section | None:
-    """Return the section on paired differences."""
+def difference_section(transfer: Transfer, report: Report) -> Section | None:
+    """Return the section on the difference of the headline by label count."""
+    rows = figure.headline_rows(report)
+    if not rows:
+        return None
+    arm, against = rows[0]["arm"], rows[0]["against"]
+    points = [
+        (f"at {figure.tick(row['labels'])}: {row['verdict'] or 'no verdict'}", row["difference"], row["interval"])
+        for row in rows
+    ]
+    clauses = [
+        f"{figure.verdict_text(row['verdict'])} at {figure.tick(row['labels'])} ({row['difference']:+.3g})"
+        for row in rows
+    ]
+    answer = f"{arm} against {against}, {BUDGET_PHRASES[rows[0]['budget']]}, positive is better: {', '.join(clauses)}."
+    lines = {f"{arm} against {against}": points}
+    drawn = figure.svg("difference", partial(figure.difference_curve, report=report), "difference by labels", lines)
+    return section("difference", "Difference by label count", answer, drawn, image="difference.png")
+
+
+def comparison_section(transfer: Transfer, report: Report) -> Section | None:
+    """Return the section on all paired differences."""
     rows = report["verdicts"]
     if not rows:
         return None
-    verdicts = Counter(row["verdict"] or "no verdict" for row in rows).most_common()
+    verdicts = Counter(figure.verdict_text(row["verdict"]) for row in rows).most_common()
     lines = {
         title: [
             (f"at {figure.tick(row['labels'])}: {row['verdict'] or 'no verdict'}", row["difference"], row["interval"])
@@ -133,18 +152,19 @@ def difference_section(report: Report) -> Section | None:
 def time_section(transfer: Transfer, report: Report) -> Section | None:
     """Return the section on validation scores by time, and the time to the control's best score."""
     budget, labels, metric = transfer.budgets[0], transfer.labels[0], transfer.manifest.metric
-    curves, lines = {}, {}
+    curves, lines, records = {}, {}, []
     for arm, style in figure.styles(transfer.arms).items():
         runs = [run for run in transfer.group(arm, budget, labels) if run.state == "done"]
         if metric in (curve := aggregate(runs, transfer.curve)).index:
-            curve, seconds = (
-                curve.loc[metric].clip(*transfer.bounds),
-                statistics.median(per_step(run, "seconds") for run in runs),
-            )
-            curves[arm] = {"curve": curve, "per_step": {"steps": 1.0, "seconds": seconds}, "style": style}
+            curve = curve.loc[metric].clip(*transfer.bounds)
+            curves[arm] = {"curve": curve, "per_step": {"steps": 1.0}, "style": style, "runs": runs}
+            records += [run.record for run in runs]
             lines[arm] = [(f"after {step + 1} steps", curve["mean"][step], (None,)) for step in curve.index[[0, -1]]]
     if not curves:
         return None
+    if are_timed_alike(records):
+        for one in curves.values():
+            one["per_step"]["seconds"] = statistics.median(per_step(run.cost, "seconds") for run in one["runs"])
     target, answer = None, f"Validation scores with {labels_text([labels])}; no arm is compared with another."
     if report["time_to_target"]:
         target = {**report["time_to_target"][0]}
@@ -166,10 +186,14 @@ def time_table(found: list[dict[str, Any]], has_pretraining: bool) -> Table | No
     if not found:
         return None
     rows = [["runs that reach it", *(f"{one['reached']} of {one['n']}" for one in found)]]
-    rows += [[unit, *(f"{amount(one[unit])} / {amount(one[f'{unit}_against'])}" for one in found)] for unit in UNITS]
+    for unit in UNITS:
+        if all(unit in one for one in found):
+            rows.append([unit, *(f"{amount(one[unit])} / {amount(one[f'{unit}_against'])}" for one in found)])
     for unit in UNITS if has_pretraining else ():
-        tasks = (one[f"tasks_to_pay_back_{unit}"] for one in found)
-        rows.append([f"tasks to recover the cost, by {unit}", *(amount(count and math.ceil(count)) for count in tasks)])
+        key = f"tasks_to_pay_back_{unit}"
+        if all(key in one for one in found):
+            tasks = [one[key] and math.ceil(one[key]) for one in found]
+            rows.append([f"tasks to recover the cost, by {unit}", *map(amount, tasks)])
     return {"columns": ["labels", *(figure.tick(one["labels"]) for one in found)], "rows": rows}
 
 
@@ -178,7 +202,7 @@ def amount(value: float | None) -> str:
     return "never" if value is None else f"{value:,.0f}" if value >= 100 else number(value, 2)
 
 
-def multiplier_section(report: Report) -> Section | None:
+def multiplier_section(transfer: Transfer, report: Report) -> Section | None:
     """Return the section on label efficiency."""
     found = report["labels_saved"]
     if not found:
@@ -188,10 +212,10 @@ def multiplier_section(report: Report) -> Section | None:
     first = labels_text([found[0]["labels"]])
     answer = f"{against} needs {rows[0][1]} as many labels to match {arm} with {first}."
     table = {"columns": ["labels", f"labels that {against} needs"], "rows": rows}
-    return section("multiplier", "Label efficiency", answer, None, table)
+    return section("multiplier", "Label efficiency", answer, table=table)
 
 
-def length_section(report: Report) -> Section | None:
+def length_section(transfer: Transfer, report: Report) -> Section | None:
     """Return the section on pretraining length."""
     found = report["pretraining_length"]
     if not found:
@@ -205,6 +229,25 @@ def length_section(report: Report) -> Section | None:
     answer = found["sentence"]
     drawn = figure.svg("length", plot, "task score and generic loss by length of pretraining", lines)
     return section("length", "Pretraining length", answer, drawn)
+
+
+def extrapolation_section(transfer: Transfer, report: Report) -> Section | None:
+    """Return the section on more labels and more pretraining."""
+    found = report["extrapolation"]
+    if not found:
+        return None
+    lines = {
+        one["arm"]: [(f"at {other['rows']:,}", other["score"], other["interval"]) for other in one["forecasts"]]
+        for one in found["labels"]
+    }
+    plot = partial(
+        figure.continuation, found=found["labels"], metric=report["metric"], styles=figure.styles(transfer.arms)
+    )
+    drawn = figure.svg("extrapolation", plot, f"expected {report['metric']} with more labels", lines) if lines else None
+    columns, rows = extrapolation.rows_of(report)
+    answer = " ".join(line[:1].upper() + line[1:] for line in extrapolation.sentences(report))
+    table = {"columns": columns, "rows": rows}
+    return section("extrapolation", "More labels or more pretraining", answer, drawn, table)
 
 
 def means(report: Report, first: str) -> list[Table]:
@@ -239,3 +282,15 @@ def rates(report: Report) -> Table:
     arms, labels = (list(dict.fromkeys(key[index] for key in found)) for index in (0, 1))
     rows = [[arm, *(found.get((arm, count), "-") for count in labels)] for arm in arms]
     return {"columns": ["arm", *(labels_text([count]) for count in labels)], "rows": rows}
+
+
+# The sections of the page, in this order; the table of verdicts follows those of the first page.
+FIRST_PAGE = (starts_section, label_section, difference_section)
+SECTIONS = (
+    screen_section,
+    comparison_section,
+    time_section,
+    multiplier_section,
+    length_section,
+    extrapolation_section,
+)

@@ -70,7 +70,7 @@ def interval(transfer: Transfer, runs: list[Run]) -> tuple[float | None, float |
 
 
 def difference_interval(transfer: Transfer, found: paired.Paired | None) -> list[float | None]:
-    """Return the 95 % interval of a difference, within the differences that two scores can have."""
+    """Return the interval of a difference, within the differences that two scores can have."""
     if found is None or found.low is None:
         return [None, None]
     low, high = transfer.bounds
@@ -88,8 +88,8 @@ def comparisons(transfer: Transfer) -> list[Comparison]:
     for budget in transfer.budgets:
         planned = [arm for arm in transfer.arms if arm in transfer.rules["budgets"][budget]]
         for arm in planned:
-            named = transfer.config["arm"][arm].get("against") or []
-            for against in [named] if isinstance(named, str) else named:
+            others = transfer.config["arm"][arm].get("against") or []
+            for against in [others] if isinstance(others, str) else others:
                 if against in planned:
                     found += [Comparison(arm, against, budget, labels) for labels in transfer.labels]
     return found
@@ -187,8 +187,8 @@ def against_text(row: dict[str, Any]) -> str:
 def labels_text(labels: list[Labels]) -> str:
     """Return label counts as text, such as `1, 2 and 5 labels per class`."""
     texts = [f"{label:.0%} of the labels" if isinstance(label, float) else str(label) for label in labels]
-    texts = ["all labels" if text == "all" else text for text in texts]
+    texts = ["all labels" if text == "all" else text.replace("<=", "up to ") for text in texts]
     joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
-    if not isinstance(labels[-1], int):
+    if isinstance(labels[-1], float) or labels[-1] == "all":
         return joined
     return f"{joined} label{'' if labels == [1] else 's'} per class"

@@ -60,11 +60,22 @@ class Setup(NamedTuple):
 
     def affordable(self, examples: float) -> int:
         """Return the largest number of steps of a job that train on at most `examples` examples."""
-        steps = []
-        for rows in self.training:
-            (epochs, rest), count = divmod(examples, rows), batches(rows, self.batch)
-            steps.append(int(epochs) * count + min(int(rest // self.batch), count - 1))
-        return min(steps)
+        return affordable(examples, self.training, self.batch)
+
+
+def affordable(examples: float, training: Sequence[int], batch: int) -> int:
+    """Return the largest number of steps of a job that train on at most `examples` examples.
+
+    Args:
+        examples: number of examples, repetitions included.
+        training: numbers of training rows of the jobs, one per fold.
+        batch: rows per optimizer step.
+    """
+    steps = []
+    for rows in training:
+        (epochs, rest), count = divmod(examples, rows), batches(rows, batch)
+        steps.append(int(epochs) * count + min(int(rest // batch), count - 1))
+    return min(steps)
 
 
 def select_and_finetune(
@@ -124,8 +135,13 @@ def training_rows(config: DictConfig, source: Source, splits: Splits, folds: int
         yield len(components.task_data(fold_config, source=source).training_rows(splits))
 
 
-def length_of(config: DictConfig, rows: int) -> tuple[int, int]:
+def length_of(config: DictConfig, rows: int, user: str = "strategy=auto") -> tuple[int, int]:
     """Return the optimizer steps of the final run and the examples they train on.
+
+    Args:
+        config: a composed finetuning config.
+        rows: number of training rows.
+        user: the setting that needs the number of steps, for messages.
 
     Raises:
         UserError: the number of steps is not known in advance, or the run would never validate.
@@ -134,7 +150,7 @@ def length_of(config: DictConfig, rows: int) -> tuple[int, int]:
     for name in ("max_time", "max_tokens"):
         if trainer.get(name) is not None:
             raise UserError(
-                f"strategy=auto needs a known number of steps, which trainer.{name} does not give: "
+                f"{user} needs a known number of steps, which trainer.{name} does not give: "
                 "set trainer.max_epochs or trainer.max_steps instead"
             )
     count = batches(rows, config.data.batch_size)
@@ -212,29 +228,36 @@ def open_manifest(config: DictConfig, run: RunFolder) -> Manifest:
 
 
 def make_job(config: DictConfig, setup: Setup, number: int, rung: Any, entry: Any, fold: int) -> Job:
-    """Return the job of a short finetuning that validates once, at its end, on the given fold."""
+    """Return the job of a short finetuning of a candidate."""
     rate = config.optimizer.lr * entry.rate
-    length = {
-        "max_epochs": -1,
-        "max_steps": rung.steps,
-        "min_steps": None,
-        "check_val_every_n_epoch": None,
-        "val_check_interval": rung.steps * config.trainer.accumulate_grad_batches,
-    }
     settings = {
         "strategy": config.strategy.options[entry.strategy],
         "optimizer.lr": rate,
-        "patience": None,
-        **dict.fromkeys(("test", "forgetting"), False),
-        "visualization": {},
-        "data.folds": setup.folds,
-        "data.fold": fold,
-        **{f"trainer.{key}": value for key, value in length.items()},
+        **short_run(config, rung.steps, setup.folds, fold),
     }
     job_config = changed(from_parent(config, setup.parent), settings)
     values = {"strategy": entry.strategy, "optimizer.lr": rate, "rung": number, "data.fold": fold}
     name = f"rung{number}-{entry.strategy}-rate{entry.rate:g}-fold{fold}"
     return Job(name, values, OmegaConf.to_container(job_config, resolve=True))
+
+
+def short_run(config: DictConfig, steps: int, folds: int, fold: int) -> dict[str, Any]:
+    """Return the settings of a finetuning of `steps` steps that validates once, at its end, on the given fold."""
+    length = {
+        "max_epochs": -1,
+        "max_steps": steps,
+        "min_steps": None,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": steps * config.trainer.accumulate_grad_batches,
+    }
+    return {
+        "patience": None,
+        **dict.fromkeys(("test", "forgetting"), False),
+        "visualization": {},
+        "data.folds": folds,
+        "data.fold": fold,
+        **{f"trainer.{key}": value for key, value in length.items()},
+    }
 
 
 def run_or_read(manifest: Manifest, job: Job, finetune: RunStage) -> tuple[float | None, str | None]:

@@ -1,97 +1,157 @@
-"""stage=baseline: models without a backbone on the rows of an arm: a constant prediction or a linear model."""
+"""stage=baseline: models without training by gradient, and initial weights without training, on the rows of an arm."""
 
 from __future__ import annotations
 
-import functools
 import time
 import warnings
 from typing import Any
 
-import numpy as np
-import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from sklearn.base import BaseEstimator
-from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
-from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.protocols import Backbone, Objective
 from warmstart.data.datamodule import TaskDataModule
-from warmstart.data.loader import ALIGNED, moments
 from warmstart.run.folder import RunFolder
+from warmstart.run.identity import derive_seed
 from warmstart.run.scores import save_scores
 from warmstart.training import components
 from warmstart.training.checkpoint import is_better
+from warmstart.training.frozen import load_frozen
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import note_data, runs_folder
-
-STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularization strengths, selected on validation
-KINDS = ("majority", "linear")
+from warmstart.training.start import find_start, given_preprocessor
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Fit on the labelled rows, select the regularization on validation, and evaluate on the test splits.
+    """Fit on the labelled rows, select a model on validation, and evaluate on the test splits.
 
     Args:
-        config: data, objective and loss of a finetuning config, and `baseline`: majority or linear.
+        config: `baseline`, and data, objective and loss of a finetuning config; for a baseline that uses initial
+            weights, also `init`, `preprocessor`, backbone and trainer.
         opened: the run folder to resume; by default, a new one.
     """
     reset_peak_memory()
     started = time.monotonic()
-    target = get_object(config.objective._target_).target
-    if target in ALIGNED:
-        raise UserError(f"baseline={config.baseline} predicts one target per example, not positions: remove it")
-    data = components.task_data(config).prepare(load(OmegaConf.to_yaml(components.source_node(config)), target))
+    shared, earlier = Shared.of(config)
+    data = shared.prepare(config)
     objective = components.build(
         config.objective, backbone=NoBackbone(), spec=data.spec, loss=components.build_loss(config)
     )
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         note_data(run, config, data)
-        model, metrics = select(config.baseline, target, objective, data)
+        run.update(parent=shared.parent)
+        model, metrics = select(shared, config, objective, data)
         for split in data.test_parts:
-            outputs, y = predict(model, *scaled(data, split))
-            metrics |= measure(objective, outputs, y, split)
+            outputs, y = model.outputs(shared.inputs(data, split)), data.parts[split][1]
+            metrics = metrics | measure(objective, outputs, y, split)
             if split == "test":
                 save_scores(run, [objective.scores(outputs, y)])
-        cost = {"seconds": time.monotonic() - started, "steps": 0, "examples": data.rows["train"]}
-        run.update(metrics=metrics, cost={**cost, "peak_memory_mb": peak_memory_mb()})
+        seconds = time.monotonic() - started + earlier  # as if this run had computed what it shares with earlier ones
+        cost = {"seconds": seconds, "steps": 0, "examples": data.rows["train"], "peak_memory_mb": peak_memory_mb()}
+        run.update(metrics=metrics, cost=cost)
     return run
 
 
-@functools.lru_cache(maxsize=1)
-def load(source: str, target: str) -> Splits:
-    """Return the splits of a source, given as YAML; cached for the next run in this process."""
-    return components.build(OmegaConf.create(source)).load(target)
+class Shared:
+    """What consecutive runs of a baseline in one process have in common: splits, held-out inputs, initial weights.
+
+    `seconds` is the time that it took to compute.
+    """
+
+    last: Shared | None = None
+
+    def __init__(self, key: str, config: DictConfig):
+        started = time.monotonic()
+        self.key = key
+        self.baseline = components.build(config.baseline)
+        target = get_object(config.objective._target_).target
+        if target not in self.baseline.target_kinds:
+            kinds = " and ".join(sorted(self.baseline.target_kinds))
+            raise UserError(
+                f"baseline={components.short_name(config.baseline)} predicts targets of kind {kinds}, not {target}: "
+                "remove it"
+            )
+        start, self.parent, preprocessor = None, None, None
+        if self.baseline.start is not None:
+            start, self.parent = find_start(config)
+            preprocessor = given_preprocessor(config, start)
+        self.source = components.build_source(config)
+        self.splits = self.source.load(target)
+        self.data = components.task_data(config, preprocessor, self.source).prepare(self.splits)
+        self.frozen = None
+        if self.baseline.start is not None:
+            self.frozen = load_frozen(config, start, self.data, self.baseline.start == "outputs")
+        self.baseline.fit(self.data.preprocessor, self.splits.train.x)
+        self.known: dict[str, tuple[Any, Any]] = {}
+        self.selected: tuple[Any, dict[str, float]] | None = None
+        self.seconds = time.monotonic() - started
+
+    @classmethod
+    def of(cls, config: DictConfig) -> tuple[Shared, float]:
+        """Return what a run of this config shares with others, and the seconds that earlier runs computed it for."""
+        keys = ("baseline", "data", "objective", "loss", "init", "preprocessor", "backbone", "trainer")
+        common = {key: config[key] for key in keys if key in config}
+        init = Init.parse(str(config.get("init", "scratch")))
+        if "init" in config and (init.is_scratch or init.shuffled):
+            common["seed"] = config.seed  # of the random weights
+        common["data"] = components.source_node(config)
+        key = OmegaConf.to_yaml(common, resolve=True)
+        if cls.last is None or cls.last.key != key:
+            cls.last = None  # frees its memory first
+            cls.last = cls(key, config)
+            return cls.last, 0.0
+        return cls.last, cls.last.seconds
+
+    def prepare(self, config: DictConfig) -> TaskDataModule:
+        """Return the data of a run, which has its own training rows."""
+        data = components.task_data(config, self.data.preprocessor, self.source)
+        return data.prepare(self.splits, like=self.data)
+
+    def inputs(self, data: TaskDataModule, split: str) -> Any:
+        """Return the inputs of the models (N, F) for a split of a run."""
+        encoded = data.parts[split][0]
+        known = self.known.get(split)
+        if known is not None and known[0] is encoded:
+            return known[1]
+        started = time.monotonic()
+        kind, given = self.baseline.start, encoded
+        if kind is not None:
+            given = self.frozen.features(encoded) if kind == "features" else self.frozen.outputs(encoded)
+        found = self.baseline.inputs(data.preprocessor, data.given[split].x, given)
+        if encoded is self.data.parts[split][0] and (split != "train" or data.subset is None):
+            self.known[split] = encoded, found
+            self.seconds += time.monotonic() - started
+        return found
 
 
 def select(
-    kind: str, target: str, objective: Objective, data: TaskDataModule
-) -> tuple[BaseEstimator, dict[str, float]]:
-    """Return the fitted model with the best validation metric, and its validation metrics.
-
-    Raises:
-        UserError: the kind of baseline is unknown.
-    """
-    if kind not in KINDS:
-        raise UserError(f"baseline={kind}: give {' or '.join(KINDS)}")
+    shared: Shared, config: DictConfig, objective: Objective, data: TaskDataModule
+) -> tuple[Any, dict[str, float]]:
+    """Return the fitted model with the best validation metric, and its validation metrics."""
+    is_same = data.subset is None and not shared.baseline.is_random
+    if is_same and shared.selected is not None:
+        return shared.selected
     name, mode = objective.monitor
-    best: tuple[BaseEstimator, dict[str, float]] | None = None
-    (x, y), held_out = scaled(data, "train"), scaled(data, "validation")
-    for strength in STRENGTHS if kind == "linear" else STRENGTHS[:1]:
-        model = estimator(kind, target, strength)
+    best: tuple[Any, dict[str, float]] | None = None
+    x, held_out = shared.inputs(data, "train"), shared.inputs(data, "validation")
+    y, held_out_y = (data.parts[split][1] for split in ("train", "validation"))
+    seed, started = derive_seed(config.seed, "baseline"), time.monotonic()
+    for model in shared.baseline.models(data.target, data.spec.outputs, len(y), seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", UserWarning)  # a label that no row has
-            model.fit(x, y)
-        metrics = measure(objective, *predict(model, *held_out), "val")
+            model.fit(x, y.numpy())
+        metrics = measure(objective, model.outputs(held_out), held_out_y, "val")
         if best is None or is_better(metrics[name], best[1][name], mode):
             best = model, metrics
+    if is_same:
+        shared.selected = best
+        shared.seconds += time.monotonic() - started
     return best
 
 
@@ -99,50 +159,6 @@ class NoBackbone(Backbone):
     """A backbone for objectives of which only the metrics are used."""
 
     width = 1
-
-
-class Standardized(BaseEstimator):
-    """A regression on standardized targets, since scikit-learn would round targets to the precision of the inputs.
-
-    Args:
-        model: predicts standardized targets.
-    """
-
-    def __init__(self, model: BaseEstimator):
-        self.model = model
-
-    def fit(self, x: Any, y: np.ndarray) -> Standardized:
-        """Fit to inputs (N, F) and targets (N, K)."""
-        self.center, self.spread = map(np.array, moments(y))
-        self.model.fit(x, (y - self.center) / self.spread)
-        return self
-
-    def predict(self, x: Any) -> np.ndarray:
-        """Return predictions (N, K) in the units of the targets, in double precision."""
-        standard = self.model.predict(x).astype(np.float64).reshape(-1, len(self.center))
-        return standard * self.spread + self.center
-
-
-def estimator(kind: str, target: str, strength: float) -> BaseEstimator:
-    """Return the scikit-learn model for a kind of target."""
-    if target == "value":
-        return Standardized(Ridge(alpha=1 / strength) if kind == "linear" else DummyRegressor())
-    model = LogisticRegression(C=strength, max_iter=200) if kind == "linear" else DummyClassifier(strategy="prior")
-    return OneVsRestClassifier(model) if target == "categories" else model
-
-
-def scaled(data: TaskDataModule, split: str) -> tuple[Any, np.ndarray]:
-    """Return scaled, flat inputs (N, F) and targets."""
-    x, y = data.parts[split]
-    return data.preprocessor.flat(x), y.numpy()
-
-
-def predict(model: BaseEstimator, x: Any, y: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return outputs as those of an objective's head, and targets as a tensor."""
-    if isinstance(model, Standardized):
-        return torch.from_numpy(model.predict(x)), torch.from_numpy(y)
-    p = torch.from_numpy(model.predict_proba(x)).float().clamp(1e-6, 1 - 1e-6)
-    return (p.logit() if isinstance(model, OneVsRestClassifier) else p.log()), torch.from_numpy(y)
 
 
 def measure(objective: Any, outputs: Tensor, y: Tensor, split: str) -> dict[str, float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,10 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from warmstart.config.rewrite import changed
 from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.duplicates.overlap import parts_of, shared_rows
-from warmstart.data.loader import ALIGNED
 from warmstart.report.looks import AUTO, SETTLED, looks_of, stop_reason
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import read_transfer
@@ -25,7 +24,7 @@ from warmstart.report.transfer import show, write_report
 from warmstart.report.verdicts import judge
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
-from warmstart.run.manifest import MANIFEST, Manifest, check_runs, record_runs
+from warmstart.run.manifest import MANIFEST, Job, Manifest, check_runs, record_runs
 from warmstart.run.scores import save_clusters
 from warmstart.stages.runner import StageRunner
 from warmstart.sweep import launch
@@ -36,7 +35,7 @@ from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility, naming
 from warmstart.training.record import runs_folder
 from warmstart.training.start import build_objective, find_start, given_preprocessor
-from warmstart.transfer import tuning
+from warmstart.transfer import starts, tuning
 from warmstart.transfer.arms import (
     BUDGETS,
     PRETRAINING,
@@ -49,6 +48,7 @@ from warmstart.transfer.arms import (
     training_rows,
     with_start,
 )
+from warmstart.transfer.baselines import with_fitting_baselines
 from warmstart.transfer.leakage import find_overlap, note_clusters, warn_of_shared_rows
 from warmstart.transfer.strategies import with_strategies
 
@@ -73,8 +73,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         manifest.check()
         check_runs(manifest, resumed=True)
     else:
-        config = without_baselines(with_strategies(with_start(config)))
-        facts = check_plan(config)
+        config, facts = check_plan(with_strategies(with_start(starts.with_starts(config))))
         facts["bounds"] = components.get_object(config.objective._target_).bounds
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     run, required = opened or RunFolder.create(config, runs_folder(config), words=overrides), config.transfer.require
@@ -95,16 +94,6 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     return run
 
 
-def without_baselines(config: DictConfig) -> DictConfig:
-    """Return the config without baseline arms if the objective does not predict one target per example."""
-    if components.get_object(config.objective._target_).target not in ALIGNED:
-        return config
-    dropped = [arm for arm in config.transfer.arms if "baseline" in config.arm.get(arm, {})]
-    if dropped:
-        screen.say(f"removed {' and '.join(dropped)}: a baseline predicts one target per example, not a sequence")
-    return changed(config, {"transfer.arms": [arm for arm in config.transfer.arms if arm not in dropped]})
-
-
 def work(run: RunFolder, trust: tuple[str, ...]) -> None:
     """Run all jobs of the plan; then plan and run the final jobs of tuned arms, and the further looks of seeds=auto.
 
@@ -119,16 +108,23 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
     check_pretrainings(manifest, failures)
     if not any("arm" in job.values for job in manifest.jobs):
         check_tuning(manifest, failures)
-        extend(manifest, run, trust)
+        config = run.config(trust)
+        if config.transfer.get("starts"):
+            config = starts.select(config, run, manifest, execute)
+            if tuning.is_tuned(config):
+                execute(manifest, list(tuning.trials(config, run.path, sizes_of(run.record["sizes"]))))
+        extend(manifest, run, config)
     while (seeds := next_look(run, trust)) is not None:
-        extend(manifest, run, trust, seeds)
+        config = run.config(trust)
+        excluded = (run.record.get("starts") or {}).get("excluded", ())
+        extend(manifest, run, starts.without_arms(config, excluded), seeds)
     record_runs(manifest)
 
 
-def extend(manifest: Manifest, run: RunFolder, trust: tuple[str, ...], seeds: range | None = None) -> None:
+def extend(manifest: Manifest, run: RunFolder, config: DictConfig, seeds: range | None = None) -> None:
     """Plan and run the finetunings with the selected learning rates, or those of a further look."""
     sizes, rates = sizes_of(run.record["sizes"]), tuning.choose(manifest)
-    manifest.extend(finetunings(run.config(trust), run.path, sizes, rates, seeds))
+    manifest.extend(finetunings(config, run.path, sizes, rates, seeds))
     launch.run(manifest, launcher(), Rules(), StageRunner())
 
 
@@ -147,6 +143,18 @@ def next_look(run: RunFolder, trust: tuple[str, ...]) -> range | None:
     return range(first, last)
 
 
+def execute(manifest: Manifest, jobs: Sequence[Job]) -> None:
+    """Add jobs of a selection to the plan, unless they are in it already, and run them.
+
+    Raises:
+        UserError: a job is locked by another process.
+        WriteError: a file of a job could not be written.
+    """
+    manifest.extend([job for job in jobs if job.name not in manifest.by_name])
+    rules = Rules(report=functools.partial(starts.remove_models, manifest))
+    check_tuning(manifest, launch.run(manifest, launcher(), rules, StageRunner()))
+
+
 def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
     """Raise an error if a pretraining is not done."""
     for job in manifest.jobs:
@@ -160,16 +168,16 @@ def check_pretrainings(manifest: Manifest, failures: Mapping[str, str]) -> None:
 
 
 def check_tuning(manifest: Manifest, failures: Mapping[str, str]) -> None:
-    """Raise an error if a tuning run is neither done nor failed."""
+    """Raise an error if a run that tunes or selects is neither done nor failed."""
     for job in manifest.jobs:
         record = manifest.record(job.name) or {}
-        if "tunes" not in job.values or record.get("status") == "done":
+        if not {"tunes", "screens", "selects"} & set(job.values) or record.get("status") == "done":
             continue
         reason = failures.get(job.name) or record.get("error") or "another process is running it"
         if (failure := write_error(reason)) is not None:
             raise failure
         if record.get("status") != "failed":
-            raise UserError(f"{job.name} is not done, so no learning rate can be selected: {reason}")
+            raise UserError(f"{job.name} is not done, so nothing can be selected: {reason}")
 
 
 def launcher() -> dict[str, Any]:
@@ -192,7 +200,9 @@ def launcher() -> dict[str, Any]:
 def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
     """Return the plan with all pretrainings and finetunings, or with the runs that tune learning rates."""
     jobs = pretrainings(config)
-    if any(tuning.rate_count(config, arm) for arm in config.transfer.arms):
+    if config.transfer.get("starts"):
+        jobs += starts.screens(config, run.path, run.record["starts"])
+    elif tuning.is_tuned(config):
         jobs += tuning.trials(config, run.path, sizes_of(run.record["sizes"]))
     else:
         jobs += finetunings(config, run.path, sizes_of(run.record["sizes"]))
@@ -206,12 +216,13 @@ def sizes_of(record: dict[str, Any]) -> Sizes:
     return Sizes({labels: rows for labels, rows in record["labelled"]}, record["examples"])
 
 
-def check_plan(config: DictConfig) -> dict[str, Any]:
+def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     """Check all arms, before any pretraining.
 
     Returns:
-        Entries for the record: sizes that determine budgets; rows that generic data and test split share, None without
-        a pretraining; rows that the splits of the task share; and the clusters of the test rows, for another file.
+        The config without the baselines that do not fit the data; and entries for the record: sizes that determine
+        budgets; rows that generic data and test split share, None without a pretraining; rows that the splits of the
+        task share; and the clusters of the test rows, for another file.
     Raises:
         UserError: an arm, a budget or a component is invalid.
     """
@@ -225,8 +236,9 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
     for arm in config.transfer.arms:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
-            with naming(config.arm[arm], f"arm.{arm}."):
+            with naming(config.arm[arm], f"arm.{arm}."), starts.naming_start(config, arm):
                 check_compatibility(own)
+        if "init" in own:
             check_starts(config, arm, own)
         controls = config.arm[arm].get("against") or []
         for against in [controls] if isinstance(controls, str) else controls:
@@ -234,20 +246,23 @@ def check_plan(config: DictConfig) -> dict[str, Any]:
                 raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
     source, target = components.build_source(config), components.get_object(config.objective._target_).target
     splits = source.load(target)
+    config = with_fitting_baselines(config, splits)
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
+    more: dict[str, Any] = {"clusters": splits.test.cluster}
+    if config.transfer.get("starts"):
+        more["starts"] = starts.plan(config, source, splits, dict(labelled))
     shared = shared_rows(parts_of(splits), source.preprocessor(), target)
     warn_of_shared_rows(shared)
-    data = {"overlap": shared, "clusters": note_clusters(splits)}
+    more["data"] = {"overlap": shared, "clusters": note_clusters(splits)}
     if not has_pretraining(config):
-        sizes, overlap = {"labelled": labelled, "examples": 0}, None
-        return {"sizes": sizes, "overlap": overlap, "data": data, "clusters": splits.test.cluster}
+        return config, {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, **more}
     start, _ = find_start(config.pretrain)
     generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
     build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}
     sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
-    return {"sizes": sizes, "overlap": overlap, "data": data, "clusters": splits.test.cluster}
+    return config, {"sizes": sizes, "overlap": overlap, **more}
 
 
 def check_settings(config: DictConfig) -> None:

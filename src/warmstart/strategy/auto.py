@@ -218,7 +218,7 @@ def ranked(scores: Mapping[Entry, Sequence[float] | None], mode: str) -> list[En
     return sorted(scored, key=lambda entry: (sign * statistics.fmean(scores[entry]), log_distance(entry.rate)))
 
 
-def lower_bound(gains: Sequence[float], ratio: float) -> float | None:
+def lower_bound(gains: Sequence[float], ratio: float, confidence: float = CONFIDENCE) -> float | None:
     """Return the lower bound of the one-sided confidence interval of the mean gain over folds.
 
     None if the variance cannot be estimated: with one gain, or with equal gains, which occur with few rows.
@@ -226,9 +226,10 @@ def lower_bound(gains: Sequence[float], ratio: float) -> float | None:
     Args:
         gains: gains, one per fold.
         ratio: number of validation rows divided by number of training rows.
+        confidence: of the interval.
     """
     spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
     if not spread:
         return None
-    quantile = stats.t.ppf(CONFIDENCE, len(gains) - 1)
+    quantile = stats.t.ppf(confidence, len(gains) - 1)
     return statistics.fmean(gains) - float(quantile) * spread * math.sqrt(1 / len(gains) + ratio)

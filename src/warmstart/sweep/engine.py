@@ -35,7 +35,7 @@ from warmstart.sweep.preflight import Preflight, check_jobs
 from warmstart.sweep.schedule import Rules
 
 FAILED, USER_ERROR, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
-ALLOWED_ON_RESUME = ("sweep.resume", "sweep.retries", "sweep.on_failure", "trust", "output_dir")
+ALLOWED_ON_RESUME = ("sweep.resume", "sweep.show_test", "sweep.retries", "sweep.on_failure", "trust", "output_dir")
 PLUGINS = "hydra_plugins.warmstart_sweeper."
 
 
@@ -61,14 +61,15 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
         else:
             overrides = [*(f"{key}={value}" for key, value in params.items()), *arguments]
             manifest = plan(config, context["hydra_context"].config_loader, overrides, runner)
-        write = functools.partial(report.write_report, manifest.folder)
+        show_test = config.sweep.show_test
+        write = functools.partial(report.write_report, manifest.folder, show_test=show_test)
         rules = Rules(config.sweep.on_failure, config.sweep.retries, write)
         if str(config.hydra.launcher._target_).startswith(PLUGINS):
             failures = launch.run(manifest, OmegaConf.to_container(config.hydra.launcher), rules, runner)
         else:
             failures = {}
             launch_externally(manifest, context, rules)
-        return conclude(manifest, launcher, failures)
+        return conclude(manifest, launcher, failures, show_test)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         screen.error(explain(error))
         return USER_ERROR
@@ -208,18 +209,19 @@ def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
         launch.check_settings(config.hydra.launcher)
 
 
-def conclude(manifest: Manifest, launcher: Sequence[str], failures: Mapping[str, str]) -> int:
+def conclude(manifest: Manifest, launcher: Sequence[str], failures: Mapping[str, str], show_test: bool) -> int:
     """Write and print the tables, suggest the next command, and return the exit status.
 
     Args:
         launcher: overrides that selected the launcher, for the suggested command.
         failures: errors of failed jobs, including those that are not recorded in a run folder.
+        show_test: include test scores.
 
     Raises:
         WriteError: a table cannot be written.
     """
     record_runs(manifest, **({study.STUDY: study.study_digest(manifest)} if manifest.search is not None else {}))
-    summary = report.write_report(manifest.folder, failures)
+    summary = report.write_report(manifest.folder, failures, show_test)
     report.show(summary)
     screen.say(f"sweep folder: {manifest.folder} with leaderboard.csv and sweep.html")
     states = {name: manifest.state(name) for name in manifest.names()}
@@ -237,7 +239,7 @@ def conclude(manifest: Manifest, launcher: Sequence[str], failures: Mapping[str,
         attempts = max(manifest.attempts(name) for name in failed)
         suggest_resume(manifest, [*launcher, *([f"sweep.retries={attempts}"] if attempts else [])])
     else:
-        screen.next_command(screen.command("tensorboard", "--logdir", str(manifest.folder)))
+        screen.next_command(*report.next_commands(summary, manifest.folder))
     return SOME_FAILED if failed or left else 0
 
 

@@ -17,7 +17,7 @@ from warmstart.sweep.schedule import Rules, Schedule, Work, several_jobs, single
 from warmstart.sweep.view import View
 
 TRAIN = ("pretrain", "finetune")
-QUICK = ("baseline",)  # stages faster than the start of a process
+QUICK = ("baseline", "screen")  # stages faster than the start of a process
 
 
 def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules, runner: Runner) -> dict[str, str]:
@@ -76,7 +76,7 @@ def grouped(manifest: Manifest, jobs: Sequence[Job], size: int, runner: Runner) 
         elif job.config["stage"] in TRAIN:
             groups.setdefault((group_key(job.config), job.needs), []).append(job)
         elif job.config["stage"] in QUICK:
-            groups.setdefault((job.config["stage"], job.needs), []).append(job)
+            groups.setdefault((repr(job.config.get("baseline")), job.needs), []).append(job)  # which share computations
         else:
             work.append(single_job(manifest, job, runner))
     for group in groups.values():

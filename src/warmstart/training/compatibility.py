@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.options import compose_file, option_names
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Objective, accepted_predictions
 from warmstart.data.transforms.mixing import Mixing
@@ -251,9 +249,10 @@ def _or(names: list[str]) -> str:
 
 def _options(group: str, fits: Callable[[DictConfig], bool]) -> list[str]:
     """Return overrides with the options of a config group that satisfy a condition."""
-    loader = GlobalHydra.instance().config_loader()
-    names, place = loader.get_group_options(group, ObjectType.CONFIG), group.replace("/", ".")
-    return [f"{group}={name}" for name in names if fits(OmegaConf.select(compose(f"{group}/{name}"), place))]
+    nodes = {
+        name: OmegaConf.select(compose_file(f"{group}/{name}"), group.replace("/", ".")) for name in option_names(group)
+    }
+    return [f"{group}={name}" for name, node in nodes.items() if fits(node)]
 
 
 def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -16,11 +15,21 @@ from pytorch_lightning import Callback
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from warmstart.config.options import compose_file
 from warmstart.config.rewrite import merged, without
 from warmstart.config.signature import check_settings
 from warmstart.config.validate import target_of
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Backbone, LossFunction, Objective, Preprocessor, Source, Strategy, Transform
+from warmstart.core.protocols import (
+    Backbone,
+    Baseline,
+    LossFunction,
+    Objective,
+    Preprocessor,
+    Source,
+    Strategy,
+    Transform,
+)
 from warmstart.core.ranges import shown
 from warmstart.data.datamodule import GenericDataModule, MemoryDataModule, TaskDataModule
 from warmstart.data.transforms.augment import Augment
@@ -33,7 +42,7 @@ GROUPS = {  # config groups whose package has another name
     "training.muon": "optimizer",
     **{target.removeprefix("warmstart.").rpartition(".")[0]: "backbone" for target in TARGETS},
 }
-KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy}
+KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy, "baseline": Baseline}
 SEVERAL = {"logger": Logger, "visualization": Callback}  # groups from which any number of options can be chosen
 INNER = {"augment": Transform}  # such groups inside components
 BLOCKS = ("pack", "separate")  # keys of the data of a pretraining
@@ -252,7 +261,7 @@ def choices_to_repeat(config: DictConfig) -> list[str]:
         return []
     loading = ("data/augment", *(f"data.{key}" for key in LOADING))
     overrides = HydraConfig.get().overrides.task
-    is_same = compose(f"experiment/{config.experiment}/finetune").data._target_ == config.data._target_
+    is_same = compose_file(f"experiment/{config.experiment}/finetune").data._target_ == config.data._target_
     kept = (
         ("data", "backbone")
         if is_same or any(override.startswith("data=") for override in overrides)

@@ -20,6 +20,7 @@ from warmstart.training.callbacks.averaging import Averaging, check_average
 from warmstart.training.callbacks.curves import Curves
 from warmstart.training.callbacks.early_stopping import Patience
 from warmstart.training.callbacks.progress import ProgressLines
+from warmstart.training.callbacks.step_time import StepTime
 from warmstart.training.callbacks.throughput import Throughput
 from warmstart.training.checkpoint import LAST, BestAndLast, find_checkpoint
 from warmstart.training.components import build, build_several
@@ -129,7 +130,8 @@ class Session:
         self.averaging = None if average is None else Averaging(average)
         first = [] if self.averaging is None else [self.averaging]
         progress = ProgressLines(f"{config.stage} {config.experiment}")
-        callbacks = [*first, self.best, Curves(every), Throughput(every)]
+        self.step_time = StepTime()
+        callbacks = [self.step_time, *first, self.best, Curves(every), Throughput(every)]
         callbacks += [*self._visualizations(), *self.callbacks, progress]
         if config.get("patience") is not None:
             callbacks.append(Patience(self.module.monitor, config.patience, config.trainer.min_steps))
@@ -149,5 +151,6 @@ class Session:
             "steps": trainer.global_step,
             "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, self.data),
             "peak_memory_mb": max(peak_memory_mb(), earlier.get("peak_memory_mb") or 0),
+            **self.step_time.timer.cost(),
         }
         self.run.note(cost={**(self.run.record["cost"] or {}), **cost})

@@ -126,14 +126,14 @@ def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) 
     if task != objective.task:
         reason = f"that of {start.name} is for {task}"
     elif start.head and set(start.spec.labels) != set(labels):
-        reason = f"that of {start.name} is for other labels ({_listed(start.spec.labels)}; here {_listed(labels)})"
+        reason = f"that of {start.name} is for other labels ({listed(start.spec.labels)}; here {listed(labels)})"
     else:
         reason = f"{start.name} has no head of this form for these labels"
     screen.say(f"the head is initialized randomly: {reason}", style="yellow")
     return "random"
 
 
-def _listed(labels: tuple[str, ...], most: int = 4) -> str:
+def listed(labels: tuple[str, ...], most: int = 4) -> str:
     """Return the first labels and the number of the others; `none` if there are none."""
     more = f" and {len(labels) - most:,} more" if len(labels) > most else ""
     return ", ".join(labels[:most]) + more if labels else "none"

@@ -16,6 +16,7 @@ from warmstart.config.rewrite import changed, merged
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
+from warmstart.core.labels import Labels, labels_name, most_per_class
 from warmstart.data.loader import batches
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.report.looks import AUTO
@@ -28,7 +29,7 @@ ARM_KEYS = ("against", "length", "tune")  # settings of an arm that are not sett
 PRETRAINING = "pretrain"  # name of the pretraining job
 BUDGETS = ("steps", "total", "converged")
 BASELINE_KEYS = ("seed", "experiment", "output_dir", "trust", "data", "objective", "loss", "backbone")
-Labels = int | float | str
+START_KEYS = ("preprocessor", "trainer")  # further ones of a baseline that uses initial weights
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def plan(
                     continue
                 finetuning = arm_config(config, arm, str(base), labels, seed)
                 finetuning = with_length(finetuning, arm, budget, config, sizes, labels)
-                name = f"{arm}-{labels}-seed{seed}" if budget == "steps" else f"{arm}-{budget}-{labels}-seed{seed}"
+                prefix = arm if budget == "steps" else f"{arm}-{budget}"
+                name = f"{prefix}-{labels_name(labels)}-seed{seed}"
                 yield name, {"arm": arm, "budget": budget, "labels_per_class": labels, "seed": seed}, finetuning
         has_snapshots = "pretrained" in config.transfer.arms and pretraining_of(config, "pretrained", seed) is not None
         if has_snapshots and labels == config.transfer.labels[0]:
@@ -120,7 +122,7 @@ def plan(
                 arm = f"pretrained@{number}"
                 finetuning = arm_config(config, "pretrained", str(base / SNAPSHOTS / str(number)), labels, seed)
                 values = {"arm": arm, "budget": "steps", "labels_per_class": labels, "seed": seed}
-                yield f"snapshot{number}-{labels}-seed{seed}", values, finetuning
+                yield f"snapshot{number}-{labels_name(labels)}-seed{seed}", values, finetuning
 
 
 def pretraining_of(config: DictConfig, arm: str, seed: int) -> str | None:
@@ -150,13 +152,15 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     for name in ARM_KEYS:
         overrides.pop(name, None)
     if "baseline" in overrides:
-        shared = {key: shared[key] for key in BASELINE_KEYS if key in shared}
+        kept = (*BASELINE_KEYS, *START_KEYS) if "init" in overrides else BASELINE_KEYS
+        shared = {key: shared[key] for key in kept if key in shared}
         overrides["stage"] = "baseline"
     else:
         shared = {key: value for key, value in shared.items() if key not in OWN_KEYS}
         overrides["stage"] = "finetune"
         if not overrides.get("init"):
             raise UserError(f"arm.{arm} has no initial weights: set arm.{arm}.init=pretrained, scratch or a path")
+    if "init" in overrides:
         inits = {"pretrained": pretrained, "shuffled": str(replace(Init.parse(pretrained), shuffled=True))}
         overrides["init"] = inits.get(overrides["init"], overrides["init"])
         if overrides.get("preprocessor") == "pretrained":
@@ -176,6 +180,8 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
 def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
     """Return the setting that selects the initial weights of an arm, as given by the user."""
     given = str(config.transfer.start)
+    if config.transfer.get("starts") and arm in list(config.transfer.arms)[: len(config.transfer.starts)]:
+        return f"transfer.starts: {init}"
     if given != "pretrained" and str(init).endswith((given, str(Path(given).resolve()))):
         return f"transfer.start={given} (arm {arm})"
     return f"arm.{arm}.init={init}"
@@ -240,7 +246,7 @@ def length_settings(
     return {**settings, "patience": config.transfer.converged.patience}
 
 
-def subset_settings(labels: Labels) -> dict[str, int | float | None]:
+def subset_settings(labels: Labels) -> dict[str, Labels | None]:
     """Return the subset that an entry of transfer.labels selects: rows per class, a fraction below 1, or all rows.
 
     Raises:
@@ -248,11 +254,13 @@ def subset_settings(labels: Labels) -> dict[str, int | float | None]:
     """
     if labels == "all":
         return {"per_class": None, "fraction": None}
-    if isinstance(labels, int) and labels > 0:
+    if (isinstance(labels, int) and labels > 0) or most_per_class(labels) is not None:
         return {"per_class": labels, "fraction": None}
     if isinstance(labels, float) and 0 < labels < 1:
         return {"per_class": None, "fraction": labels}
-    raise UserError(f"transfer.labels={labels}: must be rows per class (1, 2, ...), a fraction (0.1), or all")
+    raise UserError(
+        f"transfer.labels={labels}: must be rows per class (1, 2, ... or '<=200'), a fraction (0.1), or all"
+    )
 
 
 def training_rows(config: DictConfig, splits: Splits, budget: Labels) -> int:

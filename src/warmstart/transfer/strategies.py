@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from warmstart.config.options import compose_file, option_names
 from warmstart.config.rewrite import changed, merged
 from warmstart.core import screen
 from warmstart.core.errors import UserError
@@ -64,7 +62,7 @@ def with_strategies(config: DictConfig) -> DictConfig:
 
 def strategy_names() -> list[str]:
     """Return the names of all strategies, the options of the Hydra group."""
-    return sorted(GlobalHydra.instance().config_loader().get_group_options("strategy", ObjectType.CONFIG))
+    return sorted(option_names("strategy"))
 
 
 def is_complete_arm(config: DictConfig, name: str) -> bool:
@@ -77,7 +75,7 @@ def strategy_arm(config: DictConfig, name: str, against: str | None) -> DictConf
     """Return the config node of a strategy's arm, compared with the arm `against`."""
     shared = OmegaConf.to_container(config.arm.pretrained, resolve=True)
     is_selected = "strategy" in config and components.short_name(config.strategy) == name
-    node = copy.deepcopy(config.strategy) if is_selected else compose(f"strategy/{name}").strategy
+    node = copy.deepcopy(config.strategy) if is_selected else compose_file(f"strategy/{name}").strategy
     overrides = {"strategy": OmegaConf.to_container(node, resolve=True), "against": against}
     return merged({**shared, **overrides}, config.arm.get(name) or {})
 

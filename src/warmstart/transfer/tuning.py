@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.config.rewrite import changed
 from warmstart.core.errors import UserError
+from warmstart.core.labels import Labels, labels_name
 from warmstart.run.manifest import RUNS, Job, Manifest
-from warmstart.transfer.arms import Labels, Sizes, arm_config, pretraining_name, pretraining_of, with_length
+from warmstart.transfer.arms import Sizes, arm_config, pretraining_name, pretraining_of, with_length
 
 SEEDS = 2  # runs per trial
 SEED_OFFSET = 1000  # of the trials, whose seeds then differ from those of the final runs
@@ -30,6 +31,11 @@ def rate_count(config: DictConfig, arm: str) -> int:
     """Return the number of learning rates to try for an arm: its own `tune`, or transfer.tune."""
     node = config.arm[arm]
     return 0 if "baseline" in node else node.get("tune", config.transfer.tune)
+
+
+def is_tuned(config: DictConfig) -> bool:
+    """Return whether the learning rate of an arm is selected."""
+    return any(rate_count(config, arm) for arm in config.transfer.arms)
 
 
 def trials(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[Job]:
@@ -51,7 +57,7 @@ def trials(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[Job]:
             values = {"tunes": arm, "labels_per_class": labels, "optimizer.lr": rate, "seed": trial.seed}
             needed = pretraining_of(config, arm, config.seed)
             resolved = OmegaConf.to_container(trial, resolve=True)
-            yield Job(f"tune-{arm}-{labels}-rate{number}-seed{trial.seed}", values, resolved, needed)
+            yield Job(f"tune-{arm}-{labels_name(labels)}-rate{number}-seed{trial.seed}", values, resolved, needed)
 
 
 def choose(manifest: Manifest) -> dict[tuple[str, Labels], float]:

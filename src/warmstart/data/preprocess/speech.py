@@ -70,7 +70,7 @@ class Preprocessor(recordings.TakesRecordings):
     def fit(self, x: pd.DataFrame) -> None:
         """Compute mean and standard deviation of each band over all frames, for normalize=global."""
         if self.normalize == "global":
-            values = torch.cat(self._frames(x))
+            values = torch.cat(self.log_mels(x))
             self.mean, self.std = values.mean(0).tolist(), values.std(0).clamp(min=1e-3).tolist()
 
     def encode(self, x: pd.DataFrame) -> Frames:
@@ -86,7 +86,7 @@ class Preprocessor(recordings.TakesRecordings):
         recordings.check_longest(x, self.longest)
         empty = np.zeros((0, self.stack, self.mels), np.float16)
         values, starts = recordings.cached_rows(
-            "frames", repr(self._settings()), x, lambda: [self._stack(frames) for frames in self._frames(x)], empty
+            "frames", repr(self._settings()), x, lambda: [self._stack(frames) for frames in self.log_mels(x)], empty
         )
         return Frames(values, starts, context)
 
@@ -96,6 +96,39 @@ class Preprocessor(recordings.TakesRecordings):
     def __call__(self, x: Tensor) -> Tensor:
         """Convert to float32; `encode` has standardized the frames."""
         return x.float()
+
+    def log_mels(self, x: pd.DataFrame) -> list[Tensor]:
+        """Return the log-mel spectrogram (T, mels) of each recording, not standardized."""
+        from transformers.audio_utils import mel_filter_bank
+
+        size, hop = round(self.window * self.rate), round(self.hop * self.rate)
+        points = 2 ** math.ceil(math.log2(size))
+        filters = mel_filter_bank(
+            points // 2 + 1,
+            self.mels,
+            0.0,
+            self.rate / 2,
+            self.rate,
+            norm=None,
+            mel_scale="htk",
+            triangularize_in_mel_space=True,
+        )
+        filters, window = torch.from_numpy(filters).float(), torch.hann_window(size, periodic=False)
+        waves = recordings.waves_at(x, self.rate)
+        lengths = np.array([max(1, 1 + (len(wave) - size) // hop) for wave in waves])
+        frames: list[Tensor] = [torch.empty(0)] * len(waves)
+        order = np.argsort(lengths)
+        for start in range(0, len(order), CHUNK):
+            rows = order[start : start + CHUNK]
+            batch = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(waves[row]) for row in rows], batch_first=True)
+            batch = F.pad(batch, (0, max(0, size - batch.shape[1])))
+            batch = batch.unfold(1, size, hop) * window
+            spectrum = torch.fft.rfft(batch, points)
+            power = spectrum.real.square().add_(spectrum.imag.square())
+            logs = (power @ filters).clamp(min=FLOOR).log()
+            for index, row in enumerate(rows):
+                frames[row] = logs[index, : lengths[row]].clone()
+        return frames
 
     def to_images(self, x: Tensor) -> Tensor:
         """Convert a batch (B, T, stack, mels) to spectrogram images (B, 1, mels, T * stack), low bands at the bottom.
@@ -128,36 +161,3 @@ class Preprocessor(recordings.TakesRecordings):
             frames = (frames - frames.mean(0)) / frames.std(0, correction=0).clamp(min=0.1)
         frames = F.pad(frames, (0, 0, 0, -len(frames) % self.stack))
         return frames.view(-1, self.stack, self.mels).half().numpy()
-
-    def _frames(self, x: pd.DataFrame) -> list[Tensor]:
-        """Return the log-mel spectrogram (T, mels) of each waveform."""
-        from transformers.audio_utils import mel_filter_bank
-
-        size, hop = round(self.window * self.rate), round(self.hop * self.rate)
-        points = 2 ** math.ceil(math.log2(size))
-        filters = mel_filter_bank(
-            points // 2 + 1,
-            self.mels,
-            0.0,
-            self.rate / 2,
-            self.rate,
-            norm=None,
-            mel_scale="htk",
-            triangularize_in_mel_space=True,
-        )
-        filters, window = torch.from_numpy(filters).float(), torch.hann_window(size, periodic=False)
-        waves = recordings.waves_at(x, self.rate)
-        lengths = np.array([max(1, 1 + (len(wave) - size) // hop) for wave in waves])
-        frames: list[Tensor] = [torch.empty(0)] * len(waves)
-        order = np.argsort(lengths)
-        for start in range(0, len(order), CHUNK):
-            rows = order[start : start + CHUNK]
-            batch = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(waves[row]) for row in rows], batch_first=True)
-            batch = F.pad(batch, (0, max(0, size - batch.shape[1])))
-            batch = batch.unfold(1, size, hop) * window
-            spectrum = torch.fft.rfft(batch, points)
-            power = spectrum.real.square().add_(spectrum.imag.square())
-            logs = (power @ filters).clamp(min=FLOOR).log()
-            for index, row in enumerate(rows):
-                frames[row] = logs[index, : lengths[row]].clone()
-        return frames

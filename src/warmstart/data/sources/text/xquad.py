@@ -77,7 +77,8 @@ class XQuAD(Source):
     def _table(self, frame: pd.DataFrame, where: str, target: str | None) -> pd.DataFrame:
         names = {"text": "question", "pair": "context"}
         table = pd.DataFrame({to: to_texts(pick(frame, name, where), where) for to, name in names.items()})
-        article = frame.get("title", frame["context"]).astype(str).map(short).to_numpy()
+        title = frame.get("title", frame["context"])
+        article = title.where(title.notna(), frame["context"]).astype(str).map(short).to_numpy()
         table["article"] = table.assign(article=article).groupby("pair").article.transform("first")
         if target is not None:
             table["answers"] = locate_answers(table.pair, pick(frame, "answers", where), where)

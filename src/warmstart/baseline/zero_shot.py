@@ -1,0 +1,37 @@
+"""The initial weights with their own head, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warmstart.core.protocols import Baseline, Preprocessor
+
+
+class ZeroShot(Baseline):
+    """The outputs of the head of the initial weights, which must be for exactly these labels."""
+
+    start: ClassVar = "outputs"
+
+    def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Any) -> Any:
+        """Return the outputs of the head (N, C)."""
+        return encoded
+
+    def models(self, target: str, outputs: int, rows: int, seed: int) -> Iterator[Untouched]:
+        yield Untouched()
+
+
+class Untouched:
+    """A model whose inputs are its outputs."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> Untouched:
+        """Do nothing."""
+        return self
+
+    def outputs(self, x: np.ndarray) -> Tensor:
+        """Return the inputs (N, C)."""
+        return torch.from_numpy(x)

@@ -1,0 +1,358 @@
+"""Ranking of the starts of a transfer (transfer.starts), their selection, and how well the screen predicted it."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from scipy import stats
+
+from warmstart.core.screen import number
+from warmstart.report import paired
+from warmstart.report.runs import Labels, Transfer
+from warmstart.report.section import Section, Table, section
+from warmstart.report.verdicts import BUDGET_PHRASES, difference_interval, estimate, labels_text, pairs
+
+CONTROL = "scratch"
+FEWEST = 3  # starts for a rank correlation
+MEASURES = {"knn": "k-NN", "logme": "LogME"}
+Row = dict[str, Any]
+
+
+def summarize(transfer: Transfer, judged: list[Row]) -> Row | None:
+    """Return ranking, selection and rank correlations as plain JSON; None without transfer.starts.
+
+    Args:
+        transfer: with all its runs.
+        judged: the verdicts, which compare all pairs of starts.
+    """
+    if transfer.starts is None:
+        return None
+    record, budget = transfer.starts, transfer.budgets[0]
+    names = [name for name in record["given"] if name in transfer.arms]
+    ranking = [rank(transfer, judged, names, budget, labels) for labels in transfer.labels]
+    return {
+        "given": record["given"],
+        "budget": budget,
+        "ranking": ranking,
+        "comparisons": len(judged),
+        "selection": selection(record),
+        "correlation": correlations(transfer, record, ranking),
+    }
+
+
+def rank(transfer: Transfer, judged: list[Row], names: list[str], budget: str, labels: Labels) -> Row:
+    """Return the starts at a label count, best first, each compared with the best.
+
+    The intervals hold simultaneously over all comparisons of the report (Bonferroni); p values are those of the
+    verdicts (Holm). A start is `apart` if it is significantly worse than the best.
+    """
+    groups = {name: [run for run in transfer.group(name, budget, labels) if run.test is not None] for name in names}
+    means = {name: statistics.fmean(run.test for run in group) for name, group in groups.items() if group}
+    order = sorted(means, key=lambda name: -transfer.sign * means[name])
+    rows: list[Row] = []
+    for name in order:
+        row = {"start": name, "mean": means[name], "difference": None, "interval": [None, None], "p": None}
+        row |= {"verdict": None, "apart": False}
+        if name != order[0] and (found := pairs(groups[name], groups[order[0]])):
+            difference = estimate(transfer, found, paired.ALPHA / max(1, len(judged)))
+            verdict, p = compared(judged, name, order[0], budget, labels)
+            row |= {"difference": difference.difference, "interval": difference_interval(transfer, difference), "p": p}
+            row |= {"verdict": verdict, "apart": verdict == "hurts"}
+        rows.append(row)
+    return {"labels": labels, "starts": rows}
+
+
+def compared(judged: list[Row], name: str, other: str, budget: str, labels: Labels) -> tuple[str | None, float | None]:
+    """Return verdict and adjusted p value of a start against another one."""
+    opposite = {"helps": "hurts", "hurts": "helps"}
+    for row in judged:
+        if (row["budget"], row["labels"]) == (budget, labels) and {row["arm"], row["against"]} == {name, other}:
+            return (row["verdict"] if row["arm"] == name else opposite.get(row["verdict"], row["verdict"])), row[
+                "p_holm"
+            ]
+    return None, None
+
+
+def selection(record: Row) -> Row:
+    """Return screen, validation scores by rung, and reason by start, and the cost in finetunings."""
+    screen, rungs = record["screen"], record["rungs"]
+    rows = [
+        {
+            "start": name,
+            "knn": screen.get(name, {}).get("knn"),
+            "logme": screen.get(name, {}).get("logme"),
+            "screen_rank": screen_ranks(screen).get(name),
+            "validation": [statistics.fmean(r["scores"][name]) if name in r["scores"] else None for r in rungs],
+            "cost": sum(r["spent"].get(name, 0) for r in rungs) / record["examples"] if rungs else 0.0,
+            "excluded": record["excluded"].get(name, {}).get("reason"),
+        }
+        for name in record["given"]
+    ]
+    return {
+        "starts": sorted(rows, key=lambda row: (row["screen_rank"] is None, row["screen_rank"])),
+        "labels": record["labels"],
+        "why": record["why"],
+        "cost": sum(row["cost"] for row in rows),
+        "bound": record.get("bound"),
+        "seconds": sum(r["seconds"] for r in rungs),
+        "screen_seconds": sum(one["seconds"] for one in screen.values()),
+    }
+
+
+def screen_ranks(screen: dict[str, Row]) -> dict[str, float]:
+    """Return the mean of the ranks in both measures by start; 1 is best."""
+    ranks = [stats.rankdata([-one[key] for one in screen.values()]) for key in ("knn", "logme")]
+    return {name: float(one + other) / 2 for name, one, other in zip(screen, *ranks)}
+
+
+def correlations(transfer: Transfer, record: Row, ranking: list[Row]) -> list[Row]:
+    """Return the rank correlations of the screen with the mean test scores by label count.
+
+    If starts were excluded, also with the validation scores of the first rung, of which they are part.
+    """
+    screen = record["screen"]
+    measures = {"screen": {name: -value for name, value in screen_ranks(screen).items()}}
+    measures |= {key: {name: one[key] for name, one in screen.items()} for key in ("knn", "logme")}
+    finals = [
+        {"of": "test", "labels": one["labels"], "scores": {row["start"]: row["mean"] for row in one["starts"]}}
+        for one in ranking
+    ]
+    if record["excluded"] and record["rungs"]:
+        scores = {name: statistics.fmean(values) for name, values in record["rungs"][0]["scores"].items()}
+        finals.append({"of": "validation", "labels": record["labels"], "scores": scores})
+    return [
+        {
+            "of": final["of"],
+            "labels": final["labels"],
+            **{key: correlation(transfer.sign, values, final["scores"]) for key, values in measures.items()},
+        }
+        for final in finals
+    ]
+
+
+def correlation(sign: int, predicted: dict[str, float], scores: dict[str, float]) -> Row:
+    """Return Spearman's and Kendall's rank correlation over the starts that have both values; None below FEWEST."""
+    names = [name for name in scores if name in predicted]
+    values = [[predicted[name] for name in names], [sign * scores[name] for name in names]]
+    if len(names) < FEWEST or any(len(set(one)) == 1 for one in values):
+        return {"n": len(names), "spearman": None, "kendall": None}
+    spearman, kendall = stats.spearmanr(*values).statistic, stats.kendalltau(*values).statistic
+    return {"n": len(names), "spearman": float(spearman), "kendall": float(kendall)}
+
+
+def headline(transfer: Transfer, judged: list[Row], summary: Row) -> Row:
+    """Return verdict and sentence: the best starts, and whether the best one beats random weights.
+
+    The verdict is that of the start with the highest mean over label counts, other than `scratch`, against `scratch`:
+    helps if it helps at one label count or more and hurts at none, and so on, as for other transfers.
+    """
+    budget = summary["budget"]
+    found = {"verdict": None, "arm": None, "against": None, "budget": budget}
+    ranking = [one for one in summary["ranking"] if one["starts"]]
+    n = min((row["n"] for row in judged if row["budget"] == budget), default=0)
+    phrase = BUDGET_PHRASES[budget]
+    if not ranking or n < paired.MIN_UNITS:
+        unit = "seed" if transfer.rules["pretrain_seeds"] == 1 else "pretraining"
+        seeds = (
+            f"{n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few; at least {paired.MIN_UNITS} are needed"
+        )
+        leading = f" Highest mean {phrase}: {leaders(ranking)}." if ranking else ""
+        return {**found, "sentence": f"No verdict on the best start: {seeds}.{leading}"}
+    sentence = f"Best start, {phrase}: {'; '.join(clauses(transfer, ranking))}."
+    names = [name for name in summary["given"] if name in transfer.arms and name != CONTROL]
+    best = max(names, key=lambda name: statistics.fmean(scores_of(transfer, ranking, name) or [float("-inf")]))
+    if CONTROL not in transfer.arms:
+        return {**found, "sentence": f"{sentence} Random weights (scratch) are not among the starts."}
+    verdicts = {one["labels"]: compared(judged, best, CONTROL, budget, one["labels"])[0] for one in ranking}
+    words = set(verdicts.values())
+    verdict = "equivalent" if words == {"equivalent"} else "cannot tell"
+    if ("helps" in words) != ("hurts" in words):
+        verdict = "helps" if "helps" in words else "hurts"
+    texts = {"helps": "beats scratch", "hurts": "is worse than scratch", "equivalent": "is equivalent to scratch"}
+    told = []
+    for word in ("helps", "hurts", "equivalent", "cannot tell"):
+        labels = [count for count, one in verdicts.items() if (one or "cannot tell") == word]
+        if labels:
+            text = texts.get(word, "cannot be told apart from scratch")
+            gain = gain_over_control(transfer, best, budget, labels, len(judged))
+            told.append(f"{text} with {labels_text(labels)} ({gain})")
+    own = {"verdict": verdict, "arm": best, "against": CONTROL}
+    return {**found, **own, "sentence": f"{sentence} {best} {'; '.join(told)}."}
+
+
+def leaders(ranking: list[Row]) -> str:
+    """Return the start with the best mean by label count as text."""
+    best = [one["starts"][0]["start"] for one in ranking]
+    grouped = {name: [one["labels"] for one, first in zip(ranking, best) if first == name] for name in best}
+    return "; ".join(f"{name} with {labels_text(labels)}" for name, labels in grouped.items())
+
+
+def clauses(transfer: Transfer, ranking: list[Row]) -> list[str]:
+    """Return the best starts as text, one clause for the label counts at which they are the same."""
+    metric = transfer.metric.removeprefix("test/")
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for one in ranking:
+        groups.setdefault(tuple(row["start"] for row in one["starts"] if not row["apart"]), []).append(one)
+    found = []
+    for names, rows in groups.items():
+        where = f"with {labels_text([one['labels'] for one in rows])}"
+        last = rows[-1]
+        best = f"{metric} {number(last['starts'][0]['mean'])}" + (f" at {last['labels']}" if len(rows) > 1 else "")
+        if len(names) > 1:
+            first = last["starts"][0]["start"]
+            others = listed([name for name in names if name != first])
+            found.append(f"{first} {where} ({best}), which cannot be told apart from {others}")
+            continue
+        following = last["starts"][1] if len(last["starts"]) > 1 else None
+        lead = ""
+        if following is not None:
+            low, high = (-bound for bound in reversed(following["interval"]))
+            span = f"simultaneous 95 % interval {low:+.3g} to {high:+.3g}"
+            lead = f", {-following['difference']:+.3g} over {following['start']}, {span}"
+        found.append(f"{names[0]} {where} ({best}{lead})")
+    return found
+
+
+def listed(names: list[str]) -> str:
+    """Return names as text, such as `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def scores_of(transfer: Transfer, ranking: list[Row], name: str) -> list[float]:
+    """Return the mean scores of a start by label count; higher is better."""
+    return [transfer.sign * row["mean"] for one in ranking for row in one["starts"] if row["start"] == name]
+
+
+def gain_over_control(transfer: Transfer, name: str, budget: str, labels: list[Labels], family: int) -> str:
+    """Return the largest difference to `scratch` among label counts, with its simultaneous interval, as text."""
+    estimates = {}
+    for count in labels:
+        found = pairs(*(transfer.group(arm, budget, count) for arm in (name, CONTROL)))
+        if found:
+            estimates[count] = estimate(transfer, found, paired.ALPHA / max(1, family))
+    if not estimates:
+        return "no finished pairs"
+    count = max(estimates, key=lambda count: abs(estimates[count].difference))
+    one = estimates[count]
+    where = f" at {count}" if len(labels) > 1 else ""
+    return f"{one.difference:+.3g}{where}, simultaneous 95 % interval {one.low:+.3g} to {one.high:+.3g}"
+
+
+def ranking_table(summary: Row) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the ranking."""
+    columns = [
+        "labels",
+        "rank",
+        "start",
+        "mean",
+        "difference to the best",
+        "simultaneous 95 % interval",
+        "p (Holm)",
+        "",
+    ]
+    lines = []
+    for one in summary["ranking"]:
+        for index, row in enumerate(one["starts"]):
+            low, high = row["interval"]
+            note = "best" if index == 0 else "worse" if row["apart"] else "cannot be told from the best"
+            note = "no verdict" if index and row["verdict"] is None else note
+            lines.append(
+                [
+                    *(str(one["labels"]), str(index + 1), row["start"], number(row["mean"])),
+                    "-" if row["difference"] is None else f"{row['difference']:+.4f}",
+                    "-" if low is None else f"{low:+.4f} to {high:+.4f}",
+                    "-" if row["p"] is None else f"{row['p']:.2g}",
+                    note,
+                ]
+            )
+    return columns, lines
+
+
+def selection_table(summary: Row) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of screen and selection, in the order of the screen."""
+    found = summary["selection"]
+    rungs = max((len(row["validation"]) for row in found["starts"]), default=0)
+    columns = [
+        "start",
+        "initial weights",
+        "k-NN",
+        "LogME",
+        *(f"validation, rung {index + 1}" for index in range(rungs)),
+    ]
+    columns += ["cost, finetunings", "selection"]
+    lines = [
+        [
+            *(row["start"], summary["given"][row["start"]], number(row["knn"]), number(row["logme"])),
+            *(number(value) for value in row["validation"]),
+            *(f"{row['cost']:.2f}", f"excluded: {row['excluded']}" if row["excluded"] else "kept"),
+        ]
+        for row in found["starts"]
+    ]
+    return columns, lines
+
+
+def sentences(summary: Row) -> list[str]:
+    """Return sentences on the selection, its cost, and the rank correlations of the screen."""
+    found = summary["selection"]
+    excluded = [row["start"] for row in found["starts"] if row["excluded"]]
+    if found["why"]:
+        text = f"All starts are compared, without a selection: {found['why']}."
+    else:
+        result = f"excluded {listed(excluded)}" if excluded else "excluded no start"
+        text = (
+            f"The selection on validation folds with {labels_text([found['labels']])} {result}, at a cost of "
+            f"{found['cost']:.2f} finetunings of at most {found['bound']:g}."
+        )
+    return [text, *(correlation_text(one) for one in summary["correlation"])]
+
+
+def correlation_text(row: Row) -> str:
+    """Return the rank correlations of the screen with one ranking as a sentence."""
+    scores = "the mean test scores" if row["of"] == "test" else "the first validation scores of the selection"
+    one = row["screen"]
+    start = f"Rank correlation of the screen with {scores} with {labels_text([row['labels']])}"
+    count = f"{one['n']} start{'' if one['n'] == 1 else 's'}"
+    if one["n"] < FEWEST:
+        return f"{start}: too few to say ({count})."
+    if one["spearman"] is None:
+        return f"{start}: undefined, since all values are equal ({count})."
+    alone = ", ".join(f"{name} alone {number(row[key]['spearman'], 2)}" for key, name in MEASURES.items())
+    return f"{start}: Spearman {one['spearman']:.2f}, Kendall {one['kendall']:.2f} ({count}; {alone})."
+
+
+def starts_section(transfer: Transfer, report: Row) -> Section | None:
+    """Return the section of the page that ranks the starts."""
+    found = report["starts"]
+    if not found:
+        return None
+    note = (
+        f"Starts by mean {report['metric']} {BUDGET_PHRASES[found['budget']]}, each compared with the best one at its "
+        f"label count, paired by seed; positive is better. The best is chosen on the test split: intervals therefore "
+        f"hold simultaneously over all {found['comparisons']} comparisons of the report, of all pairs of starts "
+        "(Bonferroni), and p values are adjusted over them (Holm)."
+    )
+    return section("starts", "Which start?", sentences(found)[0], table=as_table(ranking_table(found)), note=note)
+
+
+def screen_section(transfer: Transfer, report: Row) -> Section | None:
+    """Return the section of the page on screen and selection of the starts."""
+    found = report["starts"]
+    if not found:
+        return None
+    chosen = found["selection"]
+    note = (
+        "k-NN: leave-one-out score of a prediction from the 5 nearest labelled rows. LogME: evidence of a linear model "
+        f"(You et al. 2021). Both are of frozen features, with {labels_text([chosen['labels']])}, and took "
+        f"{number(chosen['screen_seconds'], 2)} seconds. The screen orders the starts and excludes none. Validation: "
+        "means over folds of the training rows. A start is excluded if it is not among the two best and worse than the "
+        "best with 90 % confidence (one-sided, corrected for all comparisons of the selection)."
+    )
+    answer = " ".join(sentences(found)[1:])
+    table = as_table(selection_table(found))
+    return section("screen", "Screen and selection of the starts", answer, table=table, note=note)
+
+
+def as_table(cells: tuple[list[str], list[list[str]]]) -> Table:
+    """Return columns and rows as a table of a section."""
+    return dict(zip(("columns", "rows"), cells))

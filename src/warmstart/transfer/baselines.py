@@ -1,0 +1,91 @@
+"""Checks of the arms of a transfer that are baselines, and removal of those that do not fit the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from warmstart.config.rewrite import changed
+from warmstart.core import screen
+from warmstart.core.batch import Splits
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Baseline
+from warmstart.training import components
+from warmstart.training.frozen import without_head
+from warmstart.training.start import find_start
+from warmstart.transfer.arms import PRETRAINED, arm_config
+
+
+def baseline_of(config: DictConfig, arm: str) -> Baseline | None:
+    """Build the baseline of an arm; None if it has none.
+
+    Raises:
+        UserError: a setting is invalid.
+    """
+    node = config.arm[arm].get("baseline") if arm in config.arm else None
+    return None if node is None else components.build(node)
+
+
+def with_fitting_baselines(config: DictConfig, splits: Splits) -> DictConfig:
+    """Return the config without the baseline arms that do not fit the data, its targets or the initial weights.
+
+    They are printed with the reasons.
+
+    Raises:
+        UserError: such an arm is listed in transfer.arms on the command line, or its settings are invalid.
+    """
+    reasons = {arm: reason for arm in config.transfer.arms if (reason := unsuitable(config, arm, splits)) is not None}
+    if not reasons:
+        return config
+    if is_given("transfer.arms"):
+        arm, reason = next(iter(reasons.items()))
+        raise UserError(f"transfer.arms: {arm} {reason}: remove it")
+    screen.say(f"removed arms that do not fit: {', '.join(f'{arm} ({reason})' for arm, reason in reasons.items())}")
+    return changed(config, {"transfer.arms": [arm for arm in config.transfer.arms if arm not in reasons]})
+
+
+def is_given(key: str) -> bool:
+    """Return whether a setting is an override of the command line."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return any(override.lstrip("+").partition("=")[0] == key for override in overrides)
+
+
+def unsuitable(config: DictConfig, arm: str, splits: Splits) -> str | None:
+    """Return why an arm does not fit the data, its targets or the initial weights; None if it does.
+
+    Raises:
+        UserError: the arm has no initial weights but needs them, or has some but does not use them.
+    """
+    baseline = baseline_of(config, arm)
+    if baseline is None:
+        return None
+    init = config.arm[arm].get("init")
+    if baseline.start is None and init is not None:
+        raise UserError(f"arm.{arm}.init={init}: {name_of(config, arm)} uses no initial weights: remove it")
+    if baseline.start is not None and init is None:
+        raise UserError(f"arm.{arm}: {name_of(config, arm)} needs initial weights: add +arm.{arm}.init={PRETRAINED}")
+    objective = components.get_object(config.objective._target_)
+    if objective.target not in baseline.target_kinds:
+        return f"predicts one target per example, not {objective.target}"
+    modality = components.source_type(config.data).modality
+    if baseline.modalities is not None and modality not in baseline.modalities:
+        return f"takes {' and '.join(sorted(baseline.modalities))}, not {modality}"
+    reason = baseline.unsupported(splits.train.x)
+    if reason is None and baseline.start == "outputs":
+        reason = lacking_head(config, arm, init, objective.task, splits.labels)
+    return reason
+
+
+def name_of(config: DictConfig, arm: str) -> str:
+    """Return the baseline of an arm as an override."""
+    return f"baseline={components.short_name(config.arm[arm].baseline)}"
+
+
+def lacking_head(config: DictConfig, arm: str, init: str, task: Any, labels: tuple[str, ...]) -> str | None:
+    """Return why the initial weights of an arm have no head for a task and these labels; None if they have one."""
+    if init in (PRETRAINED, "shuffled"):
+        return "the pretraining of this transfer has no head for these labels"
+    start, _ = find_start(arm_config(config, arm, "scratch", "all", 0))
+    return without_head(start, task, labels)
