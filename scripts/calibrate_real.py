@@ -66,7 +66,9 @@ def aa(folder: Path) -> Iterator[Row]:
 def words_of(folder: Path, arm: str) -> list[str]:
     """The verdicts on an arm, by labels."""
     report = json.loads((folder / "report.json").read_text())
-    return [f"{row['verdict']} at {row['labels']}" for row in report["verdicts"] if row["arm"] == arm]
+    return [
+        f"{row['verdict']} at {row['labels']}" for row in report["verdicts"] if row["arm"] == arm and not row["role"]
+    ]
 
 
 def sabotage(folder: Path) -> Iterator[Row]:

@@ -95,6 +95,18 @@ def test_those_of_tasks_answer_in_plain_records_and_the_others_have_no_metrics(n
             assert torch.isfinite(value)
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if class_of(name).monitor])
+def test_a_monitored_metric_has_bounds(name: str):
+    metric, mode = class_of(name).monitor
+    assert class_of(name).bounds == (0.0, 1.0 if mode == "max" else None), metric
+
+
+def test_the_bounds_of_accuracy_are_those_of_its_metric():
+    _, objective, _ = set_up("classification")
+    metric = objective.metrics()["accuracy"]
+    assert objective.bounds == (metric.plot_lower_bound, metric.plot_upper_bound)
+
+
 def test_masked_hides_the_share_it_says_and_only_counts_those():
     backbone, objective, batch = set_up("masked")
     chosen = objective.choose(backbone, batch)

@@ -55,6 +55,8 @@ def test_table_report_and_runs(cli):
     assert outcome.status == 0, outcome.err
     folder = outcome.run("transfer")
     report = json.loads((folder / "report.json").read_text())
+    assert json.loads((folder / "run.json").read_text())["bounds"] == [0.0, 1.0]
+    assert report["test_rows"] == len(np.load(next(folder.glob("runs/*/test_scores.npy"))))
     assert len(report["table"]) == 4 * 2
     assert len(report["tables"]["converged"]) == 2 * 2
     assert len(report["runs"]) == 4 * 2 * 2 + 2 * 2 * 2
