@@ -39,7 +39,7 @@ from warmstart.strategy.auto import CONFIDENCE, MAX_FOLD_ROWS, MIN_JOB_STEPS, MI
 from warmstart.training import components
 from warmstart.transfer.arms import PRETRAINED, Labels, arm_config, pretraining_name, pretraining_of
 from warmstart.transfer.baselines import is_given
-from warmstart.transfer.tuning import SEED_OFFSET, trial_rates
+from warmstart.transfer.tuning import SEED_OFFSET, rate_count, trial_rates
 
 CONTROL, OWN = "scratch", "own"  # entries of transfer.starts, and the names of their arms
 KNN, LOGME = "screen/knn", "screen/logme"  # metrics of a screen
@@ -220,7 +220,7 @@ def plan(config: DictConfig, source: Source, splits: Splits, sizes: Mapping[Labe
     if min(steps for steps, _ in lengths.values()) < MIN_RUN_STEPS:
         return {**record, "why": f"runs of fewer than {MIN_RUN_STEPS} steps are too short"}
     evaluated = min(FOLDS, folds)
-    rates = {name: rates_of(config, own) for name, own in configs.items()}
+    rates = {name: rates_of(config, name, own) for name, own in configs.items()}
     batch = {name: own.data.batch_size * own.trainer.accumulate_grad_batches for name, own in configs.items()}
     record |= {
         "why": None,
@@ -252,9 +252,9 @@ def check_strategy(configs: Mapping[str, DictConfig]) -> None:
             raise UserError("transfer.starts splits the labelled rows into folds itself: remove data.folds")
 
 
-def rates_of(config: DictConfig, finetuning: DictConfig) -> list[float]:
-    """Return the learning rates of a start in the first rung: those that transfer.tune tries, or its own."""
-    rate, count = finetuning.optimizer.lr, config.transfer.tune
+def rates_of(config: DictConfig, arm: str, finetuning: DictConfig) -> list[float]:
+    """Return the learning rates of a start in the first rung: those that its tuning tries, or its own."""
+    rate, count = finetuning.optimizer.lr, rate_count(config, arm)
     return trial_rates(rate, count) if count else [rate]
 
 
