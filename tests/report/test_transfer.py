@@ -263,4 +263,4 @@ def test_warnings_for_overlap_shuffled_weights_and_simple_models(made):
     assert "2 of 100 test rows are also pretraining rows of digits (rows 3, 4)" in warnings
     assert "1 of 100 test rows are near duplicates of pretraining rows" in warnings
     assert "shuffled weights also help" in warnings
-    assert "a linear model on the raw inputs scores better than pretrained with 1 label per class" in warnings
+    assert "baselines that score better than pretrained: linear with 1 label per class" in warnings

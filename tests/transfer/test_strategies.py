@@ -117,9 +117,5 @@ def test_from_a_hugging_face_model_scratch_is_its_architecture(composed):
     assert found.shuffled.init == "shuffled:hf:DIR"
     assert found.scratch == {"init": "random:hf:DIR", "preprocessor": None}
     assert found.own.init == "scratch"
-<<<<<<< HEAD
     assert found.linear == {"baseline": {"_target_": "warmstart.baseline.linear.Linear"}}
-=======
-    assert list(found.linear) == ["baseline"]
     assert found.knn.init == "hf:DIR"
->>>>>>> controls

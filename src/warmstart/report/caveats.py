@@ -7,7 +7,7 @@ from typing import Any
 
 from warmstart.report.headline import test_set
 from warmstart.report.leaderboard import mean
-from warmstart.report.runs import Run, Transfer
+from warmstart.report.runs import Labels, Run, Transfer
 from warmstart.report.shared_rows import sentence
 from warmstart.report.verdicts import comparisons, labels_text
 
@@ -134,24 +134,25 @@ def control_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
         found.append(
             "shuffled weights also help: part of the gain comes from the scale of the weights, not from features"
         )
-    means = {(row["arm"], row["labels_per_class"]): row["mean"] for row in report["table"]}
-    for arm, name in (
-        ("trivial", "a constant prediction (most frequent class or mean)"),
-        ("linear", "a linear model on the raw inputs"),
-    ):
-        for other in dict.fromkeys(arm for arm, *_ in comparisons(transfer)):
-            if other == "shuffled":
-                continue
-            labels = [
-                label
-                for label in transfer.labels
-                if means.get((arm, label)) is not None
-                and means.get((other, label)) is not None
-                and transfer.sign * (means[arm, label] - means[other, label]) > 0
-            ]
-            if labels:
-                found.append(f"{name} scores better than {other} with {labels_text(labels)}")
+    for other in dict.fromkeys(comparison.arm for comparison in comparisons(transfer)):
+        better = {arm: better_at(transfer, report, arm, other) for arm in transfer.arms if is_control(transfer, arm)}
+        texts = [f"{arm} with {labels_text(labels)}" for arm, labels in better.items() if labels]
+        if texts and other != "shuffled":
+            found.append(f"baselines that score better than {other}: {'; '.join(texts)}")
     return found
+
+
+def is_control(transfer: Transfer, arm: str) -> bool:
+    """Return whether an arm is a baseline that does not use the pretrained weights."""
+    node = transfer.config["arm"][arm]
+    return "baseline" in node and "init" not in node
+
+
+def better_at(transfer: Transfer, report: dict[str, Any], arm: str, other: str) -> list[Labels]:
+    """Return the label counts at which an arm has a better mean score than another one."""
+    means = {(row["arm"], row["labels_per_class"]): row["mean"] for row in report["table"]}
+    pairs = {labels: (means.get((arm, labels)), means.get((other, labels))) for labels in transfer.labels}
+    return [labels for labels, (a, b) in pairs.items() if None not in (a, b) and transfer.sign * (a - b) > 0]
 
 
 def convergence_warnings(transfer: Transfer) -> list[str]:
