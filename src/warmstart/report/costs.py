@@ -22,11 +22,14 @@ AMOUNTS = {  # entries of `cost` in run.json, and the column headings
     "bytes_per_task": "bytes per task",
 }
 SCALES = {"step_seconds": 1000}  # from the unit of the record to that of the table
-MIN_TIMES = 3  # runs of each arm for a comparison of times
+MIN_MEASURED = 3  # runs of each arm for a comparison of times or memory
 LEAST = {  # phrases for the arm with the smallest value
     "trained_parameters": "trains the fewest parameters ({})",
-    "peak_memory_mb": "uses the least memory ({} MB)",
     "bytes_per_task": "saves the fewest bytes ({})",
+}
+MEASURED = {  # of costs that vary between equal runs
+    "peak_memory_mb": "uses the least memory ({} MB)",
+    "step_seconds": "takes the least time per step ({} ms)",
 }
 SHIFTED = re.compile(r"test_(.+?)/(.+)")
 
@@ -132,43 +135,42 @@ def cost_table(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def cheapest(transfer: Transfer, rows: list[dict[str, Any]]) -> str:
-    """Return a sentence about the trained arms with the lowest costs at the first label count.
-
-    Memory is compared only if the vmap groups of all arms have the same size, and time only as in `fastest`.
-    """
+    """Return a sentence about the trained arms with the lowest costs at the first label count."""
     labels = rows[0]["labels"]
     first = [row for row in rows if row["labels"] == labels and "baseline" not in transfer.config["arm"][row["arm"]]]
-    group_sizes = {(row.get("together") or {}).get("mean") for row in first}
     clauses = []
     for name, text in LEAST.items():
         known = {row["arm"]: row[name]["mean"] for row in first if row.get(name)}
-        if len(set(known.values())) < 2 or (name == "peak_memory_mb" and len(group_sizes) > 1):
-            continue
-        least = min(known.values())
-        arms = [arm for arm, value in known.items() if value == least]
-        clauses.append(f"{' and '.join(arms)}, which {text.format(rounded(least))}")
-    quickest = fastest({row["arm"]: done_runs(transfer, row["arm"], labels) for row in first})
-    if quickest is not None:
-        arm, seconds = quickest
-        clauses.append(f"{arm}, which takes the least time per step ({rounded(1000 * seconds)} ms)")
+        if len(set(known.values())) > 1:
+            least = min(known.values())
+            arms = [arm for arm, value in known.items() if value == least]
+            clauses.append(f"{' and '.join(arms)}, which {text.format(rounded(least))}")
+    runs = {row["arm"]: done_runs(transfer, row["arm"], labels) for row in first}
+    for name, text in MEASURED.items():
+        found = clearly_least(runs, name)
+        if found is not None:
+            arm, value = found
+            clauses.append(f"{arm}, which {text.format(rounded(SCALES.get(name, 1) * value))}")
     if not clauses:
         return "Means by arm and label count."
     return f"Lowest costs with {labels_text([labels])}: {'; '.join(clauses)}."
 
 
-def fastest(runs: dict[str, list[Run]]) -> tuple[str, float] | None:
-    """Return the arm with the least time per step, and its mean, if all of its runs are faster than all others.
+def clearly_least(runs: dict[str, list[Run]], name: str) -> tuple[str, float] | None:
+    """Return the arm with the least of a measured cost, and its mean, if all of its runs have less than all others.
 
-    None if the runs were not measured alike, or an arm has fewer than MIN_TIMES.
+    None if the runs were not measured alike, or an arm has fewer than MIN_MEASURED.
     """
-    if not are_timed_alike([run.record for group in runs.values() for run in group]):
+    every = [run for group in runs.values() for run in group]
+    is_alike = not any(run.cost.get("together") for run in every) and all(run.cost.get(name) for run in every)
+    if not is_alike or (name == "step_seconds" and not are_timed_alike([run.record for run in every])):
         return None
-    times = {arm: [run.cost["step_seconds"] for run in group] for arm, group in runs.items()}
-    arm = min(times, key=lambda name: statistics.fmean(times[name]))
-    others = [seconds for name, found in times.items() if name != arm for seconds in found]
-    if not others or min(map(len, times.values())) < MIN_TIMES or max(times[arm]) >= min(others):
+    values = {arm: [run.cost[name] for run in group] for arm, group in runs.items()}
+    arm = min(values, key=lambda one: statistics.fmean(values[one]), default=None)
+    others = [value for one, found in values.items() if one != arm for value in found]
+    if not others or min(map(len, values.values())) < MIN_MEASURED or max(values[arm]) >= min(others):
         return None
-    return arm, statistics.fmean(times[arm])
+    return arm, statistics.fmean(values[arm])
 
 
 def amount(value: Value | None, scale: float = 1) -> str:

@@ -165,7 +165,10 @@ def cheaper(transfer: Transfer, curve: Curve | None, length: Entry, price: dict[
     if curve is None or not price["label"] or not price["hour"]:
         return None
     twice = length["forecasts"][0]
-    start = transfer.group("pretrained", transfer.budgets[0], transfer.labels[0])[0].rows
+    group = transfer.group("pretrained", transfer.budgets[0], transfer.labels[0])
+    start = next((run.rows for run in group if run.test is not None), None)
+    if start not in curve.counts:
+        return None
     more = twice["cost"] / price["label"]
     rows = min(start + more, FACTORS[-1] * curve.counts[-1])
     first = curve.scores[curve.counts.index(start)]

@@ -269,9 +269,8 @@ def ranking_table(summary: Row) -> tuple[list[str], list[list[str]]]:
     return columns, lines
 
 
-def selection_table(summary: Row) -> tuple[list[str], list[list[str]]]:
+def selection_table(given: dict[str, str], found: Row) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of screen and selection, in the order of the screen."""
-    found = summary["selection"]
     rungs = max((len(row["validation"]) for row in found["starts"]), default=0)
     columns = [
         "start",
@@ -283,7 +282,7 @@ def selection_table(summary: Row) -> tuple[list[str], list[list[str]]]:
     columns += ["cost, finetunings", "selection"]
     lines = [
         [
-            *(row["start"], summary["given"][row["start"]], number(row["knn"]), number(row["logme"])),
+            *(row["start"], given[row["start"]], number(row["knn"]), number(row["logme"])),
             *(number(value) for value in row["validation"]),
             *(f"{row['cost']:.2f}", f"excluded: {row['excluded']}" if row["excluded"] else "kept"),
         ]
@@ -294,17 +293,19 @@ def selection_table(summary: Row) -> tuple[list[str], list[list[str]]]:
 
 def sentences(summary: Row) -> list[str]:
     """Return sentences on the selection, its cost, and the rank correlations of the screen."""
-    found = summary["selection"]
+    return [selection_text(summary["selection"]), *map(correlation_text, summary["correlation"])]
+
+
+def selection_text(found: Row) -> str:
+    """Return the result of the selection and its cost as a sentence."""
     excluded = [row["start"] for row in found["starts"] if row["excluded"]]
     if found["why"]:
-        text = f"All starts are compared, without a selection: {found['why']}."
-    else:
-        result = f"excluded {listed(excluded)}" if excluded else "excluded no start"
-        text = (
-            f"The selection on validation folds with {labels_text([found['labels']])} {result}, at a cost of "
-            f"{found['cost']:.2f} finetunings of at most {found['bound']:g}."
-        )
-    return [text, *(correlation_text(one) for one in summary["correlation"])]
+        return f"All starts are compared, without a selection: {found['why']}."
+    result = f"excluded {listed(excluded)}" if excluded else "excluded no start"
+    where = f"on validation folds with {labels_text([found['labels']])}"
+    return (
+        f"The selection {where} {result}, at a cost of {found['cost']:.2f} finetunings of at most {found['bound']:g}."
+    )
 
 
 def correlation_text(row: Row) -> str:
@@ -349,7 +350,7 @@ def screen_section(transfer: Transfer, report: Row) -> Section | None:
         "best with 90 % confidence (one-sided, corrected for all comparisons of the selection)."
     )
     answer = " ".join(sentences(found)[1:])
-    table = as_table(selection_table(found))
+    table = as_table(selection_table(found["given"], chosen))
     return section("screen", "Screen and selection of the starts", answer, table=table, note=note)
 
 

@@ -25,6 +25,7 @@ from warmstart.core.init import HUB, Init
 from warmstart.core.protocols import Source
 from warmstart.data.loader import ALIGNED
 from warmstart.data.splits import most_folds
+from warmstart.report.starts import screen_ranks, selection, selection_table, selection_text
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import RUNS, Job, Manifest
 from warmstart.selection.successive_halving import (
@@ -51,7 +52,7 @@ Record = dict[str, Any]
 
 
 def with_starts(config: DictConfig) -> DictConfig:
-    """Replace the arms of a transfer by one for each of transfer.starts; baselines without initial weights are kept.
+    """Replace the arms of a transfer by one for each of transfer.starts; baselines that can be run are kept.
 
     An arm is named after its start. It is compared with the starts before it, `scratch` being the first. Settings under
     `arm.NAME` override it. A list of transfer.budgets with an arm that does not exist is emptied.
@@ -75,13 +76,12 @@ def with_starts(config: DictConfig) -> DictConfig:
         nodes[name] = start_arm(config, name, starts[name], ordered[:number], has_pretraining=OWN in starts)
     requested = config.transfer.arms
     listed = [requested] if isinstance(requested, str) else [str(arm) for arm in requested]
-    baselines = [arm for arm in listed if "baseline" in (node := config.arm.get(arm) or {}) and "init" not in node]
+    baselines = [arm for arm in listed if "baseline" in (config.arm.get(arm) or {})]
     others = [arm for arm in listed if arm not in (*baselines, *ordered)]
     if others and is_given("transfer.arms"):
-        raise UserError(
-            f"transfer.arms: {others[0]} contradicts transfer.starts, which sets all arms but baselines without init"
-        )
-    arms = [*ordered, *baselines]
+        raise UserError(f"transfer.arms: {others[0]} contradicts transfer.starts, which sets all arms but baselines")
+    kept = [arm for arm in baselines if OWN in starts or config.arm[arm].get("init") != PRETRAINED]
+    arms = [*ordered, *kept]
     settings = {"arm": nodes, "transfer.arms": arms, "transfer.starts": [word_of(starts[name]) for name in ordered]}
     expanded = changed(config, settings)
     budgets = expanded.transfer.budgets.items()
@@ -300,7 +300,9 @@ def select(config: DictConfig, run: RunFolder, manifest: Manifest, execute: Exec
             run.update(starts=record)
         record["kept"] = left(record, with_control=True)
         run.update(starts=record)
-    show(record, manifest.metric)
+    chosen = selection(record)
+    screen.table("Screen and selection of the starts", *selection_table(record["given"], chosen))
+    screen.say(selection_text(chosen))
     return without_arms(config, record["excluded"])
 
 
@@ -315,16 +317,8 @@ def left(record: Record, with_control: bool = False) -> list[str]:
 
 def screen_order(record: Record) -> list[str]:
     """Return the starts by the mean of their ranks in both measures of the screen; those without a screen last."""
-    measures = record["screen"]
-    known = [name for name in record["given"] if name in measures]
-
-    def rank(name: str, key: str) -> float:
-        values = [measures[other][key] for other in known]
-        own = measures[name][key]
-        return sum(value > own for value in values) + sum(value == own for value in values) / 2
-
-    means = {name: (rank(name, "knn") + rank(name, "logme")) / 2 for name in known}
-    return sorted(record["given"], key=lambda name: means.get(name, math.inf))
+    ranks = screen_ranks(record["screen"])
+    return sorted(record["given"], key=lambda name: ranks.get(name, math.inf))
 
 
 def screened(manifest: Manifest, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -375,7 +369,7 @@ def measure(
     records = {key: [manifest.record(job.name) for job in group] for key, group in jobs.items()}
     scores: dict[str, list[float]] = {}
     best_rates, errors, spent = {}, {}, dict.fromkeys(names, 0)
-    better = max if manifest.mode == "max" else min
+    sign = 1 if manifest.mode == "max" else -1
     for (name, rate), found in records.items():
         spent[name] += sum((one.get("cost") or {}).get("examples", 0) for one in found)
         failed = next((one for one in found if one["status"] != "done"), None)
@@ -383,7 +377,7 @@ def measure(
             errors[name] = failed.get("error") or "a run failed"
             continue
         values = [one["metrics"][manifest.metric] for one in found]
-        if name not in scores or better(map(statistics.fmean, (values, scores[name]))) > statistics.fmean(scores[name]):
+        if name not in scores or sign * (statistics.fmean(values) - statistics.fmean(scores[name])) > 0:
             scores[name], best_rates[name] = values, rate
     if not scores:
         raise UserError(f"transfer.starts: no start could be trained in the selection: {next(iter(errors.values()))}")
@@ -434,31 +428,3 @@ def without_arms(config: DictConfig, excluded: Collection[str]) -> DictConfig:
         for name, arms in config.transfer.budgets.items()
     }
     return changed(config, {"transfer.arms": kept, **budgets})
-
-
-def show(record: Record, metric: str) -> None:
-    """Print the table of screen and selection."""
-    rows = [
-        [
-            name,
-            *(screen.number(record["screen"].get(name, {}).get(key)) for key in ("knn", "logme")),
-            *(
-                screen.number(statistics.fmean(rung["scores"][name])) if name in rung["scores"] else "-"
-                for rung in record["rungs"]
-            ),
-            record["excluded"].get(name, {}).get("reason", "kept"),
-        ]
-        for name in screen_order(record)
-    ]
-    rungs = [f"{metric}, rung {number + 1}" for number in range(len(record["rungs"]))]
-    screen.table("Screen and selection of the starts", ["start", "k-NN", "LogME", *rungs, "selection"], rows)
-    screen.say(outcome(record))
-
-
-def outcome(record: Record) -> str:
-    """Return a sentence on the selection and its cost."""
-    if record["why"]:
-        return f"all starts are kept, without a selection: {record['why']}"
-    spent = sum(rung["examples"] for rung in record["rungs"]) / record["examples"]
-    count = f"{len(record['kept'])} of {len(record['given'])} starts are kept"
-    return f"{count}; the selection cost {spent:.2f} of at most {record['bound']:g} finetunings (transfer.cost)"
