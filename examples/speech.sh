@@ -14,12 +14,12 @@ for row in table.itertuples():
 table.assign(path="recordings/" + table.file + ".wav", label=table.text)[["path", "label", "speaker"]].to_csv("outputs/examples/manifest.csv", index=False)
 PYTHON
 # Pretrain a small transformer on masked spectrograms; no labels are used
-python train.py stage=pretrain experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.speaker=speaker trainer.max_epochs=20
+python train.py stage=pretrain experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.cluster=speaker trainer.max_epochs=20
 # Finetune it to classify the words; no speaker is in two of the training, validation and test rows
-python train.py stage=finetune experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.speaker=speaker
+python train.py stage=finetune experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.cluster=speaker
 # Predict the word of some recordings
 python train.py stage=predict experiment=recordings input=outputs/examples/recordings
 # Compare with random weights over 5 seeds; the line "report:" has the path of the page
-python train.py stage=transfer experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.speaker=speaker \
+python train.py stage=transfer experiment=recordings data.root=outputs/examples/manifest.csv data.target=label data.cluster=speaker \
   pretrain.trainer.max_epochs=20 trainer.max_steps=100 trainer.val_check_interval=50 transfer.seeds=5 \
   transfer.labels=[5] transfer.arms=[pretrained,scratch,linear] transfer.budgets.converged=[]
