@@ -217,7 +217,7 @@ def test_a_transfer_is_a_plan_for_the_same_engine(command):
     assert done.status == 0, done.err
     folder = done.run("transfer")
     runs = records(folder)
-    assert len(runs) == 1 + 7 * 2 + 2 * 2
+    assert len(runs) == 1 + 9 * 2 + 2 * 2
     assert {record["status"] for record in runs.values()} == {"done"}
     assert "random_probe" in done.out
     assert "trained in a vmap group of 2 jobs" in (folder / "runs" / "probe-1-seed0" / "train.log").read_text()
