@@ -91,7 +91,8 @@ def test_each_start_is_an_arm_compared_with_those_before_it(composed, tmp_path: 
     config = with_starts(composed(*SMALL, *words))
     name = config.transfer.arms[2]
     assert config.transfer.arms[:3] == ["scratch", "own", name]
-    assert {"trivial", "linear", "knn"} <= set(config.transfer.arms[3:])
+    assert {"trivial", "linear", "knn_own", f"knn_{name}"} <= set(config.transfer.arms[3:])
+    assert config.arm[f"knn_{name}"].init == f"hf:{tmp_path}"
     assert all("baseline" in config.arm[arm] for arm in config.transfer.arms[3:])
     assert config.arm.own == {"init": "pretrained", "against": ["scratch"]}
     assert config.arm[name] == {"init": f"hf:{tmp_path}", "against": ["scratch", "own"], "optimizer": {"lr": 0.1}}
@@ -243,7 +244,8 @@ def test_four_starts_are_screened_and_selected_and_an_interrupted_selection_resu
     assert len(record["kept"]) >= 3
     (one,) = report["starts"]["ranking"]
     assert {row["start"] for row in one["starts"]} == set(record["kept"])
-    assert {row["arm"] for row in report["table"]} == {*record["kept"], "trivial", "linear", "trees", "knn"}
+    nearest = {f"knn_{name}" for name in record["given"] if name != "scratch"}
+    assert {row["arm"] for row in report["table"]} == {*record["kept"], "trivial", "linear", "trees", *nearest}
     assert "No verdict on the best start: 1 paired seed is too few" in outcome.err
     assert re.search(r"Rank correlation of the screen .* Spearman", outcome.err)
 

@@ -68,7 +68,7 @@ def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
     return node
 
 
-def saved_backbone(folder: Path) -> dict[str, Any] | None:
+def saved_backbone(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Any] | None:
     """Return the config node of the backbone of a run or of a saved backbone; None if the folder has none.
 
     Raises:
@@ -79,7 +79,7 @@ def saved_backbone(folder: Path) -> dict[str, Any] | None:
         node = load_json(card)["backbone"]
     except (StopIteration, OSError, ValueError, KeyError, TypeError):
         return None  # opening the folder later raises the error
-    check_targets({"backbone": node}, card)
+    check_targets({"backbone": node}, card, trust)
     return node
 
 

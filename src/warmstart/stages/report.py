@@ -22,7 +22,7 @@ def run(config: DictConfig) -> None:
         screen.say(f"report: {folder / 'report.html'} and report.md, report.json, runs.csv")
         return
     folder = Path(config.runs)
-    if any({"arm", "tunes"} & set(job.values) for job in Manifest.read(folder).jobs):
+    if Manifest.read(folder).stage == "transfer":
         transfer.show(transfer.write_report(folder))
         screen.say(f"report: {folder / 'report.html'} and report.md, report.json, runs.csv")
     else:

@@ -42,6 +42,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         trainer = build_trainer(OmegaConf.masked_copy(config.trainer, list(MACHINE)), run.path, None, [])
         module.to(trainer.strategy.root_device)
         rows = data.sample("train", ROWS)
+        if len(rows.y) < 2:
+            raise UserError("a screen needs two labelled rows or more: add larger counts to transfer.labels")
         features, y = features_of(module, trainer, rows, data.batch_size).double().numpy(), rows.y.numpy()
         try:
             metrics = {KNN: nearest_neighbor_score(features, y, target), LOGME: logme(features, y, target)}

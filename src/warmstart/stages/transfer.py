@@ -73,7 +73,9 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         manifest.check()
         check_runs(manifest, resumed=True)
     else:
-        config, facts = check_plan(with_strategies(with_start(starts.with_starts(config))))
+        if opened is None:  # a saved config has its arms already
+            config = with_strategies(with_start(starts.with_starts(config)))
+        config, facts = check_plan(config)
         facts["bounds"] = components.get_object(config.objective._target_).bounds
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     run, required = opened or RunFolder.create(config, runs_folder(config), words=overrides), config.transfer.require
@@ -82,7 +84,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
             save_clusters(run, facts.pop("clusters"))
             run.update(**facts)
             make_plan(config, run).write()
-        work(run, tuple(config.trust))
+        work(run, config)
         seconds = (run.record["cost"] or {}).get("seconds", 0.0) + time.monotonic() - started
         run.update(cost={"seconds": seconds, "steps": None, "examples": None, "peak_memory_mb": None})
         report = write_report(run.path)
@@ -94,7 +96,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     return run
 
 
-def work(run: RunFolder, trust: tuple[str, ...]) -> None:
+def work(run: RunFolder, config: DictConfig) -> None:
     """Run all jobs of the plan; then plan and run the final jobs of tuned arms, and the further looks of seeds=auto.
 
     When a transfer is resumed, failed jobs are retried once.
@@ -108,30 +110,27 @@ def work(run: RunFolder, trust: tuple[str, ...]) -> None:
     check_pretrainings(manifest, failures)
     if not any("arm" in job.values for job in manifest.jobs):
         check_tuning(manifest, failures)
-        config = run.config(trust)
         if config.transfer.get("starts"):
             config = starts.select(config, run, manifest, execute)
             if tuning.is_tuned(config):
                 execute(manifest, list(tuning.trials(config, run.path, sizes_of(run.record["sizes"]))))
-        extend(manifest, run, config)
-    while (seeds := next_look(run, trust)) is not None:
-        config = run.config(trust)
+        extend(manifest, run, config, tuning.choose(manifest))
+    while config.transfer.seeds == AUTO and (seeds := next_look(run)) is not None:
         excluded = (run.record.get("starts") or {}).get("excluded", ())
-        extend(manifest, run, starts.without_arms(config, excluded), seeds)
+        extend(manifest, run, starts.without_arms(config, excluded), tuning.planned_rates(manifest), seeds)
     record_runs(manifest)
 
 
-def extend(manifest: Manifest, run: RunFolder, config: DictConfig, seeds: range | None = None) -> None:
-    """Plan and run the finetunings with the selected learning rates, or those of a further look."""
-    sizes, rates = sizes_of(run.record["sizes"]), tuning.choose(manifest)
-    manifest.extend(finetunings(config, run.path, sizes, rates, seeds))
+def extend(
+    manifest: Manifest, run: RunFolder, config: DictConfig, rates: tuning.Rates, seeds: range | None = None
+) -> None:
+    """Plan and run the finetunings with these learning rates; by default, those of the first look."""
+    manifest.extend(finetunings(config, run.path, sizes_of(run.record["sizes"]), rates, seeds))
     launch.run(manifest, launcher(), Rules(), StageRunner())
 
 
-def next_look(run: RunFolder, trust: tuple[str, ...]) -> range | None:
-    """Return the indices of the seeds of the next look; None if the number of seeds is fixed, or no look is needed."""
-    if run.config(trust).transfer.seeds != AUTO:
-        return None
+def next_look(run: RunFolder) -> range | None:
+    """Return the indices of the seeds of the next look; None if no further look is needed."""
     transfer = read_transfer(run.path)
     rows = judge(transfer)
     if stop_reason(transfer, rows) is not None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart.config.resolve import with_initial_backbone
 from warmstart.config.rewrite import changed, merged
@@ -244,6 +245,22 @@ def length_settings(
     settings = step_limits(max_steps, interval * multiple)
     settings["trainer.min_steps"] = max_steps if is_scratch else None
     return {**settings, "patience": config.transfer.converged.patience}
+
+
+def is_given(key: str) -> bool:
+    """Return whether a setting is an override of the command line."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return any(override.lstrip("+").partition("=")[0] == key for override in overrides)
+
+
+def without_stale_budgets(config: DictConfig) -> DictConfig:
+    """Empty the lists of transfer.budgets that name other arms than the planned ones, unless the user gave them."""
+    stale = [
+        f"transfer.budgets.{name}"
+        for name, arms in config.transfer.budgets.items()
+        if isinstance(arms, ListConfig) and not set(arms) <= set(config.transfer.arms)
+    ]
+    return changed(config, {key: [] for key in stale if not is_given(key)})
 
 
 def subset_settings(labels: Labels) -> dict[str, Labels | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from warmstart.config.rewrite import changed
@@ -15,7 +14,7 @@ from warmstart.core.protocols import Baseline
 from warmstart.training import components
 from warmstart.training.frozen import without_head
 from warmstart.training.start import find_start
-from warmstart.transfer.arms import PRETRAINED, arm_config
+from warmstart.transfer.arms import PRETRAINED, arm_config, is_given
 
 
 def baseline_of(config: DictConfig, arm: str) -> Baseline | None:
@@ -44,12 +43,6 @@ def with_fitting_baselines(config: DictConfig, splits: Splits) -> DictConfig:
         raise UserError(f"transfer.arms: {arm} {reason}: remove it")
     screen.say(f"removed arms that do not fit: {', '.join(f'{arm} ({reason})' for arm, reason in reasons.items())}")
     return changed(config, {"transfer.arms": [arm for arm in config.transfer.arms if arm not in reasons]})
-
-
-def is_given(key: str) -> bool:
-    """Return whether a setting is an override of the command line."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return any(override.lstrip("+").partition("=")[0] == key for override in overrides)
 
 
 def unsuitable(config: DictConfig, arm: str, splits: Splits) -> str | None:

@@ -37,8 +37,15 @@ from warmstart.selection.successive_halving import (
 )
 from warmstart.strategy.auto import CONFIDENCE, MAX_FOLD_ROWS, MIN_JOB_STEPS, MIN_RUN_STEPS, lower_bound
 from warmstart.training import components
-from warmstart.transfer.arms import PRETRAINED, Labels, arm_config, pretraining_name, pretraining_of
-from warmstart.transfer.baselines import is_given
+from warmstart.transfer.arms import (
+    PRETRAINED,
+    Labels,
+    arm_config,
+    is_given,
+    pretraining_name,
+    pretraining_of,
+    without_stale_budgets,
+)
 from warmstart.transfer.tuning import SEED_OFFSET, rate_count, trial_rates
 
 CONTROL, OWN = "scratch", "own"  # entries of transfer.starts, and the names of their arms
@@ -52,7 +59,7 @@ Record = dict[str, Any]
 
 
 def with_starts(config: DictConfig) -> DictConfig:
-    """Replace the arms of a transfer by one for each of transfer.starts; baselines that can be run are kept.
+    """Replace the arms of a transfer by one for each of transfer.starts; controls are kept.
 
     An arm is named after its start. It is compared with the starts before it, `scratch` being the first. Settings under
     `arm.NAME` override it. A list of transfer.budgets with an arm that does not exist is emptied.
@@ -65,6 +72,8 @@ def with_starts(config: DictConfig) -> DictConfig:
     given = [str(entry) for entry in config.transfer.starts]
     if config.transfer.start != PRETRAINED:
         raise UserError(f"transfer.start={config.transfer.start} contradicts transfer.starts: remove one of them")
+    if config.pretrain.snapshots:
+        raise UserError(f"pretrain.snapshots={config.pretrain.snapshots}: transfer.starts uses no snapshots: remove it")
     inits = [parse(entry) for entry in given]
     if len({replace(init, path=os.path.realpath(init.path)) for init in inits}) < max(2, len(inits)):
         raise UserError(f"transfer.starts=[{','.join(given)}]: give two or more different starts")
@@ -74,19 +83,41 @@ def with_starts(config: DictConfig) -> DictConfig:
     nodes = dict(config.arm)
     for number, name in enumerate(ordered):
         nodes[name] = start_arm(config, name, starts[name], ordered[:number], has_pretraining=OWN in starts)
+    kept = controls(config, nodes, ordered)
+    arms = {"arm": {**nodes, **kept}, "transfer.arms": [*ordered, *kept]}
+    return without_stale_budgets(
+        changed(config, {**arms, "transfer.starts": [word_of(starts[name]) for name in ordered]})
+    )
+
+
+def controls(config: DictConfig, nodes: Mapping[str, Any], starts: Sequence[str]) -> dict[str, Any]:
+    """Return the arms of transfer.arms to keep: baselines, and arms with random weights and their own length.
+
+    A baseline that uses initial weights becomes one arm per start, such as `knn_own`.
+
+    Args:
+        nodes: all arms, with those of the starts.
+        starts: names of the starts.
+
+    Raises:
+        UserError: transfer.arms on the command line has another arm.
+    """
     requested = config.transfer.arms
     listed = [requested] if isinstance(requested, str) else [str(arm) for arm in requested]
-    baselines = [arm for arm in listed if "baseline" in (config.arm.get(arm) or {})]
-    others = [arm for arm in listed if arm not in (*baselines, *ordered)]
-    if others and is_given("transfer.arms"):
-        raise UserError(f"transfer.arms: {others[0]} contradicts transfer.starts, which sets all arms but baselines")
-    kept = [arm for arm in baselines if OWN in starts or config.arm[arm].get("init") != PRETRAINED]
-    arms = [*ordered, *kept]
-    settings = {"arm": nodes, "transfer.arms": arms, "transfer.starts": [word_of(starts[name]) for name in ordered]}
-    expanded = changed(config, settings)
-    budgets = expanded.transfer.budgets.items()
-    stale = [name for name, chosen in budgets if not isinstance(chosen, str) and not set(chosen) <= set(arms)]
-    return changed(expanded, {f"transfer.budgets.{name}": [] for name in stale})
+    found: dict[str, Any] = {}
+    for arm in (arm for arm in listed if arm not in starts):
+        node = config.arm.get(arm) or {}
+        if "baseline" in node and node.get("init") == PRETRAINED:
+            for name in (name for name in starts if name != CONTROL):
+                own = {key: nodes[name][key] for key in ("init", "backbone", "preprocessor") if key in nodes[name]}
+                found[f"{arm}_{name}"] = merged(OmegaConf.to_container(node, resolve=True), own)
+        elif "baseline" in node:
+            found[arm] = node
+        elif node.get("init") == CONTROL and "length" in node:
+            found[arm] = node if OWN in starts else merged(OmegaConf.to_container(node), {"preprocessor": None})
+        elif is_given("transfer.arms"):
+            raise UserError(f"transfer.arms: {arm} contradicts transfer.starts, which sets all arms but the controls")
+    return found
 
 
 def parse(entry: str) -> Init:
@@ -159,7 +190,7 @@ def start_arm(config: DictConfig, name: str, init: Init, against: list[str], has
     base: dict[str, Any] = {"init": str(init)}
     if name == OWN:
         base = {**OmegaConf.to_container(config.arm[PRETRAINED], resolve=True), "init": PRETRAINED}
-    elif init.kind == "folder" and (node := saved_backbone(Path(init.path))) is not None:
+    elif init.kind == "folder" and (node := saved_backbone(Path(init.path), tuple(config.trust))) is not None:
         base["backbone"] = node
     if "baseline" in overrides or overrides.get("init", base["init"]) != base["init"]:
         raise UserError(f"arm.{name} contradicts transfer.starts, which makes an arm of this name: rename arm.{name}")
@@ -214,9 +245,10 @@ def plan(config: DictConfig, source: Source, splits: Splits, sizes: Mapping[Labe
     check_strategy(configs)
     rows = components.task_data(first, source=source).labelled_rows(splits)
     lengths = {name: length_of(own, len(rows), "transfer.starts") for name, own in configs.items()}
-    folds = min(max(FOLDS, math.ceil(len(rows) / MAX_FOLD_ROWS)), most_folds(rows, splits.labels)[0])
+    most, _ = most_folds(rows, splits.labels, by_cluster=splits.keeps_clusters)
+    folds = min(max(FOLDS, math.ceil(len(rows) / MAX_FOLD_ROWS)), most)
     if folds < 2:
-        return {**record, "why": "a class has only one labelled row"}
+        return {**record, "why": "a class has only one labelled row or cluster"}
     if min(steps for steps, _ in lengths.values()) < MIN_RUN_STEPS:
         return {**record, "why": f"runs of fewer than {MIN_RUN_STEPS} steps are too short"}
     evaluated = min(FOLDS, folds)

@@ -15,7 +15,7 @@ from warmstart.core.protocols import Backbone
 from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility
 from warmstart.training.start import find_start, given_preprocessor
-from warmstart.transfer.arms import arm_config
+from warmstart.transfer.arms import arm_config, without_stale_budgets
 
 ALL = "strategies"  # entry of transfer.arms for the reference, the control and every other strategy
 REFERENCE, CONTROL = "full", "scratch"
@@ -54,10 +54,7 @@ def with_strategies(config: DictConfig) -> DictConfig:
             raise UserError(f"transfer.arms: {reason}")
         screen.say(f"excluded strategy {name}: {reason}", style="yellow")
     kept = [entry for entry in entries if entry not in excluded]
-    expanded = changed(expanded, {"transfer.arms": kept})
-    budgets = expanded.transfer.budgets.items()
-    stale = [name for name, arms in budgets if isinstance(arms, ListConfig) and not set(arms) <= set(kept)]
-    return changed(expanded, {f"transfer.budgets.{name}": [] for name in stale})
+    return without_stale_budgets(changed(expanded, {"transfer.arms": kept}))
 
 
 def strategy_names() -> list[str]:

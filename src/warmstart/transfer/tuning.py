@@ -16,6 +16,7 @@ from warmstart.core.labels import Labels, labels_name
 from warmstart.run.manifest import RUNS, Job, Manifest
 from warmstart.transfer.arms import Sizes, arm_config, pretraining_name, pretraining_of, with_length
 
+Rates = dict[tuple[str, Labels], float]  # learning rates by arm and labels
 SEEDS = 2  # runs per trial
 SEED_OFFSET = 1000  # of the trials, whose seeds then differ from those of the final runs
 RATE_FACTOR = 10.0  # rates range from optimizer.lr / RATE_FACTOR to optimizer.lr * RATE_FACTOR
@@ -48,7 +49,8 @@ def trials(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[Job]:
     """
     base = str(folder / RUNS / pretraining_name(config, 0))
     for labels, arm, run in itertools.product(config.transfer.labels, config.transfer.arms, range(SEEDS)):
-        if not (count := rate_count(config, arm)):
+        is_planned = any(arm in (arms or ()) for arms in config.transfer.budgets.values())
+        if not is_planned or not (count := rate_count(config, arm)):
             continue
         own = arm_config(config, arm, base, labels, config.seed + SEED_OFFSET + run)
         own = with_length(own, arm, "steps", config, sizes, labels)
@@ -60,7 +62,13 @@ def trials(config: DictConfig, folder: Path, sizes: Sizes) -> Iterator[Job]:
             yield Job(f"tune-{arm}-{labels_name(labels)}-rate{number}-seed{trial.seed}", values, resolved, needed)
 
 
-def choose(manifest: Manifest) -> dict[tuple[str, Labels], float]:
+def planned_rates(manifest: Manifest) -> Rates:
+    """Return the learning rates of the finetunings in the plan."""
+    jobs = [job for job in manifest.jobs if "arm" in job.values and "optimizer" in job.config]
+    return {(job.values["arm"], job.values["labels_per_class"]): job.config["optimizer"]["lr"] for job in jobs}
+
+
+def choose(manifest: Manifest) -> Rates:
     """Return the learning rate with the best mean validation score, by arm and labels.
 
     Rates with a failed run are ignored.

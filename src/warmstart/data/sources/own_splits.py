@@ -109,7 +109,7 @@ def split_table(
 
     splits = to_splits(rows, labels, split, targets, root, seed, strata, spare, clusters)
     if clusters.are_kept:
-        held = [name for part in (splits.validation, splits.test) for name in part.cluster]
+        held = [name for part in (splits.validation, splits.test, *splits.shifts.values()) for name in part.cluster]
         splits.unlabelled = spare.take(np.flatnonzero(~np.isin(spare.cluster, held)))
         if unused := len(spare) - len(splits.unlabelled):
             screen.say(f"{unused:,} rows without a target are of clusters in validation or test: they are not used")
