@@ -117,7 +117,7 @@ def test_with_two_label_counts_and_no_snapshots_nothing_is_said(made):
 
 
 def test_prices_that_are_no_prices_are_refused(cli):
-    for price in ("{label:cheap,hour:1}", "{label:-1,hour:1}"):
+    for price in ("{label:cheap,hour:1}", "{label:-1,hour:1}", "{label:1,hour:1}"):
         outcome = cli(f"transfer.price={price}")
         assert outcome.status == 2
         assert "transfer.price" in outcome.error

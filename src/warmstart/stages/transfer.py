@@ -17,6 +17,7 @@ from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.duplicates.overlap import parts_of, shared_rows
+from warmstart.report.extrapolation import MIN_COUNTS
 from warmstart.report.looks import AUTO, SETTLED, looks_of, stop_reason
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import read_transfer
@@ -285,6 +286,9 @@ def check_settings(config: DictConfig) -> None:
             f"transfer.pretrain_seeds={chosen.pretrain_seeds} must divide transfer.{name}={chosen[name]}: "
             "the seeds are divided among the pretrainings"
         )
+    price = chosen.get("price") or {}
+    if None not in (price.get("label"), price.get("hour")) and config.pretrain.snapshots < MIN_COUNTS:
+        raise UserError(f"transfer.price compares labels with pretraining: set pretrain.snapshots={MIN_COUNTS} or more")
     if chosen.require is not None and chosen.require not in VERDICTS:
         raise UserError(f"transfer.require={chosen.require}: give {', '.join(VERDICTS)}, or null")
 
