@@ -56,6 +56,25 @@ def test_the_strongest_control_is_selected_on_validation_and_joins_the_family(ma
     assert report["headline"]["sentence"].endswith("scratch is the strongest control.")
 
 
+def test_a_baseline_named_by_a_string_is_read(made, monkeypatch):
+    monkeypatch.setitem(conftest.ARM, "trivial", {"baseline": "majority"})
+    monkeypatch.setitem(conftest.ARM, "linear", {"baseline": "linear"})
+    cells = {(arm, "steps", 1): scores(0.7, 1) for arm in ("pretrained", "scratch", "linear", "trivial")}
+    folder = made(cells)
+    validated(folder, trivial=0.9, linear=0.8, scratch=0.7)
+    assert [row["against"] for row in summarize(read_transfer(folder))["verdicts"] if row["role"]] == ["linear"]
+
+
+def test_an_arm_with_one_finished_run_is_no_strongest_control(made):
+    cells = {(arm, "steps", 1): scores(0.7, 1) for arm in ("pretrained", "scratch", "linear")}
+    folder = made(cells)
+    validated(folder, linear=0.9, scratch=0.6)
+    assert [row["against"] for row in summarize(read_transfer(folder))["verdicts"]] == ["scratch", "linear"]
+    for seed in range(1, 6):
+        change_run(folder / "runs" / f"linear-steps-1-seed{seed}", status="interrupted")
+    assert [row["against"] for row in summarize(read_transfer(folder))["verdicts"]] == ["scratch"]
+
+
 def test_a_loss_against_the_strongest_control_comes_first(made):
     cells = {("pretrained", "steps", 1): scores(0.8, 1), ("scratch", "steps", 1): scores(0.6, 2)}
     cells |= {("linear", "steps", 1): scores(0.5, 3), ("pretrained", "steps", 50): scores(0.8, 4)}

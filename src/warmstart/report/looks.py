@@ -19,6 +19,7 @@ from warmstart.report.paired import ALPHA
 from warmstart.report.runs import Transfer
 
 AUTO = "auto"  # in transfer.seeds
+MAX_RATIO = 20  # of the last and the first number of seeds; the boundary of an earlier look is not computed
 SETTLED = ("helps", "hurts", "equivalent")
 NODES, LOWEST, HIGHEST = 200, -10.0, 45.0  # of the numerical integration, in standard deviations
 LEVELS = np.geomspace(1e-15, 0.5, 80)  # one-sided, of the table that `overall_level` interpolates
