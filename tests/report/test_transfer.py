@@ -164,7 +164,7 @@ def test_unfinished_runs_are_named_and_left_out(made, rewrite):
     rewrite(folder, "scratch-steps-1-seed3", status="interrupted")
     report = write_report(folder)
     assert report["verdicts"][0]["n"] == 9
-    assert "1 of 20 runs are unfinished and excluded (scratch at 1; seeds 3)" in report["warnings"][0]
+    assert "1 of 20 runs is unfinished and excluded (scratch at 1; seeds 3)" in report["warnings"][0]
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -261,6 +261,6 @@ def test_warnings_for_overlap_shuffled_weights_and_simple_models(made):
     change_run(folder, overlap={**overlap, "exact": [3, 4], "near": [7]})
     warnings = "\n".join(write_report(folder)["warnings"])
     assert "2 of 100 test rows are also pretraining rows of digits (rows 3, 4)" in warnings
-    assert "1 of 100 test rows are near duplicates of pretraining rows" in warnings
+    assert "1 of 100 test rows is a near duplicate of a pretraining row" in warnings
     assert "shuffled weights also help" in warnings
     assert "baselines that score better than pretrained: linear with 1 label per class" in warnings

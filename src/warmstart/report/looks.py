@@ -43,7 +43,11 @@ class Looks:
         Source: Jennison, Turnbull (1989), "Interim analyses: the repeated confidence interval approach", Journal of the
         Royal Statistical Society B 51
         """
-        return ALPHA if len(self.planned) == 1 else 2 * nominal_levels(ALPHA / 2, self.planned)[self.made - 1]
+        return self.level(ALPHA)
+
+    def level(self, alpha: float) -> float:
+        """Return the level at this look for intervals that cover the truth at all looks with probability 1 - alpha."""
+        return alpha if len(self.planned) == 1 else 2 * nominal_levels(alpha / 2, self.planned)[self.made - 1]
 
     def p(self, p: float) -> float:
         """Return the repeated p value for a two-sided p value of this look."""
