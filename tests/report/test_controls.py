@@ -103,6 +103,14 @@ def test_the_untouched_start_is_no_control_and_has_its_own_sentence(made, monkey
     assert other.startswith("Against the untouched start (knn), finetuning is worse with 1 label per class (-0.")
 
 
+def test_a_probe_against_the_untouched_start_is_no_finetuning(made, monkeypatch):
+    knn = {"baseline": {"_target_": "warmstart.baseline.knn.KNN"}, "init": "pretrained"}
+    monkeypatch.setitem(conftest.ARM, "knn", knn)
+    cells = {(arm, "steps", 1): scores(0.8, seed) for seed, arm in enumerate(("probe", "random_probe", "knn"))}
+    sentence = summarize(read_transfer(made(cells)))["headline"]["sentence"]
+    assert "Against the untouched start (knn), the arm probe " in sentence
+
+
 def test_too_few_seeds_say_nothing_about_controls(made):
     cells = {(arm, "steps", 1): scores(0.7, seed, 3) for seed, arm in enumerate(("pretrained", "scratch", "linear"))}
     assert summarize(read_transfer(made(cells)))["headline"]["sentence"].startswith(
