@@ -13,7 +13,7 @@ from warmstart.report.clusters import find_clusters
 from warmstart.report.runs import read_transfer
 from warmstart.report.transfer import show, summarize, write_report
 from warmstart.run.identity import config_sha256
-from warmstart.run.scores import CLUSTERS
+from warmstart.run.scores import CLUSTERS, SCORES
 
 ROWS = 480
 
@@ -50,7 +50,9 @@ def test_few_clusters_are_named_wherever_a_verdict_is(made, capsys: pytest.Captu
         "names": ["george", "jackson"],
         "scope": "these",
         "these": named,
+        "restriction": report["clusters"]["restriction"],
     }
+    assert report["clusters"]["restriction"].startswith("There are fewer than 5 clusters of test rows")
     sentence = report["headline"]["sentence"]
     assert f"on 480 test rows of {named} only: helps" in sentence
     assert sentence.endswith("; nothing is said about others.")
@@ -88,10 +90,39 @@ def test_verdicts_on_five_clusters_or_more_are_about_others_too(made):
     assert widths[0] != widths[1]  # drawn by cluster
 
 
+def test_one_cluster_with_most_rows_restricts_the_results_to_these_clusters(made):
+    cells = {("pretrained", "steps", 1): scores(0.8, 1), ("scratch", "steps", 1): scores(0.6, 2)}
+    plain = numbers(made(cells))
+    folder = with_clusters(made(cells), list("abcdef"), "speaker")
+    np.save(folder / CLUSTERS, np.repeat(list("abcdef"), [455, 5, 5, 5, 5, 5]))
+    change_run(folder)
+    report = write_report(folder)
+    assert report["clusters"]["scope"] == "these"
+    assert "of these 6 speakers (a, b, c, d, e and 1 more) only: helps" in report["headline"]["sentence"]
+    assert report["verdicts"][0]["interval"] == plain["verdicts"][0]["interval"]
+    assert "One of the clusters has most of the test rows" in (folder / "report.md").read_text()
+
+
+def test_a_metric_without_scores_by_row_is_about_these_clusters_only(made):
+    cells = {("pretrained", "steps", 1): scores(0.8, 1), ("scratch", "steps", 1): scores(0.6, 2)}
+    folder = with_clusters(made(cells), list("abcdef"), "speaker")
+    for path in (folder / "runs").glob(f"*/{SCORES}"):
+        path.unlink()
+        change_run(path.parent)
+    report = write_report(folder)
+    assert (report["clusters"]["scope"], report["verdicts"][0]["verdict"]) == ("these", "helps")
+    assert "on these 6 speakers" in report["headline"]["sentence"]
+    text = (folder / "report.md").read_text()
+    assert "The metric is no mean over test rows" in text
+    assert "the variance of the test set is that over the 6 speakers" not in text
+
+
 def test_the_noun_is_the_column_if_it_is_a_word():
     names = np.array(["a", "b"])
-    nouns = [find_clusters(names, column).noun for column in (None, "speaker", "body", "class", "passage_id", 3)]
-    assert nouns == ["clusters", "speakers", "bodies", "classes", "clusters", "clusters"]
+    nouns = [
+        find_clusters(names, column).noun for column in (None, "speaker", "body", "class", "passage_id", 3, "speakers")
+    ]
+    assert nouns == ["clusters", "speakers", "bodies", "classes", "clusters", "clusters", "speakers"]
     assert find_clusters(None) is None
     assert len(find_clusters(np.array(["x" * 400, "y"])).these) < 80
 
@@ -106,7 +137,8 @@ def test_a_test_set_that_is_too_small_is_the_first_warning(made, capsys: pytest.
     assert (row["verdict"], row["seeds_needed"]) == ("cannot tell", None)
     assert row["rows_needed"] > 15
     points = f"{100 * row['detectable']:.2g}"
-    assert report["warnings"][0] == f"15 test rows: differences below {points} points cannot be detected"
+    warning = f"differences below {points} points are detected with a probability below 80 %, with any number of seeds"
+    assert report["warnings"][0] == f"15 test rows: {warning}"
     needed = f"no number of seeds suffices on this test set: it is too small, {row['rows_needed']:,} test rows would"
     assert needed in (folder / "report.md").read_text()
     assert needed in (folder / "report.html").read_text()
@@ -119,7 +151,7 @@ def test_a_test_set_that_is_too_small_is_the_first_warning(made, capsys: pytest.
 
 def test_a_large_test_set_has_no_such_warning(made):
     cells = {("pretrained", "steps", 1): scores(0.8, 1), ("scratch", "steps", 1): scores(0.6, 2)}
-    assert not [line for line in numbers(made(cells))["warnings"] if "cannot be detected" in line]
+    assert not [line for line in numbers(made(cells))["warnings"] if "are detected" in line]
 
 
 def test_intervals_of_bounded_scores_stay_within_bounds(made):

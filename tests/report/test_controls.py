@@ -56,6 +56,25 @@ def test_the_strongest_control_is_selected_on_validation_and_joins_the_family(ma
     assert report["headline"]["sentence"].endswith("scratch is the strongest control.")
 
 
+def test_a_baseline_named_by_a_string_is_read(made, monkeypatch):
+    monkeypatch.setitem(conftest.ARM, "trivial", {"baseline": "majority"})
+    monkeypatch.setitem(conftest.ARM, "linear", {"baseline": "linear"})
+    cells = {(arm, "steps", 1): scores(0.7, 1) for arm in ("pretrained", "scratch", "linear", "trivial")}
+    folder = made(cells)
+    validated(folder, trivial=0.9, linear=0.8, scratch=0.7)
+    assert [row["against"] for row in summarize(read_transfer(folder))["verdicts"] if row["role"]] == ["linear"]
+
+
+def test_an_arm_with_one_finished_run_is_no_strongest_control(made):
+    cells = {(arm, "steps", 1): scores(0.7, 1) for arm in ("pretrained", "scratch", "linear")}
+    folder = made(cells)
+    validated(folder, linear=0.9, scratch=0.6)
+    assert [row["against"] for row in summarize(read_transfer(folder))["verdicts"]] == ["scratch", "linear"]
+    for seed in range(1, 6):
+        change_run(folder / "runs" / f"linear-steps-1-seed{seed}", status="interrupted")
+    assert [row["against"] for row in summarize(read_transfer(folder))["verdicts"]] == ["scratch"]
+
+
 def test_a_loss_against_the_strongest_control_comes_first(made):
     cells = {("pretrained", "steps", 1): scores(0.8, 1), ("scratch", "steps", 1): scores(0.6, 2)}
     cells |= {("linear", "steps", 1): scores(0.5, 3), ("pretrained", "steps", 50): scores(0.8, 4)}
@@ -82,6 +101,14 @@ def test_the_untouched_start_is_no_control_and_has_its_own_sentence(made, monkey
     main, other = report["headline"]["sentence"].split(". ", 1)
     assert main.startswith("Pretraining, at equal steps, on 1,500 test rows: helps")
     assert other.startswith("Against the untouched start (knn), finetuning is worse with 1 label per class (-0.")
+
+
+def test_a_probe_against_the_untouched_start_is_no_finetuning(made, monkeypatch):
+    knn = {"baseline": {"_target_": "warmstart.baseline.knn.KNN"}, "init": "pretrained"}
+    monkeypatch.setitem(conftest.ARM, "knn", knn)
+    cells = {(arm, "steps", 1): scores(0.8, seed) for seed, arm in enumerate(("probe", "random_probe", "knn"))}
+    sentence = summarize(read_transfer(made(cells)))["headline"]["sentence"]
+    assert "Against the untouched start (knn), the arm probe " in sentence
 
 
 def test_too_few_seeds_say_nothing_about_controls(made):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scripts import calibrate_extrapolation
 
-from warmstart.report.extrapolation import extrapolation
+from warmstart.report.extrapolation import extrapolation, title
 from warmstart.report.power_law import forecast
 from warmstart.report.runs import Transfer, read_transfer
 from warmstart.report.transfer import show, summarize, write_report
@@ -107,6 +107,13 @@ def test_the_report_says_what_more_of_each_would_bring_and_which_is_cheaper(made
     printed = " ".join("".join(capsys.readouterr()).split())
     assert "pretrained with another 80 labelled rows (160 in total)" in printed
     assert "more pretraining is cheaper" in printed
+
+
+def test_the_title_counts_units_if_only_the_pretraining_is_extrapolated(made):
+    rules = {"seeds": "auto", "looks": [6, 12]}
+    report = summarize(read_transfer(made(cells([1, 2], 4), snapshots=SNAPSHOTS, rules=rules)))
+    assert report["extrapolation"]["labels"] == []
+    assert "over 6 new seeds" in title(report)
 
 
 def test_with_two_label_counts_and_no_snapshots_nothing_is_said(made):

@@ -242,6 +242,16 @@ def test_no_sizes_of_clusters_give_nan(sizes: list[int]):
 
 
 @pytest.mark.parametrize(
+    "sizes", [[950, *[10] * 5], [490, *[5] * 4], [9900, *[1] * 5], [900, *[5] * 20], [500, *[10] * 4]]
+)
+def test_with_one_cluster_that_has_nearly_all_examples_no_number_is_enough(sizes: list[int]):
+    rng, codes = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
+    found = summary(crossed(5, len(codes), rng, (0.1, 1, 1)), codes)
+    assert found.freedom < 1
+    assert (detectable(found), rows_needed(found), seeds_needed(found)) == (None, None, None)
+
+
+@pytest.mark.parametrize(
     ("clusters", "says"), [(["a"] * 6, "one cluster"), (["a", "b"], "6 examples, but the clusters")]
 )
 def test_clusters_that_do_not_fit_are_refused(clusters: list[str], says: str):

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from scipy import stats
 from tests.records import change_run
+from tests.report import conftest
 
 from warmstart.core.errors import UserError
 from warmstart.report.transfer import write_report
+from warmstart.report.verdicts import labels_text, more_needed
 
 EXAMPLES = 2000
+ARMS = ("pretrained", "scratch")
 
 
 def exact(means: list[float], examples: int = EXAMPLES) -> np.ndarray:
@@ -145,6 +148,16 @@ def test_several_pretrainings_are_what_is_independent(made):
     assert row["effect"] == pytest.approx(by_pretraining.mean() / by_pretraining.std(ddof=1))
 
 
+def test_the_difference_is_the_centre_of_its_interval_with_unfinished_runs(made, rewrite):
+    effects = np.tile([0.15, 0.0, 0.1, -0.05, 0.05], 2)[:, None]
+    cells = {("pretrained", "steps", 1): drawn(0.7 + effects), ("scratch", "steps", 1): drawn(0.7, seed=1)}
+    folder = made(cells, rules={"pretrain_seeds": 5})
+    rewrite(folder, "scratch-steps-1-seed0", status="interrupted")
+    (row,) = write_report(folder)["verdicts"]
+    assert row["n"] == 5
+    assert row["difference"] == pytest.approx(statistics.fmean(row["interval"]))
+
+
 def test_an_arm_with_a_failed_run_is_flagged_and_not_judged(made, rewrite):
     folder = made({("pretrained", "steps", 1): drawn(0.9), ("scratch", "steps", 1): drawn(0.5, seed=9)})
     rewrite(folder, "scratch-steps-1-seed3", status="failed", error="diverged: the loss is infinite", metrics={})
@@ -159,12 +172,86 @@ def test_an_arm_with_a_failed_run_is_flagged_and_not_judged(made, rewrite):
     assert "nan" not in text.lower()
 
 
+def test_failed_runs_are_no_finding_in_the_headline(made, rewrite):
+    cells = {("pretrained", "steps", 1): drawn(0.9), ("scratch", "steps", 1): drawn(0.5, seed=9)}
+    cells |= {("pretrained", "steps", 5): drawn(0.9, seed=2), ("scratch", "steps", 5): drawn(0.7, seed=8)}
+    folder = made(cells)
+    rewrite(folder, "scratch-steps-5-seed3", status="failed", error="diverged", metrics={})
+    report = write_report(folder)
+    sentence = report["headline"]["sentence"]
+    assert "helps with 1 label per class" in sentence
+    assert "is not judged with 5 labels per class (1 of 10 scratch runs failed)" in sentence
+    assert "no detectable effect" not in sentence
+    assert (report["verdicts"][1]["seeds_needed"], report["verdicts"][1]["rows_needed"]) == (None, None)
+    assert "suffice" not in (folder / "report.md").read_text().partition("## Rules")[0]
+
+
+def test_a_label_count_with_too_few_seeds_does_not_hide_the_others(made, rewrite):
+    cells = {(arm, "steps", n): drawn(0.9 if arm == "pretrained" else 0.5, 5, n) for n in (1, 5) for arm in ARMS}
+    folder = made(cells)
+    rewrite(folder, "scratch-steps-5-seed3", status="failed", error="diverged", metrics={})
+    headline = write_report(folder)["headline"]
+    assert headline["verdict"] is None
+    assert headline["sentence"].startswith(
+        "No verdict with 5 labels per class: 4 paired seeds are too few (1 of 5 scratch runs failed); at least 5 are "
+        "needed. Pretraining, at equal steps, on 2,000 test rows: helps with 1 label per class"
+    )
+
+
+def test_seeds_needed_are_for_the_corrected_level(made):
+    alone = {("pretrained", "steps", 1): drawn(0.71, seed=1), ("scratch", "steps", 1): drawn(0.70, seed=2)}
+    many = {(arm, "steps", n): cell for n in (1, 2, 5, 20) for (arm, _, _), cell in alone.items()}
+    (one,), (first, *_) = (write_report(made(cells))["verdicts"] for cells in (alone, many))
+    assert one["verdict"] == first["verdict"] == "cannot tell"
+    assert first["seeds_needed"] > one["seeds_needed"] > 10
+    (look,) = write_report(made(alone, rules={"seeds": "auto", "looks": [10, 20]}))["verdicts"]
+    assert look["seeds_needed"] >= one["seeds_needed"]
+
+
+def test_seeds_that_are_already_there_are_not_reported_to_suffice():
+    row = {"verdict": "cannot tell", "flag": None, "n": 10, "rows_needed": None}
+    assert more_needed({**row, "seeds_needed": 9}, "seeds", None) is None
+    assert more_needed({**row, "seeds_needed": 11}, "seeds", None) == "11 seeds would suffice"
+
+
+def test_arms_with_their_own_training_are_not_at_equal_steps(made, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(conftest.ARM, "scratch_long", {"init": "scratch", "length": 10})
+    monkeypatch.setitem(conftest.ARM, "pretrained", {"init": "pretrained", "against": ["scratch_long", "linear"]})
+    arms = ("pretrained", "scratch_long", "linear")
+    folder = made({(arm, "steps", 1): drawn(0.9 - 0.1 * n, seed=n) for n, arm in enumerate(arms)})
+    report = write_report(folder)
+    assert (
+        "Pretraining against scratch_long, with up to 10 times the steps for scratch_long,"
+        in (report["headline"]["sentence"])
+    )
+    page = (folder / "report.html").read_text()
+    assert "pretrained against scratch_long, at equal steps" not in page
+    assert "pretrained against linear, with no training steps for linear" in page
+
+
+def test_shares_of_the_labels_are_not_rounded_to_none():
+    assert labels_text([0.005]) == "0.5% of the labels"
+    assert labels_text([0.125]) == "12.5% of the labels"
+    assert labels_text([5, 0.1]) == "5 labels per class and 10% of the labels"
+    assert labels_text([1, 2, 5]) == "1, 2 and 5 labels per class"
+    assert labels_text(["<=200", "all"]) == "up to 200 labels per class and all labels"
+
+
+def test_the_cost_is_not_recovered_against_a_control_without_a_curve(made):
+    folder = made({("pretrained", "steps", 1): exact([0.8] * 3), ("scratch", "steps", 1): exact([0.7] * 3)})
+    for path in (folder / "runs").glob("scratch-*"):
+        (path / "metrics.csv").write_text("step,name,value\n")
+        change_run(path)
+    (row,) = write_report(folder)["time_to_target"]
+    assert (row["steps_against"], row["tasks_to_pay_back_steps"]) == (None, None)
+
+
 def test_unfinished_runs_are_named_and_left_out(made, rewrite):
     folder = made({("pretrained", "steps", 1): drawn(0.9), ("scratch", "steps", 1): drawn(0.5, seed=9)})
     rewrite(folder, "scratch-steps-1-seed3", status="interrupted")
     report = write_report(folder)
     assert report["verdicts"][0]["n"] == 9
-    assert "1 of 20 runs are unfinished and excluded (scratch at 1; seeds 3)" in report["warnings"][0]
+    assert "1 of 20 runs is unfinished and excluded (scratch at 1; seeds 3)" in report["warnings"][0]
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -261,6 +348,6 @@ def test_warnings_for_overlap_shuffled_weights_and_simple_models(made):
     change_run(folder, overlap={**overlap, "exact": [3, 4], "near": [7]})
     warnings = "\n".join(write_report(folder)["warnings"])
     assert "2 of 100 test rows are also pretraining rows of digits (rows 3, 4)" in warnings
-    assert "1 of 100 test rows are near duplicates of pretraining rows" in warnings
+    assert "1 of 100 test rows is a near duplicate of a pretraining row" in warnings
     assert "shuffled weights also help" in warnings
     assert "baselines that score better than pretrained: linear with 1 label per class" in warnings

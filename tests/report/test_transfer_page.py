@@ -124,7 +124,7 @@ def test_the_page_fits_a_phone_and_a_desk(folder: Path, report: dict, width: int
     assert seen["scroll"] <= width
     assert seen["drawn"] == [True] * 5
     assert seen["outside"] == []
-    assert seen["first"].split() == ["▲", "helps", *report["headline"]["sentence"].split()]
+    assert seen["first"].split() == ["▲", "helps", "against", "scratch", *report["headline"]["sentence"].split()]
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing(page: str):
@@ -142,7 +142,7 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(page: str):
 def test_the_sentence_comes_first_and_each_figure_says_what_it_shows(report: dict, page: str):
     elements = Elements(page)
     sentence = elements.texts.index(report["headline"]["sentence"])
-    assert "▲ helps" in elements.texts[:sentence]
+    assert "▲ helps against scratch" in elements.texts[:sentence]
     places = [elements.texts.index(title) for title in TITLES.values()]
     assert [sentence, *places] == sorted([sentence, *places])
     warned = [place for place, text in enumerate(elements.texts) if text == "warning:"]
@@ -240,7 +240,7 @@ def test_tensorboard_reads_the_verdict_and_the_curves(folder: Path, report: dict
     (event,) = events.Tensors("verdict")
     text = event.tensor_proto.string_val[0].decode()
     assert events.summary_metadata["verdict"].plugin_data.plugin_name == "text"
-    assert text.startswith(f"**▲ helps**: {report['headline']['sentence']}")
+    assert text.startswith(f"**▲ helps against scratch**: {report['headline']['sentence']}")
     assert text.count("\n- warning: ") == len(report["warnings"])
     assert text.count("\n| pretrained | scratch |") == 4
     names = {path.name for path in curves.iterdir()}

@@ -199,6 +199,7 @@ def test_what_an_arm_could_not_do_is_refused_before_the_pretraining(cli):
         (("transfer.require=help",), "transfer.require=help"),
         (("transfer.seeds=auto", "transfer.looks=[10,5]"), "transfer.looks=[10, 5]: give two or more increasing"),
         (("transfer.seeds=auto", "transfer.looks=[3,10]"), "numbers of seeds, from 5"),
+        (("transfer.seeds=auto", "transfer.looks=[5,150]"), "more than 20 times the seeds of the first"),
         (("transfer.seeds=auto", "transfer.pretrain_seeds=2"), "transfer.seeds=auto needs 5 independent units"),
         (("+arm.trivial.length=3",), "arm.trivial.length"),
         (("arm.probe.against=random",), "no such arm"),

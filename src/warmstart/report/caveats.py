@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from warmstart.report import controls
 from warmstart.report.headline import test_set
 from warmstart.report.leaderboard import mean
 from warmstart.report.runs import Labels, Run, Transfer
 from warmstart.report.shared_rows import sentence
-from warmstart.report.verdicts import comparisons, labels_text
+from warmstart.report.verdicts import comparisons, labels_text, unit_noun
 
 
 def checks(transfer: Transfer) -> dict[str, Any]:
@@ -71,8 +72,12 @@ def overlap_warnings(transfer: Transfer) -> list[str]:
     shared_rows = (transfer.record.get("data") or {}).get("overlap") or {}
     found = [sentence(pair, shared) for pair, shared in shared_rows.items() if pair == "train/test"]
     overlap = transfer.record.get("overlap") or {}
-    for kind, relation in (("exact", "are also pretraining rows"), ("near", "are near duplicates of pretraining rows")):
+    for kind, one, several in (
+        ("exact", "is also a pretraining row", "are also pretraining rows"),
+        ("near", "is a near duplicate of a pretraining row", "are near duplicates of pretraining rows"),
+    ):
         rows = overlap.get(kind) or []
+        relation = one if len(rows) == 1 else several
         if rows:
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             found.append(
@@ -85,7 +90,7 @@ def overlap_warnings(transfer: Transfer) -> list[str]:
 def size_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
     """Return a warning if the number of test rows alone rules out a verdict of the headline's comparison.
 
-    That is: it cannot tell, and no number of seeds detects a difference as large as the observed one and the margin.
+    That is: it cannot tell, and no number of seeds has a power of 80 % for the observed difference and the margin.
     """
     rows = report["verdicts"]
     same = [row for row in rows if all(row[key] == rows[0][key] for key in ("arm", "against", "role", "budget"))]
@@ -93,6 +98,7 @@ def size_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
         row
         for row in same
         if row["verdict"] == "cannot tell"
+        and not row["flag"]
         and row["detectable"] is not None
         and row["detectable"] > max(abs(row["difference"]), transfer.rules["margin"])
     ]
@@ -101,10 +107,11 @@ def size_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
     smallest, width = min(row["detectable"] for row in ruled_out), transfer.bounds[1] - transfer.bounds[0]
     size = f"{test_set(transfer).removeprefix(', on ')}"
     where = "" if len(ruled_out) == len(same) else f" with {labels_text([row['labels'] for row in ruled_out])}"
+    seeds = f"any number of {unit_noun(transfer.rules)}"
     if smallest >= width:
-        return [f"{size}: no difference can be detected{where}"]
+        return [f"{size}: no difference is detected{where} with a probability of 80 %, with {seeds}"]
     amount = f"{100 * smallest:.2g} points" if width == 1 else f"{smallest:.2g} {transfer.metric.removeprefix('test/')}"
-    return [f"{size}: differences below {amount} cannot be detected{where}"]
+    return [f"{size}: differences below {amount} are detected{where} with a probability below 80 %, with {seeds}"]
 
 
 def state_warnings(transfer: Transfer) -> list[str]:
@@ -121,7 +128,8 @@ def state_warnings(transfer: Transfer) -> list[str]:
         missing = [f"{arm} at {count}" for arm, count in Counter(run.arm for run in unfinished).items()]
         seeds = sorted({run.seed for run in unfinished})
         found.append(
-            f"{len(unfinished)} of {len(transfer.runs)} runs are unfinished and excluded ({', '.join(missing)}; seeds "
+            f"{len(unfinished)} of {len(transfer.runs)} runs {'is' if len(unfinished) == 1 else 'are'} "
+            f"unfinished and excluded ({', '.join(missing)}; seeds "
             f"{', '.join(map(str, seeds))}): verdicts are provisional"
         )
     return found
@@ -129,23 +137,22 @@ def state_warnings(transfer: Transfer) -> list[str]:
 
 def control_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
     """Return warnings about controls that perform as well as pretraining."""
-    found = []
+    found, nodes = [], transfer.config["arm"]
     if any(row["arm"] == "shuffled" and row["verdict"] == "helps" for row in report["verdicts"]):
         found.append(
             "shuffled weights also help: part of the gain comes from the scale of the weights, not from features"
         )
     for other in dict.fromkeys(comparison.arm for comparison in comparisons(transfer)):
-        better = {arm: better_at(transfer, report, arm, other) for arm in transfer.arms if is_control(transfer, arm)}
+        better = {arm: better_at(transfer, report, arm, other) for arm in transfer.arms if is_control(nodes[arm])}
         texts = [f"{arm} with {labels_text(labels)}" for arm, labels in better.items() if labels]
         if texts and other != "shuffled":
             found.append(f"baselines that score better than {other}: {'; '.join(texts)}")
     return found
 
 
-def is_control(transfer: Transfer, arm: str) -> bool:
+def is_control(node: dict[str, Any]) -> bool:
     """Return whether an arm is a baseline that does not use the pretrained weights."""
-    node = transfer.config["arm"][arm]
-    return "baseline" in node and "init" not in node
+    return "baseline" in node and controls.role(node) != controls.UNTOUCHED
 
 
 def better_at(transfer: Transfer, report: dict[str, Any], arm: str, other: str) -> list[Labels]:
@@ -167,8 +174,8 @@ def convergence_warnings(transfer: Transfer) -> list[str]:
             end = "their training" if is_long else "budget converged"
             setting = f"arm.{arm}.length" if is_long else "transfer.converged.most"
             found.append(
-                f"{len(improving)} of {len(runs)} {arm} runs were still improving at the end of {end}: "
-                f"increase {setting}"
+                f"{len(improving)} of {len(runs)} {arm} runs {'was' if len(improving) == 1 else 'were'} still "
+                f"improving at the end of {end}: increase {setting}"
             )
     return found
 

@@ -6,6 +6,7 @@ import statistics
 from typing import Any, NamedTuple
 
 from warmstart.core.init import Init
+from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import Labels, Transfer
 
 STRONGEST, UNTOUCHED = "strongest", "untouched"
@@ -34,7 +35,8 @@ def role(node: dict[str, Any]) -> str | None:
     them as they are, such as the nearest neighbours of their features.
     """
     init, baseline = node.get("init"), node.get("baseline")
-    if baseline is not None and baseline["_target_"].split(".")[-2] == CONSTANT:
+    name = baseline if isinstance(baseline, str | None) else baseline["_target_"].split(".")[-2]
+    if name == CONSTANT:
         return None
     if init is None or Init.parse(str(init)).is_scratch:
         return STRONGEST
@@ -49,13 +51,17 @@ def candidates(transfer: Transfer, budget: str, wanted: str) -> list[str]:
 
 
 def best_on_validation(transfer: Transfer, arms: list[str], budget: str) -> dict[Labels, str]:
-    """Return the arm with the best mean validation score of its finished runs, by label count."""
+    """Return the arm with the best mean validation score, by label count.
+
+    Arms with unfinished or failed runs need MIN_UNITS finished ones.
+    """
     found = {}
     for labels in transfer.labels:
         means = {}
         for arm in arms:
-            values = [run.val for run in transfer.group(arm, budget, labels) if run.test is not None]
-            if values and None not in values:
+            group = transfer.group(arm, budget, labels)
+            values = [run.val for run in group if run.test is not None]
+            if values and None not in values and len(values) >= min(MIN_UNITS, len(group)):
                 means[arm] = transfer.sign * statistics.fmean(values)
         if means:
             found[labels] = max(means, key=means.__getitem__)

@@ -11,7 +11,7 @@ from warmstart.core.screen import number
 from warmstart.report.estimate import t_factor
 from warmstart.report.power_law import Forecast, forecast
 from warmstart.report.runs import Run, Transfer
-from warmstart.report.verdicts import labels_text, matrix
+from warmstart.report.verdicts import labels_text, matrix, unit_noun
 
 FACTORS = (2, 4, 8)
 MIN_COUNTS = 3
@@ -262,8 +262,10 @@ def cheaper_sentence(one: Entry, metric: str) -> str:
 
 def title(report: dict[str, Any]) -> str:
     """Return the title of the table."""
-    seeds = max([one["seeds"] for one in report["extrapolation"]["labels"]], default=report["rules"]["seeds"])
-    return f"Expected {report['metric']} with more labels or steps (95% interval of the mean over {seeds} new seeds)"
+    found = report["extrapolation"]
+    count = max(one["seeds"] for one in [*found["labels"], *([found["pretraining"]] if found["pretraining"] else [])])
+    units = f"{count} new {unit_noun(report['rules'], count)}"
+    return f"Expected {report['metric']} with more labels or steps (95% interval of the mean over {units})"
 
 
 def rows_of(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from warmstart.report.runs import Labels
-from warmstart.report.verdicts import BUDGET_PHRASES
+from warmstart.report.verdicts import tick
 
 # Okabe and Ito's colors, distinguishable with any type of color vision.
 BLUE, RED, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -118,11 +118,6 @@ def styles(arms: Iterable[str]) -> dict[str, Style]:
 def has_many_arms(arms: Sequence[str]) -> bool:
     """Return whether there are more arms than colors, so that bands would overlap."""
     return len(arms) > len(COLOURS)
-
-
-def tick(labels: Labels) -> str:
-    """Return a label count as a tick label: 5, 10%, ≤200, all."""
-    return f"{100 * labels:.3g}%" if isinstance(labels, float) else str(labels).replace("<=", "≤")
 
 
 def arms_of(report: dict[str, Any]) -> dict[str, list[Row]]:
@@ -352,6 +347,14 @@ def verdict_text(verdict: str | None) -> str:
     return f"{VERDICT_STYLES.get(verdict, NO_VERDICT)[2]} {verdict or 'no verdict'}"
 
 
+def badge_text(headline: dict[str, Any]) -> str:
+    """Return the verdict of a headline with its shape, and the arm that it is against."""
+    text, against = verdict_text(headline["verdict"]), shortened(str(headline.get("against")))
+    if headline["verdict"] == "equivalent":
+        return f"{text} to {against}"
+    return f"{text} against {against}" if headline["verdict"] in ("helps", "hurts") else text
+
+
 def shortened(name: str) -> str:
     """Return a name truncated to NAME_LENGTH characters."""
     return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
@@ -379,7 +382,7 @@ def comparisons(report: dict[str, Any]) -> dict[str, list[Row]]:
     """Group the verdicts by arms and budget."""
     groups: dict[str, list[Row]] = {}
     for row in report["verdicts"]:
-        groups.setdefault(f"{row['arm']} against {row['against']}, {BUDGET_PHRASES[row['budget']]}", []).append(row)
+        groups.setdefault(f"{row['arm']} against {row['against']}, {row['budget_text']}", []).append(row)
     return groups
 
 

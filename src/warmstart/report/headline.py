@@ -7,7 +7,7 @@ from typing import Any
 from warmstart.report import controls, paired
 from warmstart.report.controls import STRONGEST, UNTOUCHED, Comparison
 from warmstart.report.runs import Labels, Transfer
-from warmstart.report.verdicts import BUDGET_PHRASES, labels_text
+from warmstart.report.verdicts import labels_text, tick, unit_noun
 
 Row = dict[str, Any]
 PREDICATES = {
@@ -37,13 +37,10 @@ def headline(transfer: Transfer, rows: list[Row]) -> dict[str, Any]:
     same = [row for row in rows if all(row[key] == first[key] for key in ("arm", "against", "role", "budget"))]
     verdicts = [row["verdict"] for row in same]
     if None in verdicts:
-        n = min(row["n"] for row in same)
-        unit = "seed" if transfer.rules["pretrain_seeds"] == 1 else "pretraining"
         verdict = None
-        sentence = (
-            f"No verdict: {n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few; "
-            f"at least {paired.MIN_UNITS} are needed."
-        )
+        judged = [row for row in same if row["verdict"] is not None]
+        sentence = too_few(transfer, [row for row in same if row["verdict"] is None], bool(judged))
+        sentence = " ".join([sentence, *(sentences(transfer, judged, rows) if judged else [])])
     else:
         if "helps" in verdicts and "hurts" not in verdicts:
             verdict = "helps"
@@ -53,6 +50,22 @@ def headline(transfer: Transfer, rows: list[Row]) -> dict[str, Any]:
             verdict = "equivalent" if set(verdicts) == {"equivalent"} else "cannot tell"
         sentence = " ".join(sentences(transfer, same, rows))
     return {"verdict": verdict, "sentence": sentence, **{key: first[key] for key in ("arm", "against", "budget")}}
+
+
+def too_few(transfer: Transfer, rows: list[Row], are_others: bool) -> str:
+    """Return the sentence on rows with too few units; it names their label counts if there are others."""
+    n = min(row["n"] for row in rows)
+    where = f" with {labels_text([row['labels'] for row in rows])}" if are_others else ""
+    failed = flags(rows)
+    return (
+        f"No verdict{where}: {n} paired {unit_noun(transfer.rules, n)} {'is' if n == 1 else 'are'} too few"
+        f"{f' ({failed})' if failed else ''}; at least {paired.MIN_UNITS} are needed."
+    )
+
+
+def flags(rows: list[Row]) -> str:
+    """Return the failed runs of rows as text."""
+    return "; ".join(dict.fromkeys(row["flag"] for row in rows if row["flag"]))
 
 
 def sentences(transfer: Transfer, same: list[Row], rows: list[Row]) -> list[str]:
@@ -75,7 +88,7 @@ def sentence_of(transfer: Transfer, rows: list[Row], names_control: bool = False
     found = "; ".join(clauses(transfer, rows, PREDICATES))
     clusters = transfer.test_clusters
     others = "" if clusters is None or clusters.is_sample else "; nothing is said about others"
-    return f"{subject(first)}{against}, {BUDGET_PHRASES[first['budget']]}{test_set(transfer)}: {found}{others}."
+    return f"{subject(first)}{against}, {first['budget_text']}{test_set(transfer)}: {found}{others}."
 
 
 def rows_against(first: Row, rows: list[Row], best: dict[Labels, str]) -> list[Row]:
@@ -104,7 +117,7 @@ def with_control(transfer: Transfer, first: Row, rows: list[Row], role: str, bes
     named = ", ".join(f"{arm} with {labels_text(labels)}" for arm, labels in names.items())
     clusters = transfer.test_clusters
     scope = "" if clusters is None or clusters.is_sample else f", on {clusters.these} only"
-    what = subject(first) if role == STRONGEST else "finetuning"
+    what = "finetuning" if role == UNTOUCHED and first["arm"] == "pretrained" else subject(first)
     what = what[0].lower() + what[1:]
     named = named if len(names) > 1 else next(iter(names))
     text = "; ".join(clauses(transfer, rows, CONTROL_PREDICATES))
@@ -128,12 +141,15 @@ def test_set(transfer: Transfer) -> str:
 
 
 def clauses(transfer: Transfer, rows: list[Row], predicates: dict[str, str]) -> list[str]:
-    """Return a clause per verdict of the rows, each with the largest difference."""
+    """Return a clause per verdict of the rows, each with the largest difference; rows with failed runs are separate."""
     found = []
     for verdict, text in predicates.items():
-        chosen = [row for row in rows if row["verdict"] == verdict]
+        chosen = [row for row in rows if row["verdict"] == verdict and not row["flag"]]
         if chosen:
             found.append(text.format(labels_text([row["labels"] for row in chosen])) + f" ({change(transfer, chosen)})")
+    failed = [row for row in rows if row["flag"]]
+    if failed:
+        found.append(f"is not judged with {labels_text([row['labels'] for row in failed])} ({flags(failed)})")
     return found
 
 
@@ -141,7 +157,7 @@ def change(transfer: Transfer, rows: list[Row]) -> str:
     """Return the largest difference among rows with its interval, as text."""
     row = max(rows, key=lambda row: abs(row["difference"]))
     low, high = row["interval"]
-    count = f" at {row['labels']}" if len(rows) > 1 else ""
+    count = f" at {tick(row['labels'])}" if len(rows) > 1 else ""
     better = "" if transfer.sign == 1 else ", where positive is better"
     name = transfer.metric.removeprefix("test/")
     return f"{row['difference']:+.3g} {name}{count}, 95 % interval {low:+.3g} to {high:+.3g}{better}"

@@ -19,6 +19,7 @@ from warmstart.report.paired import ALPHA
 from warmstart.report.runs import Transfer
 
 AUTO = "auto"  # in transfer.seeds
+MAX_RATIO = 20  # of the last and the first number of seeds; the boundary of an earlier look is not computed
 SETTLED = ("helps", "hurts", "equivalent")
 NODES, LOWEST, HIGHEST = 200, -10.0, 45.0  # of the numerical integration, in standard deviations
 LEVELS = np.geomspace(1e-15, 0.5, 80)  # one-sided, of the table that `overall_level` interpolates
@@ -42,7 +43,11 @@ class Looks:
         Source: Jennison, Turnbull (1989), "Interim analyses: the repeated confidence interval approach", Journal of the
         Royal Statistical Society B 51
         """
-        return ALPHA if len(self.planned) == 1 else 2 * nominal_levels(ALPHA / 2, self.planned)[self.made - 1]
+        return self.level(ALPHA)
+
+    def level(self, alpha: float) -> float:
+        """Return the level at this look for intervals that cover the truth at all looks with probability 1 - alpha."""
+        return alpha if len(self.planned) == 1 else 2 * nominal_levels(alpha / 2, self.planned)[self.made - 1]
 
     def p(self, p: float) -> float:
         """Return the repeated p value for a two-sided p value of this look."""

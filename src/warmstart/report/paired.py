@@ -189,26 +189,34 @@ def verdict(p_holm: float, p_equivalent: float, difference: float, n: int) -> st
     return "equivalent" if p_equivalent < ALPHA / 2 else "cannot tell"
 
 
-def power(paired: Paired) -> float:
-    """Return the probability that a test at ALPHA detects the observed difference, if it is the true one.
+def power(paired: Paired, alpha: float = ALPHA) -> float:
+    """Return the probability that a two-sided test at alpha detects the observed difference, if it is the true one.
+
+    It is 0 if the degrees of freedom of the test set are below 1, as with one cluster that has nearly all examples.
 
     Source: noncentral t, as in Cohen (1988), "Statistical Power Analysis for the Behavioral Sciences", ch. 2
     """
+    if paired.test_freedom < 1:
+        return 0.0
     if paired.standard_error == 0:
         return 1.0
     share = paired.test_share
     freedom = 1 / ((1 - share) / (paired.n - 1) + share / paired.test_freedom)
-    return float(stats.nct.sf(paired.critical(ALPHA / 2), freedom, abs(paired.difference) / paired.standard_error))
+    found = stats.nct.sf(paired.critical(alpha / 2), freedom, abs(paired.difference) / paired.standard_error)
+    return float(np.nan_to_num(found))
 
 
-def seeds_needed(paired: Paired) -> int | None:
+def seeds_needed(paired: Paired, alpha: float = ALPHA) -> int | None:
     """Return the number of seeds for a power of 80 % on this test set, if the observed difference is the true one.
 
     The variance of the test set does not decrease with the seeds: None if 100,000 seeds are too few, or n is below 2.
+
+    Args:
+        alpha: two-sided level of the test.
     """
 
     def detection_power(n: int) -> float:
-        return power(dataclasses.replace(paired, n=n))
+        return power(dataclasses.replace(paired, n=n), alpha)
 
     if paired.n < 2 or paired.difference == 0 or detection_power(MAX_SEEDS) < POWER:
         return None

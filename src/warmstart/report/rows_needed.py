@@ -16,9 +16,10 @@ MAX_ROWS = 100_000_000
 def detectable(paired: Paired) -> float | None:
     """Return the smallest difference that any number of seeds detects with a power of 80 % on this test set.
 
-    It follows from the variance of the examples alone. None if that is 0, or unknown since the metric is no mean.
+    It follows from the variance of the examples alone, with a single test at ALPHA. None if that variance is 0, or
+    unknown since the metric is no mean, or if one cluster has nearly all examples.
     """
-    if paired.n < 2 or paired.example_error == 0:
+    if paired.n < 2 or paired.example_error == 0 or paired.test_freedom < 1:
         return None
     limit = dataclasses.replace(paired, n=MAX_SEEDS, spread=0.0, interaction=0.0)
 
@@ -48,16 +49,20 @@ def with_rows(paired: Paired, rows: int) -> Paired:
     return dataclasses.replace(paired, **changes)
 
 
-def rows_needed(paired: Paired) -> int | None:
+def rows_needed(paired: Paired, alpha: float = ALPHA) -> int | None:
     """Return the number of test examples for a power of 80 % with these seeds and the observed difference.
 
-    None if no number suffices, because the seeds are too few, or if the variance of the examples is 0 or unknown.
+    None if no number suffices, because the seeds are too few, if the variance of the examples is 0 or unknown, or if
+    one cluster has nearly all examples.
+
+    Args:
+        alpha: two-sided level of the test.
     """
-    if paired.n < 2 or paired.difference == 0 or paired.example_error == 0:
+    if paired.n < 2 or paired.difference == 0 or paired.example_error == 0 or paired.test_freedom < 1:
         return None
 
     def detection_power(rows: int) -> float:
-        return power(with_rows(paired, rows))
+        return power(with_rows(paired, rows), alpha)
 
     if detection_power(MAX_ROWS) < POWER:
         return None

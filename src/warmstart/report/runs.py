@@ -173,7 +173,9 @@ class Transfer:
     @cached_property
     def test_clusters(self) -> Clusters | None:
         """The distinct clusters of the test examples; None if the examples are independent."""
-        return find_clusters(self.clusters, (self.config.get("data") or {}).get("cluster"))
+        done = next((run for run in self.runs if run.state == "done"), None)
+        has_scores = done is None or self.scores(done) is not None
+        return find_clusters(self.clusters, (self.config.get("data") or {}).get("cluster"), has_scores)
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from warmstart.report import paired
+from warmstart.report.looks import looks_of
 from warmstart.report.runs import Run, Transfer, are_timed_alike
 from warmstart.report.verdicts import estimate, interval, matrix, pairs, sampled_clusters
 
@@ -112,7 +113,7 @@ def time_to_target(transfer: Transfer, arm: str, against: str) -> list[dict[str,
             saved = statistics.fmean(control_times) - statistics.fmean(times)
             if transfer.bases and (unit != "seconds" or are_timed_alike([*records, *transfer.bases])):
                 cost = statistics.fmean(base["cost"]["steps"] * per_step(base["cost"], unit) for base in transfer.bases)
-                entry[f"tasks_to_pay_back_{unit}"] = cost / saved if saved > 0 else None
+                entry[f"tasks_to_pay_back_{unit}"] = cost / saved if 0 < saved < math.inf else None
         found.append(entry)
     return found
 
@@ -132,9 +133,6 @@ def per_step(cost: dict[str, Any], unit: str) -> float:
 def finite(value: float) -> float | None:
     """Return the value, or None if it is infinite."""
     return value if math.isfinite(value) else None
-
-
-ALPHA = 0.05
 
 
 def length_curve(transfer: Transfer) -> dict[str, Any] | None:
@@ -186,8 +184,9 @@ def turning_point(transfer: Transfer, groups: list[list[Run]]) -> int | None:
         paired_runs = pairs(groups[-1], group)
         found.append(estimate(transfer, paired_runs) if len(paired_runs) >= paired.MIN_UNITS else None)
     known = [index for index, one in enumerate(found) if one is not None]
-    adjusted = paired.holm([found[index].p for index in known])
-    worse = [i for i, p in zip(known, adjusted) if p < ALPHA and found[i].difference < 0]
+    looks = looks_of(transfer)
+    adjusted = paired.holm([looks.p(found[index].p) for index in known])
+    worse = [i for i, p in zip(known, adjusted) if p < paired.ALPHA and found[i].difference < 0]
     return min(worse, key=lambda index: found[index].difference, default=None)
 
 

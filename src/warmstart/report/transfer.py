@@ -15,7 +15,7 @@ from warmstart.report.pool import summary
 from warmstart.report.runs import Labels, Run, Transfer, read_transfer, runs_csv
 from warmstart.report.savings import length_curve
 from warmstart.report.transfer_page import write_page
-from warmstart.report.verdicts import labels_text
+from warmstart.report.verdicts import labels_text, tick
 from warmstart.run.files import creating, write_atomically
 
 
@@ -176,14 +176,14 @@ def verdict_grid(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     for row in report["verdicts"]:
         low, high = row["interval"]
         verdict = row["verdict"] or "no verdict"
-        if verdict == "cannot tell" and not row["flag"]:
-            verdict += f" ({verdicts.more_needed(row, 'seeds', report['clusters'])})"
+        if needed := verdicts.more_needed(row, verdicts.unit_noun(report["rules"]), report["clusters"]):
+            verdict += f" ({needed})"
         verdict += verdicts.scope_text(report) if row["verdict"] else ""
         lines.append(
             [
                 row["arm"],
                 verdicts.against_text(row),
-                *(str(row[key]) for key in ("budget", "labels", "n")),
+                *(row["budget"], tick(row["labels"]), str(row["n"])),
                 "-" if row["difference"] is None else f"{row['difference']:+.4f}",
                 "-" if low is None else f"{low:+.4f} to {high:+.4f}",
                 "-" if row["p_holm"] is None else f"{row['p_holm']:.2g}",
@@ -239,7 +239,7 @@ def sentences(report: dict[str, Any]) -> list[str]:
     tuned = [one["arm"] for one in report["own_training"] if one["tune"]]
     if report["rules"]["tune"] or tuned:
         rates = [one for one in report["tuning"] if report["rules"]["tune"] or one["arm"] in tuned]
-        selected = ", ".join(f"{one['arm']} at {one['labels']}: {one['lr']:g}" for one in rates)
+        selected = ", ".join(f"{one['arm']} at {tick(one['labels'])}: {one['lr']:g}" for one in rates)
         found.append(f"learning rates selected on validation data: {selected}")
     found += [one["sentence"] for one in report["own_training"]]
     return found + ([report["looks"]["sentence"]] if report["looks"] else [])

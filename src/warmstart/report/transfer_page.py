@@ -21,7 +21,16 @@ from warmstart.report.runs import Transfer, are_timed_alike
 from warmstart.report.savings import per_step
 from warmstart.report.section import Section, Table, section
 from warmstart.report.starts import screen_section, starts_section
-from warmstart.report.verdicts import BUDGET_PHRASES, against_text, labels_text, more_needed, pairs, scope_text
+from warmstart.report.verdicts import (
+    BUDGET_PHRASES,
+    against_text,
+    budget_phrase,
+    labels_text,
+    more_needed,
+    pairs,
+    scope_text,
+    unit_noun,
+)
 from warmstart.run.files import write_atomically
 
 UNITS = ("steps", "seconds", "examples")
@@ -34,12 +43,13 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     scope = scope_text(report)
     for shown in (*first, *more):
         shown["answer"] += f" All results are{scope}; nothing is said about others." if scope else ""
-    unit = "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings"
+    unit = unit_noun(transfer.rules)
     runs = f"runs={quoted(folder)}"
     commands = report["pooled"]["commands"] if report["pooled"] else (report["words"], ["stage=report", runs])
     content = {
         "report": report,
         "verdict": report["headline"]["verdict"],
+        "badge": figure.badge_text(report["headline"]),
         "scope": scope,
         "first": first,
         "sections": more,
@@ -105,7 +115,9 @@ def label_section(transfer: Transfer, report: Report) -> Section:
         arm: [(f"at {figure.tick(row['labels_per_class'])}", row["mean"], row["interval"]) for row in rows]
         for arm, rows in table.items()
     }
-    answer = f"Mean {report['metric']} {BUDGET_PHRASES[budget]} (95 % interval): {'; '.join(clauses)}."
+    answer = (
+        f"Mean {report['metric']} {budget_phrase(transfer, compared, budget)} (95 % interval): {'; '.join(clauses)}."
+    )
     drawn = figure.svg("labels", label_plot(transfer, report), f"{report['metric']} by labels", lines)
     return section("labels", "Score by label count", answer, drawn, image="report.png")
 
@@ -124,7 +136,7 @@ def difference_section(transfer: Transfer, report: Report) -> Section | None:
         f"{figure.verdict_text(row['verdict'])} at {figure.tick(row['labels'])} ({row['difference']:+.3g})"
         for row in rows
     ]
-    answer = f"{arm} against {against}, {BUDGET_PHRASES[rows[0]['budget']]}, positive is better: {', '.join(clauses)}."
+    answer = f"{arm} against {against}, {rows[0]['budget_text']}, positive is better: {', '.join(clauses)}."
     lines = {f"{arm} against {against}": points}
     drawn = figure.svg("difference", partial(figure.difference_curve, report=report), "difference by labels", lines)
     return section("difference", "Difference by label count", answer, drawn, image="difference.png")
@@ -144,7 +156,8 @@ def comparison_section(transfer: Transfer, report: Report) -> Section | None:
         ]
         for title, found in figure.comparisons(report).items()
     }
-    answer = f"{len(rows)} comparisons: {', '.join(f'{count} {verdict}' for verdict, count in verdicts)}."
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts)
+    answer = f"{len(rows)} comparison{'s' if len(rows) != 1 else ''}: {counts}."
     drawn = figure.svg("noise", partial(figure.forest, report=report), "paired differences", lines)
     return section("noise", "Paired differences", answer, drawn)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import statistics
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,24 @@ BUDGET_PHRASES = {
     "total": "at equal total cost",
     "converged": "with the best checkpoint of a longer training",
 }
+
+
+def budget_phrase(transfer: Transfer, arms: list[str], budget: str) -> str:
+    """Return the condition of a comparison as text, such as `at equal steps`, unless an arm has its own training."""
+    clauses = []
+    for arm in arms:
+        node = transfer.config["arm"][arm]
+        if node.get("length"):
+            clauses.append(f"with up to {node['length']:g} times the steps for {arm}")
+        if node.get("baseline"):
+            clauses.append(f"with no training steps for {arm}")
+    return " and ".join(clauses) or BUDGET_PHRASES[budget]
+
+
+def unit_noun(rules: dict[str, Any], count: int | None = None) -> str:
+    """Return what an independent unit is: seed or pretraining; in the plural unless `count` is 1."""
+    noun = "seed" if rules["pretrain_seeds"] == 1 else "pretraining"
+    return noun if count == 1 else f"{noun}s"
 
 
 def pairs(arm: list[Run], against: list[Run]) -> list[tuple[Run, Run]]:
@@ -104,7 +123,8 @@ def family(transfer: Transfer) -> list[Comparison]:
 def judge(transfer: Transfer) -> list[dict[str, Any]]:
     """Return one row per comparison, Holm-adjusted over all; with failed runs, the verdict is cannot tell.
 
-    With several looks, p values and intervals are repeated ones, which hold at any look.
+    With several looks, p values and intervals are repeated ones, which hold at any look. The seeds and rows needed are
+    for a test at the level of the last look, Bonferroni-corrected for all comparisons.
     """
     rows, results, looks = [], [], looks_of(transfer)
     for arm, against, budget, labels, role in family(transfer):
@@ -120,11 +140,10 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
             "against": against,
             "role": role,
             "budget": budget,
+            "budget_text": budget_phrase(transfer, [arm, against], budget),
             "labels": labels,
             "n": found.n if found else 0,
-            "difference": transfer.sign * statistics.fmean(a.test - b.test for a, b in paired_runs)
-            if paired_runs
-            else None,
+            "difference": found.difference if found else None,
             "interval": difference_interval(transfer, found),
             "p": looks.p(found.p) if found and found.n >= paired.MIN_UNITS else None,
             "p_holm": None,
@@ -140,15 +159,17 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
         rows.append(row)
         results.append(found)
     judged = [index for index, row in enumerate(rows) if row["p"] is not None]
+    level = replace(looks, made=len(looks.planned)).level(paired.ALPHA / max(1, len(judged)))
     for index, p_holm in zip(judged, paired.holm([rows[index]["p"] for index in judged])):
         row, found = rows[index], results[index]
         row["p_holm"] = p_holm
         row["p_equivalent"] = looks.one_sided(paired.equivalence(found, transfer.rules["margin"]))
         verdict = paired.verdict(p_holm, row["p_equivalent"], row["difference"], found.n)
         row["verdict"] = "cannot tell" if row["flag"] else verdict
-        if row["verdict"] == "cannot tell":
-            row["seeds_needed"] = paired.seeds_needed(found)
-            row["rows_needed"] = rows_needed(found)
+        if row["verdict"] == "cannot tell" and not row["flag"]:
+            row["seeds_needed"] = paired.seeds_needed(found, level)
+            rows_then = rows_needed(found, level)
+            row["rows_needed"] = rows_then if rows_then and rows_then > found.examples else None
             clusters = transfer.test_clusters
             if row["rows_needed"] and clusters is not None and clusters.is_sample:
                 row["clusters_needed"] = math.ceil(clusters.count * row["rows_needed"] / found.examples)
@@ -156,16 +177,18 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
 
 
 def more_needed(row: dict[str, Any], unit: str, clusters: dict[str, Any] | None) -> str | None:
-    """Return what a row that cannot tell would need, as text: more seeds, or more test rows; None for other rows.
+    """Return what a row that cannot tell would need, as text: more seeds, or more test rows.
+
+    None for other rows, with failed runs, and if the seeds are enough for a verdict at the last look.
 
     Args:
         unit: seeds, or pretrainings.
         clusters: of the report.
     """
-    if row["verdict"] != "cannot tell":
+    if row["verdict"] != "cannot tell" or row["flag"]:
         return None
     if row["seeds_needed"]:
-        return f"{row['seeds_needed']:,} {unit} would suffice"
+        return f"{row['seeds_needed']:,} {unit} would suffice" if row["seeds_needed"] > row["n"] else None
     text = f"no number of {unit} suffices on this test set"
     if not row["rows_needed"]:
         return text
@@ -184,11 +207,19 @@ def against_text(row: dict[str, Any]) -> str:
     return row["against"] + (f" ({controls.NAMES[row['role']]})" if row["role"] else "")
 
 
+def tick(labels: Labels) -> str:
+    """Return a label count as a tick label: 5, 10%, ≤200, all."""
+    return f"{100 * labels:.3g}%" if isinstance(labels, float) else str(labels).replace("<=", "≤")
+
+
 def labels_text(labels: list[Labels]) -> str:
-    """Return label counts as text, such as `1, 2 and 5 labels per class`."""
-    texts = [f"{label:.0%} of the labels" if isinstance(label, float) else str(label) for label in labels]
-    texts = ["all labels" if text == "all" else text.replace("<=", "up to ") for text in texts]
-    joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
-    if isinstance(labels[-1], float) or labels[-1] == "all":
-        return joined
-    return f"{joined} label{'' if labels == [1] else 's'} per class"
+    """Return label counts as text, such as `1 and 5 labels per class` or `5 labels per class and 10% of the labels`."""
+    texts: list[str] = []
+    for is_share, group in itertools.groupby(labels, lambda label: isinstance(label, float) or label == "all"):
+        counts = list(group)
+        names = [tick(label).replace("≤", "up to ") for label in counts]
+        if is_share:
+            texts += ["all labels" if name == "all" else f"{name} of the labels" for name in names]
+        else:
+            texts += [*names[:-1], f"{names[-1]} label{'' if counts == [1] else 's'} per class"]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

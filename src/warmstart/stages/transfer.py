@@ -18,7 +18,7 @@ from warmstart.core.errors import Unmet, UserError
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.duplicates.overlap import parts_of, shared_rows
 from warmstart.report.extrapolation import MIN_COUNTS
-from warmstart.report.looks import AUTO, SETTLED, looks_of, stop_reason
+from warmstart.report.looks import AUTO, MAX_RATIO, SETTLED, looks_of, stop_reason
 from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import read_transfer
 from warmstart.report.transfer import show, write_report
@@ -304,6 +304,11 @@ def check_looks(config: DictConfig) -> None:
         return
     if len(looks) < 2 or sorted(set(looks)) != looks or looks[0] < MIN_UNITS:
         raise UserError(f"transfer.looks={looks}: give two or more increasing numbers of seeds, from {MIN_UNITS}")
+    if looks[-1] > MAX_RATIO * looks[0]:
+        raise UserError(
+            f"transfer.looks={looks}: the last look has more than {MAX_RATIO} times the seeds of the first one: give "
+            "numbers of seeds that are closer"
+        )
     if 1 < bases < MIN_UNITS:
         raise UserError(
             f"transfer.seeds=auto needs {MIN_UNITS} independent units, but transfer.pretrain_seeds={bases}: give 1, or "
