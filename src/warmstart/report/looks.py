@@ -42,7 +42,11 @@ class Looks:
         Source: Jennison, Turnbull (1989), "Interim analyses: the repeated confidence interval approach", Journal of the
         Royal Statistical Society B 51
         """
-        return ALPHA if len(self.planned) == 1 else 2 * nominal_levels(ALPHA / 2, self.planned)[self.made - 1]
+        return self.level(ALPHA)
+
+    def level(self, alpha: float) -> float:
+        """Return the level at this look for intervals that cover the truth at all looks with probability 1 - alpha."""
+        return alpha if len(self.planned) == 1 else 2 * nominal_levels(alpha / 2, self.planned)[self.made - 1]
 
     def p(self, p: float) -> float:
         """Return the repeated p value for a two-sided p value of this look."""
@@ -139,6 +143,8 @@ def stop_reason(transfer: Transfer, rows: Sequence[dict[str, Any]]) -> str | Non
         return "no arm is compared with another"
     if all(row["verdict"] in SETTLED or row["flag"] for row in rows):
         return "every verdict is settled" + (", except with failed runs" if any(row["flag"] for row in rows) else "")
+    if transfer.folds:
+        return "the pooled transfers have no more seeds in common"
     if looks.made == len(looks.planned):
         return f"the maximum of {looks.planned[-1]} seeds is reached"
     return None

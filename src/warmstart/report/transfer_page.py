@@ -21,7 +21,15 @@ from warmstart.report.runs import Transfer, are_timed_alike
 from warmstart.report.savings import per_step
 from warmstart.report.section import Section, Table, section
 from warmstart.report.starts import screen_section, starts_section
-from warmstart.report.verdicts import BUDGET_PHRASES, against_text, labels_text, more_needed, pairs, scope_text
+from warmstart.report.verdicts import (
+    BUDGET_PHRASES,
+    against_text,
+    compared_rows,
+    labels_text,
+    more_needed,
+    pairs,
+    scope_text,
+)
 from warmstart.run.files import write_atomically
 
 UNITS = ("steps", "seconds", "examples")
@@ -33,7 +41,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     first, more = ([found for make in group if (found := make(transfer, report))] for group in (FIRST_PAGE, SECTIONS))
     scope = scope_text(report)
     for shown in (*first, *more):
-        shown["answer"] += f" All results are{scope}; nothing is said about others." if scope else ""
+        shown["answer"] += f" All results are{scope}; they do not extend to others." if scope else ""
     unit = "seeds" if transfer.rules["pretrain_seeds"] == 1 else "pretrainings"
     runs = f"runs={quoted(folder)}"
     commands = report["pooled"]["commands"] if report["pooled"] else (report["words"], ["stage=report", runs])
@@ -92,7 +100,8 @@ def label_section(transfer: Transfer, report: Report) -> Section:
     """Return the section on scores by label count."""
     budget = transfer.budgets[0]
     table = figure.arms_of(report)
-    compared = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
+    found = compared_rows(report)
+    compared = [found[0][key] for key in ("arm", "against")] if found else [*table][:2]
     clauses = []
     for arm in compared:
         rows = table.get(arm, [])

@@ -96,7 +96,7 @@ def comparisons(transfer: Transfer) -> list[Comparison]:
 
 
 def family(transfer: Transfer) -> list[Comparison]:
-    """Return all comparisons, and those of the headline's arm with the strongest control and the untouched start."""
+    """Return all comparisons, and those with the strongest control and the untouched start."""
     found = comparisons(transfer)
     return [*found, *controls.added(transfer, found)]
 
@@ -155,6 +155,15 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
     return rows
 
 
+def compared_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the verdicts of the headline's comparison; those of the first comparison if the headline names none."""
+    rows, keys = report["verdicts"], ("arm", "against", "budget")
+    if not rows:
+        return []
+    first = report["headline"] if report["headline"].get("against") else rows[0]
+    return [row for row in rows if all(row[key] == first[key] for key in keys)]
+
+
 def more_needed(row: dict[str, Any], unit: str, clusters: dict[str, Any] | None) -> str | None:
     """Return what a row that cannot tell would need, as text: more seeds, or more test rows; None for other rows.
 
@@ -184,11 +193,16 @@ def against_text(row: dict[str, Any]) -> str:
     return row["against"] + (f" ({controls.NAMES[row['role']]})" if row["role"] else "")
 
 
+def listed(texts: list[str]) -> str:
+    """Return texts as one, such as `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
+
+
 def labels_text(labels: list[Labels]) -> str:
     """Return label counts as text, such as `1, 2 and 5 labels per class`."""
     texts = [f"{label:.0%} of the labels" if isinstance(label, float) else str(label) for label in labels]
     texts = ["all labels" if text == "all" else text.replace("<=", "up to ") for text in texts]
-    joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+    joined = listed(texts)
     if isinstance(labels[-1], float) or labels[-1] == "all":
         return joined
     return f"{joined} label{'' if labels == [1] else 's'} per class"
