@@ -55,13 +55,13 @@ def test_few_clusters_are_named_wherever_a_verdict_is(made, capsys: pytest.Captu
     assert report["clusters"]["restriction"].startswith("There are fewer than 5 clusters of test rows")
     sentence = report["headline"]["sentence"]
     assert f"on 480 test rows of {named} only: helps" in sentence
-    assert sentence.endswith("; nothing is said about others.")
+    assert sentence.endswith("; the result does not extend to others.")
     assert report["verdicts"][0]["interval"] == plain["verdicts"][0]["interval"]  # about the rows within them
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text()
         verdicts = text[text.index("Verdicts</h2>" if name == "report.html" else "## Verdicts") :]
         assert f"on {named} only" in verdicts[: verdicts.index("Checks")]
-        assert text.count(f"All results are on {named} only; nothing is said about others.") >= 2
+        assert text.count(f"All results are on {named} only; they do not extend to others.") >= 2
     capsys.readouterr()
     show(report)
     printed = " ".join(capsys.readouterr().out.split())

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from tests.records import change_run
+from tests.report.conftest import RULES
 
 from warmstart.core.errors import UserError
 from warmstart.report.pool import read_pool
@@ -26,11 +27,13 @@ ARMS = ("pretrained", "scratch")
 def fold(made: Callable[..., Path]) -> Callable[..., Path]:
     """A transfer with six seeds that is tested on rows of these clusters."""
 
-    def build(names: list[str] | None, labels: int = 5, config: dict | None = None, seed: int = 0) -> Path:
+    def build(
+        names: list[str] | None, labels: int = 5, config: dict | None = None, seed: int = 0, seeds: int = 6
+    ) -> Path:
         generator = np.random.default_rng([seed, len(names or [])])
         rows = len(names or "12345678")
         folder = made(
-            {(arm, "steps", labels): generator.random((6, rows)) < 0.5 + 0.2 * (arm == ARMS[0]) for arm in ARMS}
+            {(arm, "steps", labels): generator.random((seeds, rows)) < 0.5 + 0.2 * (arm == ARMS[0]) for arm in ARMS}
         )
         changed = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         changed |= {"data": {"test_clusters": sorted(set(names or [])), "split": "cluster"}, **(config or {})}
@@ -100,6 +103,33 @@ def test_transfers_that_cannot_be_pooled_are_refused(second: dict, message: str,
     assert refused.status == 2
     assert message in " ".join(refused.err.split())
     assert not (refused.folder / "report").exists()
+
+
+def test_a_pool_has_the_seeds_that_all_transfers_have(fold: Callable):
+    rules = {"seeds": "auto", "looks": [6, 12], "budgets": {"steps": list(ARMS)}, "arms": list(ARMS), "labels": [5]}
+    config = {"transfer": {**RULES, **rules}}
+    folders = [fold(["a"] * 8, config=config, seeds=12), fold(["b"] * 8, config=config)]
+    report = summarize(read_pool(folders))
+    assert [row["n"] for row in report["verdicts"]] == [6]
+    assert report["looks"]["made"] == 1
+    assert report["looks"]["reason"] == "the pooled transfers have no more seeds in common"
+
+
+def test_transfers_with_several_starts_cannot_be_pooled(fold: Callable):
+    folders = [fold(["a"] * 8), fold(["b"] * 8)]
+    change_run(folders[1], starts={"given": {}})
+    with pytest.raises(UserError, match=r"with transfer.starts, each transfer selects its own starts"):
+        read_pool(folders)
+
+
+def test_the_pretrainings_of_a_pool_are_counted(fold: Callable, cli: Callable, rewrite: Callable):
+    folders = [fold(["a"] * 8), fold(["b"] * 8)]
+    rewrite(folders[1], "pretrain", id="another", weights_sha256=64 * "f")
+    outcome = cli("stage=report", f"runs=[{','.join(map(str, folders))}]")
+    (written,) = (outcome.folder / "report" / "digits").iterdir()
+    page = (written / "report.md").read_text()
+    assert "2 pretrainings" in page
+    assert f"All verdicts apply to these 2 pretrained backbones, weights {64 * '0'}, weights {64 * 'f'}, not" in page
 
 
 def test_one_transfer_in_brackets_is_refused(fold: Callable, cli: Callable):

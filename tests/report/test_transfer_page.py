@@ -258,7 +258,7 @@ def test_an_arm_far_off_does_not_flatten_the_curves():
         for arm, means in {"a": (0.7, 0.9), "b": (0.6, 0.8), "near": (0.5, 0.7), "far": (0.1, 0.1)}.items()
         for labels, mean in zip((1, 5), means)
     ]
-    report = {"table": rows, "verdicts": [{"arm": "a", "against": "b"}]}
+    report = {"table": rows, "verdicts": [{"arm": "a", "against": "b", "budget": "steps"}], "headline": {}}
     low, high = limits(report)
     assert 0.4 < low < 0.5
     assert 0.9 < high < 1

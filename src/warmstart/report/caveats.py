@@ -10,7 +10,7 @@ from warmstart.report.headline import test_set
 from warmstart.report.leaderboard import mean
 from warmstart.report.runs import Labels, Run, Transfer
 from warmstart.report.shared_rows import sentence
-from warmstart.report.verdicts import comparisons, labels_text, unit_noun
+from warmstart.report.verdicts import compared_rows, comparisons, labels_text, unit_noun
 
 
 def checks(transfer: Transfer) -> dict[str, Any]:
@@ -92,8 +92,7 @@ def size_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
 
     That is: it cannot tell, and no number of seeds has a power of 80 % for the observed difference and the margin.
     """
-    rows = report["verdicts"]
-    same = [row for row in rows if all(row[key] == rows[0][key] for key in ("arm", "against", "role", "budget"))]
+    same = compared_rows(report)
     ruled_out = [
         row
         for row in same

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from warmstart.core.init import Init
@@ -68,28 +70,38 @@ def best_on_validation(transfer: Transfer, arms: list[str], budget: str) -> dict
     return found
 
 
-def selected(transfer: Transfer, first: Comparison) -> dict[str, dict[Labels, str]]:
-    """Return the best arm of each role by label count, at the budget of the headline's comparison.
+def selected(transfer: Transfer, arm: str, budget: str) -> dict[str, dict[Labels, str]]:
+    """Return the best arm of each role by label count, for a comparison with an arm at a budget.
 
-    Both are empty if the arm of the headline does not use the pretrained weights.
+    The untouched start has the initial weights of the arm. Both are empty if the arm does not use pretrained weights.
     """
-    if role(transfer.config["arm"][first.arm]) is not None:
+    nodes = transfer.config["arm"]
+    if role(nodes[arm]) is not None:
         return {STRONGEST: {}, UNTOUCHED: {}}
-    return {
-        wanted: best_on_validation(transfer, candidates(transfer, first.budget, wanted), first.budget)
-        for wanted in (STRONGEST, UNTOUCHED)
-    }
+    arms = {wanted: candidates(transfer, budget, wanted) for wanted in (STRONGEST, UNTOUCHED)}
+    arms[UNTOUCHED] = [name for name in arms[UNTOUCHED] if weights(nodes[name]) == weights(nodes[arm])]
+    return {wanted: best_on_validation(transfer, found, budget) for wanted, found in arms.items()}
+
+
+def weights(node: dict[str, Any]) -> Init:
+    """Return the initial weights of an arm, with an absolute path if it is that of a folder."""
+    init = Init.parse(str(node.get("init")))
+    return replace(init, path=os.path.realpath(init.path)) if os.path.isdir(init.path) else init
 
 
 def added(transfer: Transfer, planned: list[Comparison]) -> list[Comparison]:
-    """Return a comparison of the headline's arm with the best of each role, by label count, unless it is planned."""
-    if not planned:
-        return []
-    first = planned[0]
-    known = {comparison[:4] for comparison in planned}
+    """Return comparisons with the best of each role, by label count, unless they are planned.
+
+    They are those of the headline's arm, or of all starts with transfer.starts, of which the headline names the best.
+    """
+    arms = [(first.arm, first.budget) for first in planned[:1]]
+    if transfer.starts:
+        arms = [(arm, transfer.budgets[0]) for arm in transfer.starts["given"] if arm in transfer.arms]
+    known = {(frozenset((one.arm, one.against)), one.budget, one.labels) for one in planned}
     return [
-        Comparison(first.arm, against, first.budget, labels, wanted)
-        for wanted, found in selected(transfer, first).items()
+        Comparison(arm, against, budget, labels, wanted)
+        for arm, budget in arms
+        for wanted, found in selected(transfer, arm, budget).items()
         for labels, against in found.items()
-        if (first.arm, against, first.budget, labels) not in known
+        if (frozenset((arm, against)), budget, labels) not in known
     ]

@@ -11,13 +11,14 @@ from warmstart.core.screen import number
 from warmstart.report.estimate import t_factor
 from warmstart.report.power_law import Forecast, forecast
 from warmstart.report.runs import Run, Transfer
-from warmstart.report.verdicts import labels_text, matrix, unit_noun
+from warmstart.report.verdicts import compared_rows, labels_text, matrix, unit_noun
 
 FACTORS = (2, 4, 8)
 MIN_COUNTS = 3
 MIN_SEEDS = 2
 FINE = 10_000  # examples that give the resolution of a metric that is no mean over examples
 NAMES = ("pretraining", "labels")
+LEVEL = "95 % interval "
 Entry = dict[str, Any]
 
 
@@ -203,7 +204,7 @@ def cheaper(transfer: Transfer, curve: Curve | None, length: Entry, price: dict[
 def sentences(report: dict[str, Any]) -> list[str]:
     """Return the findings as sentences: for the compared arms, for the pretraining, and which is cheaper."""
     found, metric = report["extrapolation"], report["metric"].removeprefix("test/")
-    compared = [report["headline"].get("arm"), *(row["against"] for row in report["verdicts"][:1])]
+    compared = [row[key] for row in compared_rows(report)[:1] for key in ("arm", "against")]
     entries = [one for one in found["labels"] if one["arm"] in compared] or found["labels"][:1]
     lines = []
     for one in entries:
@@ -226,12 +227,12 @@ def sentences(report: dict[str, Any]) -> list[str]:
 def moved(metric: str, score: float, one: Entry) -> str:
     """Return the expected change of a score as text."""
     cost = "" if one["cost"] is None else f", at a cost of {number(one['cost'], 3)}"
-    return f"{metric} {score:.3g} is expected to become {interval_text(one['score'], one['interval'])}{cost}"
+    return f"{metric} {score:.3g} is expected to become {interval_text(one['score'], one['interval'], LEVEL)}{cost}"
 
 
-def interval_text(value: float, bounds: list[float], sign: str = "") -> str:
+def interval_text(value: float, bounds: list[float], level: str = "", sign: str = "") -> str:
     """Return a value with its interval as text."""
-    return f"{value:{sign}.3g} ({bounds[0]:{sign}.3g} to {bounds[1]:{sign}.3g})"
+    return f"{value:{sign}.3g} ({level}{bounds[0]:{sign}.3g} to {bounds[1]:{sign}.3g})"
 
 
 def duration(hours: float) -> str:
@@ -245,17 +246,18 @@ def duration(hours: float) -> str:
 def cheaper_sentence(one: Entry, metric: str) -> str:
     """Return which of two investments of the same money brings more."""
     by = {
-        name: interval_text(one[f"gain_by_{name}"]["mean"], one[f"gain_by_{name}"]["interval"], "+") for name in NAMES
+        name: interval_text(one[f"gain_by_{name}"]["mean"], one[f"gain_by_{name}"]["interval"], LEVEL, "+")
+        for name in NAMES
     }
     verdict = {
         "pretraining": "more pretraining is cheaper",
         "labels": "more labels are cheaper",
-        None: "it cannot be told which is cheaper",
+        None: "no significant difference",
     }[one["cheaper"]]
     labels = f"{one['more_labels']:,.0f} labels" if one["more_labels"] >= 1 else "less than one label"
     return (
-        f"With {labels_text([one['labels']])}, {number(one['cost'], 3)} buys {duration(one['hours'])} of pretraining, "
-        f"an expected gain in {metric} of {by['pretraining']}, or "
+        f"With {labels_text([one['labels']])}, {number(one['cost'], 3)} pays for {duration(one['hours'])} of "
+        f"pretraining, an expected gain in {metric} of {by['pretraining']}, or "
         f"{labels}, {by['labels']}: {verdict}."
     )
 

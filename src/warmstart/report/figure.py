@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from warmstart.report.runs import Labels
-from warmstart.report.verdicts import tick
+from warmstart.report.verdicts import compared_rows, tick
 
 # Okabe and Ito's colors, distinguishable with any type of color vision.
 BLUE, RED, GREEN, PINK, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -178,7 +178,8 @@ def limits(report: dict[str, Any]) -> tuple[float, float] | None:
     An arm far outside, such as a constant prediction, would flatten the curves. None without a range to show.
     """
     table = arms_of(report)
-    first = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
+    compared = compared_rows(report)
+    first = [compared[0][key] for key in ("arm", "against")] if compared else [*table][:2]
     core = [value for arm in first for row in table.get(arm, []) for value in (row["mean"], *row["interval"])]
     core = [value for value in core if value is not None]
     if not core or min(core) == max(core):
@@ -245,13 +246,10 @@ def difference_curve(figure: Figure, report: dict[str, Any]) -> None:
 
 
 def headline_rows(report: dict[str, Any]) -> list[Row]:
-    """Return the verdicts of the first comparison at its first budget, with the fewest training rows first."""
-    same = [row for row in report["verdicts"] if row["difference"] is not None]
-    if not same:
-        return []
-    keys, counts = ("arm", "against", "budget"), counts_of(report)
-    same = [row for row in same if all(row[key] == report["verdicts"][0][key] for key in keys)]
-    return sorted(same, key=lambda row: counts.index(row["labels"]))
+    """Return the verdicts of the headline's comparison with a difference, with the fewest training rows first."""
+    counts = counts_of(report)
+    rows = [row for row in compared_rows(report) if row["difference"] is not None]
+    return sorted(rows, key=lambda row: counts.index(row["labels"]))
 
 
 def time_curve(figure: Figure, lines: dict[str, dict[str, Any]], target: dict[str, Any] | None, metric: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from warmstart.report import controls, paired
-from warmstart.report.controls import STRONGEST, UNTOUCHED, Comparison
+from warmstart.report.controls import STRONGEST, UNTOUCHED
 from warmstart.report.runs import Labels, Transfer
 from warmstart.report.verdicts import labels_text, tick, unit_noun
 
@@ -71,7 +71,7 @@ def flags(rows: list[Row]) -> str:
 def sentences(transfer: Transfer, same: list[Row], rows: list[Row]) -> list[str]:
     """Return the sentences of the headline: the first comparison, the strongest control, the untouched start."""
     first = same[0]
-    best = controls.selected(transfer, Comparison(*(first[key] for key in ("arm", "against", "budget", "labels"))))
+    best = controls.selected(transfer, first["arm"], first["budget"])
     against = {role: rows_against(first, rows, best[role]) for role in (STRONGEST, UNTOUCHED)}
     strongest, untouched = (with_control(transfer, first, against[role], role, best[role]) for role in against)
     others = [row for row in against[STRONGEST] if row["against"] != first["against"]]
@@ -86,9 +86,14 @@ def sentence_of(transfer: Transfer, rows: list[Row], names_control: bool = False
     first = rows[0]
     against = f" against {first['against']}" if names_control or first["against"] != "scratch" else ""
     found = "; ".join(clauses(transfer, rows, PREDICATES))
+    where = f"{first['budget_text']}{test_set(transfer)}"
+    return f"{subject(first)}{against}, {where}: {found}{limit(transfer)}."
+
+
+def limit(transfer: Transfer) -> str:
+    """Return the restriction of a result to the test clusters as a clause, if they are few, else an empty text."""
     clusters = transfer.test_clusters
-    others = "" if clusters is None or clusters.is_sample else "; nothing is said about others"
-    return f"{subject(first)}{against}, {first['budget_text']}{test_set(transfer)}: {found}{others}."
+    return "" if clusters is None or clusters.is_sample else "; the result does not extend to others"
 
 
 def rows_against(first: Row, rows: list[Row], best: dict[Labels, str]) -> list[Row]:

@@ -144,6 +144,8 @@ def stop_reason(transfer: Transfer, rows: Sequence[dict[str, Any]]) -> str | Non
         return "no arm is compared with another"
     if all(row["verdict"] in SETTLED or row["flag"] for row in rows):
         return "every verdict is settled" + (", except with failed runs" if any(row["flag"] for row in rows) else "")
+    if transfer.folds:
+        return "the pooled transfers have no more seeds in common"
     if looks.made == len(looks.planned):
         return f"the maximum of {looks.planned[-1]} seeds is reached"
     return None

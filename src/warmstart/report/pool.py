@@ -13,6 +13,7 @@ from typing import Any
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import shown
 from warmstart.core.screen import quoted
+from warmstart.report.looks import AUTO
 from warmstart.report.runs import Run, Transfer, read_transfer
 
 TEST = ("data.test_clusters", "pretrain.data.test_clusters")  # settings in which pooled transfers differ
@@ -23,13 +24,14 @@ OTHER = ("output_dir", "pretrain.output_dir", "trust", "pretrain.trust")  # sett
 def read_pool(folders: Sequence[Path]) -> Transfer:
     """Read transfers and return them as one: scores, clusters and pretrainings are concatenated over the transfers.
 
-    The runs with the same arm, budget, label count and seed are one run of the pool, done if all of them are. Its test
+    The runs with the same arm, budget, label count and seed are one run of the pool, done if all of them are. With
+    transfer.seeds=auto, these are the seeds that all transfers have, whichever look each stopped at. Its test
     metric is the mean over all test rows, or, if the metric is no mean over rows, the mean of the metrics weighted by
     the numbers of test rows. Its costs and training rows are means over the transfers.
 
     Raises:
         UserError: there are fewer than two, they differ in anything but their test clusters, they share test clusters,
-            or one has none.
+            or one has none, or has transfer.starts.
     """
     if len(folders) < 2:
         raise UserError(f"runs={listed(folders)}: give two transfers or more, or one folder without brackets")
@@ -37,6 +39,11 @@ def read_pool(folders: Sequence[Path]) -> Transfer:
     for fold in folds:
         if fold.clusters is None:
             raise UserError(f"{fold.manifest.folder} has no clusters of test rows, so that it cannot be pooled")
+        if fold.starts is not None:
+            raise UserError(
+                f"{fold.manifest.folder} cannot be pooled: with transfer.starts, each transfer selects its own starts. "
+                "Run the transfers with transfer.start=START"
+            )
     for fold in folds[1:]:
         check_settings(folds[0], fold)
     for one, other in itertools.combinations(folds, 2):
@@ -86,10 +93,16 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def grouped(folds: Sequence[Transfer]) -> list[list[Run]]:
     """Return the runs of all transfers with the same arm, budget, label count and seed, in the order of the plan.
 
+    With transfer.seeds=auto, those of the seeds that all transfers have.
+
     Raises:
         UserError: a transfer has other runs.
     """
-    tables = [{(run.arm, run.budget, run.labels, run.seed): run for run in fold.runs} for fold in folds]
+    seeds = [{run.seed for run in fold.runs} for fold in folds]
+    kept = set.intersection(*seeds) if folds[0].rules["seeds"] == AUTO else set.union(*seeds)
+    tables = [
+        {(run.arm, run.budget, run.labels, run.seed): run for run in fold.runs if run.seed in kept} for fold in folds
+    ]
     for fold, table in zip(folds, tables):
         if set(table) != set(tables[0]):
             raise UserError(

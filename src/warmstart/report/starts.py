@@ -8,12 +8,38 @@ from typing import Any
 from scipy import stats
 
 from warmstart.core.screen import number
-from warmstart.report import paired
-from warmstart.report.runs import Labels, Transfer
+from warmstart.report import controls, paired
+from warmstart.report.controls import STRONGEST, UNTOUCHED
+from warmstart.report.figure import tick
+from warmstart.report.headline import limit, test_set
+from warmstart.report.looks import looks_of
+from warmstart.report.runs import Labels, Run, Transfer
 from warmstart.report.section import Section, Table, section
-from warmstart.report.verdicts import BUDGET_PHRASES, difference_interval, estimate, labels_text, pairs
+from warmstart.report.verdicts import BUDGET_PHRASES, difference_interval, estimate, labels_text, listed, pairs
 
 CONTROL = "scratch"
+FAILED = "failed"  # instead of the verdict of a comparison with failed runs
+PREDICATES = {
+    "hurts": "is worse than {}",
+    "helps": "beats {}",
+    "equivalent": "is equivalent within the margin to {}",
+    "cannot tell": "is not significantly different from {}",
+    FAILED: "is not judged against {}, since runs failed,",
+}
+TIES = {  # of the best start
+    "cannot tell": "not significantly different from {}",
+    "equivalent": "equivalent within the margin to {}",
+    FAILED: "not judged against {}, since runs failed",
+    None: "not judged against {}, since paired runs are too few",
+}
+NOTES = {
+    "hurts": "worse",
+    "helps": "better",
+    "equivalent": "equivalent to the best",
+    "cannot tell": "not significantly different from the best",
+    FAILED: "not judged: runs failed",
+    None: "no verdict",
+}
 FEWEST = 3  # starts for a rank correlation
 MEASURES = {"knn": "k-NN", "logme": "LogME"}
 Row = dict[str, Any]
@@ -24,7 +50,7 @@ def summarize(transfer: Transfer, judged: list[Row]) -> Row | None:
 
     Args:
         transfer: with all its runs.
-        judged: the verdicts, which compare all pairs of starts.
+        judged: the verdicts, which compare all pairs of starts, and the starts with controls.
     """
     if transfer.starts is None:
         return None
@@ -55,7 +81,7 @@ def rank(transfer: Transfer, judged: list[Row], names: list[str], budget: str, l
         row = {"start": name, "mean": means[name], "difference": None, "interval": [None, None], "p": None}
         row |= {"verdict": None, "apart": False}
         if name != order[0] and (found := pairs(groups[name], groups[order[0]])):
-            difference = estimate(transfer, found, paired.ALPHA / max(1, len(judged)))
+            difference = simultaneous(transfer, judged, found)
             verdict, p = compared(judged, name, order[0], budget, labels)
             row |= {"difference": difference.difference, "interval": difference_interval(transfer, difference), "p": p}
             row |= {"verdict": verdict, "apart": verdict == "hurts"}
@@ -63,14 +89,18 @@ def rank(transfer: Transfer, judged: list[Row], names: list[str], budget: str, l
     return {"labels": labels, "starts": rows}
 
 
+def simultaneous(transfer: Transfer, judged: list[Row], found: list[tuple[Run, Run]]) -> paired.Paired:
+    """Estimate the difference of pairs of runs, with an interval that holds for all comparisons and at all looks."""
+    return estimate(transfer, found, looks_of(transfer).level(paired.ALPHA / max(1, len(judged))))
+
+
 def compared(judged: list[Row], name: str, other: str, budget: str, labels: Labels) -> tuple[str | None, float | None]:
-    """Return verdict and adjusted p value of a start against another one."""
+    """Return the verdict on a start against another arm, FAILED with failed runs, and the adjusted p value."""
     opposite = {"helps": "hurts", "hurts": "helps"}
     for row in judged:
         if (row["budget"], row["labels"]) == (budget, labels) and {row["arm"], row["against"]} == {name, other}:
-            return (row["verdict"] if row["arm"] == name else opposite.get(row["verdict"], row["verdict"])), row[
-                "p_holm"
-            ]
+            verdict = row["verdict"] if row["arm"] == name else opposite.get(row["verdict"], row["verdict"])
+            return (FAILED if row["flag"] else verdict), row["p_holm"]
     return None, None
 
 
@@ -142,43 +172,92 @@ def correlation(sign: int, predicted: dict[str, float], scores: dict[str, float]
 
 
 def headline(transfer: Transfer, judged: list[Row], summary: Row) -> Row:
-    """Return verdict and sentence: the best starts, and whether the best one beats random weights.
+    """Return verdict and sentence: the best starts, and whether the best one beats random weights and the controls.
 
     The verdict is that of the start with the highest mean over label counts, other than `scratch`, against `scratch`:
-    helps if it helps at one label count or more and hurts at none, and so on, as for other transfers.
+    helps if it helps at one label count or more and hurts at none, and so on, as for other transfers. The sentence on
+    the strongest control comes first if the start is worse.
     """
     budget = summary["budget"]
     found = {"verdict": None, "arm": None, "against": None, "budget": budget}
     ranking = [one for one in summary["ranking"] if one["starts"]]
-    n = min((row["n"] for row in judged if row["budget"] == budget), default=0)
-    phrase = BUDGET_PHRASES[budget]
-    if not ranking or n < paired.MIN_UNITS:
-        unit = "seed" if transfer.rules["pretrain_seeds"] == 1 else "pretraining"
-        seeds = (
-            f"{n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few; at least {paired.MIN_UNITS} are needed"
-        )
-        leading = f" Highest mean {phrase}: {leaders(ranking)}." if ranking else ""
-        return {**found, "sentence": f"No verdict on the best start: {seeds}.{leading}"}
-    sentence = f"Best start, {phrase}: {'; '.join(clauses(transfer, ranking))}."
+    has_verdict, leading = best_starts(transfer, judged, summary)
+    if not has_verdict:
+        return {**found, "sentence": leading}
     names = [name for name in summary["given"] if name in transfer.arms and name != CONTROL]
     best = max(names, key=lambda name: statistics.fmean(scores_of(transfer, ranking, name) or [float("-inf")]))
-    if CONTROL not in transfer.arms:
-        return {**found, "sentence": f"{sentence} Random weights (scratch) are not among the starts."}
-    verdicts = {one["labels"]: compared(judged, best, CONTROL, budget, one["labels"])[0] for one in ranking}
-    words = set(verdicts.values())
-    verdict = "equivalent" if words == {"equivalent"} else "cannot tell"
-    if ("helps" in words) != ("hurts" in words):
-        verdict = "helps" if "helps" in words else "hurts"
-    texts = {"helps": "beats scratch", "hurts": "is worse than scratch", "equivalent": "is equivalent to scratch"}
-    told = []
-    for word in ("helps", "hurts", "equivalent", "cannot tell"):
-        labels = [count for count, one in verdicts.items() if (one or "cannot tell") == word]
+    verdicts, against_scratch = {}, "Random weights (scratch) are not among the starts."
+    if CONTROL in transfer.arms:
+        other = dict.fromkeys([one["labels"] for one in ranking], CONTROL)
+        verdicts, text = judgement(transfer, judged, best, CONTROL, other, budget)
+        against_scratch = f"{text}."
+        words = set(verdicts.values())
+        verdict = "equivalent" if words == {"equivalent"} else "cannot tell"
+        if ("helps" in words) != ("hurts" in words):
+            verdict = "helps" if "helps" in words else "hurts"
+        found |= {"verdict": verdict, "arm": best, "against": CONTROL}
+    is_worse, strongest = against_best(transfer, judged, best, budget, STRONGEST)
+    _, untouched = against_best(transfer, judged, best, budget, UNTOUCHED)
+    main = [leading, against_scratch]
+    texts = [strongest, *main, untouched] if is_worse else [*main, strongest, untouched]
+    return {**found, "sentence": " ".join(text for text in texts if text)}
+
+
+def best_starts(transfer: Transfer, judged: list[Row], summary: Row) -> tuple[bool, str]:
+    """Return whether there are seeds enough for verdicts on the starts, and the sentence on the best of them."""
+    budget = summary["budget"]
+    ranking = [one for one in summary["ranking"] if one["starts"]]
+    rows = [row for row in judged if row["budget"] == budget and {row["arm"], row["against"]} <= set(summary["given"])]
+    n = min((row["n"] for row in rows), default=0)
+    if not ranking or n < paired.MIN_UNITS:
+        leading = f" Highest mean {BUDGET_PHRASES[budget]}: {leaders(ranking)}." if ranking else ""
+        unit = "seed" if transfer.rules["pretrain_seeds"] == 1 else "pretraining"
+        seeds = f"{n} paired {f'{unit} is' if n == 1 else f'{unit}s are'} too few"
+        return False, f"No verdict on the best start: {seeds}; at least {paired.MIN_UNITS} are needed.{leading}"
+    found = "; ".join(clauses(transfer, ranking))
+    return True, f"Best start, {BUDGET_PHRASES[budget]}{test_set(transfer)}: {found}{limit(transfer)}."
+
+
+def against_best(transfer: Transfer, judged: list[Row], name: str, budget: str, role: str) -> tuple[bool, str | None]:
+    """Return whether a start is worse than the best arm of a role at a label count, and the sentence on it.
+
+    The sentence is None without such an arm, or without a verdict on all label counts.
+    """
+    best = controls.selected(transfer, name, budget)[role]
+    if not best:
+        return False, None
+    arms = list(dict.fromkeys(best.values()))
+    if arms == [CONTROL]:
+        several = len(controls.candidates(transfer, budget, role)) > 1
+        return False, f"{CONTROL} is the strongest control." if several else None
+    labels = {arm: labels_text([count for count, one in best.items() if one == arm]) for arm in arms}
+    named = ", ".join(f"{arm} with {labels[arm]}" for arm in arms) if len(arms) > 1 else arms[0]
+    what = f"the {controls.NAMES[role]} ({named})"
+    verdicts, text = judgement(transfer, judged, name, what, best, budget)
+    if None in verdicts.values():
+        return False, None
+    is_worse = any(verdict == "hurts" and best[count] != CONTROL for count, verdict in verdicts.items())
+    return is_worse, f"{'Finetuned, ' if role == UNTOUCHED else ''}{text}."
+
+
+def judgement(
+    transfer: Transfer, judged: list[Row], name: str, what: str, others: dict[Labels, str], budget: str
+) -> tuple[dict[Labels, str | None], str]:
+    """Return the verdicts on a start by label count, and a clause for each verdict with the largest difference.
+
+    Args:
+        name: of the start.
+        what: the arm that it is compared with, as text.
+        others: name of the other arm by label count.
+    """
+    verdicts = {count: compared(judged, name, other, budget, count)[0] for count, other in others.items()}
+    found = []
+    for word, predicate in PREDICATES.items():
+        labels = {count: others[count] for count, verdict in verdicts.items() if verdict == word}
         if labels:
-            text = texts.get(word, "cannot be told apart from scratch")
-            gain = gain_over_control(transfer, best, budget, labels, len(judged))
-            told.append(f"{text} with {labels_text(labels)} ({gain})")
-    own = {"verdict": verdict, "arm": best, "against": CONTROL}
-    return {**found, **own, "sentence": f"{sentence} {best} {'; '.join(told)}."}
+            amount = "" if word == FAILED else f" ({largest(transfer, judged, name, labels, budget)})"
+            found.append(f"{predicate.format('it' if found else what)} with {labels_text(list(labels))}{amount}")
+    return verdicts, f"{name} {'; '.join(found) or f'is not judged against {what}'}"
 
 
 def leaders(ranking: list[Row]) -> str:
@@ -191,32 +270,34 @@ def leaders(ranking: list[Row]) -> str:
 def clauses(transfer: Transfer, ranking: list[Row]) -> list[str]:
     """Return the best starts as text, one clause for the label counts at which they are the same."""
     metric = transfer.metric.removeprefix("test/")
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[tuple[str, str | None], ...], list[Row]] = {}
     for one in ranking:
-        groups.setdefault(tuple(row["start"] for row in one["starts"] if not row["apart"]), []).append(one)
+        key = tuple((row["start"], row["verdict"]) for row in one["starts"] if not row["apart"])
+        groups.setdefault(key, []).append(one)
     found = []
-    for names, rows in groups.items():
+    for ((first, _), *others), rows in groups.items():
         where = f"with {labels_text([one['labels'] for one in rows])}"
         last = rows[-1]
-        best = f"{metric} {number(last['starts'][0]['mean'])}" + (f" at {last['labels']}" if len(rows) > 1 else "")
-        if len(names) > 1:
-            first = last["starts"][0]["start"]
-            others = listed([name for name in names if name != first])
-            found.append(f"{first} {where} ({best}), which cannot be told apart from {others}")
-            continue
-        following = last["starts"][1] if len(last["starts"]) > 1 else None
+        at = f" at {tick(last['labels'])}" if len(rows) > 1 else ""
+        best = f"{metric} {number(last['starts'][0]['mean'])}{at}"
+        ties = [
+            text.format(listed(names))
+            for verdict, text in TIES.items()
+            if (names := [name for name, one in others if one == verdict])
+        ]
         lead = ""
-        if following is not None:
-            low, high = (-bound for bound in reversed(following["interval"]))
-            span = f"simultaneous 95 % interval {low:+.3g} to {high:+.3g}"
-            lead = f", {-following['difference']:+.3g} over {following['start']}, {span}"
-        found.append(f"{names[0]} {where} ({best}{lead})")
+        if not others and len(last["starts"]) > 1:
+            following = last["starts"][1]
+            bounds = [-bound for bound in reversed(following["interval"])]
+            lead = ", " + difference_text(transfer, -following["difference"], bounds, f" over {following['start']}")
+        found.append(", ".join([f"{first} {where} ({best}{lead})", *ties]))
     return found
 
 
-def listed(names: list[str]) -> str:
-    """Return names as text, such as `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def difference_text(transfer: Transfer, difference: float, bounds: list[float], where: str) -> str:
+    """Return a difference with its simultaneous interval as text."""
+    better = "" if transfer.sign == 1 else ", where positive is better"
+    return f"{difference:+.3g}{where}, simultaneous 95 % interval {bounds[0]:+.3g} to {bounds[1]:+.3g}{better}"
 
 
 def scores_of(transfer: Transfer, ranking: list[Row], name: str) -> list[float]:
@@ -224,19 +305,16 @@ def scores_of(transfer: Transfer, ranking: list[Row], name: str) -> list[float]:
     return [transfer.sign * row["mean"] for one in ranking for row in one["starts"] if row["start"] == name]
 
 
-def gain_over_control(transfer: Transfer, name: str, budget: str, labels: list[Labels], family: int) -> str:
-    """Return the largest difference to `scratch` among label counts, with its simultaneous interval, as text."""
+def largest(transfer: Transfer, judged: list[Row], name: str, others: dict[Labels, str], budget: str) -> str:
+    """Return the largest difference to the other arm of a label count, with its simultaneous interval, as text."""
     estimates = {}
-    for count in labels:
-        found = pairs(*(transfer.group(arm, budget, count) for arm in (name, CONTROL)))
-        if found:
-            estimates[count] = estimate(transfer, found, paired.ALPHA / max(1, family))
-    if not estimates:
-        return "no finished pairs"
+    for count, other in others.items():
+        if found := pairs(*(transfer.group(arm, budget, count) for arm in (name, other))):
+            estimates[count] = simultaneous(transfer, judged, found)
     count = max(estimates, key=lambda count: abs(estimates[count].difference))
     one = estimates[count]
-    where = f" at {count}" if len(labels) > 1 else ""
-    return f"{one.difference:+.3g}{where}, simultaneous 95 % interval {one.low:+.3g} to {one.high:+.3g}"
+    where = f" at {tick(count)}" if len(others) > 1 else ""
+    return difference_text(transfer, one.difference, difference_interval(transfer, one), where)
 
 
 def ranking_table(summary: Row) -> tuple[list[str], list[list[str]]]:
@@ -255,11 +333,10 @@ def ranking_table(summary: Row) -> tuple[list[str], list[list[str]]]:
     for one in summary["ranking"]:
         for index, row in enumerate(one["starts"]):
             low, high = row["interval"]
-            note = "best" if index == 0 else "worse" if row["apart"] else "cannot be told from the best"
-            note = "no verdict" if index and row["verdict"] is None else note
+            note = NOTES[row["verdict"]] if index else "best"
             lines.append(
                 [
-                    *(str(one["labels"]), str(index + 1), row["start"], number(row["mean"])),
+                    *(tick(one["labels"]), str(index + 1), row["start"], number(row["mean"])),
                     "-" if row["difference"] is None else f"{row['difference']:+.4f}",
                     "-" if low is None else f"{low:+.4f} to {high:+.4f}",
                     "-" if row["p"] is None else f"{row['p']:.2g}",
@@ -315,7 +392,7 @@ def correlation_text(row: Row) -> str:
     start = f"Rank correlation of the screen with {scores} with {labels_text([row['labels']])}"
     count = f"{one['n']} start{'' if one['n'] == 1 else 's'}"
     if one["n"] < FEWEST:
-        return f"{start}: too few to say ({count})."
+        return f"{start}: not computed, too few starts ({count})."
     if one["spearman"] is None:
         return f"{start}: undefined, since all values are equal ({count})."
     alone = ", ".join(f"{name} alone {number(row[key]['spearman'], 2)}" for key, name in MEASURES.items())
@@ -330,10 +407,11 @@ def starts_section(transfer: Transfer, report: Row) -> Section | None:
     note = (
         f"Starts by mean {report['metric']} {BUDGET_PHRASES[found['budget']]}, each compared with the best one at its "
         f"label count, paired by seed; positive is better. The best is chosen on the test split: intervals therefore "
-        f"hold simultaneously over all {found['comparisons']} comparisons of the report, of all pairs of starts "
-        "(Bonferroni), and p values are adjusted over them (Holm)."
+        f"hold simultaneously over all {found['comparisons']} comparisons of the report (Bonferroni), and p values are "
+        "adjusted over them (Holm)."
     )
-    return section("starts", "Which start?", sentences(found)[0], table=as_table(ranking_table(found)), note=note)
+    _, answer = best_starts(transfer, report["verdicts"], found)
+    return section("starts", "Which start?", answer, table=as_table(ranking_table(found)), note=note)
 
 
 def screen_section(transfer: Transfer, report: Row) -> Section | None:
@@ -349,7 +427,7 @@ def screen_section(transfer: Transfer, report: Row) -> Section | None:
         "means over folds of the training rows. A start is excluded if it is not among the two best and worse than the "
         "best with 90 % confidence (one-sided, corrected for all comparisons of the selection)."
     )
-    answer = " ".join(sentences(found)[1:])
+    answer = " ".join(sentences(found))
     table = as_table(selection_table(found["given"], chosen))
     return section("screen", "Screen and selection of the starts", answer, table=table, note=note)
 

@@ -82,7 +82,7 @@ def summarize(transfer: Transfer) -> dict[str, Any]:
         "runs": [run_row(run) for run in transfer.runs],
     }
     if judged and first == "steps":
-        pair = judged[0]["arm"], judged[0]["against"]
+        pair = tuple(verdicts.compared_rows(report)[0][key] for key in ("arm", "against"))
         report["labels_saved"] = savings.label_multipliers(transfer, *pair)
         report["time_to_target"] = savings.time_to_target(transfer, *pair)
     return {"warnings": caveats.warnings(transfer, report), **report}

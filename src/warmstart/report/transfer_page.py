@@ -25,6 +25,7 @@ from warmstart.report.verdicts import (
     BUDGET_PHRASES,
     against_text,
     budget_phrase,
+    compared_rows,
     labels_text,
     more_needed,
     pairs,
@@ -42,7 +43,7 @@ def write_page(folder: Path, transfer: Transfer, report: Report) -> None:
     first, more = ([found for make in group if (found := make(transfer, report))] for group in (FIRST_PAGE, SECTIONS))
     scope = scope_text(report)
     for shown in (*first, *more):
-        shown["answer"] += f" All results are{scope}; nothing is said about others." if scope else ""
+        shown["answer"] += f" All results are{scope}; they do not extend to others." if scope else ""
     unit = unit_noun(transfer.rules)
     runs = f"runs={quoted(folder)}"
     commands = report["pooled"]["commands"] if report["pooled"] else (report["words"], ["stage=report", runs])
@@ -102,7 +103,8 @@ def label_section(transfer: Transfer, report: Report) -> Section:
     """Return the section on scores by label count."""
     budget = transfer.budgets[0]
     table = figure.arms_of(report)
-    compared = [report["verdicts"][0][key] for key in ("arm", "against")] if report["verdicts"] else [*table][:2]
+    found = compared_rows(report)
+    compared = [found[0][key] for key in ("arm", "against")] if found else [*table][:2]
     clauses = []
     for arm in compared:
         rows = table.get(arm, [])

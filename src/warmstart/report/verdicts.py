@@ -115,7 +115,7 @@ def comparisons(transfer: Transfer) -> list[Comparison]:
 
 
 def family(transfer: Transfer) -> list[Comparison]:
-    """Return all comparisons, and those of the headline's arm with the strongest control and the untouched start."""
+    """Return all comparisons, and those with the strongest control and the untouched start."""
     found = comparisons(transfer)
     return [*found, *controls.added(transfer, found)]
 
@@ -176,6 +176,15 @@ def judge(transfer: Transfer) -> list[dict[str, Any]]:
     return rows
 
 
+def compared_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the verdicts of the headline's comparison; those of the first comparison if the headline names none."""
+    rows, keys = report["verdicts"], ("arm", "against", "budget")
+    if not rows:
+        return []
+    first = report["headline"] if report["headline"].get("against") else rows[0]
+    return [row for row in rows if all(row[key] == first[key] for key in keys)]
+
+
 def more_needed(row: dict[str, Any], unit: str, clusters: dict[str, Any] | None) -> str | None:
     """Return what a row that cannot tell would need, as text: more seeds, or more test rows.
 
@@ -212,6 +221,11 @@ def tick(labels: Labels) -> str:
     return f"{100 * labels:.3g}%" if isinstance(labels, float) else str(labels).replace("<=", "≤")
 
 
+def listed(texts: list[str]) -> str:
+    """Return texts as one, such as `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
+
+
 def labels_text(labels: list[Labels]) -> str:
     """Return label counts as text, such as `1 and 5 labels per class` or `5 labels per class and 10% of the labels`."""
     texts: list[str] = []
@@ -222,4 +236,4 @@ def labels_text(labels: list[Labels]) -> str:
             texts += ["all labels" if name == "all" else f"{name} of the labels" for name in names]
         else:
             texts += [*names[:-1], f"{names[-1]} label{'' if counts == [1] else 's'} per class"]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+    return listed(texts)
