@@ -129,6 +129,7 @@ def test_fewer_than_five_seeds_give_no_verdict_and_say_why(made):
     assert report["headline"] == {
         "verdict": None,
         "sentence": "No verdict: 4 paired seeds are too few; at least 5 are needed.",
+        "sentences": ["No verdict: 4 paired seeds are too few; at least 5 are needed."],
         "arm": "pretrained",
         "against": "scratch",
         "budget": "steps",

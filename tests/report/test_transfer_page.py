@@ -124,7 +124,7 @@ def test_the_page_fits_a_phone_and_a_desk(folder: Path, report: dict, width: int
     assert seen["scroll"] <= width
     assert seen["drawn"] == [True] * 5
     assert seen["outside"] == []
-    assert seen["first"].split() == ["▲", "helps", "against", "scratch", *report["headline"]["sentence"].split()]
+    assert seen["first"].split() == ["▲", "helps", "against", "scratch", *report["headline"]["sentences"][0].split()]
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing(page: str):
@@ -141,7 +141,7 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(page: str):
 
 def test_the_sentence_comes_first_and_each_figure_says_what_it_shows(report: dict, page: str):
     elements = Elements(page)
-    sentence = elements.texts.index(report["headline"]["sentence"])
+    sentence = elements.texts.index(report["headline"]["sentences"][0])
     assert "▲ helps against scratch" in elements.texts[:sentence]
     places = [elements.texts.index(title) for title in TITLES.values()]
     assert [sentence, *places] == sorted([sentence, *places])
@@ -181,7 +181,7 @@ def test_the_text_holds_nothing_that_a_terminal_acts_upon():
 
 def test_the_text_says_the_same(folder: Path, report: dict):
     text = (folder / "report.md").read_text()
-    assert text.startswith(f"# {report['headline']['sentence']}\n")
+    assert text.startswith(f"# {report['headline']['sentences'][0]}\n")
     assert "![score by label count](report.png)" in text
     assert "![difference by label count](difference.png)" in text
     assert "· 400 test rows ·" in text

@@ -37,12 +37,17 @@ def role(node: dict[str, Any]) -> str | None:
     them as they are, such as the nearest neighbours of their features.
     """
     init, baseline = node.get("init"), node.get("baseline")
-    name = baseline if isinstance(baseline, str | None) else baseline["_target_"].split(".")[-2]
-    if name == CONSTANT:
+    if is_constant(node):
         return None
     if init is None or Init.parse(str(init)).is_scratch:
         return STRONGEST
     return UNTOUCHED if baseline is not None else None
+
+
+def is_constant(node: dict[str, Any]) -> bool:
+    """Return whether the config of an arm is that of a constant prediction."""
+    baseline = node.get("baseline")
+    return (baseline if isinstance(baseline, str | None) else baseline["_target_"].split(".")[-2]) == CONSTANT
 
 
 def candidates(transfer: Transfer, budget: str, wanted: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from warmstart.core.screen import number
+from warmstart.report.controls import is_constant
 from warmstart.report.estimate import t_factor
 from warmstart.report.power_law import Forecast, forecast
 from warmstart.report.runs import Run, Transfer
@@ -60,11 +61,12 @@ class Curve:
 def extrapolation(transfer: Transfer) -> Entry | None:
     """Return what more labels and a longer pretraining are expected to bring, as plain JSON; None if it is unknown.
 
-    A curve needs three counts with two seeds each. `labels` has an entry per arm, at the first budget. `pretraining` is
+    A curve needs three counts with two seeds each. `labels` has an entry per arm that learns, at the first budget. `pretraining` is
     for the first label count, with which snapshots are finetuned. `cheaper` compares both, if their prices are set.
     """
     price = {name: (transfer.rules.get("price") or {}).get(name) for name in ("label", "hour")}
-    found = {arm: label_curve(transfer, arm) for arm in transfer.arms}
+    arms = [arm for arm in transfer.arms if not is_constant(transfer.config["arm"][arm])]
+    found = {arm: label_curve(transfer, arm) for arm in arms}
     curves = {arm: curve for arm, curve in found.items() if curve is not None}
     steps = length_curve(transfer)
     if not curves and steps is None:

@@ -32,15 +32,15 @@ def headline(transfer: Transfer, rows: list[Row]) -> dict[str, Any]:
     change the verdict; that on the strongest control comes first if the arm is worse.
     """
     if not rows:
-        return {"verdict": None, "sentence": "No verdict: no arm was compared with another.", "arm": None}
+        return {"verdict": None, **as_sentences(["No verdict: no arm was compared with another."]), "arm": None}
     first = rows[0]
     same = [row for row in rows if all(row[key] == first[key] for key in ("arm", "against", "role", "budget"))]
     verdicts = [row["verdict"] for row in same]
     if None in verdicts:
         verdict = None
         judged = [row for row in same if row["verdict"] is not None]
-        sentence = too_few(transfer, [row for row in same if row["verdict"] is None], bool(judged))
-        sentence = " ".join([sentence, *(sentences(transfer, judged, rows) if judged else [])])
+        texts = [too_few(transfer, [row for row in same if row["verdict"] is None], bool(judged))]
+        texts += sentences(transfer, judged, rows) if judged else []
     else:
         if "helps" in verdicts and "hurts" not in verdicts:
             verdict = "helps"
@@ -48,8 +48,13 @@ def headline(transfer: Transfer, rows: list[Row]) -> dict[str, Any]:
             verdict = "hurts"
         else:
             verdict = "equivalent" if set(verdicts) == {"equivalent"} else "cannot tell"
-        sentence = " ".join(sentences(transfer, same, rows))
-    return {"verdict": verdict, "sentence": sentence, **{key: first[key] for key in ("arm", "against", "budget")}}
+        texts = sentences(transfer, same, rows)
+    return {"verdict": verdict, **as_sentences(texts), **{key: first[key] for key in ("arm", "against", "budget")}}
+
+
+def as_sentences(texts: list[str]) -> dict[str, Any]:
+    """Return the sentences of a headline, also as one text."""
+    return {"sentence": " ".join(texts), "sentences": texts}
 
 
 def too_few(transfer: Transfer, rows: list[Row], are_others: bool) -> str:

@@ -11,7 +11,7 @@ from warmstart.core.screen import number
 from warmstart.report import controls, paired
 from warmstart.report.controls import STRONGEST, UNTOUCHED
 from warmstart.report.figure import tick
-from warmstart.report.headline import limit, test_set
+from warmstart.report.headline import as_sentences, limit, test_set
 from warmstart.report.looks import looks_of
 from warmstart.report.runs import Labels, Run, Transfer
 from warmstart.report.section import Section, Table, section
@@ -183,7 +183,7 @@ def headline(transfer: Transfer, judged: list[Row], summary: Row) -> Row:
     ranking = [one for one in summary["ranking"] if one["starts"]]
     has_verdict, leading = best_starts(transfer, judged, summary)
     if not has_verdict:
-        return {**found, "sentence": leading}
+        return {**found, **as_sentences([leading])}
     names = [name for name in summary["given"] if name in transfer.arms and name != CONTROL]
     best = max(names, key=lambda name: statistics.fmean(scores_of(transfer, ranking, name) or [float("-inf")]))
     verdicts, against_scratch = {}, "Random weights (scratch) are not among the starts."
@@ -200,7 +200,7 @@ def headline(transfer: Transfer, judged: list[Row], summary: Row) -> Row:
     _, untouched = against_best(transfer, judged, best, budget, UNTOUCHED)
     main = [leading, against_scratch]
     texts = [strongest, *main, untouched] if is_worse else [*main, strongest, untouched]
-    return {**found, "sentence": " ".join(text for text in texts if text)}
+    return {**found, **as_sentences([text for text in texts if text])}
 
 
 def best_starts(transfer: Transfer, judged: list[Row], summary: Row) -> tuple[bool, str]:

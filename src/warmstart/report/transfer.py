@@ -210,7 +210,8 @@ def show(report: dict[str, Any]) -> None:
         screen.say(line)
     for line in report["warnings"]:
         screen.say(f"warning: {line}", style="yellow")
-    screen.say(report["headline"]["sentence"], style="bold")
+    for line in report["headline"]["sentences"]:
+        screen.say(line, style="bold")
 
 
 def show_tables(report: dict[str, Any]) -> None:
