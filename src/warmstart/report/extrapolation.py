@@ -61,8 +61,8 @@ class Curve:
 def extrapolation(transfer: Transfer) -> Entry | None:
     """Return what more labels and a longer pretraining are expected to bring, as plain JSON; None if it is unknown.
 
-    A curve needs three counts with two seeds each. `labels` has an entry per arm that learns, at the first budget. `pretraining` is
-    for the first label count, with which snapshots are finetuned. `cheaper` compares both, if their prices are set.
+    A curve needs three counts with two seeds each. `labels` has an entry per arm that learns, at the first budget;
+    `pretraining` is for the first label count, with which snapshots are finetuned. `cheaper` compares both by price.
     """
     price = {name: (transfer.rules.get("price") or {}).get(name) for name in ("label", "hour")}
     arms = [arm for arm in transfer.arms if not is_constant(transfer.config["arm"][arm])]

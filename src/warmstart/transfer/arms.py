@@ -105,6 +105,7 @@ def plan(
     config: DictConfig, folder: Path, sizes: Sizes, seeds: range
 ) -> Iterator[tuple[str, dict[str, Any], DictConfig]]:
     """Yield name, values and config of each finetuning; snapshots of the pretraining use the first entry of labels."""
+    configs: dict[tuple[str, Path, Labels], DictConfig] = {}
     for labels, index in itertools.product(config.transfer.labels, seeds):
         seed = config.seed + index
         base = folder / RUNS / pretraining_name(config, index)
@@ -112,7 +113,9 @@ def plan(
             for arm in config.transfer.arms:
                 if arm not in config.transfer.budgets.get(budget, ()):
                     continue
-                finetuning = arm_config(config, arm, str(base), labels, seed)
+                if (arm, base, labels) not in configs:
+                    configs[arm, base, labels] = arm_config(config, arm, str(base), labels, seed)
+                finetuning = changed(configs[arm, base, labels], {"seed": seed})
                 finetuning = with_length(finetuning, arm, budget, config, sizes, labels)
                 prefix = arm if budget == "steps" else f"{arm}-{budget}"
                 name = f"{prefix}-{labels_name(labels)}-seed{seed}"
@@ -148,16 +151,15 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     """
     if arm not in config.arm:
         raise UserError(f"transfer.arms: unknown arm {arm}; available: {', '.join(config.arm)}, and each strategy")
-    shared = OmegaConf.to_container(config, resolve=True)
     overrides = OmegaConf.to_container(config.arm[arm], resolve=True)
     for name in ARM_KEYS:
         overrides.pop(name, None)
     if "baseline" in overrides:
         kept = (*BASELINE_KEYS, *START_KEYS) if "init" in overrides else BASELINE_KEYS
-        shared = {key: shared[key] for key in kept if key in shared}
+        shared = resolved(config, [key for key in kept if key in config])
         overrides["stage"] = "baseline"
     else:
-        shared = {key: value for key, value in shared.items() if key not in OWN_KEYS}
+        shared = resolved(config, [key for key in config if key not in OWN_KEYS])
         overrides["stage"] = "finetune"
         if not overrides.get("init"):
             raise UserError(f"arm.{arm} has no initial weights: set arm.{arm}.init=pretrained, scratch or a path")
@@ -176,6 +178,12 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     except UserError as error:
         init = overrides.get("init")
         raise UserError(f"{start_setting(config, arm, init)}: {str(error).removeprefix(f'init={init}: ')}") from error
+
+
+def resolved(config: DictConfig, keys: list[str]) -> dict[str, Any]:
+    """Return the values of these keys as plain containers."""
+    values = {key: config[key] for key in keys}
+    return {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
 
 
 def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
