@@ -231,9 +231,7 @@ def test_shares_of_the_rows_are_budgets_too(cli):
     means = {(row["arm"], row["labels_per_class"]): row["mean"] for row in report["table"]}
     for row in report["verdicts"][:2]:
         oriented = means["scratch", row["labels"]] - means["pretrained", row["labels"]]
-        assert row["difference"] == pytest.approx(
-            oriented, rel=1e-4
-        )  # a mean of scores, and a difference of float32 means
+        assert row["difference"] == pytest.approx(oriented, rel=1e-4)  # the means of the table are of float32
 
 
 @pytest.mark.parametrize(
