@@ -1,4 +1,4 @@
-"""The strongest control and the untouched start in the headline of a report."""
+"""The strongest control and the initial weights without finetuning in the headline of a report."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def test_the_untouched_start_is_no_control_and_has_its_own_sentence(made, monkey
     assert (row["role"], row["against"], row["verdict"]) == ("untouched", "knn", "hurts")
     main, other = report["headline"]["sentence"].split(". ", 1)
     assert main.startswith("Pretraining, at equal steps, on 1,500 test rows: helps")
-    assert other.startswith("Against the untouched start (knn), finetuning is worse with 1 label per class (-0.")
+    assert other.startswith(
+        "Against the initial weights without finetuning (knn), finetuning is worse with 1 label per class (-0."
+    )
 
 
 def test_a_probe_against_the_untouched_start_is_no_finetuning(made, monkeypatch):
@@ -108,7 +110,7 @@ def test_a_probe_against_the_untouched_start_is_no_finetuning(made, monkeypatch)
     monkeypatch.setitem(conftest.ARM, "knn", knn)
     cells = {(arm, "steps", 1): scores(0.8, seed) for seed, arm in enumerate(("probe", "random_probe", "knn"))}
     sentence = summarize(read_transfer(made(cells)))["headline"]["sentence"]
-    assert "Against the untouched start (knn), the arm probe " in sentence
+    assert "Against the initial weights without finetuning (knn), the arm probe " in sentence
 
 
 def test_too_few_seeds_say_nothing_about_controls(made):

@@ -166,7 +166,9 @@ def test_the_untouched_start_has_the_initial_weights_of_the_start(ranked, monkey
     report = ranked(means)
     rows = [(row["arm"], row["against"]) for row in report["verdicts"] if row["role"] == "untouched"]
     assert rows == [("own", "knn"), ("big", "knn_big")]
-    assert "Finetuned, big beats the untouched start (knn_big) with 5" in report["headline"]["sentence"]
+    assert (
+        "Finetuned, big beats the initial weights without finetuning (knn_big) with 5" in report["headline"]["sentence"]
+    )
 
 
 def test_the_page_is_about_the_comparison_of_the_headline(ranked):

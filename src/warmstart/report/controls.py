@@ -1,4 +1,4 @@
-"""The strongest arm without the pretrained weights and the untouched start, selected on validation, never on test."""
+"""The strongest control and the initial weights without finetuning, selected on validation data, never on test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from warmstart.report.runs import Labels, Transfer
 
 STRONGEST, UNTOUCHED = "strongest", "untouched"
 CONSTANT = "majority"  # the baseline with a constant prediction
-NAMES = {STRONGEST: "strongest control", UNTOUCHED: "untouched start"}
+NAMES = {STRONGEST: "strongest control", UNTOUCHED: "initial weights without finetuning"}
+SHORT_NAMES = {STRONGEST: "strongest control", UNTOUCHED: "no finetuning"}  # in tables
 
 
 class Comparison(NamedTuple):
@@ -78,7 +79,7 @@ def best_on_validation(transfer: Transfer, arms: list[str], budget: str) -> dict
 def selected(transfer: Transfer, arm: str, budget: str) -> dict[str, dict[Labels, str]]:
     """Return the best arm of each role by label count, for a comparison with an arm at a budget.
 
-    The untouched start has the initial weights of the arm. Both are empty if the arm does not use pretrained weights.
+    An arm of role UNTOUCHED has the same initial weights. Both are empty if the arm does not use pretrained weights.
     """
     nodes = transfer.config["arm"]
     if role(nodes[arm]) is not None:

@@ -28,7 +28,7 @@ def headline(transfer: Transfer, rows: list[Row]) -> dict[str, Any]:
     """Return the verdict of the report: the first comparison at its first budget, over all label counts.
 
     helps: at one label count or more, and hurts at none; hurts: vice versa; equivalent: at all label counts; cannot
-    tell: all other cases; None: too few seeds. The sentences on the strongest control and the untouched start do not
+    tell: all other cases; None: too few seeds. Those on the controls do not
     change the verdict; that on the strongest control comes first if the arm is worse.
     """
     if not rows:
@@ -74,7 +74,7 @@ def flags(rows: list[Row]) -> str:
 
 
 def sentences(transfer: Transfer, same: list[Row], rows: list[Row]) -> list[str]:
-    """Return the sentences of the headline: the first comparison, the strongest control, the untouched start."""
+    """Return the sentences of the headline: on the first comparison, the strongest control, the lack of finetuning."""
     first = same[0]
     best = controls.selected(transfer, first["arm"], first["budget"])
     against = {role: rows_against(first, rows, best[role]) for role in (STRONGEST, UNTOUCHED)}
@@ -170,4 +170,5 @@ def change(transfer: Transfer, rows: list[Row]) -> str:
     count = f" at {tick(row['labels'])}" if len(rows) > 1 else ""
     better = "" if transfer.sign == 1 else ", where positive is better"
     name = transfer.metric.removeprefix("test/")
-    return f"{row['difference']:+.3g} {name}{count}, 95 % interval {low:+.3g} to {high:+.3g}{better}"
+    adjusted = ", not significant after Holm's correction" if row["verdict"] == "cannot tell" and low * high > 0 else ""
+    return f"{row['difference']:+.3g} {name}{count}, 95 % interval {low:+.3g} to {high:+.3g}{better}{adjusted}"

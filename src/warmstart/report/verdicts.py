@@ -115,7 +115,7 @@ def comparisons(transfer: Transfer) -> list[Comparison]:
 
 
 def family(transfer: Transfer) -> list[Comparison]:
-    """Return all comparisons, and those with the strongest control and the untouched start."""
+    """Return all comparisons, and those with the strongest control and the initial weights without finetuning."""
     found = comparisons(transfer)
     return [*found, *controls.added(transfer, found)]
 
@@ -213,7 +213,7 @@ def scope_text(report: dict[str, Any]) -> str:
 
 def against_text(row: dict[str, Any]) -> str:
     """Return the arm that a row compares with, and its role."""
-    return row["against"] + (f" ({controls.NAMES[row['role']]})" if row["role"] else "")
+    return row["against"] + (f" ({controls.SHORT_NAMES[row['role']]})" if row["role"] else "")
 
 
 def tick(labels: Labels) -> str:
