@@ -28,8 +28,8 @@ def headline(transfer: Transfer, rows: list[Row]) -> dict[str, Any]:
     """Return the verdict of the report: the first comparison at its first budget, over all label counts.
 
     helps: at one label count or more, and hurts at none; hurts: vice versa; equivalent: at all label counts; cannot
-    tell: all other cases; None: too few seeds. Those on the controls do not
-    change the verdict; that on the strongest control comes first if the arm is worse.
+    tell: all other cases; None: too few seeds. The sentences on controls do not change the verdict; that on the
+    strongest control comes first if the arm is worse.
     """
     if not rows:
         return {"verdict": None, **as_sentences(["No verdict: no arm was compared with another."]), "arm": None}
