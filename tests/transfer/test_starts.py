@@ -13,8 +13,9 @@ from scipy import optimize, stats
 from tests.huggingface.test_text import minilm, saved_folder
 
 from warmstart.core.init import Init
-from warmstart.transfer import starts
-from warmstart.transfer.starts import decide, names_of, screen_order, steps_of, with_starts
+from warmstart.transfer import start_selection, starts
+from warmstart.transfer.start_selection import decide, screen_order, steps_of
+from warmstart.transfer.starts import names_of, with_starts
 from warmstart.transfer.transferability import logme, nearest_neighbor_score
 
 SMALL = (
@@ -212,7 +213,7 @@ def test_four_starts_are_screened_and_selected_and_an_interrupted_selection_resu
         def interrupt(*arguments: object) -> None:
             raise KeyboardInterrupt
 
-        patched.setattr(starts, "decide", interrupt)
+        patched.setattr(start_selection, "decide", interrupt)
         assert cli(*SMALL, *words).status == 130
     low = cli(*SMALL, *words, "transfer.cost=0.1", output_dir=tmp_path / "low")
     assert low.status == 2

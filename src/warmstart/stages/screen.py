@@ -15,7 +15,7 @@ from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import note_data, runs_folder
 from warmstart.training.trainer import build_trainer
 from warmstart.training.visualization.features import features_of
-from warmstart.transfer.starts import KNN, LOGME
+from warmstart.transfer.start_selection import KNN, LOGME
 from warmstart.transfer.transferability import logme, nearest_neighbor_score
 
 ROWS = 2000  # at most, evenly spaced

@@ -36,7 +36,7 @@ from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility, naming
 from warmstart.training.record import runs_folder
 from warmstart.training.start import build_objective, find_start, given_preprocessor
-from warmstart.transfer import starts, tuning
+from warmstart.transfer import start_selection, starts, tuning
 from warmstart.transfer.arms import (
     BUDGETS,
     PRETRAINING,
@@ -112,13 +112,13 @@ def work(run: RunFolder, config: DictConfig) -> None:
     if not any("arm" in job.values for job in manifest.jobs):
         check_tuning(manifest, failures)
         if config.transfer.get("starts"):
-            config = starts.select(config, run, manifest, execute)
+            config = start_selection.select(config, run, manifest, execute)
             if tuning.is_tuned(config):
                 execute(manifest, list(tuning.trials(config, run.path, sizes_of(run.record["sizes"]))))
         extend(manifest, run, config, tuning.choose(manifest))
     while config.transfer.seeds == AUTO and (seeds := next_look(run)) is not None:
         excluded = (run.record.get("starts") or {}).get("excluded", ())
-        extend(manifest, run, starts.without_arms(config, excluded), tuning.planned_rates(manifest), seeds)
+        extend(manifest, run, start_selection.without_arms(config, excluded), tuning.planned_rates(manifest), seeds)
     record_runs(manifest)
 
 
@@ -151,7 +151,7 @@ def execute(manifest: Manifest, jobs: Sequence[Job]) -> None:
         WriteError: a file of a job could not be written.
     """
     manifest.extend([job for job in jobs if job.name not in manifest.by_name])
-    rules = Rules(report=functools.partial(starts.remove_models, manifest))
+    rules = Rules(report=functools.partial(start_selection.remove_models, manifest))
     check_tuning(manifest, launch.run(manifest, launcher(), rules, StageRunner()))
 
 
@@ -201,7 +201,7 @@ def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
     """Return the plan with all pretrainings and finetunings, or with the runs that tune learning rates."""
     jobs = pretrainings(config)
     if config.transfer.get("starts"):
-        jobs += starts.screens(config, run.path, run.record["starts"])
+        jobs += start_selection.screens(config, run.path, run.record["starts"])
     elif tuning.is_tuned(config):
         jobs += tuning.trials(config, run.path, sizes_of(run.record["sizes"]))
     else:
@@ -250,7 +250,7 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
     more: dict[str, Any] = {"clusters": splits.test.cluster}
     if config.transfer.get("starts"):
-        more["starts"] = starts.plan(config, source, splits, dict(labelled))
+        more["starts"] = start_selection.plan(config, source, splits, dict(labelled))
     shared = shared_rows(parts_of(splits), source.preprocessor(), target)
     warn_of_shared_rows(shared)
     more["data"] = {"overlap": shared, "clusters": note_clusters(splits)}
