@@ -68,6 +68,16 @@ def test_neighbors_of_a_row_do_not_include_itself():
 
 
 @pytest.mark.quick
+def test_rows_of_the_same_cluster_are_no_neighbors():
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(10), 4)
+    speakers = rng.normal(size=(10, 8))[clusters] + 0.1 * rng.normal(size=(40, 8))  # no trace of the class
+    classes = rng.integers(0, 2, 10)[clusters]
+    assert nearest_neighbor_score(speakers, classes, "category") == 1
+    assert nearest_neighbor_score(speakers, classes, "category", clusters) < 0.8
+
+
+@pytest.mark.quick
 def test_names_are_short_and_unique(tmp_path: Path):
     words = (
         "scratch",

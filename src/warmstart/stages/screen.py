@@ -8,6 +8,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.core.errors import UserError
+from warmstart.data.datamodule import evenly
 from warmstart.run.folder import RunFolder
 from warmstart.stages.predict import MACHINE
 from warmstart.training.assemble import assemble
@@ -44,9 +45,11 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         rows = data.sample("train", ROWS)
         if len(rows.y) < 2:
             raise UserError("a screen needs two labelled rows or more: add larger counts to transfer.labels")
+        cluster = data.given["train"].cluster
+        clusters = None if cluster is None else cluster[evenly(len(cluster), ROWS)]
         features, y = features_of(module, trainer, rows, data.batch_size).double().numpy(), rows.y.numpy()
         try:
-            metrics = {KNN: nearest_neighbor_score(features, y, target), LOGME: logme(features, y, target)}
+            metrics = {KNN: nearest_neighbor_score(features, y, target, clusters), LOGME: logme(features, y, target)}
         except ValueError as error:
             raise UserError("the features of the start are not finite, so it cannot be screened") from error
         cost = {"seconds": time.monotonic() - started, "steps": 0, "examples": len(y)}

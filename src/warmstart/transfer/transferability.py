@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.metrics import r2_score
-from sklearn.neighbors import NearestNeighbors
+from sklearn.metrics.pairwise import cosine_distances
 
 NEIGHBORS = 5
 ITERATIONS, TOLERANCE = 100, 1e-5
 TINY = 1e-12
 
 
-def nearest_neighbor_score(features: np.ndarray, y: np.ndarray, target: str) -> float:
+def nearest_neighbor_score(
+    features: np.ndarray, y: np.ndarray, target: str, clusters: np.ndarray | None = None
+) -> float:
     """Return the leave-one-out score of a prediction from the 5 nearest rows, by cosine of the centered features.
+
+    Rows of the same cluster are no neighbors, unless there is only one cluster.
 
     Accuracy for targets of kind `category` (N,), the mean accuracy over columns for `categories` (N, C), and the
     coefficient of determination R2 for `value` (N, K).
@@ -21,10 +25,16 @@ def nearest_neighbor_score(features: np.ndarray, y: np.ndarray, target: str) -> 
         features: (N, D), two rows or more.
         y: targets.
         target: their kind.
+        clusters: names of the rows' clusters (N,), if any.
+
+    Raises:
+        ValueError: features are not finite.
     """
-    centered = features - features.mean(axis=0)
-    count = min(NEIGHBORS, len(centered) - 1)
-    nearest = NearestNeighbors(n_neighbors=count, metric="cosine").fit(centered).kneighbors(return_distance=False)
+    distances = cosine_distances(features - features.mean(axis=0))
+    groups = np.arange(len(y)) if clusters is None or len(set(clusters)) == 1 else np.asarray(clusters)
+    distances[groups[:, None] == groups] = np.inf
+    count = min(NEIGHBORS, int(np.isfinite(distances).sum(axis=1).min()))
+    nearest = distances.argpartition(count - 1, axis=1)[:, :count]
     votes = columns_of(y, target)[nearest].mean(axis=1)
     if target == "category":
         return float((votes.argmax(axis=1) == y).mean())
