@@ -120,7 +120,7 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("data.pieces=3", "objective=ctc"), "data.pieces=3"),
         (("objective=ctc", "objective.ngram=3"), "set objective.beam too"),
         (("objective=ctc", "objective.beam=2", "objective.ngram=30"), "the longest training text has 6 labels"),
-        (("backbone=resnet",), "is speech"),
+        (("backbone=vit",), "is speech"),
         (("backbone.stem.kernel_size=4",), "kernel_size=4"),
         (
             ("data/augment=crop",),
