@@ -41,17 +41,17 @@ class Moments:
         self.sum, self.squares = self.sum + x.sum(1), self.squares + x.square().sum(1)
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Return mean and unbiased variance (C,), as batch norms store them."""
+        """Return mean and variance (C,), not the unbiased one, as a batch norm computes with in training mode."""
         mean = self.sum / self.count
-        return mean, (self.squares - self.count * mean.square()).clamp(min=0) / (self.count - 1)
+        return mean, (self.squares / self.count - mean.square()).clamp(min=0)
 
 
 class NormAdaptation:
     """Evaluates a module on rows, after the batch-norm statistics are set to those of the same rows, by cluster.
 
-    Norms are set one after another in the order of the forward pass, each to the exact mean and variance of its inputs
-    over all rows of a cluster, given the norms before it. The statistics therefore do not depend on batches, as those
-    of a forward pass in training mode would, nor on the order of the clusters. Targets are not used.
+    Norms are set one after another in the order of the forward pass, each to the mean and variance of its inputs over
+    all rows of a cluster, given the norms before it. The outputs therefore are those of a forward pass in training mode
+    with all rows of the cluster in one batch, whatever the batches. Targets are not used.
 
     Args:
         module: module with `backbone` and `augment`.

@@ -114,7 +114,7 @@ class Preprocessor(recordings.TakesRecordings):
             return [torch.stack([frames.mean(0), frames.std(0, correction=0).clamp(min=0.1)]).float().numpy()]
 
         empty = np.zeros((0, self.mels), np.float32)
-        return np.asarray(recordings.cached_rows("speakers", repr(self._settings()), x, moments, empty)[0])
+        return np.array(recordings.cached_rows("speakers", repr(self._settings()), x, moments, empty)[0])
 
     def read(self, path: str, on_error: str = "raise") -> Inputs:
         """Read recordings; with normalize=speaker, a warning is printed if their speakers are unknown."""
