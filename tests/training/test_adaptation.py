@@ -39,7 +39,7 @@ def adapted(model: Model, composed, x, size: int, cluster: np.ndarray | None = N
     """The outputs of a copy of the model that is adapted to x, in the order of x."""
     model = copy.deepcopy(model).eval()
     trainer = build_trainer(composed("stage=finetune", "trainer.accelerator=cpu").trainer, Path(), None, [])
-    found = NormAdaptation(model, trainer, "backbone=resnet").run("test", x, None, cluster, size, model.pooled)
+    found = NormAdaptation(model, "backbone=resnet").run(trainer, "test", x, None, cluster, size, model.pooled)
     outputs = torch.empty(len(x), model.backbone.width)
     for rows, values in found:
         outputs[torch.from_numpy(rows)] = values

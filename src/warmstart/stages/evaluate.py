@@ -25,11 +25,9 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     screen.say(f"evaluating {finetuned.path}")
     trained_config = finetuned.config(tuple(config.trust))
     module, saved = restore(finetuned, trained_config)
-    trainer = build_trainer(trained_config.trainer, finetuned.path, None, [])
     adaptation = None
     if config.get("adapt") is not None:
-        module.to(trainer.strategy.root_device)
-        adaptation = NormAdaptation(module, trainer, f"backbone={components.short_name(trained_config.backbone)}")
+        adaptation = NormAdaptation(module, f"backbone={components.short_name(trained_config.backbone)}")
     data = components.task_data(trained_config, rebuild(saved.preprocessor)).prepare()
     check_data(finetuned, data)
     parent = {"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256}
@@ -37,10 +35,12 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     with run.recording():
         note_data(run, trained_config, data)
         run.update(parent=parent)
+        trainer = build_trainer(trained_config.trainer, run.path, None, [])
         if adaptation is None:
             run.update(metrics=measure(trainer, module, data))
         else:
-            run.update(metrics=measure_adapted(adaptation, module, data), adapt=adaptation.record())
+            module.to(trainer.strategy.root_device)
+            run.update(metrics=measure_adapted(adaptation, trainer, module, data), adapt=adaptation.record())
             screen.say(adaptation.describe())
     adapted = "" if adaptation is None else ", norms adapted to their inputs"
     show(run, f"evaluate {config.experiment}: {data.rows['test']:,} test rows{adapted}")

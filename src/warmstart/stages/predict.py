@@ -46,21 +46,21 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     settings = finetuned.config(tuple(config.trust))
     module, saved = restore(finetuned, settings)
     preprocessor = rebuild(saved.preprocessor)
-    trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), finetuned.path, None, [])
-    module.to(trainer.strategy.root_device)
     module.spec, adaptation = saved.spec, None
     if config.get("adapt") is not None:
-        adaptation = NormAdaptation(module, trainer, f"backbone={components.short_name(settings.backbone)}")
+        adaptation = NormAdaptation(module, f"backbone={components.short_name(settings.backbone)}")
     given = read_inputs(preprocessor, str(config.input), config.data)
     x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
     run = opened or RunFolder.create(with_run(config, finetuned), runs_folder(config))
     with run.recording():
         run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
         size = preprocessor.held_out_batch
+        trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])
+        module.to(trainer.strategy.root_device)
         if adaptation is None:
             lines = list(chain.from_iterable(evaluate(module, trainer, GatherLoader(x, y, size), module.predict_step)))
         else:
-            found = adaptation.run("input", x, y, given.cluster, size, module.predict_step)
+            found = adaptation.run(trainer, "input", x, y, given.cluster, size, module.predict_step)
             pairs = (pair for rows, lines in found for pair in zip(rows, lines, strict=True))
             lines = [line for _, line in sorted(pairs, key=itemgetter(0))]
             run.update(adapt=adaptation.record())

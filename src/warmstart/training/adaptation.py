@@ -55,15 +55,14 @@ class NormAdaptation:
 
     Args:
         module: module with `backbone` and `augment`.
-        trainer: determines the precision.
         what: component of the backbone in a message.
 
     Raises:
         UserError: the backbone has no batch norms with running statistics.
     """
 
-    def __init__(self, module: FinetuneModule, trainer: pl.Trainer, what: str):
-        self.module, self.trainer = module, trainer
+    def __init__(self, module: FinetuneModule, what: str):
+        self.module = module
         self.norms = {
             norm: name
             for name, norm in module.backbone.named_modules()
@@ -77,11 +76,19 @@ class NormAdaptation:
         self.clusters: dict[str, dict[str, int]] = {}
 
     def run(
-        self, name: str, x: Any, y: Any, cluster: np.ndarray | None, size: int, step: Callable[[Batch, int], T]
+        self,
+        trainer: pl.Trainer,
+        name: str,
+        x: Any,
+        y: Any,
+        cluster: np.ndarray | None,
+        size: int,
+        step: Callable[[Batch, int], T],
     ) -> list[tuple[np.ndarray, T]]:
         """Return the row indices and the result of `step` for each batch, by cluster.
 
         Args:
+            trainer: determines the precision.
             name: name of the rows, such as test, in messages and in `clusters`.
             x: encoded inputs (N, ...).
             y: targets for `step`, or None.
@@ -99,8 +106,8 @@ class NormAdaptation:
         found = []
         for key, rows in groups.items():
             batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-            self._estimate(f"{name} (cluster {key})" if cluster is not None else name, x, batches)
-            found += zip(batches, evaluate(self.module, self.trainer, _loader(x, y, batches), step), strict=True)
+            self._estimate(trainer, f"{name} (cluster {key})" if cluster is not None else name, x, batches)
+            found += zip(batches, evaluate(self.module, trainer, _loader(x, y, batches), step), strict=True)
         return found
 
     def describe(self) -> str:
@@ -117,11 +124,11 @@ class NormAdaptation:
         """Return what was adapted, for the record of a run."""
         return {"method": "norms", "norms": len(self.norms), "uses": "evaluated inputs", "rows": self.clusters}
 
-    def _estimate(self, where: str, x: Any, batches: list[np.ndarray]) -> None:
+    def _estimate(self, trainer: pl.Trainer, where: str, x: Any, batches: list[np.ndarray]) -> None:
         """Set the statistics of all norms, in the order of their first use, to those of the rows of all batches."""
         pending = set(self.norms)
         while pending:
-            norm, moments = self._moments(pending, x, batches)
+            norm, moments = self._moments(trainer, pending, x, batches)
             if norm is None:  # the others are not used in a forward pass
                 return
             if moments.count < 2:
@@ -134,7 +141,9 @@ class NormAdaptation:
             norm.running_var.copy_(variance)
             pending.remove(norm)
 
-    def _moments(self, pending: set[nn.Module], x: Any, batches: list[np.ndarray]) -> tuple[nn.Module | None, Moments]:
+    def _moments(
+        self, trainer: pl.Trainer, pending: set[nn.Module], x: Any, batches: list[np.ndarray]
+    ) -> tuple[nn.Module | None, Moments]:
         """Return the first of the pending norms in the order of a forward pass, and the moments of its inputs."""
         first: list[nn.Module] = []
         moments = Moments()
@@ -150,7 +159,7 @@ class NormAdaptation:
 
         hooks = [norm.register_forward_pre_hook(collect) for norm in pending]
         try:
-            evaluate(self.module, self.trainer, _loader(x, None, batches), step)
+            evaluate(self.module, trainer, _loader(x, None, batches), step)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -161,12 +170,14 @@ def _loader(x: Any, y: Any, batches: list[np.ndarray]) -> Iterator[Batch]:
     return (take(x, y, torch.from_numpy(rows)) for rows in batches)
 
 
-def measure_adapted(adaptation: NormAdaptation, module: FinetuneModule, data: TaskDataModule) -> dict[str, float]:
+def measure_adapted(
+    adaptation: NormAdaptation, trainer: pl.Trainer, module: FinetuneModule, data: TaskDataModule
+) -> dict[str, float]:
     """Return metrics as `training.evaluation.measure`, with norms adapted to the inputs of each test split."""
     metrics = {}
     for split in data.test_parts:
         module.test_part = split
         clusters = data.given[split].cluster
-        adaptation.run(split, *data.parts[split], clusters, data.held_out_batch, module.test_step)
+        adaptation.run(trainer, split, *data.parts[split], clusters, data.held_out_batch, module.test_step)
         metrics |= {f"{split}/{name}": float(value) for name, value in module.held_out().items()}
     return {name: value for name, value in metrics.items() if name.startswith("test/") or math.isfinite(value)}

@@ -74,6 +74,13 @@ class Preprocessor(recordings.TakesRecordings):
         """Seconds between positions."""
         return self.stack * self.hop
 
+    def adapted(self, own: Preprocessor) -> Preprocessor:
+        """Return this preprocessor with the tables of another one, `own`; print a line if that normalizes otherwise."""
+        if own.normalize != self.normalize:
+            unused = f"data.frames.normalize={own.normalize}"
+            screen.say(f"recordings are normalized as for the initial weights ({self.normalize}): {unused} is not used")
+        return super().adapted(own)
+
     def fit(self, x: pd.DataFrame) -> None:
         """Compute mean and standard deviation of each band over all frames, for normalize=global."""
         if self.normalize == "global":
