@@ -92,7 +92,7 @@ def test_frames_of_a_speaker_are_standardized_with_all_recordings_of_the_same_sp
         assert np.abs(values.std(0) - 1).max() < 0.15
     first = one.encode(rows.take([0]).x)
     assert np.array_equal(first.values, one.encode(rows.x).values[: len(first.values)])
-    assert not np.array_equal(first.values, one.encode(x[:1]).values)  # by itself
+    assert not np.array_equal(first.values, frames().encode(x[:1]).values)  # by itself
     with pytest.raises(UserError, match=r"normalize=speaker needs .*data.cluster"):
         one.grouped(Rows(x))
     with pytest.raises(UserError, match="of brief have 1 frame"):

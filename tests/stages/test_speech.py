@@ -107,8 +107,8 @@ def test_norms_and_frames_are_adapted_to_each_speaker_of_a_manifest(cli, folder:
     assert [json.loads(line)["row"] for line in first.out.splitlines()] == list(range(1, 49))
     assert len(json.loads(first.run("predict").joinpath("run.json").read_text())["adapt"]["rows"]["input"]) == 6
     files = cli("stage=predict", f"input={folder / 'one'}")
-    assert files.status == 0, files.err
-    assert "no column who: each recording is normalized by itself" in files.err
+    assert files.status == 2
+    assert "has no column who, but this model normalizes recordings per speaker" in files.error
 
 
 def test_adaptation_needs_batch_norms_and_a_stage_that_evaluates(cli, folder: Path):

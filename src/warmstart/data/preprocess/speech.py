@@ -124,23 +124,21 @@ class Preprocessor(recordings.TakesRecordings):
         return np.array(recordings.cached_rows("speakers", repr(self._settings()), x, moments, empty)[0])
 
     def read(self, path: str, on_error: str = "raise") -> Inputs:
-        """Read recordings; with normalize=speaker, a warning is printed if their speakers are unknown."""
+        """Read recordings, as the base class does; with normalize=speaker, they must have the column of speakers."""
         given = super().read(path, on_error)
         if self.normalize != "speaker":
             return given
         if given.cluster is None:
-            screen.say(
-                f"warning: input={path} has no column {self.cluster}: each recording is normalized by itself, not with "
-                "the other recordings of its speaker as in training",
-                style="yellow",
+            raise UserError(
+                f"input={path} has no column {self.cluster}, but this model normalizes recordings per speaker: give a "
+                "manifest with this column, with the same name in all rows if they are of one speaker"
             )
-            return given
         return replace(given, x=self.grouped(Rows(given.x, cluster=given.cluster)).x)
 
     def encode(self, x: pd.DataFrame) -> Frames:
         """Return standardized frames (V, stack, mels) of all utterances, float16; they are cached.
 
-        With normalize=speaker, utterances without the columns of `grouped` are standardized by themselves.
+        With normalize=speaker, x has the columns of `grouped`.
 
         Raises:
             UserError: an utterance is shorter than a frame or longer than the limit.
@@ -152,7 +150,7 @@ class Preprocessor(recordings.TakesRecordings):
         recordings.check_longest(x, self.longest)
         empty = np.zeros((0, self.stack, self.mels), np.float16)
         settings, moments = repr(self._settings()), [(None, None)] * len(x)
-        if self.normalize == "speaker" and "mean" in x:
+        if self.normalize == "speaker" and len(x):
             moments = list(zip(x["mean"], x["std"], strict=True))
             settings += hashlib.sha256(np.stack(moments).tobytes()).hexdigest()
         values, starts = recordings.cached_rows(
