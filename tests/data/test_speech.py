@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 
+from warmstart.core.batch import Rows
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.preprocess import rebuild
@@ -77,6 +78,25 @@ def test_an_utterance_is_the_same_alone_and_padded_and_after_saving():
     values = x[1].float().flatten(0, 1)
     assert values.mean(0).abs().max() < 0.01
     assert (values.std(0) - 1).abs().max() < 0.02
+
+
+def test_frames_of_a_speaker_are_standardized_with_all_recordings_of_the_same_split():
+    noise = np.random.default_rng(0)
+    x = table(*(noise.normal(0, 0.1 + (n % 2), 2000 + 500 * n).astype(np.float32) for n in range(6)))
+    one, speakers = frames(normalize="speaker", cluster="who"), np.array(["loud", "quiet"] * 3, dtype=object)
+    rows = one.grouped(Rows(x, cluster=speakers))
+    for name in ("loud", "quiet"):
+        own = one.encode(rows.take(np.flatnonzero(speakers == name)).x)
+        values = np.concatenate([own[slice(n, n + 1)][0].flatten(0, 1)[:-1] for n in range(3)]).astype(np.float32)
+        assert np.abs(values.mean(0)).max() < 0.15
+        assert np.abs(values.std(0) - 1).max() < 0.15
+    first = one.encode(rows.take([0]).x)
+    assert np.array_equal(first.values, one.encode(rows.x).values[: len(first.values)])
+    assert not np.array_equal(first.values, frames().encode(x[:1]).values)  # by itself
+    with pytest.raises(UserError, match=r"normalize=speaker needs .*data.cluster"):
+        one.grouped(Rows(x))
+    with pytest.raises(UserError, match="of brief have 1 frame"):
+        one.grouped(Rows(table(tone(300, 0.025, 8000)), cluster=np.array(["brief"], dtype=object)))
 
 
 def test_digits_are_split_by_speaker_or_as_published():

@@ -55,6 +55,7 @@ EXPERIMENTS = {
 }
 WORDS = {
     "-m": ("hydra.launcher.workers=0", "sweep.preflight=false"),
+    "backbone=resnet": ("backbone.widths=[4]", "backbone.blocks=[1]"),
     "sweep=optuna": ("sweep.trials=2", "sweep.seeds=1"),
     "sweep=loss_lr_epochs": ("optimizer.lr=0.01", "seed=0"),
     "experiment=transfer_conflict": ("pretrain.snapshots=1",),
@@ -194,6 +195,7 @@ def small(words: tuple[str, ...]) -> list[str]:
         is_foreign = any("hf:" in word for word in words)  # its backbone and its vocabulary are those of the model
         omitted = ("backbone", "data.tokenizer.vocabulary") if is_foreign else ()
         omitted += ("data.tokenizer", "data.test_clusters") if setting(words, "data") else ()
+        omitted += tuple(word for word in SPEECH if "backbone=resnet" in words)
         added += [*STAGES[stage], *(word for word in own if not word.startswith(omitted))]
     if stage == "transfer" and not setting(words, "transfer.arms"):
         added.append("transfer.arms=[pretrained,scratch]")

@@ -82,6 +82,49 @@ def test_a_users_folder_and_manifest(cli, folder: Path):
     assert outcome.status == 0, outcome.err
 
 
+def test_norms_and_frames_are_adapted_to_each_speaker_of_a_manifest(cli, folder: Path):
+    rows = ["audio,label,who,row"]
+    for number, path in enumerate(sorted(folder.rglob("*.wav"))):
+        rows.append(f"{path.relative_to(folder)},{path.parent.name},{path.stem[:-1]},{number}")
+    manifest = folder / "manifest.csv"
+    manifest.write_text("\n".join(rows))
+    own = ("experiment=recordings", "init=scratch", f"data.root={manifest}", "data.frames.rate=8000", *FAST)
+    network = ("backbone=resnet", "backbone.widths=[4,8]", "backbone.blocks=[1,1]", "data.frames.normalize=speaker")
+    refused = cli("stage=finetune", *own, *network)
+    assert refused.status == 2
+    assert "data.frames.normalize=speaker needs the speaker of each recording: set data.cluster" in refused.error
+    trained = cli("stage=finetune", *own, *network, "data.cluster=who")
+    assert trained.status == 0, trained.err
+    plain = cli("stage=evaluate").record("evaluate")
+    adapted = cli("stage=evaluate", "adapt=norms")
+    assert adapted.status == 0, adapted.err
+    record = adapted.record("evaluate")
+    assert record["metrics"]["test/loss"] != plain["metrics"]["test/loss"]
+    assert sum(record["adapt"]["rows"]["test"].values()) == record["data"]["rows"]["test"]
+    assert "without targets" in adapted.err
+    first = cli("stage=predict", f"input={manifest}", "adapt=norms")
+    assert first.status == 0, first.err
+    assert [json.loads(line)["row"] for line in first.out.splitlines()] == list(range(1, 49))
+    assert len(json.loads(first.run("predict").joinpath("run.json").read_text())["adapt"]["rows"]["input"]) == 6
+    files = cli("stage=predict", f"input={folder / 'one'}")
+    assert files.status == 2
+    assert "has no column who, but this model normalizes recordings per speaker" in files.error
+
+
+def test_adaptation_needs_batch_norms_and_a_stage_that_evaluates(cli, folder: Path):
+    own = ("experiment=recordings", "data=audio_folder", f"data.root={folder}", "data.frames.rate=8000", *FAST, *TINY)
+    assert cli("stage=finetune", "init=scratch", *own).status == 0
+    for words, message in (
+        (("stage=evaluate",), "needs batch norms, whose statistics it estimates, but backbone=transformer has none"),
+        (("stage=predict", f"input={folder}"), "needs batch norms"),
+        (("stage=finetune", *own), "adapt: this stage has no such setting: it is for stage=evaluate and stage=predict"),
+    ):
+        outcome = cli(*words, "adapt=norms")
+        assert outcome.status == 2
+        assert message in outcome.error
+    assert "adapt=nothing: must be" in cli("stage=evaluate", "adapt=nothing").error
+
+
 def test_a_transfer_on_recordings_has_a_verdict_or_says_why_not(cli):
     words = ("transfer.seeds=1", "transfer.labels=[2]", "transfer.arms=[pretrained,scratch,linear]", *TINY, *FEW)
     short = ("trainer.max_steps=2", "trainer.val_check_interval=2", "pretrain.trainer.max_epochs=1")
@@ -120,7 +163,7 @@ def test_a_manifest_is_not_taken_for_the_spoken_digits(cli, tmp_path: Path):
         (("data.pieces=3", "objective=ctc"), "data.pieces=3"),
         (("objective=ctc", "objective.ngram=3"), "set objective.beam too"),
         (("objective=ctc", "objective.beam=2", "objective.ngram=30"), "the longest training text has 6 labels"),
-        (("backbone=resnet",), "is speech"),
+        (("backbone=vit",), "is speech"),
         (("backbone.stem.kernel_size=4",), "kernel_size=4"),
         (
             ("data/augment=crop",),

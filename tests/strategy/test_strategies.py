@@ -48,15 +48,16 @@ def built(backbone: str) -> tuple[protocols.Backbone, Spec, torch.Tensor, torch.
     torch.manual_seed(0)
     node = copy.deepcopy(composed_backbone(backbone))
     modalities = get_object((node.stem if "stem" in node else node)._target_).modalities
+    modality = next(kind for kind in ("image", "vector", "text", "speech") if kind in modalities)
     labels = ("a", "b")
     x = {
         "image": torch.randn(8, 3, 16, 16),
         "vector": torch.randn(8, 6),
         "text": torch.randint(5, 30, (8, 6)),
         "speech": torch.randn(8, 6, 2, 8),
-    }[next(kind for kind in ("image", "vector", "text", "speech") if kind in modalities)]
+    }[modality]
     vocabulary = Vocabulary(30, padding=0, mask=4) if "text" in modalities else None
-    spec = Spec(next(iter(modalities)), tuple(x.shape[1:]), labels, vocabulary=vocabulary)
+    spec = Spec(modality, tuple(x.shape[1:]), labels, vocabulary=vocabulary)
     if "depth" in node:
         node.depth = min(node.depth, 2)
         node.width, node.heads = node.width // node.heads * 2, 2

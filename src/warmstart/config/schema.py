@@ -182,13 +182,14 @@ ARM = Section(
     }
 )
 RUN = {**COMMON, "run": Location}
+ADAPT = {"adapt": Literal["norms"] | None}
 STAGES = {
     "pretrain": PRETRAIN,
     "finetune": FINETUNE,
     "transfer": Section(
         {**FINETUNE.keys, "pretrain": PRETRAIN, "transfer": TRANSFER, "arm": Section({}, is_open=True)}, MAY_LACK
     ),
-    "evaluate": Section(RUN),
+    "evaluate": Section({**RUN, **ADAPT}, frozenset(ADAPT)),
     "export": Section({**RUN, "format": str, "folder": Location | None}),
     "generate": Section(
         {
@@ -204,6 +205,7 @@ STAGES = {
     "predict": Section(
         {
             **RUN,
+            **ADAPT,
             "input": Location,
             "data": Section(
                 {
@@ -213,7 +215,8 @@ STAGES = {
                     "missing_columns": Literal["error", "fill"],
                 }
             ),
-        }
+        },
+        frozenset(ADAPT),
     ),
     "report": Section({**COMMON, "runs": Location | list[Location], "show_test": bool}),
     "rerun": Section(RUN),

@@ -25,7 +25,7 @@ FACTS = {
     "optimizer": ("params",),
     "scheduler": ("step", "total"),
     "tokenizer": ("columns", "dialect", "tokenizer", "roles", "types", "files"),
-    "frames": ("mean", "std", "column", "dialect"),
+    "frames": ("mean", "std", "column", "dialect", "cluster"),
     "logger.": ("save_dir", "purge_step"),
 }
 

@@ -185,6 +185,9 @@ def explain(error: Exception) -> str:
             return f"{cause.full_key}: no such key. Choose with {group}=[...]. {nearest(str(cause.key), options)}"
         if place.startswith("pretrain.") and not siblings:
             return f"{place} is shared by both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
+        stages = [name for name, section in STAGES.items() if cause.key in section.keys and place == "the config"]
+        if "stage" in siblings and stages:
+            return f"{cause.full_key}: this stage has no such setting: it is for stage={' and stage='.join(stages)}"
         return f"{cause.full_key}: no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
     place, _, value = message.removeprefix("Error merging override ").partition("=")
     group, options = group_of(place)

@@ -47,12 +47,14 @@ class Inputs:
     """Inputs of a prediction: raw inputs, the row number of each, and its file if there are files.
 
     If files are split into several inputs, `parts` has further fields of each prediction that identify its part.
+    `cluster` (N,) names the cluster of each input, if the column of the training data is given.
     """
 
     x: Any
     rows: Sequence[int]
     files: Sequence[str] | None = None
     parts: Sequence[Mapping[str, Any]] | None = None
+    cluster: Any = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -37,6 +37,7 @@ class Preprocessor:
     `fill_columns(x)`: return a user's table with missing columns filled.
     `untruncated(x)`: return encoded rows (data.storage.Ragged) without truncation, for packing.
     `decode(numbers)`: return the text of token numbers.
+    `grouped(rows)`: return rows with what `encode` uses of all rows of their cluster.
     `to_images(x)`: return images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
     `overlap(generic, test)`: return the raw test rows that are also generic rows; by default, scaled rows are compared.
     """

@@ -92,6 +92,7 @@ class MemoryDataModule(pl.LightningDataModule):
             self.preprocessor.fit(self.fitting_rows(splits).x)
         else:
             self.preprocessor = self.preprocessor.adapted(own)
+        splits = grouped(splits, self.preprocessor)
         same_preprocessor = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training, validation = self.training_rows(splits), self.validation_rows(splits)
         self.raw, self.raw_test = training.x, splits.test.x
@@ -169,6 +170,15 @@ class MemoryDataModule(pl.LightningDataModule):
 
     def held_out(self, part: str) -> GatherLoader:
         return GatherLoader(*self.parts[part], self.held_out_batch)
+
+
+def grouped(splits: Splits, preprocessor: Preprocessor) -> Splits:
+    """Return splits whose rows have what the preprocessor uses of all rows of their cluster in the same split."""
+    if "grouped" not in preprocessor.abilities:
+        return splits
+    names = [name for name in ("train", "validation", "test", "unlabelled") if getattr(splits, name) is not None]
+    shifts = {name: preprocessor.grouped(rows) for name, rows in splits.shifts.items()}
+    return replace(splits, **{name: preprocessor.grouped(getattr(splits, name)) for name in names}, shifts=shifts)
 
 
 def evenly(rows: int, count: int) -> np.ndarray:

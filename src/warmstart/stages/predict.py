@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from warmstart.data.schema import missing_columns
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, find
+from warmstart.training import components
+from warmstart.training.adaptation import NormAdaptation
 from warmstart.training.evaluation import evaluate
 from warmstart.training.record import runs_folder
 from warmstart.training.restore import restore
@@ -43,16 +46,25 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     settings = finetuned.config(tuple(config.trust))
     module, saved = restore(finetuned, settings)
     preprocessor = rebuild(saved.preprocessor)
+    module.spec, adaptation = saved.spec, None
+    if config.get("adapt") is not None:
+        adaptation = NormAdaptation(module, f"backbone={components.short_name(settings.backbone)}")
     given = read_inputs(preprocessor, str(config.input), config.data)
     x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
     run = opened or RunFolder.create(with_run(config, finetuned), runs_folder(config))
     with run.recording():
         run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
-        loader = GatherLoader(x, y, preprocessor.held_out_batch)
-        module.spec = saved.spec
+        size = preprocessor.held_out_batch
         trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])
         module.to(trainer.strategy.root_device)
-        lines = list(chain.from_iterable(evaluate(module, trainer, loader, module.predict_step)))
+        if adaptation is None:
+            lines = list(chain.from_iterable(evaluate(module, trainer, GatherLoader(x, y, size), module.predict_step)))
+        else:
+            found = adaptation.run(trainer, "input", x, y, given.cluster, size, module.predict_step)
+            pairs = (pair for rows, lines in found for pair in zip(rows, lines, strict=True))
+            lines = [line for _, line in sorted(pairs, key=itemgetter(0))]
+            run.update(adapt=adaptation.record())
+            screen.say(adaptation.describe())
         files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)
         positions = [
             {"row": row, **({} if file is None else {"file": file}), **piece}

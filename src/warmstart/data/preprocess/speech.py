@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from warmstart.core import screen
+from warmstart.core.batch import Inputs, Rows
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import PositiveFloat, PositiveInt, Seconds
 from warmstart.data.readers import recordings
@@ -30,15 +34,17 @@ class Preprocessor(recordings.TakesRecordings):
         window: length of a frame in seconds.
         hop: time between frames in seconds.
         stack: number of frames per position.
-        normalize: standardize each band over each utterance, or with global statistics.
+        normalize: standardize each band over each utterance, over all utterances of its speaker (the cluster) in the
+            same split, or with global statistics.
         longest: maximum length of an utterance in seconds.
         mean: fitted mean per band for normalize=global.
         std: fitted standard deviation per band for normalize=global.
         column: column of recordings in tables.
         dialect: format of the tables.
+        cluster: column of speakers in tables.
     """
 
-    abilities: ClassVar = recordings.TakesRecordings.abilities | {"to_images"}
+    abilities: ClassVar = recordings.TakesRecordings.abilities | {"to_images", "grouped"}
     remedy: ClassVar = ", or lower data.frames.stack or data.frames.hop"
 
     def __init__(
@@ -48,14 +54,15 @@ class Preprocessor(recordings.TakesRecordings):
         window: PositiveFloat = 0.025,
         hop: PositiveFloat = 0.01,
         stack: PositiveInt = 2,
-        normalize: Literal["utterance", "global"] = "utterance",
+        normalize: Literal["utterance", "speaker", "global"] = "utterance",
         longest: Seconds = 20.0,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         column: str | None = None,
         dialect: dict[str, Any] | None = None,
+        cluster: str | None = None,
     ):
-        super().__init__(column, dialect)
+        super().__init__(column, dialect, cluster)
         if window < hop:
             raise UserError(f"data.frames.window={window}: must be at least data.frames.hop={hop}")
         self.rate, self.mels, self.window, self.hop = rate, mels, window, hop
@@ -67,14 +74,71 @@ class Preprocessor(recordings.TakesRecordings):
         """Seconds between positions."""
         return self.stack * self.hop
 
+    def adapted(self, own: Preprocessor) -> Preprocessor:
+        """Return this preprocessor with the tables of another one, `own`; print a line if that normalizes otherwise."""
+        if own.normalize != self.normalize:
+            unused = f"data.frames.normalize={own.normalize}"
+            screen.say(f"recordings are normalized as for the initial weights ({self.normalize}): {unused} is not used")
+        return super().adapted(own)
+
     def fit(self, x: pd.DataFrame) -> None:
         """Compute mean and standard deviation of each band over all frames, for normalize=global."""
         if self.normalize == "global":
             values = torch.cat(self.log_mels(x))
             self.mean, self.std = values.mean(0).tolist(), values.std(0).clamp(min=1e-3).tolist()
 
+    def grouped(self, rows: Rows) -> Rows:
+        """Return rows with the columns mean and std (mels,) of their speaker, for normalize=speaker.
+
+        Raises:
+            UserError: the speakers are unknown, or one has fewer than two frames.
+        """
+        if self.normalize != "speaker" or not len(rows):
+            return rows
+        if rows.cluster is None:
+            raise UserError(
+                "data.frames.normalize=speaker needs the speaker of each recording: set data.cluster=COLUMN (for "
+                "data=audio_table), or data.frames.normalize=utterance"
+            )
+        moments = np.empty((len(rows), 2), dtype=object)
+        for name in dict.fromkeys(rows.cluster):
+            own = np.flatnonzero(rows.cluster == name)
+            for index, values in enumerate(self._moments(rows.x.iloc[own], name)):
+                for row in own:
+                    moments[row, index] = values
+        return replace(rows, x=rows.x.assign(mean=moments[:, 0], std=moments[:, 1]))
+
+    def _moments(self, x: pd.DataFrame, name: str) -> np.ndarray:
+        """Return mean and standard deviation of each band over all frames of a speaker (2, mels), cached."""
+
+        def moments() -> list[np.ndarray]:
+            frames = torch.cat(self.log_mels(x)).double()
+            if len(frames) < 2:
+                raise UserError(
+                    f"data.frames.normalize=speaker: the recordings of {name} have {len(frames)} frame in this split, "
+                    "but 2 are needed: remove them, or set data.frames.normalize=utterance"
+                )
+            return [torch.stack([frames.mean(0), frames.std(0, correction=0).clamp(min=0.1)]).float().numpy()]
+
+        empty = np.zeros((0, self.mels), np.float32)
+        return np.array(recordings.cached_rows("speakers", repr(self._settings()), x, moments, empty)[0])
+
+    def read(self, path: str, on_error: str = "raise") -> Inputs:
+        """Read recordings, as the base class does; with normalize=speaker, they must have the column of speakers."""
+        given = super().read(path, on_error)
+        if self.normalize != "speaker":
+            return given
+        if given.cluster is None:
+            raise UserError(
+                f"input={path} has no column {self.cluster}, but this model normalizes recordings per speaker: give a "
+                "manifest with this column, with the same name in all rows if they are of one speaker"
+            )
+        return replace(given, x=self.grouped(Rows(given.x, cluster=given.cluster)).x)
+
     def encode(self, x: pd.DataFrame) -> Frames:
         """Return standardized frames (V, stack, mels) of all utterances, float16; they are cached.
+
+        With normalize=speaker, x has the columns of `grouped`.
 
         Raises:
             UserError: an utterance is shorter than a frame or longer than the limit.
@@ -85,8 +149,12 @@ class Preprocessor(recordings.TakesRecordings):
             raise UserError(f"{x['file'].iloc[wrong[0]]} is shorter than a frame of data.frames.window={self.window} s")
         recordings.check_longest(x, self.longest)
         empty = np.zeros((0, self.stack, self.mels), np.float16)
+        settings, moments = repr(self._settings()), [(None, None)] * len(x)
+        if self.normalize == "speaker" and len(x):
+            moments = list(zip(x["mean"], x["std"], strict=True))
+            settings += hashlib.sha256(np.stack(moments).tobytes()).hexdigest()
         values, starts = recordings.cached_rows(
-            "frames", repr(self._settings()), x, lambda: [self._stack(frames) for frames in self.log_mels(x)], empty
+            "frames", settings, x, lambda: list(map(self._stack, self.log_mels(x), *zip(*moments))), empty
         )
         return Frames(values, starts, context)
 
@@ -153,10 +221,18 @@ class Preprocessor(recordings.TakesRecordings):
         names = ("rate", "mels", "window", "hop", "stack", "normalize", "longest", "mean", "std")
         return {name: getattr(self, name) for name in names}
 
-    def _stack(self, frames: Tensor) -> np.ndarray:
-        """Standardize frames (T, mels) and stack them, padded with zeros: (ceil(T / stack), stack, mels), float16."""
+    def _stack(self, frames: Tensor, mean: np.ndarray | None = None, std: np.ndarray | None = None) -> np.ndarray:
+        """Standardize frames (T, mels) and stack them, padded with zeros: (ceil(T / stack), stack, mels), float16.
+
+        Args:
+            frames: log-mel frames of an utterance.
+            mean: mean of each band over the speaker; None for that over the utterance.
+            std: standard deviation of each band.
+        """
         if self.normalize == "global":
             frames = (frames - torch.tensor(self.mean)) / torch.tensor(self.std)
+        elif mean is not None:
+            frames = (frames - torch.from_numpy(mean)) / torch.from_numpy(std)
         else:
             frames = (frames - frames.mean(0)) / frames.std(0, correction=0).clamp(min=0.1)
         frames = F.pad(frames, (0, 0, 0, -len(frames) % self.stack))

@@ -36,6 +36,7 @@ class Preprocessor(recordings.TakesRecordings):
         longest: maximum length of a recording in seconds.
         column: column of recordings in tables.
         dialect: format of the tables.
+        cluster: column of clusters in tables.
     """
 
     abilities: ClassVar = recordings.TakesRecordings.abilities | {"to_images"}
@@ -52,8 +53,9 @@ class Preprocessor(recordings.TakesRecordings):
         longest: Seconds = 20.0,
         column: str | None = None,
         dialect: dict[str, Any] | None = None,
+        cluster: str | None = None,
     ):
-        super().__init__(column, dialect)
+        super().__init__(column, dialect, cluster)
         self.rate, self.kernel, self.stride = rate, list(kernel), list(stride)
         self.normalize, self.masked, self.longest = normalize, masked, longest
 

@@ -15,6 +15,7 @@ import pandas as pd
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
+from warmstart.data.clusters import Clusters
 from warmstart.data.duplicates.comparison import Comparison, Overlap, to_keys
 from warmstart.data.readers.files import map_in_threads
 from warmstart.data.readers.folders import files_below
@@ -43,13 +44,14 @@ class TakesRecordings(Preprocessor):
     Args:
         column: column of recordings in tables; None for the first of audio, audio_filepath, path and file.
         dialect: format of the tables.
+        cluster: column of clusters, such as speakers, in tables; None if there is none.
     """
 
     abilities: ClassVar = frozenset({"overlap", "skip"})
     remedy: ClassVar = ""  # alternatives to removing a transcript that is too long, for a message
 
-    def __init__(self, column: str | None = None, dialect: dict[str, Any] | None = None):
-        self.column, self.dialect = column, Dialect(**(dialect or {}))
+    def __init__(self, column: str | None = None, dialect: dict[str, Any] | None = None, cluster: str | None = None):
+        self.column, self.dialect, self.cluster = column, Dialect(**(dialect or {})), cluster
 
     @property
     def names(self) -> list[str] | None:
@@ -59,12 +61,13 @@ class TakesRecordings(Preprocessor):
     def adapted(self, own: TakesRecordings) -> TakesRecordings:
         """Return this preprocessor with the table format of another one, `own`."""
         adapted = copy.copy(self)
-        adapted.column, adapted.dialect = own.column, own.dialect
+        adapted.column, adapted.dialect, adapted.cluster = own.column, own.dialect, own.cluster
         return adapted
 
     def table_state(self) -> dict[str, Any]:
         """Return the settings of tables as plain JSON; empty without a table."""
-        return {} if self.column is None else {"column": self.column, "dialect": self.dialect.state()}
+        state = {} if self.column is None else {"column": self.column, "dialect": self.dialect.state()}
+        return state if self.cluster is None else {**state, "cluster": self.cluster}
 
     comparison = RecordingRows
 
@@ -99,7 +102,10 @@ class TakesRecordings(Preprocessor):
             x, table = read_manifest(root, self.column, on_error, self.dialect)
             parts = x[[name for name in PIECE if name in x]].to_dict("records")
             parts = [{name: value for name, value in part.items() if pd.notna(value)} for part in parts]
-            return Inputs(x, table.index[x.index].tolist(), x.get("source", x["file"]).tolist(), parts)
+            rows, cluster = table.index[x.index].tolist(), None
+            if self.cluster in table:
+                cluster = Clusters(self.cluster).read(table.iloc[x.index], path)
+            return Inputs(x, rows, x.get("source", x["file"]).tolist(), parts, cluster)
         files = files_below(root, SUFFIXES) if root.is_dir() else [root]
         if not files:
             raise UserError(f"{path} has no sound files")

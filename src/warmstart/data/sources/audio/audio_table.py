@@ -115,7 +115,7 @@ class AudioTable(Source):
         return check_readable(Splits(*own, labels=labels, shifts=shifts), "recording")
 
     def preprocessor(self) -> Preprocessor:
-        return self.frames(column=self.audio, dialect=self.dialect.state())
+        return self.frames(column=self.audio, dialect=self.dialect.state(), cluster=self.clusters.column)
 
     def _table(self, frame: pd.DataFrame, where: str, kind: str | None) -> pd.DataFrame:
         """Return the recordings, targets and clusters of a split."""

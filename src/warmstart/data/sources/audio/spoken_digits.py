@@ -109,7 +109,7 @@ class SpokenDigits(Source):
         return Splits(*(rows_of(part, None) for part in parts))
 
     def preprocessor(self) -> Preprocessor:
-        return self.frames()
+        return self.frames(cluster="speaker")
 
     def _read(self) -> pd.DataFrame:
         """Read all recordings of a data set with the layout of the hub."""
