@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 from tests.conftest import FAST
 
 SMALL = ("experiment=images", "data.size=8", "backbone.widths=[8,8,8,8]", *FAST)
@@ -109,3 +110,27 @@ def test_an_invalid_transform_is_refused(words: tuple[str, ...], message: str, c
     outcome = cli("stage=pretrain", *words)
     assert outcome.status == 2
     assert message in outcome.error
+
+
+def characters(folder: Path, per_class: int) -> Path:
+    """Write a folder of ten classes of handwritten digits, as images of 16 x 16 pixels."""
+    digits = load_digits()
+    for label in range(10):
+        (folder / str(label)).mkdir(parents=True)
+        for number, index in enumerate(np.flatnonzero(digits.target == label)[:per_class]):
+            pixels = (digits.images[index] * 15).astype(np.uint8)
+            Image.fromarray(pixels).resize((16, 16)).save(folder / str(label) / f"{number}.png")
+    return folder
+
+
+def test_five_labels_per_class_are_learned_at_the_defaults(cli, tmp_path: Path):
+    root = characters(tmp_path / "images", 30)
+    words = ("stage=finetune", "experiment=images", "init=scratch", f"data.root={root}", "data.size=16")
+    words = (*words, "data.labels_per_class=5", "backbone.widths=[16,32,64,128]", "logger=[]", "visualization={}")
+    outcome = cli(*words)
+    assert outcome.status == 0, outcome.err
+    assert "200 epochs instead of 20: trainer.min_steps=200" in outcome.err
+    assert "the training loss fell" not in outcome.err
+    assert outcome.record("finetune")["metrics"]["test/accuracy"] > 0.5  # it was 0.1 after 20 steps
+    short = cli(*words, "trainer.max_epochs=20")
+    assert "warning: the training loss fell" in short.err

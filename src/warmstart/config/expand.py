@@ -28,7 +28,28 @@ def check_names(overrides: Sequence[str]) -> None:
             raise UserError(f"{override}: give a name, or remove it to use the option of the experiment")
 
 
+LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_tokens")
+
+
+def with_given_length(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides without the experiment's minimum number of steps if a length of the training is given."""
+    keys = [override.partition("=")[0] for override in overrides]
+    first = next((index for index, key in enumerate(keys) if key in LENGTHS), None)
+    if first is None or "trainer.min_steps" in keys:
+        return list(overrides)
+    return [*overrides[:first], "trainer.min_steps=null", *overrides[first:]]
+
+
 def expand(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with `data=[a,b]` expanded, and without a minimum length if a length is given.
+
+    Raises:
+        UserError: the list of data sets is invalid.
+    """
+    return with_given_length(with_tasks(overrides))
+
+
+def with_tasks(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with `data=[a,b]` expanded: each data set becomes a task.
 
     `data=[x:table,y:table]` sets the names of the tasks. Unless an objective is given, it has one head per task.

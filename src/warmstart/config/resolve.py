@@ -50,6 +50,12 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
     return config if node is None else changed(config, {"backbone": node})
 
 
+def for_hub(hub: Any, other: Any, *, _root_: DictConfig) -> Any:
+    """Return the first value if the backbone is a Hugging Face model, else the other: `${for_hub:1e-4,1e-3}`."""
+    is_hub = Init.parse(str(_root_.get("init") or "scratch")).kind == "hub"
+    return hub if is_hub or OmegaConf.select(_root_, "backbone._target_") in TARGETS else other
+
+
 def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
     """Return the Hugging Face backbone node of the run in `init`; None for any other `init`."""
     if config.get("stage") not in ("pretrain", "finetune", "baseline") or init.kind == "scratch":

@@ -27,9 +27,9 @@ from warmstart.run.manifest import HALVING, MANIFEST, Job, Manifest
 from warmstart.sweep.job import Outcome, RunStage, run_job, write_error
 from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility
+from warmstart.training.length import check_interval, with_min_steps
 from warmstart.training.record import runs_folder
 from warmstart.training.start import find_start
-from warmstart.training.trainer import check_interval
 
 UNUSED_FOLDERS = ("checkpoints", "model")  # of a job, removed when it ends
 COLUMNS = ("rung", "strategy", "lr", "steps", "folds", "mean", "scores", "error")
@@ -146,14 +146,14 @@ def length_of(config: DictConfig, rows: int, user: str = "strategy=auto") -> tup
     Raises:
         UserError: the number of steps is not known in advance, or the run would never validate.
     """
-    trainer = config.trainer
     for name in ("max_time", "max_tokens"):
-        if trainer.get(name) is not None:
+        if config.trainer.get(name) is not None:
             raise UserError(
                 f"{user} needs a known number of steps, which trainer.{name} does not give: "
                 "set trainer.max_epochs or trainer.max_steps instead"
             )
     count = batches(rows, config.data.batch_size)
+    trainer = with_min_steps(config.trainer, count)
     check_interval(trainer, count)
     limit = trainer.overfit_batches or trainer.limit_train_batches or 1.0
     used = min(count, limit) if isinstance(limit, int) else max(1, int(count * limit))

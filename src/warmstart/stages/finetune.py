@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
@@ -16,6 +17,7 @@ from warmstart.run.saved import save_model
 from warmstart.selection.successive_halving import select_and_finetune
 from warmstart.training import components
 from warmstart.training.assemble import assemble, extract_adapters
+from warmstart.training.callbacks.chance import ChanceWarning
 from warmstart.training.forgetting import forgetting, parent_task
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.record import note_data, runs_folder, show
@@ -70,6 +72,9 @@ def train(
     if len(chain := ancestry(run.record["parent"])) > 1:
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
+    if module.objective.target == "category" and module.objective.monitor[0] == ChanceWarning.metric:
+        classes = torch.as_tensor(data.parts["validation"][1]).flatten()
+        callbacks = [*callbacks, ChanceWarning(classes.bincount().max().item() / len(classes), len(classes))]
     with Session(run, config, module, data, callbacks) as session:
         session.fit()
         adapter = extract_adapters(run, module)

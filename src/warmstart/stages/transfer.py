@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from warmstart.report.paired import MIN_UNITS
 from warmstart.report.runs import read_transfer
 from warmstart.report.transfer import show, write_report
 from warmstart.report.verdicts import judge
+from warmstart.run import cores
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
 from warmstart.run.manifest import MANIFEST, Job, Manifest, check_runs, record_runs
@@ -193,7 +193,7 @@ def launcher() -> dict[str, Any]:
     if is_explicit:
         return settings
     if settings["workers"] is None and not torch.cuda.is_available():
-        settings["workers"] = min(MOST_WORKERS, os.cpu_count() or 1)
+        settings["workers"] = min(MOST_WORKERS, len(cores.usable_cpus()))
     return {"together": GROUP_SIZE, **settings}
 
 

@@ -25,10 +25,11 @@ from warmstart.training.callbacks.throughput import Throughput
 from warmstart.training.checkpoint import LAST, BestAndLast, find_checkpoint
 from warmstart.training.components import build, build_several
 from warmstart.training.evaluation import measure, validate
+from warmstart.training.length import check_interval, optimizer_steps, with_min_steps
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_average
-from warmstart.training.trainer import build_trainer, check_interval, fit, measured, optimizer_steps
+from warmstart.training.trainer import build_trainer, fit, measured
 
 
 def build_average(config: DictConfig) -> Any:
@@ -38,10 +39,11 @@ def build_average(config: DictConfig) -> Any:
 
 def check_length(config: DictConfig, batches: int) -> None:
     """Raise an error if no epoch of `batches` reaches a validation, or the average includes no step."""
-    check_interval(config.trainer, batches)
+    trainer = with_min_steps(config.trainer, batches)
+    check_interval(trainer, batches)
     average = build_average(config)
     if average is not None:
-        check_average(average, optimizer_steps(config.trainer, batches))
+        check_average(average, optimizer_steps(trainer, batches))
 
 
 class Session:
@@ -81,7 +83,11 @@ class Session:
             self.logger = RunLogger(self.run.path, self.config.logger, self.state and self.state["log"])
             opened.push(lambda kind, *_: self.logger.close("failed" if kind else "success"))
             self.best = BestAndLast(self.checkpoints, self.module.monitor)
-            self.trainer = build_trainer(self.config.trainer, self.run.path, self.logger, self._all_callbacks())
+            length = with_min_steps(self.config.trainer, len(self.data.train_loader))
+            if length is not self.config.trainer:
+                steps = f"trainer.min_steps={length.min_steps}"
+                screen.say(f"{length.max_epochs} epochs instead of {self.config.trainer.max_epochs}: {steps}")
+            self.trainer = build_trainer(length, self.run.path, self.logger, self._all_callbacks())
             opened.callback(self._note_cost)
             self.opened = opened.pop_all()
         return self

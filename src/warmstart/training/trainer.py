@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import signal
 import threading
 import warnings
@@ -124,39 +123,6 @@ def keep_targets(precision: Any) -> None:
         return result
 
     precision.convert_input = converted
-
-
-def limited(config: DictConfig, batches: int) -> int:
-    """Return the number of training batches per epoch after the limits of the `trainer` group."""
-    limit = config.get("overfit_batches") or config.get("limit_train_batches")
-    limit = 1.0 if limit is None else limit
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-
-
-def optimizer_steps(config: DictConfig, batches: int) -> float:
-    """Return the maximum number of optimizer steps; infinite if only time or tokens are limited."""
-    per_epoch = math.ceil(limited(config, batches) / config.accumulate_grad_batches)
-    epochs = config.max_epochs * per_epoch if config.max_epochs > 0 else math.inf
-    return min(epochs, config.max_steps) if config.max_steps > 0 else epochs
-
-
-def check_interval(config: DictConfig, batches: int) -> None:
-    """Raise an error if no epoch reaches a validation.
-
-    Args:
-        config: the `trainer` group.
-        batches: number of batches of all training rows.
-
-    Raises:
-        UserError: `val_check_interval` exceeds the batches per epoch.
-    """
-    batches = limited(config, batches)
-    interval = config.get("val_check_interval")
-    if isinstance(interval, int) and interval > batches and config.get("check_val_every_n_epoch") is not None:
-        raise UserError(
-            f"trainer.val_check_interval={interval} is more than the {batches} batches of an epoch: "
-            "set trainer.check_val_every_n_epoch=null, or decrease it"
-        )
 
 
 def fit(

@@ -23,6 +23,7 @@ from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.report.looks import AUTO
 from warmstart.run.manifest import RUNS, Job
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
+from warmstart.training.length import with_min_steps
 from warmstart.training.start import find_start, given_preprocessor
 
 OWN_KEYS = ("pretrain", "transfer", "arm")
@@ -156,10 +157,10 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
         overrides.pop(name, None)
     if "baseline" in overrides:
         kept = (*BASELINE_KEYS, *START_KEYS) if "init" in overrides else BASELINE_KEYS
-        shared = resolved(config, [key for key in kept if key in config])
+        shared = plain(config, [key for key in kept if key in config])
         overrides["stage"] = "baseline"
     else:
-        shared = resolved(config, [key for key in config if key not in OWN_KEYS])
+        shared = plain(config, [key for key in config if key not in OWN_KEYS])
         overrides["stage"] = "finetune"
         if not overrides.get("init"):
             raise UserError(f"arm.{arm} has no initial weights: set arm.{arm}.init=pretrained, scratch or a path")
@@ -174,16 +175,17 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     subset = subset_settings(labels)
     rows = {"labels_per_class": subset["per_class"], "label_fraction": subset["fraction"]}
     try:
-        return with_initial_backbone(merged(shared, overrides, {"seed": seed, "data": rows}))
+        finetuning = with_initial_backbone(merged(shared, overrides, {"seed": seed, "data": rows}))
     except UserError as error:
         init = overrides.get("init")
         raise UserError(f"{start_setting(config, arm, init)}: {str(error).removeprefix(f'init={init}: ')}") from error
+    OmegaConf.resolve(finetuning)
+    return finetuning
 
 
-def resolved(config: DictConfig, keys: list[str]) -> dict[str, Any]:
-    """Return the values of these keys as plain containers."""
-    values = {key: config[key] for key in keys}
-    return {key: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for key, x in values.items()}
+def plain(config: DictConfig, keys: list[str]) -> dict[str, Any]:
+    """Return the values of these keys as plain containers, with interpolations."""
+    return OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
 
 
 def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
@@ -209,7 +211,8 @@ def with_length(
 
 def steps_and_interval(finetuning: DictConfig, rows: int) -> tuple[float, float]:
     """Return the number of steps of a finetuning on this many rows, and the steps between two validations."""
-    trainer, per_epoch = finetuning.trainer, batches(rows, finetuning.data.batch_size)
+    per_epoch = batches(rows, finetuning.data.batch_size)
+    trainer = with_min_steps(finetuning.trainer, per_epoch)
     limits = [trainer.max_epochs * per_epoch if trainer.max_epochs > 0 else math.inf]
     limits.append(trainer.max_steps if trainer.max_steps > 0 else math.inf)
     every = trainer.check_val_every_n_epoch

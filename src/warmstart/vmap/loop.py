@@ -20,6 +20,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.training.callbacks.curves import check_training, check_validation
 from warmstart.training.callbacks.early_stopping import should_stop
 from warmstart.training.checkpoint import is_better
+from warmstart.training.length import with_min_steps
 from warmstart.training.logger import RunLogger
 from warmstart.training.mean import RunningMean
 from warmstart.training.modules import seed_step
@@ -81,8 +82,9 @@ class VmapLoop:
 
     def __init__(self, jobs: Sequence[Job], device: torch.device, signals: StopBetweenBatches):
         self.jobs, self.device, self.signals = jobs, device, signals
-        self.settings, self.data, self.module = jobs[0].config.trainer, jobs[0].data, jobs[0].module
+        self.data, self.module = jobs[0].data, jobs[0].module
         self.per_epoch = len(self.data.train_loader)
+        self.settings = with_min_steps(jobs[0].config.trainer, self.per_epoch)
         epochs, steps = self.settings.max_epochs, self.settings.max_steps
         self.total = min(epochs * self.per_epoch if epochs >= 0 else steps, steps if steps >= 0 else math.inf)
         modules = [job.module for job in jobs]
