@@ -9,14 +9,13 @@ import pytorch_lightning as pl
 
 from warmstart.core import screen
 
-FALL = 0.7  # a mean training loss below this share of that of the first epoch has fallen
+FALL = 0.9  # a mean training loss below this share of that of the first epoch has fallen
 
 
 class ChanceWarning(pl.Callback):
-    """Warns at the end of a training whose accuracy never exceeds that of the most frequent validation class.
+    """Warns at the end of a training if the accuracy is not above the share of the most frequent validation class.
 
-    An accuracy exceeds it if it is larger by more than two standard errors. Losses that are negative have no such ratio
-    and no warning.
+    It is above it if it is larger by more than two standard errors.
 
     Args:
         share: share of the most frequent class in the validation rows.
@@ -28,11 +27,6 @@ class ChanceWarning(pl.Callback):
     def __init__(self, share: float, rows: int):
         self.share, self.limit = share, share + 2 * math.sqrt(share * (1 - share) / rows)
         self.first: float | None = None
-        self.best = -math.inf
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the best accuracy."""
-        self.best = max(self.best, float(trainer.callback_metrics[self.metric]))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the training loss of the first epoch."""
@@ -41,19 +35,21 @@ class ChanceWarning(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the warning."""
-        last = float(trainer.callback_metrics["train/loss"])
-        if self.first is not None and 0 < last < FALL * self.first and self.best <= self.limit:
+        if self.first is None or self.metric not in trainer.callback_metrics:
+            return
+        loss, accuracy = (float(trainer.callback_metrics[name]) for name in ("train/loss", self.metric))
+        if 0 < loss < FALL * self.first and accuracy <= self.limit:
             screen.say(
-                f"warning: the training loss fell from {self.first:.3g} to {last:.3g}, but {self.metric} stays at "
-                f"{self.best:.3g}, as high as for the most frequent class ({self.share:.3g}): train for more steps "
-                "(trainer.max_steps), or use a lower optimizer.lr or more labels",
+                f"warning: the training loss fell from {self.first:.3g} to {loss:.3g}, but {self.metric} is "
+                f"{accuracy:.3g} at the end, and the most frequent class has {self.share:.3g} of the rows: train for "
+                "more steps (trainer.max_steps), or use a lower optimizer.lr or more labels",
                 style="yellow",
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return first loss and best accuracy."""
-        return {"first": self.first, "best": self.best}
+        """Return the training loss of the first epoch."""
+        return {"first": self.first}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore first loss and best accuracy."""
-        self.first, self.best = state_dict["first"], state_dict["best"]
+        """Restore the training loss of the first epoch."""
+        self.first = state_dict["first"]
