@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
@@ -9,16 +10,20 @@ from pytorch_lightning import Callback
 
 from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
+from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.training import components
 from warmstart.training.assemble import assemble
 from warmstart.training.callbacks.snapshots import Snapshots
+from warmstart.training.memory import peak_memory_mb
 from warmstart.training.modules import PretrainModule
 from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
+from warmstart.training.static import set_embeddings
 from warmstart.training.visualization.features import FeatureQuality
 from warmstart.transfer.leakage import note_shared_rows
 
@@ -34,12 +39,19 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     if opened is not None:
         config = from_parent(config, opened.record["parent"])
     data, module, lineage = assemble(config)
-    check_length(config, len(data.train_loader))
+    is_static = Init.parse(config.init).kind == "static"
+    if is_static and config.snapshots:
+        raise UserError(f"init={config.init} has no training steps, hence no snapshots: set snapshots=0")
+    if not is_static:
+        check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         check_parent(run, lineage["parent"])
         run.update(**lineage)
-        train(run, config, data, module, callbacks)
+        if is_static:
+            embed(run, config, data, module)
+        else:
+            train(run, config, data, module, callbacks)
     show(run, f"pretrain {config.experiment}")
     where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
     if module.objective.task == "causal_lm":
@@ -48,6 +60,17 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
         init = f"init={screen.quoted(run.path)}"
         screen.next_run("stage=finetune", where[0], init, *components.choices_to_repeat(config))
     return run
+
+
+def embed(run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule) -> None:
+    """Set and save static embeddings; all other weights remain random, and there are no training steps."""
+    started = time.monotonic()
+    note_data(run, config, data)
+    note_shared_rows(run, data, ["train", "validation"])
+    run.note(static=set_embeddings(config, module.backbone, data))
+    save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, plain=True)
+    seconds = time.monotonic() - started
+    run.note(cost={"seconds": seconds, "steps": 0, "examples": 0, "peak_memory_mb": peak_memory_mb()})
 
 
 def train(
