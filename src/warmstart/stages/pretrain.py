@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
 from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
-from warmstart.core.errors import UserError
-from warmstart.core.init import Init
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
@@ -39,22 +37,20 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     if opened is not None:
         config = from_parent(config, opened.record["parent"])
     data, module, lineage = assemble(config)
-    is_static = Init.parse(config.init).kind == "static"
-    if is_static and config.snapshots:
-        raise UserError(f"init={config.init} has no training steps, hence no snapshots: set snapshots=0")
-    if not is_static:
+    embedded = set_embeddings(config, module.backbone, data)
+    if embedded is None:
         check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         check_parent(run, lineage["parent"])
         run.update(**lineage)
-        if is_static:
-            embed(run, config, data, module)
-        else:
+        if embedded is None:
             train(run, config, data, module, callbacks)
+        else:
+            save(run, config, data, module, embedded)
     show(run, f"pretrain {config.experiment}")
     where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
-    if module.objective.task == "causal_lm":
+    if module.objective.task == "causal_lm" and embedded is None:
         screen.next_run("stage=generate", *where, "prompt=TEXT")
     else:
         init = f"init={screen.quoted(run.path)}"
@@ -62,15 +58,15 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     return run
 
 
-def embed(run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule) -> None:
-    """Set and save static embeddings; all other weights remain random, and there are no training steps."""
-    started = time.monotonic()
+def save(
+    run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, embedded: dict[str, Any]
+) -> None:
+    """Save a module with static embeddings, without training; `embedded` is the result of `set_embeddings`."""
     note_data(run, config, data)
     note_shared_rows(run, data, ["train", "validation"])
-    run.note(static=set_embeddings(config, module.backbone, data))
     save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, plain=True)
-    seconds = time.monotonic() - started
-    run.note(cost={"seconds": seconds, "steps": 0, "examples": 0, "peak_memory_mb": peak_memory_mb()})
+    cost = {"seconds": embedded.pop("seconds"), "steps": 0, "examples": 0, "peak_memory_mb": peak_memory_mb()}
+    run.note(static=embedded, cost=cost)
 
 
 def train(

@@ -83,10 +83,14 @@ def has_abilities(components: Components) -> str | None:
     )
 
 
-def has_embedding(components: Components) -> str | None:
-    """Check that the backbone embeds tokens, if the initial weights are static embeddings."""
+def supports_static_embeddings(components: Components) -> str | None:
+    """Check that the backbone embeds tokens and no snapshots are saved, if `init` is static embeddings."""
     init = Init.parse(str(components.config.get("init", "scratch")))
-    if init.kind != "static" or "token_embedding" in _abilities(components.config.backbone):
+    if init.kind != "static":
+        return None
+    if components.config.get("snapshots"):
+        return f"snapshots={components.config.snapshots}: init={init} has no training steps: set snapshots=0"
+    if "token_embedding" in _abilities(components.config.backbone):
         return None
     return (
         f"init={init} sets the embeddings of a vocabulary, but {components.overrides['backbone']} on "
@@ -183,7 +187,7 @@ RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an err
     supports_modality,
     transforms_support_modality,
     has_abilities,
-    has_embedding,
+    supports_static_embeddings,
     objective_is_supervised,
     reconstructs_kind_of_data,
     has_targets,

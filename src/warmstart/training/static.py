@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,21 @@ def teacher_record(config: DictConfig) -> dict[str, Any] | None:
     return {"id": None, "weights_sha256": saved.weights_sha256, "path": f"{STATIC}{word}"}
 
 
-def set_embeddings(config: DictConfig, backbone: Backbone, data: GenericDataModule) -> dict[str, Any]:
-    """Set the embedding of each known token, with the norm of its random one; return the entry of the record."""
+def set_embeddings(config: DictConfig, backbone: Backbone, data: GenericDataModule) -> dict[str, Any] | None:
+    """Set the embedding of each token with a vector, scaled to the norm of its random one.
+
+    Returns:
+        The number of these tokens, the size of the vocabulary, and the seconds; None if `init` has none.
+    Raises:
+        UserError: the texts have too few different tokens, or the teacher cannot be used.
+    """
+    init = Init.parse(config.init)
+    if init.kind != "static":
+        return None
+    started = time.monotonic()
     weight = backbone.token_embedding.weight
     seed = derive_seed(config.seed, "static")
-    if Init.parse(config.init).teacher is None:
+    if init.teacher is None:
         vectors = data.preprocessor.cooccurrence_vectors(data.raw, weight.shape[1], seed)
     else:
         vectors = principal_components(teacher_vectors(config, data), weight.shape[1])
@@ -71,7 +82,7 @@ def set_embeddings(config: DictConfig, backbone: Backbone, data: GenericDataModu
         weight[rows] = own * weight[rows].norm(dim=1, keepdim=True)
     count = int(known.sum())
     screen.say(f"init={config.init}: vectors for {count:,} of {len(weight):,} tokens; the other weights are random")
-    return {"tokens": count, "vocabulary": len(weight)}
+    return {"tokens": count, "vocabulary": len(weight), "seconds": time.monotonic() - started}
 
 
 def teacher_vectors(config: DictConfig, data: GenericDataModule) -> np.ndarray:
