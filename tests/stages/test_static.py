@@ -19,7 +19,6 @@ from warmstart.training.components import build_seeded
 
 NARROW = ("backbone=tiny", "backbone.width=8", "data.tokenizer.vocabulary=200", "data.tokenizer.context=32")
 EMBEDDING = "stem.embedding.weight"
-ARMS = ("pretrained", "scratch", "shuffled")
 SHORT = (*FAST, "data.batch_size=8", "feature_rows=0")
 
 
@@ -62,18 +61,6 @@ def test_a_teacher_gives_the_vectors_and_is_the_parent_also_of_a_rerun(cli, revi
     assert 0 < first["static"]["tokens"] <= first["static"]["vocabulary"]
     again = cli("stage=rerun", f"run={made.run('pretrain')}")
     assert again.record("pretrain")["rerun"]["verdict"] == "equal"
-
-
-def test_a_transfer_compares_them_with_random_and_with_permuted_values(cli, reviews: Path):  # noqa: F811
-    words = ("transfer.seeds=1", "transfer.labels=[5]", f"transfer.arms=[{','.join(ARMS)}]")
-    outcome = cli(
-        *("stage=transfer", *on(reviews), *NARROW, *words, "pretrain.init=static:pmi", "transfer.budgets.converged=[]"),
-        *("trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.precision=null", "transfer.tune=0"),
-    )
-    assert outcome.status == 0, outcome.err
-    report = json.loads((outcome.run("transfer") / "report.json").read_text())
-    assert report["pretraining"][0]["cost"]["steps"] == 0
-    assert {row["arm"]: row["status"] for row in report["runs"]} == dict.fromkeys(ARMS, "done")
 
 
 @pytest.mark.parametrize(
