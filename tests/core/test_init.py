@@ -18,6 +18,8 @@ WORDS = {
     "hf:google/vit": Init("hub", "google/vit"),
     "shuffled:hf:../vit": Init("hub", "../vit", shuffled=True),
     "random:hf:vit": Init("hub", "vit", random=True),
+    "static:pmi": Init("static", "pmi"),
+    "static:hf:bert": Init("static", "hf:bert"),
     "shuffled:random:hf:vit": Init("hub", "vit", shuffled=True, random=True),
 }
 

@@ -119,7 +119,11 @@ def houses(path: Path) -> None:
 def reviews(path: Path) -> None:
     words = {"good": ["warm", "clever", "fine"], "bad": ["dull", "stale", "cold"]}
     rng = np.random.default_rng(0)
-    rows = [(label, " ".join(["the", "film", "was", *rng.choice(words[label], 4)])) for label in [*words] * 60]
+    titles = ["".join(letters) for letters in rng.choice([*"abcdefghijklmnopqrstuvwxyz"], (120, 4))]
+    rows = [
+        (label, " ".join(["the", "film", title, "was", *rng.choice(words[label], 4)]))
+        for label, title in zip([*words] * 60, titles)
+    ]
     pd.DataFrame({"text": [text for _, text in rows], "label": [label for label, _ in rows]}).to_csv(path, index=False)
 
 

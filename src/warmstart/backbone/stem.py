@@ -16,10 +16,12 @@ class Stem(nn.Module):
     """Map inputs to tokens (B, T, D); has the methods of a backbone that can hide positions.
 
     If it `hides`, its `hide` replaces hidden positions in the input; else the transformer replaces their tokens by a
-    learned mask token. If it has `has_fixed_size`, all inputs must have the size of its spec.
+    learned mask token. If it has `has_fixed_size`, all inputs must have the size of its spec. `abilities` are added to
+    those of the backbone.
     """
 
     modalities: ClassVar[frozenset[str]]
+    abilities: ClassVar[frozenset[str]] = frozenset()
     target_kind: ClassVar[str] = "value"
     has_fixed_size: ClassVar[bool] = False
     hides: ClassVar[bool] = False
@@ -99,6 +101,7 @@ class TextStem(Stem):
     """Token embedding; hidden tokens are replaced by the mask token of the vocabulary."""
 
     modalities: ClassVar = frozenset({"text"})
+    abilities: ClassVar = frozenset({"token_embedding"})
     target_kind: ClassVar = "category"
     hides: ClassVar = True
 

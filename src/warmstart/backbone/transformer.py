@@ -234,6 +234,10 @@ class Transformer(Backbone, nn.Module):
     def target_size(self) -> int:
         return self.stem.target_size
 
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        return self.stem.embedding
+
     def targets(self, x: Tensor) -> Tensor:
         return self.stem.targets(x)
 

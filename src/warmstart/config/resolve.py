@@ -31,6 +31,11 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
         UserError: there is no such model, or it requires custom code.
     """
     init = Init.parse(str(config.get("init") or "scratch"))
+    if init.kind == "static" and config.get("stage") != "pretrain":
+        raise UserError(
+            f"init={init}: static embeddings are a pretraining: make a run with stage=pretrain init={init}, "
+            "and start from it"
+        )
     if "pretrain" in config:
         if init.kind == "hub":
             raise UserError(f"init={init}: set it for an arm, arm.NAME.init={init}, or for pretrain.init")
@@ -44,7 +49,7 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
         return changed(config, {"backbone": node})
     backbone = config.get("backbone") or {}
     target = backbone.get("_target_")
-    if init.kind == "scratch" and target in TARGETS and backbone.get("architecture") is None:
+    if init.kind in ("scratch", "static") and target in TARGETS and backbone.get("architecture") is None:
         raise UserError(f"backbone={TARGETS[target]} needs init={HUB}NAME_OR_DIR")
     node = _saved_node(config, init)
     return config if node is None else changed(config, {"backbone": node})
@@ -58,7 +63,7 @@ def for_hub(hub: Any, other: Any, *, _root_: DictConfig) -> Any:
 
 def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
     """Return the Hugging Face backbone node of the run in `init`; None for any other `init`."""
-    if config.get("stage") not in ("pretrain", "finetune", "baseline") or init.kind == "scratch":
+    if config.get("stage") not in ("pretrain", "finetune", "baseline") or init.kind in ("scratch", "static"):
         return None
     try:
         path = Path(init.path)

@@ -8,7 +8,8 @@ from typing import Literal
 
 from warmstart.core.errors import UserError
 
-HUB, SHUFFLED, RANDOM = "hf:", "shuffled:", "random:"
+HUB, SHUFFLED, RANDOM, STATIC = "hf:", "shuffled:", "random:", "static:"
+PMI = "pmi"  # static embeddings from co-occurrence
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,14 @@ class Init:
     """A source of initial weights.
 
     Args:
-        kind: random weights, the latest pretraining run, a folder of weights, or a Hugging Face model.
-        path: path of the folder, or name or path of the model.
+        kind: random weights, the latest pretraining run, a folder of weights, a Hugging Face model, or random weights
+            with static embeddings of tokens.
+        path: path of the folder; name or path of the model; for static embeddings, pmi or hf:NAME_OR_DIR.
         shuffled: whether the values of each tensor are permuted.
         random: whether only the architecture and the preprocessor are used.
     """
 
-    kind: Literal["scratch", "latest", "folder", "hub"]
+    kind: Literal["scratch", "latest", "folder", "hub", "static"]
     path: str = ""
     shuffled: bool = False
     random: bool = False
@@ -32,11 +34,17 @@ class Init:
         """Parse the value of `init=`.
 
         Raises:
-            UserError: `random:` is not followed by a Hugging Face model.
+            UserError: `random:` is not followed by a Hugging Face model, or `static:` is combined with a flag or not
+                followed by a source of embeddings.
         """
         rest = value.removeprefix(SHUFFLED)
         path = rest.removeprefix(RANDOM)
         flags = {"shuffled": rest != value, "random": path != rest}
+        if path.startswith(STATIC):
+            source = path.removeprefix(STATIC)
+            if any(flags.values()) or not (source == PMI or source.startswith(HUB)):
+                raise UserError(f"init={value}: give {STATIC}{PMI} or {STATIC}{HUB}NAME_OR_DIR")
+            return cls("static", source)
         if path.startswith(HUB):
             return cls("hub", path.removeprefix(HUB), **flags)
         if flags["random"]:
@@ -45,7 +53,8 @@ class Init:
 
     def __str__(self) -> str:
         flags = (SHUFFLED if self.shuffled else "") + (RANDOM if self.random else "")
-        return flags + {"folder": self.path, "hub": HUB + self.path}.get(self.kind, self.kind)
+        paths = {"folder": self.path, "hub": HUB + self.path, "static": STATIC + self.path}
+        return flags + paths.get(self.kind, self.kind)
 
     @property
     def source(self) -> Init:
@@ -56,6 +65,11 @@ class Init:
     def is_scratch(self) -> bool:
         """Whether the weights are random."""
         return self.kind == "scratch" or self.random
+
+    @property
+    def teacher(self) -> str | None:
+        """The model of static embeddings; None if there is none."""
+        return self.path if self.kind == "static" and self.path != PMI else None
 
     @property
     def is_folder(self) -> bool:

@@ -76,8 +76,8 @@ class HuggingFace(Backbone, nn.Module):
     def abilities(architecture: dict[str, Any] | None = None, **settings: Any) -> frozenset[str]:
         """Return the abilities of a model of this architecture."""
         if architecture is None:
-            return frozenset()
-        return frozenset({"causal"}) if is_causal(architecture) else frozenset({"hide"})
+            return frozenset({"token_embedding"})
+        return frozenset({"token_embedding", "causal" if is_causal(architecture) else "hide"})
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
         """Map token ids (B, T) to tokens (B, T, D) and pooled (B, D).
@@ -110,6 +110,10 @@ class HuggingFace(Backbone, nn.Module):
         if self.pooling == "last" and self.vocabulary.only_pads:  # texts may contain this token
             valid = (x != self.vocabulary.padding) & (True if valid is None else valid)
         return Features(tokens, self._pool(tokens, valid))
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        return self.model.get_input_embeddings()
 
     def targets(self, x: Tensor) -> Tensor:
         return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
@@ -15,10 +16,12 @@ from warmstart.run.saved import save_model
 from warmstart.training import components
 from warmstart.training.assemble import assemble
 from warmstart.training.callbacks.snapshots import Snapshots
+from warmstart.training.memory import peak_memory_mb
 from warmstart.training.modules import PretrainModule
 from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
+from warmstart.training.static import set_embeddings
 from warmstart.training.visualization.features import FeatureQuality
 from warmstart.transfer.leakage import note_shared_rows
 
@@ -34,20 +37,36 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     if opened is not None:
         config = from_parent(config, opened.record["parent"])
     data, module, lineage = assemble(config)
-    check_length(config, len(data.train_loader))
+    embedded = set_embeddings(config, module.backbone, data)
+    if embedded is None:
+        check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         check_parent(run, lineage["parent"])
         run.update(**lineage)
-        train(run, config, data, module, callbacks)
+        if embedded is None:
+            train(run, config, data, module, callbacks)
+        else:
+            save(run, config, data, module, embedded)
     show(run, f"pretrain {config.experiment}")
     where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
-    if module.objective.task == "causal_lm":
+    if module.objective.task == "causal_lm" and embedded is None:
         screen.next_run("stage=generate", *where, "prompt=TEXT")
     else:
         init = f"init={screen.quoted(run.path)}"
         screen.next_run("stage=finetune", where[0], init, *components.choices_to_repeat(config))
     return run
+
+
+def save(
+    run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, embedded: dict[str, Any]
+) -> None:
+    """Save a module with static embeddings, without training; `embedded` is the result of `set_embeddings`."""
+    note_data(run, config, data)
+    note_shared_rows(run, data, ["train", "validation"])
+    save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, plain=True)
+    cost = {"seconds": embedded.pop("seconds"), "steps": 0, "examples": 0, "peak_memory_mb": peak_memory_mb()}
+    run.note(static=embedded, cost=cost)
 
 
 def train(

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError
+from warmstart.core.init import Init
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.duplicates.overlap import parts_of, shared_rows
 from warmstart.report.extrapolation import MIN_COUNTS
@@ -350,6 +351,8 @@ def examples_of(config: DictConfig, generic: GenericDataModule) -> int:
     Raises:
         UserError: the number is unknown before the run ends.
     """
+    if Init.parse(config.pretrain.init).kind == "static":
+        return 0
     trainer, rows = config.pretrain.trainer, generic.rows["train"]
     if trainer.max_time is not None:
         raise UserError(

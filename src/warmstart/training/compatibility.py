@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.config.options import compose_file, option_names
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.protocols import Objective, accepted_predictions
 from warmstart.data.transforms.mixing import Mixing
 from warmstart.training.components import (
@@ -79,6 +80,21 @@ def has_abilities(components: Components) -> str | None:
     return (
         f"{components.overrides['objective']} needs a backbone that {' and '.join(ABLE[n] for n in needs)}, "
         f"unlike this {components.overrides['backbone']}: choose {_or(_able(components.config, needs))}"
+    )
+
+
+def supports_static_embeddings(components: Components) -> str | None:
+    """Check that the backbone embeds tokens and no snapshots are saved, if `init` is static embeddings."""
+    init = Init.parse(str(components.config.get("init", "scratch")))
+    if init.kind != "static":
+        return None
+    if components.config.get("snapshots"):
+        return f"snapshots={components.config.snapshots}: init={init} has no training steps: set snapshots=0"
+    if "token_embedding" in _abilities(components.config.backbone):
+        return None
+    return (
+        f"init={init} sets the embeddings of a vocabulary, but {components.overrides['backbone']} on "
+        f"{components.overrides['data']} has none: choose another init"
     )
 
 
@@ -171,6 +187,7 @@ RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an err
     supports_modality,
     transforms_support_modality,
     has_abilities,
+    supports_static_embeddings,
     objective_is_supervised,
     reconstructs_kind_of_data,
     has_targets,
@@ -280,4 +297,5 @@ def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
 def _abilities(backbone: DictConfig) -> frozenset[str]:
     """Return the abilities of a backbone with these settings."""
     found = get_object(backbone._target_).abilities
-    return found(**OmegaConf.to_container(backbone)) if callable(found) else found
+    own = found(**OmegaConf.to_container(backbone)) if callable(found) else found
+    return own | get_object(backbone.stem._target_).abilities if "stem" in backbone else own

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.core.batch import Batch
 from warmstart.core.errors import CannotBatch
+from warmstart.core.init import Init
 from warmstart.training.components import build, selects_strategy, short_name
 from warmstart.vmap.stack import Stack
 
@@ -60,7 +61,9 @@ def check_config(config: DictConfig) -> None:
 
 
 def _check_optimization(config: DictConfig) -> None:
-    """Check that trainer and optimizer settings allow steps of stacked parameters."""
+    """Check that there are training steps, and that trainer and optimizer allow those of stacked parameters."""
+    if (init := Init.parse(str(config.get("init", "scratch")))).kind == "static":
+        raise CannotBatch(f"init={init} has no training steps")
     for key, value in config.trainer.items():
         if key not in SUPPORTED and value != REQUIRED.get(key):
             raise CannotBatch(f"trainer.{key}={value} is not supported for several models at once")

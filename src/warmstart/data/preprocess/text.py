@@ -21,7 +21,7 @@ from warmstart.core.ranges import NonNegativeInt, between
 from warmstart.core.spec import Vocabulary
 from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows, find_shared_text
-from warmstart.data.preprocess import spans, tagging, tokenizing
+from warmstart.data.preprocess import spans, tagging, token_vectors, tokenizing
 from warmstart.data.readers.columns import pick, to_texts
 from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, files_below
@@ -52,7 +52,7 @@ class Preprocessor(protocols.Preprocessor):
         files: files of a pretrained tokenizer, by name.
     """
 
-    abilities: ClassVar = frozenset({"decode", "overlap", "untruncated"})
+    abilities: ClassVar = frozenset({"decode", "overlap", "untruncated", "vectors"})
 
     def __init__(
         self,
@@ -203,6 +203,19 @@ class Preprocessor(protocols.Preprocessor):
     def decode(self, numbers: Sequence[int]) -> str:
         """Return the text of token ids, without special tokens."""
         return self.backend_tokenizer.decode(list(numbers), skip_special_tokens=True)
+
+    def cooccurrence_vectors(self, x: pd.DataFrame, width: int, seed: int) -> np.ndarray:
+        """Return a vector per token (V, width) from the texts in x; 0 for special tokens and for tokens not in x.
+
+        Raises:
+            UserError: the texts have fewer different tokens than `width`.
+        """
+        rows = self.untruncated(x)
+        return token_vectors.from_cooccurrence(rows.values, rows.starts, self.vocabulary, width, seed)
+
+    def translated(self, table: np.ndarray, other: Preprocessor) -> np.ndarray:
+        """Return a vector per token (V, D): the mean of the rows of `table` for its tokens in another vocabulary."""
+        return token_vectors.translate(self.backend_tokenizer, self.vocabulary, table, other.backend_tokenizer)
 
     def prompt(self, text: str) -> list[int]:
         """Return the token ids of a prompt; for an empty prompt, the begin token.
