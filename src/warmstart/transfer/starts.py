@@ -16,6 +16,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.options import is_given
 from warmstart.config.resolve import saved_backbone
 from warmstart.config.rewrite import changed, merged
 from warmstart.core import screen
@@ -41,7 +42,6 @@ from warmstart.transfer.arms import (
     PRETRAINED,
     Labels,
     arm_config,
-    is_given,
     pretraining_name,
     pretraining_of,
     without_stale_budgets,
