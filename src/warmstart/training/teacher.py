@@ -61,7 +61,8 @@ def set_targets(config: DictConfig, data: GenericDataModule) -> dict[str, Any] |
     train = records["train"]
     labels = () if kind == "features" else start.spec.labels
     data.set_targets(targets, tuple(train["center"]), tuple(train["spread"]), labels)
-    return {**parent, "model_sha256": digest, "seconds": sum(record["seconds"] for record in records.values())}
+    known = {**parent, "stage": start.card["stage"], "model_sha256": digest}
+    return {**known, "seconds": sum(record["seconds"] for record in records.values())}
 
 
 @contextlib.contextmanager
