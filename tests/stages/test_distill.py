@@ -52,8 +52,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> dict[s
 
 
 def test_students_match_features_and_logits_and_the_teacher_is_recorded_and_paid_for(cli, folders: dict[str, Path]):
-    teacher = folders["TUNED"]
-    features = cli(*DISTILL, f"teacher={teacher}", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=5")
+    teacher, every = folders["TUNED"], ("trainer.max_epochs=5", "trainer.check_val_every_n_epoch=5")
+    features = cli(*DISTILL, f"teacher={teacher}", *every)
     assert features.status == 0, features.err
     record, known = features.record("pretrain"), json.loads((teacher / "run.json").read_text())
     assert record["metrics"]["val/cosine"] > 0.8
@@ -68,9 +68,7 @@ def test_students_match_features_and_logits_and_the_teacher_is_recorded_and_paid
     assert "computing the outputs" not in again.err
     assert again.record("pretrain")["cost"]["teacher_seconds"] == cost["teacher_seconds"]
 
-    logits = cli(
-        *DISTILL, "objective=distill_logits", f"teacher={teacher}", "data/augment=noise", "trainer.max_epochs=5"
-    )
+    logits = cli(*DISTILL, "objective=distill_logits", f"teacher={teacher}", "data/augment=noise", *every)
     assert logits.status == 0, logits.err
     assert logits.record("pretrain")["metrics"]["val/agreement"] > 0.7
     finetuned = cli("stage=finetune", *FAST, "logger=[]", "trainer.max_steps=2")

@@ -27,6 +27,10 @@ from warmstart.training.evaluation import evaluating
 from warmstart.training.start import build_objective, listed, load_head, load_start, shuffled
 from warmstart.training.visualization.features import pooled
 
+# Positions of a batch of variable-length rows, with padding. On one core, MiniLM took 3.3 s for 600 sentences of SST-2
+# with 2**11 positions, 5.0 s with 2**13 and 8.9 s without a limit.
+POSITIONS = {"cpu": 2**11, "cuda": 2**16}
+
 
 class Frozen(nn.Module):
     """A backbone that is not trained, and an objective with its head if its outputs are needed.
@@ -53,16 +57,25 @@ class Frozen(nn.Module):
     def batches(self, x: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield row numbers (B,), and the outputs of the head, or the features if there is none, of these rows (B, D).
 
-        Variable-length rows are sorted by length, so that there is little padding.
+        Variable-length rows are sorted by length, so that there is little padding, and batches have a limited size.
         """
         function = self._features if self.objective is None else self._outputs
-        order = torch.arange(len(x))
-        if isinstance(x, PaddedRows) and x.lengths is not None:
-            order = torch.from_numpy(np.argsort(x.lengths, kind="stable"))
         device = next(self.parameters()).device
-        for rows in order.split(self.batch_size):
+        for rows in self._sorted(x):
             with evaluating(self):
                 yield rows, function(take(x, None, rows).to(device))
+
+    def _sorted(self, x: Any) -> Iterator[Tensor]:
+        """Yield the row numbers of each batch, longest rows first."""
+        if not isinstance(x, PaddedRows) or x.lengths is None:
+            yield from torch.arange(len(x)).split(self.batch_size)
+            return
+        order, left = np.argsort(x.lengths, kind="stable"), len(x)
+        most = POSITIONS[next(self.parameters()).device.type]
+        while left:
+            size = min(self.batch_size, left, max(1, most // max(1, int(x.lengths[order[left - 1]]))))
+            left -= size
+            yield torch.from_numpy(order[left : left + size])
 
     def _features(self, batch: Batch) -> Tensor:
         return pooled(self, batch)

@@ -92,11 +92,10 @@ def find_teacher(config: DictConfig) -> tuple[SavedModel, dict[str, Any]]:
 
 def without_classes(start: SavedModel, kind: type) -> str | None:
     """Return why a model has no head with logits of classes; None if it has one."""
-    own = start.card.get("objective")
-    if own is not None and get_object(own["_target_"]) is not kind:
-        return f"{start.name} has no head for classes"
+    own = (start.card.get("objective") or {}).get("_target_")
     problem = (start.card["backbone"].get("architecture") or {}).get("problem_type")
-    if problem not in (None, "single_label_classification") or len(start.spec.labels) < 2:
+    is_other = own not in (None, f"{kind.__module__}.{kind.__qualname__}")
+    if is_other or problem not in (None, "single_label_classification") or len(start.spec.labels) < 2:
         return f"{start.name} has no head for classes"
     return without_head(start, kind.task, start.spec.labels)
 
