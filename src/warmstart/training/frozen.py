@@ -27,8 +27,7 @@ from warmstart.training.evaluation import evaluating
 from warmstart.training.start import build_objective, listed, load_head, load_start, shuffled
 from warmstart.training.visualization.features import pooled
 
-# Positions of a batch of variable-length rows, with padding. On one core, MiniLM took 3.3 s for 600 sentences of SST-2
-# with 2**11 positions, 5.0 s with 2**13 and 8.9 s without a limit.
+# Limit of memory: positions of a batch of variable-length rows, with padding. More are no faster on one core.
 POSITIONS = {"cpu": 2**11, "cuda": 2**16}
 
 
