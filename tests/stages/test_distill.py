@@ -163,3 +163,9 @@ def test_wrong_teachers_are_refused(words: tuple[str, ...], message: str, cli, f
     assert message in refused.error
     assert len(refused.err.splitlines()) <= 2
     assert refused.runs("pretrain") == []
+
+
+def test_blocks_that_were_asked_for_are_refused(command, folders):
+    refused = command(*DISTILL, "experiment=shakespeare", "data.pack=64", f"teacher=hf:{folders['BERT']}")
+    assert refused.status == 2
+    assert "data.pack=64: objective=distill has one target per row: set data.pack=null" in refused.err
