@@ -41,7 +41,9 @@ def set_up(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Batch]:
     torch.manual_seed(0)
     node = OmegaConf.load(CONF / "objective" / f"{name}.yaml")
     cls = class_of(name)
-    labels = () if cls.target is None else LABELS.get(name, ("a", "b", "c"))
+    labels = (
+        () if cls.target is None and cls.teacher_output in (None, "features") else LABELS.get(name, ("a", "b", "c"))
+    )
     spec = Spec("image", (1, 8, 8), labels, (1.0, 2.0, 3.0), (1.0, 1.0, 2.0))
     backbone = "vit" if cls.needs or cls.target == "text" else "mlp"
     x = torch.randn(8, 1, 8, 8).repeat(cls.views, 1, 1, 1)
@@ -54,7 +56,7 @@ def set_up(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Batch]:
     loss = loss[backbone.target_kind] if isinstance(loss, Mapping) else loss
     objective = build(node, backbone=backbone, spec=spec, loss=loss, **FEWER.get(name, {}))
     y = {
-        None: None,
+        None: None if cls.teacher_output is None else torch.randn(8, 3),
         "category": torch.arange(8) % 3,
         "categories": torch.randint(0, 2, (8, 3)).float(),
         "value": torch.randn(8, 3),

@@ -1,10 +1,11 @@
-"""Composes a config file of the conf folder alone, such as an option of a group."""
+"""Config files of the conf folder, such as an option of a group, and the overrides of the command line."""
 
 from __future__ import annotations
 
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig
 
@@ -25,3 +26,9 @@ def compose_file(name: str) -> DictConfig:
     repository = CachingConfigRepository(loader.repository)
     files = create_defaults_list(repository, name, [], prepend_hydra=False, skip_missing=False)
     return freeze(loader._compose_config_from_defaults_list(files.defaults, repository))
+
+
+def is_given(key: str) -> bool:
+    """Return whether a setting is an override of the command line."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return any(override.lstrip("+").partition("=")[0] == key for override in overrides)

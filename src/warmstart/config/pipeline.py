@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from warmstart.config.resolve import with_initial_backbone, with_run_experiment
+from warmstart.config.resolve import with_initial_backbone, with_rows, with_run_experiment
 from warmstart.config.rewrite import changed, freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.signature import check_data
@@ -45,12 +45,13 @@ def validate_data(config: DictConfig) -> DictConfig:
     return config
 
 
-# `with_run_experiment` and `with_initial_backbone` require a validated config.
+# `with_run_experiment`, `with_initial_backbone` and `with_rows` require a validated config.
 STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (
     without_root_keys,
     validate,
     with_run_experiment,
     with_initial_backbone,
+    with_rows,
     validate_data,
     freeze,
 )

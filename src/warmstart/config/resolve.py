@@ -8,7 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.options import is_given
 from warmstart.config.rewrite import changed
+from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
 from warmstart.core.reading import load_json
@@ -92,6 +94,31 @@ def saved_backbone(folder: Path, trust: tuple[str, ...] = ()) -> dict[str, Any] 
         return None  # opening the folder later raises the error
     check_targets({"backbone": node}, card, trust)
     return node
+
+
+def teacher_backbone(init: Init, trust: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return the config node of the backbone of a teacher; None if the folder has none.
+
+    Raises:
+        UserError: there is no such model, or it requires custom code.
+    """
+    if init.kind == "hub":
+        return node_of(str(init), folder_of(str(init)), None)
+    return saved_backbone(Path(init.path), trust)
+
+
+def with_rows(config: DictConfig) -> DictConfig:
+    """Return the config without `data.pack` if there is a teacher, whose outputs are for rows and not for blocks.
+
+    `data.pack` is kept if it is an override of the command line; it is then refused.
+    """
+    prefix = "pretrain." if "pretrain" in config else ""
+    own = config.get("pretrain") or config
+    key = f"{prefix}data.pack"
+    if own.get("teacher") is None or OmegaConf.select(own, "data.pack") is None or is_given(key):
+        return config
+    screen.say(f"{key}={own.data.pack} is not used: a teacher has one output per row")
+    return changed(config, {key: None})
 
 
 # The stages of the runs that `run` may refer to, by stage.

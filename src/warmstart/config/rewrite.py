@@ -38,8 +38,15 @@ def freeze(config: DictConfig) -> DictConfig:
     return frozen
 
 
-def from_parent(config: DictConfig, parent: Mapping[str, Any] | None) -> DictConfig:
-    """Return the config with `init` set to the weights that a run with this parent record was initialized with."""
+def from_parent(
+    config: DictConfig, parent: Mapping[str, Any] | None, teacher: Mapping[str, Any] | None = None
+) -> DictConfig:
+    """Return the config with `init` set to the weights that a run with this parent record was initialized with.
+
+    `teacher` is set in the same way to the path in the record of the teacher.
+    """
+    if teacher is not None:
+        config = changed(config, {"teacher": teacher["path"]})
     if parent is None:
         return config
     init = replace(Init.parse(parent["path"]), shuffled=Init.parse(config.init).shuffled)

@@ -137,10 +137,11 @@ PRETRAIN = Section(
     {
         **TRAINING,
         "data": Section({"_target_": str, **DATA["pretrain"], **SOURCE}, KNOWN_DATA, is_open=True),
+        "teacher": Location | None,
         "snapshots": between(0, 1000),
         "feature_rows": NonNegativeInt,
     },
-    MAY_LACK | {"feature_rows"},
+    MAY_LACK | {"teacher", "feature_rows"},
 )
 FINETUNE = Section(
     {

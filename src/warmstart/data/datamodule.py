@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -214,6 +215,14 @@ class GenericDataModule(MemoryDataModule):
         rows = torch.linspace(0, len(y) - 1, min(count, len(y))).long()
         return take(self.parts[part][0], torch.from_numpy(y), rows)
 
+    def set_targets(
+        self, y: Mapping[str, Tensor], center: tuple[float, ...], spread: tuple[float, ...], labels: tuple[str, ...]
+    ) -> None:
+        """Set targets (N, D) by part, such as outputs of a teacher; see `Spec` for the other arguments."""
+        self.parts |= {part: (self.parts[part][0], values) for part, values in y.items()}
+        self.train_loader = GatherLoader(*self.parts["train"], self.batch_size, self.order_seed)
+        self.spec = replace(self.spec, center=center, spread=spread, labels=labels)
+
     def encode(self, rows: Rows) -> tuple[Any, Any]:
         """Return encoded inputs, packed into blocks if `pack` is set, and targets.
 
@@ -311,14 +320,26 @@ def fingerprint(splits: Splits) -> str:
     digest = hashlib.sha256()
     for rows in (splits.train, splits.validation, splits.test, splits.unlabelled):
         for values in () if rows is None else (rows.x, rows.y, rows.cluster):
-            if isinstance(values, pd.DataFrame):
-                hashable = values.apply(lambda column: column if is_numeric_dtype(column) else column.map(_hashable))
-                values = pd.util.hash_pandas_object(hashable, index=False).to_numpy()
-            if values is not None and values.dtype == object:
-                digest.update(json.dumps(values.tolist()).encode())
-            elif values is not None:
-                digest.update(np.ascontiguousarray(values).data)
+            _update(digest, values)
     return digest.hexdigest()
+
+
+def inputs_digest(rows: Rows) -> str:
+    """Return the SHA-256 of all raw inputs, their shape, and the names of their columns."""
+    digest = hashlib.sha256(f"{rows.x.shape} {list(rows.x) if rows.is_frame else rows.x.dtype}".encode())
+    _update(digest, rows.x)
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, values: Any) -> None:
+    """Add the values of a table or an array to a hash; None adds nothing."""
+    if isinstance(values, pd.DataFrame):
+        hashable = values.apply(lambda column: column if is_numeric_dtype(column) else column.map(_hashable))
+        values = pd.util.hash_pandas_object(hashable, index=False).to_numpy()
+    if values is not None and values.dtype == object:
+        digest.update(json.dumps(values.tolist()).encode())
+    elif values is not None:
+        digest.update(np.ascontiguousarray(values).data)
 
 
 def _hashable(cell: Any) -> Any:

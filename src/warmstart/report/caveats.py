@@ -59,6 +59,7 @@ def warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:
     """Return all warnings, most serious first."""
     return [
         *overlap_warnings(transfer),
+        *teacher_warnings(transfer),
         *size_warnings(transfer, report),
         *state_warnings(transfer),
         *control_warnings(transfer, report),
@@ -85,6 +86,16 @@ def overlap_warnings(transfer: Transfer) -> list[str]:
                 "scores of pretrained arms may be optimistic"
             )
     return found
+
+
+def teacher_warnings(transfer: Transfer) -> list[str]:
+    """Return a warning if the pretraining learned from a teacher that was finetuned on labels."""
+    teachers = [base.get("teacher") or {} for base in transfer.bases]
+    paths = dict.fromkeys(one["path"] for one in teachers if one.get("stage") in ("finetune", "soup"))
+    return [
+        f"the teacher of the pretraining, {path}, was finetuned: label counts do not include its labels"
+        for path in paths
+    ]
 
 
 def size_warnings(transfer: Transfer, report: dict[str, Any]) -> list[str]:

@@ -111,7 +111,17 @@ def cost_section(transfer: Transfer, report: dict[str, Any]) -> dict[str, Any] |
     """Return sentence and table of the costs; None if there are no costs."""
     if not report["costs"]:
         return None
-    return {"answer": cheapest(transfer, report["costs"]), "table": cost_table(report)}
+    answer = " ".join([cheapest(transfer, report["costs"]), *teacher_sentence(transfer)])
+    return {"answer": answer, "table": cost_table(report)}
+
+
+def teacher_sentence(transfer: Transfer) -> list[str]:
+    """Return a sentence about the time of a pretraining with a teacher; none without a teacher."""
+    known = [base["cost"] for base in transfer.bases if (base.get("cost") or {}).get("teacher_seconds") is not None]
+    if not known:
+        return []
+    total, own = (statistics.fmean(cost[name] for cost in known) for name in ("seconds", "teacher_seconds"))
+    return [f"The pretraining took {rounded(total)} s, of which {rounded(own)} s for the outputs of its teacher."]
 
 
 def cost_table(report: dict[str, Any]) -> dict[str, Any]:

@@ -135,10 +135,12 @@ def label_entry(arm: str, curve: Curve, price: float | None) -> Entry:
 def length_entry(transfer: Transfer, curve: Curve, price: float | None) -> Entry:
     """Return the entry of the pretraining: mean scores by step, and forecasts at multiples of its length.
 
-    `hour` is the forecast for one more hour; None if that is more than FACTORS times the length.
+    `hour` is the forecast for one more hour; None if that is more than FACTORS times the length. Hours are those of the
+    steps: the outputs of a teacher are computed once, however long the pretraining is.
     """
     steps = curve.counts[-1]
-    hours = float(np.mean([base["cost"]["seconds"] for base in transfer.bases])) / 3600
+    costs = [base["cost"] for base in transfer.bases]
+    hours = float(np.mean([cost["seconds"] - cost.get("teacher_seconds", 0.0) for cost in costs])) / 3600
 
     def at(factor: float) -> Entry:
         more = (factor - 1) * hours

@@ -112,7 +112,7 @@ def time_to_target(transfer: Transfer, arm: str, against: str) -> list[dict[str,
             entry[f"{unit}_against"] = finite(statistics.median(control_times))
             saved = statistics.fmean(control_times) - statistics.fmean(times)
             if transfer.bases and (unit != "seconds" or are_timed_alike([*records, *transfer.bases])):
-                cost = statistics.fmean(base["cost"]["steps"] * per_step(base["cost"], unit) for base in transfer.bases)
+                cost = statistics.fmean(pretraining_cost(base["cost"], unit) for base in transfer.bases)
                 entry[f"tasks_to_pay_back_{unit}"] = cost / saved if 0 < saved < math.inf else None
         found.append(entry)
     return found
@@ -128,6 +128,11 @@ def first_step(transfer: Transfer, run: Run, target: float) -> float:
 def per_step(cost: dict[str, Any], unit: str) -> float:
     """Return the cost of one step of a run, in seconds (timed after warm-up), examples or steps."""
     return cost["step_seconds"] if unit == "seconds" else cost[unit] / max(1, cost["steps"])
+
+
+def pretraining_cost(cost: dict[str, Any], unit: str) -> float:
+    """Return the cost of the steps of a pretraining; in seconds, with the forward passes of a teacher."""
+    return cost["steps"] * per_step(cost, unit) + (cost.get("teacher_seconds", 0.0) if unit == "seconds" else 0.0)
 
 
 def finite(value: float) -> float | None:

@@ -22,6 +22,7 @@ from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
 from warmstart.training.static import set_embeddings
+from warmstart.training.teacher import note_teacher
 from warmstart.training.visualization.features import FeatureQuality
 from warmstart.transfer.leakage import note_shared_rows
 
@@ -35,7 +36,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
         callbacks: further callbacks for the Trainer.
     """
     if opened is not None:
-        config = from_parent(config, opened.record["parent"])
+        config = from_parent(config, opened.record["parent"], opened.record.get("teacher"))
     data, module, lineage = assemble(config)
     embedded = set_embeddings(config, module.backbone, data)
     if embedded is None:
@@ -43,6 +44,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         check_parent(run, lineage["parent"])
+        note_teacher(run, lineage.pop("teacher"))
         run.update(**lineage)
         if embedded is None:
             train(run, config, data, module, callbacks)

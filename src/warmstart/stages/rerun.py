@@ -24,8 +24,11 @@ def run(config: DictConfig) -> RunFolder:
     stage = original.record["stage"]
     if stage not in ("pretrain", "finetune"):
         raise UserError(f"{original.path} is of stage={stage}; only pretraining and finetuning runs can be rerun")
-    original_config = from_parent(original.config(tuple(config.trust)), original.record["parent"])
-    original_config = changed(original_config, {"output_dir": config.output_dir})
+    original_config = from_parent(
+        changed(original.config(tuple(config.trust)), {"output_dir": config.output_dir}),
+        original.record["parent"],
+        original.record.get("teacher"),
+    )
     screen.say(f"rerunning {original.path}")
     with screen.quiet():
         again = importlib.import_module(f"warmstart.stages.{stage}").run(original_config)

@@ -37,6 +37,7 @@ from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility, naming
 from warmstart.training.record import runs_folder
 from warmstart.training.start import build_objective, find_start, given_preprocessor
+from warmstart.training.teacher import set_targets
 from warmstart.transfer import start_selection, starts, tuning
 from warmstart.transfer.arms import (
     BUDGETS,
@@ -259,6 +260,8 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
         return config, {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, **more}
     start, _ = find_start(config.pretrain)
     generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
+    with naming(config.pretrain, "pretrain."):
+        set_targets(config.pretrain, generic)
     backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
     build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}

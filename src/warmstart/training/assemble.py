@@ -23,6 +23,7 @@ from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility
 from warmstart.training.modules import FinetuneModule, PretrainModule
 from warmstart.training.start import build_objective, find_start, given_preprocessor, load_head, load_start, shuffled
+from warmstart.training.teacher import set_targets
 
 
 def digests(backbone: nn.Module, excluded: Collection[str] = ()) -> dict[str, str]:
@@ -68,7 +69,7 @@ Module = PretrainModule | FinetuneModule
 def assemble(
     config: DictConfig, splits: Splits | None = None, like: MemoryDataModule | None = None
 ) -> tuple[MemoryDataModule, Module, dict[str, Any]]:
-    """Return the data, the module with its initial weights, and the entries `parent` and `transfer` of the record.
+    """Return data, module with its initial weights, and the entries `parent`, `transfer` and `teacher` of a record.
 
     Args:
         config: a composed pretraining or finetuning config.
@@ -83,6 +84,7 @@ def assemble(
         start = shuffled(start, derive_seed(config.seed, "shuffle"))
     data = components.data_module(config, given_preprocessor(config, start), like.source if like else None)
     data.prepare(splits, like)
+    teacher = set_targets(config, data)
     backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
     transfer, origin = None, {}
     if start is not None:
@@ -96,7 +98,7 @@ def assemble(
         if strategy is None or has_head or "load_head" in objective.abilities:
             transfer["head"] = load_head(objective, start, data.spec.labels)
     module = build_module(config, backbone, objective, data.preprocessor, strategy, origin)
-    return data, module, {"parent": parent, "transfer": transfer}
+    return data, module, {"parent": parent, "transfer": transfer, "teacher": teacher}
 
 
 def build_strategy(config: DictConfig, backbone: Backbone) -> Strategy:

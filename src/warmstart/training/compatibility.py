@@ -111,7 +111,8 @@ def objective_is_supervised(components: Components) -> str | None:
 def reconstructs_kind_of_data(components: Components) -> str | None:
     """Check that an objective which reconstructs inputs predicts the kind of value of which they consist."""
     objective, input_kind = components.objective, components.shape.target_kind
-    rebuilds = objective.needs or (objective.target is None and components.predicts == "value" and objective.views == 1)
+    has_own_targets = objective.target is not None or objective.teacher_output is not None
+    rebuilds = objective.needs or (not has_own_targets and components.predicts == "value" and objective.views == 1)
     if not rebuilds or (objective.input_kind or components.predicts) == input_kind:
         return None
     kinds = {"value": "continuous values", "category": "categories"}
@@ -130,6 +131,25 @@ def has_targets(components: Components) -> str | None:
         f"{components.overrides['objective']} needs targets of kind {target}, "
         f"but {components.overrides['data']} offers {' and '.join(sorted(kinds)) or 'none'}"
     )
+
+
+def uses_teacher(components: Components) -> str | None:
+    """Check that a teacher is given to an objective that has one, and to no other."""
+    teacher, name = components.config.get("teacher"), components.overrides["objective"]
+    if components.objective.teacher_output is None and teacher is not None:
+        having = _options("objective", lambda node: get_object(node._target_).teacher_output is not None)
+        return f"teacher={teacher}: {name} has no teacher: remove it, or choose {_or(having)}"
+    if components.objective.teacher_output is not None and teacher is None:
+        return f"{name} needs a teacher: set teacher, in a transfer pretrain.teacher, to hf:NAME_OR_DIR or a run folder"
+    return None
+
+
+def teaches_rows(components: Components) -> str | None:
+    """Check that rows are not packed into blocks if the targets are a teacher's outputs, one per row."""
+    pack = components.config.data.get("pack")
+    if components.objective.teacher_output is None or pack is None:
+        return None
+    return f"data.pack={pack}: {components.overrides['objective']} has one target per row: set data.pack=null"
 
 
 def supports_image_size(components: Components) -> str | None:
@@ -191,6 +211,8 @@ RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an err
     objective_is_supervised,
     reconstructs_kind_of_data,
     has_targets,
+    uses_teacher,
+    teaches_rows,
     supports_image_size,
     supports_mixed_targets,
     augments_views,

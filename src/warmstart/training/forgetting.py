@@ -23,6 +23,7 @@ from warmstart.training.assemble import build_module
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
 from warmstart.training.evaluation import validate
 from warmstart.training.restore import restore_model
+from warmstart.training.teacher import set_targets
 from warmstart.training.trainer import build_trainer
 
 
@@ -58,6 +59,7 @@ class ParentTask:
                 f"forgetting=true: the data of {self.run.path} has changed since that run (another fingerprint), "
                 "so forgetting cannot be measured: remove it"
             )
+        set_targets(self.config, data)
         module = build_module(self.config, backbone, objective, data.preprocessor)
         trainer = build_trainer(self.config.trainer, self.run.path, None, [])
         value = validate(trainer, module, data)[module.monitor[0]]

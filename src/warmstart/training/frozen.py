@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
-from torch import nn
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
 from warmstart.core.init import Init
-from warmstart.core.protocols import Backbone
+from warmstart.core.protocols import Backbone, Objective, Preprocessor
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
-from warmstart.data.loader import GatherLoader
+from warmstart.data.loader import GatherLoader, take
+from warmstart.data.storage.ragged import PaddedRows
 from warmstart.data.transforms.augment import Augment
 from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import TUNED
@@ -24,28 +27,62 @@ from warmstart.training.evaluation import evaluating
 from warmstart.training.start import build_objective, listed, load_head, load_start, shuffled
 from warmstart.training.visualization.features import pooled
 
+# Limit of memory: positions of a batch of variable-length rows, with padding. More are no faster on one core.
+POSITIONS = {"cpu": 2**11, "cuda": 2**16}
+
 
 class Frozen(nn.Module):
-    """A backbone that is not trained, and an objective with its head if `outputs` are needed."""
+    """A backbone that is not trained, and an objective with its head if its outputs are needed.
 
-    def __init__(self, backbone: Backbone, objective: nn.Module | None, data: MemoryDataModule):
+    Args:
+        backbone: with its weights.
+        objective: with its head; None if only features are needed.
+        preprocessor: scales encoded rows.
+    """
+
+    def __init__(self, backbone: Backbone, objective: Objective | None, preprocessor: Preprocessor):
         super().__init__()
-        self.backbone, self.objective, self.augment = backbone, objective, Augment(data.preprocessor)
-        self.batch_size = data.held_out_batch
+        self.backbone, self.objective, self.augment = backbone, objective, Augment(preprocessor)
+        self.batch_size = preprocessor.held_out_batch
 
     def features(self, x: Any) -> np.ndarray:
         """Return the pooled features of encoded rows (N, D)."""
-        return self._map(x, lambda batch: pooled(self, batch))
+        return self._map(x, self._features)
 
     def outputs(self, x: Any) -> np.ndarray:
         """Return the outputs of the head for encoded rows (N, C)."""
+        return self._map(x, self._outputs)
 
-        def predict(batch: Batch) -> torch.Tensor:
-            return self.objective.predict(self.backbone, Batch(self.augment.scale(batch.x), mask=batch.mask)).cpu()
+    def batches(self, x: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield row numbers (B,), and the outputs of the head, or the features if there is none, of these rows (B, D).
 
-        return self._map(x, predict)
+        Variable-length rows are sorted by length, so that there is little padding, and batches have a limited size.
+        """
+        function = self._features if self.objective is None else self._outputs
+        device = next(self.parameters()).device
+        for rows in self._sorted(x):
+            with evaluating(self):
+                yield rows, function(take(x, None, rows).to(device))
 
-    def _map(self, x: Any, function: Any) -> np.ndarray:
+    def _sorted(self, x: Any) -> Iterator[Tensor]:
+        """Yield the row numbers of each batch, longest rows first."""
+        if not isinstance(x, PaddedRows) or x.lengths is None:
+            yield from torch.arange(len(x)).split(self.batch_size)
+            return
+        order, left = np.argsort(x.lengths, kind="stable"), len(x)
+        most = POSITIONS[next(self.parameters()).device.type]
+        while left:
+            size = min(self.batch_size, left, max(1, most // max(1, int(x.lengths[order[left - 1]]))))
+            left -= size
+            yield torch.from_numpy(order[left : left + size])
+
+    def _features(self, batch: Batch) -> Tensor:
+        return pooled(self, batch)
+
+    def _outputs(self, batch: Batch) -> Tensor:
+        return self.objective.predict(self.backbone, Batch(self.augment.scale(batch.x), mask=batch.mask)).cpu()
+
+    def _map(self, x: Any, function: Callable[[Batch], Tensor]) -> np.ndarray:
         device = next(self.parameters()).device
         with evaluating(self):
             found = [function(batch.to(device)) for batch in GatherLoader(x, None, self.batch_size)]
@@ -71,13 +108,47 @@ def load_frozen(config: DictConfig, start: SavedModel | None, data: MemoryDataMo
     objective = None
     if has_head:
         objective = build_objective(config, backbone, data)
-        reason = without_head(start, objective.task, data.spec.labels)
-        if reason is None and load_head(objective, start, data.spec.labels) != "loaded":
-            reason = f"the head of {start.name} has another form"
+        reason = without_head(start, objective.task, data.spec.labels) or unloaded_head(objective, start)
         if reason is not None:
             raise UserError(f"init={config.init}: {reason}")
-    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
-    return Frozen(backbone, objective, data).to("cpu" if on_cpu else "cuda")
+    return Frozen(backbone, objective, data.preprocessor).to(device_of(config))
+
+
+def load_teacher(
+    config: DictConfig, start: SavedModel, kind: Any, preprocessor: Preprocessor, shape: tuple[int, ...]
+) -> Frozen:
+    """Return a teacher with its weights.
+
+    Args:
+        config: config of the pretraining of its student.
+        start: the saved teacher.
+        kind: the class of objective with whose head outputs are computed, or `features`.
+        preprocessor: that of the teacher.
+        shape: shape of an encoded row.
+
+    Raises:
+        UserError: the weights or the head do not fit.
+    """
+    spec = replace(start.spec, shape=shape)
+    backbone = components.build(OmegaConf.create(start.card["backbone"]), spec=spec)
+    load_start(backbone, start)
+    objective = None
+    if kind != "features":
+        objective = kind(backbone=backbone, spec=spec, loss=kind.default_loss)
+        if (reason := unloaded_head(objective, start)) is not None:
+            raise UserError(reason)
+    return Frozen(backbone, objective, preprocessor).to(device_of(config))
+
+
+def unloaded_head(objective: Objective, start: SavedModel) -> str | None:
+    """Load a saved head; return why it cannot be loaded, None if it was."""
+    is_loaded = load_head(objective, start, start.spec.labels) == "loaded"
+    return None if is_loaded else f"the head of {start.name} has another form"
+
+
+def device_of(config: DictConfig) -> str:
+    """Return the device of the forward passes."""
+    return "cpu" if config.trainer.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
 def without_head(start: SavedModel | None, task: str, labels: tuple[str, ...]) -> str | None:

@@ -122,6 +122,8 @@ def show(run: RunFolder, title: str) -> None:
     rows = [(name, screen.number(value)) for name, value in sorted(record["metrics"].items())]
     if cost:
         rows += [("seconds", f"{cost['seconds']:.1f}"), ("steps", str(cost["steps"]))]
+    if "teacher_seconds" in cost:
+        rows += [("of these, for outputs of the teacher", f"{cost['teacher_seconds']:.1f}")]
     costs = ("trained_parameters", "bytes_per_task")
     rows += [(name.replace("_", " "), f"{cost[name]:,}") for name in costs if name in cost]
     screen.table(title, ("metric", "value"), rows)

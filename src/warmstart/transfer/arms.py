@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from warmstart.config.options import is_given
 from warmstart.config.resolve import with_initial_backbone
 from warmstart.config.rewrite import changed, merged
 from warmstart.core.batch import Splits
@@ -256,12 +256,6 @@ def length_settings(
     settings = step_limits(max_steps, interval * multiple)
     settings["trainer.min_steps"] = max_steps if is_scratch else None
     return {**settings, "patience": config.transfer.converged.patience}
-
-
-def is_given(key: str) -> bool:
-    """Return whether a setting is an override of the command line."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return any(override.lstrip("+").partition("=")[0] == key for override in overrides)
 
 
 def without_stale_budgets(config: DictConfig) -> DictConfig:

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from warmstart.config.options import is_given
 from warmstart.config.rewrite import changed
 from warmstart.core import screen
 from warmstart.core.batch import Splits
@@ -14,7 +15,7 @@ from warmstart.core.protocols import Baseline
 from warmstart.training import components
 from warmstart.training.frozen import without_head
 from warmstart.training.start import find_start
-from warmstart.transfer.arms import PRETRAINED, arm_config, is_given
+from warmstart.transfer.arms import PRETRAINED, arm_config
 
 
 def baseline_of(config: DictConfig, arm: str) -> Baseline | None:

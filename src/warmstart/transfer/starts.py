@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from warmstart.config.options import is_given
 from warmstart.config.resolve import saved_backbone
 from warmstart.config.rewrite import changed, merged
 from warmstart.core.errors import UserError
@@ -19,7 +20,6 @@ from warmstart.core.init import HUB, Init
 from warmstart.run.folder import RunFolder
 from warmstart.transfer.arms import (
     PRETRAINED,
-    is_given,
     without_stale_budgets,
 )
 

@@ -1,0 +1,50 @@
+"""Distillation: match the pooled features of a frozen teacher (Hinton et al. 2015; Romero et al. 2015)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.protocols import Backbone, LossFunction, Objective
+from warmstart.core.spec import Spec
+from warmstart.loss.mse import mse
+
+
+class Distill(Objective, nn.Module):
+    """A linear map of the pooled features predicts those of the teacher, standardized on the training rows.
+
+    The targets are computed once, on the rows without augmentation: every augmented view of a row has the same target.
+
+    Args:
+        spec: `center` and `spread` are those of the teacher's features.
+        loss: loss of the prediction and the target.
+        cosine: scale both to a mean square of 1, so that only their direction counts: `mse` is then 2 - 2 cos.
+    """
+
+    teacher_output: ClassVar = "features"
+    predicts: ClassVar = "value"
+    default_loss: ClassVar = staticmethod(mse)
+
+    def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, cosine: bool = True):
+        super().__init__()
+        self.loss, self.cosine = loss, cosine
+        self.register_buffer("center", torch.tensor(spec.center, dtype=torch.float32))
+        self.register_buffer("spread", torch.tensor(spec.spread, dtype=torch.float32))
+        self.head = nn.Linear(backbone.width, len(spec.center))
+
+    def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
+        """Return the mean loss over examples; the targets are the features of the teacher (B, D).
+
+        The measure `cosine` is the mean cosine similarity of predictions and standardized targets.
+        """
+        predictions = self.head(backbone(batch.x, batch.mask).pooled).float()
+        targets = (batch.y.float() - self.center.float()) / self.spread.float()
+        similarity = F.cosine_similarity(predictions.detach(), targets).mean()
+        if self.cosine:
+            predictions, targets = (F.normalize(z, dim=1) * z.shape[1] ** 0.5 for z in (predictions, targets))
+        values = self.loss(predictions, targets)
+        return StepOutput(values.mean(), values.numel(), measures={"cosine": similarity})
