@@ -69,7 +69,8 @@ def train(
     note_shared_rows(run, data, ["train", "validation", *(data.test_parts if config.test else ())])
     if len(chain := ancestry(run.record["parent"])) > 1:
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")
-    screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
+    spare = f" and {data.rows['unlabelled']:,} unlabelled rows" if "unlabelled" in data.rows else ""
+    screen.say(f"finetuning on {data.rows['train']:,} labelled rows{spare} of {run.record['data']['name']}")
     with Session(run, config, module, data, callbacks) as session:
         session.fit()
         adapter = extract_adapters(run, module)

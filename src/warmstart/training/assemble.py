@@ -136,6 +136,8 @@ def build_module(
     }
     if config.stage == "pretrain":
         return PretrainModule(backbone, objective, **own)
+    if strategy is not None and strategy.uses_strong and config.data.get("strong"):
+        own["strong"] = components.build_augment(config, preprocessor, "strong")
     module = FinetuneModule(backbone, objective, strategy, **own, origin=origin)
     if module.has_phases and config.trainer.get("max_time") is not None:
         raise UserError(

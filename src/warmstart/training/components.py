@@ -44,9 +44,9 @@ GROUPS = {  # config groups whose package has another name
 }
 KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy, "baseline": Baseline}
 SEVERAL = {"logger": Logger, "visualization": Callback}  # groups from which any number of options can be chosen
-INNER = {"augment": Transform}  # such groups inside components
+INNER = {"augment": Transform, "strong": Transform}  # such groups inside components
 BLOCKS = ("pack", "separate")  # keys of the data of a pretraining
-LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # keys of the data of a finetuning
+LABELS = ("labels_per_class", "label_fraction", "folds", "fold", "unlabelled", "strong")  # keys of the data of a finetuning
 LOADING = ("batch_size", "augment", *LABELS, *BLOCKS)
 
 
@@ -122,6 +122,7 @@ def task_data(
         folds=config.data.get("folds"),
         fold=config.data.get("fold", 0),
         fold_seed=derive_seed(config.seed, "folds"),
+        unlabelled_seed=derive_seed(config.seed, "unlabelled") if config.data.get("unlabelled") else None,
     )
 
 
@@ -147,24 +148,25 @@ def data_module(
     return (generic_data if config.stage == "pretrain" else task_data)(config, preprocessor, source)
 
 
-def build_transforms(config: DictConfig) -> dict[str, Transform]:
-    """Build the transforms of `data.augment` by name, in the order of the config.
+def build_transforms(config: DictConfig, group: str = "augment") -> dict[str, Transform]:
+    """Build the transforms of `data.augment` or `data.strong` by name, in the order of the config.
 
     Raises:
         UserError: there is no such transform, or a setting is invalid.
     """
     found = {}
-    for name, node in config.data.augment.items():
-        place = f"data.augment.{name}"
+    for name, node in config.data.get(group, {}).items():
+        place = f"data.{group}.{name}"
         if not (isinstance(node, DictConfig) and "_target_" in node):
-            raise UserError(f"{place}={shown(node)}: choose transforms with data/augment=[NAME,...]")
+            chosen = "data/augment" if group == "augment" else f"data/augment@data.{group}"
+            raise UserError(f"{place}={shown(node)}: choose transforms with {chosen}=[NAME,...]")
         found[name] = build_function(node, place)()
     return found
 
 
-def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:
-    """Build the scaling of the preprocessor and the transforms of `data.augment`."""
-    return Augment(preprocessor, build_transforms(config))
+def build_augment(config: DictConfig, preprocessor: Preprocessor, group: str = "augment") -> Augment:
+    """Build the scaling of the preprocessor and the transforms of `data.augment` or `data.strong`."""
+    return Augment(preprocessor, build_transforms(config, group))
 
 
 def build_loss(config: DictConfig) -> LossFunction:
