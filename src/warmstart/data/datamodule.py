@@ -15,9 +15,9 @@ import torch
 from pandas.api.types import is_numeric_dtype
 from torch import Tensor
 
+from warmstart.core import screen
 from warmstart.core.batch import Batch, Rows, Splits
 from warmstart.core.errors import UserError
-from warmstart.core import screen
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.spec import Spec
 from warmstart.data.duplicates.overlap import copies

@@ -27,7 +27,9 @@ class PseudoLabels:
         self.confidence, self.align = confidence, align
         self.means: dict[str, Tensor] = {}
 
-    def add(self, output: StepOutput, objective: Objective, backbone: Backbone, batch: Batch, weight: float) -> StepOutput:
+    def add(
+        self, output: StepOutput, objective: Objective, backbone: Backbone, batch: Batch, weight: float
+    ) -> StepOutput:
         """Return the output of the labelled rows with the loss of the unlabelled rows added.
 
         The predictions for the weakly augmented rows are the targets of the strongly augmented ones or, if there are

@@ -46,7 +46,14 @@ KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy
 SEVERAL = {"logger": Logger, "visualization": Callback}  # groups from which any number of options can be chosen
 INNER = {"augment": Transform, "strong": Transform}  # such groups inside components
 BLOCKS = ("pack", "separate")  # keys of the data of a pretraining
-LABELS = ("labels_per_class", "label_fraction", "folds", "fold", "unlabelled", "strong")  # keys of the data of a finetuning
+LABELS = (
+    "labels_per_class",
+    "label_fraction",
+    "folds",
+    "fold",
+    "unlabelled",
+    "strong",
+)  # keys of the data of a finetuning
 LOADING = ("batch_size", "augment", *LABELS, *BLOCKS)
 
 
@@ -158,15 +165,19 @@ def build_transforms(config: DictConfig, group: str = "augment") -> dict[str, Tr
     for name, node in config.data.get(group, {}).items():
         place = f"data.{group}.{name}"
         if not (isinstance(node, DictConfig) and "_target_" in node):
-            chosen = "data/augment" if group == "augment" else f"data/augment@data.{group}"
-            raise UserError(f"{place}={shown(node)}: choose transforms with {chosen}=[NAME,...]")
+            raise UserError(f"{place}={shown(node)}: choose transforms with {override_of(group)}=[NAME,...]")
         found[name] = build_function(node, place)()
     return found
 
 
+def override_of(group: str) -> str:
+    """Return the override that chooses the transforms of `data.augment` or `data.strong`."""
+    return "data/augment" if group == "augment" else f"data/augment@data.{group}"
+
+
 def build_augment(config: DictConfig, preprocessor: Preprocessor, group: str = "augment") -> Augment:
     """Build the scaling of the preprocessor and the transforms of `data.augment` or `data.strong`."""
-    return Augment(preprocessor, build_transforms(config, group))
+    return Augment(preprocessor, build_transforms(config, group), override_of(group))
 
 
 def build_loss(config: DictConfig) -> LossFunction:

@@ -167,8 +167,8 @@ class FinetuneModule(LeanModule):
     """Finetuning; frozen modules are in evaluation mode, so that their norm statistics and dropout do not change.
 
     All randomness and the trainable parameters of a step are functions of `seed` and the number of the step. Without a
-    strategy it is for evaluation only. `origin` has the SHA-256 of the backbone tensors of a parent, by name. Unlabelled
-    rows draw from their own random numbers, so that those of the labelled rows do not depend on them.
+    strategy it is for evaluation only. `origin` has the SHA-256 of the backbone tensors of a parent, by name.
+    Unlabelled rows have their own random numbers, so that those of the labelled rows do not depend on them.
     """
 
     def __init__(
