@@ -18,9 +18,9 @@ DECAY = 0.95  # of the running means of labels and predictions, per step
 class PseudoLabels:
     """Adds to the loss of labelled rows that of unlabelled rows with a confident prediction.
 
-    With `align`, predictions are multiplied by the ratio of the mean label to the mean prediction, and normalized
-    (distribution alignment, Berthelot et al. 2020, https://arxiv.org/abs/1911.09785), so that the pseudo-labels have the
-    class frequencies of the labelled rows. Both means are running ones.
+    With `align`, predictions are multiplied by the ratio of the mean label to the mean prediction, and normalized, so
+    that the pseudo-labels have the class frequencies of the labelled rows (distribution alignment, Berthelot et al.
+    2020, https://arxiv.org/abs/1911.09785). Both means are running ones.
     """
 
     def __init__(self, confidence: float, align: bool):
