@@ -91,12 +91,13 @@ def test_what_cannot_be_is_refused_before_anything_runs(cli, words: tuple[str, .
 
 def test_from_weights_that_are_there_nothing_is_pretrained(cli):
     base = cli("stage=pretrain", "trainer.max_epochs=1").run("pretrain")
-    outcome = cli(*SMALL, "transfer.arms=[scratch,full,shuffled]", f"transfer.start={base}")
+    outcome = cli(*SMALL, "transfer.arms=[scratch,full,shuffled,self_training]", f"transfer.start={base}")
     assert outcome.status == 0, outcome.err
     folder = outcome.run("transfer")
     assert sorted(path.name for path in (folder / "runs").iterdir()) == [
         "full-2-seed0",
         "scratch-2-seed0",
+        "self_training-2-seed0",
         "shuffled-2-seed0",
     ]
     weights = json.loads((base / "run.json").read_text())["weights_sha256"]
@@ -107,7 +108,7 @@ def test_from_weights_that_are_there_nothing_is_pretrained(cli):
     assert Path(parent["path"]).parent == base
     report = json.loads((folder / "report.json").read_text())
     assert (report["headline"]["arm"], report["headline"]["against"]) == ("full", "scratch")
-    assert {row["arm"] for row in report["costs"]} == {"scratch", "full", "shuffled"}
+    assert {row["arm"] for row in report["costs"]} == {"scratch", "full", "shuffled", "self_training"}
     assert report["pretraining"] == []
     assert [one["weights_sha256"] for one in report["checks"]["parents"]] == [weights]
     text = (folder / "report.md").read_text()

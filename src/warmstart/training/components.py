@@ -108,7 +108,10 @@ def source_type(data: DictConfig) -> type:
 
 
 def task_data(
-    config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
+    config: DictConfig,
+    preprocessor: Preprocessor | None = None,
+    source: Source | None = None,
+    unlabelled: bool = False,
 ) -> TaskDataModule:
     """Return the data module of a finetuning config, not prepared.
 
@@ -116,6 +119,7 @@ def task_data(
         config: has data, objective and the root seed, from which the seeds of subset and order are derived.
         preprocessor: that of the pretraining, if any.
         source: the data set, if it is already built.
+        unlabelled: whether to add unlabelled rows to the training batches.
     """
     return TaskDataModule(
         source or build_source(config),
@@ -129,7 +133,7 @@ def task_data(
         folds=config.data.get("folds"),
         fold=config.data.get("fold", 0),
         fold_seed=derive_seed(config.seed, "folds"),
-        unlabelled_seed=derive_seed(config.seed, "unlabelled") if config.data.get("unlabelled") else None,
+        unlabelled_seed=derive_seed(config.seed, "unlabelled") if unlabelled else None,
     )
 
 
@@ -151,8 +155,10 @@ def generic_data(
 def data_module(
     config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
 ) -> MemoryDataModule:
-    """Return the data module of a config, not prepared: `generic_data` for a pretraining, else `task_data`."""
-    return (generic_data if config.stage == "pretrain" else task_data)(config, preprocessor, source)
+    """Return the data module of a training config, not prepared: `generic_data` for a pretraining, else `task_data`."""
+    if config.stage == "pretrain":
+        return generic_data(config, preprocessor, source)
+    return task_data(config, preprocessor, source, bool(config.data.get("unlabelled")))
 
 
 def build_transforms(config: DictConfig, group: str = "augment") -> dict[str, Transform]:
