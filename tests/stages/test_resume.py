@@ -25,6 +25,9 @@ MIXES = ("data/augment=[mixup,cutmix]",)
 # Saved every 7 batches, and so in the middle of an optimizer step.
 ACCUMULATED = ("trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=1.0", "trainer.log_every_n_steps=1")
 
+# Saved after the running means of the strategy started, with a share of the epoch's pseudo-labels.
+UNLABELLED = ("strategy=fixmatch", "strategy.confidence=0.2", "data.unlabelled=true", "data/augment@data.strong=shift")
+
 SMALL = ("backbone=resnet", "backbone.widths=[4]", "backbone.blocks=[1]")
 
 
@@ -77,6 +80,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             ),
             31,
         ),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=12", "data.labels_per_class=20", *UNLABELLED), 31),
     ],
     ids=[
         "denoise",
@@ -95,6 +99,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         "accumulated",
         "accumulated byol",
         "few labels",
+        "unlabelled",
     ],
 )
 def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: pytest.MonkeyPatch):

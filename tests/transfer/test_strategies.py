@@ -36,6 +36,7 @@ def test_all_strategies_are_compared_with_full_finetuning(composed, capfd: pytes
     assert "excluded strategy norm_only: strategy=norm_only: backbone MLP has no norm layers" in capfd.readouterr().err
     assert "norm_only" not in fitting
     assert {"bitfit", "linear_probe", "lp_ft", "mixout"} < set(fitting)
+    assert not {"self_training", "fixmatch"} & set(fitting)  # these have more data than the others
     assert config.transfer.arms == config.transfer.budgets.steps == arms
     assert config.transfer.budgets.converged == []
     for name in fitting:
@@ -74,6 +75,11 @@ def test_strategies_by_name_with_other_arms(composed):
             ("transfer.arms=[scratch,linear]", "transfer.pretrain_seeds=2", "transfer.seeds=2"),
             "no arm uses a pretraining",
         ),
+        (
+            ("transfer.arms=[scratch,full,self_training]", "transfer.labels=[2,all]"),
+            "transfer.labels=all labels all 1,257 training rows, so arm self_training has no unlabelled rows",
+        ),
+        (("transfer.arms=[scratch,full]", "data.unlabelled=true"), "no arm in transfer.arms uses unlabelled rows"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(cli, words: tuple[str, ...], reason: str):
@@ -85,12 +91,13 @@ def test_what_cannot_be_is_refused_before_anything_runs(cli, words: tuple[str, .
 
 def test_from_weights_that_are_there_nothing_is_pretrained(cli):
     base = cli("stage=pretrain", "trainer.max_epochs=1").run("pretrain")
-    outcome = cli(*SMALL, "transfer.arms=[scratch,full,shuffled]", f"transfer.start={base}")
+    outcome = cli(*SMALL, "transfer.arms=[scratch,full,shuffled,self_training]", f"transfer.start={base}")
     assert outcome.status == 0, outcome.err
     folder = outcome.run("transfer")
     assert sorted(path.name for path in (folder / "runs").iterdir()) == [
         "full-2-seed0",
         "scratch-2-seed0",
+        "self_training-2-seed0",
         "shuffled-2-seed0",
     ]
     weights = json.loads((base / "run.json").read_text())["weights_sha256"]
@@ -101,7 +108,7 @@ def test_from_weights_that_are_there_nothing_is_pretrained(cli):
     assert Path(parent["path"]).parent == base
     report = json.loads((folder / "report.json").read_text())
     assert (report["headline"]["arm"], report["headline"]["against"]) == ("full", "scratch")
-    assert {row["arm"] for row in report["costs"]} == {"scratch", "full", "shuffled"}
+    assert {row["arm"] for row in report["costs"]} == {"scratch", "full", "shuffled", "self_training"}
     assert report["pretraining"] == []
     assert [one["weights_sha256"] for one in report["checks"]["parents"]] == [weights]
     text = (folder / "report.md").read_text()
@@ -119,3 +126,19 @@ def test_from_a_hugging_face_model_scratch_is_its_architecture(composed):
     assert found.own.init == "scratch"
     assert found.linear == {"baseline": {"_target_": "warmstart.baseline.linear.Linear"}}
     assert found.knn.init == "hf:DIR"
+
+
+def test_unlabelled_rows_are_for_the_arms_that_use_them_and_count_as_cost(cli):
+    arms = ("transfer.arms=[pretrained,scratch,self_training]", "transfer.budgets.converged=[]")
+    outcome = cli(*SMALL, *arms, "+arm.self_training.strategy.warmup=0.5")
+    assert outcome.status == 0, outcome.err
+    runs = {
+        path.name: json.loads((path / "run.json").read_text()) for path in outcome.run("transfer").glob("runs/*-2-*")
+    }
+    assert {name: run["data"]["rows"].get("unlabelled") for name, run in runs.items()} == {
+        "pretrained-2-seed0": None,
+        "scratch-2-seed0": None,
+        "self_training-2-seed0": 1237,
+    }
+    assert runs["scratch-2-seed0"]["cost"]["examples"] == 2 * 20
+    assert runs["self_training-2-seed0"]["cost"]["examples"] == 2 * (20 + 64)

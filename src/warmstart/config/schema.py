@@ -64,6 +64,8 @@ LABELS = {
     "label_fraction": LeftOpenUnitInterval | None,
     "folds": at_least(2) | None,
     "fold": NonNegativeInt,
+    "unlabelled": bool,
+    "strong": Section({}, is_open=True),
 }
 BLOCKS = {"pack": between(8, 2**20) | None, "separate": bool}
 TRAINER = Section(
@@ -132,7 +134,7 @@ TRAINING = {
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})
 DATA = {"pretrain": {**LOADING, **BLOCKS}, "finetune": {**LOADING, **LABELS}}
-KNOWN_DATA = frozenset(SOURCE)
+KNOWN_DATA = frozenset({*SOURCE, "unlabelled", "strong"})
 PRETRAIN = Section(
     {
         **TRAINING,

@@ -85,7 +85,8 @@ class Batch:
     The mask is 0 at padding; different positive integers in a row separate documents, and attention is limited to the
     same document. In a uint8 mask the values are 1 + the token type, and all valid positions attend to each other. A
     loader yields stored inputs; a module scales them before it calls the objective. If training mixes examples,
-    `share` (B,) is the weight of an example's own target, and the rest that of its target in `partner`.
+    `share` (B,) is the weight of an example's own target, and the rest that of its target in `partner`. `unlabelled`
+    has rows without targets, which a strategy may use; of those, `strong` is a second, strongly augmented view of x.
     """
 
     x: Tensor
@@ -93,6 +94,8 @@ class Batch:
     mask: Tensor | None = None
     partner: Tensor | None = None
     share: Tensor | None = None
+    unlabelled: Batch | None = None
+    strong: Tensor | None = None
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """Return the batch on a device; Lightning calls this instead of copying the dataclass field by field."""

@@ -241,12 +241,17 @@ class Strategy:
 
     If `selects_strategy`, it has a method `select` in place of `learning_rate_scales`, which chooses another strategy.
     `restarts` are fractions of the run at which the schedule restarts. `only_scales_learning_rates` is false if it
-    overrides `prepare`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is true.
+    overrides `prepare`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is true. If
+    `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also strongly.
+    `progress` is the fraction of the run that is complete, updated before each step for such a strategy.
     """
 
     selects_strategy: ClassVar[bool] = False
     only_scales_learning_rates: ClassVar[bool] = True
+    uses_unlabelled: ClassVar[bool] = False
+    uses_strong: ClassVar[bool] = False
     restarts: tuple[float, ...] = ()
+    progress: float = 0.0
 
     def prepare(self, backbone: Backbone) -> None:
         """Modify the backbone with its initial weights, before `learning_rate_scales` is called."""
@@ -262,6 +267,13 @@ class Strategy:
     def step(self, objective: Objective, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the loss of a training batch: that of the objective."""
         return objective.step(backbone, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs besides the weights, as tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state."""
 
     def extract_adapters(self, backbone: Backbone) -> dict[str, dict[str, Tensor]]:
         """Remove adapters from the backbone after training; return the adapter delta for `run.adapter.merge`."""

@@ -16,11 +16,13 @@ import torch
 from pandas.api.types import is_numeric_dtype
 from torch import Tensor
 
+from warmstart.core import screen
 from warmstart.core.batch import Batch, Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.spec import Spec
-from warmstart.data.loader import GatherLoader, encode, moments, take
+from warmstart.data.duplicates.overlap import copies
+from warmstart.data.loader import GatherLoader, Unlabelled, encode, moments, take
 from warmstart.data.splits import fold_of, labelled_subset, merged
 from warmstart.data.storage.ragged import Packed, PaddedRows
 
@@ -261,6 +263,7 @@ class TaskDataModule(MemoryDataModule):
         folds: number of folds of these rows, one of which replaces the validation split of the source.
         fold: index of the validation fold; from `folds` on, of a further repeat with another shuffle.
         fold_seed: seed of the folds.
+        unlabelled_seed: seed of the order of the unlabelled rows; None to use labelled rows only.
     """
 
     def __init__(
@@ -272,9 +275,11 @@ class TaskDataModule(MemoryDataModule):
         folds: int | None = None,
         fold: int = 0,
         fold_seed: int = 0,
+        unlabelled_seed: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.unlabelled_seed = unlabelled_seed
         self.budget = (subset_seed, labels_per_class, label_fraction)
         self.fold_key = None if folds is None else (fold_seed, folds, fold)
 
@@ -287,6 +292,44 @@ class TaskDataModule(MemoryDataModule):
     def fold(self) -> Any:
         """As `subset`, if validation uses a fold; else None."""
         return None if self.fold_key is None else self.subset
+
+    def prepare(self, splits: Splits | None = None, like: MemoryDataModule | None = None) -> MemoryDataModule:
+        """Prepare as the base class does, and add the unlabelled rows to the loader of the training rows."""
+        splits = splits or self.source.load(self.target)
+        super().prepare(splits, like)
+        if self.unlabelled_seed is not None:
+            self.parts["unlabelled"] = encode(self.preprocessor, self.unlabelled_rows(splits).x, None)
+            self.train_loader.unlabelled = Unlabelled(
+                self.parts["unlabelled"][0], self.batch_size, self.unlabelled_seed
+            )
+        return self
+
+    def unlabelled_rows(self, splits: Splits) -> Rows:
+        """Return the training rows outside the labelled subset, and the rows of the source without a target.
+
+        Copies of validation and test rows are left out, and, where these have clusters of their own, their clusters.
+
+        Raises:
+            UserError: there are no such rows.
+        """
+        labelled = labelled_subset(splits.train.y, splits.labels, *self.budget)
+        left = splits.train.take(np.setdiff1d(np.arange(len(splits.train)), labelled))
+        held = [self.validation_rows(splits), splits.test, *splits.shifts.values()]
+        parts = [replace(part, y=None) for part in (left, splits.unlabelled) if part is not None and len(part)]
+        if splits.keeps_clusters:
+            names = [part.cluster for part in (held if self.fold_key is not None else held[1:])]
+            names = np.concatenate([names for names in names if names is not None])
+            parts = [part if part.cluster is None else part.take(~np.isin(part.cluster, names)) for part in parts]
+        rows = merged(parts) if parts else left
+        if len(rows) and len(found := copies(rows, held, self.preprocessor)):
+            screen.say(f"{len(found):,} unlabelled rows are copies of validation or test rows: they are not used")
+            rows = rows.take(np.setdiff1d(np.arange(len(rows)), found))
+        if not len(rows):
+            raise UserError(
+                f"data.unlabelled=true: all {len(splits.train):,} training rows are labelled, so none are left without "
+                "labels: set data.labels_per_class or data.label_fraction, or data.unlabelled=false"
+            )
+        return rows
 
     def labelled_rows(self, splits: Splits) -> Rows:
         """Return the labelled subset, including the validation fold."""

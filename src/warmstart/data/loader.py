@@ -41,6 +41,7 @@ class GatherLoader:
         self.epoch = -1
         self.position = 0
         self.resuming = self.repeat = False
+        self.unlabelled: Unlabelled | None = None  # adds unlabelled rows to each training batch
 
     def __len__(self) -> int:
         return math.ceil(len(self.x) / self.batch_size) if self.seed is None else batches(len(self.x), self.batch_size)
@@ -57,8 +58,12 @@ class GatherLoader:
         while self.position < len(self.x):
             left = len(self.x) - self.position
             rows = order[self.position : self.position + (left if left == self.batch_size + 1 > 2 else self.batch_size)]
+            number = self.epoch * len(self) + self.position // self.batch_size
             self.position += len(rows)
-            yield take(self.x, self.y, rows)
+            batch = take(self.x, self.y, rows)
+            if self.unlabelled is not None:
+                batch.unlabelled = self.unlabelled.batch(number)
+            yield batch
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Return the row indices of an epoch (N,); variable-length rows are sorted by length within pools."""
@@ -82,6 +87,30 @@ class GatherLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
         self.resuming = self.position > 0
+
+
+class Unlabelled:
+    """Batches of `size` rows without targets; the n-th batch is a function of the seed and n.
+
+    When all full batches of an order are used, rows are shuffled again.
+
+    Args:
+        x: a tensor (N, ...), or `PaddedRows`.
+        size: rows of a batch; all, if there are fewer.
+        seed: seed of the order.
+    """
+
+    def __init__(self, x: Any, size: int, seed: int):
+        self.size = min(size, len(x))
+        self.rows = GatherLoader(x, None, self.size, seed)
+        self.epoch, self.order = -1, torch.empty(0, dtype=torch.long)
+
+    def batch(self, number: int) -> Batch:
+        """Return the batch with this number, from 0."""
+        epoch, index = divmod(number, len(self.rows.x) // self.size)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self.rows.order(torch.Generator().manual_seed(self.rows.seed + epoch))
+        return take(self.rows.x, None, self.order[index * self.size : (index + 1) * self.size])
 
 
 def batches(rows: int, size: int) -> int:

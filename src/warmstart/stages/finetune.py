@@ -71,7 +71,8 @@ def train(
     note_shared_rows(run, data, ["train", "validation", *(data.test_parts if config.test else ())])
     if len(chain := ancestry(run.record["parent"])) > 1:
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")
-    screen.say(f"finetuning on {data.rows['train']:,} labelled rows of {run.record['data']['name']}")
+    spare = f" and {data.rows['unlabelled']:,} unlabelled rows" if "unlabelled" in data.rows else ""
+    screen.say(f"finetuning on {data.rows['train']:,} labelled rows{spare} of {run.record['data']['name']}")
     if module.objective.target == "category" and module.objective.monitor[0] == ChanceWarning.metric:
         classes = torch.as_tensor(data.parts["validation"][1]).flatten()
         callbacks = [*callbacks, ChanceWarning(classes.bincount().max().item() / len(classes), len(classes))]

@@ -45,6 +45,7 @@ from warmstart.transfer.arms import (
     Sizes,
     arm_config,
     check_starts,
+    check_unlabelled,
     finetunings,
     has_pretraining,
     pretrainings,
@@ -249,6 +250,7 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     source, target = components.build_source(config), components.get_object(config.objective._target_).target
     splits = source.load(target)
     config = with_fitting_baselines(config, splits)
+    check_unlabelled(config, splits)
     labelled = [[budget, training_rows(config, splits, budget)] for budget in config.transfer.labels]
     more: dict[str, Any] = {"clusters": splits.test.cluster}
     if config.transfer.get("starts"):

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.init import Init
@@ -92,6 +93,9 @@ def assemble(
         if "strategy" in config and not is_shuffled:
             origin = digests(backbone, transfer["missing"])
     strategy = build_strategy(config, backbone) if "strategy" in config else None
+    if strategy is not None and strategy.uses_strong and not config.data.get("strong"):
+        name = f"strategy={components.short_name(config.strategy)}"
+        screen.say(f"{name}: data.strong has no augmentation: pseudo-labels are those of a second pass with dropout")
     objective = build_objective(config, backbone, data)
     if start is not None:
         has_head = start.card["stage"] in TUNED or "task" in start.card
@@ -138,6 +142,8 @@ def build_module(
     }
     if config.stage == "pretrain":
         return PretrainModule(backbone, objective, **own)
+    if strategy is not None and strategy.uses_strong and config.data.get("strong"):
+        own["strong"] = components.build_augment(config, preprocessor, "strong")
     module = FinetuneModule(backbone, objective, strategy, **own, origin=origin)
     if module.has_phases and config.trainer.get("max_time") is not None:
         raise UserError(

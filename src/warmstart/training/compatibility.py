@@ -46,7 +46,7 @@ class Components:
         self.objective: type[Objective] = get_object(config.objective._target_)
         self.overrides = {name: f"{name}={short_name(config[name])}" for name in ("data", "objective", "backbone")}
         self.predicts = self.objective.predicts or self.shape.target_kind
-        self.transforms = build_transforms(config)
+        self.transforms, self.strong = build_transforms(config), build_transforms(config, "strong")
 
 
 def supports_modality(components: Components) -> str | None:
@@ -203,6 +203,35 @@ def loss_supports_predictions(components: Components) -> str | None:
     return f"{loss_name} is incompatible with {objective}: choose {_or(fitting)}"
 
 
+def uses_unlabelled_rows(components: Components) -> str | None:
+    """Check that data.unlabelled is set if, and only if, the strategy uses unlabelled rows, and targets are classes."""
+    data, node = components.config.data, components.config.get("strategy")
+    if node is None:
+        return None
+    is_used, is_given = get_object(node._target_).uses_unlabelled, bool(data.get("unlabelled"))
+    name = f"strategy={short_name(node)}"
+    if is_given and not is_used:
+        able = _options("strategy", lambda node: get_object(node._target_).uses_unlabelled)
+        return f"data.unlabelled=true: {name} uses labelled rows only: choose {_or(able)}, or remove it"
+    if is_used and not is_given:
+        return f"{name} needs unlabelled rows: add data.unlabelled=true, to use training rows without their labels"
+    if is_used and components.objective.target != "category":
+        return f"{name} needs one class per row, which {components.overrides['objective']} does not predict"
+    return None
+
+
+def strong_transforms_support_modality(components: Components) -> str | None:
+    """Check that the transforms of data.strong support the modality of the data, and do not mix examples."""
+    modality = components.source.modality
+    for name, transform in components.strong.items():
+        if modality not in transform.inputs or isinstance(transform, Mixing):
+            return (
+                f"data/augment@data.strong={name} is not for {modality} without targets: "
+                f"choose {_or(_transforms(modality, mixes=False))}"
+            )
+    return None
+
+
 RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an error message or None
     supports_modality,
     transforms_support_modality,
@@ -218,6 +247,8 @@ RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an err
     augments_views,
     batch_has_other_examples,
     loss_supports_predictions,
+    uses_unlabelled_rows,
+    strong_transforms_support_modality,
 )
 
 

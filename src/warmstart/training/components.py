@@ -44,9 +44,16 @@ GROUPS = {  # config groups whose package has another name
 }
 KINDS = {"data": Source, "backbone": Backbone, "objective": Objective, "strategy": Strategy, "baseline": Baseline}
 SEVERAL = {"logger": Logger, "visualization": Callback}  # groups from which any number of options can be chosen
-INNER = {"augment": Transform}  # such groups inside components
+INNER = {"augment": Transform, "strong": Transform}  # such groups inside components
 BLOCKS = ("pack", "separate")  # keys of the data of a pretraining
-LABELS = ("labels_per_class", "label_fraction", "folds", "fold")  # keys of the data of a finetuning
+LABELS = (
+    "labels_per_class",
+    "label_fraction",
+    "folds",
+    "fold",
+    "unlabelled",
+    "strong",
+)  # keys of the data of a finetuning
 LOADING = ("batch_size", "augment", *LABELS, *BLOCKS)
 
 
@@ -101,7 +108,10 @@ def source_type(data: DictConfig) -> type:
 
 
 def task_data(
-    config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
+    config: DictConfig,
+    preprocessor: Preprocessor | None = None,
+    source: Source | None = None,
+    unlabelled: bool = False,
 ) -> TaskDataModule:
     """Return the data module of a finetuning config, not prepared.
 
@@ -109,6 +119,7 @@ def task_data(
         config: has data, objective and the root seed, from which the seeds of subset and order are derived.
         preprocessor: that of the pretraining, if any.
         source: the data set, if it is already built.
+        unlabelled: whether to add unlabelled rows to the training batches.
     """
     return TaskDataModule(
         source or build_source(config),
@@ -122,6 +133,7 @@ def task_data(
         folds=config.data.get("folds"),
         fold=config.data.get("fold", 0),
         fold_seed=derive_seed(config.seed, "folds"),
+        unlabelled_seed=derive_seed(config.seed, "unlabelled") if unlabelled else None,
     )
 
 
@@ -143,28 +155,35 @@ def generic_data(
 def data_module(
     config: DictConfig, preprocessor: Preprocessor | None = None, source: Source | None = None
 ) -> MemoryDataModule:
-    """Return the data module of a config, not prepared: `generic_data` for a pretraining, else `task_data`."""
-    return (generic_data if config.stage == "pretrain" else task_data)(config, preprocessor, source)
+    """Return the data module of a training config, not prepared: `generic_data` for a pretraining, else `task_data`."""
+    if config.stage == "pretrain":
+        return generic_data(config, preprocessor, source)
+    return task_data(config, preprocessor, source, bool(config.data.get("unlabelled")))
 
 
-def build_transforms(config: DictConfig) -> dict[str, Transform]:
-    """Build the transforms of `data.augment` by name, in the order of the config.
+def build_transforms(config: DictConfig, group: str = "augment") -> dict[str, Transform]:
+    """Build the transforms of `data.augment` or `data.strong` by name, in the order of the config.
 
     Raises:
         UserError: there is no such transform, or a setting is invalid.
     """
     found = {}
-    for name, node in config.data.augment.items():
-        place = f"data.augment.{name}"
+    for name, node in config.data.get(group, {}).items():
+        place = f"data.{group}.{name}"
         if not (isinstance(node, DictConfig) and "_target_" in node):
-            raise UserError(f"{place}={shown(node)}: choose transforms with data/augment=[NAME,...]")
+            raise UserError(f"{place}={shown(node)}: choose transforms with {override_of(group)}=[NAME,...]")
         found[name] = build_function(node, place)()
     return found
 
 
-def build_augment(config: DictConfig, preprocessor: Preprocessor) -> Augment:
-    """Build the scaling of the preprocessor and the transforms of `data.augment`."""
-    return Augment(preprocessor, build_transforms(config))
+def override_of(group: str) -> str:
+    """Return the override that chooses the transforms of `data.augment` or `data.strong`."""
+    return "data/augment" if group == "augment" else f"data/augment@data.{group}"
+
+
+def build_augment(config: DictConfig, preprocessor: Preprocessor, group: str = "augment") -> Augment:
+    """Build the scaling of the preprocessor and the transforms of `data.augment` or `data.strong`."""
+    return Augment(preprocessor, build_transforms(config, group), override_of(group))
 
 
 def build_loss(config: DictConfig) -> LossFunction:

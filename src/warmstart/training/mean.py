@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,13 +38,15 @@ class RunningMean:
         """Return the means of the steps' measures, by name."""
         return {name: float(total) / self.count for name, total in self.measures.items()} if self.count else {}
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint within an epoch."""
-        return {"total": float(self.total), "count": self.count}
+        measures = {name: float(value) for name, value in self.measures.items()}
+        return {"total": float(self.total), "count": self.count, **({"measures": measures} if measures else {})}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state."""
         self.total, self.count = state["total"], int(state["count"])
+        self.measures = dict(state.get("measures", {}))
 
     def compute(self) -> float:
         """Return the mean over all values; NaN if there are none."""

@@ -18,6 +18,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Objective, Strategy
 from warmstart.core.spec import Spec
 from warmstart.data.transforms.augment import Augment
+from warmstart.run.identity import derive_seed
 from warmstart.training.mean import RunningMean
 from warmstart.training.optimization import Accumulation, assign, at, configure, freeze
 
@@ -167,6 +168,7 @@ class FinetuneModule(LeanModule):
 
     All randomness and the trainable parameters of a step are functions of `seed` and the number of the step. Without a
     strategy it is for evaluation only. `origin` has the SHA-256 of the backbone tensors of a parent, by name.
+    Unlabelled rows have their own random numbers, so that those of the labelled rows do not depend on them.
     """
 
     def __init__(
@@ -179,9 +181,11 @@ class FinetuneModule(LeanModule):
         augment: Augment,
         seed: int,
         origin: dict[str, str] | None = None,
+        strong: Augment | None = None,
     ):
         super().__init__()
         self.backbone, self.objective = backbone, objective
+        self.strong, self.unlabelled_seed = strong, derive_seed(seed, "unlabelled")
         self.origin = origin or {}
         self.optimizer, self.scheduler, self.augment, self.seed = optimizer, scheduler, augment, seed
         self.strategy = strategy
@@ -190,7 +194,9 @@ class FinetuneModule(LeanModule):
             self.scales = assign(strategy.learning_rate_scales(backbone), [name for name, _ in self.named_parameters()])
             self.set_progress(0.0)
         # Whether trainable parameters or learning-rate scales depend on the step.
-        self.has_phases = any(map(callable, self.scales.values())) or bool(strategy and strategy.restarts)
+        self.has_phases = any(map(callable, self.scales.values())) or bool(
+            strategy and (strategy.restarts or strategy.uses_unlabelled)
+        )
         self.total_steps = math.inf
         self.monitor = objective.monitor
         self.held_out_loss = RunningMean()
@@ -203,6 +209,8 @@ class FinetuneModule(LeanModule):
         """Convert the parameters; the metrics only change their device, not their precision."""
         metrics = self._modules.pop("metrics", None)
         super()._apply(fn, recurse)
+        if self.strong is not None:
+            self.strong.dtype = self.augment.dtype
         if metrics is not None:
             self.metrics = metrics._apply(lambda value: value.to(fn(value).device))
         return self
@@ -233,15 +241,42 @@ class FinetuneModule(LeanModule):
         """Return the augmented and possibly mixed examples."""
         return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask))
 
+    def unlabelled_views(self, rows: Batch, step: int) -> Batch:
+        """Return the augmented rows and, if the strategy uses them, strongly augmented ones."""
+        seed_step(self.unlabelled_seed, step, self.device)
+        strong = None if self.strong is None else self.strong(rows.x)
+        return Batch(self.augment(rows.x), mask=rows.mask, strong=strong)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Update the frozen parameters for this step."""
+        """Update the frozen parameters and the progress of the strategy for this step."""
         if self.has_phases:
-            self.set_progress(self.trainer.global_step / self.total_steps)
+            self.strategy.progress = self.trainer.global_step / self.total_steps
+            self.set_progress(self.strategy.progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of the strategy, by default that of the objective."""
-        seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
-        return self.accumulate(self.strategy.step(self.objective, self.backbone, self.views(batch)))
+        step = self.trainer.fit_loop.total_batch_idx
+        unlabelled = None if batch.unlabelled is None else self.unlabelled_views(batch.unlabelled, step)
+        seed_step(self.seed, step, self.device)
+        views = self.views(batch)
+        views.unlabelled = unlabelled
+        return self.accumulate(self.strategy.step(self.objective, self.backbone, views))
+
+    def on_train_epoch_end(self) -> None:
+        """Log train/loss and the measures of the strategy."""
+        self.log_dict({f"train/{name}": value for name, value in self.train_loss.measured().items()})
+        super().on_train_epoch_end()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the state of the strategy too."""
+        super().on_save_checkpoint(checkpoint)
+        if state := self.strategy.state_dict():
+            checkpoint["strategy"] = state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the state of the strategy too."""
+        super().on_load_checkpoint(checkpoint)
+        self.strategy.load_state_dict(checkpoint.get("strategy", {}))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to loss and metrics; return the outputs (B, C)."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart.config.options import is_given
@@ -140,6 +141,8 @@ def pretraining_of(config: DictConfig, arm: str, seed: int) -> str | None:
 def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, seed: int) -> DictConfig:
     """Return the finetuning config of one arm: the shared settings with the overrides of the arm.
 
+    If its strategy uses unlabelled rows, it gets them, whatever data.unlabelled is.
+
     Args:
         config: a composed transfer config.
         arm: one of `config.arm`.
@@ -174,8 +177,10 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
             shared.pop(name, None)
     subset = subset_settings(labels)
     rows = {"labels_per_class": subset["per_class"], "label_fraction": subset["fraction"]}
+    own = merged(shared, overrides)
+    rows["unlabelled"] = "strategy" in own and get_object(own.strategy._target_).uses_unlabelled
     try:
-        finetuning = with_initial_backbone(merged(shared, overrides, {"seed": seed, "data": rows}))
+        finetuning = with_initial_backbone(merged(own, {"seed": seed, "data": rows}))
     except UserError as error:
         init = overrides.get("init")
         raise UserError(f"{start_setting(config, arm, init)}: {str(error).removeprefix(f'init={init}: ')}") from error
@@ -283,6 +288,26 @@ def subset_settings(labels: Labels) -> dict[str, Labels | None]:
     raise UserError(
         f"transfer.labels={labels}: must be rows per class (1, 2, ... or '<=200'), a fraction (0.1), or all"
     )
+
+
+def check_unlabelled(config: DictConfig, splits: Splits) -> None:
+    """Check that arms whose strategy uses unlabelled rows have some at every label budget.
+
+    Raises:
+        UserError: an arm has none, or data.unlabelled is set and no arm uses them.
+    """
+    arms = [arm for arm in config.transfer.arms if arm_config(config, arm, "scratch", "all", 0).data.unlabelled]
+    if config.data.get("unlabelled") and not arms:
+        raise UserError("data.unlabelled=true: no arm in transfer.arms uses unlabelled rows: add one, or remove it")
+    if not arms or len(splits.unlabelled or ()):
+        return
+    for budget in config.transfer.labels:
+        subset = labelled_subset(splits.train.y, splits.labels, 0, **subset_settings(budget))
+        if len(subset) == len(splits.train):
+            raise UserError(
+                f"transfer.labels={budget} labels all {len(subset):,} training rows, so arm {arms[0]} has no "
+                "unlabelled rows: remove it, or use smaller label counts"
+            )
 
 
 def training_rows(config: DictConfig, splits: Splits, budget: Labels) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart.config.options import compose_file, option_names
@@ -17,7 +18,7 @@ from warmstart.training.compatibility import check_compatibility
 from warmstart.training.start import find_start, given_preprocessor
 from warmstart.transfer.arms import arm_config, without_stale_budgets
 
-ALL = "strategies"  # entry of transfer.arms for the reference, the control and every other strategy
+ALL = "strategies"  # entry of transfer.arms for the reference, the control and every other one for labelled rows
 REFERENCE, CONTROL = "full", "scratch"
 
 
@@ -37,7 +38,7 @@ def with_strategies(config: DictConfig) -> DictConfig:
     if not isinstance(requested, ListConfig | list) or all(is_complete_arm(config, entry) for entry in requested):
         return config
     known = strategy_names()
-    others = [name for name in known if name not in (REFERENCE, CONTROL)]
+    others = [name for name in known if name not in (REFERENCE, CONTROL, *with_unlabelled_rows(known))]
     entries = [name for entry in requested for name in ([REFERENCE, CONTROL, *others] if entry == ALL else [entry])]
     named = [entry for entry in dict.fromkeys(entries) if entry in known and not is_complete_arm(config, entry)]
     if not named and ALL not in requested:
@@ -60,6 +61,11 @@ def with_strategies(config: DictConfig) -> DictConfig:
 def strategy_names() -> list[str]:
     """Return the names of all strategies, the options of the Hydra group."""
     return sorted(option_names("strategy"))
+
+
+def with_unlabelled_rows(names: list[str]) -> list[str]:
+    """Return the strategies among `names` that use unlabelled rows, which ALL does not include."""
+    return [name for name in names if get_object(compose_file(f"strategy/{name}").strategy._target_).uses_unlabelled]
 
 
 def is_complete_arm(config: DictConfig, name: str) -> bool:

@@ -182,6 +182,18 @@ def shared_rows(parts: Mapping[str, Rows], preprocessor: Preprocessor, target: s
     return found
 
 
+def copies(rows: Rows, held_out: Sequence[Rows], preprocessor: Preprocessor) -> np.ndarray:
+    """Return the indices of the rows that are exact or near copies of held-out rows, unless equal by chance."""
+    comparison: Comparison = preprocessor.comparison() or ArrayRows()
+    keys, found = comparison.keys(rows.x), np.empty(0, dtype=np.int64)
+    for part in held_out:
+        near = comparison.near(part.x, [rows.x]) or [[]]
+        same = np.flatnonzero(np.isin(keys, comparison.keys(part.x)))
+        same = np.union1d(same, np.array(near[0], dtype=np.int64))
+        found = np.union1d(found, _not_by_chance(comparison, part.x, rows.x, same))
+    return found
+
+
 def _compare(
     comparison: Comparison,
     theirs: Rows,

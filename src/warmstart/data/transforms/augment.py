@@ -25,15 +25,21 @@ class Augment:
     Args:
         preprocessor: scales a raw batch.
         transforms: by their names in `data.augment`.
+        group: the override that chooses them.
 
     Raises:
         UserError: a transform is for spectrograms, which the preprocessor does not compute.
     """
 
-    def __init__(self, preprocessor: Preprocessor, transforms: Mapping[str, Transform] = MappingProxyType({})):
+    def __init__(
+        self,
+        preprocessor: Preprocessor,
+        transforms: Mapping[str, Transform] = MappingProxyType({}),
+        group: str = "data/augment",
+    ):
         for name, transform in transforms.items():
             if transform.spectral and not preprocessor.spectral:
-                raise UserError(f"data/augment={name} is for spectrograms, but this model takes waveforms: remove it")
+                raise UserError(f"{group}={name} is for spectrograms, but this model takes waveforms: remove it")
         self.preprocessor = preprocessor
         self.dtype: torch.dtype | None = None
         self.mixing = {name: value for name, value in transforms.items() if isinstance(value, Mixing)}
