@@ -225,7 +225,7 @@ def test_what_a_model_can_do_follows_from_its_architecture(tmp_path: Path):
     for kind in CONFIGS:
         folder = saved_folder(tmp_path / kind, kind)
         settings = with_initial_backbone(OmegaConf.create({"init": f"hf:{folder}"})).backbone
-        assert HuggingFace.abilities(**settings) == ({"causal"} if kind in DECODERS else {"hide"})
+        assert HuggingFace.abilities(**settings) == {"causal" if kind in DECODERS else "hide", "token_embedding"}
         assert settings.pooling == ("last" if kind in DECODERS else "cls")
 
 

@@ -47,7 +47,9 @@ def check_config(config: DictConfig) -> None:
             raise CannotBatch(f"logger={name} may not support several runs at a time")
     if config.get("feature_rows"):
         raise CannotBatch(f"feature_rows={config.feature_rows} needs one run at a time; add feature_rows=0")
-    for name in ("forgetting", "snapshots", "teacher"):
+    if config.get("forgetting"):
+        raise CannotBatch("forgetting=true needs one run at a time")
+    for name in ("snapshots", "teacher"):
         if config.get(name):
             raise CannotBatch(f"{name}={config[name]} needs one run at a time")
     if "strategy" in config and selects_strategy(config):
