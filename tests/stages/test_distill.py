@@ -133,8 +133,10 @@ def test_a_report_states_what_the_teacher_cost_and_that_it_has_seen_labels(cli, 
     pretraining = ("objective@pretrain.objective=distill", f"pretrain.teacher={folders['TUNED']}")
     short = ("pretrain.trainer.max_epochs=1", "pretrain.feature_rows=0", "visualization@pretrain.visualization=[]")
     words = ("transfer.arms=[pretrained,scratch]", "transfer.labels=[2]", "transfer.seeds=1", "trainer.max_steps=12")
-    done = cli("stage=transfer", *pretraining, *short, *words, "transfer.budgets.converged=[]", "logger=[]")
+    other = ("data.split_seed=1", "transfer.budgets.converged=[]", "logger=[]")
+    done = cli("stage=transfer", *pretraining, *short, *words, *other)
     assert done.status == 0, done.err
+    assert f"{folders['TUNED']} was trained with data.split_seed=0, including rows that data.split_seed=1" in done.err
     page = (done.run("transfer") / "report.md").read_text()
     assert "s for the outputs of its teacher." in page
     assert f"the teacher of the pretraining, {folders['TUNED']}/model, was finetuned" in page

@@ -176,8 +176,9 @@ class Objective:
     texts of targets. `predicts` is the kind of value that the loss requires; if None, that of the backbone's targets,
     and `default_loss` has an entry for each kind; `input_kind` is the kind of the backbone's targets if it differs.
     `needs` are required abilities of the backbone, and `task` selects the form of the head. `step` requires `views`
-    copies of a batch, concatenated along B. If `mixes`, it supports mixed batches. `teacher_output` is what it matches
-    of a frozen teacher, as targets (B, D): its pooled features, or the outputs of the head of an objective.
+    copies of a batch, concatenated along B. If `mixes`, it supports mixed batches. If `is_single_label`, `predict`
+    returns logits (B, C), and every example has one of the C classes. `teacher_output` is what it matches of a frozen
+    teacher, as targets (B, D): its pooled features, or the outputs of the head of an objective.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
@@ -193,6 +194,7 @@ class Objective:
     task: ClassVar[str | None] = None
     views: ClassVar[int] = 1
     mixes: ClassVar[bool] = False
+    is_single_label: ClassVar[bool] = False
     teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
     monitor: ClassVar[tuple[str, str] | None] = None
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)

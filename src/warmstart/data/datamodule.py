@@ -298,7 +298,8 @@ class TaskDataModule(MemoryDataModule):
         splits = splits or self.source.load(self.target)
         super().prepare(splits, like)
         if self.unlabelled_seed is not None:
-            self.parts["unlabelled"] = encode(self.preprocessor, self.unlabelled_rows(splits).x, None)
+            rows = self.unlabelled_rows(grouped(splits, self.preprocessor))
+            self.parts["unlabelled"] = encode(self.preprocessor, rows.x, None)
             self.train_loader.unlabelled = Unlabelled(
                 self.parts["unlabelled"][0], self.batch_size, self.unlabelled_seed
             )

@@ -215,7 +215,7 @@ def uses_unlabelled_rows(components: Components) -> str | None:
         return f"data.unlabelled=true: {name} uses labelled rows only: choose {_or(able)}, or remove it"
     if is_used and not is_given:
         return f"{name} needs unlabelled rows: add data.unlabelled=true, to use training rows without their labels"
-    if is_used and components.objective.target != "category":
+    if is_used and not components.objective.is_single_label:
         return f"{name} needs one class per row, which {components.overrides['objective']} does not predict"
     return None
 

@@ -119,6 +119,8 @@ def outputs_of(
         UserError: the rows do not fit the teacher, or its outputs are not finite.
     """
     preprocessor = rebuild(start.preprocessor).adapted(data.source.preprocessor())
+    if "grouped" in preprocessor.abilities:
+        rows = preprocessor.grouped(rows)
     name = cache.key(digest, json.dumps(preprocessor.state(), sort_keys=True), inputs_digest(rows))
 
     def make(folder: Path) -> None:
