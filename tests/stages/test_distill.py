@@ -139,7 +139,7 @@ def test_a_report_states_what_the_teacher_cost_and_that_it_has_seen_labels(cli, 
     assert f"{folders['TUNED']} was trained with data.split_seed=0, including rows that data.split_seed=1" in done.err
     page = (done.run("transfer") / "report.md").read_text()
     assert "s for the outputs of its teacher." in page
-    assert f"the teacher of the pretraining, {folders['TUNED']}/model, was finetuned" in page
+    assert f"the teacher of the pretraining, {folders['TUNED']}/model, was trained on labels" in page
 
 
 @pytest.mark.parametrize(

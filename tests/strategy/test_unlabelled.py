@@ -98,7 +98,7 @@ class Logits:
         return batch.x
 
     def step(self, backbone, batch: Batch) -> StepOutput:
-        return StepOutput(torch.zeros(()), len(batch.x))
+        return StepOutput(torch.zeros(()), len(batch.x), batch.x)
 
 
 def test_only_confident_rows_are_trained_and_the_strong_view_gets_the_labels_of_the_weak_one():
@@ -120,13 +120,28 @@ def test_alignment_balances_the_classes_of_biased_predictions_and_survives_a_res
         labels = PseudoLabels(0.01, align)
         strong = torch.zeros(400, 2, requires_grad=True)
         batch = Batch(torch.zeros(2, 2), torch.tensor([0, 1]), unlabelled=Batch(weak, strong=strong))
-        labels.add(StepOutput(torch.zeros(()), 2), Logits(), None, batch, 1.0).loss.backward()
+        output = Logits().step(None, batch)
+        labels.count(output, batch)
+        labels.add(output, Logits(), None, batch, 1.0).loss.backward()
         counts[align] = int((strong.grad[:, 0] < 0).sum())
     assert counts[False] > 280
     assert 150 < counts[True] < 250
     again = FixMatch()
     again.load_state_dict(labels.state_dict())
-    assert torch.equal(again.labels.means["predictions"], labels.means["predictions"])
+    assert again.unlabelled_rows == 400
+    for name in ("labels", "predictions"):
+        assert torch.equal(again.labels.state[name], labels.state[name])
+
+
+@pytest.mark.parametrize(
+    "strategy", [SelfTraining(0.01, warmup=0.5), FixMatch(0.01)], ids=["self_training", "fixmatch"]
+)
+def test_a_class_that_the_first_batch_lacks_is_still_predicted(strategy):
+    weak, strong = torch.tensor([[9.0, 0.0], [0.0, 9.0]]), torch.zeros(2, 2, requires_grad=True)
+    batch = Batch(torch.zeros(3, 2), torch.tensor([0, 0, 0]), unlabelled=Batch(weak, strong=strong))
+    strategy.progress = 0.6
+    strategy.step(Logits(), None, batch).loss.backward()
+    assert strong.grad.sign().tolist() == [[-1, 1], [1, -1]]
 
 
 def test_warm_up_and_ramp():
@@ -142,14 +157,15 @@ def test_warm_up_and_ramp():
 
 def test_during_the_warm_up_a_run_equals_full_finetuning_and_afterwards_not(cli):
     noisy = (*FEW, "backbone.dropout=0.2", "data/augment=shift", "data.augment.shift.pixels=1", "test=false")
-    full = cli(*noisy).record("finetune")["metrics"]
+    plain = cli(*noisy).record("finetune")
     self_training = (*noisy, "strategy=self_training", "data.unlabelled=true", "strategy.confidence=0.05")
-    warm, trained = (
-        cli(*self_training, f"strategy.warmup={share}").record("finetune")["metrics"] for share in (0.99, 0.2)
-    )
+    runs = [cli(*self_training, f"strategy.warmup={share}").record("finetune") for share in (0.99, 0.2)]
+    full, warm, trained = (run["metrics"] for run in (plain, *runs))
     assert {name: warm[name] for name in full} == full
     assert trained["val/loss"] != full["val/loss"]
     assert 0 < trained["train/pseudo_labels"] <= 1
+    before, same, more = (run["cost"]["examples"] for run in (plain, *runs))
+    assert before == same < more
 
 
 def test_without_strong_augmentation_fixmatch_says_what_it_does_instead(cli):
@@ -171,6 +187,10 @@ UNLABELLED = ("strategy=self_training", "data.unlabelled=true")
         ((*UNLABELLED, "strategy.confidence=1"), "strategy.confidence=1: must be a number above 0 and below 1"),
         ((*UNLABELLED, "data=vectors", "objective=regression"), "needs one class per row, which objective=regression"),
         ((*UNLABELLED, "data/augment@data.strong=time_masks"), "data/augment@data.strong=time_masks is not for image"),
+        (
+            (*UNLABELLED, "backbone=vit", "data/augment@data.strong=crop", "data.strong.crop.size=4"),
+            "data.strong.crop.size=4: backbone=transformer has positions for one size only: set data.strong.crop.size=null",
+        ),
         ((*UNLABELLED, "data/augment@data.strong=mixup"), "data/augment@data.strong=mixup is not for image"),
     ],
 )

@@ -245,7 +245,8 @@ class Strategy:
     `restarts` are fractions of the run at which the schedule restarts. `only_scales_learning_rates` is false if it
     overrides `prepare`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is true. If
     `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also strongly.
-    `progress` is the fraction of the run that is complete, updated before each step for such a strategy.
+    `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
+    `unlabelled_rows` the number of unlabelled rows that it has trained on, repetitions included.
     """
 
     selects_strategy: ClassVar[bool] = False
@@ -254,6 +255,7 @@ class Strategy:
     uses_strong: ClassVar[bool] = False
     restarts: tuple[float, ...] = ()
     progress: float = 0.0
+    unlabelled_rows: int = 0
 
     def prepare(self, backbone: Backbone) -> None:
         """Modify the backbone with its initial weights, before `learning_rate_scales` is called."""
