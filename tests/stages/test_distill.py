@@ -127,6 +127,11 @@ def test_a_run_is_not_resumed_with_another_teacher(cli, folders, tmp_path: Path,
     assert resumed.status == 0, resumed.err
     record = resumed.record("pretrain")
     assert record["cost"]["teacher_seconds"] == record["teacher"]["seconds"]
+    shutil.rmtree(teacher)
+    shutil.copytree(folders["PLAIN"] / "model", teacher)
+    later = cli("stage=finetune", *FAST, "forgetting=true", f"init={run}")
+    assert later.status == 2
+    assert f"the teacher of {run}, {teacher}, has changed since that run" in later.error
 
 
 def test_a_report_states_what_the_teacher_cost_and_that_it_has_seen_labels(cli, folders):
