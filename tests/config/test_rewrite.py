@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from warmstart.config.pipeline import prepare
+from warmstart.config.resolve import with_rows
 from warmstart.config.rewrite import changed, from_parent, merged
 
 
@@ -40,3 +41,8 @@ def test_what_a_stage_is_given_is_a_config_of_its_own(composed):
     assert prepared == {key: value for key, value in config.items() if key not in ("sweep", "resume")}
     with pytest.raises(OmegaConfBaseException):
         prepared.anything = 1
+
+
+def test_a_teacher_needs_rows_and_no_blocks_to_separate():
+    config = merged({"teacher": "hf:x", "data": {"pack": 64, "separate": True}})
+    assert with_rows(config).data == {"pack": None, "separate": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from warmstart.core.batch import Rows
+from warmstart.core.batch import Rows, Splits
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.preprocess import rebuild
@@ -21,6 +22,7 @@ from warmstart.data.sources.audio.audio_table import AudioTable
 from warmstart.data.sources.audio.manifest import alphabet, encode
 from warmstart.data.sources.audio.spoken_digits import SpokenDigits
 from warmstart.data.transforms.frames import FrequencyMasks, TimeMasks, TimeStretch, VocalTractLengthPerturbation
+from warmstart.training import teacher
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,37 @@ def test_frames_of_a_speaker_are_standardized_with_all_recordings_of_the_same_sp
         one.grouped(Rows(x))
     with pytest.raises(UserError, match="of brief have 1 frame"):
         one.grouped(Rows(table(tone(300, 0.025, 8000)), cluster=np.array(["brief"], dtype=object)))
+
+
+def spoken(speaker: str, count: int) -> Rows:
+    noise = np.random.default_rng(len(speaker))
+    x = table(*(noise.normal(0, len(speaker), 800 + 100 * n).astype(np.float32) for n in range(count)))
+    return Rows(x, np.arange(count) % 2, np.array([speaker] * count, dtype=object))
+
+
+def test_unlabelled_recordings_are_standardized_per_speaker():
+    parts = (spoken("ann", 8), spoken("bo", 4), spoken("c", 4))
+    source = SimpleNamespace(modality="speech", preprocessor=lambda: frames(normalize="speaker"))
+    data = TaskDataModule(source, "category", 4, 0, labels_per_class=1, unlabelled_seed=1)
+    data.prepare(Splits(*parts, ("a", "b"), unlabelled=spoken("dora", 3)))
+    assert len(data.parts["unlabelled"][0]) == 6 + 3
+
+
+def test_a_teacher_standardizes_recordings_per_speaker(monkeypatch: pytest.MonkeyPatch):
+    one, rows = frames(normalize="speaker", cluster="who"), spoken("ann", 3)
+    loud = Rows(rows.x.assign(audio=[values * 9 for values in rows.x.audio]), rows.y, rows.cluster)
+
+    def mean(config, start, kind, preprocessor, shape) -> SimpleNamespace:
+        """A teacher whose output is the mean of its input."""
+        return SimpleNamespace(
+            batches=lambda x: [([n], x[slice(n, n + 1)][0].float().mean().view(1, 1)) for n in range(len(x))]
+        )
+
+    monkeypatch.setattr(teacher, "load_teacher", mean)
+    start = SimpleNamespace(preprocessor=one.state(), name="a model")
+    data = SimpleNamespace(source=SimpleNamespace(preprocessor=frames))
+    quiet, scaled = (teacher.outputs_of(None, start, "features", "0", data, part)[0] for part in (rows, loud))
+    assert torch.allclose(quiet, scaled, atol=1e-2)
 
 
 def test_digits_are_split_by_speaker_or_as_published():

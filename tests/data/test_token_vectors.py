@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from warmstart.core.errors import UserError
 from warmstart.data.preprocess import token_vectors
-from warmstart.data.preprocess.token_vectors import cooccurrence, positive_information, translate
+from warmstart.data.preprocess.token_vectors import cooccurrence, from_cooccurrence, positive_information, translate
 from warmstart.data.preprocess.tokenizing import vocabulary
 
 ROLES = {"unknown": "[UNK]"}
@@ -37,6 +38,12 @@ def test_pairs_are_counted_in_the_window_and_not_across_texts(monkeypatch: pytes
     with np.errstate(divide="ignore"):
         information = np.log(expected * expected.sum() / np.outer(expected.sum(0), expected.sum(0)))
     assert np.allclose(positive_information(counts).toarray(), np.maximum(information, 0))
+
+
+def test_texts_of_one_token_have_no_pairs():
+    tokenizer = wordpiece("film", "plot", "x")
+    with pytest.raises(UserError, match="no generic text has two tokens"):
+        from_cooccurrence(np.array([1, 2, 3, 1]), np.arange(5), vocabulary(tokenizer, ROLES), 2, 0)
 
 
 def test_a_token_takes_the_mean_of_its_tokens_in_the_other_vocabulary():

@@ -20,7 +20,7 @@ from warmstart.huggingface.load import check_names, read_tokenizer_files
 from warmstart.run.checksums import write_checksums
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256
-from warmstart.run.lineage import ancestry
+from warmstart.run.lineage import ancestors, ancestry
 from warmstart.run.manifest import Job, Manifest
 from warmstart.run.saved import open_model
 from warmstart.stages.runner import StageRunner
@@ -201,6 +201,16 @@ def test_runs_that_come_from_each_other_have_an_ancestry_with_an_end(tmp_path: P
         parent = {"id": other.name, "path": str(other / "model"), "weights_sha256": "0"}
         made_run(tmp_path, path.name, id=path.name, parent=parent)
     assert ancestry({"id": "a", "path": str(paths[0] / "model")}) == ["finetune b", "finetune a"]
+
+
+def test_a_run_depends_on_its_teacher_and_on_the_ancestors_of_its_teacher(tmp_path: Path):
+    record = {name: {"id": name, "path": str(tmp_path / name / "model"), "weights_sha256": "0"} for name in "abc"}
+    made_run(tmp_path, "a", id="a", parent=None)
+    made_run(tmp_path, "b", id="b", parent=record["a"])
+    made_run(tmp_path, "c", id="c", parent=None, teacher=record["b"])
+    last = made_run(tmp_path, "d", id="d", parent=record["c"])
+    assert [run.record["id"] for run in ancestors(last)] == ["d", "c", "b", "a"]
+    assert ancestry(last.record["parent"]) == ["finetune c"]
 
 
 @pytest.mark.parametrize(

@@ -127,17 +127,24 @@ def test_a_run_is_not_resumed_with_another_teacher(cli, folders, tmp_path: Path,
     assert resumed.status == 0, resumed.err
     record = resumed.record("pretrain")
     assert record["cost"]["teacher_seconds"] == record["teacher"]["seconds"]
+    shutil.rmtree(teacher)
+    shutil.copytree(folders["PLAIN"] / "model", teacher)
+    later = cli("stage=finetune", *FAST, "forgetting=true", f"init={run}")
+    assert later.status == 2
+    assert f"the teacher of {run}, {teacher}, has changed since that run" in later.error
 
 
 def test_a_report_states_what_the_teacher_cost_and_that_it_has_seen_labels(cli, folders):
     pretraining = ("objective@pretrain.objective=distill", f"pretrain.teacher={folders['TUNED']}")
     short = ("pretrain.trainer.max_epochs=1", "pretrain.feature_rows=0", "visualization@pretrain.visualization=[]")
     words = ("transfer.arms=[pretrained,scratch]", "transfer.labels=[2]", "transfer.seeds=1", "trainer.max_steps=12")
-    done = cli("stage=transfer", *pretraining, *short, *words, "transfer.budgets.converged=[]", "logger=[]")
+    other = ("data.split_seed=1", "transfer.budgets.converged=[]", "logger=[]")
+    done = cli("stage=transfer", *pretraining, *short, *words, *other)
     assert done.status == 0, done.err
+    assert f"{folders['TUNED']} was trained with data.split_seed=0, including rows that data.split_seed=1" in done.err
     page = (done.run("transfer") / "report.md").read_text()
     assert "s for the outputs of its teacher." in page
-    assert f"the teacher of the pretraining, {folders['TUNED']}/model, was finetuned" in page
+    assert f"the teacher of the pretraining, {folders['TUNED']}/model, was trained on labels" in page
 
 
 @pytest.mark.parametrize(

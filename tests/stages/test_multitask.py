@@ -53,6 +53,8 @@ def test_two_tables_from_pretrained_weights_through_every_stage(cli, tables: tup
     predicted = cli("stage=predict", f"run={path}", "experiment=table", f"input={tmp_path / 'new.csv'}")
     first, second = (json.loads(line)["tasks"] for line in predicted.out.splitlines())
     assert (first["larger"]["label"], second["level"]["label"]) == ("yes", "high")
+    pseudo = cli("stage=finetune", *tables, *QUICK, "strategy=self_training", "data.unlabelled=true")
+    refused(pseudo, "needs one class per row, which objective=multitask does not predict")
     again = cli("stage=rerun", f"run={path}")
     assert again.status == 0, again.err
     refused(cli("stage=export", f"run={path}", "experiment=table", "format=hf"), "transformers")

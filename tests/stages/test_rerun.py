@@ -7,6 +7,8 @@ import json
 from tests.conftest import FAST
 from tests.records import change_run, write_run
 
+from warmstart.stages.rerun import compare
+
 
 def test_the_same_config_gives_the_same_weights(cli):
     cli("stage=pretrain", *FAST)
@@ -44,3 +46,8 @@ def test_another_number_is_called_different_and_other_versions_named(cli):
     assert "torch was 1.0" in outcome.err
     refused = cli("stage=rerun", "run=nowhere")
     assert refused.status == 2
+
+
+def test_without_metrics_another_model_is_different():
+    then, now = ({"model_sha256": {"model.safetensors": digest}, "metrics": {}} for digest in "01")
+    assert (compare(then, then), compare(then, now)) == ("equal", "different")

@@ -71,6 +71,10 @@ def test_a_teacher_gives_the_vectors_and_is_the_parent_also_of_a_rerun(cli, revi
         (("stage=pretrain", "init=static:hf:/nowhere"), "init=static:hf:/nowhere: there is no such folder"),
         (("stage=pretrain", "init=static:pmi", "backbone.width=64"), "fewer than backbone.width=64"),
         (("stage=pretrain", "init=static:pmi", "snapshots=2"), "snapshots=0"),
+        (
+            ("stage=pretrain", "init=static:pmi", "objective=distill", "teacher=hf:MODEL"),
+            "teacher=hf:MODEL: init=static:pmi has no training steps: remove it, or choose another init",
+        ),
         (("stage=finetune", "init=static:pmi"), "make a run with stage=pretrain init=static:pmi"),
         (("stage=transfer", "arm.probe.init=static:pmi", "transfer.arms=[probe]"), "stage=pretrain init=static:pmi"),
     ],

@@ -7,15 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from warmstart.core.batch import Batch, Rows, Splits, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
+from warmstart.data.duplicates import overlap
 from warmstart.data.loader import GatherLoader, Unlabelled
 from warmstart.data.preprocess.vector import Preprocessor as VectorPreprocessor
 from warmstart.strategy.fixmatch import FixMatch
 from warmstart.strategy.pseudo_labels import PseudoLabels
 from warmstart.strategy.self_training import SelfTraining
+from warmstart.training.mean import RunningMean
+from warmstart.transfer.arms import arm_config
 
 FEW = ("stage=finetune", "init=scratch", "trainer.max_epochs=4", "data.labels_per_class=3", "visualization=[]")
 
@@ -73,6 +77,25 @@ def test_without_unlabelled_rows_it_is_an_error():
     assert len(prepared(splits).parts["unlabelled"][0]) == 5
 
 
+def test_if_all_are_copies_or_of_other_clusters_the_message_names_these_and_not_labels():
+    splits = Splits(rows(0, 8), rows(100, 4), rows(200, 4), ("a", "b"), unlabelled=Rows(rows(200, 2).x))
+    with pytest.raises(UserError, match="all rows without labels are copies of validation or test rows"):
+        prepared(splits)
+    clusters = (["train"], ["validation"], ["test"])
+    parts = [rows(100 * number, 8, names) for number, names in enumerate(clusters)]
+    held = Rows(rows(300, 4).x, None, np.array(["validation"] * 4, dtype=object))
+    with pytest.raises(UserError, match="or of their clusters"):
+        prepared(Splits(*parts, ("a", "b"), unlabelled=held))
+
+
+def test_a_search_for_near_copies_that_is_skipped_is_reported(monkeypatch: pytest.MonkeyPatch, capfd):
+    x = np.random.default_rng(0).normal(size=(9, 40)).astype(np.float32)
+    monkeypatch.setattr(overlap, "MOST_PAIRS", 10)
+    found = overlap.copies(Rows(x[:6]), [Rows(x[5:7]), Rows(x[5:9])], VectorPreprocessor())
+    assert found.tolist() == [5]
+    assert capfd.readouterr().err.count("6 unlabelled rows are too many to search for near copies") == 1
+
+
 def test_labelled_rows_keep_their_order_and_unlabelled_rows_are_a_function_of_the_step():
     x, y = torch.arange(10.0)[:, None], torch.arange(10)
     alone, loader, resumed = (GatherLoader(x, y, 4, seed=3) for _ in range(3))
@@ -98,7 +121,7 @@ class Logits:
         return batch.x
 
     def step(self, backbone, batch: Batch) -> StepOutput:
-        return StepOutput(torch.zeros(()), len(batch.x))
+        return StepOutput(torch.zeros(()), len(batch.x), batch.x)
 
 
 def test_only_confident_rows_are_trained_and_the_strong_view_gets_the_labels_of_the_weak_one():
@@ -120,13 +143,28 @@ def test_alignment_balances_the_classes_of_biased_predictions_and_survives_a_res
         labels = PseudoLabels(0.01, align)
         strong = torch.zeros(400, 2, requires_grad=True)
         batch = Batch(torch.zeros(2, 2), torch.tensor([0, 1]), unlabelled=Batch(weak, strong=strong))
-        labels.add(StepOutput(torch.zeros(()), 2), Logits(), None, batch, 1.0).loss.backward()
+        output = Logits().step(None, batch)
+        labels.count(output, batch)
+        labels.add(output, Logits(), None, batch, 1.0).loss.backward()
         counts[align] = int((strong.grad[:, 0] < 0).sum())
     assert counts[False] > 280
     assert 150 < counts[True] < 250
     again = FixMatch()
     again.load_state_dict(labels.state_dict())
-    assert torch.equal(again.labels.means["predictions"], labels.means["predictions"])
+    assert again.unlabelled_rows == 400
+    for name in ("labels", "predictions"):
+        assert torch.equal(again.labels.state[name], labels.state[name])
+
+
+@pytest.mark.parametrize(
+    "strategy", [SelfTraining(0.01, warmup=0.5), FixMatch(0.01)], ids=["self_training", "fixmatch"]
+)
+def test_a_class_that_the_first_batch_lacks_is_still_predicted(strategy):
+    weak, strong = torch.tensor([[9.0, 0.0], [0.0, 9.0]]), torch.zeros(2, 2, requires_grad=True)
+    batch = Batch(torch.zeros(3, 2), torch.tensor([0, 0, 0]), unlabelled=Batch(weak, strong=strong))
+    strategy.progress = 0.6
+    strategy.step(Logits(), None, batch).loss.backward()
+    assert strong.grad.sign().tolist() == [[-1, 1], [1, -1]]
 
 
 def test_warm_up_and_ramp():
@@ -140,16 +178,25 @@ def test_warm_up_and_ramp():
     assert 0 < found["FixMatch", 0.4] < found["FixMatch", 0.5]
 
 
+def test_steps_of_the_warm_up_do_not_lower_the_share_of_pseudo_labels():
+    mean, resumed = RunningMean(), RunningMean()
+    for measures in ({}, {}, {"pseudo_labels": torch.tensor(0.5)}):
+        mean.update(StepOutput(torch.zeros(()), 4, measures=measures))
+    resumed.load_state_dict(mean.state_dict())
+    assert mean.measured() == resumed.measured() == {"pseudo_labels": 0.5}
+
+
 def test_during_the_warm_up_a_run_equals_full_finetuning_and_afterwards_not(cli):
     noisy = (*FEW, "backbone.dropout=0.2", "data/augment=shift", "data.augment.shift.pixels=1", "test=false")
-    full = cli(*noisy).record("finetune")["metrics"]
+    plain = cli(*noisy).record("finetune")
     self_training = (*noisy, "strategy=self_training", "data.unlabelled=true", "strategy.confidence=0.05")
-    warm, trained = (
-        cli(*self_training, f"strategy.warmup={share}").record("finetune")["metrics"] for share in (0.99, 0.2)
-    )
+    runs = [cli(*self_training, f"strategy.warmup={share}").record("finetune") for share in (0.99, 0.2)]
+    full, warm, trained = (run["metrics"] for run in (plain, *runs))
     assert {name: warm[name] for name in full} == full
     assert trained["val/loss"] != full["val/loss"]
     assert 0 < trained["train/pseudo_labels"] <= 1
+    before, same, more = (run["cost"]["examples"] for run in (plain, *runs))
+    assert before == same < more
 
 
 def test_without_strong_augmentation_fixmatch_says_what_it_does_instead(cli):
@@ -157,6 +204,16 @@ def test_without_strong_augmentation_fixmatch_says_what_it_does_instead(cli):
     assert outcome.status == 0
     assert outcome.err.count("pseudo-labels are those of a second pass with dropout") == 1
     assert "finetuning on 30 labelled rows and 1,227 unlabelled rows" in outcome.err
+
+
+def test_a_transfer_that_was_saved_before_unlabelled_rows_existed_has_the_same_arms(composed):
+    config = composed("stage=transfer")
+    now = arm_config(config, "scratch", "scratch", 5, 0)
+    OmegaConf.set_struct(now, False)
+    assert now.data.pop("unlabelled") is False
+    OmegaConf.set_struct(config, False)
+    del config.data.unlabelled
+    assert arm_config(config, "scratch", "scratch", 5, 0) == now
 
 
 UNLABELLED = ("strategy=self_training", "data.unlabelled=true")
@@ -171,6 +228,10 @@ UNLABELLED = ("strategy=self_training", "data.unlabelled=true")
         ((*UNLABELLED, "strategy.confidence=1"), "strategy.confidence=1: must be a number above 0 and below 1"),
         ((*UNLABELLED, "data=vectors", "objective=regression"), "needs one class per row, which objective=regression"),
         ((*UNLABELLED, "data/augment@data.strong=time_masks"), "data/augment@data.strong=time_masks is not for image"),
+        (
+            (*UNLABELLED, "backbone=vit", "data/augment@data.strong=crop", "data.strong.crop.size=4"),
+            "data.strong.crop.size=4: backbone=transformer has positions for one size only: set data.strong.crop.size",
+        ),
         ((*UNLABELLED, "data/augment@data.strong=mixup"), "data/augment@data.strong=mixup is not for image"),
     ],
 )

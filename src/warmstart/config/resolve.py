@@ -108,7 +108,7 @@ def teacher_backbone(init: Init, trust: tuple[str, ...]) -> dict[str, Any] | Non
 
 
 def with_rows(config: DictConfig) -> DictConfig:
-    """Return the config without `data.pack` if there is a teacher, whose outputs are for rows and not for blocks.
+    """Return the config without `data.pack` and `data.separate` if a teacher has outputs for rows and not for blocks.
 
     `data.pack` is kept if it is an override of the command line; it is then refused.
     """
@@ -118,7 +118,8 @@ def with_rows(config: DictConfig) -> DictConfig:
     if own.get("teacher") is None or OmegaConf.select(own, "data.pack") is None or is_given(key):
         return config
     screen.say(f"{key}={own.data.pack} is not used: a teacher has one output per row")
-    return changed(config, {key: None})
+    separate = f"{prefix}data.separate"
+    return changed(config, {key: None} if is_given(separate) else {key: None, separate: False})
 
 
 # The stages of the runs that `run` may refer to, by stage.

@@ -176,8 +176,9 @@ class Objective:
     texts of targets. `predicts` is the kind of value that the loss requires; if None, that of the backbone's targets,
     and `default_loss` has an entry for each kind; `input_kind` is the kind of the backbone's targets if it differs.
     `needs` are required abilities of the backbone, and `task` selects the form of the head. `step` requires `views`
-    copies of a batch, concatenated along B. If `mixes`, it supports mixed batches. `teacher_output` is what it matches
-    of a frozen teacher, as targets (B, D): its pooled features, or the outputs of the head of an objective.
+    copies of a batch, concatenated along B. If `mixes`, it supports mixed batches. If `is_single_label`, `predict`
+    returns logits (B, C), and every example has one of the C classes. `teacher_output` is what it matches of a frozen
+    teacher, as targets (B, D): its pooled features, or the outputs of the head of an objective.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
@@ -193,6 +194,7 @@ class Objective:
     task: ClassVar[str | None] = None
     views: ClassVar[int] = 1
     mixes: ClassVar[bool] = False
+    is_single_label: ClassVar[bool] = False
     teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
     monitor: ClassVar[tuple[str, str] | None] = None
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
@@ -243,7 +245,8 @@ class Strategy:
     `restarts` are fractions of the run at which the schedule restarts. `only_scales_learning_rates` is false if it
     overrides `prepare`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is true. If
     `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also strongly.
-    `progress` is the fraction of the run that is complete, updated before each step for such a strategy.
+    `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
+    `unlabelled_rows` the number of unlabelled rows that it has trained on, repetitions included.
     """
 
     selects_strategy: ClassVar[bool] = False
@@ -252,6 +255,7 @@ class Strategy:
     uses_strong: ClassVar[bool] = False
     restarts: tuple[float, ...] = ()
     progress: float = 0.0
+    unlabelled_rows: int = 0
 
     def prepare(self, backbone: Backbone) -> None:
         """Modify the backbone with its initial weights, before `learning_rate_scales` is called."""

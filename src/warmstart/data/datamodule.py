@@ -298,7 +298,8 @@ class TaskDataModule(MemoryDataModule):
         splits = splits or self.source.load(self.target)
         super().prepare(splits, like)
         if self.unlabelled_seed is not None:
-            self.parts["unlabelled"] = encode(self.preprocessor, self.unlabelled_rows(splits).x, None)
+            rows = self.unlabelled_rows(grouped(splits, self.preprocessor))
+            self.parts["unlabelled"] = encode(self.preprocessor, rows.x, None)
             self.train_loader.unlabelled = Unlabelled(
                 self.parts["unlabelled"][0], self.batch_size, self.unlabelled_seed
             )
@@ -317,13 +318,19 @@ class TaskDataModule(MemoryDataModule):
         held = [self.validation_rows(splits), splits.test, *splits.shifts.values()]
         parts = [replace(part, y=None) for part in (left, splits.unlabelled) if part is not None and len(part)]
         if splits.keeps_clusters:
-            names = [part.cluster for part in (held if self.fold_key is not None else held[1:])]
+            is_separate = self.fold_key is not None or set(splits.train.cluster).isdisjoint(held[0].cluster)
+            names = [part.cluster for part in (held if is_separate else held[1:])]
             names = np.concatenate([names for names in names if names is not None])
             parts = [part if part.cluster is None else part.take(~np.isin(part.cluster, names)) for part in parts]
         rows = merged(parts) if parts else left
         if len(rows) and len(found := copies(rows, held, self.preprocessor)):
             screen.say(f"{len(found):,} unlabelled rows are copies of validation or test rows: they are not used")
             rows = rows.take(np.setdiff1d(np.arange(len(rows)), found))
+        if not len(rows) and parts:
+            raise UserError(
+                "data.unlabelled=true: all rows without labels are copies of validation or test rows, or of their "
+                "clusters, so none can be used: set data.unlabelled=false"
+            )
         if not len(rows):
             raise UserError(
                 f"data.unlabelled=true: all {len(splits.train):,} training rows are labelled, so none are left without "

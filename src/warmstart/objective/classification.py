@@ -43,6 +43,7 @@ class Classification(PooledClassification):
     target: ClassVar = "category"
     predicts: ClassVar = "category"
     default_loss: ClassVar = staticmethod(cross_entropy)
+    is_single_label: ClassVar = True
     monitor: ClassVar = ("val/accuracy", "max")
     bounds: ClassVar = (0.0, 1.0)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
@@ -28,6 +29,7 @@ class Distill(Objective, nn.Module):
     teacher_output: ClassVar = "features"
     predicts: ClassVar = "value"
     default_loss: ClassVar = staticmethod(mse)
+    abilities: ClassVar = frozenset({"load_head"})
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, cosine: bool = True):
         super().__init__()
@@ -36,13 +38,32 @@ class Distill(Objective, nn.Module):
         self.register_buffer("spread", torch.tensor(spec.spread, dtype=torch.float32))
         self.head = nn.Linear(backbone.width, len(spec.center))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Distill:
+        """Keep mean and standard deviation in float32 when the Trainer casts the model."""
+        kept = self.center, self.spread
+        super()._apply(fn, recurse)
+        self.center, self.spread = (value.to(fn(value).device) for value in kept)
+        return self
+
+    def load_head(self, head: Mapping[str, Tensor], labels: Sequence[str]) -> bool:
+        """Load the head of a distillation of the same teacher on the same rows; return whether it was loaded.
+
+        With another teacher or other rows, `center` and `spread` differ: they belong to the targets, not to the head.
+        """
+        own = self.state_dict()
+        same_shapes = {n: value.shape for n, value in own.items()} == {n: value.shape for n, value in head.items()}
+        if not same_shapes or not all(torch.equal(own[name], head[name]) for name in ("center", "spread")):
+            return False
+        self.load_state_dict(head)
+        return True
+
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the mean loss over examples; the targets are the features of the teacher (B, D).
 
         The measure `cosine` is the mean cosine similarity of predictions and standardized targets.
         """
         predictions = self.head(backbone(batch.x, batch.mask).pooled).float()
-        targets = (batch.y.float() - self.center.float()) / self.spread.float()
+        targets = (batch.y.float() - self.center) / self.spread
         similarity = F.cosine_similarity(predictions.detach(), targets).mean()
         if self.cosine:
             predictions, targets = (F.normalize(z, dim=1) * z.shape[1] ** 0.5 for z in (predictions, targets))

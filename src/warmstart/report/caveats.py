@@ -11,6 +11,7 @@ from warmstart.report.leaderboard import mean
 from warmstart.report.runs import Labels, Run, Transfer
 from warmstart.report.shared_rows import sentence
 from warmstart.report.verdicts import compared_rows, comparisons, labels_text, unit_noun
+from warmstart.run.lineage import ancestors, parent_run
 
 
 def checks(transfer: Transfer) -> dict[str, Any]:
@@ -89,11 +90,15 @@ def overlap_warnings(transfer: Transfer) -> list[str]:
 
 
 def teacher_warnings(transfer: Transfer) -> list[str]:
-    """Return a warning if the pretraining learned from a teacher that was finetuned on labels."""
-    teachers = [base.get("teacher") or {} for base in transfer.bases]
-    paths = dict.fromkeys(one["path"] for one in teachers if one.get("stage") in ("finetune", "soup"))
+    """Return a warning for each teacher with labels from which initial weights learned, in any pretraining."""
+    records = [*transfer.bases, *(run.record for run in transfer.runs)]
+    parents = {parent["path"]: parent for record in records if (parent := record.get("parent"))}
+    starts = [run for run in map(parent_run, parents.values()) if run is not None]
+    records = [*transfer.bases, *(run.record for start in starts for run in ancestors(start))]
+    teachers = [record.get("teacher") or {} for record in records]
+    paths = dict.fromkeys(one["path"] for one in teachers if one.get("has_labels"))
     return [
-        f"the teacher of the pretraining, {path}, was finetuned: label counts do not include its labels"
+        f"the teacher of the pretraining, {path}, was trained on labels: label counts do not include these"
         for path in paths
     ]
 

@@ -123,17 +123,31 @@ def parent_run(parent: dict[str, Any] | None) -> RunFolder | None:
 def ancestry(parent: dict[str, Any] | None) -> list[str]:
     """Return the names of the known ancestors of a model with this parent record, oldest first."""
     run = parent_run(parent)
-    runs = [] if run is None else list(ancestors(run))
+    runs = [] if run is None else list(chain(run))
     names = [f"{run.record['stage']} {run.record['id']}" for run in reversed(runs)]
     first = runs[-1].record.get("parent") if runs else parent
     return names if first is None or parent_run(first) else [first["id"] or first["path"], *names]
 
 
-def ancestors(run: RunFolder) -> Iterator[RunFolder]:
-    """Yield a run and its ancestors, newest first, each once."""
+def chain(run: RunFolder) -> Iterator[RunFolder]:
+    """Yield a run and the runs that it was initialized from, newest first, each once."""
     seen: set[Path] = set()
     found: RunFolder | None = run
     while found is not None and found.path.resolve() not in seen:
         seen.add(found.path.resolve())
         yield found
         found = parent_run(found.record.get("parent"))
+
+
+def ancestors(run: RunFolder) -> Iterator[RunFolder]:
+    """Yield a run and all runs that it depends on, as initial weights or as teachers, each once."""
+    seen: set[Path] = set()
+    left = [run]
+    while left:
+        for found in chain(left.pop()):
+            if found.path.resolve() in seen:
+                break
+            seen.add(found.path.resolve())
+            yield found
+            teacher = parent_run(found.record.get("teacher"))
+            left += [] if teacher is None else [teacher]

@@ -44,7 +44,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         check_parent(run, lineage["parent"])
-        note_teacher(run, lineage.pop("teacher"))
+        note_teacher(run, lineage.pop("teacher", None))
         run.update(**lineage)
         if embedded is None:
             train(run, config, data, module, callbacks)

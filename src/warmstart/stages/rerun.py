@@ -50,15 +50,16 @@ def compare(then: dict[str, Any], now: dict[str, Any]) -> str:
     if then["model_sha256"] == now["model_sha256"]:
         return "equal"
     pairs = [(value, now["metrics"].get(name, math.nan)) for name, value in then["metrics"].items()]
-    return "near" if all(abs(a - b) <= NEAR * abs(a) for a, b in pairs) else "different"
+    return "near" if pairs and all(abs(a - b) <= NEAR * abs(a) for a, b in pairs) else "different"
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return the changes of data, code, initial weights and versions."""
+    """Return the changes of data, code, initial weights, teacher and versions."""
     values = [
         ("data", then["data"]["fingerprint"], now["data"]["fingerprint"]),
         ("commit", then["git"]["commit"], now["git"]["commit"]),
         ("parent", *((record["parent"] or {}).get("weights_sha256") for record in (then, now))),
+        ("teacher", *((record.get("teacher") or {}).get("model_sha256") for record in (then, now))),
         *((key, value, now["environment"].get(key)) for key, value in then["environment"].items()),
     ]
     return [f"{name} was {before}, is {after}" for name, before, after in values if before != after]

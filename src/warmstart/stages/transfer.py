@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart.core import screen
+from warmstart.core.batch import Splits
 from warmstart.core.errors import Unmet, UserError
 from warmstart.core.init import Init
 from warmstart.data.datamodule import GenericDataModule
@@ -26,6 +27,7 @@ from warmstart.report.verdicts import judge
 from warmstart.run import cores
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import git_state
+from warmstart.run.lineage import parent_run
 from warmstart.run.manifest import MANIFEST, Job, Manifest, check_runs, record_runs
 from warmstart.run.scores import save_clusters
 from warmstart.stages.runner import StageRunner
@@ -36,7 +38,7 @@ from warmstart.sweep.schedule import Rules
 from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility, naming
 from warmstart.training.record import runs_folder
-from warmstart.training.start import build_objective, find_start, given_preprocessor
+from warmstart.training.start import build_objective, find_start, given_preprocessor, warn_of_other_splits
 from warmstart.training.teacher import set_targets
 from warmstart.transfer import start_selection, starts, tuning
 from warmstart.transfer.arms import (
@@ -260,15 +262,33 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     more["data"] = {"overlap": shared, "clusters": note_clusters(splits)}
     if not has_pretraining(config):
         return config, {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, **more}
-    start, _ = find_start(config.pretrain)
+    overlap, examples = check_pretraining(config, splits)
+    return config, {"sizes": {"labelled": labelled, "examples": examples}, "overlap": overlap, **more}
+
+
+def check_pretraining(config: DictConfig, splits: Splits) -> tuple[dict[str, Any], int]:
+    """Check data, initial weights, teacher and objective of the pretraining.
+
+    Args:
+        config: a composed transfer config.
+        splits: those of the task.
+
+    Returns:
+        The rows that generic data and test split share, and the number of examples that the pretraining processes.
+    Raises:
+        UserError: a component is invalid.
+    """
+    start, parent = find_start(config.pretrain)
     generic = components.generic_data(config.pretrain, given_preprocessor(config.pretrain, start)).prepare()
     with naming(config.pretrain, "pretrain."):
-        set_targets(config.pretrain, generic)
+        teacher = set_targets(config.pretrain, generic)
+    for run in map(parent_run, (parent, teacher)):
+        if run is not None:
+            warn_of_other_splits(config, run)
     backbone = components.build_seeded(config.pretrain.backbone, config.pretrain.seed, "backbone", spec=generic.spec)
     build_objective(config.pretrain, backbone, generic)
     overlap = {**find_overlap(generic, splits), "generic": components.short_name(config.pretrain.data)}
-    sizes = {"labelled": labelled, "examples": examples_of(config, generic)}
-    return config, {"sizes": sizes, "overlap": overlap, **more}
+    return overlap, examples_of(config, generic)
 
 
 def check_settings(config: DictConfig) -> None:

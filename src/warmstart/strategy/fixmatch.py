@@ -41,8 +41,13 @@ class FixMatch(Strategy):
         output = objective.step(backbone, batch)
         if batch.unlabelled is None:
             return output
+        self.labels.count(output, batch)
         ramp = (1 - math.cos(min(math.pi, 2 * math.pi * self.progress))) / 2
         return self.labels.add(output, objective, backbone, batch, ramp * self.weight)
+
+    @property
+    def unlabelled_rows(self) -> int:
+        return self.labels.rows
 
     def state_dict(self) -> dict[str, Any]:
         return self.labels.state_dict()

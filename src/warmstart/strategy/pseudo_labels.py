@@ -12,20 +12,32 @@ from torch.nn import functional as F
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, Objective
 
-DECAY = 0.95  # of the running means of labels and predictions, per step
+DECAY = 0.95  # of the running mean of predictions, per step
 
 
 class PseudoLabels:
     """Adds to the loss of labelled rows that of unlabelled rows with a confident prediction.
 
-    With `align`, predictions are multiplied by the ratio of the mean label to the mean prediction, and normalized, so
-    that the pseudo-labels have the class frequencies of the labelled rows (distribution alignment, Berthelot et al.
-    2020, https://arxiv.org/abs/1911.09785). Both means are running ones.
+    With `align`, predictions are multiplied by the ratio of the class frequencies of the labelled rows of all steps to
+    the running mean of predictions, and normalized, so that the pseudo-labels have these frequencies (distribution
+    alignment, Berthelot et al. 2020, https://arxiv.org/abs/1911.09785). A class starts with one row, so that one that
+    no step has had yet is still predicted.
+
+    Attributes:
+        rows: number of unlabelled rows of all steps with their loss.
     """
 
     def __init__(self, confidence: float, align: bool):
         self.confidence, self.align = confidence, align
-        self.means: dict[str, Tensor] = {}
+        self.rows = 0
+        self.state: dict[str, Tensor] = {}  # counts of labels and mean prediction (C,)
+
+    def count(self, output: StepOutput, batch: Batch) -> None:
+        """Add the labels of a step, with the outputs of the labelled rows (B, C), to the class frequencies."""
+        if self.align:
+            labels = F.one_hot(batch.y, output.outputs.shape[-1]).float().sum(0)
+            before = self.state.get("labels", torch.ones_like(labels))
+            self.state["labels"] = before.to(labels.device) + labels
 
     def add(
         self, output: StepOutput, objective: Objective, backbone: Backbone, batch: Batch, weight: float
@@ -39,27 +51,28 @@ class PseudoLabels:
         with torch.no_grad():
             p = objective.predict(backbone, Batch(rows.x, mask=rows.mask)).float().softmax(-1)
             if self.align:
-                p = self._aligned(p, batch.y)
+                p = self._aligned(p)
             confidence, labels = p.max(-1)
             kept = (confidence >= self.confidence).float()
         outputs = objective.predict(backbone, Batch(rows.x if rows.strong is None else rows.strong, mask=rows.mask))
         loss = (F.cross_entropy(outputs.float(), labels, reduction="none") * kept).mean()
+        self.rows += len(rows.x)
         measures = {**output.measures, "pseudo_labels": kept.mean()}
         return replace(output, loss=output.loss + weight * loss, measures=measures)
 
-    def _aligned(self, p: Tensor, y: Tensor) -> Tensor:
-        """Update the means with predictions p (U, C) and labels y (B,); return p with the class frequencies of y."""
-        now = {"labels": F.one_hot(y, p.shape[1]).float().mean(0), "predictions": p.mean(0)}
-        for name, value in now.items():
-            before = self.means.get(name)
-            self.means[name] = value if before is None else before.to(value.device).lerp(value, 1 - DECAY)
-        p = p * (self.means["labels"] / self.means["predictions"].clamp(min=1e-6))
+    def _aligned(self, p: Tensor) -> Tensor:
+        """Update the mean with predictions p (U, C); return p with the class frequencies of the labelled rows."""
+        mean, before = p.mean(0), self.state.get("predictions")
+        self.state["predictions"] = mean if before is None else before.to(mean.device).lerp(mean, 1 - DECAY)
+        labels = self.state["labels"]
+        p = p * (labels / labels.sum() / self.state["predictions"].clamp(min=1e-6))
         return p / p.sum(-1, keepdim=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the running means."""
-        return dict(self.means)
+        """Return the state of the alignment and the number of rows."""
+        return {**self.state, "rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the running means."""
-        self.means = dict(state)
+        """Restore the state."""
+        self.rows = state.get("rows", 0)
+        self.state = {name: value for name, value in state.items() if name != "rows"}

@@ -43,9 +43,16 @@ class SelfTraining(Strategy):
     def step(self, objective: Objective, backbone: Backbone, batch: Batch) -> StepOutput:
         """Add the loss of the unlabelled rows to that of the objective."""
         output = objective.step(backbone, batch)
-        if batch.unlabelled is None or self.progress < self.warmup:
+        if batch.unlabelled is None:
+            return output
+        self.labels.count(output, batch)
+        if self.progress < self.warmup:
             return output
         return self.labels.add(output, objective, backbone, batch, self.weight)
+
+    @property
+    def unlabelled_rows(self) -> int:
+        return self.labels.rows
 
     def state_dict(self) -> dict[str, Any]:
         return self.labels.state_dict()

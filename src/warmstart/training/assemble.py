@@ -70,7 +70,7 @@ Module = PretrainModule | FinetuneModule
 def assemble(
     config: DictConfig, splits: Splits | None = None, like: MemoryDataModule | None = None
 ) -> tuple[MemoryDataModule, Module, dict[str, Any]]:
-    """Return data, module with its initial weights, and the entries `parent`, `transfer` and `teacher` of a record.
+    """Return data, module with its initial weights, and `parent`, `transfer` and, if any, `teacher` of a record.
 
     Args:
         config: a composed pretraining or finetuning config.
@@ -102,7 +102,8 @@ def assemble(
         if strategy is None or has_head or "load_head" in objective.abilities:
             transfer["head"] = load_head(objective, start, data.spec.labels)
     module = build_module(config, backbone, objective, data.preprocessor, strategy, origin)
-    return data, module, {"parent": parent, "transfer": transfer, "teacher": teacher}
+    lineage = {"parent": parent, "transfer": transfer}
+    return data, module, lineage if teacher is None else {**lineage, "teacher": teacher}
 
 
 def build_strategy(config: DictConfig, backbone: Backbone) -> Strategy:

@@ -84,12 +84,14 @@ def has_abilities(components: Components) -> str | None:
 
 
 def supports_static_embeddings(components: Components) -> str | None:
-    """Check that the backbone embeds tokens and no snapshots are saved, if `init` is static embeddings."""
+    """Check that the backbone embeds tokens and nothing needs training steps, if `init` is static embeddings."""
     init = Init.parse(str(components.config.get("init", "scratch")))
     if init.kind != "static":
         return None
     if components.config.get("snapshots"):
         return f"snapshots={components.config.snapshots}: init={init} has no training steps: set snapshots=0"
+    if (teacher := components.config.get("teacher")) is not None:
+        return f"teacher={teacher}: init={init} has no training steps: remove it, or choose another init"
     if "token_embedding" in _abilities(components.config.backbone):
         return None
     return (
@@ -154,12 +156,14 @@ def teaches_rows(components: Components) -> str | None:
 
 def supports_image_size(components: Components) -> str | None:
     """Check that the backbone supports the size of resized images."""
-    name, size = next(((name, found.size) for name, found in components.transforms.items() if found.size), (None, None))
-    if not (size and components.shape.has_fixed_size):
+    groups = {"data.augment": components.transforms, "data.strong": components.strong}
+    sizes = {f"{group}.{name}.size": one.size for group, found in groups.items() for name, one in found.items()}
+    key = next((key for key, size in sizes.items() if size), None)
+    if key is None or not components.shape.has_fixed_size:
         return None
     return (
-        f"data.augment.{name}.size={size}: {components.overrides['backbone']} has positions for one size only: "
-        f"set data.augment.{name}.size=null, or choose a backbone without positions, such as backbone=resnet"
+        f"{key}={sizes[key]}: {components.overrides['backbone']} has positions for one size only: "
+        f"set {key}=null, or choose a backbone without positions, such as backbone=resnet"
     )
 
 
@@ -215,7 +219,7 @@ def uses_unlabelled_rows(components: Components) -> str | None:
         return f"data.unlabelled=true: {name} uses labelled rows only: choose {_or(able)}, or remove it"
     if is_used and not is_given:
         return f"{name} needs unlabelled rows: add data.unlabelled=true, to use training rows without their labels"
-    if is_used and components.objective.target != "category":
+    if is_used and not components.objective.is_single_label:
         return f"{name} needs one class per row, which {components.overrides['objective']} does not predict"
     return None
 

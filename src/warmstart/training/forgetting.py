@@ -59,7 +59,12 @@ class ParentTask:
                 f"forgetting=true: the data of {self.run.path} has changed since that run (another fingerprint), "
                 "so forgetting cannot be measured: remove it"
             )
-        set_targets(self.config, data)
+        teacher = set_targets(self.config, data)
+        if teacher is not None and teacher["model_sha256"] != self.run.record["teacher"]["model_sha256"]:
+            raise UserError(
+                f"forgetting=true: the teacher of {self.run.path}, {teacher['path']}, has changed since that run, so "
+                "forgetting cannot be measured: remove it"
+            )
         module = build_module(self.config, backbone, objective, data.preprocessor)
         trainer = build_trainer(self.config.trainer, self.run.path, None, [])
         value = validate(trainer, module, data)[module.monitor[0]]

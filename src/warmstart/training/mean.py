@@ -25,6 +25,7 @@ class RunningMean:
         self.total: Tensor | float = 0.0
         self.count = 0
         self.measures: dict[str, Tensor | float] = {}
+        self.counts: dict[str, int] = {}  # of the values of each measure, which some steps may lack
 
     def update(self, output: StepOutput) -> None:
         """Add the mean loss of a batch, weighted by its number of values."""
@@ -33,20 +34,22 @@ class RunningMean:
         self.count += output.count
         for name, value in output.measures.items():
             self.measures[name] = self.measures.get(name, 0.0) + value.detach().float() * output.count
+            self.counts[name] = self.counts.get(name, 0) + output.count
 
     def measured(self) -> dict[str, float]:
-        """Return the means of the steps' measures, by name."""
-        return {name: float(total) / self.count for name, total in self.measures.items()} if self.count else {}
+        """Return the mean of each measure over the steps that have it, by name."""
+        return {name: float(total) / self.counts[name] for name, total in self.measures.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint within an epoch."""
         measures = {name: float(value) for name, value in self.measures.items()}
-        return {"total": float(self.total), "count": self.count, **({"measures": measures} if measures else {})}
+        own = {"measures": measures, "counts": dict(self.counts)} if measures else {}
+        return {"total": float(self.total), "count": self.count, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state."""
         self.total, self.count = state["total"], int(state["count"])
-        self.measures = dict(state.get("measures", {}))
+        self.measures, self.counts = dict(state.get("measures", {})), dict(state.get("counts", {}))
 
     def compute(self) -> float:
         """Return the mean over all values; NaN if there are none."""

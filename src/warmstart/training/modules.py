@@ -36,6 +36,11 @@ class LeanModule(pl.LightningModule):
         self.step_loss: Tensor | float = float("nan")
         self.unfinished: dict[str, Any] = {}
 
+    @property
+    def unlabelled_rows(self) -> int:
+        """The number of unlabelled rows that the module was trained on, repetitions included."""
+        return 0
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("_current_fx_name", "step_loss"):
             self.__dict__[name] = value
@@ -214,6 +219,11 @@ class FinetuneModule(LeanModule):
         if metrics is not None:
             self.metrics = metrics._apply(lambda value: value.to(fn(value).device))
         return self
+
+    @property
+    def unlabelled_rows(self) -> int:
+        """The number of unlabelled rows that the strategy has used."""
+        return self.strategy.unlabelled_rows
 
     def set_progress(self, progress: float) -> None:
         """Freeze the parameters that the strategy freezes at a fraction `progress` of the run, and unfreeze the others.

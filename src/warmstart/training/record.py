@@ -105,18 +105,14 @@ def note_average(run: RunFolder, best: BestAndLast, count: int) -> None:
 
 
 def examples(count: int, per_epoch: float, data: MemoryDataModule) -> int:
-    """Return the number of training rows in `count` batches: complete epochs, and the batches of an incomplete one.
-
-    Unlabelled rows are counted too.
-    """
+    """Return the number of labelled rows in `count` batches: complete epochs, and the batches of an incomplete one."""
     if not math.isfinite(per_epoch):
         return 0
     per_epoch = max(1, int(per_epoch))
     rows = data.rows["train"]
     epochs, rest = divmod(count, per_epoch)
     each = min(rows, per_epoch * data.batch_size) if per_epoch < batches(rows, data.batch_size) else rows
-    unlabelled = data.train_loader.unlabelled
-    return epochs * each + min(rest * data.batch_size, rows) + (0 if unlabelled is None else count * unlabelled.size)
+    return epochs * each + min(rest * data.batch_size, rows)
 
 
 def show(run: RunFolder, title: str) -> None:

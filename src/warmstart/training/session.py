@@ -152,10 +152,11 @@ class Session:
 
     def _note_cost(self) -> None:
         trainer, earlier = self.trainer, self.earlier_cost
+        batches, per_epoch = trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches
         cost = {
             "seconds": earlier.get("seconds", 0.0) + time.monotonic() - self.started,
             "steps": trainer.global_step,
-            "examples": examples(trainer.fit_loop.total_batch_idx + 1, trainer.num_training_batches, self.data),
+            "examples": examples(batches, per_epoch, self.data) + self.module.unlabelled_rows,
             "peak_memory_mb": max(peak_memory_mb(), earlier.get("peak_memory_mb") or 0),
             **self.step_time.timer.cost(),
         }

@@ -190,7 +190,7 @@ def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def warn_of_other_splits(config: DictConfig, run: RunFolder) -> None:
-    """Print a warning if a run or one of its ancestors used other splits of the same data set.
+    """Print a warning if a run, an ancestor or a teacher used other splits of the same data set.
 
     Runs with an unreadable config are skipped.
     """

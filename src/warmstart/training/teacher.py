@@ -26,6 +26,7 @@ from warmstart.data.datamodule import GenericDataModule, inputs_digest
 from warmstart.data.preprocess import rebuild
 from warmstart.data.storage import cache
 from warmstart.run.folder import RunFolder
+from warmstart.run.lineage import TUNED, ancestors, parent_run
 from warmstart.training.frozen import Frozen, load_teacher, without_head
 from warmstart.training.start import find_start
 
@@ -61,7 +62,7 @@ def set_targets(config: DictConfig, data: GenericDataModule) -> dict[str, Any] |
     train = records["train"]
     labels = () if kind == "features" else start.spec.labels
     data.set_targets(targets, tuple(train["center"]), tuple(train["spread"]), labels)
-    known = {**parent, "stage": start.card["stage"], "model_sha256": digest}
+    known = {**parent, "stage": start.card["stage"], "has_labels": has_labels(start, parent), "model_sha256": digest}
     return {**known, "seconds": sum(record["seconds"] for record in records.values())}
 
 
@@ -100,6 +101,20 @@ def without_classes(start: SavedModel, kind: type) -> str | None:
     return without_head(start, kind.task, start.spec.labels)
 
 
+def has_labels(start: SavedModel, parent: dict[str, Any]) -> bool:
+    """Return whether a teacher, one of its ancestors or a teacher of these was trained on labels.
+
+    A model from the hub was, if it has the head of a task.
+    """
+    run = parent_run(parent)
+    records = [] if run is None else [one.record for one in ancestors(run)]
+    return (
+        start.card["stage"] in TUNED
+        or start.card.get("task") is not None
+        or any(one["stage"] in TUNED or (one.get("teacher") or {}).get("has_labels") for one in records)
+    )
+
+
 def model_digest(start: SavedModel, kind: Any) -> str:
     """Return the SHA-256 of all that the outputs depend on besides the rows and the preprocessor."""
     digest = hashlib.sha256(json.dumps(start.card["backbone"], sort_keys=True).encode())
@@ -119,6 +134,8 @@ def outputs_of(
         UserError: the rows do not fit the teacher, or its outputs are not finite.
     """
     preprocessor = rebuild(start.preprocessor).adapted(data.source.preprocessor())
+    if "grouped" in preprocessor.abilities:
+        rows = preprocessor.grouped(rows)
     name = cache.key(digest, json.dumps(preprocessor.state(), sort_keys=True), inputs_digest(rows))
 
     def make(folder: Path) -> None:

@@ -110,7 +110,7 @@ def build_trainer(
 
 
 def keep_targets(precision: Any) -> None:
-    """Keep targets in double precision with precisions that convert inputs, such as bf16-true.
+    """Keep float64 targets, and float16 ones of a teacher, with precisions that convert inputs, such as bf16-true.
 
     An objective standardizes them before they are rounded, and metrics are computed from them.
     """
@@ -118,7 +118,7 @@ def keep_targets(precision: Any) -> None:
 
     def converted(batch: Batch) -> Batch:
         result = convert(batch)
-        if isinstance(batch.y, Tensor) and batch.y.dtype == torch.float64:
+        if isinstance(batch.y, Tensor) and batch.y.dtype in (torch.float64, torch.float16):
             result.y = batch.y
         return result
 

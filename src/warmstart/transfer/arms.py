@@ -178,7 +178,8 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     subset = subset_settings(labels)
     rows = {"labels_per_class": subset["per_class"], "label_fraction": subset["fraction"]}
     own = merged(shared, overrides)
-    rows["unlabelled"] = "strategy" in own and get_object(own.strategy._target_).uses_unlabelled
+    is_used = "strategy" in own and get_object(own.strategy._target_).uses_unlabelled
+    rows |= {"unlabelled": is_used} if "unlabelled" in own.data else {}  # a transfer of an earlier version lacks it
     try:
         finetuning = with_initial_backbone(merged(own, {"seed": seed, "data": rows}))
     except UserError as error:
@@ -296,7 +297,7 @@ def check_unlabelled(config: DictConfig, splits: Splits) -> None:
     Raises:
         UserError: an arm has none, or data.unlabelled is set and no arm uses them.
     """
-    arms = [arm for arm in config.transfer.arms if arm_config(config, arm, "scratch", "all", 0).data.unlabelled]
+    arms = [arm for arm in config.transfer.arms if arm_config(config, arm, "scratch", "all", 0).data.get("unlabelled")]
     if config.data.get("unlabelled") and not arms:
         raise UserError("data.unlabelled=true: no arm in transfer.arms uses unlabelled rows: add one, or remove it")
     if not arms or len(splits.unlabelled or ()):

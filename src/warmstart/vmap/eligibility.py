@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from warmstart.core.batch import Batch
 from warmstart.core.errors import CannotBatch
 from warmstart.core.init import Init
+from warmstart.core.ranges import shown
 from warmstart.training.components import build, selects_strategy, short_name
 from warmstart.vmap.stack import Stack
 
@@ -51,7 +52,7 @@ def check_config(config: DictConfig) -> None:
         raise CannotBatch("forgetting=true needs one run at a time")
     for name in ("snapshots", "teacher"):
         if config.get(name):
-            raise CannotBatch(f"{name}={config[name]} needs one run at a time")
+            raise CannotBatch(f"{name}={shown(config[name])} needs one run at a time")
     if "strategy" in config and selects_strategy(config):
         raise CannotBatch(f"{named(config, 'strategy')} trains its own candidate runs")
     if config.data.get("folds"):

@@ -186,8 +186,11 @@ def copies(rows: Rows, held_out: Sequence[Rows], preprocessor: Preprocessor) -> 
     """Return the indices of the rows that are exact or near copies of held-out rows, unless equal by chance."""
     comparison: Comparison = preprocessor.comparison() or ArrayRows()
     keys, found = comparison.keys(rows.x), np.empty(0, dtype=np.int64)
-    for part in held_out:
-        near = comparison.near(part.x, [rows.x]) or [[]]
+    all_near = [comparison.near(part.x, [rows.x]) for part in held_out]
+    if None in all_near:
+        screen.say(f"the {len(rows):,} unlabelled rows are too many to search for near copies of held-out rows")
+    for part, near in zip(held_out, all_near):
+        near = near or [[]]
         same = np.flatnonzero(np.isin(keys, comparison.keys(part.x)))
         same = np.union1d(same, np.array(near[0], dtype=np.int64))
         found = np.union1d(found, _not_by_chance(comparison, part.x, rows.x, same))

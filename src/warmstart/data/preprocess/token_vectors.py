@@ -32,7 +32,7 @@ def from_cooccurrence(
         seed: of the randomized decomposition.
 
     Raises:
-        UserError: there are fewer different tokens than dimensions.
+        UserError: there are fewer different tokens than dimensions, or each text has one.
     """
     texts = np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))
     kept = ~np.isin(values, vocabulary.special)
@@ -43,7 +43,10 @@ def from_cooccurrence(
             f"the generic texts have {count:,} different tokens, fewer than backbone.width={width}: "
             "give more texts, or a smaller width"
         )
-    information = positive_information(cooccurrence(ids, texts, vocabulary.size))
+    counts = cooccurrence(ids, texts, vocabulary.size)
+    if not counts.nnz:
+        raise UserError("no generic text has two tokens, so none occur together: give longer texts, or another init")
+    information = positive_information(counts)
     left, singular, _ = randomized_svd(information, width, random_state=seed)
     return left * np.sqrt(singular)
 
