@@ -22,6 +22,7 @@ from warmstart.core.labels import Labels, labels_name, most_per_class
 from warmstart.data.loader import batches
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.report.looks import AUTO
+from warmstart.run.identity import resolved_for_arms
 from warmstart.run.manifest import RUNS, Job
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
 from warmstart.training.length import with_min_steps
@@ -155,7 +156,7 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     """
     if arm not in config.arm:
         raise UserError(f"transfer.arms: unknown arm {arm}; available: {', '.join(config.arm)}, and each strategy")
-    overrides = OmegaConf.to_container(config.arm[arm], resolve=True)
+    overrides = resolved_for_arms(config.arm[arm])
     for name in ARM_KEYS:
         overrides.pop(name, None)
     if "baseline" in overrides:
@@ -189,8 +190,9 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
 
 
 def plain(config: DictConfig, keys: list[str]) -> dict[str, Any]:
-    """Return the values of these keys as plain containers, with interpolations."""
-    return OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
+    """Return the values of these keys as plain containers, which an arm completes."""
+    nodes = {key: config[key] for key in keys}
+    return {key: resolved_for_arms(node) if isinstance(node, DictConfig) else node for key, node in nodes.items()}
 
 
 def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
