@@ -19,7 +19,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from warmstart.config.expand import CONF, check_names, expand
 from warmstart.config.pipeline import prepare
-from warmstart.config.resolve import for_hub
 from warmstart.config.validate import check_root, explain
 from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError, interrupt_of
@@ -31,7 +30,6 @@ NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "ou
 USER_ERROR, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("for_hub", for_hub, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

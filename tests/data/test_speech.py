@@ -17,6 +17,7 @@ from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.speech import Preprocessor
+from warmstart.data.preprocess.waveform import Preprocessor as Waveform
 from warmstart.data.readers.sounds import read_sounds
 from warmstart.data.sources.audio.audio_table import AudioTable
 from warmstart.data.sources.audio.manifest import alphabet, encode
@@ -130,6 +131,21 @@ def test_a_teacher_standardizes_recordings_per_speaker(monkeypatch: pytest.Monke
     data = SimpleNamespace(source=SimpleNamespace(preprocessor=frames))
     quiet, scaled = (teacher.outputs_of(None, start, "features", "0", data, part)[0] for part in (rows, loud))
     assert torch.allclose(quiet, scaled, atol=1e-2)
+
+
+def test_the_speaker_in_a_message_and_in_a_prediction_is_that_of_the_model(tmp_path: Path, capfd):
+    one = frames(normalize="speaker").adapted(frames())
+    with pytest.raises(UserError, match=r"the model of init.* or choose another init"):
+        one.grouped(Rows(table(tone(300, 0.5, 8000))))
+    capfd.readouterr()
+    Waveform(8000, [10], [5]).adapted(frames(normalize="speaker"))
+    assert "data.frames.normalize=speaker is not used" in capfd.readouterr().err
+    soundfile.write(tmp_path / "one.wav", tone(300, 0.5, 8000), 8000)
+    (tmp_path / "manifest.csv").write_text("audio,who\none.wav,\n")
+    given = frames(cluster="who").read(str(tmp_path / "manifest.csv"))
+    assert len(given) == 1
+    with pytest.raises(UserError, match=r"have no cluster .*: name them, or remove these rows$"):
+        given.cluster()
 
 
 def test_digits_are_split_by_speaker_or_as_published():

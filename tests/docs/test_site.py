@@ -46,7 +46,7 @@ def test_every_page_is_reached_and_every_link_and_picture_is_there(tmp_path: Pat
 def test_a_table_of_settings_has_types_ranges_defaults_and_comments(extension):
     text = extension.option("loss", CONF / "loss/focal.yaml")
     assert "| `gamma` | a number, 0 or more | `2.0` | 0 is cross-entropy |" in text
-    assert "| `lr` | a number above 0 | `0.001` |" in extension.option("optimizer", CONF / "optimizer/adamw.yaml")
+    assert "| `lr` | a number above 0 | `0.01` |" in extension.option("optimizer", CONF / "optimizer/sgd.yaml")
     stage = extension.option("stage", CONF / "stage/pretrain.yaml")
     assert "| `data.pack` | a whole number from 8 to 1,048,576, or null | `null` | block size in tokens" in stage
 

@@ -99,8 +99,9 @@ def test_a_config_cannot_say_what_code_is_trusted_or_which_run_to_resume(tmp_pat
         {"data": {"files": [["a", {"root": "${oc.env:HOME}"}]]}},
         {"hydra": {"run": {"dir": "${new_id:}"}}},
         {"seed": "${x}"},
+        {"seed": "${for_hub:{_target_:x.y},1}"},
     ],
-    ids=["key", "nested list", "hydra", "value"],
+    ids=["key", "nested list", "hydra", "value", "argument"],
 )
 def test_a_config_has_no_interpolations_anywhere(node: dict[str, object], tmp_path: Path):
     run = with_config(made_run(tmp_path), json.dumps({**CONFIG, **node}))

@@ -14,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from tests.records import change_run
 
+from warmstart.config.rewrite import changed
 from warmstart.data.sources.image.digits import Digits
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import Manifest
@@ -248,6 +249,29 @@ def test_pretraining_and_finetuning_split_the_data_alike_whatever_is_overridden(
     for key, value in tied["data"].items() if is_same else ():
         assert key in own or value == f"${{data.{key}}}", key
     assert tied["backbone"] == "${backbone}"
+
+
+def test_each_arm_has_the_rate_of_its_backbone_also_when_resumed(composed, tmp_path: Path):
+    hub = {"_target_": "warmstart.huggingface.image.HuggingFaceImages", "architecture": {"model_type": "vit"}}
+    config = composed(
+        *("stage=transfer", "experiment=cifar10", "transfer.labels=[2]", "transfer.seeds=1"),
+        "transfer.arms=[hub,scratch,scratch_long]",
+    )
+    hub = {"init": "scratch", "length": "${transfer.seeds}", "backbone": hub}
+    long = {**config.arm.scratch_long, "backbone": hub["backbone"]}
+    long["optimizer"] = OmegaConf.to_container(config.arm.scratch_long.optimizer)
+    config = changed(config, {"arm": {**config.arm, "hub": hub, "scratch_long": long}})
+    saved = RunFolder.create(config, tmp_path).config()
+    for own in (config, saved):
+        jobs = finetunings(own, tmp_path, Sizes({2: 20}, examples=30_000))
+        rates = {job.values["arm"]: job.config["optimizer"]["lr"] for job in jobs}
+        assert rates == {"hub": 0.0001, "scratch": 0.001, "scratch_long": 0.0001}
+    assert OmegaConf.to_container(saved)["arm"]["hub"]["length"] == 1
+
+
+def test_arms_use_settings_of_the_transfer(composed):
+    config = changed(composed("stage=transfer"), {"data.batch_size": "${transfer.seeds}"})
+    assert arm_config(config, "scratch", "scratch", 2, 0).data.batch_size == config.transfer.seeds
 
 
 def test_budgets_lengthen_the_arms_they_are_about(composed, tmp_path: Path):

@@ -17,6 +17,9 @@ import pytest
 from tests.conftest import Outcome
 from tests.records import change_run
 
+from warmstart.core.errors import UserError
+from warmstart.sweep import engine
+
 ROOT = Path(__file__).parents[2]
 CALM: list[tuple[Path, Outcome]] = []
 WORDS = ("stage=finetune", "init=scratch", "visualization=[]", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
@@ -209,6 +212,15 @@ def test_jobs_that_do_not_fit_a_vmap_group_are_run_alone_with_a_reason(sweep):
     assert "run one by one: backbone=mlp draws random numbers" in done.err
     runs = records(sweep_of(done.folder))
     assert [(record["status"], record["sweep"]["attempts"]) for record in runs.values()] == [("done", 1)] * 2
+
+
+def test_lengths_in_the_file_of_a_sweep_count(sweep, monkeypatch: pytest.MonkeyPatch):
+    def shown(config, loader, overrides, runner):
+        raise UserError(" ".join(overrides))
+
+    monkeypatch.setattr(engine, "plan", shown)
+    error = sweep("sweep=loss_lr_epochs").error
+    assert "trainer.max_epochs=5,20 trainer.min_steps=null" in error
 
 
 def test_a_transfer_is_a_plan_for_the_same_engine(command):

@@ -74,6 +74,16 @@ def test_each_cluster_has_its_own_statistics(composed):
     assert not torch.allclose(together[1::2], together[0::2], rtol=1e-1, atol=1e-1)
 
 
+@pytest.mark.parametrize("stack", [1, 2, 3, 4, 5, 8])
+def test_a_network_of_spectrograms_uses_all_frames(stack: int):
+    model = ResNet(Spec("speech", (9, stack, 8)), [4, 4], [1, 1]).eval()
+    x = torch.randn(2, 7, stack, 8, requires_grad=True)
+    found = model(x)
+    assert found.tokens.shape[1] == 7
+    found.tokens.square().sum().backward()
+    assert x.grad.abs().sum((0, 3)).all()
+
+
 def test_backbones_and_rows_without_statistics_are_refused(composed):
     with pytest.raises(UserError, match="backbone=resnet has none"):
         adapted(Model(MLP(Spec("vector", (4,)), [8], norm=True)), composed, torch.randn(4, 4), 4)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
 from warmstart.config.expand import expand
-from warmstart.training.length import optimizer_steps, with_min_steps
+from warmstart.training.length import min_steps, optimizer_steps, with_min_steps
+from warmstart.training.trainer import build_trainer
+from warmstart.transfer.arms import steps_and_interval
 
 
 def trainer(**settings):
@@ -36,10 +40,44 @@ def test_other_limits_remain():
 
 def test_a_length_on_the_command_line_removes_the_minimum():
     assert expand(["trainer.max_epochs=2", "--cfg", "job"]) == [
-        "trainer.min_steps=null",
         "trainer.max_epochs=2",
+        "trainer.min_steps=null",
         "--cfg",
         "job",
     ]
     assert expand(["trainer.max_epochs=2", "trainer.min_steps=9"]) == ["trainer.max_epochs=2", "trainer.min_steps=9"]
     assert expand(["optimizer.lr=1"]) == ["optimizer.lr=1"]
+    assert expand(["++trainer.max_steps=2"])[1:] == ["++trainer.min_steps=null"]
+    assert expand(["+arm.own.trainer.max_epochs=2"])[1:] == ["++arm.own.trainer.min_steps=null"]
+    for words in (["++trainer.min_steps=9", "trainer.max_epochs=2"], ["resume=x", "trainer.max_epochs=2"]):
+        assert expand(words) == words
+
+
+@pytest.mark.parametrize("debug", ["limit", "one_batch", "overfit", "profile"])
+def test_debugging_has_its_own_length(debug: str, composed):
+    assert composed("stage=finetune", f"debug={debug}").trainer.min_steps is None
+
+
+def test_a_smaller_limit_replaces_the_minimum():
+    found = with_min_steps(trainer(max_steps=50), 1)
+    assert (found.max_epochs, found.check_val_every_n_epoch) == (50, 2)
+    for limit in ({"max_time": 60}, {"max_tokens": 1000}):
+        assert with_min_steps(trainer(**limit), 1).max_epochs == 20
+        assert min_steps(trainer(**limit)) == 0
+
+
+def test_an_invalid_init_is_explained_without_the_resolver(cli):
+    error = cli("stage=finetune", "experiment=cifar10", "init=hf:").error
+    assert "init=hf:" in error
+    assert "interpolation" not in error
+
+
+def test_lightning_does_not_delay_a_stop(composed, tmp_path: Path):
+    config = composed("stage=finetune", "trainer.max_time=60", "trainer.min_steps=9").trainer
+    assert build_trainer(config, tmp_path, None, []).min_steps is None
+
+
+def test_arms_count_optimizer_steps(composed):
+    words = ("trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=4", "trainer.min_steps=null")
+    config = composed("stage=finetune", *words, "trainer.max_steps=-1", "trainer.max_epochs=3", "data.batch_size=2")
+    assert steps_and_interval(config, 100) == (3 * 2, 4)

@@ -54,8 +54,9 @@ def normalized(norm: nn.BatchNorm2d, x: Tensor, valid: Tensor | None) -> Tensor:
 class ResNet(Backbone, nn.Module):
     """A 3x3 stem, then one stage of `blocks[i]` blocks per entry of `widths`; later stages halve the resolution.
 
-    Spectrograms (T, frames, mels) are images of one channel. The stem maps the frames of a position to one, and later
-    stages halve the resolution in frequency only, so that there is one token per position. Padding has no effect.
+    Spectrograms (T, frames, mels) are images of one channel. The stem, which is as high as the frames of a position,
+    maps them to one, and later stages halve the resolution in frequency only, so that there is one token per position.
+    Padding has no effect.
     """
 
     modalities: ClassVar = frozenset({"image", "speech"})
@@ -67,11 +68,16 @@ class ResNet(Backbone, nn.Module):
         if len(spec.shape) != 3:
             raise UserError("backbone=resnet needs spectrograms, but the preprocessor returns waveforms")
         self.is_spectrogram = spec.modality == "speech"
-        channels, first, later = spec.shape[0], (1, 1), (2, 2)
+        channels, first, later, height, padding = spec.shape[0], (1, 1), (2, 2), 3, 1
         if self.is_spectrogram:
-            channels, first, later = 1, (spec.shape[1], 1), (1, 2)
+            stack = spec.shape[1]
+            channels, first, later = 1, (stack, 1), (1, 2)
+            height = max(3, stack | 1)  # odd, and all frames of a position
+            padding = (height - stack + 1) // 2
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, widths[0], 3, first, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+            nn.Conv2d(channels, widths[0], (height, 3), first, (padding, 1), bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
         )
         stages = []
         inputs = widths[0]

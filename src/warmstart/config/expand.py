@@ -28,24 +28,33 @@ def check_names(overrides: Sequence[str]) -> None:
             raise UserError(f"{override}: give a name, or remove it to use the option of the experiment")
 
 
-LENGTHS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_tokens")
+LENGTH = re.compile(r"(\+*)((?:arm\.\w+\.)?trainer)\.max_(?:epochs|steps|time|tokens)=")
 
 
 def with_given_length(overrides: Sequence[str]) -> list[str]:
     """Return the overrides without the experiment's minimum number of steps if a length of the training is given."""
-    keys = [override.partition("=")[0] for override in overrides]
-    first = next((index for index, key in enumerate(keys) if key in LENGTHS), None)
-    if first is None or "trainer.min_steps" in keys:
-        return list(overrides)
-    return [*overrides[:first], "trainer.min_steps=null", *overrides[first:]]
+    keys = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    found = []
+    for override in overrides:
+        found.append(override)
+        if match := LENGTH.match(override):
+            plus, trainer = match.groups()
+            if f"{trainer}.min_steps" not in keys:
+                keys.add(f"{trainer}.min_steps")
+                found.append(f"{'++' if trainer != 'trainer' else plus}{trainer}.min_steps=null")
+    return found
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with `data=[a,b]` expanded, and without a minimum length if a length is given.
 
+    Those of `resume=` and `sweep.resume=` are unchanged: they are compared with those of the run.
+
     Raises:
         UserError: the list of data sets is invalid.
     """
+    if any(override.lstrip("+").startswith(("resume=", "sweep.resume=")) for override in overrides):
+        return list(overrides)
     return with_given_length(with_tasks(overrides))
 
 

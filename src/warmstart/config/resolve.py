@@ -63,6 +63,9 @@ def for_hub(hub: Any, other: Any, *, _root_: DictConfig) -> Any:
     return hub if is_hub or OmegaConf.select(_root_, "backbone._target_") in TARGETS else other
 
 
+OmegaConf.register_new_resolver("for_hub", for_hub, replace=True)
+
+
 def _saved_node(config: DictConfig, init: Init) -> dict[str, Any] | None:
     """Return the Hugging Face backbone node of the run in `init`; None for any other `init`."""
     if config.get("stage") not in ("pretrain", "finetune", "baseline") or init.kind in ("scratch", "static"):

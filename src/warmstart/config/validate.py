@@ -164,6 +164,8 @@ def _check_several(section: dict[str, Any], prefix: str) -> None:
 
 def explain(error: Exception) -> str:
     """Return the message for an error of Hydra or OmegaConf, with similar names that exist."""
+    if isinstance(error, OmegaConfBaseException) and isinstance(error.__cause__, UserError):  # of a resolver
+        return str(error.__cause__)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -176,19 +178,7 @@ def explain(error: Exception) -> str:
         return f"{key}: a value with commas, quotes or other special characters must be quoted twice: {key}=\"'...'\""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and "not in struct" in str(cause):
-        siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
-        place = str(cause.full_key).rpartition(".")[0] or "the config"
-        group, options = group_of(place)
-        if options and "_target_" not in siblings:
-            if cause.key in options:
-                return f"{cause.full_key}: {cause.key} is not chosen. Add {group}=[{cause.key},...]"
-            return f"{cause.full_key}: no such key. Choose with {group}=[...]. {nearest(str(cause.key), options)}"
-        if place.startswith("pretrain.") and not siblings:
-            return f"{place} is shared by both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
-        stages = [name for name, section in STAGES.items() if cause.key in section.keys and place == "the config"]
-        if "stage" in siblings and stages:
-            return f"{cause.full_key}: this stage has no such setting: it is for stage={' and stage='.join(stages)}"
-        return f"{cause.full_key}: no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
+        return _explain_key(cause)
     place, _, value = message.removeprefix("Error merging override ").partition("=")
     group, options = group_of(place)
     if options and value.startswith("["):
@@ -196,6 +186,23 @@ def explain(error: Exception) -> str:
     if "No match in the defaults list" in message:
         return f"{message.split(' No match')[0]} This stage and experiment have no such component."
     return message
+
+
+def _explain_key(cause: OmegaConfBaseException) -> str:
+    """Return the message for a key that does not exist, with similar names."""
+    siblings = list(cause.parent_node.keys()) if isinstance(cause.parent_node, DictConfig) else []
+    place = str(cause.full_key).rpartition(".")[0] or "the config"
+    group, options = group_of(place)
+    if options and "_target_" not in siblings:
+        if cause.key in options:
+            return f"{cause.full_key}: {cause.key} is not chosen. Add {group}=[{cause.key},...]"
+        return f"{cause.full_key}: no such key. Choose with {group}=[...]. {nearest(str(cause.key), options)}"
+    if place.startswith("pretrain.") and not siblings:
+        return f"{place} is shared by both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
+    stages = [name for name, section in STAGES.items() if cause.key in section.keys and place == "the config"]
+    if "stage" in siblings and stages:
+        return f"{cause.full_key}: this stage has no such setting: it is for stage={' and stage='.join(stages)}"
+    return f"{cause.full_key}: no such key. {nearest(str(cause.key), siblings, f'In {place}')}"
 
 
 def group_of(place: str) -> tuple[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +47,14 @@ class Inputs:
     """Inputs of a prediction: raw inputs, the row number of each, and its file if there are files.
 
     If files are split into several inputs, `parts` has further fields of each prediction that identify its part.
-    `cluster` (N,) names the cluster of each input, if the column of the training data is given.
+    `cluster` reads the cluster of each input (N,), if there is the column of the training data.
     """
 
     x: Any
     rows: Sequence[int]
     files: Sequence[str] | None = None
     parts: Sequence[Mapping[str, Any]] | None = None
-    cluster: Any = None
+    cluster: Callable[[], Any] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

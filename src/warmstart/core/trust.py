@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ TRUSTED = {
     "logger": ("warmstart.training.logger.", "pytorch_lightning.loggers.CSVLogger"),
     "visualization": ("warmstart.training.visualization.",),
 }
+
+FOR_HUB = re.compile(r"\$\{for_hub:[-+.\deE]+, ?[-+.\deE]+\}")  # of two numbers; remains in a saved transfer
 
 
 def check_targets(config: dict[str, Any], place: Path, trust: tuple[str, ...] = ()) -> None:
@@ -53,7 +56,7 @@ def _targets(node: Any, group: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(node, list):
         for value in node:
             yield from _targets(value, group)
-    elif isinstance(node, str) and "${" in node:
+    elif isinstance(node, str) and "${" in node and not FOR_HUB.fullmatch(node):
         yield group, node
 
 

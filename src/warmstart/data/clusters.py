@@ -47,8 +47,13 @@ class Clusters:
             raise UserError(f"data.test_clusters={shown(test)} needs {needed}")
         self.part = None if self.test is None else part_of(self.test)
 
-    def read(self, frame: pd.DataFrame, where: str) -> np.ndarray | None:
-        """Return the cluster of each row of a table (N,); None without a column.
+    def read(
+        self,
+        frame: pd.DataFrame,
+        where: str,
+        advice: str = "name them, remove these rows, or set data.cluster=null",
+    ) -> np.ndarray | None:
+        """Return the cluster of each row of a table (N,); None without a column. `advice` is for missing values.
 
         Raises:
             UserError: the column is missing, or has missing values.
@@ -60,7 +65,7 @@ class Clusters:
         if missing:
             raise UserError(
                 f"{where}: {len(missing):,} of {len(names):,} rows have no cluster (column {self.column}), the first "
-                f"is row {frame.index[missing[0]]}: name them, remove these rows, or set data.cluster=null"
+                f"is row {frame.index[missing[0]]}: {advice}"
             )
         return np.array([short(name) for name in names], dtype=object)
 

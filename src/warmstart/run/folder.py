@@ -20,7 +20,7 @@ from warmstart.core.trust import check_names, check_targets
 from warmstart.run import cores
 from warmstart.run.checksums import check_file, read_record, write_record
 from warmstart.run.files import as_write_error, check_links, creating, remove_temporaries, write_atomically
-from warmstart.run.identity import check_version, config_sha256, environment, git_state, new_id
+from warmstart.run.identity import check_version, config_sha256, environment, git_state, new_id, resolved
 from warmstart.run.lock import Lock
 from warmstart.run.log import logging_to
 
@@ -66,7 +66,7 @@ class RunFolder:
             "experiment": config.experiment,
             "status": "running",
             "seed": config.get("seed"),
-            "config_sha256": config_sha256(OmegaConf.to_container(config, resolve=True)),
+            "config_sha256": config_sha256(resolved(config)),
             "parent": None,
             "git": git_state(),
             "environment": environment(),
@@ -136,7 +136,7 @@ class RunFolder:
 
     def write_config(self, config: DictConfig) -> None:
         """Write config.yaml, and its checksum into the record."""
-        content = OmegaConf.to_yaml(config, resolve=True)
+        content = OmegaConf.to_yaml(OmegaConf.create(resolved(config)))
         write_atomically(self.path / CONFIG, content)
         self.update(checksums={CONFIG: hashlib.sha256(content.encode()).hexdigest()})
 

@@ -14,7 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from warmstart.core.errors import UserError
+from warmstart.core.trust import FOR_HUB
 
 OLDEST = (0, 2)  # oldest version whose run folders can be read
 
@@ -23,6 +26,26 @@ def new_id() -> str:
     """Return a unique id: the UTC time in milliseconds, so that ids sort by age, and a random suffix."""
     now = datetime.now(UTC)
     return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return the config of a run as plain containers without interpolations, except `${for_hub:...}` of a transfer.
+
+    Each arm of a transfer resolves them for its own backbone.
+    """
+    return resolved_for_arms(config) if "arm" in config else OmegaConf.to_container(config, resolve=True)
+
+
+def resolved_for_arms(config: DictConfig) -> dict[str, Any]:
+    """Return settings of a transfer as plain containers without interpolations other than `${for_hub:...}`."""
+    return _with_hub_rates(OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True))
+
+
+def _with_hub_rates(raw: Any, plain: Any) -> Any:
+    """Return resolved settings with the `${for_hub:...}` of the unresolved ones."""
+    if isinstance(raw, dict):
+        return {key: _with_hub_rates(raw[key], value) for key, value in plain.items()}
+    return raw if isinstance(raw, str) and FOR_HUB.fullmatch(raw) else plain
 
 
 def config_sha256(config: dict[str, Any]) -> str:

@@ -73,7 +73,8 @@ def train(
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")
     spare = f" and {data.rows['unlabelled']:,} unlabelled rows" if "unlabelled" in data.rows else ""
     screen.say(f"finetuning on {data.rows['train']:,} labelled rows{spare} of {run.record['data']['name']}")
-    if module.objective.target == "category" and module.objective.monitor[0] == ChanceWarning.metric:
+    is_accuracy = module.objective.target == "category" and module.objective.monitor[0] == ChanceWarning.metric
+    if is_accuracy and config.trainer.limit_val_batches is None:
         classes = torch.as_tensor(data.parts["validation"][1]).flatten()
         callbacks = [*callbacks, ChanceWarning(classes.bincount().max().item() / len(classes), len(classes))]
     with Session(run, config, module, data, callbacks) as session:

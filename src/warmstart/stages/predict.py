@@ -51,6 +51,10 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         adaptation = NormAdaptation(module, f"backbone={components.short_name(settings.backbone)}")
     given = read_inputs(preprocessor, str(config.input), config.data)
     x, y = encode(preprocessor, given.x, get_object(settings.objective._target_).target)
+    clusters = None if adaptation is None or given.cluster is None else given.cluster()
+    if adaptation is not None and clusters is None and (column := settings.data.get("cluster")) is not None:
+        what = f"input= gives no clusters (data.cluster={column}), so all its rows are of one cluster"
+        screen.say(f"warning: adapt=norms: {what}", style="yellow")
     run = opened or RunFolder.create(with_run(config, finetuned), runs_folder(config))
     with run.recording():
         run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
@@ -60,7 +64,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         if adaptation is None:
             lines = list(chain.from_iterable(evaluate(module, trainer, GatherLoader(x, y, size), module.predict_step)))
         else:
-            found = adaptation.run(trainer, "input", x, y, given.cluster, size, module.predict_step)
+            found = adaptation.run(trainer, "input", x, y, clusters, size, module.predict_step)
             pairs = (pair for rows, lines in found for pair in zip(rows, lines, strict=True))
             lines = [line for _, line in sorted(pairs, key=itemgetter(0))]
             run.update(adapt=adaptation.record())

@@ -37,6 +37,7 @@ from warmstart.sweep.launch import check_settings as check_launcher
 from warmstart.sweep.schedule import Rules
 from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility, naming
+from warmstart.training.length import with_min_steps
 from warmstart.training.record import runs_folder
 from warmstart.training.start import build_objective, find_start, given_preprocessor, warn_of_other_splits
 from warmstart.training.teacher import set_targets
@@ -378,13 +379,13 @@ def examples_of(config: DictConfig, generic: GenericDataModule) -> int:
     """
     if Init.parse(config.pretrain.init).kind == "static":
         return 0
-    trainer, rows = config.pretrain.trainer, generic.rows["train"]
+    per_epoch, rows, unlimited = len(generic.train_loader), generic.rows["train"], float("inf")
+    trainer = with_min_steps(config.pretrain.trainer, per_epoch)
     if trainer.max_time is not None:
         raise UserError(
             "a transfer requires a known number of examples: replace pretrain.trainer.max_time with max_tokens"
         )
-    per_epoch, unlimited = len(generic.train_loader), float("inf")
     epochs = trainer.max_epochs if trainer.max_epochs > 0 else unlimited
-    steps = trainer.max_steps if trainer.max_steps > 0 else unlimited
+    steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else unlimited
     batches = (trainer.max_tokens or unlimited) / (generic.batch_tokens or generic.batch_size)
     return round(min(epochs * rows, steps / per_epoch * rows, batches / per_epoch * rows))

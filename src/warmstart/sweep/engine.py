@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from warmstart.config.expand import expand, with_given_length
 from warmstart.config.validate import check_root, explain
 from warmstart.core import screen
 from warmstart.core.errors import UserError
@@ -59,7 +60,7 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
         if config.sweep.resume:
             manifest = reopen(Path(config.sweep.resume), arguments, tuple(config.trust))
         else:
-            overrides = [*(f"{key}={value}" for key, value in params.items()), *arguments]
+            overrides = with_given_length([*(f"{key}={value}" for key, value in params.items()), *arguments])
             manifest = plan(config, context["hydra_context"].config_loader, overrides, runner)
         show_test = config.sweep.show_test
         write = functools.partial(report.write_report, manifest.folder, show_test=show_test)
@@ -169,7 +170,7 @@ def reopen(folder: Path, arguments: Sequence[str], trust: tuple[str, ...]) -> Ma
         [text for text in overrides if text.lstrip("+~").partition("=")[0] not in ALLOWED_ON_RESUME]
         for overrides in (arguments, manifest.words)
     )
-    if requested and requested != planned:
+    if requested and planned not in (requested, expand(requested)):
         plan = " ".join(manifest.words)
         raise UserError(f"sweep.resume={folder} continues its own plan ({plan}): remove {' '.join(requested)}")
     manifest.trust = trust

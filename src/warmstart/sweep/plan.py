@@ -24,7 +24,7 @@ from warmstart.config.rewrite import freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.validate import check, explain
 from warmstart.core.errors import UserError
-from warmstart.run.identity import config_sha256
+from warmstart.run.identity import config_sha256, resolved
 from warmstart.run.manifest import Job
 
 NAME_LENGTH = 80
@@ -77,7 +77,8 @@ class Composer:
         self.loader._apply_overrides_to_config(values, config)
         checked = check(config)
         adopted = with_initial_backbone(config)
-        return with_latest(checked if adopted is config else check(adopted))
+        checked = checked if adopted is config else check(adopted)
+        return with_latest(resolved(adopted) if "arm" in adopted else checked)
 
     def base(self, choices: tuple[str, ...]) -> DictConfig:
         """Compose the config of these group options only."""

@@ -36,6 +36,7 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Add values (N, C, ...)."""
+        x = x.cpu() if x.device.type == "mps" else x  # which has no float64
         x = x.double().transpose(0, 1).flatten(1)
         self.count += x.shape[1]
         self.sum, self.squares = self.sum + x.sum(1), self.squares + x.square().sum(1)
@@ -137,8 +138,8 @@ class NormAdaptation:
                     "add rows, or remove adapt=norms"
                 )
             mean, variance = moments.result()
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
+            norm.running_mean.copy_(mean.float())
+            norm.running_var.copy_(variance.float())
             pending.remove(norm)
 
     def _moments(

@@ -11,20 +11,28 @@ from warmstart.core.errors import UserError
 
 
 def with_min_steps(config: DictConfig, batches: int) -> DictConfig:
-    """Return the settings with more epochs, at the same number of validations, if `max_epochs` ends before `min_steps`.
+    """Return the settings with more epochs, at about as many validations, if `max_epochs` ends before `min_steps`.
 
     Args:
         config: the `trainer` group.
         batches: number of batches of all training rows.
     """
-    epochs, least = config.max_epochs, config.get("min_steps")
-    if least is None or epochs <= 0 or optimizer_steps(config, batches) >= least:
+    epochs, least = config.max_epochs, min_steps(config)
+    if config.max_steps > 0:
+        least = min(least, config.max_steps)
+    if epochs <= 0 or optimizer_steps(config, batches) >= least:
         return config
     needed = math.ceil(least / max(1, steps_per_epoch(config, batches)))
     settings = {"max_epochs": needed}
     if config.get("check_val_every_n_epoch") is not None:
         settings["check_val_every_n_epoch"] = config.check_val_every_n_epoch * max(1, needed // epochs)
     return changed(config, settings)
+
+
+def min_steps(config: DictConfig) -> int:
+    """Return the minimum number of steps; 0 if there is none, or if time or tokens are limited."""
+    is_limited = any(config.get(name) is not None for name in ("max_time", "max_tokens"))
+    return 0 if is_limited else config.get("min_steps") or 0
 
 
 def steps_per_epoch(config: DictConfig, batches: int) -> int:

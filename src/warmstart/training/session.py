@@ -25,7 +25,7 @@ from warmstart.training.callbacks.throughput import Throughput
 from warmstart.training.checkpoint import LAST, BestAndLast, find_checkpoint
 from warmstart.training.components import build, build_several
 from warmstart.training.evaluation import measure, validate
-from warmstart.training.length import check_interval, optimizer_steps, with_min_steps
+from warmstart.training.length import check_interval, min_steps, optimizer_steps, with_min_steps
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_average
@@ -140,7 +140,7 @@ class Session:
         callbacks = [self.step_time, *first, self.best, Curves(every), Throughput(every)]
         callbacks += [*self._visualizations(), *self.callbacks, progress]
         if config.get("patience") is not None:
-            callbacks.append(Patience(self.module.monitor, config.patience, config.trainer.min_steps))
+            callbacks.append(Patience(self.module.monitor, config.patience, min_steps(config.trainer)))
         return callbacks
 
     def _visualizations(self) -> list[pl.Callback]:

@@ -70,7 +70,8 @@ def build_trainer(
 ) -> pl.Trainer:
     """Build a Trainer from the `trainer` group, with output in the run's folder.
 
-    `max_time`, `max_tokens` and precision=auto are handled here instead of by Lightning; `threads` were set earlier.
+    `max_time`, `max_tokens` and precision=auto are handled here instead of by Lightning, `threads` and `min_steps`
+    elsewhere.
 
     Raises:
         UserError: Lightning rejects a setting, or the machine has no such accelerator.
@@ -78,7 +79,8 @@ def build_trainer(
     silence()
     keep_freed_memory()
     own = OmegaConf.to_container(config, resolve=True)
-    own.pop("threads", None)
+    for name in ("threads", "min_steps"):
+        own.pop(name, None)
     limits = {name: own.pop(name, None) for name in ("max_time", "max_tokens")}
     if any(limit is not None for limit in limits.values()):
         callbacks = [*callbacks, Budget(**limits)]

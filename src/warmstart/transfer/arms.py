@@ -22,9 +22,10 @@ from warmstart.core.labels import Labels, labels_name, most_per_class
 from warmstart.data.loader import batches
 from warmstart.data.splits import fold_of, labelled_subset
 from warmstart.report.looks import AUTO
+from warmstart.run.identity import resolved_for_arms
 from warmstart.run.manifest import RUNS, Job
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
-from warmstart.training.length import with_min_steps
+from warmstart.training.length import limited, optimizer_steps, with_min_steps
 from warmstart.training.start import find_start, given_preprocessor
 
 OWN_KEYS = ("pretrain", "transfer", "arm")
@@ -155,7 +156,7 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
     """
     if arm not in config.arm:
         raise UserError(f"transfer.arms: unknown arm {arm}; available: {', '.join(config.arm)}, and each strategy")
-    overrides = OmegaConf.to_container(config.arm[arm], resolve=True)
+    overrides = resolved_for_arms(config.arm[arm])
     for name in ARM_KEYS:
         overrides.pop(name, None)
     if "baseline" in overrides:
@@ -190,8 +191,9 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
 
 
 def plain(config: DictConfig, keys: list[str]) -> dict[str, Any]:
-    """Return the values of these keys as plain containers, with interpolations."""
-    return OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
+    """Return the values of these keys as plain containers, which an arm completes."""
+    nodes = {key: config[key] for key in keys}
+    return {key: resolved_for_arms(node) if isinstance(node, DictConfig) else node for key, node in nodes.items()}
 
 
 def start_setting(config: DictConfig, arm: str, init: str | None) -> str:
@@ -216,19 +218,18 @@ def with_length(
 
 
 def steps_and_interval(finetuning: DictConfig, rows: int) -> tuple[float, float]:
-    """Return the number of steps of a finetuning on this many rows, and the steps between two validations."""
-    per_epoch = batches(rows, finetuning.data.batch_size)
-    trainer = with_min_steps(finetuning.trainer, per_epoch)
-    limits = [trainer.max_epochs * per_epoch if trainer.max_epochs > 0 else math.inf]
-    limits.append(trainer.max_steps if trainer.max_steps > 0 else math.inf)
+    """Return the number of steps of a finetuning on this many rows, and the batches between two validations."""
+    count = batches(rows, finetuning.data.batch_size)
+    trainer = with_min_steps(finetuning.trainer, count)
+    steps = optimizer_steps(trainer, count)
     every = trainer.check_val_every_n_epoch
     if every is None and isinstance(trainer.val_check_interval, int):
-        return min(limits), trainer.val_check_interval
-    return min(limits), (every or 1) * per_epoch
+        return steps, trainer.val_check_interval
+    return steps, (every or 1) * limited(trainer, count)
 
 
 def step_limits(max_steps: int, interval: float) -> dict[str, Any]:
-    """Return the trainer settings for a number of steps, and for the steps between two validations."""
+    """Return the trainer settings for a number of steps, and for the batches between two validations."""
     return {
         "trainer.max_epochs": -1,
         "trainer.max_steps": max(1, max_steps),
@@ -252,8 +253,8 @@ def length_settings(
     rows = sizes.labelled[labels]
     steps, interval = steps_and_interval(finetuning, rows)
     if budget == "total":
-        per_batch = rows / batches(rows, finetuning.data.batch_size)
-        factor = 1 + (math.ceil(sizes.examples / per_batch) / steps if is_scratch else 0)
+        per_step = rows / batches(rows, finetuning.data.batch_size) * finetuning.trainer.accumulate_grad_batches
+        factor = 1 + (math.ceil(sizes.examples / per_step) / steps if is_scratch else 0)
         return {} if factor == 1 else step_limits(round(steps * factor), interval * factor)
     multiple = config.transfer.converged.scratch if is_scratch else 1
     max_steps = round(steps * config.transfer.converged.most * multiple)

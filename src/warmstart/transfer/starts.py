@@ -18,6 +18,7 @@ from warmstart.config.rewrite import changed, merged
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
 from warmstart.run.folder import RunFolder
+from warmstart.run.identity import resolved_for_arms
 from warmstart.transfer.arms import (
     PRETRAINED,
     without_stale_budgets,
@@ -80,7 +81,7 @@ def controls(config: DictConfig, nodes: Mapping[str, Any], starts: Sequence[str]
         if "baseline" in node and node.get("init") == PRETRAINED:
             for name in (name for name in starts if name != CONTROL):
                 own = {key: nodes[name][key] for key in ("init", "backbone", "preprocessor") if key in nodes[name]}
-                found[f"{arm}_{name}"] = merged(OmegaConf.to_container(node, resolve=True), own)
+                found[f"{arm}_{name}"] = merged(resolved_for_arms(node), own)
         elif "baseline" in node:
             found[arm] = node
         elif node.get("init") == CONTROL and "length" in node:
@@ -156,10 +157,10 @@ def start_arm(config: DictConfig, name: str, init: Init, against: list[str], has
     Raises:
         UserError: `arm.NAME` has other initial weights.
     """
-    overrides = OmegaConf.to_container(config.arm[name], resolve=True) if name in config.arm else {}
+    overrides = resolved_for_arms(config.arm[name]) if name in config.arm else {}
     base: dict[str, Any] = {"init": str(init)}
     if name == OWN:
-        base = {**OmegaConf.to_container(config.arm[PRETRAINED], resolve=True), "init": PRETRAINED}
+        base = {**resolved_for_arms(config.arm[PRETRAINED]), "init": PRETRAINED}
     elif init.kind == "folder" and (node := saved_backbone(Path(init.path), tuple(config.trust))) is not None:
         base["backbone"] = node
     if "baseline" in overrides or overrides.get("init", base["init"]) != base["init"]:

@@ -13,6 +13,7 @@ from warmstart.config.rewrite import changed, merged
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
+from warmstart.run.identity import resolved_for_arms
 from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility
 from warmstart.training.start import find_start, given_preprocessor
@@ -76,7 +77,7 @@ def is_complete_arm(config: DictConfig, name: str) -> bool:
 
 def strategy_arm(config: DictConfig, name: str, against: str | None) -> DictConfig:
     """Return the config node of a strategy's arm, compared with the arm `against`."""
-    shared = OmegaConf.to_container(config.arm.pretrained, resolve=True)
+    shared = resolved_for_arms(config.arm.pretrained)
     is_selected = "strategy" in config and components.short_name(config.strategy) == name
     node = copy.deepcopy(config.strategy) if is_selected else compose_file(f"strategy/{name}").strategy
     overrides = {"strategy": OmegaConf.to_container(node, resolve=True), "against": against}

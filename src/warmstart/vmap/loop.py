@@ -20,7 +20,7 @@ from warmstart.run.folder import RunFolder
 from warmstart.training.callbacks.curves import check_training, check_validation
 from warmstart.training.callbacks.early_stopping import should_stop
 from warmstart.training.checkpoint import is_better
-from warmstart.training.length import with_min_steps
+from warmstart.training.length import min_steps, with_min_steps
 from warmstart.training.logger import RunLogger
 from warmstart.training.mean import RunningMean
 from warmstart.training.modules import seed_step
@@ -198,7 +198,7 @@ class VmapLoop:
             if is_better(values[name], job.best.get(name), mode):
                 job.best, job.waited = values, 0
                 improved.append(row)
-            if should_stop(job.waited, patience, self.step, self.settings.min_steps):
+            if should_stop(job.waited, patience, self.step, min_steps(self.settings)):
                 job.stopped, job.steps = True, self.step
         self.stack.keep(improved)
 

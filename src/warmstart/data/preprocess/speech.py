@@ -68,6 +68,7 @@ class Preprocessor(recordings.TakesRecordings):
         self.rate, self.mels, self.window, self.hop = rate, mels, window, hop
         self.stack, self.normalize, self.longest = stack, normalize, longest
         self.mean, self.std = mean, std
+        self.is_adapted = False  # whether the settings are those of initial weights
 
     @property
     def seconds(self) -> float:
@@ -79,7 +80,9 @@ class Preprocessor(recordings.TakesRecordings):
         if own.normalize != self.normalize:
             unused = f"data.frames.normalize={own.normalize}"
             screen.say(f"recordings are normalized as for the initial weights ({self.normalize}): {unused} is not used")
-        return super().adapted(own)
+        adapted = super().adapted(own)
+        adapted.is_adapted = True
+        return adapted
 
     def fit(self, x: pd.DataFrame) -> None:
         """Compute mean and standard deviation of each band over all frames, for normalize=global."""
@@ -96,9 +99,12 @@ class Preprocessor(recordings.TakesRecordings):
         if self.normalize != "speaker" or not len(rows):
             return rows
         if rows.cluster is None:
+            what, other = "data.frames.normalize=speaker", "data.frames.normalize=utterance"
+            if self.is_adapted:
+                what, other = f"the model of init, trained with {what},", "choose another init"
             raise UserError(
-                "data.frames.normalize=speaker needs the speaker of each recording: set data.cluster=COLUMN (for "
-                "data=audio_table), or data.frames.normalize=utterance"
+                f"{what} needs the speaker of each recording: set data.cluster=COLUMN (for data=audio_table), or "
+                f"{other}"
             )
         moments = np.empty((len(rows), 2), dtype=object)
         for name in dict.fromkeys(rows.cluster):
@@ -133,7 +139,7 @@ class Preprocessor(recordings.TakesRecordings):
                 f"input={path} has no column {self.cluster}, but this model normalizes recordings per speaker: give a "
                 "manifest with this column, with the same name in all rows if they are of one speaker"
             )
-        return replace(given, x=self.grouped(Rows(given.x, cluster=given.cluster)).x)
+        return replace(given, x=self.grouped(Rows(given.x, cluster=given.cluster())).x)
 
     def encode(self, x: pd.DataFrame) -> Frames:
         """Return standardized frames (V, stack, mels) of all utterances, float16; they are cached.

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import Seconds
 from warmstart.data.readers import recordings
@@ -70,7 +71,12 @@ class Preprocessor(recordings.TakesRecordings):
         return self.masked
 
     def adapted(self, own: Any) -> Preprocessor:
-        """Return this preprocessor with the length limit and tables of another one, `own`."""
+        """Return this preprocessor with the length limit and tables of another one, `own`.
+
+        A line is printed if `own` normalizes over other than single recordings.
+        """
+        if own.normalize in ("speaker", "global"):
+            screen.say(f"data.frames.normalize={own.normalize} is not used: the model of init takes waveforms")
         adapted = super().adapted(own)
         adapted.longest = own.longest
         return adapted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -104,7 +105,8 @@ class TakesRecordings(Preprocessor):
             parts = [{name: value for name, value in part.items() if pd.notna(value)} for part in parts]
             rows, cluster = table.index[x.index].tolist(), None
             if self.cluster in table:
-                cluster = Clusters(self.cluster).read(table.iloc[x.index], path)
+                advice = "name them, or remove these rows"
+                cluster = functools.partial(Clusters(self.cluster).read, table.iloc[x.index], path, advice)
             return Inputs(x, rows, x.get("source", x["file"]).tolist(), parts, cluster)
         files = files_below(root, SUFFIXES) if root.is_dir() else [root]
         if not files:

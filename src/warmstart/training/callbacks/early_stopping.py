@@ -11,9 +11,9 @@ from warmstart.core.errors import Pruned
 from warmstart.training.checkpoint import better_metrics, is_better
 
 
-def should_stop(waited: int, patience: int | None, step: int, min_steps: int | None) -> bool:
+def should_stop(waited: int, patience: int | None, step: int, min_steps: int) -> bool:
     """Return whether to stop: `waited` validations without an improvement, and at least `min_steps` steps."""
-    return patience is not None and waited >= patience and step >= (min_steps or 0)
+    return patience is not None and waited >= patience and step >= min_steps
 
 
 class Patience(pl.Callback):
@@ -27,7 +27,7 @@ class Patience(pl.Callback):
         min_steps: minimum number of steps before stopping.
     """
 
-    def __init__(self, monitor: tuple[str, str], patience: int, min_steps: int | None):
+    def __init__(self, monitor: tuple[str, str], patience: int, min_steps: int):
         self.monitor = monitor
         self.patience, self.min_steps = patience, min_steps
         self.best: float | None = None
