@@ -48,11 +48,10 @@ def check_config(config: DictConfig) -> None:
             raise CannotBatch(f"logger={name} may not support several runs at a time")
     if config.get("feature_rows"):
         raise CannotBatch(f"feature_rows={config.feature_rows} needs one run at a time; add feature_rows=0")
-    if config.get("forgetting"):
-        raise CannotBatch("forgetting=true needs one run at a time")
-    for name in ("snapshots", "teacher"):
+    for name in ("forgetting", "snapshots", "teacher"):
         if config.get(name):
-            raise CannotBatch(f"{name}={shown(config[name])} needs one run at a time")
+            spelled = "true" if config[name] is True else config[name]
+            raise CannotBatch(f"{name}={spelled} needs one run at a time")
     if "strategy" in config and selects_strategy(config):
         raise CannotBatch(f"{named(config, 'strategy')} trains its own candidate runs")
     if config.data.get("folds"):
