@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from warmstart.core.batch import Batch
 from warmstart.core.errors import CannotBatch
 from warmstart.core.init import Init
-from warmstart.core.ranges import shown
 from warmstart.training.components import build, selects_strategy, short_name
 from warmstart.vmap.stack import Stack
 
