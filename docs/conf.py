@@ -43,4 +43,4 @@ html_theme_options = {
     "navigation_with_keys": False,
     "search_as_you_type": False,
 }
-html_sidebars = {"index": [], "get_started": [], "lab": [], "limits": []}
+html_sidebars = {"index": [], "get_started": [], "recipes": [], "lab": [], "limits": []}
