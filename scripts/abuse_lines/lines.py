@@ -134,7 +134,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (r"trust|reinitialize|transfer\.budgets\.\w+|data\.(categorical|ignore|missing_values)", ("empty list",), "none"),
     (
         r"average|loss|feature_rows|trainer\.threads|loss\.\w+|optimizer\.(?!lr)\w+|scheduler\.\w+|strategy\.\w+|objective\.\w+|average\.\w+|data\.(?!batch_size|augment)\w+"
-        r"|(logger|visualization)(\.\w+)?|data\.augment\.\w+|data\.augment\.crop\.(size|flip)|data\.augment\.shift\.flip|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|transfer\.budgets\.\w+",
+        r"|(logger|visualization)(\.\w+)?|data\.augment\.\w+|data\.augment\.crop\.(size|flip)|data\.augment\.shift\.flip|data\.(tokenizer|frames)\.\w+|backbone\.\w+|backbone\.stem\.\w+|arm\.\w+(\.\w+)?|(arm\.\w+\.)?baseline\.\w+|transfer\.budgets\.\w+",
         ("deleted",),
         "its default, or nothing that is needed",
     ),

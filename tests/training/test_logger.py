@@ -239,8 +239,8 @@ def test_a_trainer_that_cannot_be_built_leaves_no_file_open(tmp_path: Path):
     settings = {"stage": "pretrain", "experiment": "digits", "seed": 0, "logger": {}, "visualization": {}}
     config = OmegaConf.create({**settings, "trainer": trainer})
     run = RunFolder.create(config, tmp_path)
-    module = SimpleNamespace(monitor=("val/loss", "min"))
-    with pytest.raises(Exception, match="devices") as raised, Session(run, config, module, None):
+    module, data = SimpleNamespace(monitor=("val/loss", "min")), SimpleNamespace(train_loader=())
+    with pytest.raises(Exception, match="devices") as raised, Session(run, config, module, data):
         pass
     assert raised.tb is not None
     open_files = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]

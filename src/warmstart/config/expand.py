@@ -41,7 +41,7 @@ def with_given_length(overrides: Sequence[str]) -> list[str]:
             plus, trainer = match.groups()
             if f"{trainer}.min_steps" not in keys:
                 keys.add(f"{trainer}.min_steps")
-                found.append(f"{'++' if trainer != 'trainer' else plus}{trainer}.min_steps=null")
+                found.append(f"{'++' if plus or trainer != 'trainer' else ''}{trainer}.min_steps=null")
     return found
 
 

@@ -17,15 +17,17 @@ def with_min_steps(config: DictConfig, batches: int) -> DictConfig:
         config: the `trainer` group.
         batches: number of batches of all training rows.
     """
-    epochs, least = config.max_epochs, min_steps(config)
+    least = min_steps(config)
+    if not least or config.max_epochs <= 0:
+        return config
     if config.max_steps > 0:
         least = min(least, config.max_steps)
-    if epochs <= 0 or optimizer_steps(config, batches) >= least:
+    if optimizer_steps(config, batches) >= least:
         return config
     needed = math.ceil(least / max(1, steps_per_epoch(config, batches)))
     settings = {"max_epochs": needed}
     if config.get("check_val_every_n_epoch") is not None:
-        settings["check_val_every_n_epoch"] = config.check_val_every_n_epoch * max(1, needed // epochs)
+        settings["check_val_every_n_epoch"] = config.check_val_every_n_epoch * max(1, needed // config.max_epochs)
     return changed(config, settings)
 
 
