@@ -153,7 +153,7 @@ def test_alignment_balances_the_classes_of_biased_predictions_and_survives_a_res
     again.load_state_dict(labels.state_dict())
     assert again.unlabelled_rows == 400
     for name in ("labels", "predictions"):
-        assert torch.equal(again.labels.state[name], labels.state[name])
+        assert torch.equal(again.state[name], labels.state[name])
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
+from warmstart.core.protocols import Backbone, Objective
 from warmstart.core.ranges import OpenUnitInterval, PositiveFloat
 from warmstart.strategy.pseudo_labels import PseudoLabels
 
 
-class FixMatch(Strategy):
+class FixMatch(PseudoLabels):
     """Train on the labelled rows, and on strongly augmented unlabelled rows with the labels of their weak views.
 
     The weak views are those of data.augment, the strong ones those of data.strong; without data.strong, the targets are
@@ -25,32 +25,17 @@ class FixMatch(Strategy):
         align: whether to align the class frequencies of the pseudo-labels with those of the labelled rows.
     """
 
-    only_scales_learning_rates: ClassVar = False
-    uses_unlabelled: ClassVar = True
     uses_strong: ClassVar = True
 
     def __init__(self, confidence: OpenUnitInterval = 0.9, weight: PositiveFloat = 1.0, align: bool = True):
         self.weight = weight
-        self.labels = PseudoLabels(confidence, align)
-
-    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        return [("backbone.*", 1.0), ("objective.*", 1.0)]
+        super().__init__(confidence, align)
 
     def step(self, objective: Objective, backbone: Backbone, batch: Batch) -> StepOutput:
         """Add the loss of the unlabelled rows to that of the objective."""
         output = objective.step(backbone, batch)
         if batch.unlabelled is None:
             return output
-        self.labels.count(output, batch)
+        self.count(output, batch)
         ramp = (1 - math.cos(min(math.pi, 2 * math.pi * self.progress))) / 2
-        return self.labels.add(output, objective, backbone, batch, ramp * self.weight)
-
-    @property
-    def unlabelled_rows(self) -> int:
-        return self.labels.rows
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.labels.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.labels.load_state_dict(state)
+        return self.add(output, objective, backbone, batch, ramp * self.weight)

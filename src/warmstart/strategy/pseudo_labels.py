@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.protocols import Backbone, Objective
+from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
 
 DECAY = 0.95  # of the running mean of predictions, per step
 
 
-class PseudoLabels:
-    """Adds to the loss of labelled rows that of unlabelled rows with a confident prediction.
+class PseudoLabels(Strategy):
+    """Base class: adds to the loss of labelled rows that of unlabelled rows with a confident prediction.
 
     With `align`, predictions are multiplied by the ratio of the class frequencies of the labelled rows of all steps to
     the running mean of predictions, and normalized, so that the pseudo-labels have these frequencies (distribution
@@ -24,13 +24,19 @@ class PseudoLabels:
     no step has had yet is still predicted.
 
     Attributes:
-        rows: number of unlabelled rows of all steps with their loss.
+        unlabelled_rows: number of unlabelled rows of all steps with their loss.
     """
+
+    only_scales_learning_rates: ClassVar = False
+    uses_unlabelled: ClassVar = True
 
     def __init__(self, confidence: float, align: bool):
         self.confidence, self.align = confidence, align
-        self.rows = 0
+        self.unlabelled_rows = 0
         self.state: dict[str, Tensor] = {}  # counts of labels and mean prediction (C,)
+
+    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
+        return [("backbone.*", 1.0), ("objective.*", 1.0)]
 
     def count(self, output: StepOutput, batch: Batch) -> None:
         """Add the labels of a step, with the outputs of the labelled rows (B, C), to the class frequencies."""
@@ -56,7 +62,7 @@ class PseudoLabels:
             kept = (confidence >= self.confidence).float()
         outputs = objective.predict(backbone, Batch(rows.x if rows.strong is None else rows.strong, mask=rows.mask))
         loss = (F.cross_entropy(outputs.float(), labels, reduction="none") * kept).mean()
-        self.rows += len(rows.x)
+        self.unlabelled_rows += len(rows.x)
         measures = {**output.measures, "pseudo_labels": kept.mean()}
         return replace(output, loss=output.loss + weight * loss, measures=measures)
 
@@ -70,9 +76,9 @@ class PseudoLabels:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the alignment and the number of rows."""
-        return {**self.state, "rows": self.rows}
+        return {**self.state, "rows": self.unlabelled_rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state."""
-        self.rows = state.get("rows", 0)
+        self.unlabelled_rows = state.get("rows", 0)
         self.state = {name: value for name, value in state.items() if name != "rows"}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
+from warmstart.core.protocols import Backbone, Objective
 from warmstart.core.ranges import OpenUnitInterval, PositiveFloat, RightOpenUnitInterval
 from warmstart.strategy.pseudo_labels import PseudoLabels
 
 
-class SelfTraining(Strategy):
+class SelfTraining(PseudoLabels):
     """Train on the labelled rows; after a warm-up, also on unlabelled rows that the current model labels confidently.
 
     A step has as many unlabelled rows as data.batch_size. The training loss includes theirs, and train/pseudo_labels is
@@ -24,9 +22,6 @@ class SelfTraining(Strategy):
         align: whether to align the class frequencies of the pseudo-labels with those of the labelled rows.
     """
 
-    only_scales_learning_rates: ClassVar = False
-    uses_unlabelled: ClassVar = True
-
     def __init__(
         self,
         confidence: OpenUnitInterval = 0.9,
@@ -35,27 +30,14 @@ class SelfTraining(Strategy):
         align: bool = True,
     ):
         self.weight, self.warmup = weight, warmup
-        self.labels = PseudoLabels(confidence, align)
-
-    def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
-        return [("backbone.*", 1.0), ("objective.*", 1.0)]
+        super().__init__(confidence, align)
 
     def step(self, objective: Objective, backbone: Backbone, batch: Batch) -> StepOutput:
         """Add the loss of the unlabelled rows to that of the objective."""
         output = objective.step(backbone, batch)
         if batch.unlabelled is None:
             return output
-        self.labels.count(output, batch)
+        self.count(output, batch)
         if self.progress < self.warmup:
             return output
-        return self.labels.add(output, objective, backbone, batch, self.weight)
-
-    @property
-    def unlabelled_rows(self) -> int:
-        return self.labels.rows
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.labels.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.labels.load_state_dict(state)
+        return self.add(output, objective, backbone, batch, self.weight)
