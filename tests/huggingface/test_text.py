@@ -185,7 +185,7 @@ def test_a_model_that_cannot_separate_documents_is_refused(tmp_path: Path):
     AutoModel.from_config(config).save_pretrained(tmp_path)
     TOKENIZER.save_pretrained(tmp_path)
     backbone, _ = opened(tmp_path)
-    with pytest.raises(UserError, match=r"bloom cannot separate packed texts: data\.separate=false"):
+    with pytest.raises(UserError, match=r"bloom cannot separate packed texts: set data\.separate=false"):
         backbone(X, MASK.long())
 
 

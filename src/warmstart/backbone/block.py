@@ -136,6 +136,14 @@ def attention_mask(
     return {"attn_mask": allowed}
 
 
+def positions_in_documents(documents: Tensor) -> Tensor:
+    """Return the position of each token in its document (B, T), from 0, given document numbers (B, T)."""
+    position = torch.arange(documents.shape[1], device=documents.device)
+    starts = documents[:, 1:] != documents[:, :-1]
+    first = torch.where(F.pad(starts, (1, 0)), position, 0).cummax(1).values
+    return position - first
+
+
 class RMSNorm(nn.RMSNorm):
     """Root mean square layer normalization (Zhang and Sennrich 2019)."""
 

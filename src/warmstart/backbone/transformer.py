@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from warmstart.backbone.block import LAYER_EPS, STD, Architecture, Block, Rotary, attention_mask, init_blocks, make_norm
+from warmstart.backbone.block import (
+    LAYER_EPS,
+    STD,
+    Architecture,
+    Block,
+    Rotary,
+    attention_mask,
+    init_blocks,
+    make_norm,
+    positions_in_documents,
+)
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
@@ -205,7 +215,8 @@ class Transformer(Backbone, nn.Module):
                     f"an example has {tokens.shape[1]} positions; backbone.position=learned has {len(self.position)}: "
                     "use shorter examples or backbone.position=rotary"
                 )
-            tokens = tokens + self.position[: tokens.shape[1]]
+            has_documents = mask is not None and mask.dtype not in (torch.bool, torch.uint8)
+            tokens = tokens + self.position[positions_in_documents(mask) if has_documents else slice(tokens.shape[1])]
         return tokens if self.embedding_norm is None else self.embedding_norm(tokens)
 
     def pool(self, tokens: Tensor, mask: Tensor | None) -> Tensor:

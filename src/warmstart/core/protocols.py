@@ -170,9 +170,9 @@ class Backbone:
 class Objective:
     """A head and a loss on a backbone's features. Inherit this class before nn.Module.
 
-    A supervised objective has a `monitor`, the metric that selects the best checkpoint with max or min, and the methods
-    `predict`, `scores` and `to_records`; `bounds` are the smallest and the largest value of the metric, if it has
-    them. If its target is text, its metric `errors` has the last pairs in `compared`, and `target_texts(y)` returns the
+    A supervised objective has a `monitor`, the metric that selects the best checkpoint with max or min (in the class,
+    it may be a function of the settings), and the methods `predict`, `scores` and `to_records`; `bounds` are the
+    smallest and the largest value of the metric, if it has them. If its target is text, its metric `errors` has the last pairs in `compared`, and `target_texts(y)` returns the
     texts of targets. `predicts` is the kind of value that the loss requires; if None, that of the backbone's targets,
     and `default_loss` has an entry for each kind; `input_kind` is the kind of the backbone's targets if it differs.
     `needs` are required abilities of the backbone, and `task` selects the form of the head. `step` requires `views`
@@ -196,7 +196,7 @@ class Objective:
     mixes: ClassVar[bool] = False
     is_single_label: ClassVar[bool] = False
     teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
-    monitor: ClassVar[tuple[str, str] | None] = None
+    monitor: ClassVar[tuple[str, str] | Callable[..., tuple[str, str]] | None] = None
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
     abilities: ClassVar[frozenset[str]] = frozenset()
 
@@ -236,6 +236,12 @@ class Objective:
 
     def export(self, folder: Path) -> None:
         """Write additional files of the exported model."""
+
+
+def monitored(objective: type[Objective], settings: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the `monitor` of a class of objectives with these settings; None for an unsupervised one."""
+    found = objective.monitor
+    return found(**settings) if callable(found) else found
 
 
 class Strategy:

@@ -24,7 +24,7 @@ from warmstart.core.spec import Spec
 from warmstart.data.duplicates.overlap import copies
 from warmstart.data.loader import GatherLoader, Unlabelled, encode, moments, take
 from warmstart.data.splits import fold_of, labelled_subset, merged
-from warmstart.data.storage.ragged import Packed, PaddedRows
+from warmstart.data.storage.ragged import Packed, PackedRows, PaddedRows, assign_blocks
 
 SHOWN = 4  # raw validation rows kept for visualization
 
@@ -264,6 +264,7 @@ class TaskDataModule(MemoryDataModule):
         fold: index of the validation fold; from `folds` on, of a further repeat with another shuffle.
         fold_seed: seed of the folds.
         unlabelled_seed: seed of the order of the unlabelled rows; None to use labelled rows only.
+        pack: whether to put several complete rows into one block of the context, without attention between them.
     """
 
     def __init__(
@@ -276,10 +277,11 @@ class TaskDataModule(MemoryDataModule):
         fold: int = 0,
         fold_seed: int = 0,
         unlabelled_seed: int | None = None,
+        pack: bool = False,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.unlabelled_seed = unlabelled_seed
+        self.unlabelled_seed, self.pack = unlabelled_seed, pack
         self.budget = (subset_seed, labels_per_class, label_fraction)
         self.fold_key = None if folds is None else (fold_seed, folds, fold)
 
@@ -297,6 +299,12 @@ class TaskDataModule(MemoryDataModule):
         """Prepare as the base class does, and add the unlabelled rows to the loader of the training rows."""
         splits = splits or self.source.load(self.target)
         super().prepare(splits, like)
+        if self.pack:
+            x, y = self.parts["train"]
+            blocks = assign_blocks(x.lengths, x.context)
+            self.train_loader = GatherLoader(
+                PackedRows(x, blocks), PackedRows(y, blocks), self.batch_size, self.order_seed
+            )
         if self.unlabelled_seed is not None:
             rows = self.unlabelled_rows(grouped(splits, self.preprocessor))
             self.parts["unlabelled"] = encode(self.preprocessor, rows.x, None)

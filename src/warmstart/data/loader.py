@@ -130,7 +130,12 @@ def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:
     return Batch(x.index_select(0, rows), None if y is None else y.index_select(0, rows))
 
 
-ALIGNED = ("span", "tags", "text")  # targets that depend on the tokens or frames: encoded together with the inputs
+ALIGNED = (
+    "span",
+    "tags",
+    "text",
+    "completion",
+)  # targets that depend on the tokens or frames: encoded together with the inputs
 DTYPES = {"value": np.float64, "categories": np.float32}  # values are cast to float32 after standardization
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from warmstart.backbone.block import positions_in_documents
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
@@ -67,6 +68,7 @@ class HuggingFace(Backbone, nn.Module):
         self.positions = _positions(self.model)
         self._check_length(spec.shape[0])
         arguments = inspect.signature(self.model.forward).parameters
+        self.takes_positions = self.causal and "position_ids" in arguments
         self.has_types = "token_type_ids" in arguments and getattr(config, "type_vocab_size", 2) > 1
         self.width = self._feature_width()
         self.register_buffer("special", self._indicator(self.vocabulary.special), persistent=False)
@@ -96,9 +98,7 @@ class HuggingFace(Backbone, nn.Module):
             if mask.dtype == torch.uint8 and self.has_types:
                 settings["token_type_ids"] = (mask.long() - 1).clamp(min=0)
         elif mask is not None:
-            if not self.separates_documents:
-                raise UserError(f"a {self.model.config.model_type} cannot separate packed texts: data.separate=false")
-            settings["attention_mask"] = attention_mask(mask, self.model.config, self.causal)
+            settings |= self._document_settings(mask)
         try:
             tokens = self.model(input_ids=x, **settings).last_hidden_state
         except RuntimeError as error:
@@ -110,6 +110,18 @@ class HuggingFace(Backbone, nn.Module):
         if self.pooling == "last" and self.vocabulary.only_pads:  # texts may contain this token
             valid = (x != self.vocabulary.padding) & (True if valid is None else valid)
         return Features(tokens, self._pool(tokens, valid))
+
+    def _document_settings(self, documents: Tensor) -> dict[str, Any]:
+        """Return attention mask and positions for document numbers (B, T).
+
+        Raises:
+            UserError: the model does not support packed documents.
+        """
+        if not self.separates_documents:
+            kind = self.model.config.model_type
+            raise UserError(f"a {kind} cannot separate packed texts: set data.separate=false or data.pack=false")
+        settings = {"attention_mask": attention_mask(documents, self.model.config, self.causal)}
+        return settings | ({"position_ids": positions_in_documents(documents)} if self.takes_positions else {})
 
     @property
     def token_embedding(self) -> nn.Embedding:

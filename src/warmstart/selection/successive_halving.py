@@ -16,7 +16,7 @@ from warmstart.config.rewrite import changed, from_parent
 from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Source
+from warmstart.core.protocols import Source, monitored
 from warmstart.data.loader import batches
 from warmstart.data.splits import most_folds
 from warmstart.report.leaderboard import to_csv
@@ -221,7 +221,7 @@ def open_manifest(config: DictConfig, run: RunFolder) -> Manifest:
     if (folder / MANIFEST).is_file():
         return Manifest.read(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    metric, mode = get_object(config.objective._target_).monitor
+    metric, mode = monitored(get_object(config.objective._target_), config.objective)
     manifest = Manifest(folder, "finetune", config.experiment, ["strategy=auto"], metric, mode, git_state(), [])
     manifest.write()
     return manifest

@@ -16,6 +16,7 @@ from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import Unmet, UserError
 from warmstart.core.init import Init
+from warmstart.core.protocols import monitored
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.data.duplicates.overlap import parts_of, shared_rows
 from warmstart.report.extrapolation import MIN_COUNTS
@@ -212,7 +213,7 @@ def make_plan(config: DictConfig, run: RunFolder) -> Manifest:
         jobs += tuning.trials(config, run.path, sizes_of(run.record["sizes"]))
     else:
         jobs += finetunings(config, run.path, sizes_of(run.record["sizes"]))
-    metric, mode = components.get_object(config.objective._target_).monitor
+    metric, mode = monitored(components.get_object(config.objective._target_), config.objective)
     overrides = run.record.get("words", [])
     return Manifest(run.path, "transfer", config.experiment, overrides, metric, mode, git_state(), jobs)
 

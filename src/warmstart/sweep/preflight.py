@@ -19,6 +19,7 @@ from warmstart.config.rewrite import changed, merged
 from warmstart.config.validate import explain
 from warmstart.core import screen
 from warmstart.core.errors import UserError, WriteError
+from warmstart.core.protocols import monitored
 from warmstart.report.shared_rows import sentences
 from warmstart.run.files import as_write_error
 from warmstart.run.folder import RunFolder
@@ -91,7 +92,7 @@ def monitor(config: dict[str, Any]) -> tuple[str, str]:
     """Return the validation metric that ranks runs of this config, and its mode (max or min)."""
     if config["stage"] == "pretrain":
         return "val/loss", "min"
-    return get_object(config["objective"]["_target_"]).monitor
+    return monitored(get_object(config["objective"]["_target_"]), config["objective"])
 
 
 def try_step(job: Job, one_batch: DictConfig, is_checked: bool, runner: Runner) -> dict[str, Any]:

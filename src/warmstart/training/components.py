@@ -53,6 +53,7 @@ LABELS = (
     "fold",
     "unlabelled",
     "strong",
+    "pack",
 )  # keys of the data of a finetuning
 LOADING = ("batch_size", "augment", *LABELS, *BLOCKS)
 
@@ -134,6 +135,7 @@ def task_data(
         fold=config.data.get("fold", 0),
         fold_seed=derive_seed(config.seed, "folds"),
         unlabelled_seed=derive_seed(config.seed, "unlabelled") if unlabelled else None,
+        pack=bool(config.data.get("pack")),
     )
 
 

@@ -35,6 +35,8 @@ def assign(patterns: list[tuple[str, Scale]], names: list[str]) -> dict[str, Sca
             raise UserError(f"strategy: parameter {name} matches {found}, but must match exactly one")
         unused.discard(matching[0][0])
         scales[name] = matching[0][1]
+    if not any(name.startswith("objective.") for name in names):  # its head is a weight of the backbone
+        unused.discard("objective.*")
     if unused:
         raise UserError(f"strategy: pattern {sorted(unused)[0]} matches no parameter")
     if not any(scales.values()):

@@ -105,14 +105,18 @@ def note_average(run: RunFolder, best: BestAndLast, count: int) -> None:
 
 
 def examples(count: int, per_epoch: float, data: MemoryDataModule) -> int:
-    """Return the number of labelled rows in `count` batches: complete epochs, and the batches of an incomplete one."""
+    """Return the number of labelled rows in `count` batches: complete epochs, and the batches of an incomplete one.
+
+    If blocks have several rows, it is their mean number.
+    """
     if not math.isfinite(per_epoch):
         return 0
     per_epoch = max(1, int(per_epoch))
-    rows = data.rows["train"]
+    rows, blocks = data.rows["train"], len(data.train_loader.x)
     epochs, rest = divmod(count, per_epoch)
-    each = min(rows, per_epoch * data.batch_size) if per_epoch < batches(rows, data.batch_size) else rows
-    return epochs * each + min(rest * data.batch_size, rows)
+    each = min(blocks, per_epoch * data.batch_size) if per_epoch < batches(blocks, data.batch_size) else blocks
+    seen = epochs * each + min(rest * data.batch_size, blocks)
+    return seen if rows == blocks else round(seen * rows / blocks)
 
 
 def show(run: RunFolder, title: str) -> None:

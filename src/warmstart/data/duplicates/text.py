@@ -98,17 +98,24 @@ def run_hashes(hashes: np.ndarray, owner: np.ndarray, size: int) -> tuple[np.nda
 
 
 class TextRows(Comparison):
-    """Comparison of rows of tables with a column `text` and, for text pairs, `pair`."""
+    """Comparison of rows of tables with a column `text` and, for text pairs, `pair`.
+
+    Args:
+        columns: columns to compare; None for all.
+    """
+
+    def __init__(self, columns: Sequence[str] | None = None):
+        self.columns = columns
 
     def keys(self, x: pd.DataFrame) -> np.ndarray:
         """Return a hash of the words of each row (N,), valid in this process only."""
-        rows = ("\n".join(map(" ".join, row)) for row in zip(*(map(words, texts(x[name])) for name in x)))
+        rows = ("\n".join(map(" ".join, row)) for row in zip(*(map(words, texts(x[name])) for name in self._names(x))))
         return np.fromiter(map(hash, rows), dtype=np.int64, count=len(x)).view(np.uint64)
 
     def by_chance(self, seen: pd.DataFrame, x: pd.DataFrame) -> np.ndarray:
         """Return which rows of `x` (N,) have fewer than 5 words."""
         counts = np.zeros(len(x), dtype=np.int64)
-        for name in x:
+        for name in self._names(x):
             counts += np.fromiter((len(words(text)) for text in texts(x[name])), dtype=np.int64, count=len(x))
         return counts < SHORTEST
 
@@ -117,7 +124,8 @@ class TextRows(Comparison):
 
         For text pairs, one text must be equal to that of a row of `seen`, and the other a near duplicate.
         """
-        held = pd.concat(parts, ignore_index=True)
+        seen = seen[self._names(seen)]
+        held = pd.concat(parts, ignore_index=True)[list(seen)]
         found: set[int] = set()
         for name in seen:
             overlap = find_shared_words(marked(seen, name), list(marked(held, name)))
@@ -125,6 +133,9 @@ class TextRows(Comparison):
         ends = np.cumsum([0, *map(len, parts)])
         numbers = np.array(sorted(found), dtype=np.int64)
         return [(numbers[(numbers >= a) & (numbers < b)] - a).tolist() for a, b in itertools.pairwise(ends)]
+
+    def _names(self, x: pd.DataFrame) -> list[str]:
+        return list(x if self.columns is None else self.columns)
 
     def shown(self, x: pd.DataFrame, row: int) -> str:
         """Return the start of the text of a row."""

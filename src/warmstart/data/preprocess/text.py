@@ -32,6 +32,7 @@ from warmstart.data.storage.ragged import Ragged
 
 CHUNK = 2_000  # rows tokenized at a time
 PARTS = ("values", "starts", "whole", "bytes", "types")
+FITTED = ("model", "vocabulary", "tokenizer", "roles", "types", "files")  # in the state of a fitted preprocessor
 PLAIN = (".txt", ".text", "")  # extensions of files with one text per line
 
 
@@ -84,9 +85,9 @@ class Preprocessor(protocols.Preprocessor):
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """Return this tokenizer with the context, columns and table format of another preprocessor, `own`."""
-        state = {**self.state(), **{name: getattr(own, name) for name in ("context", "stride", "too_long", "columns")}}
-        state["dialect"] = own.dialect.state()
-        return Preprocessor(**{name: value for name, value in state.items() if name != "kind"})
+        own_state = own.state()
+        kept = {name: value for name, value in self.state().items() if name in FITTED}
+        return type(own)(**{name: value for name, value in {**own_state, **kept}.items() if name != "kind"})
 
     @property
     def names(self) -> list[str]:

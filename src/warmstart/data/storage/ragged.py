@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -152,6 +154,62 @@ class Packed(PaddedRows):
         document = np.searchsorted(self.rows.starts, index, side="right")
         changes = np.diff(document, axis=1, prepend=document[:, :1]) != 0
         return x, torch.from_numpy(1 + changes.cumsum(1))
+
+
+class PackedRows(PaddedRows):
+    """Blocks of at most `context` positions, each with one or more complete rows.
+
+    Rows are assigned to blocks by decreasing length, each to the block that it fills best (best-fit decreasing).
+
+    Args:
+        rows: rows, truncated to their context.
+        blocks: row numbers of each block, as from `assign_blocks`.
+    """
+
+    def __init__(self, rows: Ragged, blocks: list[np.ndarray]):
+        self.rows, self.blocks = rows, blocks
+        self.tokens, self.bytes_per_token = rows.tokens, rows.bytes_per_token
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of blocks, and maximum length of a block."""
+        return len(self), self.rows.context
+
+    def padded(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Return padded blocks (B, T), and the document number of each position from 1, 0 for padding (B, T)."""
+        numbers = np.arange(len(self))[to_index(rows)]
+        lengths = self.rows.lengths
+        sizes = [int(lengths[self.blocks[number]].sum()) for number in numbers]
+        x = np.full((len(numbers), max(1, *sizes)), self.rows.padding, dtype=np.int64)
+        document = np.zeros(x.shape, dtype=np.int64)
+        for position, number in enumerate(numbers):
+            start = 0
+            for index, row in enumerate(self.blocks[number], 1):
+                first, length = self.rows.starts[row], lengths[row]
+                x[position, start : start + length] = self.rows.values[first : first + length]
+                document[position, start : start + length] = index
+                start += length
+        return torch.from_numpy(x), torch.from_numpy(document)
+
+
+def assign_blocks(lengths: np.ndarray, block: int) -> list[np.ndarray]:
+    """Return the row numbers of each block, by best-fit decreasing, for rows of these lengths (N,), at most `block`."""
+    free: list[tuple[int, int]] = []  # room and number of the blocks that are not full, sorted
+    blocks: list[list[int]] = []
+    for row in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[row])
+        index = bisect.bisect_left(free, (length, -1))
+        if index < len(free):
+            room, number = free.pop(index)
+        else:
+            room, number = block, len(blocks)
+            blocks.append([])
+        blocks[number].append(row)
+        bisect.insort(free, (room - length, number))
+    return [np.sort(np.array(rows)) for rows in blocks]
 
 
 def to_index(rows: Rows) -> slice | np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -33,16 +35,31 @@ class Shakespeare(Source):
 
     def load(self, target: str | None) -> Splits:
         """Return one row of 1,003,854 and one of 111,540 characters, and an empty test part."""
-        try:
-            data = lzma.decompress(FILE.read_bytes())
-        except (OSError, lzma.LZMAError) as error:
-            raise UserError(f"{FILE} cannot be read ({error}): install warmstart again") from error
-        if hashlib.sha256(data).hexdigest() != SHA256:
-            raise UserError(f"{FILE} is damaged: install warmstart again")
-        text = data.decode()
+        text = read_plays()
         cut = int(0.9 * len(text))
         parts = ([text[:cut]], [text[cut:]], [])
         return Splits(*(Rows(pd.DataFrame({"text": part}, dtype=str)) for part in parts))
 
     def preprocessor(self) -> Preprocessor:
         return self.tokenizer(columns=["text"])
+
+
+def read_plays() -> str:
+    """Return the text of the plays.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        data = lzma.decompress(FILE.read_bytes())
+    except (OSError, lzma.LZMAError) as error:
+        raise UserError(f"{FILE} cannot be read ({error}): install warmstart again") from error
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise UserError(f"{FILE} is damaged: install warmstart again")
+    return data.decode()
+
+
+def words_of(text: str, count: int) -> list[str]:
+    """Return the most frequent words of four to eight lower-case letters, most frequent first."""
+    found = Counter(re.findall(r"\b[a-z]{4,8}\b", text))
+    return sorted(found, key=lambda word: (-found[word], word))[:count]

@@ -1,0 +1,228 @@
+"""Preprocessor of conversations: texts by a chat template, with the tokens that are supervised."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from warmstart.core import screen
+from warmstart.core.batch import Inputs
+from warmstart.core.errors import UserError
+from warmstart.data.duplicates.comparison import Overlap
+from warmstart.data.duplicates.text import TextRows
+from warmstart.data.preprocess import text, tokenizing
+from warmstart.data.preprocess.chat_template import NAMED, ChatTemplate, Supervise, own_template
+from warmstart.data.readers.chats import Message, to_conversations, to_rows
+from warmstart.data.readers.table import read_table
+from warmstart.data.storage import cache
+from warmstart.data.storage.ragged import Ragged
+
+CHUNK = 2_000  # conversations tokenized at a time
+NONE = -100  # label of tokens that are not supervised, as in transformers
+PARTS = ("values", "starts", "labels")
+SHOWN = 300  # characters of an example on the screen
+
+
+class Preprocessor(text.Preprocessor):
+    """Raw inputs are tables with the columns `text` and `messages` (data.readers.chats.to_rows).
+
+    Args:
+        template: a named template, or a template in the dialect of Jinja; None for that of the tokenizer.
+        supervise: assistant, last or all; see `ChatTemplate.spans`.
+        **settings: those of a preprocessor of texts.
+    """
+
+    abilities: ClassVar = (text.Preprocessor.abilities - {"untruncated", "vectors"}) | {"marked"}
+
+    def __init__(self, template: str | None = None, supervise: Supervise = "assistant", **settings: Any):
+        super().__init__(**settings)
+        self.template, self.supervise = template, supervise
+
+    @classmethod
+    def of(cls, own: text.Preprocessor, template: str | None, supervise: Supervise) -> Preprocessor:
+        """Return a preprocessor of conversations with the settings of one of texts."""
+        settings = {name: value for name, value in own.state().items() if name != "kind"}
+        return cls(template, supervise, **settings)
+
+    def fit(self, x: pd.DataFrame) -> None:
+        """Train the tokenizer on the conversations as plain text."""
+        super().fit(x[["text"]])
+
+    @property
+    def names(self) -> None:
+        """None: the format of the conversations is detected."""
+
+    @functools.cached_property
+    def chat_template(self) -> ChatTemplate:
+        """The template with the special tokens of the tokenizer.
+
+        Raises:
+            UserError: a tokenizer of a pretrained model has no template.
+        """
+        own = own_template(self.files or {})
+        if self.template is None and own is None and self.files:
+            raise UserError(
+                f"the tokenizer of this model has no chat template: set data.template to {' or '.join(NAMED)}"
+            )
+        chosen = NAMED["plain"] if self.template is None else NAMED.get(self.template, self.template)
+        return ChatTemplate(own if self.template is None and own is not None else chosen, self._special_tokens())
+
+    def _special_tokens(self) -> dict[str, str]:
+        """Return the special tokens by their names in transformers, which templates use."""
+        roles = {"bos_token": "begin", "eos_token": "end", "pad_token": "padding", "unk_token": "unknown"}
+        found = {name: self.roles.get(role) or "" for name, role in roles.items()}
+        settings = json.loads((self.files or {}).get(tokenizing.SETTINGS, "{}"))
+        for name, token in settings.items():
+            token = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(token, str):
+                found[name] = token
+        return found
+
+    def encode(self, x: pd.DataFrame) -> Ragged:
+        """Return token ids; longer conversations are truncated to the context in batches."""
+        return self.align(x, None, "completion")[0]
+
+    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Ragged, Ragged]:
+        """Return token ids, and labels of the same lengths: the id of a supervised token, -100 elsewhere.
+
+        Prints the share of supervised tokens, and how many rows are truncated.
+
+        Raises:
+            UserError: the template does not support a conversation, or a row has no supervised token.
+        """
+        values, starts, labels = self._tokens(x)
+        lengths = np.diff(starts)
+        tokens = Ragged(values, starts, lengths, self.vocabulary.padding, self.context)
+        targets = Ragged(labels, starts, lengths, NONE, self.context)
+        self._check_supervised(x, tokens, labels)
+        return tokens, targets
+
+    def _tokens(self, x: pd.DataFrame) -> list[np.ndarray]:
+        """Return the token ids of all rows (V,), the start of each row (N + 1,), and labels (V,), which are cached."""
+        name = cache.key(
+            self.tokenizer,
+            json.dumps([self.chat_template.text, self.chat_template.tokens, self.supervise]),
+            cache.texts_digest(x["messages"]),
+        )
+        return cache.entry(
+            "conversations", name, lambda folder: self._write(x, folder), lambda folder: cache.arrays(folder, PARTS)
+        )
+
+    def _write(self, x: pd.DataFrame, folder: Path) -> None:
+        """Render and tokenize all conversations, and write tokens and labels."""
+        template, tokenizer = self.chat_template, self.backend_tokenizer
+        values, labels, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], []
+        for start in range(0, len(x), CHUNK):
+            rendered = []
+            for row, messages in enumerate(x["messages"].iloc[start : start + CHUNK], start + 1):
+                try:
+                    rendered.append(template.spans(json.loads(messages), self.supervise))
+                except UserError as error:
+                    raise UserError(f"conversation {row}, which starts with {_start(x, row - 1)!r}: {error}") from error
+            found = tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
+            for row, (_, spans) in zip(found, rendered):
+                ids = np.array(row.ids, dtype=np.int32)
+                begin, end = np.array(row.offsets, dtype=np.int64).reshape(-1, 2).T
+                is_supervised = np.zeros(len(ids), dtype=bool)
+                for first, last in spans:
+                    is_supervised |= (begin >= first) & (end <= last) & (end > begin)
+                is_supervised[:1] = False  # nothing precedes it
+                values.append(ids)
+                labels.append(np.where(is_supervised, ids, NONE).astype(np.int32))
+                lengths.append(len(ids))
+        np.save(folder / "values.npy", np.concatenate(values))
+        np.save(folder / "labels.npy", np.concatenate(labels))
+        np.save(folder / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
+
+    def _check_supervised(self, x: pd.DataFrame, tokens: Ragged, labels: np.ndarray) -> None:
+        """Print the share of supervised tokens, and the numbers of truncated rows.
+
+        Raises:
+            UserError: a row has no supervised token, or is too long, and `too_long` is error.
+        """
+        if not len(x):
+            return
+        row = np.repeat(np.arange(len(tokens)), tokens.full_lengths)
+        is_supervised = labels != NONE
+        is_inside = np.arange(len(labels)) - tokens.starts[row] < tokens.context
+        total, kept = (
+            np.bincount(row[chosen], minlength=len(x)) for chosen in (is_supervised, is_supervised & is_inside)
+        )
+        longer, shorter = tokens.full_lengths > self.context, kept < total
+        longest, empty = int(tokens.full_lengths.max()), np.flatnonzero(kept == 0)
+        if longer.any() and self.too_long == "error":
+            first = int(longer.argmax())
+            raise UserError(
+                f"{longer.sum():,} of {len(x):,} conversations are longer than data.tokenizer.context={self.context} "
+                f"tokens (up to {longest}), the first starts with {_start(x, first)!r}: raise it, or set "
+                "data.tokenizer.too_long=truncate"
+            )
+        if len(empty):
+            reason = (
+                f"truncated to data.tokenizer.context={self.context} tokens (of up to {longest}), they end before the "
+                "completion: raise it, or remove them"
+                if total[empty[0]]
+                else "their completions have no tokens: remove them"
+            )
+            raise UserError(
+                f"{len(empty):,} of {len(x):,} conversations have no supervised token, the first starts with "
+                f"{_start(x, int(empty[0]))!r}: {reason}"
+            )
+        share = kept.sum() / tokens.tokens
+        screen.say(f"{share:.0%} of the {tokens.tokens:,} tokens of {len(x):,} conversations are supervised")
+        if shorter.any():
+            screen.say(
+                f"warning: {shorter.sum():,} of {len(x):,} completions are truncated to data.tokenizer.context="
+                f"{self.context} tokens (of up to {longest})",
+                style="yellow",
+            )
+
+    def marked(self, tokens: Sequence[int], labels: Sequence[int]) -> str:
+        """Return the text of a row with its special tokens, and with its supervised parts in double brackets."""
+        pieces, begin = [], 0
+        ids, is_supervised = list(tokens), [label != NONE for label in labels]
+        for end in range(1, len(ids) + 1):
+            if end == len(ids) or is_supervised[end] != is_supervised[begin]:
+                piece = self.backend_tokenizer.decode(ids[begin:end], skip_special_tokens=False)
+                pieces.append(f"[[{piece}]]" if is_supervised[begin] else piece)
+                begin = end
+        return "".join(pieces)
+
+    def prompt_of(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids of a conversation with the start of the next message of the assistant."""
+        rendered = self.chat_template.render(messages, is_prompt=True)
+        return self.backend_tokenizer.encode(rendered, add_special_tokens=False).ids
+
+    def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap | None:
+        """Return the test rows with a text that is also in the generic rows; None if there are no texts."""
+        names = [name for name in ("text", "pair") if name in generic]
+        return super().overlap(generic[names], test[["text"]])
+
+    def comparison(self) -> TextRows:
+        """Return a comparison of rows by their texts."""
+        return TextRows(("text",))
+
+    def read(self, path: str) -> Inputs:
+        """Read conversations from a user's file."""
+        frame = read_table(path, self.dialect)
+        return Inputs(to_rows(to_conversations(frame, path)), frame.index.tolist())
+
+    def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
+        """Return a function that tokenizes rows with the exported files and transformers only."""
+        read = tokenizing.reader(folder)
+        return lambda x: read(x[["text"]])
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "kind": "chat", "template": self.template, "supervise": self.supervise}
+
+
+def _start(x: pd.DataFrame, row: int) -> str:
+    """Return the start of the text of a row, for a message."""
+    return " ".join(x["text"].iloc[row].split())[:40]

@@ -1,0 +1,146 @@
+"""Render conversations by the chat template of a tokenizer, and find the text of the assistant."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from warmstart.core.errors import UserError
+
+Supervise = Literal["assistant", "last", "all"]
+Span = tuple[int, int]  # start and end character
+
+# Templates of this project, by name, for tokenizers without one. The model ends its turn with the end token.
+NAMED = {
+    "plain": (
+        "{{ bos_token }}{% for message in messages %}"
+        "{{ message.role | capitalize }}:\n"
+        "{% if message.role == 'assistant' %}"
+        "{% generation %}{{ message.content | trim }}{{ eos_token }}{% endgeneration %}"
+        "{% else %}{{ message.content | trim }}{% endif %}\n"
+        "{% endfor %}{% if add_generation_prompt %}Assistant:\n{% endif %}"
+    ),
+    "chatml": (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+        "{% if message.role == 'assistant' %}"
+        "{% generation %}{{ message.content | trim }}<|im_end|>{% endgeneration %}"
+        "{% else %}{{ message.content | trim }}<|im_end|>{% endif %}\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+}
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")  # the first that has a template
+
+
+def own_template(files: Mapping[str, str]) -> str | None:
+    """Return the chat template in the files of a tokenizer; None if there is none.
+
+    Of several templates, it is the one called default.
+    """
+    for name in FILES:
+        if name not in files:
+            continue
+        found = files[name] if name.endswith(".jinja") else json.loads(files[name]).get("chat_template")
+        if isinstance(found, list):
+            named = {one["name"]: one["template"] for one in found}
+            found = named.get("default", next(iter(named.values()), None))
+        if found:
+            return found
+    return None
+
+
+class ChatTemplate:
+    """A chat template with the special tokens that it may use.
+
+    Args:
+        text: the template, in the dialect of Jinja that transformers uses.
+        tokens: special tokens by their names in transformers, such as eos_token.
+    """
+
+    def __init__(self, text: str, tokens: Mapping[str, str]):
+        self.text, self.tokens = text, dict(tokens)
+        self.has_marks = bool(GENERATION.search(text))
+
+    def render(self, messages: Sequence[dict[str, Any]], is_prompt: bool = False) -> str:
+        """Return the text of a conversation; of a prompt, with the start of the next message of the assistant.
+
+        Raises:
+            UserError: the template does not support the messages.
+        """
+        return self._render(messages, is_prompt, False)[0]
+
+    def spans(self, messages: Sequence[dict[str, Any]], supervise: Supervise) -> tuple[str, list[Span]]:
+        """Return the text of a conversation, and its supervised spans: messages with their end-of-turn tokens.
+
+        The spans are those that the template marks with `generation`. Without marks, a message begins where the text
+        of the messages before it ends, with the start of a message of the assistant.
+
+        Args:
+            supervise: assistant for all of its messages, last for its last one, all for the complete text.
+
+        Raises:
+            UserError: the template does not support the messages, drops one, or changes earlier ones.
+        """
+        text, spans = self._render(messages, False, self.has_marks and supervise != "all")
+        self._check_complete(messages, text)
+        if supervise == "all":
+            return text, [(0, len(text))]
+        if not self.has_marks:
+            numbers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+            chosen = numbers if supervise == "assistant" else numbers[-1:]
+            spans = [self._span(messages, number, text) for number in chosen]
+        return text, spans if supervise == "assistant" else spans[-1:]
+
+    def _render(self, messages: Sequence[dict[str, Any]], is_prompt: bool, marks: bool) -> tuple[str, list[Span]]:
+        from jinja2.exceptions import TemplateError
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        settings = {"add_generation_prompt": is_prompt, "return_assistant_tokens_mask": marks, **self.tokens}
+        try:
+            texts, spans = render_jinja_template([list(messages)], chat_template=self.text, **settings)
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"the chat template does not support these messages: {reason}") from error
+        return texts[0], [tuple(span) for span in spans[0]] if marks else []
+
+    def _check_complete(self, messages: Sequence[dict[str, Any]], text: str) -> None:
+        """Raise UserError if the content of a message is not in the text."""
+        start = 0
+        for number, message in enumerate(messages, 1):
+            content = (message.get("content") or "").strip()
+            found = text.find(content, start)
+            if found < 0:
+                raise UserError(
+                    f"the chat template drops message {number}, of {message['role']}: set data.template=plain, or "
+                    "remove the message"
+                )
+            start = found + len(content)
+
+    def _span(self, messages: Sequence[dict[str, Any]], number: int, text: str) -> Span:
+        """Return the span of a message of the assistant in the text of the conversation."""
+        before, after = self.render(messages[:number], True), self.render(messages[: number + 1])
+        if not text.startswith(before):  # the prompt has what a complete conversation has not, such as thinking
+            before = self._common(before, text)
+        if not text.startswith(after) or len(after) <= len(before):
+            raise UserError(
+                f"the chat template changes message {number + 1} if others follow, so its text cannot be found: set "
+                "data.supervise=last"
+            )
+        return len(before), len(before) + self._length(after[len(before) :])
+
+    def _common(self, before: str, text: str) -> str:
+        """Return the common start of two texts, up to the last line break."""
+        size = next((n for n, pair in enumerate(zip(before, text)) if pair[0] != pair[1]), min(len(before), len(text)))
+        return before[: before.rfind("\n", 0, size) + 1] or before[:size]
+
+    def _length(self, message: str) -> int:
+        """Return the length of a message without the white space after its end-of-turn token."""
+        stripped = message.rstrip()
+        return len(stripped) if stripped.endswith(self._ends) else len(message)
+
+    @functools.cached_property
+    def _ends(self) -> tuple[str, ...]:
+        return (*filter(None, self.tokens.values()), "|>", "</s>", "_turn>")

@@ -1,0 +1,181 @@
+"""Read conversations: OpenAI messages, ShareGPT, Alpaca, and columns of prompts and completions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from warmstart.core.errors import UserError
+
+Message = dict[str, Any]  # `role` and `content`, and what else a chat template may use
+
+ROLES = ("system", "user", "assistant", "tool")
+NAMES = {  # roles of ShareGPT and of other formats
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "developer": "system",
+    "function": "tool",
+    "observation": "tool",
+}
+SHOWN = 40  # characters of a text in a message
+
+
+def to_conversations(frame: pd.DataFrame, where: str, is_prompt: bool = False) -> list[list[Message]]:
+    """Return the messages of each row of a table.
+
+    The format is that of the first of these columns: `messages`, a list of role and content; `conversations`, a list
+    of from and value; `instruction`, optional `input` and `output`; `prompt` and `completion`, which are texts or lists
+    of messages. Roles are system, user, assistant and tool.
+
+    Args:
+        where: what the table is called in messages.
+        is_prompt: whether to return only what precedes the last message of the assistant, if it is the last one, and
+            to accept rows without one.
+
+    Raises:
+        UserError: there are no such columns, or a row has no messages, an unknown role, an empty message, or no
+            message of the assistant.
+    """
+    read = next((read for column, read in FORMATS.items() if column in frame), None)
+    if read is None:
+        raise UserError(
+            f"{where} has no conversations: it needs a column messages, conversations, instruction (with output) or "
+            f"prompt (with completion), but has {', '.join(map(str, list(frame)[:8]))}"
+        )
+    columns = {str(name): [None if is_missing(cell) else cell for cell in frame[name]] for name in frame}
+    found = []
+    for position, row in enumerate(frame.index):
+        cells = {name: cells[position] for name, cells in columns.items()}
+        messages = read(cells, f"{where}, row {row}", is_prompt)
+        check(messages, f"{where}, row {row}", is_prompt)
+        if is_prompt and messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        found.append(messages)
+    return found
+
+
+def is_missing(cell: Any) -> bool:
+    """Return whether a cell of a table is empty."""
+    return cell is None or (not isinstance(cell, list | tuple | dict | np.ndarray | str) and bool(pd.isna(cell)))
+
+
+def check(messages: list[Message], where: str, is_prompt: bool = False) -> None:
+    """Check the messages of a row.
+
+    Raises:
+        UserError: there are none, or one is empty, or there is none of the assistant although it is no prompt.
+    """
+    if not messages:
+        raise UserError(f"{where}: there are no messages: remove this row")
+    for number, message in enumerate(messages, 1):
+        content = message.get("content")
+        if not (isinstance(content, str) and content.strip()) and not message.get("tool_calls"):
+            raise UserError(f"{where}, message {number}: the content of {message['role']} is empty: remove this row")
+    if not is_prompt and messages[-1]["role"] != "assistant":
+        raise UserError(
+            f"{where}: the last message is of {messages[-1]['role']}, but a completion is one of assistant: add it, or "
+            "remove this row"
+        )
+    if is_prompt and len(messages) == 1 and messages[0]["role"] == "assistant":
+        raise UserError(f"{where}: there is a message of assistant, but no prompt")
+
+
+def from_list(cell: Any, where: str, role: str = "role", content: str = "content") -> list[Message]:
+    """Return messages from a list of objects with these keys.
+
+    Raises:
+        UserError: it is no such list, or a role is unknown.
+    """
+    cell = list(cell) if isinstance(cell, tuple | np.ndarray) else cell
+    if not isinstance(cell, list) or not all(isinstance(message, Mapping) for message in cell):
+        raise UserError(f"{where}: {str(cell)[:SHOWN]!r} is no list of messages with {role} and {content}")
+    messages = []
+    for number, message in enumerate(cell, 1):
+        name = message.get(role)
+        known = NAMES.get(name, name)
+        if known not in ROLES:
+            raise UserError(f"{where}, message {number}: unknown {role} {name!r}: give {', '.join(ROLES)}")
+        others = {key: value for key, value in message.items() if key not in (role, content) and value is not None}
+        messages.append({"role": known, "content": message.get(content), **others})
+    return messages
+
+
+def from_messages(cells: Mapping[str, Any], where: str, is_prompt: bool) -> list[Message]:
+    """Return the messages of a row in the format of OpenAI."""
+    return from_list([] if cells["messages"] is None else cells["messages"], where)
+
+
+def from_sharegpt(cells: Mapping[str, Any], where: str, is_prompt: bool) -> list[Message]:
+    """Return the messages of a row in the format of ShareGPT, with an optional column `system`."""
+    found = [] if cells["conversations"] is None else cells["conversations"]
+    uses_role = any(isinstance(message, Mapping) and "role" in message for message in found)
+    messages = from_list(found, where) if uses_role else from_list(found, where, "from", "value")
+    system = cells.get("system")
+    return messages if system is None else [{"role": "system", "content": text_of(system, where, "system")}, *messages]
+
+
+def from_alpaca(cells: Mapping[str, Any], where: str, is_prompt: bool) -> list[Message]:
+    """Return the messages of a row in the format of Alpaca; `input` is appended to the instruction."""
+    parts = [text_of(cells.get(name), where, name) for name in ("instruction", "input")]
+    prompt = [{"role": "user", "content": "\n\n".join(part for part in parts if part)}]
+    if is_prompt and cells.get("output") is None:
+        return prompt
+    return [*prompt, {"role": "assistant", "content": text_of(cells.get("output"), where, "output")}]
+
+
+def from_prompt(cells: Mapping[str, Any], where: str, is_prompt: bool) -> list[Message]:
+    """Return the messages of a row with a prompt and a completion, each a text or a list of messages."""
+    prompt, completion = cells["prompt"], cells.get("completion")
+    messages = (
+        [{"role": "user", "content": text_of(prompt, where, "prompt")}]
+        if prompt is None or isinstance(prompt, str)
+        else from_list(prompt, where)
+    )
+    if is_prompt and completion is None:
+        return messages
+    if completion is None or isinstance(completion, str):
+        return [*messages, {"role": "assistant", "content": text_of(completion, where, "completion")}]
+    return messages + from_list(completion, where)
+
+
+def text_of(cell: Any, where: str, column: str) -> str:
+    """Return the text of a cell, empty if it is missing.
+
+    Raises:
+        UserError: it is no text.
+    """
+    if cell is None:
+        return ""
+    if not isinstance(cell, str):
+        raise UserError(f"{where}, column {column}: {str(cell)[:SHOWN]!r} is no text")
+    return cell
+
+
+FORMATS: dict[str, Callable[[Mapping[str, Any], str, bool], list[Message]]] = {  # first column -> reader of a row
+    "messages": from_messages,
+    "conversations": from_sharegpt,
+    "instruction": from_alpaca,
+    "prompt": from_prompt,
+}
+
+
+def to_rows(conversations: list[list[Message]]) -> pd.DataFrame:
+    """Return a table with the columns `text`, the conversation as plain text, and `messages`, as JSON."""
+    return pd.DataFrame(
+        {
+            "text": ["\n".join(map(plain, messages)) for messages in conversations],
+            "messages": [json.dumps(messages, ensure_ascii=False) for messages in conversations],
+        },
+        dtype=object,
+    )
+
+
+def plain(message: Message) -> str:
+    """Return a message as plain text, with its role."""
+    return f"{message['role'].capitalize()}:\n{message.get('content') or ''}"
