@@ -37,6 +37,7 @@ class Preprocessor:
     `fill_columns(x)`: return a user's table with missing columns filled.
     `untruncated(x)`: return encoded rows (data.storage.Ragged) without truncation, for packing.
     `decode(numbers)`: return the text of token numbers.
+    `marked(tokens, labels)`: return the text of a row with its supervised parts marked.
     `grouped(rows)`: return rows with what `encode` uses of all rows of their cluster.
     `to_images(x)`: return images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
     `vectors`: `cooccurrence_vectors(x, width, seed)` and `translated(table, other)` return a vector per token.
@@ -172,13 +173,14 @@ class Objective:
 
     A supervised objective has a `monitor`, the metric that selects the best checkpoint with max or min (in the class,
     it may be a function of the settings), and the methods `predict`, `scores` and `to_records`; `bounds` are the
-    smallest and the largest value of the metric, if it has them. If its target is text, its metric `errors` has the last pairs in `compared`, and `target_texts(y)` returns the
-    texts of targets. `predicts` is the kind of value that the loss requires; if None, that of the backbone's targets,
-    and `default_loss` has an entry for each kind; `input_kind` is the kind of the backbone's targets if it differs.
-    `needs` are required abilities of the backbone, and `task` selects the form of the head. `step` requires `views`
-    copies of a batch, concatenated along B. If `mixes`, it supports mixed batches. If `is_single_label`, `predict`
-    returns logits (B, C), and every example has one of the C classes. `teacher_output` is what it matches of a frozen
-    teacher, as targets (B, D): its pooled features, or the outputs of the head of an objective.
+    smallest and the largest value of the metric, if it has them. If its target is text, its metric `errors` has the
+    last pairs in `compared`, and `target_texts(y)` returns the texts of targets. `predicts` is the kind of value that
+    the loss requires; if None, that of the backbone's targets, and `default_loss` has an entry for each kind;
+    `input_kind` is the kind of the backbone's targets if it differs. `needs` are required abilities of the backbone,
+    and `task` selects the form of the head. `step` requires `views` copies of a batch, concatenated along B. If
+    `mixes`, it supports mixed batches. If `is_single_label`, `predict` returns logits (B, C), and every example has one
+    of the C classes. `teacher_output` is what it matches of a frozen teacher, as targets (B, D): its pooled features,
+    or the outputs of the head of an objective. If `keeps_head`, its head is that of a pretraining, which is loaded.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
@@ -195,6 +197,7 @@ class Objective:
     views: ClassVar[int] = 1
     mixes: ClassVar[bool] = False
     is_single_label: ClassVar[bool] = False
+    keeps_head: ClassVar[bool] = False
     teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
     monitor: ClassVar[tuple[str, str] | Callable[..., tuple[str, str]] | None] = None
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)

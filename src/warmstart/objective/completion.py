@@ -40,6 +40,7 @@ class Completion(Objective, nn.Module):
     needs: ClassVar = frozenset({"causal"})
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "causal_lm"
+    keeps_head: ClassVar = True
 
     def __init__(
         self,
