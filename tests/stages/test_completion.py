@@ -73,13 +73,12 @@ def on(prompts: Path, folder: Path) -> tuple[str, ...]:
     return ("experiment=chat", f"data.root={prompts}", f"init=hf:{folder}", *FAST, "data.tokenizer.context=64")
 
 
-def test_adapters_learn_the_answers_of_a_hub_model(cli, prompts, llama):
+def test_learns_the_answers_of_a_hub_model(cli, prompts, llama):
     learned = cli(
         "stage=finetune",
         *on(prompts, llama),
-        "strategy=lora",
-        "optimizer.lr=0.003",
-        "trainer.max_epochs=50",
+        "optimizer.lr=0.01",
+        "trainer.max_epochs=30",
         "data.batch_size=4",
         "data.pack=true",
     )
