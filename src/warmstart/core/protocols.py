@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-from warmstart.core.batch import Batch, Inputs, Splits, StepOutput
+from warmstart.core.batch import Batch, Inputs, Rows, Splits, StepOutput
 from warmstart.core.spec import Spec, Vocabulary
 
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
@@ -297,14 +297,16 @@ class Baseline:
     """A model of a task without training by gradient, or the initial weights without training, as a control.
 
     `modalities` and `target_kinds` are those of the data that it supports; None stands for all modalities. `start` is
-    what it uses of the initial weights in `init`: pooled features, outputs of their head, or None. If `is_random`, its
-    models depend on the seed.
+    what it uses of the initial weights in `init`: pooled features, outputs of their head, or None; models of outputs
+    are not fitted. If `is_random`, its models depend on the seed. If `has_examples`, the inputs depend on the training
+    rows and the seed.
     """
 
     modalities: ClassVar[frozenset[str] | None] = None
     target_kinds: ClassVar[frozenset[str]] = frozenset({"category", "categories", "value"})
     start: ClassVar[Literal["features", "outputs"] | None] = None
     is_random: ClassVar[bool] = False
+    has_examples: ClassVar[bool] = False
 
     def unsupported(self, x: Any) -> str | None:
         """Return why raw inputs x (N, ...) of a supported modality are not supported; None if they are."""
@@ -312,6 +314,10 @@ class Baseline:
 
     def fit(self, preprocessor: Preprocessor, x: Any) -> None:
         """Fit to the raw inputs of all training rows of the data set, as a preprocessor; without their targets."""
+
+    def encoded(self, preprocessor: Preprocessor, rows: Rows, examples: Rows, seed: int) -> tuple[Any, Any]:
+        """Encode raw rows, given raw training rows as `examples`; for a baseline that `has_examples`."""
+        raise NotImplementedError
 
     def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Any) -> Any:
         """Return the inputs of the models (N, F).
