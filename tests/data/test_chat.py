@@ -171,3 +171,16 @@ def test_packed_rows_are_complete_and_separate(tokenizer):
             assert ids[number][inside].tolist() == x.padded([row])[0][0].tolist()
             assert labels[number][inside].tolist() == y.padded([row])[0][0].tolist()
         assert (labels[number][documents[number] == 0] == NONE).all()
+
+
+def test_examples_precede_a_row_without_labels_as_far_as_they_fit(tokenizer):
+    processor = preprocessor(tokenizer)
+    system = {"role": "system", "content": "Be brief."}
+    x, y = processor.with_examples(to_rows([[system, *CHAT[2:]]]), to_rows([CHAT[:2], CHAT[:2]]))
+    expected = processor.align(to_rows([[system, *CHAT[:2], *CHAT[:2], *CHAT[2:]]]), None, "completion")[0]
+    assert x.values.tolist() == expected.values.tolist()
+    assert processor.decode(y.values[y.values != NONE].tolist()) == "Lima, of course."
+    short = preprocessor(tokenizer, context=len(x.values) - 1)
+    assert len(short.with_examples(to_rows([[system, *CHAT[2:]]]), to_rows([CHAT[:2], CHAT[:2]]))[0].values) < len(
+        x.values
+    )

@@ -179,3 +179,16 @@ def test_an_encoder_is_refused(cli, prompts):
     refused = cli("stage=finetune", "experiment=chat", f"data.root={prompts}", "init=scratch", "backbone=tiny")
     assert refused.status == 2
     assert "objective=completion needs a backbone that has causal attention" in refused.error
+
+
+def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompts, llama):
+    words = ("transfer.seeds=1", "transfer.labels=[all]", "transfer.arms=[pretrained,untouched,prompt]")
+    settings = ("trainer.max_steps=2", "trainer.val_check_interval=2", "data.tokenizer.context=64", "logger=[]")
+    found = cli("experiment=chat", f"data.root={prompts}", f"transfer.start=hf:{llama}", *words, *settings)
+    assert found.status == 0, found.err
+    scores = {}
+    for path in (found.run("transfer") / "runs").iterdir():
+        if (path / "run.json").exists():
+            scores[path.name.split("-")[0]] = json.loads((path / "run.json").read_text())["metrics"]
+    assert scores["pretrained"]["test/completion_loss"] < scores["untouched"]["test/completion_loss"]
+    assert scores["prompt"]["test/completion_loss"] != scores["untouched"]["test/completion_loss"]
