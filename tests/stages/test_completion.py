@@ -156,3 +156,9 @@ def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompt
             scores[path.name.split("-")[0]] = json.loads((path / "run.json").read_text())["metrics"]
     assert scores["pretrained"]["test/completion_loss"] < scores["untouched"]["test/completion_loss"]
     assert scores["prompt"]["test/completion_loss"] != scores["untouched"]["test/completion_loss"]
+
+
+def test_rows_without_labels_of_tokens_are_not_packed(cli):
+    refused = cli("stage=finetune", "init=scratch", "data.pack=true")
+    assert refused.status == 2
+    assert "data.pack=true packs rows whose tokens have labels" in refused.error
