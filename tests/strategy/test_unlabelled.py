@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from warmstart.config.pipeline import validate_strong
 from warmstart.core.batch import Batch, Rows, Splits, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
@@ -240,3 +241,27 @@ def test_what_does_not_fit_is_refused(cli, words: tuple[str, ...], reason: str):
     assert outcome.status == 2
     assert reason in outcome.error
     assert len(outcome.error.splitlines()) == 1
+
+
+STRONG = "data/augment@data.strong=shift"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("strategy=full", STRONG), f"{STRONG}: the strategy uses no strong augmentations: remove it, or choose"),
+        ((*UNLABELLED, "+data.strong.flip._target_=warmstart.data.transforms.images.Flip"), "uses no strong augm"),
+        (("stage=transfer", "transfer.arms=[scratch]", STRONG), f"{STRONG}: no arm in transfer.arms uses strong augmenta"),
+    ],
+)
+def test_strong_augmentations_that_nothing_would_use_are_refused(command, words: tuple[str, ...], reason: str):
+    refused = command("stage=finetune", "init=scratch", "logger=[]", *words)
+    assert refused.status == 2
+    assert reason in refused.error
+    assert len(refused.error.splitlines()) == 1
+
+
+def test_those_of_an_experiment_are_for_any_strategy(composed):
+    config = composed("stage=finetune", "experiment=cifar10")
+    assert config.data.strong
+    assert validate_strong(config) is config

@@ -21,7 +21,6 @@ from warmstart.training.modules import PretrainModule
 from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
-from warmstart.training.static import set_embeddings
 from warmstart.training.teacher import note_teacher
 from warmstart.training.visualization.features import FeatureQuality
 from warmstart.transfer.leakage import note_shared_rows
@@ -38,7 +37,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     if opened is not None:
         config = from_parent(config, opened.record["parent"], opened.record.get("teacher"))
     data, module, lineage = assemble(config)
-    embedded = set_embeddings(config, module.backbone, data)
+    embedded = lineage.pop("static", None)
     if embedded is None:
         check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
@@ -63,7 +62,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
 def save(
     run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, embedded: dict[str, Any]
 ) -> None:
-    """Save a module with static embeddings, without training; `embedded` is the result of `set_embeddings`."""
+    """Save a module with static embeddings, without training; `embedded` is `static` of `assemble`."""
     note_data(run, config, data)
     note_shared_rows(run, data, ["train", "validation"])
     save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, plain=True)
