@@ -22,8 +22,8 @@ HEADS = 8  # of the decoder, at most
 class TSDAE(Objective, nn.Module):
     """Delete tokens, encode the others to one vector, and predict each token of the text from it and those before.
 
-    The decoder's token embedding and output layer are the token embedding of the backbone. It attends to the pooled
-    features only, so that what a text says must be in them.
+    The decoder's token embedding and output layer are the token embedding of the backbone. Of the encoder it attends to
+    the pooled features only.
 
     Args:
         backbone: a backbone with a token embedding.
@@ -51,11 +51,12 @@ class TSDAE(Objective, nn.Module):
         width = backbone.token_embedding.embedding_dim
         self.memory = nn.Linear(backbone.width, width)
         self.position = nn.Parameter(torch.randn(spec.shape[0], width) * 0.02)
-        self.embedding_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.embedding_norm = nn.LayerNorm(width)
         layer = nn.TransformerDecoderLayer(
             width, math.gcd(width, HEADS), 4 * width, dropout=0.0, activation=F.gelu, batch_first=True, norm_first=True
         )
-        self.decoder = nn.TransformerDecoder(layer, depth)
+        self.decoder = nn.TransformerDecoder(layer, depth, nn.LayerNorm(width))
+        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))  # as in BERT
         self.bias = nn.Parameter(torch.zeros(backbone.token_embedding.num_embeddings))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
@@ -84,7 +85,7 @@ class TSDAE(Objective, nn.Module):
         """Map token ids (B, T) and pooled features (B, D) to the features of the next tokens (B, T, E)."""
         tokens = self.embedding_norm(F.embedding(x, weight) + self.position[: x.shape[1]])
         causal = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device, dtype=tokens.dtype)
-        return self.norm(self.decoder(tokens, self.memory(pooled)[:, None], tgt_mask=causal, tgt_is_causal=True))
+        return self.transform(self.decoder(tokens, self.memory(pooled)[:, None], causal, tgt_is_causal=True))
 
     def summary(self, loss: float, spec: Spec) -> dict[str, float]:
         """Return the perplexity per token, if the loss is the negative log-likelihood."""
