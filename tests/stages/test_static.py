@@ -13,6 +13,7 @@ from tests.huggingface.test_text import saved_folder
 from tests.stages.test_text import on, own_cache, reviews  # noqa: F401
 from torch.nn.functional import cosine_similarity
 
+from warmstart.huggingface import load
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import open_model
 from warmstart.training.components import build_seeded
@@ -52,10 +53,13 @@ def test_tokens_of_like_contexts_get_like_vectors_and_later_runs_start_from_them
     assert tuned.record("finetune")["parent"]["id"] == record["id"]
 
 
-def test_a_teacher_gives_the_vectors_and_is_the_parent_also_of_a_rerun(cli, reviews: Path, tmp_path: Path):  # noqa: F811
+def test_a_teacher_gives_the_vectors_and_is_the_parent_also_of_a_rerun(cli, reviews: Path, tmp_path: Path, monkeypatch):  # noqa: F811
     teacher = saved_folder(tmp_path / "bert", "bert")
+    opened = []
+    monkeypatch.setattr(load, "open_hub", lambda name, real=load.open_hub: opened.append(name) or real(name))
     made = cli("stage=pretrain", *on(reviews), *NARROW, *SHORT, f"init=static:hf:{teacher}")
     assert made.status == 0, made.err
+    assert opened == [f"hf:{teacher}"]
     first = made.record("pretrain")
     assert first["parent"]["path"] == f"static:hf:{teacher}"
     assert 0 < first["static"]["tokens"] <= first["static"]["vocabulary"]

@@ -21,7 +21,6 @@ from warmstart.training.modules import PretrainModule
 from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
-from warmstart.training.static import set_first_layer
 from warmstart.training.teacher import note_teacher
 from warmstart.training.visualization.features import FeatureQuality
 from warmstart.transfer.leakage import note_shared_rows
@@ -38,7 +37,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     if opened is not None:
         config = from_parent(config, opened.record["parent"], opened.record.get("teacher"))
     data, module, lineage = assemble(config)
-    static = set_first_layer(config, module.backbone, data)
+    static = lineage.pop("static", None)
     if static is None:
         check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
@@ -63,7 +62,7 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
 def save(
     run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, static: dict[str, Any]
 ) -> None:
-    """Save a module with a static first layer, without training; `static` is the result of `set_first_layer`."""
+    """Save a module with a static first layer, without training; `static` is that of `assemble`."""
     note_data(run, config, data)
     note_shared_rows(run, data, ["train", "validation"])
     save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, plain=True)

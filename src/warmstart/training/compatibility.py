@@ -34,6 +34,7 @@ ABLE = {
     "hide": "can hide positions",
     "skip": "can skip positions",
     "causal": "has causal attention (backbone.causal=true)",
+    "token_embedding": "embeds tokens of a vocabulary",
 }
 
 
@@ -151,12 +152,13 @@ def uses_teacher(components: Components) -> str | None:
     return None
 
 
-def teaches_rows(components: Components) -> str | None:
-    """Check that rows are not packed into blocks if the targets are a teacher's outputs, one per row."""
-    pack = components.config.data.get("pack")
-    if components.objective.teacher_output is None or pack is None:
+def encodes_rows(components: Components) -> str | None:
+    """Check that rows are not packed into blocks if the objective encodes them one by one."""
+    pack, has_teacher = components.config.data.get("pack"), components.objective.teacher_output is not None
+    if pack is None or not (has_teacher or components.objective.encodes_rows):
         return None
-    return f"data.pack={pack}: {components.overrides['objective']} has one target per row: set data.pack=null"
+    what = "one target" if has_teacher else "one vector"
+    return f"data.pack={pack}: {components.overrides['objective']} has {what} per row: set data.pack=null"
 
 
 def supports_image_size(components: Components) -> str | None:
@@ -250,7 +252,7 @@ RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an err
     reconstructs_kind_of_data,
     has_targets,
     uses_teacher,
-    teaches_rows,
+    encodes_rows,
     supports_image_size,
     supports_mixed_targets,
     augments_views,

@@ -25,15 +25,17 @@ from warmstart.run.saved import load_weights
 from warmstart.training import components
 
 
-def open_teacher(config: DictConfig) -> SavedModel:
-    """Open the teacher of static embeddings of tokens.
+def open_teacher(config: DictConfig) -> SavedModel | None:
+    """Open the teacher of static embeddings of tokens; None without a teacher.
 
     Raises:
         UserError: there is no such model, or it takes other data.
     """
+    teacher = Init.parse(config.init).teacher
+    if teacher is None:
+        return None
     from warmstart.huggingface.load import open_hub  # imports transformers
 
-    teacher = Init.parse(config.init).teacher
     try:
         saved = open_hub(teacher)
     except UserError as error:
@@ -47,47 +49,45 @@ def open_teacher(config: DictConfig) -> SavedModel:
     return saved
 
 
-def teacher_record(config: DictConfig) -> dict[str, Any] | None:
-    """Return the parent record of static embeddings; None without a teacher."""
-    init = Init.parse(config.init)
-    if init.teacher is None:
+def parent_record(config: DictConfig, saved: SavedModel | None) -> dict[str, Any] | None:
+    """Return the parent record of static embeddings of this teacher; None without a teacher."""
+    if saved is None:
         return None
-    saved = open_teacher(config)
-    folder = Path(Init.parse(init.teacher).path).expanduser()
-    word = Init("hub", str(folder.resolve())) if folder.is_dir() else init.teacher
+    teacher = Init.parse(config.init).teacher
+    folder = Path(Init.parse(teacher).path).expanduser()
+    word = Init("hub", str(folder.resolve())) if folder.is_dir() else teacher
     return {"id": None, "weights_sha256": saved.weights_sha256, "path": f"{STATIC}{word}"}
 
 
-def set_first_layer(config: DictConfig, backbone: Backbone, data: GenericDataModule) -> dict[str, Any] | None:
+def set_first_layer(
+    config: DictConfig, backbone: Backbone, data: GenericDataModule, teacher: SavedModel | None
+) -> dict[str, Any]:
     """Set the embedding of each token with a vector, or the filters of the first convolution.
 
     Each is scaled to the norm of its random one.
 
     Returns:
-        The number of tokens and the size of the vocabulary, or the number of filters, and the seconds; None if `init`
-        is not static.
+        The number of tokens and the size of the vocabulary, or the number of filters, and the seconds.
     Raises:
         UserError: the generic data has too few different tokens or patches, or the teacher cannot be used.
     """
-    init = Init.parse(config.init)
-    if init.kind != "static":
-        return None
     started = time.monotonic()
-    if init.path == PATCHES:
+    if Init.parse(config.init).path == PATCHES:
         found = {"filters": set_filters(config, backbone, data)}
     else:
-        found = {"tokens": set_embeddings(config, backbone, data), "vocabulary": len(backbone.token_embedding.weight)}
+        count = set_embeddings(config, backbone, data, teacher)
+        found = {"tokens": count, "vocabulary": len(backbone.token_embedding.weight)}
     return {**found, "seconds": time.monotonic() - started}
 
 
-def set_embeddings(config: DictConfig, backbone: Backbone, data: GenericDataModule) -> int:
+def set_embeddings(config: DictConfig, backbone: Backbone, data: GenericDataModule, teacher: SavedModel | None) -> int:
     """Set the embedding of each token with a vector; return the number of these tokens."""
     weight = backbone.token_embedding.weight
-    if Init.parse(config.init).teacher is None:
+    if teacher is None:
         seed = derive_seed(config.seed, "static")
         vectors = data.preprocessor.cooccurrence_vectors(data.raw, weight.shape[1], seed)
     else:
-        vectors = principal_components(teacher_vectors(config, data), weight.shape[1])
+        vectors = principal_components(teacher_vectors(teacher, data), weight.shape[1])
     known = np.linalg.norm(vectors, axis=1) > 0
     with torch.no_grad():
         weight[known] = with_norms(vectors[known], weight[known])
@@ -121,9 +121,8 @@ def with_norms(values: ArrayLike, like: Tensor) -> Tensor:
     return (scaled.to(like.dtype) * like.flatten(1).norm(dim=1, keepdim=True)).view(like.shape)
 
 
-def teacher_vectors(config: DictConfig, data: GenericDataModule) -> np.ndarray:
+def teacher_vectors(saved: SavedModel, data: GenericDataModule) -> np.ndarray:
     """Return a vector per token of the preprocessor from the input embeddings of the teacher (V, D)."""
-    saved = open_teacher(config)
     teacher = components.build(OmegaConf.create(saved.card["backbone"]), spec=saved.spec)
     load_weights(teacher, saved.weights, saved.name)
     table = teacher.token_embedding.weight.detach().double().numpy()
