@@ -186,6 +186,12 @@ ARM = Section(
 )
 RUN = {**COMMON, "run": Location}
 ADAPT = {"adapt": Literal["norms"] | None}
+SAMPLING = {
+    "length": PositiveInt,
+    "temperature": NonNegativeFloat,
+    "top_k": PositiveInt | None,
+    "top_p": LeftOpenUnitInterval | None,
+}
 STAGES = {
     "pretrain": PRETRAIN,
     "finetune": FINETUNE,
@@ -197,14 +203,13 @@ STAGES = {
     "generate": Section(
         {
             **RUN,
+            **SAMPLING,
             "prompt": AnyText | float | bool | None,
-            "length": PositiveInt,
+            "input": Location | None,
             "samples": PositiveInt,
-            "temperature": NonNegativeFloat,
-            "top_k": PositiveInt | None,
-            "top_p": LeftOpenUnitInterval | None,
         }
     ),
+    "chat": Section({**RUN, **SAMPLING}),
     "predict": Section(
         {
             **RUN,
