@@ -13,8 +13,9 @@ from warmstart.core.protocols import Baseline, Preprocessor
 
 
 class ZeroShot(Baseline):
-    """The outputs of the head of the initial weights, which must be for exactly these labels."""
+    """The outputs of the head of the initial weights, which must be for exactly these labels, or a language model's."""
 
+    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion"})
     start: ClassVar = "outputs"
 
     def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Any) -> Any:
@@ -27,10 +28,6 @@ class ZeroShot(Baseline):
 
 class Untouched:
     """A model whose inputs are its outputs."""
-
-    def fit(self, x: np.ndarray, y: np.ndarray) -> Untouched:
-        """Do nothing."""
-        return self
 
     def outputs(self, x: np.ndarray) -> Tensor:
         """Return the inputs (N, C)."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-from warmstart.core.batch import Batch, Inputs, Splits, StepOutput
+from warmstart.core.batch import Batch, Inputs, Rows, Splits, StepOutput
 from warmstart.core.spec import Spec, Vocabulary
 
 LossFunction = Callable[["Tensor", "Tensor"], "Tensor"]
@@ -37,6 +37,7 @@ class Preprocessor:
     `fill_columns(x)`: return a user's table with missing columns filled.
     `untruncated(x)`: return encoded rows (data.storage.Ragged) without truncation, for packing.
     `decode(numbers)`: return the text of token numbers.
+    `marked(tokens, labels)`: return the text of a row with its supervised parts marked.
     `grouped(rows)`: return rows with what `encode` uses of all rows of their cluster.
     `to_images(x)`: return images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
     `vectors`: `cooccurrence_vectors(x, width, seed)` and `translated(table, other)` return a vector per token.
@@ -176,13 +177,14 @@ class Objective:
 
     A supervised objective has a `monitor`, the metric that selects the best checkpoint with max or min (in the class,
     it may be a function of the settings), and the methods `predict`, `scores` and `to_records`; `bounds` are the
-    smallest and the largest value of the metric, if it has them. If its target is text, its metric `errors` has the last pairs in `compared`, and `target_texts(y)` returns the
-    texts of targets. `predicts` is the kind of value that the loss requires; if None, that of the backbone's targets,
-    and `default_loss` has an entry for each kind; `input_kind` is the kind of the backbone's targets if it differs.
-    `needs` are required abilities of the backbone, and `task` selects the form of the head. `step` requires `views`
-    copies of a batch, concatenated along B. If `mixes`, it supports mixed batches. If `is_single_label`, `predict`
-    returns logits (B, C), and every example has one of the C classes. `teacher_output` is what it matches of a frozen
-    teacher, as targets (B, D): its pooled features, or the outputs of the head of an objective.
+    smallest and the largest value of the metric, if it has them. If its target is text, its metric `errors` has the
+    last pairs in `compared`, and `target_texts(y)` returns the texts of targets. `predicts` is the kind of value that
+    the loss requires; if None, that of the backbone's targets, and `default_loss` has an entry for each kind;
+    `input_kind` is the kind of the backbone's targets if it differs. `needs` are required abilities of the backbone,
+    and `task` selects the form of the head. `step` requires `views` copies of a batch, concatenated along B. If
+    `mixes`, it supports mixed batches. If `is_single_label`, `predict` returns logits (B, C), and every example has one
+    of the C classes. `teacher_output` is what it matches of a frozen teacher, as targets (B, D): its pooled features,
+    or the outputs of the head of an objective. If `keeps_head`, its head is that of a pretraining, which is loaded.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
@@ -199,6 +201,7 @@ class Objective:
     views: ClassVar[int] = 1
     mixes: ClassVar[bool] = False
     is_single_label: ClassVar[bool] = False
+    keeps_head: ClassVar[bool] = False
     teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
     monitor: ClassVar[tuple[str, str] | Callable[..., tuple[str, str]] | None] = None
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
@@ -303,14 +306,16 @@ class Baseline:
     """A model of a task without training by gradient, or the initial weights without training, as a control.
 
     `modalities` and `target_kinds` are those of the data that it supports; None stands for all modalities. `start` is
-    what it uses of the initial weights in `init`: pooled features, outputs of their head, or None. If `is_random`, its
-    models depend on the seed.
+    what it uses of the initial weights in `init`: pooled features, outputs of their head, or None; models of outputs
+    are not fitted. If `is_random`, its models depend on the seed. If `has_examples`, the inputs depend on the training
+    rows and the seed.
     """
 
     modalities: ClassVar[frozenset[str] | None] = None
     target_kinds: ClassVar[frozenset[str]] = frozenset({"category", "categories", "value"})
     start: ClassVar[Literal["features", "outputs"] | None] = None
     is_random: ClassVar[bool] = False
+    has_examples: ClassVar[bool] = False
 
     def unsupported(self, x: Any) -> str | None:
         """Return why raw inputs x (N, ...) of a supported modality are not supported; None if they are."""
@@ -318,6 +323,10 @@ class Baseline:
 
     def fit(self, preprocessor: Preprocessor, x: Any) -> None:
         """Fit to the raw inputs of all training rows of the data set, as a preprocessor; without their targets."""
+
+    def encoded(self, preprocessor: Preprocessor, rows: Rows, examples: Rows, seed: int) -> tuple[Any, Any]:
+        """Encode raw rows, given raw training rows as `examples`; for a baseline that `has_examples`."""
+        raise NotImplementedError
 
     def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Any) -> Any:
         """Return the inputs of the models (N, F).

@@ -136,6 +136,14 @@ class MemoryDataModule(pl.LightningDataModule):
         """Return a batch of the rows of a part at these indices."""
         return take(*self.parts[part], torch.as_tensor(rows))
 
+    def marked(self, count: int) -> list[str]:
+        """Return up to `count` training rows as text, with their supervised parts marked; none for other targets."""
+        if "marked" not in self.preprocessor.abilities:
+            return []
+        x, y = self.parts["train"]
+        rows = ((x.padded([row])[0][0].tolist(), y.padded([row])[0][0].tolist()) for row in evenly(len(x), count))
+        return [self.preprocessor.marked(tokens, labels) for tokens, labels in rows]
+
     @property
     def batch_tokens(self) -> float | None:
         """Mean number of positions of a training batch; None if examples have no tokens."""

@@ -40,6 +40,7 @@ class Completion(Objective, nn.Module):
     needs: ClassVar = frozenset({"causal"})
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "causal_lm"
+    keeps_head: ClassVar = True
 
     def __init__(
         self,
@@ -95,8 +96,9 @@ class Completion(Objective, nn.Module):
             return self.step(backbone, batch).outputs
 
     def metrics(self) -> dict[str, Any]:
-        """Return the metrics of the outputs, besides the loss per supervised token."""
+        """Return the metrics of the outputs."""
         return {
+            "loss": TokenMean(0),
             "completion_loss": RowMean("completion_loss"),
             "exact_match": RowMean("exact_match"),
             "token_accuracy": TokenMean(2),

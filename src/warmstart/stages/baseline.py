@@ -45,9 +45,10 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     with run.recording():
         note_data(run, config, data)
         run.update(parent=shared.parent)
-        model, metrics = select(shared, config, objective, data)
+        seed = derive_seed(config.seed, "baseline")
+        model, metrics = select(shared, objective, data, seed)
         for split in data.test_parts:
-            outputs, y = model.outputs(shared.inputs(data, split)), data.parts[split][1]
+            outputs, y = model.outputs(shared.inputs(data, split, seed)), data.parts[split][1]
             metrics = metrics | measure(objective, outputs, y, split)
             if split == "test":
                 save_scores(run, [objective.scores(outputs, y)])
@@ -112,16 +113,19 @@ class Shared:
         data = components.task_data(config, self.data.preprocessor, self.source)
         return data.prepare(self.splits, like=self.data)
 
-    def inputs(self, data: TaskDataModule, split: str) -> Any:
+    def inputs(self, data: TaskDataModule, split: str, seed: int) -> Any:
         """Return the inputs of the models (N, F) for a split of a run."""
-        encoded = data.parts[split][0]
+        encoded, y = data.parts[split]
+        if self.baseline.has_examples:
+            rows = self.baseline.encoded(data.preprocessor, data.given[split], data.given["train"], seed)
+            return self.baseline.inputs(data.preprocessor, data.given[split].x, self.frozen.outputs(*rows))
         known = self.known.get(split)
         if known is not None and known[0] is encoded:
             return known[1]
         started = time.monotonic()
         kind, given = self.baseline.start, encoded
         if kind is not None:
-            given = self.frozen.features(encoded) if kind == "features" else self.frozen.outputs(encoded)
+            given = self.frozen.features(encoded) if kind == "features" else self.frozen.outputs(encoded, y)
         found = self.baseline.inputs(data.preprocessor, data.given[split].x, given)
         if encoded is self.data.parts[split][0] and (split != "train" or data.subset is None):
             self.known[split] = encoded, found
@@ -129,23 +133,26 @@ class Shared:
         return found
 
 
-def select(
-    shared: Shared, config: DictConfig, objective: Objective, data: TaskDataModule
-) -> tuple[Any, dict[str, float]]:
-    """Return the fitted model with the best validation metric, and its validation metrics."""
-    is_same = data.subset is None and not shared.baseline.is_random
+def select(shared: Shared, objective: Objective, data: TaskDataModule, seed: int) -> tuple[Any, dict[str, float]]:
+    """Return the fitted model with the best validation metric, and its validation metrics.
+
+    A model of the outputs of the initial weights is not fitted.
+    """
+    is_same = data.subset is None and not (shared.baseline.is_random or shared.baseline.has_examples)
     if is_same and shared.selected is not None:
         return shared.selected
     name, mode = objective.monitor
     best: tuple[Any, dict[str, float]] | None = None
-    x, held_out = shared.inputs(data, "train"), shared.inputs(data, "validation")
+    is_fitted = shared.baseline.start != "outputs"
+    x, held_out = shared.inputs(data, "train", seed) if is_fitted else None, shared.inputs(data, "validation", seed)
     y, held_out_y = (data.parts[split][1] for split in ("train", "validation"))
-    seed, started = derive_seed(config.seed, "baseline"), time.monotonic()
+    started = time.monotonic()
     for model in shared.baseline.models(data.target, data.spec.outputs, len(y), seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", UserWarning)  # a label that no row has
-            model.fit(x, y.numpy())
+            if is_fitted:
+                model.fit(x, y.numpy())
         metrics = measure(objective, model.outputs(held_out), held_out_y, "val")
         if best is None or is_better(metrics[name], best[1][name], mode):
             best = model, metrics
@@ -158,7 +165,7 @@ def select(
 class NoBackbone(Backbone):
     """A backbone for objectives of which only the metrics are used."""
 
-    width = 1
+    width = target_size = 1
 
 
 def measure(objective: Any, outputs: Tensor, y: Tensor, split: str) -> dict[str, float]:

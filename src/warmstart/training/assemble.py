@@ -99,7 +99,7 @@ def assemble(
     objective = build_objective(config, backbone, data)
     if start is not None:
         has_head = start.card["stage"] in TUNED or "task" in start.card
-        if strategy is None or has_head or "load_head" in objective.abilities:
+        if strategy is None or has_head or objective.keeps_head or "load_head" in objective.abilities:
             transfer["head"] = load_head(objective, start, data.spec.labels)
     module = build_module(config, backbone, objective, data.preprocessor, strategy, origin)
     lineage = {"parent": parent, "transfer": transfer}

@@ -49,9 +49,9 @@ class Frozen(nn.Module):
         """Return the pooled features of encoded rows (N, D)."""
         return self._map(x, self._features)
 
-    def outputs(self, x: Any) -> np.ndarray:
-        """Return the outputs of the head for encoded rows (N, C)."""
-        return self._map(x, self._outputs)
+    def outputs(self, x: Any, y: Any = None) -> np.ndarray:
+        """Return the outputs of the head for encoded rows (N, C), which may depend on their encoded targets."""
+        return self._map(x, self._outputs, y)
 
     def batches(self, x: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield row numbers (B,), and the outputs of the head, or the features if there is none, of these rows (B, D).
@@ -80,12 +80,13 @@ class Frozen(nn.Module):
         return pooled(self, batch)
 
     def _outputs(self, batch: Batch) -> Tensor:
-        return self.objective.predict(self.backbone, Batch(self.augment.scale(batch.x), mask=batch.mask)).cpu()
+        scaled = Batch(self.augment.scale(batch.x), batch.y, batch.mask)
+        return self.objective.predict(self.backbone, scaled).cpu()
 
-    def _map(self, x: Any, function: Callable[[Batch], Tensor]) -> np.ndarray:
+    def _map(self, x: Any, function: Callable[[Batch], Tensor], y: Any = None) -> np.ndarray:
         device = next(self.parameters()).device
         with evaluating(self):
-            found = [function(batch.to(device)) for batch in GatherLoader(x, None, self.batch_size)]
+            found = [function(batch.to(device)) for batch in GatherLoader(x, y, self.batch_size)]
         return torch.cat(found).numpy()
 
 
@@ -108,7 +109,7 @@ def load_frozen(config: DictConfig, start: SavedModel | None, data: MemoryDataMo
     objective = None
     if has_head:
         objective = build_objective(config, backbone, data)
-        reason = without_head(start, objective.task, data.spec.labels) or unloaded_head(objective, start)
+        reason = without_head(start, objective, data.spec.labels) or unloaded_head(objective, start)
         if reason is not None:
             raise UserError(f"init={config.init}: {reason}")
     return Frozen(backbone, objective, data.preprocessor).to(device_of(config))
@@ -142,7 +143,7 @@ def load_teacher(
 
 def unloaded_head(objective: Objective, start: SavedModel) -> str | None:
     """Load a saved head; return why it cannot be loaded, None if it was."""
-    is_loaded = load_head(objective, start, start.spec.labels) == "loaded"
+    is_loaded = load_head(objective, start, start.spec.labels) in ("loaded", "tied")
     return None if is_loaded else f"the head of {start.name} has another form"
 
 
@@ -151,10 +152,15 @@ def device_of(config: DictConfig) -> str:
     return "cpu" if config.trainer.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
-def without_head(start: SavedModel | None, task: str, labels: tuple[str, ...]) -> str | None:
-    """Return why initial weights have no head for a task and these labels; None if they have one."""
+def without_head(
+    start: SavedModel | None, objective: Objective | type[Objective], labels: tuple[str, ...]
+) -> str | None:
+    """Return why initial weights have no head for an objective and these labels; None if they have one."""
+    task = objective.task
     if start is None:
         return "random weights have no trained head"
+    if objective.keeps_head and start.card["stage"] not in TUNED and start.card.get("task") is None:
+        return None  # loading it finds out whether it has this form
     if start.card["stage"] not in TUNED and start.card.get("task") is None:
         return f"{start.name} has no head of a task"
     if start.card.get("task", task) != task or not start.head:

@@ -31,6 +31,8 @@ from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_average
 from warmstart.training.trainer import build_trainer, fit, measured
 
+SHOWN, LONGEST = 3, 400  # training rows on the screen, and characters of each
+
 
 def build_average(config: DictConfig) -> Any:
     """Build the average of the weights; None if there is none."""
@@ -102,6 +104,7 @@ class Session:
         try:
             if self.state is None:
                 self.logger.log_text("config", OmegaConf.to_yaml(self.config, resolve=True))
+                self._show_supervised()
             fit(trainer, module, self.data, self.state and self.checkpoints / LAST)
             best.metrics |= measured(trainer)
             if best.saved_step != trainer.global_step:
@@ -129,6 +132,17 @@ class Session:
         """
         step = self.trainer.global_step
         conclude(self.run, self.config, self.logger, self.metrics, self.last, self.best.best, step)
+
+    def _show_supervised(self) -> None:
+        """Print and log a few training rows with their supervised parts marked, if there are such."""
+        examples = self.data.marked(SHOWN)
+        if examples:
+            self.logger.log_text("supervised", "\n\n".join(examples))
+            screen.say("supervised parts of training rows, in double brackets:")
+        for example in examples:
+            screen.say(
+                example if len(example) <= LONGEST else f"{example[: LONGEST // 2]} ... {example[-LONGEST // 2 :]}"
+            )
 
     def _all_callbacks(self) -> list[pl.Callback]:
         config, average = self.config, build_average(self.config)

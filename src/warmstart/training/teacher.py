@@ -98,7 +98,7 @@ def without_classes(start: SavedModel, kind: type) -> str | None:
     is_other = own not in (None, f"{kind.__module__}.{kind.__qualname__}")
     if is_other or problem not in (None, "single_label_classification") or len(start.spec.labels) < 2:
         return f"{start.name} has no head for classes"
-    return without_head(start, kind.task, start.spec.labels)
+    return without_head(start, kind, start.spec.labels)
 
 
 def has_labels(start: SavedModel, parent: dict[str, Any]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from omegaconf import DictConfig
 
 from warmstart.config.options import is_given
@@ -11,7 +9,7 @@ from warmstart.config.rewrite import changed
 from warmstart.core import screen
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Baseline
+from warmstart.core.protocols import Baseline, Objective
 from warmstart.training import components
 from warmstart.training.frozen import without_head
 from warmstart.training.start import find_start
@@ -68,7 +66,7 @@ def unsuitable(config: DictConfig, arm: str, splits: Splits) -> str | None:
         return f"takes {' and '.join(sorted(baseline.modalities))}, not {modality}"
     reason = baseline.unsupported(splits.train.x)
     if reason is None and baseline.start == "outputs":
-        reason = lacking_head(config, arm, init, objective.task, splits.labels)
+        reason = lacking_head(config, arm, init, objective, splits.labels)
     return reason
 
 
@@ -77,9 +75,14 @@ def name_of(config: DictConfig, arm: str) -> str:
     return f"baseline={components.short_name(config.arm[arm].baseline)}"
 
 
-def lacking_head(config: DictConfig, arm: str, init: str, task: Any, labels: tuple[str, ...]) -> str | None:
-    """Return why the initial weights of an arm have no head for a task and these labels; None if they have one."""
+def lacking_head(
+    config: DictConfig, arm: str, init: str, objective: type[Objective], labels: tuple[str, ...]
+) -> str | None:
+    """Return why the initial weights of an arm have no head for an objective and labels; None if they have one."""
     if init in (PRETRAINED, "shuffled"):
+        own = components.get_object(config.pretrain.objective._target_).task
+        if objective.keeps_head and own == objective.task:
+            return None
         return "the pretraining of this transfer has no head for these labels"
     start, _ = find_start(arm_config(config, arm, "scratch", "all", 0))
-    return without_head(start, task, labels)
+    return without_head(start, objective, labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows
 from warmstart.data.preprocess import text, tokenizing
 from warmstart.data.preprocess.chat_template import NAMED, ChatTemplate, Supervise, own_template
-from warmstart.data.readers.chats import Message, as_prompt, to_conversations, to_prompts, to_rows, user
+from warmstart.data.readers.chats import Message, as_prompt, plain, to_conversations, to_prompts, to_rows, user
 from warmstart.data.readers.files import read_lines, suffix_of
 from warmstart.data.readers.table import read_table
 from warmstart.data.storage import cache
@@ -120,29 +120,65 @@ class Preprocessor(text.Preprocessor):
 
     def _write(self, x: pd.DataFrame, folder: Path) -> None:
         """Render and tokenize all conversations, and write tokens and labels."""
-        template, tokenizer = self.chat_template, self.backend_tokenizer
-        values, labels, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], []
+        values, labels = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
         for start in range(0, len(x), CHUNK):
-            rendered = []
-            for row, messages in enumerate(x["messages"].iloc[start : start + CHUNK], start + 1):
-                try:
-                    rendered.append(template.spans(json.loads(messages), self.supervise))
-                except UserError as error:
-                    raise UserError(f"conversation {row}, which starts with {_start(x, row - 1)!r}: {error}") from error
-            found = tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
-            for row, (_, spans) in zip(found, rendered):
-                ids = np.array(row.ids, dtype=np.int32)
-                begin, end = np.array(row.offsets, dtype=np.int64).reshape(-1, 2).T
-                is_supervised = np.zeros(len(ids), dtype=bool)
-                for first, last in spans:
-                    is_supervised |= (begin >= first) & (end <= last) & (end > begin)
-                is_supervised[:1] = False  # nothing precedes it
+            for ids, own in self._encoded(map(json.loads, x["messages"].iloc[start : start + CHUNK]), start=start):
                 values.append(ids)
-                labels.append(np.where(is_supervised, ids, NONE).astype(np.int32))
-                lengths.append(len(ids))
+                labels.append(own)
         np.save(folder / "values.npy", np.concatenate(values))
         np.save(folder / "labels.npy", np.concatenate(labels))
-        np.save(folder / "starts.npy", np.cumsum([0, *lengths], dtype=np.int64))
+        np.save(folder / "starts.npy", np.cumsum([0, *map(len, values[1:])], dtype=np.int64))
+
+    def _encoded(
+        self, conversations: Iterable[list[Message]], excluded: Sequence[int] = (), start: int = 0
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the token ids (T,) and the labels (T,) of conversations.
+
+        Args:
+            excluded: numbers of messages of the assistant without labels, from the start of each conversation.
+            start: number of conversations before the first one, for messages.
+
+        Raises:
+            UserError: the template does not support a conversation.
+        """
+        rendered = []
+        for number, messages in enumerate(conversations, start + 1):
+            try:
+                rendered.append(self.chat_template.spans(messages, self.supervise))
+            except UserError as error:
+                first = " ".join(plain(messages[0]).split())[:40]
+                raise UserError(f"conversation {number}, which starts with {first!r}: {error}") from error
+        encodings = self.backend_tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
+        found = []
+        for row, (encoding, (_, spans)) in enumerate(zip(encodings, rendered)):
+            ids = np.array(encoding.ids, dtype=np.int32)
+            begin, end = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+            is_supervised = np.zeros(len(ids), dtype=bool)
+            for first, last in spans[excluded[row] if excluded and self.supervise == "assistant" else 0 :]:
+                is_supervised |= (begin >= first) & (end <= last) & (end > begin)
+            is_supervised[:1] = False  # nothing precedes it
+            found.append((ids, np.where(is_supervised, ids, NONE).astype(np.int32)))
+        return found
+
+    def with_examples(self, x: pd.DataFrame, examples: pd.DataFrame) -> tuple[Ragged, Ragged]:
+        """Return token ids and labels of conversations, each after as many examples as fit into the context.
+
+        The examples are messages before those of the row, after its system message, and have no labels.
+        """
+        shown = [_without_system(json.loads(messages)) for messages in examples["messages"]]
+        sizes = [len(self._encoded([example])[0][0]) for example in shown]
+        rows = [json.loads(messages) for messages in x["messages"]]
+        own = [len(ids) for ids, _ in self._encoded(rows)]
+        counts = [int(np.searchsorted(np.cumsum(sizes), self.context - size, side="right")) for size in own]
+        given = [[message for example in shown[:count] for message in example] for count in counts]
+        both = [[*_system(row), *before, *_without_system(row)] for row, before in zip(rows, given)]
+        screen.say(f"examples in the context: {np.mean(counts):.1f} of {len(shown)} on average")
+        found = self._encoded(both, [sum(message["role"] == "assistant" for message in before) for before in given])
+        starts = np.cumsum([0, *(len(ids) for ids, _ in found)], dtype=np.int64)
+        values, labels = (np.concatenate(parts) for parts in zip(*found))
+        lengths, padding = np.diff(starts), self.vocabulary.padding
+        tokens = Ragged(values, starts, lengths, padding, self.context)
+        return tokens, Ragged(labels, starts, lengths, NONE, self.context)
 
     def _check_supervised(self, x: pd.DataFrame, tokens: Ragged, labels: np.ndarray) -> None:
         """Print the share of supervised tokens, and the numbers of truncated rows.
@@ -206,10 +242,7 @@ class Preprocessor(text.Preprocessor):
         """
         if isinstance(given, str) and not given.strip():
             raise UserError("prompt: this model answers messages: give one, or input=FILE")
-        return self.prompt_of(user(given) if isinstance(given, str) else given)
-
-    def prompt_of(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a conversation with the start of the next message of the assistant."""
+        messages = user(given) if isinstance(given, str) else given
         rendered = self.chat_template.render(messages, is_prompt=True)
         return self.backend_tokenizer.encode(rendered, add_special_tokens=False).ids
 
@@ -284,6 +317,16 @@ class Preprocessor(text.Preprocessor):
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "kind": "chat", "template": self.template, "supervise": self.supervise}
+
+
+def _system(messages: list[Message]) -> list[Message]:
+    """Return the system message at the start, if there is one."""
+    return messages[:1] if messages[0]["role"] == "system" else []
+
+
+def _without_system(messages: list[Message]) -> list[Message]:
+    """Return the messages without a system message at the start."""
+    return messages[len(_system(messages)) :]
 
 
 def _start(x: pd.DataFrame, row: int) -> str:

@@ -16,19 +16,18 @@ Span = tuple[int, int]  # start and end character
 # Templates of this project, by name, for tokenizers without one. The model ends its turn with the end token.
 NAMED = {
     "plain": (
-        "{{ bos_token }}{% for message in messages %}"
-        "{{ message.role | capitalize }}:\n"
+        "{{ bos_token }}{% for message in messages %}{{ message.role | capitalize + ':\\n' }}"
         "{% if message.role == 'assistant' %}"
-        "{% generation %}{{ message.content | trim }}{{ eos_token }}{% endgeneration %}"
-        "{% else %}{{ message.content | trim }}{% endif %}\n"
-        "{% endfor %}{% if add_generation_prompt %}Assistant:\n{% endif %}"
+        "{% generation %}{{ message.content | trim + eos_token }}{% endgeneration %}"
+        "{% else %}{{ message.content | trim }}{% endif %}{{ '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}"
     ),
     "chatml": (
-        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+        "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' }}"
         "{% if message.role == 'assistant' %}"
-        "{% generation %}{{ message.content | trim }}<|im_end|>{% endgeneration %}"
-        "{% else %}{{ message.content | trim }}<|im_end|>{% endif %}\n"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "{% generation %}{{ message.content | trim + '<|im_end|>' }}{% endgeneration %}"
+        "{% else %}{{ message.content | trim + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     ),
 }
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")

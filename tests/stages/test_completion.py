@@ -1,0 +1,194 @@
+"""Instruction tuning: from conversations in every format, on own and on Hugging Face models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import transformers
+from tests.conftest import FAST
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+CHATML = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+COLORS = ["red", "green", "blue", "white"]
+THINGS = ["rose", "leaf", "sky", "snow", "berry", "stone", "wave", "cloud", "fire", "night"]
+
+
+def rows() -> list[dict]:
+    """Return questions with answers that are a function of the question."""
+    asked = [(thing, size) for thing in THINGS for size in ("big", "small", "old", "new")]
+    colors = {thing: COLORS[number % len(COLORS)] for number, thing in enumerate(THINGS)}
+    return [{"prompt": f"color of the {size} {thing}?", "completion": colors[thing]} for thing, size in asked]
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with random weights, and a byte-level tokenizer with a chat template."""
+    folder = tmp_path_factory.mktemp("hub") / "llama"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([" ".join(row.values()) for row in rows()], trainer)
+    tokens = {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<pad>"}
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **tokens)
+    fast.chat_template = CHATML
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=fast.pad_token_id,
+        eos_token_id=fast.eos_token_id,
+        bos_token_id=None,
+        tie_word_embeddings=False,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def on(prompts: Path, folder: Path) -> tuple[str, ...]:
+    return ("experiment=chat", f"data.root={prompts}", f"init=hf:{folder}", *FAST, "data.tokenizer.context=64")
+
+
+def test_learns_the_answers_of_a_hub_model(cli, prompts, llama):
+    learned = cli(
+        "stage=finetune",
+        *on(prompts, llama),
+        "optimizer.lr=0.01",
+        "trainer.max_epochs=30",
+        "data.batch_size=4",
+        "data.pack=true",
+    )
+    assert learned.status == 0, learned.err
+    record = learned.record("finetune")
+    assert record["transfer"]["fraction"] == 1
+    assert record["transfer"]["head"] == "loaded"
+    assert record["metrics"]["val/exact_match"] > 0.9
+    assert "supervised parts of training rows" in learned.err
+    assert "<|im_start|>assistant\n[[" in learned.err
+    again = cli("stage=evaluate", f"run={learned.run('finetune')}")
+    assert again.status == 0, again.err
+    assert again.record("evaluate")["metrics"]["test/loss"] == pytest.approx(record["metrics"]["test/loss"], rel=1e-4)
+
+
+def test_packed_and_padded_rows_have_equal_losses(cli, prompts, llama):
+    losses = []
+    for packs in ("true", "false"):
+        found = cli(
+            "stage=finetune",
+            *on(prompts, llama),
+            "optimizer.lr=1e-30",
+            f"data.pack={packs}",
+            "data.batch_size=64",
+            "trainer.precision=null",
+        )
+        assert found.status == 0, found.err
+        losses.append(found.record("finetune")["metrics"]["train/loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+FORMATS = {
+    "messages.jsonl": {"messages": lambda q, a: [{"role": "user", "content": q}, {"role": "assistant", "content": a}]},
+    "sharegpt.json": {"conversations": lambda q, a: [{"from": "human", "value": q}, {"from": "gpt", "value": a}]},
+    "alpaca.json": {"instruction": lambda q, a: q, "input": lambda q, a: "", "output": lambda q, a: a},
+    "prompts.csv": {"prompt": lambda q, a: q, "completion": lambda q, a: a},
+    "prompts.parquet": {"prompt": lambda q, a: q, "completion": lambda q, a: a},
+}
+
+
+def test_all_formats_give_the_same_run(cli, llama, tmp_path):
+    losses = {}
+    for name, columns in FORMATS.items():
+        made = [{key: make(*row.values()) for key, make in columns.items()} for row in rows()]
+        path = tmp_path / name
+        if path.suffix == ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in made))
+        elif path.suffix == ".json":
+            path.write_text(json.dumps(made))
+        else:
+            frame = pd.DataFrame(made)
+            frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path)
+        found = cli("stage=finetune", *on(path, llama), "trainer.max_steps=1", "trainer.max_epochs=-1", "logger=[]")
+        assert found.status == 0, found.err
+        losses[name] = found.record("finetune")["metrics"]["test/loss"]
+    assert len(set(losses.values())) == 1, losses
+
+
+BAD = {
+    "no column of conversations": ({"question": "a"}, "has no conversations"),
+    "no messages": ({"messages": []}, "row 1: there are no messages"),
+    "unknown role": ({"messages": [{"role": "boss", "content": "x"}]}, "message 1: unknown role 'boss'"),
+    "assistant missing": ({"messages": [{"role": "user", "content": "x"}]}, "the last message is of user"),
+    "empty completion": ({"prompt": "x", "completion": " "}, "message 2: the content of assistant is empty"),
+    "no list": ({"messages": "hello"}, "'hello' is no list of messages"),
+    "list of texts": ({"prompt": "x", "completion": ["y"]}, "is no list of messages with role and content"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_malformed_conversations_are_refused(cli, llama, tmp_path, name):
+    row, message = BAD[name]
+    path = tmp_path / "bad.jsonl"
+    others = [] if "question" in row else rows()
+    path.write_text("".join(json.dumps(one) + "\n" for one in [row, *others]))
+    refused = cli("stage=finetune", *on(path, llama))
+    assert refused.status == 2
+    assert message in refused.error
+    assert not refused.runs("finetune")
+
+
+def test_a_tokenizer_without_template_needs_a_named_one(cli, prompts, llama, tmp_path):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for path in llama.iterdir():
+        if path.name != "chat_template.jinja":
+            (folder / path.name).write_bytes(path.read_bytes())
+    refused = cli("stage=finetune", *on(prompts, folder))
+    assert refused.status == 2
+    assert "the tokenizer of this model has no chat template: set data.template to plain or chatml" in refused.error
+    named = cli(
+        "stage=finetune", *on(prompts, folder), "data.template=chatml", "trainer.max_steps=1", "trainer.max_epochs=-1"
+    )
+    assert named.status == 0, named.err
+
+
+def test_an_encoder_is_refused(cli, prompts):
+    refused = cli("stage=finetune", "experiment=chat", f"data.root={prompts}", "init=scratch", "backbone=tiny")
+    assert refused.status == 2
+    assert "objective=completion needs a backbone that has causal attention" in refused.error
+
+
+def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompts, llama):
+    words = ("transfer.seeds=1", "transfer.labels=[all]", "transfer.arms=[pretrained,untouched,prompt]")
+    settings = ("trainer.max_steps=2", "trainer.val_check_interval=2", "data.tokenizer.context=64", "logger=[]")
+    found = cli("experiment=chat", f"data.root={prompts}", f"transfer.start=hf:{llama}", *words, *settings)
+    assert found.status == 0, found.err
+    scores = {}
+    for path in (found.run("transfer") / "runs").iterdir():
+        if (path / "run.json").exists():
+            scores[path.name.split("-")[0]] = json.loads((path / "run.json").read_text())["metrics"]
+    assert scores["pretrained"]["test/completion_loss"] < scores["untouched"]["test/completion_loss"]
+    assert scores["prompt"]["test/completion_loss"] != scores["untouched"]["test/completion_loss"]
