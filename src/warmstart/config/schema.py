@@ -66,6 +66,7 @@ LABELS = {
     "fold": NonNegativeInt,
     "unlabelled": bool,
     "strong": Section({}, is_open=True),
+    "test_generations": NonNegativeInt,
 }
 BLOCKS = {"pack": between(8, 2**20) | None, "separate": bool}
 TRAINER = Section(
@@ -134,7 +135,7 @@ TRAINING = {
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})
 DATA = {"pretrain": {**LOADING, **BLOCKS}, "finetune": {**LOADING, **LABELS}}
-KNOWN_DATA = frozenset({*SOURCE, "unlabelled", "strong"})
+KNOWN_DATA = frozenset({*SOURCE, "unlabelled", "strong", "test_generations"})
 PRETRAIN = Section(
     {
         **TRAINING,

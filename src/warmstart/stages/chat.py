@@ -83,7 +83,7 @@ def fitted(generator: Generator, messages: Conversation) -> tuple[list[int] | No
 class Screen(TextStreamer):
     """Prints the answer to standard output while it is generated."""
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+    def on_finalized_text(self, piece: str, stream_end: bool = False) -> None:
         """Print a piece of the answer."""
-        sys.stdout.write(screen.safe(text) + ("\n" if stream_end else ""))
+        sys.stdout.write(screen.safe(piece) + ("\n" if stream_end else ""))
         sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import torch
@@ -16,7 +15,7 @@ from warmstart.core.protocols import Preprocessor
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
-from warmstart.training.generation import Generator, find_run
+from warmstart.training.generation import Generator, find_run, to_line
 from warmstart.training.record import runs_folder
 
 
@@ -58,9 +57,3 @@ def read_prompts(preprocessor: Preprocessor, config: DictConfig) -> list[Prompt]
     if given:
         raise UserError("prompt= and input= are both given: remove one")
     return preprocessor.read_prompts(str(config.input))
-
-
-def to_line(prompt: Prompt, completion: str) -> str:
-    """Return a line of generated.jsonl: row number, prompt or messages, completion and, if known, reference."""
-    known = {} if prompt.reference is None else {"reference": prompt.reference}
-    return json.dumps({**prompt.record(), "completion": completion, **known}, ensure_ascii=False) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +14,22 @@ from omegaconf import DictConfig
 
 from warmstart.config.resolve import RUN_STAGES, is_able
 from warmstart.core import screen
-from warmstart.core.batch import Prompt
+from warmstart.core.batch import Prompt, Rows
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
 from warmstart.core.saved_model import SavedModel
+from warmstart.data.datamodule import evenly
 from warmstart.data.preprocess import rebuild
+from warmstart.huggingface import export
+from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import find, runs_of
 from warmstart.training.restore import exported
+from warmstart.training.session import Session
 from warmstart.training.trainer import machine_trainer
 
 BATCH = 32  # rows that are generated at a time
+LENGTH = 200  # maximum number of tokens generated for a test prompt
 POSITION_EMBEDDINGS = ("wpe", "position_embeddings", "embed_positions")  # names in transformers
 
 
@@ -35,10 +41,21 @@ class Generator:
         preprocessor: with the ability `prompts`.
         trained: number of positions of the rows that the model was trained on.
         length: maximum number of tokens to generate.
-        **sampling: temperature, 0 for greedy decoding, top_k and top_p; None for no limit.
+        temperature: divisor of the logits before sampling; 0 for greedy decoding.
+        top_k: number of most probable tokens to sample among; None for all.
+        top_p: total probability of the most probable tokens to sample among; None for all.
     """
 
-    def __init__(self, model: Any, preprocessor: Preprocessor, trained: int, length: int, **sampling: Any):
+    def __init__(
+        self,
+        model: Any,
+        preprocessor: Preprocessor,
+        trained: int,
+        length: int = LENGTH,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ):
         self.model, self.preprocessor, self.trained, self.length = model.eval(), preprocessor, trained, length
         self.context = getattr(model.config, "max_position_embeddings", None) or math.inf
         self.ends = frozenset(preprocessor.ends)
@@ -47,7 +64,7 @@ class Generator:
             eos_token_id=list(preprocessor.ends) or None,
             pad_token_id=preprocessor.vocabulary.padding,
             use_cache=True,
-            **sampling_arguments(**sampling),
+            **sampling_arguments(temperature, top_k, top_p),
         )
 
     @classmethod
@@ -106,13 +123,18 @@ class Generator:
             trained = f"the model was trained on at most {self.trained}"
             screen.say(f"warning: prompt and length have up to {longest} tokens; {trained}", style="yellow")
 
-    def generate(self, starts: Sequence[list[int]]) -> list[str]:
-        """Return the continuation of each list of token ids, in batches of rows of similar length."""
+    def generate(self, starts: Sequence[list[int]], most: float = math.inf) -> list[str]:
+        """Return the continuation of each list of token ids, in batches of rows of similar length.
+
+        Args:
+            most: maximum number of positions of a batch.
+        """
         order = sorted(range(len(starts)), key=lambda row: len(starts[row]))
         found: dict[int, str] = {}
         for first in range(0, len(order), BATCH):
             rows = order[first : first + BATCH]
-            found |= zip(rows, self.batch([starts[row] for row in rows]))
+            length = min(self.length, most - len(starts[rows[-1]]))
+            found |= zip(rows, self.batch([starts[row] for row in rows], length=length))
         return [found[row] for row in range(len(starts))]
 
     def batch(self, starts: Sequence[list[int]], streamer: Any = None, length: int | None = None) -> list[str]:
@@ -120,7 +142,7 @@ class Generator:
 
         Args:
             streamer: streamer of transformers, for a single row.
-            length: maximum number of tokens to generate, if it is another one.
+            length: maximum number of tokens to generate, if it is not that of the generator.
         """
         width = max(map(len, starts))
         padding = self.model.generation_config.pad_token_id
@@ -148,6 +170,38 @@ def find_run(config: DictConfig) -> RunFolder:
         if able:
             return max(able, key=lambda run: run.record["id"])
     return find(config.run, output, stages, config.experiment)
+
+
+def to_line(prompt: Prompt, completion: str) -> str:
+    """Return a line of JSON: row number, prompt or messages, completion and, if known, reference."""
+    known = {} if prompt.reference is None else {"reference": prompt.reference}
+    return json.dumps({**prompt.record(), "completion": completion, **known}, ensure_ascii=False) + "\n"
+
+
+def write_generations(session: Session) -> None:
+    """Generate greedily for `data.test_generations` test prompts of a training; write generations.jsonl and a log.
+
+    Prompts that fill the context are left out. Nothing is written, with a warning, if transformers has no such model.
+    """
+    data, objective, count = session.data, session.module.objective, session.config.data.get("test_generations")
+    if not count:
+        return
+    spec = data.spec
+    try:
+        model = export.exported(session.module.backbone, objective.task, objective.head, objective.output_spec(spec))
+    except UserError as error:
+        screen.say(f"warning: data.test_generations={count}: {error}", style="yellow")
+        return
+    generator = Generator(model.to(session.trainer.strategy.root_device), data.preprocessor, spec.shape[0])
+    rows = Rows(data.raw_test)
+    prompts = data.preprocessor.to_prompts(rows.take(evenly(len(rows), count)).x)
+    starts = [(prompt, data.preprocessor.prompt(prompt.given)) for prompt in prompts]
+    starts = [(prompt, start) for prompt, start in starts if len(start) < spec.shape[0]]
+    completions = generator.generate([start for _, start in starts], spec.shape[0])
+    lines = [to_line(prompt, completion) for (prompt, _), completion in zip(starts, completions)]
+    write_atomically(session.run.path / "generations.jsonl", "".join(lines))
+    session.logger.log_text("generations", "\n".join(lines))
+    screen.say(f"generated for {len(lines)} of {len(rows):,} test prompts: {session.run.path / 'generations.jsonl'}")
 
 
 def has_position_table(model: Any) -> bool:
