@@ -13,8 +13,8 @@ import torch
 import transformers
 from hydra import compose, initialize_config_dir
 from tests.conftest import FAST
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tests.huggingface.decoder import saved_decoder
+from transformers import LlamaForCausalLM
 
 from warmstart import main
 from warmstart.config.expand import expand
@@ -22,35 +22,15 @@ from warmstart.config.expand import expand
 transformers.logging.disable_progress_bar()
 
 WORDS = ("cat", "dog", "bird", "fish", "tree", "house")
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-CONTEXT = 96
+CONTEXT = 128
 
 
-def make_model(folder: Path) -> Path:
-    """A tiny Llama with random weights and a tokenizer with a chat template, as transformers saves them."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([f"user\nSay {word}.\nassistant\n{word}\n" for word in WORDS], trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=special[0], pad_token=special[0], chat_template=TEMPLATE
-    )
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(
-        vocab_size=300, max_position_embeddings=CONTEXT, eos_token_id=0, pad_token_id=0, bos_token_id=None, **sizes
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+def make_model(folder: Path) -> None:
+    """A tiny decoder whose texts end with another token than its messages."""
+    saved_decoder(folder, CONTEXT)
+    for name, change in (("tokenizer_config", {"eos_token": "<|endoftext|>"}), ("config", {"eos_token_id": 0})):
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
 
 
 def command(*words: str) -> int:
@@ -143,7 +123,7 @@ def test_a_conversation_ends_at_an_empty_line_and_drops_old_turns(cli, folder: P
     assert outcome.out.splitlines()[0] == "cat"
     assert len(outcome.out.splitlines()) == 2
     assert "dropped" not in outcome.err
-    long = talk(f"Say cat.\n{'x' * 100}\n" + "Say dog.\n" * 9)
+    long = talk(f"Say cat.\n{'x' * 200}\n" + "Say dog.\n" * 9)
     assert "the context is full: the oldest turn is dropped" in long.err
     assert "the message has" in long.err
     assert len(long.out.splitlines()) == 10
@@ -190,13 +170,13 @@ def test_what_cannot_be_generated_or_exported_is_refused(cli, folder: Path, tmp_
     run, generate = run_of(folder), ("stage=generate", run_of(folder))
     refused(cli("stage=export", run, "format=peft"), "has no adapter")
     refused(cli(*generate), "give one, or input=FILE")
-    refused(cli(*generate, f"prompt='{'x' * 100}'"), "but the context of the model has 96")
+    refused(cli(*generate, f"prompt='{'x' * 200}'"), "but the context of the model has 128")
     bad = {
         "bad.jsonl": ('{"messages": [{"role": "user", "content": ""}]}', "row 1, message 1", "empty"),
         "role.jsonl": ('{"messages": [{"role": "poet", "content": "a"}]}', "unknown role 'poet'"),
         "blank.txt": ("\n", "is empty"),
         "other.csv": ("question\nWhy?\n", "has no conversations"),
-        "long.txt": (f"Hi\n{'x' * 100}\n", "row 2: the prompt has"),
+        "long.txt": (f"Hi\n{'x' * 200}\n", "row 2: the prompt has"),
     }
     for name, (content, *parts) in bad.items():
         (tmp_path / name).write_text(content)

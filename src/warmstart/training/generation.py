@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 import transformers
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from warmstart.config.resolve import RUN_STAGES, is_able
 from warmstart.core import screen
 from warmstart.core.batch import Prompt, Rows
 from warmstart.core.errors import UserError
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import Preprocessor, generates
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import evenly
 from warmstart.data.preprocess import rebuild
@@ -75,7 +76,7 @@ class Generator:
             UserError: the model does not predict the next token.
         """
         trained_config = run.config(tuple(config.trust))
-        if not is_able(run, config.stage):
+        if not generates(get_object(trained_config.objective._target_)):
             raise UserError(
                 f"{run.path} was not trained to predict the next token: use objective=causal, or a finetuning on "
                 "conversations (experiment=chat)"
