@@ -156,3 +156,19 @@ def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompt
             scores[path.name.split("-")[0]] = json.loads((path / "run.json").read_text())["metrics"]
     assert scores["pretrained"]["test/completion_loss"] < scores["untouched"]["test/completion_loss"]
     assert scores["prompt"]["test/completion_loss"] != scores["untouched"]["test/completion_loss"]
+
+
+def test_rows_without_labels_of_tokens_are_not_packed(cli):
+    refused = cli("stage=finetune", "init=scratch", "data.pack=true")
+    assert refused.status == 2
+    assert "data.pack=true packs rows whose tokens have labels" in refused.error
+
+
+def test_an_accumulated_step_equals_that_of_one_batch(cli, prompts, llama):
+    losses = []
+    for size in (4, 28):
+        settings = (f"data.batch_size={size}", f"trainer.accumulate_grad_batches={28 // size}", "trainer.max_epochs=-1")
+        found = cli("stage=finetune", *on(prompts, llama), *settings, "trainer.max_steps=1", "trainer.precision=null")
+        assert found.status == 0, found.err
+        losses.append(found.record("finetune")["metrics"]["test/loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-6)

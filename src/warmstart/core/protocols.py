@@ -41,6 +41,7 @@ class Preprocessor:
     `grouped(rows)`: return rows with what `encode` uses of all rows of their cluster.
     `to_images(x)`: return images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
     `vectors`: `cooccurrence_vectors(x, width, seed)` and `translated(table, other)` return a vector per token.
+    `patches`: `patch_filters(x, count, size, seed)` returns filters of scaled inputs (count, C, size, size).
     `overlap(generic, test)`: return the raw test rows that are also generic rows; by default, scaled rows are compared.
     `prompts`: `read_prompts(path)` returns those of a user's file (`Prompt`), `prompt(given)` the token numbers of one,
     and `ends` has the token numbers after which a generated text ends.
@@ -145,7 +146,8 @@ class Backbone:
     `maskable(x)` (B, T) are the positions that may be hidden, and `word_ids(x)` (B, T) group them by word. With `skip`,
     `forward` also has the argument `visible` (B, V), the indices of the positions to compute: `mask` covers all
     positions, the returned tokens only these. With `token_embedding`, the property of that
-    name is the nn.Embedding of a vocabulary, and the preprocessor has `vectors`. A class (or its stem) with
+    name is the nn.Embedding of a vocabulary, and the preprocessor has `vectors`. With `first_convolution`, the property
+    of that name is the nn.Conv2d of the scaled inputs. A class (or its stem) with
     `has_fixed_size` requires inputs of the size in its spec. Tasks are named as in transformers, such as causal_lm.
     """
 

@@ -24,7 +24,7 @@ from warmstart.core.spec import Spec
 from warmstart.data.duplicates.overlap import copies
 from warmstart.data.loader import GatherLoader, Unlabelled, encode, moments, take
 from warmstart.data.splits import fold_of, labelled_subset, merged
-from warmstart.data.storage.ragged import Packed, PackedRows, PaddedRows, assign_blocks
+from warmstart.data.storage.ragged import Packed, PackedRows, PaddedRows, Ragged, assign_blocks
 
 SHOWN = 4  # raw validation rows kept for visualization
 
@@ -308,11 +308,7 @@ class TaskDataModule(MemoryDataModule):
         splits = splits or self.source.load(self.target)
         super().prepare(splits, like)
         if self.pack:
-            x, y = self.parts["train"]
-            blocks = assign_blocks(x.lengths, x.context)
-            self.train_loader = GatherLoader(
-                PackedRows(x, blocks), PackedRows(y, blocks), self.batch_size, self.order_seed
-            )
+            self.train_loader = self.packed_loader()
         if self.unlabelled_seed is not None:
             rows = self.unlabelled_rows(grouped(splits, self.preprocessor))
             self.parts["unlabelled"] = encode(self.preprocessor, rows.x, None)
@@ -320,6 +316,20 @@ class TaskDataModule(MemoryDataModule):
                 self.parts["unlabelled"][0], self.batch_size, self.unlabelled_seed
             )
         return self
+
+    def packed_loader(self) -> GatherLoader:
+        """Return a loader of blocks of training rows.
+
+        Raises:
+            UserError: the targets are not labels of tokens.
+        """
+        x, y = self.parts["train"]
+        if not (isinstance(x, Ragged) and isinstance(y, Ragged)):
+            raise UserError(
+                "data.pack=true packs rows whose tokens have labels, as those of data=chat: set data.pack=false"
+            )
+        blocks = assign_blocks(x.lengths, x.context)
+        return GatherLoader(PackedRows(x, blocks), PackedRows(y, blocks), self.batch_size, self.order_seed)
 
     def unlabelled_rows(self, splits: Splits) -> Rows:
         """Return the training rows outside the labelled subset, and the rows of the source without a target.

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.config.options import compose_file, option_names
 from warmstart.core.errors import UserError
-from warmstart.core.init import Init
+from warmstart.core.init import PATCHES, Init
 from warmstart.core.protocols import Objective, accepted_predictions, generates
 from warmstart.data.transforms.mixing import Mixing
 from warmstart.training.components import (
@@ -83,8 +83,8 @@ def has_abilities(components: Components) -> str | None:
     )
 
 
-def supports_static_embeddings(components: Components) -> str | None:
-    """Check that the backbone embeds tokens and nothing needs training steps, if `init` is static embeddings."""
+def supports_static_start(components: Components) -> str | None:
+    """Check that the backbone has the layer that a static `init` sets, and nothing needs training steps."""
     init = Init.parse(str(components.config.get("init", "scratch")))
     if init.kind != "static":
         return None
@@ -92,11 +92,16 @@ def supports_static_embeddings(components: Components) -> str | None:
         return f"snapshots={components.config.snapshots}: init={init} has no training steps: set snapshots=0"
     if (teacher := components.config.get("teacher")) is not None:
         return f"teacher={teacher}: init={init} has no training steps: remove it, or choose another init"
-    if "token_embedding" in _abilities(components.config.backbone):
+    need, what = (
+        ("first_convolution", "the filters of a convolution")
+        if init.path == PATCHES
+        else ("token_embedding", "the embeddings of a vocabulary")
+    )
+    if need in _abilities(components.config.backbone):
         return None
     return (
-        f"init={init} sets the embeddings of a vocabulary, but {components.overrides['backbone']} on "
-        f"{components.overrides['data']} has none: choose another init"
+        f"init={init} sets {what}, but {components.overrides['backbone']} on {components.overrides['data']} has none: "
+        "choose another init"
     )
 
 
@@ -254,7 +259,7 @@ RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an err
     supports_modality,
     transforms_support_modality,
     has_abilities,
-    supports_static_embeddings,
+    supports_static_start,
     objective_is_supervised,
     reconstructs_kind_of_data,
     has_targets,

@@ -34,7 +34,7 @@ from warmstart.training.static import teacher_record
 def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | None]:
     """Return the saved backbone of `init` and the parent record; both None for init=scratch.
 
-    Static embeddings have no saved backbone, and their parent is the teacher, if any.
+    A static first layer has no saved backbone, and its parent is the teacher, if any.
 
     Raises:
         UserError: it does not exist, is unfinished or damaged, or differs from the backbone of this config.

@@ -40,7 +40,7 @@ class Preprocessor(text.Preprocessor):
         **settings: those of a preprocessor of texts.
     """
 
-    abilities: ClassVar = (text.Preprocessor.abilities - {"untruncated", "vectors"}) | {"marked", "messages"}
+    abilities: ClassVar = text.Preprocessor.abilities | {"marked", "messages"}
 
     def __init__(self, template: str | None = None, supervise: Supervise = "assistant", **settings: Any):
         super().__init__(**settings)
@@ -88,7 +88,12 @@ class Preprocessor(text.Preprocessor):
 
     def encode(self, x: pd.DataFrame) -> Ragged:
         """Return token ids; longer conversations are truncated to the context in batches."""
-        return self._ragged(*self._tokens(x)[:2], self.vocabulary.padding)
+        return self.untruncated(x)
+
+    def untruncated(self, x: pd.DataFrame) -> Ragged:
+        """Return all token ids, with one row per conversation."""
+        values, starts, _ = self._tokens(x)
+        return Ragged(values, starts, np.diff(starts), self.vocabulary.padding, self.context)
 
     def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Ragged, Ragged]:
         """Return token ids, and labels of the same lengths: the id of a supervised token, -100 elsewhere.
@@ -98,14 +103,10 @@ class Preprocessor(text.Preprocessor):
         Raises:
             UserError: the template does not support a conversation, or a row has no supervised token.
         """
-        values, starts, labels = self._tokens(x)
-        tokens = self._ragged(values, starts, self.vocabulary.padding)
+        tokens, labels = self.untruncated(x), self._tokens(x)[2]
+        targets = Ragged(labels, tokens.starts, tokens.full_lengths, NONE, self.context)
         self._check_supervised(x, tokens, labels)
-        return tokens, self._ragged(labels, starts, NONE)
-
-    def _ragged(self, values: np.ndarray, starts: np.ndarray, padding: int) -> Ragged:
-        """Return rows of values (V,) that start at `starts` (N + 1,)."""
-        return Ragged(values, starts, np.diff(starts), padding, self.context)
+        return tokens, targets
 
     def _tokens(self, x: pd.DataFrame) -> list[np.ndarray]:
         """Return the token ids of all rows (V,), the start of each row (N + 1,), and labels (V,), which are cached."""
