@@ -13,13 +13,14 @@ import pandas as pd
 from torch import Tensor
 
 from warmstart.core import screen
-from warmstart.core.batch import Inputs
+from warmstart.core.batch import Inputs, Prompt
 from warmstart.core.errors import UserError
 from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows
 from warmstart.data.preprocess import text, tokenizing
 from warmstart.data.preprocess.chat_template import NAMED, ChatTemplate, Supervise, own_template
-from warmstart.data.readers.chats import Message, plain, to_conversations, to_rows
+from warmstart.data.readers.chats import Message, as_prompt, plain, to_conversations, to_prompts, to_rows, user
+from warmstart.data.readers.files import read_lines, suffix_of
 from warmstart.data.readers.table import read_table
 from warmstart.data.storage import cache
 from warmstart.data.storage.ragged import Ragged
@@ -39,7 +40,7 @@ class Preprocessor(text.Preprocessor):
         **settings: those of a preprocessor of texts.
     """
 
-    abilities: ClassVar = text.Preprocessor.abilities | {"marked"}
+    abilities: ClassVar = text.Preprocessor.abilities | {"marked", "messages"}
 
     def __init__(self, template: str | None = None, supervise: Supervise = "assistant", **settings: Any):
         super().__init__(**settings)
@@ -234,10 +235,48 @@ class Preprocessor(text.Preprocessor):
                 begin = end
         return "".join(pieces)
 
-    def prompt_of(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a conversation with the start of the next message of the assistant."""
+    def prompt(self, given: str | Sequence[Message]) -> list[int]:
+        """Return the token ids of a prompt: a conversation, or the message of a user.
+
+        Raises:
+            UserError: the message is empty, or the template does not support the conversation.
+        """
+        if isinstance(given, str) and not given.strip():
+            raise UserError("prompt: this model answers messages: give one, or input=FILE")
+        messages = user(given) if isinstance(given, str) else given
         rendered = self.chat_template.render(messages, is_prompt=True)
         return self.backend_tokenizer.encode(rendered, add_special_tokens=False).ids
+
+    @functools.cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Ids of the tokens after which a message of the assistant ends: that of the template and that of a text.
+
+        The template ends a message with a token that is the same for different messages, and that no text contains.
+        """
+        last = set()
+        for answer in ("Yes.", "No"):
+            messages = [{"role": "user", "content": "Yes or no?"}, {"role": "assistant", "content": answer}]
+            rendered, spans = self.chat_template.spans(messages, "last")
+            begin, end = spans[-1]
+            ids = self.backend_tokenizer.encode(rendered[begin:end].rstrip(), add_special_tokens=False).ids
+            last.add(ids[-1] if ids else None)
+        added = self.backend_tokenizer.get_added_tokens_decoder()
+        own = [number for number in last if len(last) == 1 and number in added]
+        return tuple(dict.fromkeys([*own, *super().ends]))
+
+    def read_prompts(self, path: str) -> list[Prompt]:
+        """Read a text file with one message of a user per line, or a table of conversations.
+
+        Raises:
+            UserError: the file is missing, empty or broken, or a row is no conversation.
+        """
+        if suffix_of(Path(path)) in text.PLAIN:
+            return [Prompt(user(line), row) for row, line in read_lines(path).items()]
+        return to_prompts(read_table(path), path)
+
+    def to_prompts(self, x: pd.DataFrame) -> list[Prompt]:
+        """Return raw rows as prompts, with their completions as references."""
+        return [as_prompt(json.loads(messages)) for messages in x["messages"]]
 
     def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap | None:
         """Return the test rows with a text that is also in the generic rows; None if there are no texts."""
@@ -253,10 +292,29 @@ class Preprocessor(text.Preprocessor):
         frame = read_table(path, self.dialect)
         return Inputs(to_rows(to_conversations(frame, path)), frame.index.tolist())
 
+    def export(self, folder: Path) -> None:
+        """Write the tokenizer with the chat template, and the tokens that end a message for `generate`."""
+        super().export(folder)
+        tokenizing.write_chat_template(folder, self.chat_template.text)
+        tokenizing.write_ends(folder, self.ends)
+
     def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
-        """Return a function that tokenizes rows with the exported files and transformers only."""
-        read = tokenizing.reader(folder)
-        return lambda x: read(x[["text"]])
+        """Return a function that renders and tokenizes rows with the exported files and transformers only."""
+        tokenizer = tokenizing.load(folder)
+        settings = {"padding": True, "truncation": True, "return_tensors": "pt", "return_dict": True}
+        tokenizer.padding_side = "right"
+
+        def encode(x: pd.DataFrame) -> dict[str, Tensor]:
+            return dict(tokenizer.apply_chat_template(list(map(json.loads, x["messages"])), **settings))
+
+        return encode
+
+    def probes(self, target: str | None) -> pd.DataFrame:
+        """Return conversations to verify an exported model with, some with special tokens."""
+        texts = super().probes(None)["text"]
+        return to_rows(
+            [[*user(one), {"role": "assistant", "content": other}] for one, other in zip(texts, texts[::-1])]
+        )
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "kind": "chat", "template": self.template, "supervise": self.supervise}
