@@ -20,9 +20,10 @@ from warmstart.data.duplicates.text import TextRows
 from warmstart.data.preprocess import text, tokenizing
 from warmstart.data.preprocess.chat_template import NAMED, ChatTemplate, Supervise, own_template
 from warmstart.data.readers.chats import Message, plain, to_conversations, to_rows
+from warmstart.data.readers.preferences import completion_start, pairs_to_rows, to_pairs
 from warmstart.data.readers.table import read_table
 from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import Ragged
+from warmstart.data.storage.ragged import Pairs, Ragged
 
 CHUNK = 2_000  # conversations tokenized at a time
 NONE = -100  # label of tokens that are not supervised, as in transformers
@@ -32,6 +33,8 @@ SHOWN = 300  # characters of an example on the screen
 
 class Preprocessor(text.Preprocessor):
     """Raw inputs are tables with the columns `text` and `messages` (data.readers.chats.to_rows).
+
+    Pairs of conversations also have a column `rejected` (data.readers.preferences.pairs_to_rows).
 
     Args:
         template: a named template, or a template in the dialect of Jinja; None for that of the tokenizer.
@@ -54,6 +57,12 @@ class Preprocessor(text.Preprocessor):
     def fit(self, x: pd.DataFrame) -> None:
         """Train the tokenizer on the conversations as plain text."""
         super().fit(x[["text"]])
+
+    def adapted(self, own: Preprocessor) -> Preprocessor:
+        """Return this tokenizer with the settings of `own`, but with this template if `own` has none."""
+        found = super().adapted(own)
+        found.template = self.template if found.template is None else found.template
+        return found
 
     @property
     def names(self) -> None:
@@ -89,14 +98,18 @@ class Preprocessor(text.Preprocessor):
         """Return token ids; longer conversations are truncated to the context in batches."""
         return self.align(x, None, "completion")[0]
 
-    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Ragged, Ragged]:
+    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Any, Any]:
         """Return token ids, and labels of the same lengths: the id of a supervised token, -100 elsewhere.
 
-        Prints the share of supervised tokens, and how many rows are truncated.
+        Prints the share of supervised tokens, and how many rows are truncated. For pairs, both are `Pairs`, and only
+        what follows the common start of both conversations is supervised.
 
         Raises:
-            UserError: the template does not support a conversation, or a row has no supervised token.
+            UserError: the template does not support a conversation, a row has no supervised token, or the
+                conversations of a pair do not differ.
         """
+        if target == "pairs":
+            return self._pairs(x)
         values, starts, labels = self._tokens(x)
         lengths = np.diff(starts)
         tokens = Ragged(values, starts, lengths, self.vocabulary.padding, self.context)
@@ -104,12 +117,36 @@ class Preprocessor(text.Preprocessor):
         self._check_supervised(x, tokens, labels)
         return tokens, targets
 
+    def _pairs(self, x: pd.DataFrame) -> tuple[Pairs, Pairs]:
+        """Return token ids and labels of the conversations in `messages` and in `rejected`."""
+        both = [[json.loads(messages) for messages in x[name]] for name in ("messages", "rejected")]
+        first = [completion_start(*pair) for pair in zip(*both)]
+        parts = [to_rows(conversations).set_index(x.index).assign(first=first) for conversations in both]
+        rows = pd.concat(parts)
+        tokens, labels = self.align(rows, None, "completion")
+        equal = np.flatnonzero([self._are_equal(tokens, row, row + len(x)) for row in range(len(x))])
+        if len(equal):
+            raise UserError(
+                f"the tokens of {len(equal):,} of {len(x):,} pairs do not differ, the first starts with "
+                f"{_start(rows, int(equal[0]))!r}: remove them, or raise data.tokenizer.context={self.context} if they "
+                "are truncated"
+            )
+        return Pairs(tokens), Pairs(labels)
+
+    @staticmethod
+    def _are_equal(tokens: Ragged, one: int, other: int) -> bool:
+        """Return whether two rows are equal up to the context."""
+        starts, lengths = tokens.starts, tokens.lengths
+        first, second = (tokens.values[starts[row] : starts[row] + lengths[row]] for row in (one, other))
+        return np.array_equal(first, second)
+
     def _tokens(self, x: pd.DataFrame) -> list[np.ndarray]:
         """Return the token ids of all rows (V,), the start of each row (N + 1,), and labels (V,), which are cached."""
         name = cache.key(
             self.tokenizer,
             json.dumps([self.chat_template.text, self.chat_template.tokens, self.supervise]),
             cache.texts_digest(x["messages"]),
+            *([json.dumps(x["first"].tolist())] if "first" in x else []),
         )
         return cache.entry(
             "conversations", name, lambda folder: self._write(x, folder), lambda folder: cache.arrays(folder, PARTS)
@@ -118,8 +155,10 @@ class Preprocessor(text.Preprocessor):
     def _write(self, x: pd.DataFrame, folder: Path) -> None:
         """Render and tokenize all conversations, and write tokens and labels."""
         values, labels = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+        unsupervised = x["first"].tolist() if "first" in x else []
         for start in range(0, len(x), CHUNK):
-            for ids, own in self._encoded(map(json.loads, x["messages"].iloc[start : start + CHUNK]), start=start):
+            chunk = slice(start, start + CHUNK)
+            for ids, own in self._encoded(map(json.loads, x["messages"].iloc[chunk]), unsupervised[chunk], start):
                 values.append(ids)
                 labels.append(own)
         np.save(folder / "values.npy", np.concatenate(values))
@@ -132,7 +171,7 @@ class Preprocessor(text.Preprocessor):
         """Return the token ids (T,) and the labels (T,) of conversations.
 
         Args:
-            excluded: numbers of messages of the assistant without labels, from the start of each conversation.
+            excluded: number of messages at the start of each conversation that have no labels; empty for none.
             start: number of conversations before the first one, for messages.
 
         Raises:
@@ -141,17 +180,18 @@ class Preprocessor(text.Preprocessor):
         rendered = []
         for number, messages in enumerate(conversations, start + 1):
             try:
-                rendered.append(self.chat_template.spans(messages, self.supervise))
+                first = excluded[number - start - 1] if excluded else 0
+                rendered.append(self.chat_template.spans(messages, self.supervise, first))
             except UserError as error:
-                first = " ".join(plain(messages[0]).split())[:40]
-                raise UserError(f"conversation {number}, which starts with {first!r}: {error}") from error
+                shown = " ".join(plain(messages[0]).split())[:40]
+                raise UserError(f"conversation {number}, which starts with {shown!r}: {error}") from error
         encodings = self.backend_tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
         found = []
-        for row, (encoding, (_, spans)) in enumerate(zip(encodings, rendered)):
+        for encoding, (_, spans) in zip(encodings, rendered):
             ids = np.array(encoding.ids, dtype=np.int32)
             begin, end = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
             is_supervised = np.zeros(len(ids), dtype=bool)
-            for first, last in spans[excluded[row] if excluded and self.supervise == "assistant" else 0 :]:
+            for first, last in spans:
                 is_supervised |= (begin >= first) & (end <= last) & (end > begin)
             is_supervised[:1] = False  # nothing precedes it
             found.append((ids, np.where(is_supervised, ids, NONE).astype(np.int32)))
@@ -170,7 +210,7 @@ class Preprocessor(text.Preprocessor):
         given = [[message for example in shown[:count] for message in example] for count in counts]
         both = [[*_system(row), *before, *_without_system(row)] for row, before in zip(rows, given)]
         screen.say(f"examples in the context: {np.mean(counts):.1f} of {len(shown)} on average")
-        found = self._encoded(both, [sum(message["role"] == "assistant" for message in before) for before in given])
+        found = self._encoded(both, [len(_system(row)) + len(before) for row, before in zip(rows, given)])
         starts = np.cumsum([0, *(len(ids) for ids, _ in found)], dtype=np.int64)
         values, labels = (np.concatenate(parts) for parts in zip(*found))
         lengths, padding = np.diff(starts), self.vocabulary.padding
@@ -246,9 +286,11 @@ class Preprocessor(text.Preprocessor):
         return TextRows(("text",))
 
     def read(self, path: str) -> Inputs:
-        """Read conversations from a user's file."""
+        """Read conversations, or pairs of them, from a user's file."""
         frame = read_table(path, self.dialect)
-        return Inputs(to_rows(to_conversations(frame, path)), frame.index.tolist())
+        is_paired = {"chosen", "rejected"} <= set(frame)
+        x = pairs_to_rows(to_pairs(frame, path)) if is_paired else to_rows(to_conversations(frame, path))
+        return Inputs(x, frame.index.tolist())
 
     def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
         """Return a function that tokenizes rows with the exported files and transformers only."""

@@ -71,7 +71,7 @@ class ChatTemplate:
         """
         return self._render(messages, is_prompt, False)[0]
 
-    def spans(self, messages: Sequence[dict[str, Any]], supervise: Supervise) -> tuple[str, list[Span]]:
+    def spans(self, messages: Sequence[dict[str, Any]], supervise: Supervise, first: int = 0) -> tuple[str, list[Span]]:
         """Return the text of a conversation, and its supervised spans: messages with their end-of-turn tokens.
 
         The spans are those that the template marks with `generation`. Without marks, a message begins where the text
@@ -79,6 +79,7 @@ class ChatTemplate:
 
         Args:
             supervise: assistant for all of its messages, last for its last one, all for the complete text.
+            first: number of messages at the start that are not supervised, unless all are.
 
         Raises:
             UserError: the template does not support the messages, drops one, or changes earlier ones.
@@ -88,9 +89,10 @@ class ChatTemplate:
         if supervise == "all":
             return text, [(0, len(text))]
         if not self.has_marks:
-            numbers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+            numbers = [n for n, message in enumerate(messages) if message["role"] == "assistant" and n >= first]
             chosen = numbers if supervise == "assistant" else numbers[-1:]
-            spans = [self._span(messages, number, text) for number in chosen]
+            return text, [self._span(messages, number, text) for number in chosen]
+        spans = spans[sum(message["role"] == "assistant" for message in messages[:first]) :]
         return text, spans if supervise == "assistant" else spans[-1:]
 
     def _render(self, messages: Sequence[dict[str, Any]], is_prompt: bool, marks: bool) -> tuple[str, list[Span]]:
