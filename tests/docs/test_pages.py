@@ -7,6 +7,7 @@ pages show is run once. The Python code of a script is run as it is."""
 from __future__ import annotations
 
 import functools
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import soundfile
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tests.conftest import FAST
+from tests.huggingface.decoder import saved_decoder
 from tests.huggingface.test_text import saved_folder
 
 from warmstart.config.expand import expand
@@ -49,6 +51,7 @@ SPEECH = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone
 EXPERIMENTS = {
     "text": TEXT,
     "shakespeare": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
+    "chat": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "speech": (*SPEECH, "data.test_clusters=[george,jackson,lucas,nicolas]"),
     "recordings": SPEECH,
     "images": ("data.size=16", "backbone.widths=[8]", "backbone.blocks=[1]"),
@@ -58,6 +61,7 @@ WORDS = {
     "backbone=resnet": ("backbone.widths=[4]", "backbone.blocks=[1]"),
     "sweep=optuna": ("sweep.trials=2", "sweep.seeds=1"),
     "sweep=loss_lr_epochs": ("optimizer.lr=0.01", "seed=0"),
+    "transfer.start=hf:models/decoder": ("transfer.labels=[all]",),
     "experiment=transfer_conflict": ("pretrain.snapshots=1",),
     "transfer=full": ("pretrain.snapshots=1", "transfer.budgets.steps=[pretrained]", "transfer.budgets.total=[]"),
 }
@@ -133,6 +137,27 @@ def notes(path: Path) -> None:
         (path / f"{number}.txt").write_text("the film was warm and clever\n" * 20)
 
 
+def chats(path: Path) -> None:
+    asked = [(word, size) for word in ("warm", "cold", "good", "bad", "old") for size in range(6)]
+    rows = [
+        [
+            {"role": "user", "content": f"Opposite of {word}, number {size}?"},
+            {"role": "assistant", "content": f"un{word}"},
+        ]
+        for word, size in asked
+    ]
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in rows))
+
+
+def pairs(path: Path) -> None:
+    rows = [
+        {"prompt": f"Opposite of {word}, number {size}?", "chosen": f"un{word}", "rejected": "I do not know."}
+        for word in ("warm", "cold", "good", "bad", "old")
+        for size in range(6)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def photos(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(90):
@@ -171,6 +196,9 @@ FILES: dict[str, Callable[[Path], object]] = {
     "photos.csv": photo_table,
     "recordings": recordings,
     "models/encoder": lambda path: saved_folder(path, "bert"),
+    "chats.jsonl": chats,
+    "pairs.jsonl": pairs,
+    "models/decoder": lambda path: saved_decoder(path, 512),
 }
 
 

@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-import transformers
 from tests.conftest import FAST
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tests.huggingface.decoder import saved_decoder
 
-CHATML = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
-    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
 COLORS = ["red", "green", "blue", "white"]
 THINGS = ["rose", "leaf", "sky", "snow", "berry", "stone", "wave", "cloud", "fire", "night"]
 
@@ -36,37 +30,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with random weights, and a byte-level tokenizer with a chat template."""
-    folder = tmp_path_factory.mktemp("hub") / "llama"
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    tokenizer.train_from_iterator([" ".join(row.values()) for row in rows()], trainer)
-    tokens = {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<pad>"}
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **tokens)
-    fast.chat_template = CHATML
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=fast.pad_token_id,
-        eos_token_id=fast.eos_token_id,
-        bos_token_id=None,
-        tie_word_embeddings=False,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return saved_decoder(tmp_path_factory.mktemp("hub") / "llama")
 
 
 def on(prompts: Path, folder: Path) -> tuple[str, ...]:
@@ -192,3 +156,19 @@ def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompt
             scores[path.name.split("-")[0]] = json.loads((path / "run.json").read_text())["metrics"]
     assert scores["pretrained"]["test/completion_loss"] < scores["untouched"]["test/completion_loss"]
     assert scores["prompt"]["test/completion_loss"] != scores["untouched"]["test/completion_loss"]
+
+
+def test_rows_without_labels_of_tokens_are_not_packed(cli):
+    refused = cli("stage=finetune", "init=scratch", "data.pack=true")
+    assert refused.status == 2
+    assert "data.pack=true packs rows whose tokens have labels" in refused.error
+
+
+def test_an_accumulated_step_equals_that_of_one_batch(cli, prompts, llama):
+    losses = []
+    for size in (4, 28):
+        settings = (f"data.batch_size={size}", f"trainer.accumulate_grad_batches={28 // size}", "trainer.max_epochs=-1")
+        found = cli("stage=finetune", *on(prompts, llama), *settings, "trainer.max_steps=1", "trainer.precision=null")
+        assert found.status == 0, found.err
+        losses.append(found.record("finetune")["metrics"]["test/loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-6)

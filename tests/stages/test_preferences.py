@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tests.conftest import FAST
-from tests.stages.test_completion import COLORS, llama, on, prompts, rows  # noqa: F401  two fixtures
+from tests.huggingface.decoder import saved_decoder
+from tests.stages.test_completion import COLORS, on, rows
 
 STEPS = ("trainer.min_steps=null", "trainer.precision=null", "trainer.log_every_n_steps=1")
 
@@ -27,6 +28,11 @@ def write(path: Path, pairs: list[dict]) -> Path:
 
 
 @pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_decoder(tmp_path_factory.mktemp("hub") / "llama")
+
+
+@pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("data") / "pairs.jsonl", made())
 
@@ -41,7 +47,7 @@ def step_losses(run: Path) -> list[float]:
     return logged[logged["name"] == "train/loss_step"]["value"].tolist()
 
 
-def test_learns_preferences_from_log_2_on(cli, pairs, llama):  # noqa: F811
+def test_learns_preferences_from_log_2_on(cli, pairs, llama):
     words = (*preferring(pairs, f"hf:{llama}"), "data.batch_size=7", "optimizer.lr=0.01", "trainer.max_epochs=4")
     learned = cli("stage=finetune", *words)
     assert learned.status == 0, learned.err
@@ -59,7 +65,8 @@ def test_learns_preferences_from_log_2_on(cli, pairs, llama):  # noqa: F811
     assert "computed the reference of" not in other.err
 
 
-def test_adapters_on_a_finetuned_chat_model(cli, prompts, pairs, llama):  # noqa: F811
+def test_adapters_on_a_finetuned_chat_model(cli, pairs, llama, tmp_path):
+    prompts = write(tmp_path / "prompts.jsonl", rows())
     start = cli("stage=finetune", *on(prompts, llama), *STEPS, "data.template=chatml", "test=false")
     assert start.status == 0, start.err
     adapted = cli("stage=finetune", *preferring(pairs, start.run("finetune")), "strategy=lora", "strategy.dropout=0.5")
@@ -82,12 +89,12 @@ def test_adapters_on_a_finetuned_chat_model(cli, prompts, pairs, llama):  # noqa
     assert first["chosen"] < 0
 
 
-def test_equal_pairs_and_packing_are_refused(cli, pairs, llama, tmp_path):  # noqa: F811
+def test_equal_pairs_and_packing_are_refused(cli, pairs, llama, tmp_path):
     equal = write(tmp_path / "equal.jsonl", [*made(), *({**row, "rejected": row["chosen"]} for row in made()[:2])])
     refused = cli("stage=finetune", *preferring(equal, f"hf:{llama}"))
     assert refused.status == 2
     assert "chosen and rejected are equal in 2 of 42 rows, the first is row 41: remove these rows" in refused.error
     packed = cli("stage=finetune", *preferring(pairs, f"hf:{llama}"), "data.pack=true")
     assert packed.status == 2
-    assert "data.pack=true needs a target per token" in packed.error
+    assert "data.pack=true packs rows whose tokens have labels" in packed.error
     assert not packed.runs("finetune")

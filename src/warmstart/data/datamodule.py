@@ -322,13 +322,7 @@ class TaskDataModule(MemoryDataModule):
         splits = splits or self.source.load(self.target)
         super().prepare(splits, like)
         if self.pack:
-            x, y = self.parts["train"]
-            if not (isinstance(x, Ragged) and isinstance(y, Ragged)):
-                raise UserError("data.pack=true needs a target per token (objective=completion): set data.pack=false")
-            blocks = assign_blocks(x.lengths, x.context)
-            self.train_loader = GatherLoader(
-                PackedRows(x, blocks), PackedRows(y, blocks), self.batch_size, self.order_seed
-            )
+            self.train_loader = self.packed_loader()
         if self.unlabelled_seed is not None:
             rows = self.unlabelled_rows(grouped(splits, self.preprocessor))
             self.parts["unlabelled"] = encode(self.preprocessor, rows.x, None)
@@ -336,6 +330,20 @@ class TaskDataModule(MemoryDataModule):
                 self.parts["unlabelled"][0], self.batch_size, self.unlabelled_seed
             )
         return self
+
+    def packed_loader(self) -> GatherLoader:
+        """Return a loader of blocks of training rows.
+
+        Raises:
+            UserError: the targets are not labels of tokens.
+        """
+        x, y = self.parts["train"]
+        if not (isinstance(x, Ragged) and isinstance(y, Ragged)):
+            raise UserError(
+                "data.pack=true packs rows whose tokens have labels, as those of data=chat: set data.pack=false"
+            )
+        blocks = assign_blocks(x.lengths, x.context)
+        return GatherLoader(PackedRows(x, blocks), PackedRows(y, blocks), self.batch_size, self.order_seed)
 
     def unlabelled_rows(self, splits: Splits) -> Rows:
         """Return the training rows outside the labelled subset, and the rows of the source without a target.

@@ -42,7 +42,7 @@ class Preprocessor(text.Preprocessor):
         **settings: those of a preprocessor of texts.
     """
 
-    abilities: ClassVar = (text.Preprocessor.abilities - {"untruncated", "vectors"}) | {"marked"}
+    abilities: ClassVar = text.Preprocessor.abilities | {"marked"}
 
     def __init__(self, template: str | None = None, supervise: Supervise = "assistant", **settings: Any):
         super().__init__(**settings)
@@ -96,7 +96,12 @@ class Preprocessor(text.Preprocessor):
 
     def encode(self, x: pd.DataFrame) -> Ragged:
         """Return token ids; longer conversations are truncated to the context in batches."""
-        return self.align(x, None, "completion")[0]
+        return self.untruncated(x)
+
+    def untruncated(self, x: pd.DataFrame) -> Ragged:
+        """Return all token ids, with one row per conversation."""
+        values, starts, _ = self._tokens(x)
+        return Ragged(values, starts, np.diff(starts), self.vocabulary.padding, self.context)
 
     def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Any, Any]:
         """Return token ids, and labels of the same lengths: the id of a supervised token, -100 elsewhere.
@@ -110,10 +115,8 @@ class Preprocessor(text.Preprocessor):
         """
         if target == "pairs":
             return self._pairs(x)
-        values, starts, labels = self._tokens(x)
-        lengths = np.diff(starts)
-        tokens = Ragged(values, starts, lengths, self.vocabulary.padding, self.context)
-        targets = Ragged(labels, starts, lengths, NONE, self.context)
+        tokens, labels = self.untruncated(x), self._tokens(x)[2]
+        targets = Ragged(labels, tokens.starts, tokens.full_lengths, NONE, self.context)
         self._check_supervised(x, tokens, labels)
         return tokens, targets
 

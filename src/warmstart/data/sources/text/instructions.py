@@ -9,8 +9,8 @@ import pandas as pd
 
 from warmstart.data.sources.text.shakespeare import read_plays, words_of
 
-ROWS, FEWEST, MOST = 3_000, 2, 4  # rows; fewest and most words of an instruction
-VOCABULARY = 400  # most frequent words to choose from
+ROWS, FEWEST, MOST = 3_000, 2, 3  # rows; fewest and most words of an instruction
+VOCABULARY = 100  # most frequent words to choose from
 
 TASKS: dict[str, Callable[[list[str]], str]] = {
     "Repeat": " ".join,
