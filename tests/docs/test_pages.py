@@ -52,6 +52,7 @@ EXPERIMENTS = {
     "text": TEXT,
     "shakespeare": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "chat": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
+    "preferences": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "speech": (*SPEECH, "data.test_clusters=[george,jackson,lucas,nicolas]"),
     "recordings": SPEECH,
     "images": ("data.size=16", "backbone.widths=[8]", "backbone.blocks=[1]"),
