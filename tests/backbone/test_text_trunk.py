@@ -24,6 +24,7 @@ SETTINGS = {
     "first pooled": BOTH | {"pooling": "cls"},
     "like llama": CAUSAL,
     "llama in groups": CAUSAL | {"kv_heads": 2},
+    "like qwen3": CAUSAL | {"kv_heads": 2, "qk_norm": True},
     "causal windows, mean": CAUSAL | {"window": 2, "global_every": 2, "pooling": "mean"},
     "plain": {},
     "like gpt-2": {"causal": True},
@@ -184,6 +185,26 @@ def test_weights_start_small_and_smaller_where_they_add_up():
         (block.mlp[2].weight, 0.005),
     ):
         assert weight.std().item() == pytest.approx(std, rel=0.1)
+
+
+def test_blocks_with_zero_init_start_as_the_identity_and_learn():
+    trunk = Transformer(SPEC, TextStem, zero_init=True, **CAUSAL)
+    x, _ = rows()
+    tokens = trunk(x).tokens
+    torch.testing.assert_close(tokens, trunk.norm(trunk.stem(x)))
+    tokens.square().sum().backward()
+    assert all(layer.weight.grad.any() for block in trunk.blocks for layer in (block.out, block.mlp[2]))
+
+
+def test_normalized_queries_and_keys_do_not_depend_on_the_scale_of_their_projection():
+    for settings in (CAUSAL, CAUSAL | {"qk_norm": True}):
+        trunk = make(settings)
+        x, _ = rows()
+        before = trunk(x).tokens
+        with torch.no_grad():
+            for block in trunk.blocks:
+                block.qkv.weight[: 2 * 32] *= 3
+        assert torch.allclose(trunk(x).tokens, before, atol=1e-4) == bool(settings.get("qk_norm"))
 
 
 @pytest.mark.parametrize(("settings", "task"), [(BOTH, "masked_lm"), (CAUSAL, "causal_lm")])

@@ -20,6 +20,7 @@ WORDS = {
     "random:hf:vit": Init("hub", "vit", random=True),
     "static:pmi": Init("static", "pmi"),
     "static:hf:bert": Init("static", "hf:bert"),
+    "static:patches": Init("static", "patches"),
     "shuffled:random:hf:vit": Init("hub", "vit", shuffled=True, random=True),
 }
 

@@ -25,6 +25,7 @@ SETTINGS = {
     "modernbert with the rest": MODERNBERT | {"bias": True, "tied": False, "pooling": "cls", "mlp": "swiglu"},
     "llama": LLAMA,
     "llama in groups": LLAMA | {"kv_heads": 2},
+    "qwen3": LLAMA | {"qk_norm": True, "kv_heads": 2},
     "llama with the rest": LLAMA | {"bias": True, "tied": False, "kv_heads": 1, "mlp": "geglu"},
 }
 TASKS = {None: 0, "sequence_classification": 3, "token_classification": 3, "question_answering": 2}
@@ -119,6 +120,8 @@ def test_a_causal_model_generates_in_transformers_what_it_finds_likeliest_here()
         (LLAMA | {"norm": "layer"}, None, "Llama does not support it; train with backbone.norm=rms"),
         (LLAMA | {"window": 4}, None, "backbone.window=null"),
         (LLAMA | {"pooling": "mean"}, "sequence_classification", "backbone.pooling=last"),
+        (MODERNBERT | {"qk_norm": True}, None, "backbone.qk_norm=True: ModernBert does not support it"),
+        (LLAMA | {"qk_norm": True, "bias": True}, None, "Qwen3 does not support it; train with backbone.bias=False"),
         (MODERNBERT, "ctc", "no ModernBert class with a head for this objective"),
     ],
 )

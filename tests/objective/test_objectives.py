@@ -30,7 +30,11 @@ def class_of(name: str) -> type:
 
 ALL = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 OBJECTIVES = [name for name in ALL if class_of(name).target not in PLACES]
-TOKENS = {"causal": "gpt_small", "masked_tokens": "tiny"}  # objectives on token numbers, and a backbone for each
+TOKENS = {
+    "causal": "gpt_small",
+    "masked_tokens": "tiny",
+    "tsdae": "tiny",
+}  # objectives on token numbers, and a backbone for each
 
 
 def compose_backbone(name: str) -> DictConfig:

@@ -82,7 +82,7 @@ def test_a_character_model_continues_a_prompt_deterministically(cli, tmp_path: P
     words = ("experiment=shakespeare", "data=text_files", f"data.root={tmp_path / 'plays.txt'}")
     words = (*words, "data/tokenizer=characters", "backbone.depth=1", "backbone.width=32")
     pretrained = cli(
-        "stage=pretrain", *words, "visualization=[]", *PACKED, "trainer.max_steps=60", "trainer.val_check_interval=30"
+        "stage=pretrain", *words, "visualization=[]", *PACKED, "trainer.max_steps=20", "trainer.val_check_interval=10"
     )
     assert pretrained.status == 0, pretrained.err
     metrics = pretrained.record("pretrain")["metrics"]

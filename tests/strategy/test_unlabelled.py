@@ -7,14 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from warmstart.config import options
+from warmstart.config.pipeline import validate_strong
 from warmstart.core.batch import Batch, Rows, Splits, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.duplicates import overlap
 from warmstart.data.loader import GatherLoader, Unlabelled
 from warmstart.data.preprocess.vector import Preprocessor as VectorPreprocessor
+from warmstart.main import CONF
 from warmstart.strategy.fixmatch import FixMatch
 from warmstart.strategy.pseudo_labels import PseudoLabels
 from warmstart.strategy.self_training import SelfTraining
@@ -240,3 +244,35 @@ def test_what_does_not_fit_is_refused(cli, words: tuple[str, ...], reason: str):
     assert outcome.status == 2
     assert reason in outcome.error
     assert len(outcome.error.splitlines()) == 1
+
+
+STRONG = "data/augment@data.strong=shift"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("strategy=full", STRONG), f"{STRONG}: the strategy uses no strong augmentations: remove"),
+        ((*UNLABELLED, "+data.strong.flip._target_=warmstart.data.transforms.images.Flip"), "uses no strong augm"),
+        (("stage=transfer", "transfer.arms=[scratch]", STRONG), f"{STRONG}: no arm in transfer.arms uses strong"),
+    ],
+)
+def test_strong_augmentations_that_nothing_would_use_are_refused(command, words: tuple[str, ...], reason: str):
+    refused = command("stage=finetune", "init=scratch", "logger=[]", *words)
+    assert refused.status == 2
+    assert reason in refused.error
+    assert len(refused.error.splitlines()) == 1
+
+
+def test_those_of_an_experiment_are_for_any_strategy(composed, monkeypatch):
+    words = ("stage=finetune", "experiment=cifar10", "data.labels_per_class=5")
+    config = composed(*words)
+    assert config.data.strong
+    monkeypatch.setattr(options, "overrides", lambda: words)
+    assert validate_strong(config) is config
+    monkeypatch.setattr(options, "overrides", lambda: (*words, "data.strong.crop.size=24"))
+    with (
+        initialize_config_dir(version_base="1.3", config_dir=str(CONF)),
+        pytest.raises(UserError, match="uses no strong augmentations: remove it, or choose strategy=fixmatch"),
+    ):
+        validate_strong(config)

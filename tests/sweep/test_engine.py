@@ -263,3 +263,11 @@ def test_an_interrupted_sweep_prints_the_command_that_resumes_it(number: signal.
     assert [(record["status"], record["error"]) for record in records(folder).values()] == [
         ("interrupted", "interrupted by the user")
     ]
+
+
+def test_a_missing_teacher_is_refused_before_the_first_job_starts(sweep):
+    words = ("stage=pretrain", "objective=distill", "visualization=[]", "seed=0,1", "sweep.preflight=false")
+    done = sweep(*words, "teacher=hf:/nowhere")
+    assert done.status == 2
+    assert "teacher=hf:/nowhere: there is no such folder" in done.err
+    assert not done.folder.exists()

@@ -28,7 +28,8 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def test_scalars_text_hparams_and_pictures_of_a_finetuning(cli):
-    outcome = cli("stage=finetune", "init=scratch", "trainer.max_epochs=3", "optimizer.lr=0.01")
+    length = ("trainer.max_epochs=2", "trainer.min_steps=41")  # 3 epochs of 20 steps
+    outcome = cli("stage=finetune", "init=scratch", *length, "optimizer.lr=0.01")
     run = outcome.run("finetune")
     record = outcome.record("finetune")
     seen = events(run)
@@ -43,7 +44,7 @@ def test_scalars_text_hparams_and_pictures_of_a_finetuning(cli):
         assert [(int(row["step"]), float(row["value"])) for row in rows if row["name"] == name] == logged
     assert len(seen.Scalars("val/accuracy")) == 3
 
-    assert "max_epochs: 3" in seen.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "max_epochs: 2" in seen.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
 
     plugin = {
         tag: HParamsPluginData.FromString(seen.SummaryMetadata(tag).plugin_data.content)
@@ -52,6 +53,7 @@ def test_scalars_text_hparams_and_pictures_of_a_finetuning(cli):
     }
     settings = plugin["_hparams_/session_start_info"].session_start_info.hparams
     assert settings["lr"].number_value == 0.01
+    assert settings["max_epochs"].number_value == 3
     assert settings["loss"].string_value == "cross_entropy"
     metrics = {info.name.tag for info in plugin["_hparams_/experiment"].experiment.metric_infos}
     assert {"best/val/accuracy", "last/val/accuracy", "best/test/accuracy"} <= metrics

@@ -66,7 +66,9 @@ def test_hidden_are_the_matrices_past_the_input_and_before_the_head():
     matrices = {name for name, parameter in module.named_parameters() if parameter.ndim == 2}
     assert hidden_of(module) == {name for name in matrices if name.startswith("backbone.blocks.")}
     assert hidden_of(MODULES["mlp"]()) == {"backbone.layers.1.0.weight"}
-    assert hidden_of(MODULES["resnet"]()) == set()
+    convolutions = ("conv1", "conv2", "shortcut.0")
+    found = {f"backbone.stages.{stage}.0.{name}.weight" for stage in (0, 1) for name in convolutions}
+    assert hidden_of(MODULES["resnet"]()) == found - {"backbone.stages.0.0.shortcut.0.weight"}
 
 
 def test_an_embedding_inside_a_block_is_not_hidden():
@@ -117,14 +119,29 @@ def test_both_optimizers_share_the_rate_and_the_schedule():
             assert 0 < moved < 0.02
 
 
-def test_it_trains_and_goes_on_bit_for_bit_from_a_saved_state():
+def test_a_convolution_is_updated_as_the_matrix_of_its_kernels():
     torch.manual_seed(0)
-    complete = transformer()
+    kernel = nn.Parameter(torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last))
+    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
+    pair = [MUON([{"params": [parameter], "hidden": True}]) for parameter in (kernel, matrix)]
+    for _ in range(3):
+        gradient = torch.randn(6, 4, 3, 3)
+        kernel.grad, matrix.grad = gradient, gradient.flatten(1)
+        for optimizer in pair:
+            optimizer.step()
+    assert torch.equal(kernel.flatten(1), matrix)
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("made_of", [transformer, MODULES["resnet"]])
+def test_it_trains_and_goes_on_bit_for_bit_from_a_saved_state(made_of):
+    torch.manual_seed(0)
+    complete = made_of()
     start = {name: value.clone() for name, value in complete.state_dict().items()}
     losses = train(complete, *(made := built(complete)), range(30))
     assert losses[-1] < 0.2 * losses[0]
 
-    stopped = transformer()
+    stopped = made_of()
     stopped.load_state_dict(start)
     train(stopped, *(made := built(stopped)), range(11))
     stream = io.BytesIO()
@@ -132,7 +149,7 @@ def test_it_trains_and_goes_on_bit_for_bit_from_a_saved_state():
     stream.seek(0)
     weights, *states = torch.load(stream, weights_only=True)
 
-    resumed = transformer()
+    resumed = made_of()
     resumed.load_state_dict(weights)
     made = built(resumed)
     for part, state in zip(made, states):

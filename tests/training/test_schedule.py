@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from warmstart.main import CONF
 from warmstart.training.components import build_function
-from warmstart.training.schedule import constant, cosine, one_cycle, wsd
+from warmstart.training.schedule import constant, cosine, linear, one_cycle, wsd
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "scheduler").glob("*.yaml")), ids=lambda path: path.stem)
@@ -25,6 +25,10 @@ def test_ends():
     assert cosine(10, 100, warmup=0.1) == pytest.approx(1)
     assert cosine(55, 100, warmup=0.1) == pytest.approx(0.5)
     assert cosine(100, 100, warmup=0.1, final=0.2) == pytest.approx(0.2)
+    assert linear(0, 100, warmup=0.1) == pytest.approx(1 / 11)
+    assert linear(10, 100, warmup=0.1) == pytest.approx(1)
+    assert linear(55, 100, warmup=0.1, final=0.2) == pytest.approx(0.6)
+    assert linear(100, 100, warmup=0.1, final=0.2) == pytest.approx(0.2)
     assert one_cycle(0, 100) == pytest.approx(0.04)
     assert one_cycle(30, 100) == pytest.approx(1)
     assert one_cycle(100, 100) == pytest.approx(1e-4)

@@ -42,6 +42,7 @@ class Architecture:
     tied: bool
     pooling: str
     dropout: float
+    qk_norm: bool
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -144,6 +145,12 @@ def positions_in_documents(documents: Tensor) -> Tensor:
     return position - first
 
 
+def inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """Map (..., D) to (..., 1): the inverse root mean square, by the vector norm."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.rsqrt(norm.square() / x.shape[-1] + eps)
+
+
 class RMSNorm(nn.RMSNorm):
     """Root mean square layer normalization (Zhang and Sennrich 2019)."""
 
@@ -151,8 +158,27 @@ class RMSNorm(nn.RMSNorm):
         """Normalize (..., D); on a CPU by the vector norm, whose gradient takes a third of the time."""
         if x.device.type != "cpu":
             return super().forward(x)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x * torch.rsqrt(norm.square() / x.shape[-1] + self.eps) * self.weight
+        return x * inverse_rms(x, self.eps) * self.weight
+
+
+class QueryKeyNorm(nn.Module):
+    """Root mean square normalization of queries and keys, each with a weight that their heads share.
+
+    Args:
+        heads: numbers of query heads and of key heads.
+        width: width of a head.
+    """
+
+    def __init__(self, heads: tuple[int, int], width: int):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key = (nn.Parameter(torch.ones(width)) for _ in range(2))
+
+    def forward(self, qk: Tensor) -> Tensor:
+        """Normalize queries and keys (B, T, H + K, W); the result is float32."""
+        qk = qk.float()
+        weight = torch.cat([w.expand(count, -1) for w, count in zip((self.query, self.key), self.heads)])
+        return qk * inverse_rms(qk, RMS_EPS) * weight
 
 
 def make_norm(architecture: Architecture) -> nn.Module:
@@ -189,6 +215,8 @@ class Block(nn.Module):
         self.heads, self.kv_heads, self.head_width = architecture.heads, architecture.kv_heads, architecture.head_width
         self.norm1 = make_norm(architecture) if prenorm else nn.Identity()
         self.qkv = nn.Linear(width, (self.heads + 2 * self.kv_heads) * self.head_width, bias=bias)
+        heads = (self.heads, self.kv_heads)
+        self.qk_norm = QueryKeyNorm(heads, self.head_width) if architecture.qk_norm else None
         self.out = nn.Linear(width, width, bias=bias)
         self.norm2 = make_norm(architecture)
         if architecture.mlp == "gelu":
@@ -203,6 +231,8 @@ class Block(nn.Module):
         batch, length, _ = x_btd.shape
         qkv = self.qkv(self.norm1(x_btd)).view(batch, length, -1, self.head_width)
         qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], 2)
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk)
         q, k = (qk if rotary is None else apply_rotary(qk, rotary)).split([self.heads, self.kv_heads], 2)
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
         attended = attend(q, k, v, mask_arguments)
@@ -219,5 +249,14 @@ def init_blocks(blocks: nn.ModuleList) -> None:
         for layer in (block.qkv, block.mlp[0], block.out, block.mlp[2]):
             residual = layer is block.out or layer is block.mlp[2]
             nn.init.normal_(layer.weight, std=STD / (2 * len(blocks)) ** 0.5 if residual else STD)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def zero_residuals(blocks: nn.ModuleList) -> None:
+    """Set the residual projections to 0, so that each block starts as the identity (Goyal et al. 2017)."""
+    for block in blocks:
+        for layer in (block.out, block.mlp[2]):
+            nn.init.zeros_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

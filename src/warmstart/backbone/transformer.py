@@ -20,6 +20,7 @@ from warmstart.backbone.block import (
     init_blocks,
     make_norm,
     positions_in_documents,
+    zero_residuals,
 )
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
@@ -86,8 +87,8 @@ class Transformer(Backbone, nn.Module):
     """Stem, position embedding, pre-norm blocks, final norm, pooling.
 
     On text it has the architecture of ModernBERT (Warner et al. 2024), whose embedding norm replaces the norm of the
-    first attention layer, or, if causal, of Llama (Touvron et al. 2023). `exported` lists the classes of transformers
-    that can load it.
+    first attention layer, or, if causal, of Llama (Touvron et al. 2023), with `qk_norm` of Qwen3 (Yang et al. 2025).
+    `exported` lists the classes of transformers that can load it.
 
     Args:
         spec: shape and type of an example.
@@ -107,6 +108,8 @@ class Transformer(Backbone, nn.Module):
         tied: whether language-model heads share the token embedding.
         pooling: cls (the first), mean or last of the valid positions; None for mean, or last if causal.
         dropout: dropout after attention and MLP.
+        qk_norm: whether to normalize queries and keys by their root mean square (Henry et al. 2020), as in Qwen3.
+        zero_init: whether the last layers of attention and MLP start at 0.
     """
 
     modalities: ClassVar = frozenset()  # that of the stem
@@ -130,6 +133,8 @@ class Transformer(Backbone, nn.Module):
         tied: bool = True,
         pooling: Literal["cls", "mean", "last"] | None = None,
         dropout: RightOpenUnitInterval = 0.0,
+        qk_norm: bool = False,
+        zero_init: bool = False,
     ):
         super().__init__()
         self.architecture = Architecture(
@@ -148,6 +153,7 @@ class Transformer(Backbone, nn.Module):
             tied=tied,
             pooling=pooling or ("last" if causal else "mean"),
             dropout=dropout,
+            qk_norm=qk_norm,
         )
         self.width = width
         self.stem = stem(spec=spec, width=width)
@@ -168,6 +174,8 @@ class Transformer(Backbone, nn.Module):
         self.norm = make_norm(self.architecture)
         if is_text:
             init_blocks(self.blocks)
+        if zero_init:
+            zero_residuals(self.blocks)
 
     @staticmethod
     def abilities(causal: bool = False, window: int | None = None, **settings: Any) -> frozenset[str]:

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from warmstart.baseline.estimator import Estimator
 from warmstart.core.protocols import Baseline, Preprocessor
 from warmstart.core.ranges import PositiveInt, between
+from warmstart.data.preprocess.whitened_patches import CONTRAST, rows_of, whitened_patches
 
 SMALLEST, LARGEST = 16, 32  # height and width in pixels; larger images are reduced
-IMAGES, SAMPLES = 1000, 50_000  # images of which patches are sampled, and patches that determine the whitening
-CONTRAST, WHITENING, THRESHOLD = 10.0, 0.1, 0.25  # added to variances, for pixels from 0 to 255; subtracted
+THRESHOLD = 0.25  # subtracted from similarities
 CHUNK, ROWS = 16, 1000  # images and rows processed at a time
 ALPHAS = (1e2, 1e3, 1e4, 1e5)  # regularization strengths
 
@@ -49,22 +49,10 @@ class Patches(Baseline):
         return None
 
     def fit(self, preprocessor: Preprocessor, x: np.ndarray) -> None:
-        """Sample the patches and compute the filters, which include contrast normalization and whitening."""
+        """Sample the patches and compute the filters."""
         generator = np.random.default_rng(0)
-        rows = np.sort(generator.permutation(len(x))[:IMAGES])
-        images = to_pixels(preprocessor.encode(x[rows]), preprocessor.white)
-        patches = F.unfold(images, self.size, stride=2).transpose(1, 2).flatten(0, 1)
-        patches = patches[torch.from_numpy(generator.permutation(len(patches))[:SAMPLES])]
-        patches -= patches.mean(1, keepdim=True)
-        patches /= (patches.var(1, keepdim=True, correction=0) + CONTRAST).sqrt()
-        mean = patches.mean(0)
-        values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
-        whiten = vectors * (values + WHITENING).rsqrt() @ vectors.T
-        chosen = F.normalize((patches[: self.patches] - mean) @ whiten, dim=1)
-        filters = chosen @ whiten
-        self.bias = filters @ mean
-        self.filters = filters - filters.mean(1, keepdim=True)  # subtracts the mean of a patch
-        self.filters = self.filters.view(len(filters), images.shape[1], self.size, self.size)
+        images = to_pixels(preprocessor.encode(x[rows_of(len(x), generator)]), preprocessor.white)
+        self.filters, self.bias = whitened_patches(images, self.patches, self.size, generator)
 
     def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Tensor) -> np.ndarray:
         """Return pooled similarities (N, 8 * patches), float16."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.global_hydra import GlobalHydra
@@ -10,6 +12,8 @@ from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig
 
 from warmstart.config.rewrite import freeze
+
+STRONG = re.compile(r"\+*(data/augment@)?data\.strong[.=]")
 
 
 def option_names(group: str) -> list[str]:
@@ -30,5 +34,14 @@ def compose_file(name: str) -> DictConfig:
 
 def is_given(key: str) -> bool:
     """Return whether a setting is an override of the command line."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return any(override.lstrip("+").partition("=")[0] == key for override in overrides)
+    return any(override.lstrip("+").partition("=")[0] == key for override in overrides())
+
+
+def given_strong() -> str | None:
+    """Return the first override of the command line that sets `data.strong`; None if there is none."""
+    return next((override for override in overrides() if STRONG.match(override)), None)
+
+
+def overrides() -> list[str]:
+    """Return the overrides of the command line."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

@@ -1,4 +1,7 @@
-"""Steps that convert the composed config to the config of a stage: pure functions, in order. No torch is imported."""
+"""Steps that convert the composed config to the config of a stage: pure functions, in order.
+
+No torch is imported, except by `validate_strong` if strong augmentations are given.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from warmstart.config.options import compose_file, given_strong, option_names
 from warmstart.config.resolve import with_initial_backbone, with_rows, with_run_experiment
 from warmstart.config.rewrite import changed, freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.signature import check_data
-from warmstart.config.validate import check
+from warmstart.config.validate import check, target_of
 from warmstart.core.errors import UserError
 
 
@@ -34,6 +38,29 @@ def validate(config: DictConfig) -> DictConfig:
     return config
 
 
+def validate_strong(config: DictConfig) -> DictConfig:
+    """Check that strong augmentations on the command line are used, and return the config.
+
+    Those of an experiment are for any strategy. For the arms of a transfer, see `transfer.arms.check_strong`.
+
+    Raises:
+        UserError: the strategy does not use them.
+    """
+    given = given_strong()
+    if given is None or config.stage != "finetune" or not config.data.get("strong"):
+        return config
+    if not uses_strong(config.strategy):
+        able = [name for name in option_names("strategy") if uses_strong(compose_file(f"strategy/{name}").strategy)]
+        choices = " or ".join(f"strategy={name}" for name in able)
+        raise UserError(f"{given}: the strategy uses no strong augmentations: remove it, or choose {choices}")
+    return config
+
+
+def uses_strong(node: DictConfig) -> bool:
+    """Return whether a strategy uses strong augmentations."""
+    return target_of(node, "strategy").uses_strong
+
+
 def validate_data(config: DictConfig) -> DictConfig:
     """Read small data as a check, and return the config.
 
@@ -53,6 +80,7 @@ STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (
     with_initial_backbone,
     with_rows,
     validate_data,
+    validate_strong,
     freeze,
 )
 

@@ -35,7 +35,7 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
     init = Init.parse(str(config.get("init") or "scratch"))
     if init.kind == "static" and config.get("stage") != "pretrain":
         raise UserError(
-            f"init={init}: static embeddings are a pretraining: make a run with stage=pretrain init={init}, "
+            f"init={init}: a static first layer is a pretraining: make a run with stage=pretrain init={init}, "
             "and start from it"
         )
     if "pretrain" in config:

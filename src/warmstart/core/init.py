@@ -9,7 +9,7 @@ from typing import Literal
 from warmstart.core.errors import UserError
 
 HUB, SHUFFLED, RANDOM, STATIC = "hf:", "shuffled:", "random:", "static:"
-PMI = "pmi"  # static embeddings from co-occurrence
+PMI, PATCHES = "pmi", "patches"  # static weights: embeddings from co-occurrence; filters from whitened patches
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Init:
 
     Args:
         kind: random weights, the latest pretraining run, a folder of weights, a Hugging Face model, or random weights
-            with static embeddings of tokens.
-        path: path of the folder; name or path of the model; for static embeddings, pmi or hf:NAME_OR_DIR.
+            with a static first layer: embeddings of tokens, or filters.
+        path: path of the folder; name or path of the model; for a static first layer, pmi, hf:NAME_OR_DIR or patches.
         shuffled: whether the values of each tensor are permuted.
         random: whether only the architecture and the preprocessor are used.
     """
@@ -35,15 +35,15 @@ class Init:
 
         Raises:
             UserError: `random:` is not followed by a Hugging Face model, or `static:` is combined with a flag or not
-                followed by a source of embeddings.
+                followed by a source of weights.
         """
         rest = value.removeprefix(SHUFFLED)
         path = rest.removeprefix(RANDOM)
         flags = {"shuffled": rest != value, "random": path != rest}
         if path.startswith(STATIC):
             source = path.removeprefix(STATIC)
-            if any(flags.values()) or not (source == PMI or source.startswith(HUB)):
-                raise UserError(f"init={value}: give {STATIC}{PMI} or {STATIC}{HUB}NAME_OR_DIR")
+            if any(flags.values()) or not (source in (PMI, PATCHES) or source.startswith(HUB)):
+                raise UserError(f"init={value}: give {STATIC}{PMI}, {STATIC}{HUB}NAME_OR_DIR or {STATIC}{PATCHES}")
             return cls("static", source)
         if path.startswith(HUB):
             return cls("hub", path.removeprefix(HUB), **flags)
@@ -69,7 +69,7 @@ class Init:
     @property
     def teacher(self) -> str | None:
         """The model of static embeddings; None if there is none."""
-        return self.path if self.kind == "static" and self.path != PMI else None
+        return self.path if self.kind == "static" and self.path.startswith(HUB) else None
 
     @property
     def is_folder(self) -> bool:

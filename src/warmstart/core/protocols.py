@@ -41,6 +41,7 @@ class Preprocessor:
     `grouped(rows)`: return rows with what `encode` uses of all rows of their cluster.
     `to_images(x)`: return images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
     `vectors`: `cooccurrence_vectors(x, width, seed)` and `translated(table, other)` return a vector per token.
+    `patches`: `patch_filters(x, count, size, seed)` returns filters of scaled inputs (count, C, size, size).
     `overlap(generic, test)`: return the raw test rows that are also generic rows; by default, scaled rows are compared.
     """
 
@@ -140,9 +141,10 @@ class Backbone:
     `target_size` values (B, T, P) or, according to `target_kind`, a class number (B, T) below `target_size`.
     `maskable(x)` (B, T) are the positions that may be hidden, and `word_ids(x)` (B, T) group them by word. With `skip`,
     `forward` also has the argument `visible` (B, V), the indices of the positions to compute: `mask` covers all
-    positions, the returned tokens only these. With `token_embedding`, the property of that
-    name is the nn.Embedding of a vocabulary, and the preprocessor has `vectors`. A class (or its stem) with
-    `has_fixed_size` requires inputs of the size in its spec. Tasks are named as in transformers, such as causal_lm.
+    positions, the returned tokens only these. With `token_embedding`, the property of that name is the nn.Embedding of
+    a vocabulary, there is `maskable`, and the preprocessor has `vectors`. With `first_convolution`, the property of
+    that name is the nn.Conv2d of the scaled inputs. A class (or its stem) with `has_fixed_size` requires inputs of the
+    size in its spec. Tasks are named as in transformers, such as causal_lm.
     """
 
     modalities: ClassVar[frozenset[str]]
@@ -180,7 +182,8 @@ class Objective:
     and `task` selects the form of the head. `step` requires `views` copies of a batch, concatenated along B. If
     `mixes`, it supports mixed batches. If `is_single_label`, `predict` returns logits (B, C), and every example has one
     of the C classes. `teacher_output` is what it matches of a frozen teacher, as targets (B, D): its pooled features,
-    or the outputs of the head of an objective. If `keeps_head`, its head is that of a pretraining, which is loaded.
+    or the outputs of the head of an objective. If `keeps_head`, its head is that of a pretraining, which is loaded. If
+    `encodes_rows`, each example must be one row of the data, so that texts are not packed into blocks.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
@@ -201,6 +204,7 @@ class Objective:
     is_single_label: ClassVar[bool] = False
     keeps_head: ClassVar[bool] = False
     teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
+    encodes_rows: ClassVar[bool] = False
     monitor: ClassVar[tuple[str, str] | Callable[..., tuple[str, str]] | None] = None
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
     abilities: ClassVar[frozenset[str]] = frozenset()

@@ -1,4 +1,4 @@
-"""Convert a Transformer backbone to the ModernBERT or Llama classes of transformers."""
+"""Convert a Transformer backbone to the ModernBERT, Llama or Qwen3 classes of transformers."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ BLOCK = {
         "mlp.2": "mlp.down_proj",
     },
 }
+BLOCK["Qwen3"] = {**BLOCK["Llama"], "qk_norm.query": "self_attn.q_norm", "qk_norm.key": "self_attn.k_norm"}
 AROUND = {
     "ModernBert": {
         "stem.embedding": "embeddings.tok_embeddings",
@@ -53,6 +54,7 @@ AROUND = {
     },
     "Llama": {"stem.embedding": "embed_tokens", "norm": "norm"},
 }
+AROUND["Qwen3"] = AROUND["Llama"]
 HEAD = {
     ("ModernBert", "sequence_classification"): {"": "classifier"},
     ("ModernBert", "token_classification"): {"classifier": "classifier"},
@@ -63,6 +65,7 @@ HEAD = {
     ("Llama", "question_answering"): {"": "qa_outputs"},
     ("Llama", "causal_lm"): {"": "lm_head"},
 }
+HEAD |= {("Qwen3", task): names for (family, task), names in HEAD.items() if family == "Llama"}
 
 
 def exported(backbone: Any, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel | None:
@@ -80,7 +83,7 @@ def to_transformers(trunk: Transformer, task: str | None, head: nn.Module | None
     """
     import transformers
 
-    family = "Llama" if trunk.architecture.causal else "ModernBert"
+    family = family_of(trunk.architecture)
     check(trunk, family, task, spec)
     config = getattr(transformers, f"{family}Config")(
         **shared_config(trunk.architecture, task, spec), **own_config(trunk.architecture, family, task, spec)
@@ -95,6 +98,13 @@ def to_transformers(trunk: Transformer, task: str | None, head: nn.Module | None
     return model.eval()
 
 
+def family_of(own: Architecture) -> str:
+    """Return the name of the family of classes for an architecture."""
+    if not own.causal:
+        return "ModernBert"
+    return "Qwen3" if own.qk_norm else "Llama"
+
+
 def check(trunk: Transformer, family: str, task: str | None, spec: Spec) -> None:
     """Check that the model family supports all settings.
 
@@ -107,12 +117,14 @@ def check(trunk: Transformer, family: str, task: str | None, spec: Spec) -> None
     if task is not None and (family, task) not in HEAD:
         raise UserError(f"transformers has no {family} class with a head for this objective ({task})")
     supported = {"position": ("rotary",), "mlp": ("geglu", "swiglu")}
-    if family == "Llama":
+    if own.causal:
         supported |= {"norm": ("rms",), "window": (None,)}
     else:
-        supported |= {"norm": ("layer",), "kv_heads": (own.heads,)}
+        supported |= {"norm": ("layer",), "kv_heads": (own.heads,), "qk_norm": (False,)}
+    if family == "Qwen3":
+        supported |= {"bias": (False,)}
     if task == "sequence_classification":
-        supported["pooling"] = ("last",) if family == "Llama" else ("mean", "cls")
+        supported["pooling"] = ("last",) if own.causal else ("mean", "cls")
     for name, allowed in supported.items():
         if getattr(own, name) not in allowed:
             choices = " or ".join("null" if value is None else str(value) for value in allowed)
@@ -126,15 +138,15 @@ def check(trunk: Transformer, family: str, task: str | None, spec: Spec) -> None
         )
     tokens = spec.vocabulary
     others = (tokens.unknown, tokens.begin, tokens.end, tokens.mask)
-    if task == "sequence_classification" and family == "Llama" and tokens.padding in others:
+    if task == "sequence_classification" and own.causal and tokens.padding in others:
         raise UserError(
-            "Llama of transformers finds the last token by the padding after it, but this tokenizer has no separate "
-            "padding token: pretrain with one that has"
+            f"{family} of transformers finds the last token by the padding after it, but this tokenizer has no "
+            "separate padding token: pretrain with one that has"
         )
 
 
 def shared_config(own: Architecture, task: str | None, spec: Spec) -> dict[str, Any]:
-    """Return the settings with the same names in both families."""
+    """Return the settings with the same names in all families."""
     vocabulary = spec.vocabulary
     found = {
         "vocab_size": vocabulary.size,
@@ -160,9 +172,10 @@ def own_config(own: Architecture, family: str, task: str | None, spec: Spec) -> 
     """Return the settings with different names in the families."""
     activation = {"geglu": "gelu", "swiglu": "silu"}[own.mlp]
     rotary = {"rope_type": "default", "rope_theta": ROTARY_BASE}
-    if family == "Llama":
+    if own.causal:
         return {
             "num_key_value_heads": own.kv_heads,
+            "head_dim": own.head_width,
             "hidden_act": activation,
             "rms_norm_eps": RMS_EPS,
             "rope_parameters": rotary,
@@ -192,24 +205,26 @@ def rename(state: dict[str, Tensor], own: Architecture, family: str) -> dict[str
             continue
         _, index, rest = name.split(".", 2)
         part, _, kind = rest.rpartition(".")
-        for piece, tensor in split_weight(part, value, own, family).items():
+        if part == "qk_norm":
+            part, kind, value = rest, "weight", value.unflatten(0, (-1, 2)).T.flatten()
+        for piece, tensor in split_weight(part, value, own).items():
             found[f"layers.{index}.{BLOCK[family][piece]}.{kind}"] = tensor
     return found
 
 
-def split_weight(part: str, value: Tensor, own: Architecture, family: str) -> dict[str, Tensor]:
+def split_weight(part: str, value: Tensor, own: Architecture) -> dict[str, Tensor]:
     """Split a weight or bias of a block into the tensors of the family.
 
-    Both families rotate feature i of a head with feature i + W/2, we rotate adjacent features: rows are permuted.
+    All families rotate feature i of a head with feature i + W/2, we rotate adjacent features: rows are permuted.
     """
     if part == "qkv":
         rotated = (own.heads + own.kv_heads) * own.head_width
         pairs = value[:rotated].unflatten(0, (-1, own.head_width // 2, 2))
         value = torch.cat([pairs.transpose(1, 2).flatten(0, 2), value[rotated:]])
-        if family == "Llama":
+        if own.causal:
             sizes = [heads * own.head_width for heads in (own.heads, own.kv_heads, own.kv_heads)]
             return dict(zip(("qkv.q", "qkv.k", "qkv.v"), value.split(sizes)))
-    if part == "mlp.0" and family == "Llama":
+    if part == "mlp.0" and own.causal:
         return dict(zip(("mlp.0.first", "mlp.0.second"), value.chunk(2)))
     return {part: value}
 
@@ -222,7 +237,9 @@ def head_state(head: nn.Module, family: str, task: str, trunk: Transformer) -> d
         part, _, kind = name.rpartition(".")
         found[f"{names[part]}.{kind}"] = value.detach().cpu().clone()
     if trunk.architecture.tied and task.endswith("_lm"):
-        found["lm_head.weight" if family == "Llama" else "decoder.weight"] = trunk.stem.embedding.weight.detach().cpu()
+        found["decoder.weight" if family == "ModernBert" else "lm_head.weight"] = (
+            trunk.stem.embedding.weight.detach().cpu()
+        )
     if family == "ModernBert" and task != "masked_lm":
         width = trunk.width
         found |= {"head.dense.weight": torch.eye(width), "head.norm.weight": torch.ones(width)}

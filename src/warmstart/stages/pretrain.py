@@ -21,7 +21,6 @@ from warmstart.training.modules import PretrainModule
 from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
-from warmstart.training.static import set_embeddings
 from warmstart.training.teacher import note_teacher
 from warmstart.training.visualization.features import FeatureQuality
 from warmstart.transfer.leakage import note_shared_rows
@@ -38,21 +37,21 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
     if opened is not None:
         config = from_parent(config, opened.record["parent"], opened.record.get("teacher"))
     data, module, lineage = assemble(config)
-    embedded = set_embeddings(config, module.backbone, data)
-    if embedded is None:
+    static = lineage.pop("static", None)
+    if static is None:
         check_length(config, len(data.train_loader))
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         check_parent(run, lineage["parent"])
         note_teacher(run, lineage.pop("teacher", None))
         run.update(**lineage)
-        if embedded is None:
+        if static is None:
             train(run, config, data, module, callbacks)
         else:
-            save(run, config, data, module, embedded)
+            save(run, config, data, module, static)
     show(run, f"pretrain {config.experiment}")
     where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
-    if module.objective.task == "causal_lm" and embedded is None:
+    if module.objective.task == "causal_lm" and static is None:
         screen.next_run("stage=generate", *where, "prompt=TEXT")
     else:
         init = f"init={screen.quoted(run.path)}"
@@ -61,14 +60,14 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
 
 
 def save(
-    run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, embedded: dict[str, Any]
+    run: RunFolder, config: DictConfig, data: GenericDataModule, module: PretrainModule, static: dict[str, Any]
 ) -> None:
-    """Save a module with static embeddings, without training; `embedded` is the result of `set_embeddings`."""
+    """Save a module with a static first layer, without training; `static` is that of `assemble`."""
     note_data(run, config, data)
     note_shared_rows(run, data, ["train", "validation"])
     save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, plain=True)
-    cost = {"seconds": embedded.pop("seconds"), "steps": 0, "examples": 0, "peak_memory_mb": peak_memory_mb()}
-    run.note(static=embedded, cost=cost)
+    cost = {"seconds": static.pop("seconds"), "steps": 0, "examples": 0, "peak_memory_mb": peak_memory_mb()}
+    run.note(static=static, cost=cost)
 
 
 def train(

@@ -41,10 +41,12 @@ class StageRunner:
         check_compatibility(config)
 
     def check_start(self, config: DictConfig) -> None:
-        """Check that the initial weights exist."""
+        """Check that the initial weights and the teacher exist, and that the teacher is suitable."""
         from warmstart.training.start import find_start
+        from warmstart.training.teacher import check_teacher
 
         find_start(config)
+        check_teacher(config)
 
     def pruning(self, trial: Any, metric: str) -> Any:
         """Return the pruning callback of the Trainer."""

@@ -49,6 +49,7 @@ from warmstart.transfer.arms import (
     Sizes,
     arm_config,
     check_starts,
+    check_strong,
     check_unlabelled,
     finetunings,
     has_pretraining,
@@ -235,6 +236,7 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     """
     check_settings(config)
     check_launcher(launcher())
+    check_strong(config)
     if has_pretraining(config):
         with naming(config.pretrain, "pretrain."):
             check_compatibility(config.pretrain)

@@ -52,10 +52,10 @@ class Runner(Protocol):
         """
 
     def check_start(self, config: DictConfig) -> None:
-        """Check that the initial weights of a config exist.
+        """Check that the initial weights and the teacher of a config exist.
 
         Raises:
-            UserError: they are missing or damaged.
+            UserError: they are missing, damaged or unsuitable.
         """
 
     def pruning(self, trial: Any, metric: str) -> Any:

@@ -54,7 +54,7 @@ class Preflight:
 
 
 def check_jobs(jobs: Sequence[Job], conf: Path, one_step: bool, runner: Runner) -> Preflight:
-    """Build the components of every job, check its initial weights, and run a step of each kind; imports torch."""
+    """Build the components of every job, check its start and teacher, and run a step of each kind; imports torch."""
     found = Preflight()
     training = [job for job in jobs if job.config["stage"] in ("pretrain", "finetune")]
     if not GlobalHydra.instance().is_initialized():
@@ -70,8 +70,8 @@ def check_jobs(jobs: Sequence[Job], conf: Path, one_step: bool, runner: Runner) 
         if training:
             metrics = {monitor(job.config) for job in kinds.values()}
             found.metric, found.mode = metrics.pop() if len(metrics) == 1 else (None, "max")
-            with_init = [job for job in training if job.needs is None and job.config["stage"] == "finetune"]
-            for job in {job.config.get("init"): job for job in with_init}.values():
+            starts = {(job.config.get("init"), job.config.get("teacher")): job for job in training if job.needs is None}
+            for job in starts.values():
                 runner.check_start(merged(job.config))
         checked_data: list[Any] = []
         for job in kinds.values() if one_step else ():

@@ -24,6 +24,7 @@ from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility
 from warmstart.training.modules import FinetuneModule, PretrainModule
 from warmstart.training.start import build_objective, find_start, given_preprocessor, load_head, load_start, shuffled
+from warmstart.training.static import open_teacher, parent_record, set_first_layer
 from warmstart.training.teacher import set_targets
 
 
@@ -72,6 +73,8 @@ def assemble(
 ) -> tuple[MemoryDataModule, Module, dict[str, Any]]:
     """Return data, module with its initial weights, and `parent`, `transfer` and, if any, `teacher` of a record.
 
+    With static embeddings, there is also `static`, the result of `set_first_layer`.
+
     Args:
         config: a composed pretraining or finetuning config.
         splits: the splits, if they are already loaded.
@@ -79,7 +82,9 @@ def assemble(
     """
     if like is None:
         check_compatibility(config)
-    start, parent = find_start(config)
+    is_static = Init.parse(config.init).kind == "static"
+    source = open_teacher(config) if is_static else None
+    start, parent = (None, parent_record(config, source)) if is_static else find_start(config)
     is_shuffled = Init.parse(config.init).shuffled
     if start is not None and is_shuffled:
         start = shuffled(start, derive_seed(config.seed, "shuffle"))
@@ -106,6 +111,8 @@ def assemble(
             transfer["head"] = load_head(objective, start, data.spec.labels)
     module = build_module(config, backbone, objective, data.preprocessor, strategy, origin)
     lineage = {"parent": parent, "transfer": transfer}
+    if is_static:
+        lineage["static"] = set_first_layer(config, backbone, data, source)
     return data, module, lineage if teacher is None else {**lineage, "teacher": teacher}
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from warmstart.config.options import compose_file, option_names
 from warmstart.core.errors import UserError
-from warmstart.core.init import Init
+from warmstart.core.init import PATCHES, Init
 from warmstart.core.protocols import Objective, accepted_predictions
 from warmstart.data.transforms.mixing import Mixing
 from warmstart.training.components import (
@@ -34,6 +34,7 @@ ABLE = {
     "hide": "can hide positions",
     "skip": "can skip positions",
     "causal": "has causal attention (backbone.causal=true)",
+    "token_embedding": "embeds tokens of a vocabulary",
 }
 
 
@@ -83,8 +84,8 @@ def has_abilities(components: Components) -> str | None:
     )
 
 
-def supports_static_embeddings(components: Components) -> str | None:
-    """Check that the backbone embeds tokens and nothing needs training steps, if `init` is static embeddings."""
+def supports_static_start(components: Components) -> str | None:
+    """Check that the backbone has the layer that a static `init` sets, and nothing needs training steps."""
     init = Init.parse(str(components.config.get("init", "scratch")))
     if init.kind != "static":
         return None
@@ -92,11 +93,16 @@ def supports_static_embeddings(components: Components) -> str | None:
         return f"snapshots={components.config.snapshots}: init={init} has no training steps: set snapshots=0"
     if (teacher := components.config.get("teacher")) is not None:
         return f"teacher={teacher}: init={init} has no training steps: remove it, or choose another init"
-    if "token_embedding" in _abilities(components.config.backbone):
+    need, what = (
+        ("first_convolution", "the filters of a convolution")
+        if init.path == PATCHES
+        else ("token_embedding", "the embeddings of a vocabulary")
+    )
+    if need in _abilities(components.config.backbone):
         return None
     return (
-        f"init={init} sets the embeddings of a vocabulary, but {components.overrides['backbone']} on "
-        f"{components.overrides['data']} has none: choose another init"
+        f"init={init} sets {what}, but {components.overrides['backbone']} on {components.overrides['data']} has none: "
+        "choose another init"
     )
 
 
@@ -146,12 +152,13 @@ def uses_teacher(components: Components) -> str | None:
     return None
 
 
-def teaches_rows(components: Components) -> str | None:
-    """Check that rows are not packed into blocks if the targets are a teacher's outputs, one per row."""
-    pack = components.config.data.get("pack")
-    if components.objective.teacher_output is None or pack is None:
+def encodes_rows(components: Components) -> str | None:
+    """Check that rows are not packed into blocks if the objective encodes them one by one."""
+    pack, has_teacher = components.config.data.get("pack"), components.objective.teacher_output is not None
+    if pack is None or not (has_teacher or components.objective.encodes_rows):
         return None
-    return f"data.pack={pack}: {components.overrides['objective']} has one target per row: set data.pack=null"
+    what = "one target" if has_teacher else "one vector"
+    return f"data.pack={pack}: {components.overrides['objective']} has {what} per row: set data.pack=null"
 
 
 def supports_image_size(components: Components) -> str | None:
@@ -240,12 +247,12 @@ RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an err
     supports_modality,
     transforms_support_modality,
     has_abilities,
-    supports_static_embeddings,
+    supports_static_start,
     objective_is_supervised,
     reconstructs_kind_of_data,
     has_targets,
     uses_teacher,
-    teaches_rows,
+    encodes_rows,
     supports_image_size,
     supports_mixed_targets,
     augments_views,

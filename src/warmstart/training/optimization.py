@@ -16,6 +16,8 @@ from warmstart.core.batch import StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Scale
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+
 
 def assign(patterns: list[tuple[str, Scale]], names: list[str]) -> dict[str, Scale]:
     """Return the learning-rate scale of each parameter.
@@ -68,9 +70,13 @@ def freeze(module: nn.Module, trained: set[str]) -> list[nn.Module]:
 
 
 def hidden_matrices(module: nn.Module) -> set[str]:
-    """Return the names of hidden matrices: in the backbone, at a depth above 0, except embeddings."""
+    """Return the names of hidden matrices and kernels of convolutions: in the backbone, at a depth above 0.
+
+    Embeddings are not among them.
+    """
     depths = module.backbone.depths()
     tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    kernels = {id(part.weight) for part in module.modules() if isinstance(part, CONVOLUTIONS)}
 
     def depth(name: str) -> int:
         prefixes = [prefix for prefix in depths if f"{name}.".startswith(f"{prefix}.")]
@@ -79,7 +85,7 @@ def hidden_matrices(module: nn.Module) -> set[str]:
     return {
         f"backbone.{name}"
         for name, parameter in module.backbone.named_parameters()
-        if parameter.ndim == 2 and id(parameter) not in tables and depth(name) > 0
+        if depth(name) > 0 and ((parameter.ndim == 2 and id(parameter) not in tables) or id(parameter) in kernels)
     }
 
 
@@ -89,7 +95,7 @@ def parameter_groups(
     """Return one group per learning-rate scale, with separate groups without weight decay for norms and biases.
 
     `params` are names. Scales that are functions are applied by the schedule. For an optimizer with `separates_hidden`,
-    hidden matrices have separate groups, and all groups have the flag `hidden`.
+    hidden matrices and kernels have separate groups, and all groups have the flag `hidden`.
     """
     separates = getattr(optimizer.func, "separates_hidden", False)
     hidden = hidden_matrices(module) if separates else set()

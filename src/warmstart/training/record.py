@@ -21,13 +21,17 @@ from warmstart.training.logger import RunLogger
 def conclude(
     run: RunFolder,
     config: DictConfig,
+    length: DictConfig,
     logger: RunLogger,
     metrics: dict[str, float],
     last: dict[str, float],
     best: dict[str, float],
     step: int,
 ) -> None:
-    """Record the metrics of a run, and write its hparams row.
+    """Record the metrics of a run, and write its hparams row, with the epochs and steps in `length`.
+
+    Args:
+        length: result of `with_min_steps`.
 
     Raises:
         UserError: a metric is not finite.
@@ -37,7 +41,8 @@ def conclude(
             raise UserError(f"diverged: {name} is {value}; try a lower optimizer.lr")
     run.note(metrics=metrics)
     swept = (run.record.get("sweep") or {}).get("values", {})
-    known = settings(config) | ({"strategy": "auto"} if "auto" in run.record else {})
+    limits = {name: length[name] for name in ("max_epochs", "max_steps")}
+    known = settings(config) | limits | ({"strategy": "auto"} if "auto" in run.record else {})
     own = {key: value for key, value in swept.items() if key.rpartition(".")[2] not in known}
     results = {f"best/{name}": value for name, value in best.items() if name.startswith("val/")}
     results |= {f"last/{name}": value for name, value in last.items() if name.startswith("val/")}
@@ -61,8 +66,6 @@ def settings(config: DictConfig) -> dict[str, Any]:
         "lr": config.optimizer.lr,
         "weight_decay": config.optimizer.get("weight_decay", 0.0),
         "batch_size": config.data.batch_size,
-        "max_epochs": config.trainer.max_epochs,
-        "max_steps": config.trainer.max_steps,
         "labels_per_class": config.data.get("labels_per_class") or "all",
         "label_fraction": config.data.get("label_fraction") or 1.0,
         "seed": config.seed,

@@ -21,6 +21,11 @@ def cosine(step: int, total: int, warmup: UnitInterval = 0.05, final: UnitInterv
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def linear(step: int, total: int, warmup: UnitInterval = 0.05, final: UnitInterval = 0.0) -> float:
+    """Linear warm-up, then linear decay to `final`."""
+    return wsd(step, total, warmup, 1 - warmup, final)
+
+
 def one_cycle(
     step: int, total: int, peak: UnitInterval = 0.3, start: UnitInterval = 0.04, final: UnitInterval = 1e-4
 ) -> float:

@@ -86,7 +86,7 @@ class Session:
             self.logger = RunLogger(self.run.path, self.config.logger, self.state and self.state["log"])
             opened.push(lambda kind, *_: self.logger.close("failed" if kind else "success"))
             self.best = BestAndLast(self.checkpoints, self.module.monitor)
-            length = with_min_steps(self.config.trainer, len(self.data.train_loader))
+            length = self.length = with_min_steps(self.config.trainer, len(self.data.train_loader))
             if length is not self.config.trainer:
                 steps = f"trainer.min_steps={length.min_steps}"
                 screen.say(f"{length.max_epochs} epochs instead of {self.config.trainer.max_epochs}: {steps}")
@@ -133,7 +133,7 @@ class Session:
             UserError: a metric is not finite.
         """
         step = self.trainer.global_step
-        conclude(self.run, self.config, self.logger, self.metrics, self.last, self.best.best, step)
+        conclude(self.run, self.config, self.length, self.logger, self.metrics, self.last, self.best.best, step)
 
     def _show_supervised(self) -> None:
         """Print and log a few training rows with their supervised parts marked, if there are such."""

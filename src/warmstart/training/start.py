@@ -28,13 +28,13 @@ from warmstart.run.lineage import ancestors, finished, latest
 from warmstart.run.saved import load_weights, open_model, read_preprocessor
 from warmstart.training import components
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
-from warmstart.training.static import teacher_record
+from warmstart.training.static import open_teacher, parent_record
 
 
 def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | None]:
     """Return the saved backbone of `init` and the parent record; both None for init=scratch.
 
-    Static embeddings have no saved backbone, and their parent is the teacher, if any.
+    A static first layer has no saved backbone, and its parent is the teacher, if any.
 
     Raises:
         UserError: it does not exist, is unfinished or damaged, or differs from the backbone of this config.
@@ -44,7 +44,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
     if init.is_scratch:
         return None, None
     if init.kind == "static":
-        return None, teacher_record(config)
+        return None, parent_record(config, open_teacher(config))
     if init.kind == "hub":
         from warmstart.huggingface.load import open_hub  # imports transformers
 

@@ -1,4 +1,4 @@
-"""Static embeddings as initial weights: a vector per token, from a teacher or from co-occurrence (`init=static:`)."""
+"""A static first layer as initial weights (`init=static:`): embeddings of tokens, or filters of a convolution."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from omegaconf import DictConfig, OmegaConf
 from sklearn.decomposition import PCA
+from torch import Tensor
 
 from warmstart.core import screen
 from warmstart.core.errors import UserError
-from warmstart.core.init import STATIC, Init
+from warmstart.core.init import PATCHES, STATIC, Init
 from warmstart.core.protocols import Backbone
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import GenericDataModule
@@ -23,15 +25,17 @@ from warmstart.run.saved import load_weights
 from warmstart.training import components
 
 
-def open_teacher(config: DictConfig) -> SavedModel:
-    """Open the teacher of static embeddings.
+def open_teacher(config: DictConfig) -> SavedModel | None:
+    """Open the teacher of static embeddings of tokens; None without a teacher.
 
     Raises:
         UserError: there is no such model, or it takes other data.
     """
+    teacher = Init.parse(config.init).teacher
+    if teacher is None:
+        return None
     from warmstart.huggingface.load import open_hub  # imports transformers
 
-    teacher = Init.parse(config.init).teacher
     try:
         saved = open_hub(teacher)
     except UserError as error:
@@ -45,49 +49,80 @@ def open_teacher(config: DictConfig) -> SavedModel:
     return saved
 
 
-def teacher_record(config: DictConfig) -> dict[str, Any] | None:
-    """Return the parent record of static embeddings; None without a teacher."""
-    init = Init.parse(config.init)
-    if init.teacher is None:
+def parent_record(config: DictConfig, saved: SavedModel | None) -> dict[str, Any] | None:
+    """Return the parent record of static embeddings of this teacher; None without a teacher."""
+    if saved is None:
         return None
-    saved = open_teacher(config)
-    folder = Path(Init.parse(init.teacher).path).expanduser()
-    word = Init("hub", str(folder.resolve())) if folder.is_dir() else init.teacher
+    teacher = Init.parse(config.init).teacher
+    folder = Path(Init.parse(teacher).path).expanduser()
+    word = Init("hub", str(folder.resolve())) if folder.is_dir() else teacher
     return {"id": None, "weights_sha256": saved.weights_sha256, "path": f"{STATIC}{word}"}
 
 
-def set_embeddings(config: DictConfig, backbone: Backbone, data: GenericDataModule) -> dict[str, Any] | None:
-    """Set the embedding of each token with a vector, scaled to the norm of its random one.
+def set_first_layer(
+    config: DictConfig, backbone: Backbone, data: GenericDataModule, teacher: SavedModel | None
+) -> dict[str, Any]:
+    """Set the embedding of each token with a vector, or the filters of the first convolution.
+
+    Each is scaled to the norm of its random one.
 
     Returns:
-        The number of these tokens, the size of the vocabulary, and the seconds; None if `init` has none.
+        The number of tokens and the size of the vocabulary, or the number of filters, and the seconds.
     Raises:
-        UserError: the texts have too few different tokens, or the teacher cannot be used.
+        UserError: the generic data has too few different tokens or patches, or the teacher cannot be used.
     """
-    init = Init.parse(config.init)
-    if init.kind != "static":
-        return None
     started = time.monotonic()
+    if Init.parse(config.init).path == PATCHES:
+        found = {"filters": set_filters(config, backbone, data)}
+    else:
+        count = set_embeddings(config, backbone, data, teacher)
+        found = {"tokens": count, "vocabulary": len(backbone.token_embedding.weight)}
+    return {**found, "seconds": time.monotonic() - started}
+
+
+def set_embeddings(config: DictConfig, backbone: Backbone, data: GenericDataModule, teacher: SavedModel | None) -> int:
+    """Set the embedding of each token with a vector; return the number of these tokens."""
     weight = backbone.token_embedding.weight
-    seed = derive_seed(config.seed, "static")
-    if init.teacher is None:
+    if teacher is None:
+        seed = derive_seed(config.seed, "static")
         vectors = data.preprocessor.cooccurrence_vectors(data.raw, weight.shape[1], seed)
     else:
-        vectors = principal_components(teacher_vectors(config, data), weight.shape[1])
-    norms = np.linalg.norm(vectors, axis=1)
-    known = norms > 0
+        vectors = principal_components(teacher_vectors(teacher, data), weight.shape[1])
+    known = np.linalg.norm(vectors, axis=1) > 0
     with torch.no_grad():
-        own = torch.from_numpy(vectors[known] / norms[known, None]).to(weight.dtype)
-        rows = torch.from_numpy(np.flatnonzero(known))
-        weight[rows] = own * weight[rows].norm(dim=1, keepdim=True)
+        weight[known] = with_norms(vectors[known], weight[known])
     count = int(known.sum())
     screen.say(f"init={config.init}: vectors for {count:,} of {len(weight):,} tokens; the other weights are random")
-    return {"tokens": count, "vocabulary": len(weight), "seconds": time.monotonic() - started}
+    return count
 
 
-def teacher_vectors(config: DictConfig, data: GenericDataModule) -> np.ndarray:
+def set_filters(config: DictConfig, backbone: Backbone, data: GenericDataModule) -> int:
+    """Set the filters of the first convolution to whitened patches; return their number.
+
+    Raises:
+        UserError: the preprocessor has no patches, or too few.
+    """
+    preprocessor, weight = data.preprocessor, backbone.first_convolution.weight
+    if "patches" not in preprocessor.abilities:
+        raise UserError(
+            f"init={config.init}: data={components.short_name(config.data)} has no patches: choose another init"
+        )
+    filters = preprocessor.patch_filters(data.raw, len(weight), weight.shape[-1], derive_seed(config.seed, "static"))
+    with torch.no_grad():
+        weight.copy_(with_norms(filters, weight))
+    screen.say(f"init={config.init}: {len(weight)} filters of the first convolution; the other weights are random")
+    return len(weight)
+
+
+def with_norms(values: ArrayLike, like: Tensor) -> Tensor:
+    """Return values (N, ...), each scaled to the norm of its row in `like` (N, ...)."""
+    flat = torch.as_tensor(values).flatten(1)
+    scaled = flat / flat.norm(dim=1, keepdim=True)
+    return (scaled.to(like.dtype) * like.flatten(1).norm(dim=1, keepdim=True)).view(like.shape)
+
+
+def teacher_vectors(saved: SavedModel, data: GenericDataModule) -> np.ndarray:
     """Return a vector per token of the preprocessor from the input embeddings of the teacher (V, D)."""
-    saved = open_teacher(config)
     teacher = components.build(OmegaConf.create(saved.card["backbone"]), spec=saved.spec)
     load_weights(teacher, saved.weights, saved.name)
     table = teacher.token_embedding.weight.detach().double().numpy()

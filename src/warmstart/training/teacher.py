@@ -52,10 +52,8 @@ def set_targets(config: DictConfig, data: GenericDataModule) -> dict[str, Any] |
     kind = get_object(config.objective._target_).teacher_output
     if kind is None:
         return None
+    start, parent = suitable_teacher(config, kind)
     with naming(config):
-        start, parent = find_teacher(config)
-        if kind != "features" and (reason := without_classes(start, kind)) is not None:
-            raise UserError(f"objective needs the logits of a teacher for classes, but {reason}")
         digest = model_digest(start, kind)
         entries = {part: outputs_of(config, start, kind, digest, data, data.given[part]) for part in PARTS}
     targets, records = ({part: entry[index] for part, entry in entries.items()} for index in range(2))
@@ -64,6 +62,30 @@ def set_targets(config: DictConfig, data: GenericDataModule) -> dict[str, Any] |
     data.set_targets(targets, tuple(train["center"]), tuple(train["spread"]), labels)
     known = {**parent, "stage": start.card["stage"], "has_labels": has_labels(start, parent), "model_sha256": digest}
     return {**known, "seconds": sum(record["seconds"] for record in records.values())}
+
+
+def check_teacher(config: DictConfig) -> None:
+    """Check the teacher of a config, if its objective has one.
+
+    Raises:
+        UserError: the teacher is missing, damaged, of another modality, or has no head for classes.
+    """
+    kind = get_object(config.objective._target_).teacher_output
+    if kind is not None:
+        suitable_teacher(config, kind)
+
+
+def suitable_teacher(config: DictConfig, kind: Any) -> tuple[SavedModel, dict[str, Any]]:
+    """Return the teacher as `find_teacher` does; `kind` is `teacher_output` of the objective.
+
+    Raises:
+        UserError: see `check_teacher`; the message begins with the setting.
+    """
+    with naming(config):
+        start, parent = find_teacher(config)
+        if kind != "features" and (reason := without_classes(start, kind)) is not None:
+            raise UserError(f"objective needs the logits of a teacher for classes, but {reason}")
+    return start, parent
 
 
 @contextlib.contextmanager

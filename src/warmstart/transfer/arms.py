@@ -12,7 +12,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from warmstart.config.options import is_given
+from warmstart.config.options import given_strong, is_given
 from warmstart.config.resolve import with_initial_backbone
 from warmstart.config.rewrite import changed, merged
 from warmstart.core.batch import Splits
@@ -310,6 +310,20 @@ def check_unlabelled(config: DictConfig, splits: Splits) -> None:
                 f"transfer.labels={budget} labels all {len(subset):,} training rows, so arm {arms[0]} has no "
                 "unlabelled rows: remove it, or use smaller label counts"
             )
+
+
+def check_strong(config: DictConfig) -> None:
+    """Check that strong augmentations on the command line are used by an arm.
+
+    Raises:
+        UserError: no arm uses them.
+    """
+    given = given_strong()
+    if given is None or not config.data.get("strong"):
+        return
+    arms = [arm_config(config, arm, "scratch", "all", 0) for arm in config.transfer.arms]
+    if not any("strategy" in own and get_object(own.strategy._target_).uses_strong for own in arms):
+        raise UserError(f"{given}: no arm in transfer.arms uses strong augmentations: add one, or remove it")
 
 
 def training_rows(config: DictConfig, splits: Splits, budget: Labels) -> int:

@@ -176,7 +176,7 @@ def end_job(job: Job, loop: VmapLoop, seconds: float) -> None:
             extract_adapters(job.run, job.module)
         save_model(job.run, job.config, *model, plain=job.config.stage == "pretrain")
         metrics = {**job.last, **job.best, **job.test}
-        conclude(job.run, job.config, job.logger, metrics, job.last, job.best, steps)
+        conclude(job.run, job.config, loop.settings, job.logger, metrics, job.last, job.best, steps)
     finally:
         cost = {
             "seconds": seconds,

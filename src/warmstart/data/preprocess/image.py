@@ -14,6 +14,7 @@ from torch import Tensor
 from warmstart.core import protocols, screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
+from warmstart.data.preprocess.whitened_patches import rows_of, whitened_patches
 from warmstart.data.readers import images
 from warmstart.data.readers.columns import pick
 from warmstart.data.readers.files import check_is_file
@@ -38,7 +39,7 @@ class Preprocessor(protocols.Preprocessor):
         dialect: format of the tables.
     """
 
-    abilities: ClassVar = frozenset({"to_images", "skip"})
+    abilities: ClassVar = frozenset({"to_images", "skip", "patches"})
 
     def __init__(
         self,
@@ -88,6 +89,23 @@ class Preprocessor(protocols.Preprocessor):
         """Convert a standardized batch to images (B, C, H, W), from 0, black, to 1, white."""
         mean, std = (values.to(x.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return ((x * std + mean) / self.white).clamp(0, 1)
+
+    def patch_filters(self, x: np.ndarray, count: int, size: int, seed: int) -> np.ndarray:
+        """Return random whitened patches of raw images (N, C, H, W) as filters of scaled images (count, C, size, size).
+
+        Raises:
+            UserError: an image is smaller than a filter, or the images have fewer patches than `count`.
+        """
+        if min(x.shape[2:]) < size:
+            raise UserError(f"filters of {size} x {size} pixels are larger than images of {x.shape[2]} x {x.shape[3]}")
+        generator = np.random.default_rng(seed)
+        images = self.encode(x[rows_of(len(x), generator)]).float() * (255 / self.white)
+        filters, _ = whitened_patches(images, count, size, generator)
+        if len(filters) < count:
+            raise UserError(
+                f"the images have {len(filters):,} patches, fewer than the {count:,} filters: give more images"
+            )
+        return (filters * self.std.view(-1, 1, 1)).numpy()
 
     def read(self, path: str, on_error: str = "raise") -> Inputs:
         """Read an image file, a folder of image files, or a table of images, image paths or pixel values.
