@@ -12,7 +12,7 @@ from tests.conftest import FAST
 from tests.huggingface.decoder import saved_decoder
 from tests.stages.test_completion import COLORS, on, rows
 
-STEPS = ("trainer.min_steps=null", "trainer.precision=null", "trainer.log_every_n_steps=1")
+STEPS = ("trainer.min_steps=null", "trainer.precision=null", "trainer.log_every_n_steps=1", "logger=[]")
 
 
 def made() -> list[dict]:
@@ -47,7 +47,8 @@ def step_losses(run: Path) -> list[float]:
     return logged[logged["name"] == "train/loss_step"]["value"].tolist()
 
 
-def test_learns_preferences_from_log_2_on(cli, pairs, llama):
+def test_learns_preferences_from_log_2_on(cli, pairs, llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
     words = (*preferring(pairs, f"hf:{llama}"), "data.batch_size=7", "optimizer.lr=0.01", "trainer.max_epochs=4")
     learned = cli("stage=finetune", *words)
     assert learned.status == 0, learned.err

@@ -72,7 +72,7 @@ class Preprocessor:
         raise NotImplementedError
 
     def align(self, x: Any, y: Any, target: str) -> tuple[Any, Any]:
-        """Encode inputs and, unless None, targets that refer to positions of the inputs: span, tags, text."""
+        """Encode inputs and, unless None, targets that refer to positions of the inputs: `data.loader.ALIGNED`."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -97,7 +97,8 @@ class Preprocessor:
 
 
 class Source:
-    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text.
+    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text,
+    completion, pairs.
 
     If `is_quick`, it loads without torch, so that small data is checked before torch is imported.
     """
