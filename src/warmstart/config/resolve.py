@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.config.options import is_given
@@ -13,6 +14,7 @@ from warmstart.config.rewrite import changed
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
+from warmstart.core.protocols import generates
 from warmstart.core.reading import load_json
 from warmstart.core.trust import check_targets
 from warmstart.huggingface.files import CARD, folder_of
@@ -130,8 +132,23 @@ RUN_STAGES = {
     "evaluate": TUNED,
     "predict": TUNED,
     "export": (*TUNED, "pretrain"),
-    "generate": ("pretrain",),
+    "generate": (*TUNED, "pretrain"),
+    "chat": (*TUNED, "pretrain"),
 }
+# What the objective of such a run must be able to do, by stage.
+NEEDED = {"generate": generates, "chat": generates}
+
+
+def is_able(run: RunFolder, stage: str) -> bool:
+    """Return whether the objective of a run can do what a stage needs. Imports the objective, for some stages."""
+    if stage not in NEEDED:
+        return True
+    try:
+        node = load_json(run.path / "model" / CARD)["objective"]
+        check_targets({"objective": node}, run.path)
+        return NEEDED[stage](get_object(node["_target_"]))
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def with_run_experiment(config: DictConfig) -> DictConfig:
@@ -146,6 +163,7 @@ def with_run_experiment(config: DictConfig) -> DictConfig:
         runs = [run for name in names for run in runs_of(output, *name) if run.record["status"] == "done"]
         if not runs:
             return config
+        runs = [run for run in runs if is_able(run, config.stage)] or runs
         found = newest(runs, missing_columns_of(config)).path
     return changed(config, {"experiment": finished(found).record.get("experiment", config.experiment)})
 

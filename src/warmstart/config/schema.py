@@ -66,6 +66,7 @@ LABELS = {
     "fold": NonNegativeInt,
     "unlabelled": bool,
     "strong": Section({}, is_open=True),
+    "test_generations": NonNegativeInt,
 }
 BLOCKS = {"pack": between(8, 2**20) | None, "separate": bool}
 TRAINER = Section(
@@ -134,7 +135,7 @@ TRAINING = {
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})
 DATA = {"pretrain": {**LOADING, **BLOCKS}, "finetune": {**LOADING, **LABELS}}
-KNOWN_DATA = frozenset({*SOURCE, "unlabelled", "strong"})
+KNOWN_DATA = frozenset({*SOURCE, "unlabelled", "strong", "test_generations"})
 PRETRAIN = Section(
     {
         **TRAINING,
@@ -186,6 +187,12 @@ ARM = Section(
 )
 RUN = {**COMMON, "run": Location}
 ADAPT = {"adapt": Literal["norms"] | None}
+SAMPLING = {
+    "length": PositiveInt,
+    "temperature": NonNegativeFloat,
+    "top_k": PositiveInt | None,
+    "top_p": LeftOpenUnitInterval | None,
+}
 STAGES = {
     "pretrain": PRETRAIN,
     "finetune": FINETUNE,
@@ -197,14 +204,13 @@ STAGES = {
     "generate": Section(
         {
             **RUN,
+            **SAMPLING,
             "prompt": AnyText | float | bool | None,
-            "length": PositiveInt,
+            "input": Location | None,
             "samples": PositiveInt,
-            "temperature": NonNegativeFloat,
-            "top_k": PositiveInt | None,
-            "top_p": LeftOpenUnitInterval | None,
         }
     ),
+    "chat": Section({**RUN, **SAMPLING}),
     "predict": Section(
         {
             **RUN,

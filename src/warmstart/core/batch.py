@@ -60,6 +60,23 @@ class Inputs:
         return len(self.rows)
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What a language model continues: a text, or the messages of a conversation.
+
+    `row` is the row number in its file, and `reference` the known completion, if there are any.
+    """
+
+    given: str | list[dict[str, Any]]
+    row: int | None = None
+    reference: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the prompt as plain JSON, without the reference."""
+        where = {} if self.row is None else {"row": self.row}
+        return {**where, "prompt" if isinstance(self.given, str) else "messages": self.given}
+
+
 @dataclass
 class Splits:
     """The three disjoint splits of a data set; `unlabelled` rows may be added to the generic training data."""

@@ -43,6 +43,10 @@ class Preprocessor:
     `vectors`: `cooccurrence_vectors(x, width, seed)` and `translated(table, other)` return a vector per token.
     `patches`: `patch_filters(x, count, size, seed)` returns filters of scaled inputs (count, C, size, size).
     `overlap(generic, test)`: return the raw test rows that are also generic rows; by default, scaled rows are compared.
+    `prompts`: `read_prompts(path)` returns those of a user's file (`Prompt`), `prompt(given)` the token numbers of one,
+    and `ends` has the token numbers after which a generated text ends.
+    `messages`: a prompt is a conversation, a list of messages with role and content, or a text, which is the message of
+    a user; `to_prompts(x)` returns raw rows as prompts.
     """
 
     abilities: ClassVar[frozenset[str]] = frozenset()
@@ -246,6 +250,11 @@ class Objective:
 
     def export(self, folder: Path) -> None:
         """Write additional files of the exported model."""
+
+
+def generates(objective: type[Objective]) -> bool:
+    """Return whether a model with the head of a class of objectives can generate: its outputs are of the next token."""
+    return objective.task == "causal_lm"
 
 
 def monitored(objective: type[Objective], settings: Mapping[str, Any]) -> tuple[str, str] | None:

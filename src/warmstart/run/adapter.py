@@ -8,7 +8,6 @@ their own names, that differ from those of the parent.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any
 
 from torch import Tensor
 
@@ -51,12 +50,18 @@ def applied(tensors: dict[str, Tensor], parent: dict[str, Tensor], reinitialize:
         KeyError, RuntimeError, ValueError: the adapter and the parent are incompatible.
     """
     inherited = {name: value for name, value in parent.items() if not any(fnmatchcase(name, p) for p in reinitialize)}
+    deltas, complete = unpacked(tensors)
+    return merge({**inherited, **complete}, deltas)
+
+
+def unpacked(tensors: dict[str, Tensor]) -> tuple[dict[str, Delta], dict[str, Tensor]]:
+    """Return the deltas by layer, and the complete tensors, of an adapter file."""
     deltas: dict[str, Delta] = {}
-    complete: dict[str, Any] = {}
+    complete: dict[str, Tensor] = {}
     for name, value in tensors.items():
         layer, _, kind = name.rpartition(":")
         if layer:
             deltas.setdefault(layer, {})[kind] = value
         else:
             complete[name] = value
-    return merge({**inherited, **complete}, deltas)
+    return deltas, complete

@@ -21,7 +21,7 @@ from warmstart.core.protocols import Preprocessor
 from warmstart.core.reading import load_json
 from warmstart.core.saved_model import SavedModel, spec_of, spec_record
 from warmstart.core.spec import Spec
-from warmstart.run.adapter import ADAPTER, applied
+from warmstart.run.adapter import ADAPTER, Delta, applied, unpacked
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
 from warmstart.run.folder import RunFolder
@@ -239,6 +239,26 @@ def merged_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor
         return applied(tensors, parent.weights, reinitialize)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder} is damaged: it is incompatible with {path}: {error}") from error
+
+
+def open_adapter(run: RunFolder) -> tuple[str, dict[str, Delta]]:
+    """Return the Hugging Face model of which a run is an adapter, with the prefix hf:, and its deltas by layer.
+
+    Raises:
+        UserError: the run is no adapter of a Hugging Face model, changed other weights too, or is damaged.
+    """
+    folder = run.path / "model"
+    card = _read_json(folder / CARD)
+    if "parent" not in card:
+        raise UserError(f"{run.path} has no adapter, as strategy=lora trains one: use format=hf")
+    check_model(folder, (ADAPTER, CARD), run)
+    path = parent_path(folder, card)
+    if Init.parse(path).kind != "hub":
+        raise UserError(f"{run.path} is an adapter of {path}, which is no Hugging Face model: use format=hf")
+    deltas, complete = unpacked(_read_tensors(folder / ADAPTER))
+    if complete:
+        raise UserError(f"{run.path} changed {next(iter(complete))} besides its adapters: use format=hf")
+    return path, deltas
 
 
 def parent_path(folder: Path, card: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from warmstart.training import components
 from warmstart.training.assemble import assemble, extract_adapters
 from warmstart.training.callbacks.chance import ChanceWarning
 from warmstart.training.forgetting import forgetting, parent_task
+from warmstart.training.generation import write_generations
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.record import note_data, runs_folder, show
 from warmstart.training.session import Session, check_length
@@ -82,6 +83,7 @@ def train(
         adapter = extract_adapters(run, module)
         if config.test:
             session.test()
+            write_generations(session)
         if start is not None:
             run.note(cka=linear_cka(start, pooled_features(module, rows)))
         save_model(run, config, module.backbone, module.objective, data.spec, data.preprocessor, adapter=adapter)

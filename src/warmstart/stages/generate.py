@@ -1,83 +1,59 @@
-"""stage=generate: continue a prompt with a causal language model and transformers' generation."""
+"""stage=generate: continue prompts with a causal language model."""
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from warmstart.config.resolve import with_run
 from warmstart.core import screen
+from warmstart.core.batch import Prompt
 from warmstart.core.errors import UserError
-from warmstart.data.preprocess import rebuild
+from warmstart.core.protocols import Preprocessor
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
-from warmstart.run.lineage import find
+from warmstart.training.generation import Generator, find_run, to_line
 from warmstart.training.record import runs_folder
-from warmstart.training.restore import exported
-
-POSITION_EMBEDDINGS = ("wpe", "position_embeddings", "embed_positions")  # names in transformers
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Write `samples` continuations of `prompt` by the pretraining run `run=`.
+    """Write `samples` completions of `prompt`, or of each row of `input`, by the run `run=`.
 
     Raises:
-        UserError: the run does not predict the next token, or the prompt and `length` exceed its positions.
+        UserError: the run does not predict the next token, or a prompt is too long or cannot be read.
     """
-    settings = sampling(config)
-    pretrained = find(config.run, Path(config.output_dir), "pretrain", config.experiment)
-    pretrained_config = pretrained.config(tuple(config.trust))
-    screen.say(f"generating with {pretrained.path}")
-    model, _, saved = exported(pretrained, pretrained_config)
-    if not model.can_generate():
-        raise UserError(f"{pretrained.path} was not pretrained to predict the next token: use objective=causal")
-    preprocessor = rebuild(saved.preprocessor)
-    prompt = "" if config.prompt is None else str(config.prompt)
-    start = preprocessor.prompt(prompt)
-    longest = len(start) + config.length
-    if longest > (most := positions(model)):
-        raise UserError(f"prompt and length have {longest} tokens, but the model has {most} positions: decrease length")
-    if longest > (most := saved.spec.shape[0]):
-        screen.say(
-            f"warning: prompt and length have {longest} tokens; the model was trained on at most {most}", style="yellow"
-        )
-    run = opened or RunFolder.create(with_run(config, pretrained), runs_folder(config))
+    trained = find_run(config)
+    screen.say(f"generating with {trained.path}")
+    generator, saved = Generator.open(trained, config)
+    prompts = read_prompts(generator.preprocessor, config)
+    starts = generator.starts(prompts)
+    run = opened or RunFolder.create(with_run(config, trained), runs_folder(config))
     with run.recording():
-        run.update(parent={"id": pretrained.record["id"], "weights_sha256": saved.weights_sha256})
+        run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
         torch.manual_seed(derive_seed(config.seed, "generate"))
-        ids = torch.tensor([start] * config.samples)
-        found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=config.length, **settings)
-        continuations = [preprocessor.decode(row[len(start) :]) for row in found.tolist()]
-        records = ({"prompt": prompt, "continuation": continuation} for continuation in continuations)
-        lines = (json.dumps(record, ensure_ascii=False) for record in records)
-        write_atomically(run.path / "generated.jsonl", "".join(f"{line}\n" for line in lines))
-        for continuation in continuations:
-            sys.stdout.write(screen.safe(f"{prompt}{continuation}\n"))  # the file has the exact text
+        rows = [row for row in range(len(prompts)) for _ in range(config.samples)]
+        completions = generator.generate([starts[row] for row in rows])
+        lines = [to_line(prompts[row], completion) for row, completion in zip(rows, completions)]
+        write_atomically(run.path / "generated.jsonl", "".join(lines))
+        for row, completion in zip(rows, completions):
+            start = prompts[row].given if "messages" not in generator.preprocessor.abilities else ""
+            sys.stdout.write(screen.safe(f"{start}{completion}\n"))  # the file has the exact completion
     screen.say(f"generated: {run.path / 'generated.jsonl'}")
     return run
 
 
-def positions(model: Any) -> float:
-    """Return the maximum length of a row; infinite for a transformers model without position embeddings."""
-    tables = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding))
-    has_limit = any(name.endswith(POSITION_EMBEDDINGS) for name in tables)
-    return model.config.max_position_embeddings if has_limit else math.inf
+def read_prompts(preprocessor: Preprocessor, config: DictConfig) -> list[Prompt]:
+    """Return the prompts in `input` or the one in `prompt`.
 
-
-def sampling(config: DictConfig) -> dict[str, Any]:
-    """Return the sampling arguments of transformers' `generate`."""
-    if config.temperature == 0:
-        return {"do_sample": False}
-    return {
-        "do_sample": True,
-        "temperature": float(config.temperature),
-        "top_k": config.top_k or 0,
-        "top_p": 1.0 if config.top_p is None else float(config.top_p),
-    }
+    Raises:
+        UserError: both are given, or the file cannot be read.
+    """
+    given = "" if config.prompt is None else str(config.prompt)
+    if config.input is None:
+        return [Prompt(given)]
+    if given:
+        raise UserError("prompt= and input= are both given: remove one")
+    return preprocessor.read_prompts(str(config.input))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from warmstart.config.resolve import with_run
 from warmstart.core import screen
@@ -29,14 +29,7 @@ from warmstart.training.adaptation import NormAdaptation
 from warmstart.training.evaluation import evaluate
 from warmstart.training.record import runs_folder
 from warmstart.training.restore import restore
-from warmstart.training.trainer import build_trainer
-
-MACHINE = (
-    "_target_",
-    "accelerator",
-    "devices",
-    "deterministic",
-)  # trainer settings to reuse; limits and precision are not
+from warmstart.training.trainer import machine_trainer
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
@@ -59,7 +52,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     with run.recording():
         run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
         size = preprocessor.held_out_batch
-        trainer = build_trainer(OmegaConf.masked_copy(settings.trainer, list(MACHINE)), run.path, None, [])
+        trainer = machine_trainer(settings.trainer, run.path)
         module.to(trainer.strategy.root_device)
         if adaptation is None:
             lines = list(chain.from_iterable(evaluate(module, trainer, GatherLoader(x, y, size), module.predict_step)))

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.config.options import compose_file, option_names
 from warmstart.core.errors import UserError
 from warmstart.core.init import PATCHES, Init
-from warmstart.core.protocols import Objective, accepted_predictions
+from warmstart.core.protocols import Objective, accepted_predictions, generates
 from warmstart.data.transforms.mixing import Mixing
 from warmstart.training.components import (
     SEVERAL,
@@ -231,6 +231,20 @@ def uses_unlabelled_rows(components: Components) -> str | None:
     return None
 
 
+def generates_for_test_rows(components: Components) -> str | None:
+    """Check that the objective can generate, if data.test_generations is set."""
+    count = components.config.data.get("test_generations")
+    if not count or generates(components.objective):
+        return None
+    able = _options("objective", lambda node: _is_generative(get_object(node._target_)))
+    return f"data.test_generations={count}: {components.overrides['objective']} generates nothing: choose {_or(able)}"
+
+
+def _is_generative(objective: type[Objective]) -> bool:
+    """Return whether an objective generates after a finetuning."""
+    return generates(objective) and objective.monitor is not None
+
+
 def strong_transforms_support_modality(components: Components) -> str | None:
     """Check that the transforms of data.strong support the modality of the data, and do not mix examples."""
     modality = components.source.modality
@@ -260,6 +274,7 @@ RULES: tuple[Callable[[Components], str | None], ...] = (  # each returns an err
     loss_supports_predictions,
     uses_unlabelled_rows,
     strong_transforms_support_modality,
+    generates_for_test_rows,
 )
 
 

@@ -54,6 +54,7 @@ LABELS = (
     "unlabelled",
     "strong",
     "pack",
+    "test_generations",
 )  # keys of the data of a finetuning
 LOADING = ("batch_size", "augment", *LABELS, *BLOCKS)
 

@@ -65,6 +65,14 @@ def native_precision(accelerator: str, processor: Path = Path("/proc/cpuinfo")) 
     return "bf16-mixed" if has_bfloat16 else None
 
 
+MACHINE = ("_target_", "accelerator", "devices", "deterministic")  # settings that are not of the training
+
+
+def machine_trainer(config: DictConfig, folder: Path) -> pl.Trainer:
+    """Build a Trainer on the device of a training, without its limits and its precision."""
+    return build_trainer(OmegaConf.masked_copy(config, list(MACHINE)), folder, None, [])
+
+
 def build_trainer(
     config: DictConfig, folder: Path, logger: RunLogger | None, callbacks: list[pl.Callback]
 ) -> pl.Trainer:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -47,14 +47,12 @@ def check_config(config: DictConfig) -> None:
             raise CannotBatch(f"logger={name} may not support several runs at a time")
     if config.get("feature_rows"):
         raise CannotBatch(f"feature_rows={config.feature_rows} needs one run at a time; add feature_rows=0")
-    for name in ("forgetting", "snapshots", "teacher"):
-        if config.get(name):
-            spelled = "true" if config[name] is True else config[name]
-            raise CannotBatch(f"{name}={spelled} needs one run at a time")
+    # Folds may give each run other validation rows.
+    for name in ("forgetting", "snapshots", "teacher", "data.folds", "data.test_generations"):
+        if value := OmegaConf.select(config, name):
+            raise CannotBatch(f"{name}={'true' if value is True else value} needs one run at a time")
     if "strategy" in config and selects_strategy(config):
         raise CannotBatch(f"{named(config, 'strategy')} trains its own candidate runs")
-    if config.data.get("folds"):
-        raise CannotBatch(f"data.folds={config.data.folds} may give each run other validation rows")
     if config.get("average") is not None and build(config.average) is not None:
         raise CannotBatch(f"{named(config, 'average')} needs one run at a time")
     _check_optimization(config)

@@ -10,16 +10,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from warmstart.core import screen
-from warmstart.core.batch import Inputs
+from warmstart.core.batch import Inputs, Prompt
 from warmstart.core.errors import UserError
 from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows
 from warmstart.data.preprocess import text, tokenizing
-from warmstart.data.preprocess.chat_template import NAMED, ChatTemplate, Supervise, own_template
-from warmstart.data.readers.chats import Message, plain, to_conversations, to_rows
+from warmstart.data.preprocess.chat_template import NAMED, NEEDED, ChatTemplate, Supervise, own_template
+from warmstart.data.readers.chats import Message, as_prompt, plain, to_conversations, to_prompts, to_rows, user
+from warmstart.data.readers.files import read_lines, suffix_of
 from warmstart.data.readers.preferences import completion_start, pairs_to_rows, to_pairs
 from warmstart.data.readers.table import read_table
 from warmstart.data.storage import cache
@@ -42,7 +44,7 @@ class Preprocessor(text.Preprocessor):
         **settings: those of a preprocessor of texts.
     """
 
-    abilities: ClassVar = text.Preprocessor.abilities | {"marked"}
+    abilities: ClassVar = text.Preprocessor.abilities | {"marked", "messages"}
 
     def __init__(self, template: str | None = None, supervise: Supervise = "assistant", **settings: Any):
         super().__init__(**settings)
@@ -80,8 +82,29 @@ class Preprocessor(text.Preprocessor):
             raise UserError(
                 f"the tokenizer of this model has no chat template: set data.template to {' or '.join(NAMED)}"
             )
-        chosen = NAMED["plain"] if self.template is None else NAMED.get(self.template, self.template)
-        return ChatTemplate(own if self.template is None and own is not None else chosen, self._special_tokens())
+        tokens = self._special_tokens()
+        if self.template is None and own is not None:
+            return ChatTemplate(own, tokens)
+        name = "plain" if self.template is None else self.template
+        if name in NAMED and self.backend_tokenizer.token_to_id(end := NEEDED[name] or tokens["eos_token"]) is None:
+            raise UserError(
+                f"data.template={name} ends messages with the token {end or 'eos_token'}, which the tokenizer does not "
+                "have: set another one"
+            )
+        return ChatTemplate(NAMED.get(name, name), tokens)
+
+    def adapted(self, own: text.Preprocessor) -> text.Preprocessor:
+        """Return this tokenizer with the settings of another preprocessor, and this template unless it has one."""
+        found = super().adapted(own)
+        if isinstance(found, Preprocessor) and found.template is None:
+            found.template = self.template
+        return found
+
+    @functools.cached_property
+    def offset_tokenizer(self) -> Tokenizer:
+        """The tokenizer without a post-processor, which may trim white space from the offsets of tokens."""
+        state = json.loads(self.backend_tokenizer.to_str())
+        return Tokenizer.from_str(json.dumps({**state, "post_processor": None}))
 
     def _special_tokens(self) -> dict[str, str]:
         """Return the special tokens by their names in transformers, which templates use."""
@@ -158,10 +181,10 @@ class Preprocessor(text.Preprocessor):
     def _write(self, x: pd.DataFrame, folder: Path) -> None:
         """Render and tokenize all conversations, and write tokens and labels."""
         values, labels = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-        unsupervised = x["first"].tolist() if "first" in x else []
+        firsts = x["first"].tolist() if "first" in x else []
         for start in range(0, len(x), CHUNK):
             chunk = slice(start, start + CHUNK)
-            for ids, own in self._encoded(map(json.loads, x["messages"].iloc[chunk]), unsupervised[chunk], start):
+            for ids, own in self._encoded(map(json.loads, x["messages"].iloc[chunk]), firsts[chunk], start):
                 values.append(ids)
                 labels.append(own)
         np.save(folder / "values.npy", np.concatenate(values))
@@ -169,33 +192,35 @@ class Preprocessor(text.Preprocessor):
         np.save(folder / "starts.npy", np.cumsum([0, *map(len, values[1:])], dtype=np.int64))
 
     def _encoded(
-        self, conversations: Iterable[list[Message]], excluded: Sequence[int] = (), start: int = 0
+        self, conversations: Iterable[list[Message]], firsts: Sequence[int] = (), start: int = 0
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the token ids (T,) and the labels (T,) of conversations.
 
+        A token is supervised if a part of it is, such as a word with the space before it.
+
         Args:
-            excluded: number of messages at the start of each conversation that have no labels; empty for none.
+            firsts: index of the first message with labels, by conversation; none for 0.
             start: number of conversations before the first one, for messages.
 
         Raises:
             UserError: the template does not support a conversation.
         """
         rendered = []
-        for number, messages in enumerate(conversations, start + 1):
+        for row, messages in enumerate(conversations):
+            number = start + row + 1
             try:
-                first = excluded[number - start - 1] if excluded else 0
-                rendered.append(self.chat_template.spans(messages, self.supervise, first))
+                rendered.append(self.chat_template.spans(messages, self.supervise, firsts[row] if firsts else 0))
             except UserError as error:
-                shown = " ".join(plain(messages[0]).split())[:40]
-                raise UserError(f"conversation {number}, which starts with {shown!r}: {error}") from error
-        encodings = self.backend_tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
+                first = " ".join(plain(messages[0]).split())[:40]
+                raise UserError(f"conversation {number}, which starts with {first!r}: {error}") from error
+        encodings = self.offset_tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
         found = []
         for encoding, (_, spans) in zip(encodings, rendered):
             ids = np.array(encoding.ids, dtype=np.int32)
             begin, end = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
             is_supervised = np.zeros(len(ids), dtype=bool)
             for first, last in spans:
-                is_supervised |= (begin >= first) & (end <= last) & (end > begin)
+                is_supervised |= (begin < last) & (end > first)
             is_supervised[:1] = False  # nothing precedes it
             found.append((ids, np.where(is_supervised, ids, NONE).astype(np.int32)))
         return found
@@ -213,7 +238,8 @@ class Preprocessor(text.Preprocessor):
         given = [[message for example in shown[:count] for message in example] for count in counts]
         both = [[*_system(row), *before, *_without_system(row)] for row, before in zip(rows, given)]
         screen.say(f"examples in the context: {np.mean(counts):.1f} of {len(shown)} on average")
-        found = self._encoded(both, [len(_system(row)) + len(before) for row, before in zip(rows, given)])
+        firsts = [len(_system(row)) + len(before) for row, before in zip(rows, given)]
+        found = self._encoded(both, firsts)
         starts = np.cumsum([0, *(len(ids) for ids, _ in found)], dtype=np.int64)
         values, labels = (np.concatenate(parts) for parts in zip(*found))
         lengths, padding = np.diff(starts), self.vocabulary.padding
@@ -256,6 +282,9 @@ class Preprocessor(text.Preprocessor):
             )
         share = kept.sum() / tokens.tokens
         screen.say(f"{share:.0%} of the {tokens.tokens:,} tokens of {len(x):,} conversations are supervised")
+        unknown = self.vocabulary.unknown
+        if unknown is not None and (count := int((labels == unknown).sum())):
+            screen.say(f"warning: {count:,} supervised tokens are unknown to the tokenizer", style="yellow")
         if shorter.any():
             screen.say(
                 f"warning: {shorter.sum():,} of {len(x):,} completions are truncated to data.tokenizer.context="
@@ -274,10 +303,48 @@ class Preprocessor(text.Preprocessor):
                 begin = end
         return "".join(pieces)
 
-    def prompt_of(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a conversation with the start of the next message of the assistant."""
+    def prompt(self, given: str | Sequence[Message]) -> list[int]:
+        """Return the token ids of a prompt: a conversation, or the message of a user.
+
+        Raises:
+            UserError: the message is empty, or the template does not support the conversation.
+        """
+        if isinstance(given, str) and not given.strip():
+            raise UserError("prompt: this model answers messages: give one, or input=FILE")
+        messages = user(given) if isinstance(given, str) else given
         rendered = self.chat_template.render(messages, is_prompt=True)
         return self.backend_tokenizer.encode(rendered, add_special_tokens=False).ids
+
+    @functools.cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Ids of the tokens after which a message of the assistant ends: that of the template and that of a text.
+
+        The template ends a message with a token that is the same for different messages, and that no text contains.
+        """
+        last = set()
+        for answer in ("Yes.", "No"):
+            messages = [{"role": "user", "content": "Yes or no?"}, {"role": "assistant", "content": answer}]
+            rendered, spans = self.chat_template.spans(messages, "last")
+            begin, end = spans[-1]
+            ids = self.backend_tokenizer.encode(rendered[begin:end].rstrip(), add_special_tokens=False).ids
+            last.add(ids[-1] if ids else None)
+        added = self.backend_tokenizer.get_added_tokens_decoder()
+        own = [number for number in last if len(last) == 1 and number in added]
+        return tuple(dict.fromkeys([*own, *super().ends]))
+
+    def read_prompts(self, path: str) -> list[Prompt]:
+        """Read a text file with one message of a user per line, or a table of conversations.
+
+        Raises:
+            UserError: the file is missing, empty or broken, or a row is no conversation.
+        """
+        if suffix_of(Path(path)) in text.PLAIN:
+            return [Prompt(user(line), row) for row, line in read_lines(path).items()]
+        return to_prompts(read_table(path), path)
+
+    def to_prompts(self, x: pd.DataFrame) -> list[Prompt]:
+        """Return raw rows as prompts, with their completions as references."""
+        return [as_prompt(json.loads(messages)) for messages in x["messages"]]
 
     def overlap(self, generic: pd.DataFrame, test: pd.DataFrame) -> Overlap | None:
         """Return the test rows with a text that is also in the generic rows; None if there are no texts."""
@@ -295,10 +362,29 @@ class Preprocessor(text.Preprocessor):
         x = pairs_to_rows(to_pairs(frame, path)) if is_paired else to_rows(to_conversations(frame, path))
         return Inputs(x, frame.index.tolist())
 
+    def export(self, folder: Path) -> None:
+        """Write the tokenizer with the chat template, and the tokens that end a message for `generate`."""
+        super().export(folder)
+        tokenizing.write_chat_template(folder, self.chat_template.text)
+        tokenizing.write_ends(folder, self.ends)
+
     def exported_inputs(self, folder: Path) -> Callable[[pd.DataFrame], dict[str, Tensor]]:
-        """Return a function that tokenizes rows with the exported files and transformers only."""
-        read = tokenizing.reader(folder)
-        return lambda x: read(x[["text"]])
+        """Return a function that renders and tokenizes rows with the exported files and transformers only."""
+        tokenizer = tokenizing.load(folder)
+        settings = {"padding": True, "truncation": True, "return_tensors": "pt", "return_dict": True}
+        tokenizer.padding_side = "right"
+
+        def encode(x: pd.DataFrame) -> dict[str, Tensor]:
+            return dict(tokenizer.apply_chat_template(list(map(json.loads, x["messages"])), **settings))
+
+        return encode
+
+    def probes(self, target: str | None) -> pd.DataFrame:
+        """Return conversations to verify an exported model with, some with special tokens."""
+        texts = super().probes(None)["text"]
+        return to_rows(
+            [[*user(one), {"role": "assistant", "content": other}] for one, other in zip(texts, texts[::-1])]
+        )
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "kind": "chat", "template": self.template, "supervise": self.supervise}

@@ -15,14 +15,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from warmstart.core import protocols, screen
-from warmstart.core.batch import Inputs
+from warmstart.core.batch import Inputs, Prompt
 from warmstart.core.errors import UserError
 from warmstart.core.ranges import NonNegativeInt, between
 from warmstart.core.spec import Vocabulary
 from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows, find_shared_text
 from warmstart.data.preprocess import spans, tagging, token_vectors, tokenizing
-from warmstart.data.readers.columns import pick, to_texts
+from warmstart.data.readers.columns import is_listed, pick, to_texts
 from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, files_below
 from warmstart.data.readers.table import Dialect, read_table
@@ -53,7 +53,7 @@ class Preprocessor(protocols.Preprocessor):
         files: files of a pretrained tokenizer, by name.
     """
 
-    abilities: ClassVar = frozenset({"decode", "overlap", "untruncated", "vectors"})
+    abilities: ClassVar = frozenset({"decode", "overlap", "prompts", "untruncated", "vectors"})
 
     def __init__(
         self,
@@ -217,6 +217,27 @@ class Preprocessor(protocols.Preprocessor):
     def translated(self, table: np.ndarray, other: Preprocessor) -> np.ndarray:
         """Return a vector per token (V, D): the mean of the rows of `table` for its tokens in another vocabulary."""
         return token_vectors.translate(self.backend_tokenizer, self.vocabulary, table, other.backend_tokenizer)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids of the tokens after which a generated text ends."""
+        return () if self.vocabulary.end is None else (self.vocabulary.end,)
+
+    def read_prompts(self, path: str) -> list[Prompt]:
+        """Read a text file with one prompt per line, or a table with the columns `prompt` and, optional, `completion`.
+
+        Raises:
+            UserError: the file is missing, empty or broken, or has no such column.
+        """
+        if suffix_of(Path(path)) in PLAIN:
+            return [Prompt(line, row) for row, line in read_lines(path).items()]
+        frame = read_table(path)
+        prompts = pick(frame, "prompt", path)
+        texts = to_texts(prompts, path)
+        if is_listed(prompts):
+            raise UserError(f"{path}: the prompts are lists, but this model continues texts: it has no chat template")
+        known = [cell if isinstance(cell, str) else None for cell in frame.get("completion", [None] * len(frame))]
+        return [Prompt(*values) for values in zip(texts, frame.index.tolist(), known)]
 
     def prompt(self, text: str) -> list[int]:
         """Return the token ids of a prompt; for an empty prompt, the begin token.

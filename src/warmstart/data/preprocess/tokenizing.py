@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,27 @@ def write(
                 folder / name, changes if name == SETTINGS else {k: v for k, v in changes.items() if k == "pad_token"}
             )
     _check(folder, card)
+
+
+TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
+OTHER_TEMPLATES = ("chat_template.json", SETTINGS)  # files with a template that transformers reads if there is no jinja
+
+
+def write_chat_template(folder: Path, template: str) -> None:
+    """Write the chat template of an exported tokenizer, which replaces that of its original files."""
+    (folder / TEMPLATE).write_text(template, encoding="utf-8")
+    for name in OTHER_TEMPLATES:
+        path = folder / name
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if settings.pop("chat_template", None) is not None:
+            path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_ends(folder: Path, ends: Sequence[int]) -> None:
+    """Write the ids of the tokens after which `generate` stops, and the left padding that it needs."""
+    if ends:
+        _update_json(folder / GENERATION, {"eos_token_id": list(ends)})
+    _update_json(folder / SETTINGS, {"padding_side": "left"})
 
 
 def _check(folder: Path, card: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from warmstart.core.batch import Prompt
 from warmstart.core.errors import UserError
 
 Message = dict[str, Any]  # `role` and `content`, and what else a chat template may use
@@ -26,7 +27,7 @@ NAMES = {  # roles of ShareGPT and of other formats
 SHOWN = 40  # characters of a text in a message
 
 
-def to_conversations(frame: pd.DataFrame, where: str, is_prompt: bool = False) -> list[list[Message]]:
+def to_conversations(frame: pd.DataFrame, where: str) -> list[list[Message]]:
     """Return the messages of each row of a table.
 
     The format is that of the first of these columns: `messages`, a list of role and content; `conversations`, a list
@@ -35,13 +36,42 @@ def to_conversations(frame: pd.DataFrame, where: str, is_prompt: bool = False) -
 
     Args:
         where: what the table is called in messages.
-        is_prompt: whether to return only what precedes the last message of the assistant, if it is the last one, and
-            to accept rows without one.
 
     Raises:
         UserError: there are no such columns, or a row has no messages, an unknown role, an empty message, or no
             message of the assistant.
     """
+    return [messages for _, messages in _rows(frame, where, False)]
+
+
+def to_prompts(frame: pd.DataFrame, where: str) -> list[Prompt]:
+    """Return what precedes the completion of each row, with the completion as reference, if there is one.
+
+    The completion is the last message, if it is one of the assistant. The format is that of `to_conversations`.
+
+    Args:
+        where: what the table is called in messages.
+
+    Raises:
+        UserError: as in `to_conversations`, but a row needs no message of the assistant.
+    """
+    return [as_prompt(messages, row) for row, messages in _rows(frame, where, True)]
+
+
+def as_prompt(messages: list[Message], row: int | None = None) -> Prompt:
+    """Return what precedes the completion of a conversation, with the completion as reference, if there is one."""
+    if messages[-1]["role"] != "assistant":
+        return Prompt(messages, row)
+    return Prompt(messages[:-1], row, messages[-1].get("content") or "")
+
+
+def user(content: str) -> list[Message]:
+    """Return a conversation of one message of a user."""
+    return [{"role": "user", "content": content}]
+
+
+def _rows(frame: pd.DataFrame, where: str, is_prompt: bool) -> Iterator[tuple[int, list[Message]]]:
+    """Yield the row number and the messages of each row; `is_prompt` if the completion may be missing."""
     read = next((read for column, read in FORMATS.items() if column in frame), None)
     if read is None:
         raise UserError(
@@ -49,15 +79,11 @@ def to_conversations(frame: pd.DataFrame, where: str, is_prompt: bool = False) -
             f"prompt (with completion), but has {', '.join(map(str, list(frame)[:8]))}"
         )
     columns = {str(name): [None if is_missing(cell) else cell for cell in frame[name]] for name in frame}
-    found = []
-    for position, row in enumerate(frame.index):
+    for position, row in enumerate(frame.index.tolist()):
         cells = {name: cells[position] for name, cells in columns.items()}
         messages = read(cells, f"{where}, row {row}", is_prompt)
         check(messages, f"{where}, row {row}", is_prompt)
-        if is_prompt and messages[-1]["role"] == "assistant":
-            messages = messages[:-1]
-        found.append(messages)
-    return found
+        yield row, messages
 
 
 def is_missing(cell: Any) -> bool:
