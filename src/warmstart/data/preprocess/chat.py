@@ -60,12 +60,6 @@ class Preprocessor(text.Preprocessor):
         """Train the tokenizer on the conversations as plain text."""
         super().fit(x[["text"]])
 
-    def adapted(self, own: Preprocessor) -> Preprocessor:
-        """Return this tokenizer with the settings of `own`, but with this template if `own` has none."""
-        found = super().adapted(own)
-        found.template = self.template if found.template is None else found.template
-        return found
-
     @property
     def names(self) -> None:
         """None: the format of the conversations is detected."""
