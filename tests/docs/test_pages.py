@@ -52,6 +52,7 @@ EXPERIMENTS = {
     "text": TEXT,
     "shakespeare": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "chat": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
+    "preferences": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "speech": (*SPEECH, "data.test_clusters=[george,jackson,lucas,nicolas]"),
     "recordings": SPEECH,
     "images": ("data.size=16", "backbone.widths=[8]", "backbone.blocks=[1]"),
@@ -149,6 +150,15 @@ def chats(path: Path) -> None:
     path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in rows))
 
 
+def pairs(path: Path) -> None:
+    rows = [
+        {"prompt": f"Opposite of {word}, number {size}?", "chosen": f"un{word}", "rejected": "I do not know."}
+        for word in ("warm", "cold", "good", "bad", "old")
+        for size in range(6)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def photos(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(90):
@@ -188,6 +198,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "recordings": recordings,
     "models/encoder": lambda path: saved_folder(path, "bert"),
     "chats.jsonl": chats,
+    "pairs.jsonl": pairs,
     "models/decoder": lambda path: saved_decoder(path, 512),
 }
 

@@ -12,11 +12,12 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.core.batch import Batch
+from warmstart.core.protocols import monitored
 from warmstart.core.spec import Spec, Vocabulary
 from warmstart.main import CONF
 from warmstart.training.components import build
 
-PLACES = ("span", "tags")  # targets that need real texts: tests of their own
+PLACES = ("span", "tags", "completion", "pairs")  # targets that need real texts: tests of their own
 
 FEWER = {"vicreg": {"projection": 8}}  # of 8 examples, more features than that cannot all be uncorrelated
 
@@ -103,8 +104,9 @@ def test_those_of_tasks_answer_in_plain_records_and_the_others_have_no_metrics(n
 
 @pytest.mark.parametrize("name", [name for name in ALL if class_of(name).monitor])
 def test_a_monitored_metric_has_bounds(name: str):
-    metric, mode = class_of(name).monitor
-    assert class_of(name).bounds == (0.0, 1.0 if mode == "max" else None), metric
+    _, mode = monitored(class_of(name), {})
+    bounds = class_of(name).bounds
+    assert bounds == (None, None) if callable(class_of(name).monitor) else (0.0, 1.0 if mode == "max" else None)
 
 
 def test_the_bounds_of_accuracy_are_those_of_its_metric():

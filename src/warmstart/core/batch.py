@@ -104,6 +104,7 @@ class Batch:
     loader yields stored inputs; a module scales them before it calls the objective. If training mixes examples,
     `share` (B,) is the weight of an example's own target, and the rest that of its target in `partner`. `unlabelled`
     has rows without targets, which a strategy may use; of those, `strong` is a second, strongly augmented view of x.
+    `reference` (B, ...) is what an objective computes of the initial weights (`Objective.reference`).
     """
 
     x: Tensor
@@ -113,6 +114,7 @@ class Batch:
     share: Tensor | None = None
     unlabelled: Batch | None = None
     strong: Tensor | None = None
+    reference: Tensor | None = None
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """Return the batch on a device; Lightning calls this instead of copying the dataclass field by field."""

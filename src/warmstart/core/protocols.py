@@ -76,7 +76,7 @@ class Preprocessor:
         raise NotImplementedError
 
     def align(self, x: Any, y: Any, target: str) -> tuple[Any, Any]:
-        """Encode inputs and, unless None, targets that refer to positions of the inputs: span, tags, text."""
+        """Encode inputs and, unless None, targets that refer to positions of the inputs: `data.loader.ALIGNED`."""
         raise NotImplementedError
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -101,7 +101,8 @@ class Preprocessor:
 
 
 class Source:
-    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text.
+    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text,
+    completion, pairs.
 
     If `is_quick`, it loads without torch, so that small data is checked before torch is imported.
     """
@@ -193,6 +194,8 @@ class Objective:
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
     `examples(backbone, batch, decode)`: return lines of text about a few held-out rows.
     `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
+    `reference(backbone, batch)`: return float32 values (B, ...) of a batch with targets, which are computed once, with
+        the initial weights, and which `step` gets as `batch.reference`. Such a training has no dropout.
     """
 
     target: ClassVar[str | None] = None

@@ -38,6 +38,7 @@ Ratio = Annotated[float, Range("a number above 0 and at most 1,000", lambda valu
 LeftOpenUnitInterval = Annotated[float, Range("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
 UnitInterval = Annotated[float, Range("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 RightOpenUnitInterval = Annotated[float, Range("a number, 0 or more and below 1", lambda value: 0 <= value < 1)]
+BelowHalf = Annotated[float, Range("a number, 0 or more and below 0.5", lambda value: 0 <= value < 0.5)]
 OpenUnitInterval = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
 AtMost = Annotated[
     str, Range("'<=N' for up to N rows per class, such as '<=200'", lambda value: bool(AT_MOST.fullmatch(value)))

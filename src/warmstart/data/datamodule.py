@@ -51,6 +51,7 @@ class MemoryDataModule(pl.LightningDataModule):
         self.batch_size, self.order_seed = batch_size, order_seed
         self.preprocessor = preprocessor
         self.parts: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self.references: dict[str, Tensor] = {}
 
     @property
     def held_out_batch(self) -> int:
@@ -141,8 +142,19 @@ class MemoryDataModule(pl.LightningDataModule):
         if "marked" not in self.preprocessor.abilities:
             return []
         x, y = self.parts["train"]
-        rows = ((x.padded([row])[0][0].tolist(), y.padded([row])[0][0].tolist()) for row in evenly(len(x), count))
-        return [self.preprocessor.marked(tokens, labels) for tokens, labels in rows]
+        found = []
+        for index in evenly(len(x), count):
+            tokens, mask = x.padded([index])
+            labels, _ = y.padded([index])
+            valid = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask > 0
+            rows = zip(tokens, labels, valid)  # several, if an example has several conversations
+            found += [self.preprocessor.marked(row[keep].tolist(), own[keep].tolist()) for row, own, keep in rows]
+        return found
+
+    def set_references(self, references: Mapping[str, Tensor]) -> None:
+        """Set `Batch.reference` of each row (N, ...), by part."""
+        self.references = dict(references)
+        self.train_loader.reference = self.references.get("train")
 
     @property
     def batch_tokens(self) -> float | None:
@@ -180,7 +192,9 @@ class MemoryDataModule(pl.LightningDataModule):
         return self.held_out("test")
 
     def held_out(self, part: str) -> GatherLoader:
-        return GatherLoader(*self.parts[part], self.held_out_batch)
+        loader = GatherLoader(*self.parts[part], self.held_out_batch)
+        loader.reference = self.references.get(part)
+        return loader
 
 
 def grouped(splits: Splits, preprocessor: Preprocessor) -> Splits:

@@ -42,6 +42,7 @@ class GatherLoader:
         self.position = 0
         self.resuming = self.repeat = False
         self.unlabelled: Unlabelled | None = None  # adds unlabelled rows to each training batch
+        self.reference: Tensor | None = None  # values of each row (N, ...) under the initial weights
 
     def __len__(self) -> int:
         return math.ceil(len(self.x) / self.batch_size) if self.seed is None else batches(len(self.x), self.batch_size)
@@ -49,7 +50,7 @@ class GatherLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
             for start in range(0, len(self.x), self.batch_size):
-                yield take(self.x, self.y, slice(start, min(start + self.batch_size, len(self.x))))
+                yield self.batch(slice(start, min(start + self.batch_size, len(self.x))))
             return
         if not self.resuming or self.position >= len(self.x):
             self.epoch, self.position = 0 if self.repeat else self.epoch + 1, 0
@@ -60,10 +61,16 @@ class GatherLoader:
             rows = order[self.position : self.position + (left if left == self.batch_size + 1 > 2 else self.batch_size)]
             number = self.epoch * len(self) + self.position // self.batch_size
             self.position += len(rows)
-            batch = take(self.x, self.y, rows)
+            batch = self.batch(rows)
             if self.unlabelled is not None:
                 batch.unlabelled = self.unlabelled.batch(number)
             yield batch
+
+    def batch(self, rows: slice | Tensor) -> Batch:
+        """Return the batch of these rows."""
+        batch = take(self.x, self.y, rows)
+        batch.reference = None if self.reference is None else self.reference[rows]
+        return batch
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Return the row indices of an epoch (N,); variable-length rows are sorted by length within pools."""
@@ -135,6 +142,7 @@ ALIGNED = (
     "tags",
     "text",
     "completion",
+    "pairs",
 )  # targets that depend on the tokens or frames: encoded together with the inputs
 DTYPES = {"value": np.float64, "categories": np.float32}  # values are cast to float32 after standardization
 

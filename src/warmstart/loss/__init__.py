@@ -9,7 +9,7 @@ F = TypeVar("F", bound=Callable)
 
 
 def accepts(*kinds: str) -> Callable[[F], F]:
-    """Declare the kinds of target of a loss: value, category (indices or probabilities), categories or sequence."""
+    """Declare the kinds of target of a loss: value, category (or probabilities), categories, sequence or pair."""
 
     def mark(function: F) -> F:
         function.accepts = frozenset(kinds)

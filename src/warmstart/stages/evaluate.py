@@ -15,6 +15,7 @@ from warmstart.training import components
 from warmstart.training.adaptation import NormAdaptation, measure_adapted
 from warmstart.training.evaluation import measure
 from warmstart.training.record import check_data, note_data, runs_folder, show
+from warmstart.training.reference import set_initial_references
 from warmstart.training.restore import restore
 from warmstart.training.trainer import build_trainer
 
@@ -36,6 +37,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         note_data(run, trained_config, data)
         run.update(parent=parent)
         trainer = build_trainer(trained_config.trainer, run.path, None, [])
+        set_initial_references(finetuned, trained_config, data, trainer)
         if adaptation is None:
             run.update(metrics=measure(trainer, module, data))
         else:

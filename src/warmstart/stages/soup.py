@@ -30,6 +30,7 @@ from warmstart.training.evaluation import measure, validate
 from warmstart.training.logger import RunLogger
 from warmstart.training.modules import FinetuneModule
 from warmstart.training.record import check_data, note_data, runs_folder, show
+from warmstart.training.reference import set_initial_references
 from warmstart.training.restore import restore
 from warmstart.training.trainer import build_trainer
 
@@ -65,6 +66,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         note_data(run, model_config, data)
         run.update(parent=found[0].run.record["parent"], parents=[one.parent for one in found])
         mixer = Mixer(run, model_config, module, data, states)
+        set_initial_references(found[0].run, model_config, data, mixer.trainer)
         shares, tried = methods[config.method](mixer)
         metrics = mixer.measure(shares) | (mixer.test() if model_config.test else {})
         save_model(run, own, module.backbone, module.objective, saved.spec, preprocessor)

@@ -102,6 +102,9 @@ def assemble(
         name = f"strategy={components.short_name(config.strategy)}"
         screen.say(f"{name}: data.strong has no augmentation: pseudo-labels are those of a second pass with dropout")
     objective = build_objective(config, backbone, data)
+    if "reference" in objective.abilities and disable_dropout(backbone):
+        name = components.short_name(config.objective)
+        screen.say(f"dropout is disabled: objective={name} compares with the initial weights without dropout")
     if start is not None:
         has_head = start.card["stage"] in TUNED or "task" in start.card
         if strategy is None or has_head or objective.keeps_head or "load_head" in objective.abilities:
@@ -111,6 +114,17 @@ def assemble(
     if is_static:
         lineage["static"] = set_first_layer(config, backbone, data, source)
     return data, module, lineage if teacher is None else {**lineage, "teacher": teacher}
+
+
+def disable_dropout(model: nn.Module) -> bool:
+    """Set the probabilities of dropout of all layers to 0; return whether one was above 0."""
+    found = False
+    for layer in model.modules():
+        is_dropout = isinstance(layer, nn.modules.dropout._DropoutNd)
+        for name, value in vars(layer).items():
+            if isinstance(value, float) and value > 0 and ("dropout" in name or (is_dropout and name == "p")):
+                vars(layer)[name], found = 0.0, True
+    return found
 
 
 def build_strategy(config: DictConfig, backbone: Backbone) -> Strategy:

@@ -60,21 +60,9 @@ class Frozen(nn.Module):
         """
         function = self._features if self.objective is None else self._outputs
         device = next(self.parameters()).device
-        for rows in self._sorted(x):
+        for rows in by_length(x, device, self.batch_size):
             with evaluating(self):
                 yield rows, function(take(x, None, rows).to(device))
-
-    def _sorted(self, x: Any) -> Iterator[Tensor]:
-        """Yield the row numbers of each batch, longest rows first."""
-        if not isinstance(x, PaddedRows) or x.lengths is None:
-            yield from torch.arange(len(x)).split(self.batch_size)
-            return
-        order, left = np.argsort(x.lengths, kind="stable"), len(x)
-        most = POSITIONS[next(self.parameters()).device.type]
-        while left:
-            size = min(self.batch_size, left, max(1, most // max(1, int(x.lengths[order[left - 1]]))))
-            left -= size
-            yield torch.from_numpy(order[left : left + size])
 
     def _features(self, batch: Batch) -> Tensor:
         return pooled(self, batch)
@@ -88,6 +76,24 @@ class Frozen(nn.Module):
         with evaluating(self):
             found = [function(batch.to(device)) for batch in GatherLoader(x, y, self.batch_size)]
         return torch.cat(found).numpy()
+
+
+def by_length(x: Any, device: torch.device, batch_size: int) -> Iterator[Tensor]:
+    """Yield the row numbers of batches of encoded rows (N, ...); of variable-length rows, longest rows first.
+
+    Args:
+        device: limits the number of positions of a batch.
+        batch_size: maximum number of rows of a batch.
+    """
+    if not isinstance(x, PaddedRows) or x.lengths is None:
+        yield from torch.arange(len(x)).split(batch_size)
+        return
+    order, left = np.argsort(x.lengths, kind="stable"), len(x)
+    most = POSITIONS[device.type]
+    while left:
+        size = min(batch_size, left, max(1, most // max(1, int(x.lengths[order[left - 1]]))))
+        left -= size
+        yield torch.from_numpy(order[left : left + size])
 
 
 def load_frozen(config: DictConfig, start: SavedModel | None, data: MemoryDataModule, has_head: bool) -> Frozen:

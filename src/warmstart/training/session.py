@@ -29,6 +29,7 @@ from warmstart.training.length import check_interval, min_steps, optimizer_steps
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_average
+from warmstart.training.reference import set_references
 from warmstart.training.trainer import build_trainer, fit, measured
 
 SHOWN, LONGEST = 3, 400  # training rows on the screen, and characters of each
@@ -102,6 +103,7 @@ class Session:
         """Train, and load the best weights by validation."""
         module, trainer, best = self.module, self.trainer, self.best
         try:
+            set_references(self.config, module, self.data, trainer)
             if self.state is None:
                 self.logger.log_text("config", OmegaConf.to_yaml(self.config, resolve=True))
                 self._show_supervised()

@@ -120,7 +120,7 @@ def build_trainer(
 
 
 def keep_targets(precision: Any) -> None:
-    """Keep float64 targets, and float16 ones of a teacher, with precisions that convert inputs, such as bf16-true.
+    """Keep float64 targets, float16 ones of a teacher and references, also with precisions such as bf16-true.
 
     An objective standardizes them before they are rounded, and metrics are computed from them.
     """
@@ -130,6 +130,7 @@ def keep_targets(precision: Any) -> None:
         result = convert(batch)
         if isinstance(batch.y, Tensor) and batch.y.dtype in (torch.float64, torch.float16):
             result.y = batch.y
+        result.reference = batch.reference
         return result
 
     precision.convert_input = converted

@@ -22,9 +22,10 @@ from warmstart.data.preprocess import text, tokenizing
 from warmstart.data.preprocess.chat_template import NAMED, NEEDED, ChatTemplate, Supervise, own_template
 from warmstart.data.readers.chats import Message, as_prompt, plain, to_conversations, to_prompts, to_rows, user
 from warmstart.data.readers.files import read_lines, suffix_of
+from warmstart.data.readers.preferences import completion_start, pairs_to_rows, to_pairs
 from warmstart.data.readers.table import read_table
 from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import Ragged
+from warmstart.data.storage.ragged import Pairs, Ragged
 
 CHUNK = 2_000  # conversations tokenized at a time
 NONE = -100  # label of tokens that are not supervised, as in transformers
@@ -34,6 +35,8 @@ SHOWN = 300  # characters of an example on the screen
 
 class Preprocessor(text.Preprocessor):
     """Raw inputs are tables with the columns `text` and `messages` (data.readers.chats.to_rows).
+
+    Pairs of conversations also have a column `rejected` (data.readers.preferences.pairs_to_rows).
 
     Args:
         template: a named template, or a template in the dialect of Jinja; None for that of the tokenizer.
@@ -117,18 +120,45 @@ class Preprocessor(text.Preprocessor):
         values, starts, _ = self._tokens(x)
         return Ragged(values, starts, np.diff(starts), self.vocabulary.padding, self.context)
 
-    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Ragged, Ragged]:
+    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Any, Any]:
         """Return token ids, and labels of the same lengths: the id of a supervised token, -100 elsewhere.
 
-        Prints the share of supervised tokens, and how many rows are truncated.
+        Prints the share of supervised tokens, and how many rows are truncated. For pairs, both are `Pairs`, and only
+        what follows the common start of both conversations is supervised.
 
         Raises:
-            UserError: the template does not support a conversation, or a row has no supervised token.
+            UserError: the template does not support a conversation, a row has no supervised token, or the
+                conversations of a pair do not differ.
         """
+        if target == "pairs":
+            return self._pairs(x)
         tokens, labels = self.untruncated(x), self._tokens(x)[2]
         targets = Ragged(labels, tokens.starts, tokens.full_lengths, NONE, self.context)
         self._check_supervised(x, tokens, labels)
         return tokens, targets
+
+    def _pairs(self, x: pd.DataFrame) -> tuple[Pairs, Pairs]:
+        """Return token ids and labels of the conversations in `messages` and in `rejected`."""
+        both = [[json.loads(messages) for messages in x[name]] for name in ("messages", "rejected")]
+        first = [completion_start(*pair) for pair in zip(*both)]
+        parts = [to_rows(conversations).set_index(x.index).assign(first=first) for conversations in both]
+        rows = pd.concat(parts)
+        tokens, labels = self.align(rows, None, "completion")
+        equal = np.flatnonzero([self._are_equal(tokens, row, row + len(x)) for row in range(len(x))])
+        if len(equal):
+            raise UserError(
+                f"the tokens of {len(equal):,} of {len(x):,} pairs do not differ, the first starts with "
+                f"{_start(rows, int(equal[0]))!r}: remove them, or raise data.tokenizer.context={self.context} if they "
+                "are truncated"
+            )
+        return Pairs(tokens), Pairs(labels)
+
+    @staticmethod
+    def _are_equal(tokens: Ragged, one: int, other: int) -> bool:
+        """Return whether two rows are equal up to the context."""
+        starts, lengths = tokens.starts, tokens.lengths
+        first, second = (tokens.values[starts[row] : starts[row] + lengths[row]] for row in (one, other))
+        return np.array_equal(first, second)
 
     def _tokens(self, x: pd.DataFrame) -> list[np.ndarray]:
         """Return the token ids of all rows (V,), the start of each row (N + 1,), and labels (V,), which are cached."""
@@ -136,6 +166,7 @@ class Preprocessor(text.Preprocessor):
             self.tokenizer,
             json.dumps([self.chat_template.text, self.chat_template.tokens, self.supervise]),
             cache.texts_digest(x["messages"]),
+            *([json.dumps(x["first"].tolist())] if "first" in x else []),
         )
         return cache.entry(
             "conversations", name, lambda folder: self._write(x, folder), lambda folder: cache.arrays(folder, PARTS)
@@ -144,8 +175,10 @@ class Preprocessor(text.Preprocessor):
     def _write(self, x: pd.DataFrame, folder: Path) -> None:
         """Render and tokenize all conversations, and write tokens and labels."""
         values, labels = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+        firsts = x["first"].tolist() if "first" in x else []
         for start in range(0, len(x), CHUNK):
-            for ids, own in self._encoded(map(json.loads, x["messages"].iloc[start : start + CHUNK]), start=start):
+            chunk = slice(start, start + CHUNK)
+            for ids, own in self._encoded(map(json.loads, x["messages"].iloc[chunk]), firsts[chunk], start):
                 values.append(ids)
                 labels.append(own)
         np.save(folder / "values.npy", np.concatenate(values))
@@ -317,9 +350,11 @@ class Preprocessor(text.Preprocessor):
         return TextRows(("text",))
 
     def read(self, path: str) -> Inputs:
-        """Read conversations from a user's file."""
+        """Read conversations, or pairs of them, from a user's file."""
         frame = read_table(path, self.dialect)
-        return Inputs(to_rows(to_conversations(frame, path)), frame.index.tolist())
+        is_paired = {"chosen", "rejected"} <= set(frame)
+        x = pairs_to_rows(to_pairs(frame, path)) if is_paired else to_rows(to_conversations(frame, path))
+        return Inputs(x, frame.index.tolist())
 
     def export(self, folder: Path) -> None:
         """Write the tokenizer with the chat template, and the tokens that end a message for `generate`."""

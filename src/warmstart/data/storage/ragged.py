@@ -195,6 +195,32 @@ class PackedRows(PaddedRows):
         return torch.from_numpy(x), torch.from_numpy(document)
 
 
+class Pairs(PaddedRows):
+    """Pairs of rows: the first rows of all pairs, then the second ones.
+
+    Args:
+        rows: rows (2N) of which rows n and N + n are a pair.
+    """
+
+    def __init__(self, rows: Ragged):
+        self.rows, self.tokens = rows, rows.tokens
+        first, second = rows.lengths.reshape(2, -1)
+        self.lengths = np.maximum(first, second)
+
+    def __len__(self) -> int:
+        return len(self.rows) // 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of pairs, and maximum length of a row."""
+        return len(self), self.rows.context
+
+    def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        """Return padded rows (2B, T), first and then second ones, and their mask (2B, T); None if all are valid."""
+        numbers = np.arange(len(self))[to_index(rows)]
+        return self.rows.padded(np.concatenate([numbers, numbers + len(self)]))
+
+
 def assign_blocks(lengths: np.ndarray, block: int) -> list[np.ndarray]:
     """Return the row numbers of each block, by best-fit decreasing, for rows of these lengths (N,), at most `block`."""
     free: list[tuple[int, int]] = []  # room and number of the blocks that are not full, sorted
