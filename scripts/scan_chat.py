@@ -3,8 +3,8 @@
     python scripts/scan_chat.py          # all types
     python scripts/scan_chat.py llama    # some types
 
-Each model is a tiny random model of transformers with a new tokenizer and a chat template. It is finetuned for a
-step on packed conversations, with all weights and with adapters. The answers of `stage=generate` are compared with those of
+Each model is a tiny random model of transformers with a new tokenizer and a chat template. It is finetuned for a step
+on packed conversations, with all weights and with adapters. The answers of `stage=generate` are compared with those of
 transformers from the exported folder, in addition to the checks of `stage=export`.
 """
 
