@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from tests.conftest import FAST
 from tests.huggingface.decoder import saved_decoder
+
+from warmstart.objective.completion import Completion
 
 COLORS = ["red", "green", "blue", "white"]
 THINGS = ["rose", "leaf", "sky", "snow", "berry", "stone", "wave", "cloud", "fire", "night"]
@@ -172,3 +176,22 @@ def test_an_accumulated_step_equals_that_of_one_batch(cli, prompts, llama):
         assert found.status == 0, found.err
         losses.append(found.record("finetune")["metrics"]["test/loss"])
     assert losses[0] == pytest.approx(losses[1], abs=2e-6)
+
+
+@pytest.mark.parametrize("metric", ["loss", "completion_loss", "token_accuracy"])
+def test_a_diverged_row_makes_the_metric_nan(metric):
+    found = Completion.metrics(None)[metric]
+    found.update(torch.tensor([[1.0, 2.0, 1.0], [math.nan, 2.0, math.nan]]), None)
+    assert math.isnan(found.compute())
+
+
+def test_pack_of_a_finetuning_is_true_or_false(cli, prompts, llama):
+    refused = cli("stage=finetune", *on(prompts, llama), "data.pack=128")
+    assert refused.status == 2
+    assert "data.pack=128: must be true or false in a finetuning" in refused.error
+
+
+def test_conversations_are_pretrained_on(cli, prompts):
+    small = ("backbone.width=16", "backbone.heads=2", "backbone.depth=1", "trainer.max_steps=1", "trainer.val_check_interval=1")
+    found = cli("stage=pretrain", "experiment=chat", "data=chat", f"data.root={prompts}", "data.pack=32", *small)
+    assert found.status == 0, found.err

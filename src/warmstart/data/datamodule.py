@@ -138,9 +138,9 @@ class MemoryDataModule(pl.LightningDataModule):
 
     def marked(self, count: int) -> list[str]:
         """Return up to `count` training rows as text, with their supervised parts marked; none for other targets."""
-        if "marked" not in self.preprocessor.abilities:
-            return []
         x, y = self.parts["train"]
+        if "marked" not in self.preprocessor.abilities or y is None:
+            return []
         rows = ((x.padded([row])[0][0].tolist(), y.padded([row])[0][0].tolist()) for row in evenly(len(x), count))
         return [self.preprocessor.marked(tokens, labels) for tokens, labels in rows]
 

@@ -126,7 +126,7 @@ class RowMean(MeanMetric):
     """Mean over rows of `row_scores`."""
 
     def __init__(self, name: str):
-        super().__init__()
+        super().__init__(nan_strategy="disable")
         self.name = name
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
@@ -138,7 +138,7 @@ class TokenMean(MeanMetric):
     """Mean of a column of the outputs over supervised tokens."""
 
     def __init__(self, column: int):
-        super().__init__()
+        super().__init__(nan_strategy="disable")
         self.column = column
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
