@@ -173,7 +173,7 @@ def test_packed_rows_are_complete_and_separate(tokenizer):
         assert (labels[number][documents[number] == 0] == NONE).all()
 
 
-def test_examples_precede_a_row_without_labels_as_far_as_they_fit(tokenizer):
+def test_examples_precede_a_row_without_labels_and_fit_into_the_context(tokenizer):
     processor = preprocessor(tokenizer)
     system = {"role": "system", "content": "Be brief."}
     x, y = processor.with_examples(to_rows([[system, *CHAT[2:]]]), to_rows([CHAT[:2], CHAT[:2]]))
