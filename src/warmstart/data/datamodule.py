@@ -147,7 +147,7 @@ class MemoryDataModule(pl.LightningDataModule):
     @property
     def batch_tokens(self) -> float | None:
         """Mean number of positions of a training batch; None if examples have no tokens."""
-        x = self.parts["train"][0]
+        x = self.train_loader.x  # blocks, if rows are packed
         return self.batch_size * x.tokens / len(x) if isinstance(x, PaddedRows) else None
 
     @property
