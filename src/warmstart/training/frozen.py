@@ -163,7 +163,9 @@ def without_head(
         return None  # loading it finds out whether it has this form
     if start.card["stage"] not in TUNED and start.card.get("task") is None:
         return f"{start.name} has no head of a task"
-    has_none = not start.head and not objective.keeps_head  # a head that is kept may be tied, which loading it finds out
+    has_none = (
+        not start.head and not objective.keeps_head
+    )  # a head that is kept may be tied, which loading it finds out
     if start.card.get("task", task) != task or has_none:
         return f"the head of {start.name} is for another task"
     if start.spec.labels != labels:
