@@ -253,6 +253,7 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
             check_pretrained_head(config, arm, own)
+            check_unpacked(config, arm, own)
             with naming(config.arm[arm], f"arm.{arm}."), starts.naming_start(config, arm):
                 check_compatibility(own)
         if "init" in own:
@@ -290,6 +291,24 @@ def check_pretrained_head(config: DictConfig, arm: str, finetuning: DictConfig) 
     if needed.keeps_head and trained.task != needed.task:
         name = f"pretrain.objective={components.short_name(config.pretrain.objective)}"
         raise UserError(f"arm.{arm}: {without_kept_head(finetuning, name)}")
+
+
+def check_unpacked(config: DictConfig, arm: str, finetuning: DictConfig) -> None:
+    """Raise an error if the length of an arm is computed from its number of rows, but it trains on blocks of rows.
+
+    Raises:
+        UserError: with the setting of the length.
+    """
+    if not components.packs_rows(finetuning):
+        return
+    names = [
+        f"transfer.budgets.{name}" for name, arms in config.transfer.budgets.items() if name != "steps" and arm in arms
+    ]
+    names += [f"arm.{arm}.length"] if config.arm[arm].get("length") is not None else []
+    if names:
+        raise UserError(
+            f"{names[0]} counts rows, but data.pack=true makes blocks of them: set data.pack=false (arm {arm})"
+        )
 
 
 def check_pretraining(config: DictConfig, splits: Splits) -> tuple[dict[str, Any], int]:
