@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ from tests.huggingface.decoder import saved_decoder
 from warmstart.core.errors import UserError
 from warmstart.data.readers.chats import to_prompts
 from warmstart.data.readers.table import read_table
-from warmstart.objective.completion import Completion
+from warmstart.objective.completion import LOGITS, Completion
 
 COLORS = ["red", "green", "blue", "white"]
 THINGS = ["rose", "leaf", "sky", "snow", "berry", "stone", "wave", "cloud", "fire", "night"]
@@ -313,3 +314,32 @@ def test_cells_of_parquet_that_are_no_lists_are_refused(tmp_path, cell):
     pd.DataFrame({"conversations": [cell]}).to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(UserError, match="is no list of messages"):
         conversations(tmp_path / "rows.parquet")
+
+
+def test_max_tokens_counts_those_of_packed_blocks(cli, prompts, llama):
+    limits = ("data.batch_size=1", "trainer.max_tokens=300", "trainer.max_epochs=-1", "trainer.val_check_interval=1")
+    found = cli("stage=finetune", *on(prompts, llama), *limits, "data.pack=true", "test=false", "logger=[]")
+    assert found.status == 0, found.err
+    assert 300 / 64 <= found.record("finetune")["cost"]["steps"] <= 300 / 50
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (("stage=finetune", "strategy=auto"), "strategy=auto"),
+        (("transfer.arms=[scratch]", "+arm.scratch.length=2"), "arm.scratch.length"),
+        (("transfer.arms=[pretrained]", "transfer.budgets.converged=[pretrained]"), "transfer.budgets.converged"),
+    ],
+)
+def test_lengths_in_rows_are_refused_for_packed_rows(cli, prompts, llama, words, setting):
+    start = f"init=hf:{llama}" if "stage=finetune" in words else f"transfer.start=hf:{llama}"
+    refused = cli("experiment=chat", f"data.root={prompts}", start, "data.pack=true", *words)
+    assert refused.status == 2
+    assert f"{setting} counts rows, but data.pack=true makes blocks" in refused.error
+
+
+def test_logits_are_limited_for_large_vocabularies():
+    backbone = SimpleNamespace(target_size=2**20, head=lambda task, outputs: torch.nn.Identity())
+    assert Completion(backbone, None, None).chunk * backbone.target_size == LOGITS
+    backbone.target_size = 1000
+    assert Completion(backbone, None, None).chunk == 8192

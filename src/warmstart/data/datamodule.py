@@ -22,7 +22,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.spec import Spec
 from warmstart.data.duplicates.overlap import copies
-from warmstart.data.loader import GatherLoader, Unlabelled, encode, moments, take
+from warmstart.data.loader import GatherLoader, Unlabelled, encode, held_out_rows, moments, take
 from warmstart.data.splits import fold_of, labelled_subset, merged
 from warmstart.data.storage.ragged import Packed, PackedRows, PaddedRows, Ragged, assign_blocks
 
@@ -55,7 +55,8 @@ class MemoryDataModule(pl.LightningDataModule):
     @property
     def held_out_batch(self) -> int:
         """Number of rows per validation or test step."""
-        return self.preprocessor.held_out_batch
+        most = self.preprocessor.held_out_batch
+        return min(held_out_rows(most, *self.parts[name]) for name in ("validation", *self.test_parts))
 
     @abstractmethod
     def training_rows(self, splits: Splits) -> Rows:

@@ -17,7 +17,7 @@ from warmstart.core.init import Init
 from warmstart.core.protocols import Backbone, Objective, Preprocessor
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
-from warmstart.data.loader import GatherLoader, take
+from warmstart.data.loader import take
 from warmstart.data.storage.ragged import PaddedRows
 from warmstart.data.transforms.augment import Augment
 from warmstart.run.identity import derive_seed
@@ -84,10 +84,12 @@ class Frozen(nn.Module):
         return self.objective.predict(self.backbone, scaled).cpu()
 
     def _map(self, x: Any, function: Callable[[Batch], Tensor], y: Any = None) -> np.ndarray:
-        device = next(self.parameters()).device
+        device, order, found = next(self.parameters()).device, [], []
         with evaluating(self):
-            found = [function(batch.to(device)) for batch in GatherLoader(x, y, self.batch_size)]
-        return torch.cat(found).numpy()
+            for rows in self._sorted(x):
+                found.append(function(take(x, y, rows).to(device)))
+                order.append(rows)
+        return torch.cat(found)[torch.cat(order).argsort()].numpy()
 
 
 def load_frozen(config: DictConfig, start: SavedModel | None, data: MemoryDataModule, has_head: bool) -> Frozen:
