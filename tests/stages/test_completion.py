@@ -295,6 +295,14 @@ UNSUPPORTED = {
     "parts": (with_content([{"type": "text", "text": "y"}]), "a list, but must be a text"),
     "bool": (with_content(False), "the content of assistant is False, a bool, but must be a text"),
     "surrogate": (with_content("\ud800"), "row 1, message 2: an unpaired surrogate"),
+    "surrogate in history": (
+        {"instruction": "a", "output": "b", "history": [["q\ud800", "a"]]},
+        "row 1, message 1: an unpaired surrogate",
+    ),
+    "surrogate in arguments": (
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"x": "\ud800"}]}]},
+        "row 1, message 1: an unpaired surrogate",
+    ),
     "json": ({"messages": '[{"role": '}, "is no list of messages"),
     "number": ({"conversations": 3}, "is no list of messages with from and value"),
 }

@@ -126,8 +126,8 @@ def check(messages: list[Message], where: str, is_prompt: bool = False) -> None:
     """Check the messages of a row.
 
     Raises:
-        UserError: there are none, or one is empty or no text, or there is none of the assistant although it is no
-            prompt.
+        UserError: there are none, or one is empty, no text or cannot be encoded, or there is none of the assistant
+            although it is no prompt.
     """
     if not messages:
         raise UserError(f"{where}: there are no messages: remove this row")
@@ -138,7 +138,9 @@ def check(messages: list[Message], where: str, is_prompt: bool = False) -> None:
                 f"{where}, message {number}: the content of {message['role']} is {str(content)[:SHOWN]}, "
                 f"a {type(content).__name__}, but must be a text"
             )
-        if not (isinstance(content, str) and content.strip()) and not message.get("tool_calls"):
+        if content and SURROGATE.search(content):
+            raise UserError(f"{where}, message {number}: an unpaired surrogate, half of a character: remove it")
+        if not (content and content.strip()) and not message.get("tool_calls"):
             raise UserError(f"{where}, message {number}: the content of {message['role']} is empty: remove this row")
     if not is_prompt and messages[-1]["role"] != "assistant":
         raise UserError(
@@ -185,6 +187,8 @@ def to_plain(message: Mapping[str, Any], where: str) -> Message:
     Raises:
         UserError: a value is none of JSON, or a text cannot be encoded.
     """
+    if all(isinstance(value, str) for value in message.values()):
+        return dict(message)
     try:
         text = json.dumps(message, ensure_ascii=False, default=lambda value: value.tolist())
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
