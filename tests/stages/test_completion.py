@@ -20,7 +20,9 @@ from tests.huggingface.decoder import saved_decoder
 from warmstart.core.errors import UserError
 from warmstart.data.readers.chats import to_prompts
 from warmstart.data.readers.table import read_table
+from warmstart.objective.classification import Classification
 from warmstart.objective.completion import LOGITS, Completion
+from warmstart.training.frozen import without_head
 
 COLORS = ["red", "green", "blue", "white"]
 THINGS = ["rose", "leaf", "sky", "snow", "berry", "stone", "wave", "cloud", "fire", "night"]
@@ -351,3 +353,9 @@ def test_logits_are_limited_for_large_vocabularies():
     assert Completion(backbone, None, None).chunk * backbone.target_size == LOGITS
     backbone.target_size = 1000
     assert Completion(backbone, None, None).chunk == 8192
+
+
+def test_a_finetuned_start_with_a_tied_head_has_a_head():
+    start = SimpleNamespace(name="run", card={"stage": "finetune"}, head={}, spec=SimpleNamespace(labels=()))
+    assert without_head(start, Completion, ()) is None
+    assert without_head(start, Classification, ()) is not None
