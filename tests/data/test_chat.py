@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess.chat import NONE, Preprocessor
@@ -16,7 +16,7 @@ SPECIAL = [
 CHAT = [
     {"role": "user", "content": "What is the capital of France?"},
     {"role": "assistant", "content": "It is Paris."},
-    {"role": "user", "content": "And of Peru?"},
+    {"role": "user", "content": "And:\nof Peru?"},
     {"role": "assistant", "content": "Lima, of course."},
 ]
 
@@ -55,6 +55,12 @@ TEMPLATES = {
         "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}{% else %}{{ message['content'] }}"
         "{% endif %}{% endfor %}",
         ["It is Paris.<|end|>", "Lima, of course.<|end|>"],
+    ),
+    "deepseek": (  # whose prompt has a token that a complete conversation has not
+        "{{ bos_token }}{% for message in messages %}{% if message.role == 'user' %}{{ '<|user|>' + message.content }}"
+        "{% else %}{{ '<|assistant|>' + message.content + eos_token }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}",
+        ["It is Paris.</s>", "Lima, of course.</s>"],
     ),
     "phi3": (  # ends a complete conversation with a further token
         "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' }}"
@@ -135,6 +141,23 @@ def test_the_screen_shows_what_is_supervised(tokenizer, capsys):
     assert shown == "<s>User:\nWhat is the capital of France?\nAssistant:\n[[It is Paris.</s>]]\n"
 
 
+def test_white_space_and_stripping_end_tokens_are_supervised(tokenizer):
+    state = Tokenizer.from_str(tokenizer)
+    state.post_processor = processors.ByteLevel(trim_offsets=True)
+    state.add_special_tokens([AddedToken("<|im_end|>", rstrip=True)])
+    code = [{"role": "user", "content": "Code"}, {"role": "assistant", "content": "if x:\n\n    y"}]
+    processor = preprocessor(state.to_str(), TEMPLATES["qwen2"][0])
+    (found,) = supervised(processor, code)
+    assert [part.rstrip() for part in found] == ["if x:\n\n    y<|im_end|>"]
+
+
+def test_a_word_with_the_space_before_it_is_supervised(tokenizer):
+    template = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+    template += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    paris = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Paris"}]
+    assert supervised(preprocessor(tokenizer, template), paris) == [[" Paris</s>"]]
+
+
 def test_truncated_completions_are_counted_and_missing_ones_refused(tokenizer, capsys):
     whole = preprocessor(tokenizer).align(to_rows([CHAT]), None, "completion")[0]
     short = preprocessor(tokenizer, context=len(whole.values) - 4)
@@ -151,7 +174,10 @@ def test_template_that_drops_or_refuses_messages_is_refused(tokenizer):
     dropping = (
         "{% for message in messages %}{% if message.role != 'system' %}{{ message.content }}</s>{% endif %}{% endfor %}"
     )
-    system = {"role": "system", "content": "Answer in verse."}
+    system = {"role": "system", "content": "us"}
+    called = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    with pytest.raises(UserError, match="drops the tool calls of message 2"):
+        supervised(preprocessor(tokenizer), [CHAT[0], called, *CHAT])
     with pytest.raises(UserError, match=r"conversation 1, .* drops message 1, of system"):
         supervised(preprocessor(tokenizer, dropping), [system, *CHAT])
     with pytest.raises(UserError, match="does not support these messages: roles must alternate"):
@@ -173,7 +199,7 @@ def test_packed_rows_are_complete_and_separate(tokenizer):
         assert (labels[number][documents[number] == 0] == NONE).all()
 
 
-def test_examples_precede_a_row_without_labels_and_fit_into_the_context(tokenizer):
+def test_examples_that_fit_precede_a_row_without_labels(tokenizer):
     processor = preprocessor(tokenizer)
     system = {"role": "system", "content": "Be brief."}
     x, y = processor.with_examples(to_rows([[system, *CHAT[2:]]]), to_rows([CHAT[:2], CHAT[:2]]))

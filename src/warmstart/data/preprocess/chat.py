@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from warmstart.core import screen
@@ -18,7 +19,7 @@ from warmstart.core.errors import UserError
 from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows
 from warmstart.data.preprocess import text, tokenizing
-from warmstart.data.preprocess.chat_template import NAMED, ChatTemplate, Supervise, own_template
+from warmstart.data.preprocess.chat_template import NAMED, NEEDED, ChatTemplate, Supervise, own_template
 from warmstart.data.readers.chats import Message, as_prompt, plain, to_conversations, to_prompts, to_rows, user
 from warmstart.data.readers.files import read_lines, suffix_of
 from warmstart.data.readers.table import read_table
@@ -72,8 +73,29 @@ class Preprocessor(text.Preprocessor):
             raise UserError(
                 f"the tokenizer of this model has no chat template: set data.template to {' or '.join(NAMED)}"
             )
-        chosen = NAMED["plain"] if self.template is None else NAMED.get(self.template, self.template)
-        return ChatTemplate(own if self.template is None and own is not None else chosen, self._special_tokens())
+        tokens = self._special_tokens()
+        if self.template is None and own is not None:
+            return ChatTemplate(own, tokens)
+        name = "plain" if self.template is None else self.template
+        if name in NAMED and self.backend_tokenizer.token_to_id(end := NEEDED[name] or tokens["eos_token"]) is None:
+            raise UserError(
+                f"data.template={name} ends messages with the token {end or 'eos_token'}, which the tokenizer does not "
+                "have: set another one"
+            )
+        return ChatTemplate(NAMED.get(name, name), tokens)
+
+    def adapted(self, own: text.Preprocessor) -> text.Preprocessor:
+        """Return this tokenizer with the settings of another preprocessor, and this template unless it has one."""
+        found = super().adapted(own)
+        if isinstance(found, Preprocessor) and found.template is None:
+            found.template = self.template
+        return found
+
+    @functools.cached_property
+    def offset_tokenizer(self) -> Tokenizer:
+        """The tokenizer without a post-processor, which may trim white space from the offsets of tokens."""
+        state = json.loads(self.backend_tokenizer.to_str())
+        return Tokenizer.from_str(json.dumps({**state, "post_processor": None}))
 
     def _special_tokens(self) -> dict[str, str]:
         """Return the special tokens by their names in transformers, which templates use."""
@@ -131,32 +153,35 @@ class Preprocessor(text.Preprocessor):
         np.save(folder / "starts.npy", np.cumsum([0, *map(len, values[1:])], dtype=np.int64))
 
     def _encoded(
-        self, conversations: Iterable[list[Message]], excluded: Sequence[int] = (), start: int = 0
+        self, conversations: Iterable[list[Message]], firsts: Sequence[int] = (), start: int = 0
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the token ids (T,) and the labels (T,) of conversations.
 
+        A token is supervised if a part of it is, such as a word with the space before it.
+
         Args:
-            excluded: numbers of messages of the assistant without labels, from the start of each conversation.
+            firsts: index of the first message with labels, by conversation; none for 0.
             start: number of conversations before the first one, for messages.
 
         Raises:
             UserError: the template does not support a conversation.
         """
         rendered = []
-        for number, messages in enumerate(conversations, start + 1):
+        for row, messages in enumerate(conversations):
+            number = start + row + 1
             try:
-                rendered.append(self.chat_template.spans(messages, self.supervise))
+                rendered.append(self.chat_template.spans(messages, self.supervise, firsts[row] if firsts else 0))
             except UserError as error:
                 first = " ".join(plain(messages[0]).split())[:40]
                 raise UserError(f"conversation {number}, which starts with {first!r}: {error}") from error
-        encodings = self.backend_tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
+        encodings = self.offset_tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
         found = []
-        for row, (encoding, (_, spans)) in enumerate(zip(encodings, rendered)):
+        for encoding, (_, spans) in zip(encodings, rendered):
             ids = np.array(encoding.ids, dtype=np.int32)
             begin, end = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
             is_supervised = np.zeros(len(ids), dtype=bool)
-            for first, last in spans[excluded[row] if excluded and self.supervise == "assistant" else 0 :]:
-                is_supervised |= (begin >= first) & (end <= last) & (end > begin)
+            for first, last in spans:
+                is_supervised |= (begin < last) & (end > first)
             is_supervised[:1] = False  # nothing precedes it
             found.append((ids, np.where(is_supervised, ids, NONE).astype(np.int32)))
         return found
@@ -174,7 +199,8 @@ class Preprocessor(text.Preprocessor):
         given = [[message for example in shown[:count] for message in example] for count in counts]
         both = [[*_system(row), *before, *_without_system(row)] for row, before in zip(rows, given)]
         screen.say(f"examples in the context: {np.mean(counts):.1f} of {len(shown)} on average")
-        found = self._encoded(both, [sum(message["role"] == "assistant" for message in before) for before in given])
+        firsts = [len(_system(row)) + len(before) for row, before in zip(rows, given)]
+        found = self._encoded(both, firsts)
         starts = np.cumsum([0, *(len(ids) for ids, _ in found)], dtype=np.int64)
         values, labels = (np.concatenate(parts) for parts in zip(*found))
         lengths, padding = np.diff(starts), self.vocabulary.padding
@@ -217,6 +243,9 @@ class Preprocessor(text.Preprocessor):
             )
         share = kept.sum() / tokens.tokens
         screen.say(f"{share:.0%} of the {tokens.tokens:,} tokens of {len(x):,} conversations are supervised")
+        unknown = self.vocabulary.unknown
+        if unknown is not None and (count := int((labels == unknown).sum())):
+            screen.say(f"warning: {count:,} supervised tokens are unknown to the tokenizer", style="yellow")
         if shorter.any():
             screen.say(
                 f"warning: {shorter.sum():,} of {len(x):,} completions are truncated to data.tokenizer.context="
