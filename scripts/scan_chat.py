@@ -36,6 +36,7 @@ from warmstart.core.errors import UserError
 
 KINDS = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "phi", "phi3", "gpt2", "opt", "smollm3")
 CONTEXT = 64
+PADDED = ("opt",)  # cannot separate packed conversations
 TEMPLATE = (
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
@@ -47,7 +48,7 @@ def make_model(name: str, folder: Path) -> None:
     """Write a tiny random model of a type, with a byte-level tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    special, alphabet = ["<|im_end|>", "<|im_start|>", "<pad>"], pre_tokenizers.ByteLevel.alphabet()
+    special, alphabet = ["<|im_end|>", "<|im_start|>", "<pad>", "<|endoftext|>"], pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from warmstart.data.loader import GatherLoader
+from warmstart.data.loader import HELD_OUT_POSITIONS, GatherLoader, held_out_rows
 from warmstart.data.storage.ragged import Packed, Ragged
 
 pytestmark = pytest.mark.quick
@@ -84,3 +84,9 @@ def test_token_types_are_in_a_mask_of_bytes():
     assert x.tolist() == [[1, 2, 3, 4], [5, 6, 7, 0]]
     assert mask.dtype == torch.uint8
     assert mask.tolist() == [[1, 1, 2, 2], [1, 1, 1, 0]]
+
+
+def test_held_out_batches_of_long_rows_with_targets_of_tokens_are_small():
+    long = rows(np.array([10, HELD_OUT_POSITIONS // 4]), context=HELD_OUT_POSITIONS)
+    assert held_out_rows(512, long, long) == 4
+    assert held_out_rows(512, long, None) == held_out_rows(512, rows(), rows()) == 512

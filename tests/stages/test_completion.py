@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
 from tests.conftest import FAST
 from tests.huggingface.decoder import saved_decoder
+
+from warmstart.core.errors import UserError
+from warmstart.data.readers.chats import to_prompts
+from warmstart.data.readers.table import read_table
+from warmstart.objective.classification import Classification
+from warmstart.objective.completion import LOGITS, Completion
+from warmstart.training.frozen import without_head
 
 COLORS = ["red", "green", "blue", "white"]
 THINGS = ["rose", "leaf", "sky", "snow", "berry", "stone", "wave", "cloud", "fire", "night"]
@@ -172,3 +186,176 @@ def test_an_accumulated_step_equals_that_of_one_batch(cli, prompts, llama):
         assert found.status == 0, found.err
         losses.append(found.record("finetune")["metrics"]["test/loss"])
     assert losses[0] == pytest.approx(losses[1], abs=2e-6)
+
+
+@pytest.mark.parametrize("metric", ["loss", "completion_loss", "token_accuracy"])
+def test_a_diverged_row_makes_the_metric_nan(metric):
+    found = Completion.metrics(None)[metric]
+    found.update(torch.tensor([[1.0, 2.0, 1.0], [math.nan, 2.0, math.nan]]), None)
+    assert math.isnan(found.compute())
+
+
+def test_pack_of_a_finetuning_is_true_or_false(cli, prompts, llama):
+    refused = cli("stage=finetune", *on(prompts, llama), "data.pack=128")
+    assert refused.status == 2
+    assert "data.pack=128: must be true or false in a finetuning" in refused.error
+
+
+def test_conversations_are_pretrained_on(cli, prompts):
+    small = (
+        "backbone.width=16",
+        "backbone.heads=2",
+        "backbone.depth=1",
+        "trainer.max_steps=1",
+        "trainer.val_check_interval=1",
+    )
+    found = cli("stage=pretrain", "experiment=chat", "data=chat", f"data.root={prompts}", "data.pack=32", *small)
+    assert found.status == 0, found.err
+
+
+def test_adapters_keep_the_loaded_head(cli, prompts, llama):
+    found = cli("stage=finetune", *on(prompts, llama), "strategy=lora", "trainer.max_steps=2", "trainer.max_epochs=-1")
+    assert found.status == 0, found.err
+    before = load_file(llama / "model.safetensors")["lm_head.weight"]
+    (after,) = load_file(found.run("finetune") / "model/head.safetensors").values()
+    assert torch.equal(after, before)
+    assert found.record("finetune")["cost"]["trained_parameters"] < before.numel()
+
+
+def without_lm_head(llama: Path, folder: Path) -> Path:
+    """Return a copy of a model that has the weights of its trunk only."""
+    shutil.copytree(llama, folder)
+    transformers.AutoModel.from_pretrained(llama).save_pretrained(folder)
+    return folder
+
+
+def test_a_start_without_a_head_is_refused(cli, prompts, llama, tmp_path):
+    bare = without_lm_head(llama, tmp_path / "bare")
+    reason = "objective=completion trains a loaded head further, but"
+    refused = cli("stage=finetune", *on(prompts, bare))
+    assert refused.status == 2
+    assert reason in refused.error
+    assert not refused.runs("finetune")
+    planned = cli("experiment=chat", f"data.root={prompts}", f"transfer.start=hf:{bare}", "transfer.arms=[pretrained]")
+    assert planned.status == 2
+    assert f"transfer.start=hf:{bare} (arm pretrained): {reason}" in planned.error
+    other = cli(
+        "experiment=chat", f"data.root={prompts}", "objective@pretrain.objective=tsdae", "pretrain.data.pack=null"
+    )
+    assert other.status == 2
+    assert reason in other.error
+
+
+def conversations(path: Path) -> list[list[dict]]:
+    """Return the conversations of a file, which may have no completions."""
+    return [prompt.given for prompt in to_prompts(read_table(path), path.name)]
+
+
+def test_nested_numbers_are_unchanged_and_cells_may_be_json_or_arrays(tmp_path):
+    call = {"type": "function", "function": {"name": "add", "arguments": {"x": 3, "y": [0.50, True, None]}}}
+    messages = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "user", "content": "Again."},
+    ]
+    expected = [messages, messages]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"id": 1.0, "messages": messages}) + "\n" for _ in "ab"))
+    (tmp_path / "rows.json").write_text(json.dumps([{"messages": messages}] * 2))
+    pd.DataFrame({"messages": [json.dumps(messages)] * 2}).to_csv(tmp_path / "rows.csv", index=False)
+    for name in ("rows.jsonl", "rows.json", "rows.csv"):
+        assert conversations(tmp_path / name) == expected
+    assert read_table(tmp_path / "rows.jsonl")["id"].tolist() == ["1", "1"]
+    call["function"]["arguments"] = {"x": 3}
+    pd.DataFrame({"messages": [messages]}).to_parquet(tmp_path / "rows.parquet")
+    (found,) = conversations(tmp_path / "rows.parquet")
+    assert found[1]["tool_calls"] == [call]
+
+
+def test_system_and_history_of_alpaca_are_messages(tmp_path):
+    row = {"instruction": "And of Peru?", "output": "Lima.", "system": "Be brief.", "tools": "[]"}
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps([{**row, "history": [["The capital of France?", "Paris."]]}, {**row, "history": []}]))
+    earlier, without = conversations(path)
+    assert [message["role"] for message in earlier] == ["system", "user", "assistant", "user"]
+    assert [message["content"] for message in earlier[:3]] == ["Be brief.", "The capital of France?", "Paris."]
+    assert without == [earlier[0], earlier[3]]
+
+
+def with_content(content: object) -> dict:
+    """Return a row of a question and an answer with this content."""
+    return {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": content}]}
+
+
+UNSUPPORTED = {
+    "tools": ({"instruction": "a", "output": "b", "tools": '[{"name": "f"}]'}, "column tools is not supported"),
+    "history": ({"instruction": "a", "output": "b", "history": [["q"]]}, "is no list of pairs of question and answer"),
+    "two systems": (
+        {"system": "a", "messages": [{"role": "system", "content": "b"}, *with_content("c")["messages"]]},
+        "remove one",
+    ),
+    "role": ({"messages": [{"role": ["user"], "content": "x"}]}, "message 1: unknown role ['user']"),
+    "parts": (with_content([{"type": "text", "text": "y"}]), "a list, but must be a text"),
+    "bool": (with_content(False), "the content of assistant is False, a bool, but must be a text"),
+    "surrogate": (with_content("\ud800"), "row 1, message 2: an unpaired surrogate"),
+    "surrogate in history": (
+        {"instruction": "a", "output": "b", "history": [["q\ud800", "a"]]},
+        "row 1, message 1: an unpaired surrogate",
+    ),
+    "surrogate in arguments": (
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"x": "\ud800"}]}]},
+        "row 1, message 1: an unpaired surrogate",
+    ),
+    "json": ({"messages": '[{"role": '}, "is no list of messages"),
+    "number": ({"conversations": 3}, "is no list of messages with from and value"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_rows_are_refused(tmp_path, name):
+    row, message = UNSUPPORTED[name]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(UserError, match=re.escape(message)):
+        conversations(path)
+
+
+@pytest.mark.parametrize("cell", [True, 3, b"x"])
+def test_cells_of_parquet_that_are_no_lists_are_refused(tmp_path, cell):
+    pd.DataFrame({"conversations": [cell]}).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match="is no list of messages"):
+        conversations(tmp_path / "rows.parquet")
+
+
+def test_max_tokens_counts_those_of_packed_blocks(cli, prompts, llama):
+    limits = ("data.batch_size=1", "trainer.max_tokens=300", "trainer.max_epochs=-1", "trainer.val_check_interval=1")
+    found = cli("stage=finetune", *on(prompts, llama), *limits, "data.pack=true", "test=false", "logger=[]")
+    assert found.status == 0, found.err
+    assert 300 / 64 <= found.record("finetune")["cost"]["steps"] <= 300 / 50
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (("stage=finetune", "strategy=auto"), "strategy=auto"),
+        (("transfer.arms=[scratch]", "+arm.scratch.length=2"), "arm.scratch.length"),
+        (("transfer.arms=[pretrained]", "transfer.budgets.converged=[pretrained]"), "transfer.budgets.converged"),
+    ],
+)
+def test_lengths_in_rows_are_refused_for_packed_rows(cli, prompts, llama, words, setting):
+    start = f"init=hf:{llama}" if "stage=finetune" in words else f"transfer.start=hf:{llama}"
+    refused = cli("experiment=chat", f"data.root={prompts}", start, "data.pack=true", *words)
+    assert refused.status == 2
+    assert f"{setting} counts rows, but data.pack=true makes blocks" in refused.error
+
+
+def test_logits_are_limited_for_large_vocabularies():
+    backbone = SimpleNamespace(target_size=2**20, head=lambda task, outputs: torch.nn.Identity())
+    assert Completion(backbone, None, None).chunk * backbone.target_size == LOGITS
+    backbone.target_size = 1000
+    assert Completion(backbone, None, None).chunk == 8192
+
+
+def test_a_finetuned_start_with_a_tied_head_has_a_head():
+    start = SimpleNamespace(name="run", card={"stage": "finetune"}, head={}, spec=SimpleNamespace(labels=()))
+    assert without_head(start, Completion, ()) is None
+    assert without_head(start, Classification, ()) is not None

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from tests.conftest import FAST
 
 from warmstart.backbone.mlp import MLP
 from warmstart.core.batch import Features
+from warmstart.core.protocols import Preprocessor
+from warmstart.data.storage.ragged import Ragged
+from warmstart.training.frozen import Frozen
 from warmstart.training.visualization.features import effective_rank, spread, vote
 
 LOGGED = {"val/feature_rank", "val/feature_std", "val/knn_accuracy"}
@@ -32,6 +37,25 @@ def test_neighbours_vote_by_their_similarity():
         [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     )  # two votes at a right angle count less than one that agrees
     assert vote(few, torch.tensor([0, 1, 1]), torch.tensor([[1.0, 0.1]])).item() == 0
+
+
+class Sum(torch.nn.Module):
+    """A backbone whose feature is the sum of a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x, mask):
+        return SimpleNamespace(pooled=(x.sum(1, keepdim=True) * self.weight))
+
+
+def test_features_of_variable_length_rows_are_in_the_order_of_the_rows():
+    lengths = np.array([3, 9, 1, 5])
+    x = Ragged(np.repeat([1, 2, 3, 4], lengths), np.cumsum([0, *lengths]), lengths, 0, 9)
+    frozen = Frozen(Sum(), None, Preprocessor())
+    frozen.batch_size = 2
+    assert frozen.features(x)[:, 0].tolist() == [3, 18, 3, 20]
 
 
 def test_rank_and_spread_of_features_whose_are_known():

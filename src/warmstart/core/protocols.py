@@ -271,13 +271,15 @@ class Strategy:
     overrides `prepare`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is true. If
     `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also strongly.
     `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
-    `unlabelled_rows` the number of unlabelled rows that it has trained on, repetitions included.
+    `unlabelled_rows` the number of unlabelled rows that it has trained on, repetitions included. If not
+    `trains_loaded_head`, the head of an objective that `keeps_head` is frozen if it was loaded.
     """
 
     selects_strategy: ClassVar[bool] = False
     only_scales_learning_rates: ClassVar[bool] = True
     uses_unlabelled: ClassVar[bool] = False
     uses_strong: ClassVar[bool] = False
+    trains_loaded_head: ClassVar[bool] = True
     restarts: tuple[float, ...] = ()
     progress: float = 0.0
     unlabelled_rows: int = 0

@@ -22,7 +22,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.spec import Spec
 from warmstart.data.duplicates.overlap import copies
-from warmstart.data.loader import GatherLoader, Unlabelled, encode, moments, take
+from warmstart.data.loader import GatherLoader, Unlabelled, encode, held_out_rows, moments, take
 from warmstart.data.splits import fold_of, labelled_subset, merged
 from warmstart.data.storage.ragged import Packed, PackedRows, PaddedRows, Ragged, assign_blocks
 
@@ -56,7 +56,8 @@ class MemoryDataModule(pl.LightningDataModule):
     @property
     def held_out_batch(self) -> int:
         """Number of rows per validation or test step."""
-        return self.preprocessor.held_out_batch
+        most = self.preprocessor.held_out_batch
+        return min(held_out_rows(most, *self.parts[name]) for name in ("validation", *self.test_parts))
 
     @abstractmethod
     def training_rows(self, splits: Splits) -> Rows:
@@ -139,9 +140,9 @@ class MemoryDataModule(pl.LightningDataModule):
 
     def marked(self, count: int) -> list[str]:
         """Return up to `count` training rows as text, with their supervised parts marked; none for other targets."""
-        if "marked" not in self.preprocessor.abilities:
-            return []
         x, y = self.parts["train"]
+        if "marked" not in self.preprocessor.abilities or y is None:
+            return []
         found = []
         for index in evenly(len(x), count):
             tokens, mask = x.padded([index])
@@ -159,7 +160,7 @@ class MemoryDataModule(pl.LightningDataModule):
     @property
     def batch_tokens(self) -> float | None:
         """Mean number of positions of a training batch; None if examples have no tokens."""
-        x = self.parts["train"][0]
+        x = self.train_loader.x  # blocks, if rows are packed
         return self.batch_size * x.tokens / len(x) if isinstance(x, PaddedRows) else None
 
     @property

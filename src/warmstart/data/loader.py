@@ -13,8 +13,9 @@ from torch import Tensor
 from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
-from warmstart.data.storage.ragged import PaddedRows
+from warmstart.data.storage.ragged import PaddedRows, Ragged
 
+HELD_OUT_POSITIONS = 2**15  # limit of memory: positions of a held-out batch, with padding, whose tokens have targets
 POOL = 50  # batches whose rows are sorted by length together
 
 
@@ -124,6 +125,13 @@ def batches(rows: int, size: int) -> int:
     """Return the number of training batches of an epoch; a single remaining row is added to the previous batch."""
     full, rest = divmod(rows, size)
     return full + (rest > 0) - (rest == 1 and full > 0 and size > 1)
+
+
+def held_out_rows(most: int, x: Any, y: Any) -> int:
+    """Return the number of rows of a held-out batch: `most`, or fewer if rows of tokens with targets are long."""
+    if not (isinstance(x, Ragged) and isinstance(y, Ragged)):
+        return most
+    return max(1, min(most, HELD_OUT_POSITIONS // int(x.lengths.max(initial=1))))
 
 
 def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:

@@ -16,6 +16,7 @@ from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head
 
+LOGITS = 2**26  # limit of memory: logits that are computed at once, 0.25 GiB in float32
 NONE = -100  # label of positions that are not supervised, as in transformers
 Metric = Literal["loss", "completion_loss", "exact_match"]
 
@@ -32,7 +33,7 @@ class Completion(Objective, nn.Module):
         loss: loss of logits and token ids.
         metric: metric that selects the best checkpoint and that reports compare: `loss` per supervised token,
             `completion_loss`, the mean over rows of their loss per token, or `exact_match` of greedy decoding.
-        chunk: number of positions whose logits are computed at once.
+        chunk: largest number of positions whose logits are computed at once; fewer if the vocabulary is large.
     """
 
     target: ClassVar = "completion"
@@ -51,7 +52,8 @@ class Completion(Objective, nn.Module):
         chunk: PositiveInt = 8192,
     ):
         super().__init__()
-        self.loss, self.metric, self.chunk = loss, metric, chunk
+        self.loss, self.metric = loss, metric
+        self.chunk = max(1, min(chunk, LOGITS // backbone.target_size))
         self.monitor, self.bounds = type(self).monitor(metric), (0.0, 1.0 if metric == "exact_match" else None)
         self.head = make_head(backbone, self.task, backbone.target_size)
 
@@ -126,7 +128,7 @@ class RowMean(MeanMetric):
     """Mean over rows of `row_scores`."""
 
     def __init__(self, name: str):
-        super().__init__()
+        super().__init__(nan_strategy="disable")
         self.name = name
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
@@ -138,7 +140,7 @@ class TokenMean(MeanMetric):
     """Mean of a column of the outputs over supervised tokens."""
 
     def __init__(self, column: int):
-        super().__init__()
+        super().__init__(nan_strategy="disable")
         self.column = column
 
     def update(self, outputs: Tensor, y: Tensor) -> None:

@@ -146,6 +146,8 @@ def length_of(config: DictConfig, rows: int, user: str = "strategy=auto") -> tup
     Raises:
         UserError: the number of steps is not known in advance, or the run would never validate.
     """
+    if components.packs_rows(config):
+        raise UserError(f"{user} counts rows, but data.pack=true makes blocks of them: set data.pack=false")
     for name in ("max_time", "max_tokens"):
         if config.trainer.get(name) is not None:
             raise UserError(

@@ -18,7 +18,7 @@ from warmstart.core import screen
 from warmstart.core.batch import Inputs
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
-from warmstart.data.loader import GatherLoader, encode
+from warmstart.data.loader import GatherLoader, encode, held_out_rows
 from warmstart.data.preprocess import rebuild
 from warmstart.data.schema import missing_columns
 from warmstart.run.files import write_atomically
@@ -51,7 +51,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run = opened or RunFolder.create(with_run(config, finetuned), runs_folder(config))
     with run.recording():
         run.update(parent={"id": finetuned.record["id"], "weights_sha256": saved.weights_sha256})
-        size = preprocessor.held_out_batch
+        size = held_out_rows(preprocessor.held_out_batch, x, y)
         trainer = machine_trainer(settings.trainer, run.path)
         module.to(trainer.strategy.root_device)
         if adaptation is None:

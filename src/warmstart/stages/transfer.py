@@ -40,11 +40,18 @@ from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility, naming
 from warmstart.training.length import with_min_steps
 from warmstart.training.record import runs_folder
-from warmstart.training.start import build_objective, find_start, given_preprocessor, warn_of_other_splits
+from warmstart.training.start import (
+    build_objective,
+    find_start,
+    given_preprocessor,
+    warn_of_other_splits,
+    without_kept_head,
+)
 from warmstart.training.teacher import set_targets
 from warmstart.transfer import start_selection, starts, tuning
 from warmstart.transfer.arms import (
     BUDGETS,
+    PRETRAINED,
     PRETRAINING,
     Sizes,
     arm_config,
@@ -245,6 +252,8 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     for arm in config.transfer.arms:
         own = arm_config(config, arm, "scratch", "all", 0)
         if own.stage == "finetune":
+            check_pretrained_head(config, arm, own)
+            check_unpacked(config, arm, own)
             with naming(config.arm[arm], f"arm.{arm}."), starts.naming_start(config, arm):
                 check_compatibility(own)
         if "init" in own:
@@ -268,6 +277,38 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
         return config, {"sizes": {"labelled": labelled, "examples": 0}, "overlap": None, **more}
     overlap, examples = check_pretraining(config, splits)
     return config, {"sizes": {"labelled": labelled, "examples": examples}, "overlap": overlap, **more}
+
+
+def check_pretrained_head(config: DictConfig, arm: str, finetuning: DictConfig) -> None:
+    """Raise an error if an arm requires the head of the pretraining of this transfer, which trains another one.
+
+    Raises:
+        UserError: with both objectives.
+    """
+    if config.arm[arm].get("init") not in (PRETRAINED, "shuffled"):
+        return
+    needed, trained = (components.get_object(node.objective._target_) for node in (finetuning, config.pretrain))
+    if needed.keeps_head and trained.task != needed.task:
+        name = f"pretrain.objective={components.short_name(config.pretrain.objective)}"
+        raise UserError(f"arm.{arm}: {without_kept_head(finetuning, name)}")
+
+
+def check_unpacked(config: DictConfig, arm: str, finetuning: DictConfig) -> None:
+    """Raise an error if the length of an arm is computed from its number of rows, but it trains on blocks of rows.
+
+    Raises:
+        UserError: with the setting of the length.
+    """
+    if not components.packs_rows(finetuning):
+        return
+    names = [
+        f"transfer.budgets.{name}" for name, arms in config.transfer.budgets.items() if name != "steps" and arm in arms
+    ]
+    names += [f"arm.{arm}.length"] if config.arm[arm].get("length") is not None else []
+    if names:
+        raise UserError(
+            f"{names[0]} counts rows, but data.pack=true makes blocks of them: set data.pack=false (arm {arm})"
+        )
 
 
 def check_pretraining(config: DictConfig, splits: Splits) -> tuple[dict[str, Any], int]:

@@ -15,16 +15,18 @@ from warmstart.strategy.injected import adapter_learning_rate_scales, inject, li
 class IA3(Strategy):
     """Multiply each output of linear layers by a learned scale, initially 1; train the scales and the head.
 
-    The paper scales keys, values and hidden activations of MLPs; set `layers` to those to do the same. Learning rates
-    much higher than those of full finetuning are usual. Source: Liu et al. (2022), "Few-Shot Parameter-Efficient
-    Fine-Tuning is Better and Cheaper than In-Context Learning", https://arxiv.org/abs/2205.05638.
+    A loaded head that the objective keeps is frozen. The paper scales keys, values and hidden activations of MLPs; set
+    `layers` to those to do the same. Learning rates much higher than those of full finetuning are usual.
+    Source: Liu et al. (2022), "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context
+    Learning", https://arxiv.org/abs/2205.05638.
 
     Args:
         layers: name patterns of linear layers, such as `blocks.*.qkv`; None for all.
-        rate: learning rate of scales and head, as a multiple of optimizer.lr.
+        rate: learning rate of scales and a new head, as a multiple of optimizer.lr.
     """
 
     only_scales_learning_rates: ClassVar = False
+    trains_loaded_head: ClassVar = False
 
     def __init__(self, layers: Sequence[str] | None = None, rate: PositiveFloat = 10.0):
         self.layers, self.rate = layers, rate

@@ -15,7 +15,7 @@ from warmstart.strategy.injected import adapter_learning_rate_scales, inject, li
 class LoRA(Strategy):
     """Add alpha / rank * up (O, R) @ down (R, I), initially zero, to the weights (O, I) of linear layers.
 
-    `up`, `down` and the head are trained.
+    `up`, `down` and the head are trained, except a loaded head that the objective keeps.
     Source: Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.org/abs/2106.09685.
 
     Args:
@@ -23,10 +23,11 @@ class LoRA(Strategy):
         alpha: scale of the update, above 0.
         dropout: dropout of the input of the adapter, 0 or more and below 1.
         layers: name patterns of linear layers, such as `blocks.*.qkv`; None for all.
-        rate: learning rate of adapters and head, as a multiple of optimizer.lr.
+        rate: learning rate of adapters and a new head, as a multiple of optimizer.lr.
     """
 
     only_scales_learning_rates: ClassVar = False
+    trains_loaded_head: ClassVar = False
 
     def __init__(
         self,

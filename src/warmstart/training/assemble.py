@@ -23,7 +23,15 @@ from warmstart.run.lineage import TUNED
 from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility
 from warmstart.training.modules import FinetuneModule, PretrainModule
-from warmstart.training.start import build_objective, find_start, given_preprocessor, load_head, load_start, shuffled
+from warmstart.training.start import (
+    build_objective,
+    find_start,
+    given_preprocessor,
+    load_head,
+    load_start,
+    shuffled,
+    without_kept_head,
+)
 from warmstart.training.static import open_teacher, parent_record, set_first_layer
 from warmstart.training.teacher import set_targets
 
@@ -38,7 +46,7 @@ def extract_adapters(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor
 
     `trained_parameters` counts all parameters that were trained at any time, including the head. `bytes_per_task` is
     the storage that the model needs in addition to the parent: the changed tensors of the backbone, with adapters in
-    low-rank form, and the head; without a parent, all tensors.
+    low-rank form, and the head unless it is frozen; without a parent, all tensors.
 
     Returns:
         The adapter delta, as the changed tensors of the backbone, if there are adapters and a parent; else None.
@@ -52,7 +60,8 @@ def extract_adapters(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor
     small = {**own, **packed(changes)} if module.origin else own
     if changes:
         module.backbone.load_state_dict(merge(state, changes))
-    size = _bytes(small.values()) + _bytes(module.objective.state_dict().values())
+    has_own_head = any(module.scales[name] for name in module.scales if name.startswith("objective."))
+    size = _bytes(small.values()) + (_bytes(module.objective.state_dict().values()) if has_own_head else 0)
     run.note(cost={**(run.record["cost"] or {}), "trained_parameters": trained, "bytes_per_task": size})
     return small if changes and module.origin else None
 
@@ -109,7 +118,10 @@ def assemble(
         has_head = start.card["stage"] in TUNED or "task" in start.card
         if strategy is None or has_head or objective.keeps_head or "load_head" in objective.abilities:
             transfer["head"] = load_head(objective, start, data.spec.labels)
-    module = build_module(config, backbone, objective, data.preprocessor, strategy, origin)
+            if strategy is not None and objective.keeps_head and transfer["head"] == "random":
+                raise UserError(f"init={config.init}: {without_kept_head(config, start.name)}")
+    has_loaded_head = (transfer or {}).get("head") == "loaded"
+    module = build_module(config, backbone, objective, data.preprocessor, strategy, origin, has_loaded_head)
     lineage = {"parent": parent, "transfer": transfer}
     if is_static:
         lineage["static"] = set_first_layer(config, backbone, data, source)
@@ -142,6 +154,7 @@ def build_module(
     preprocessor: Preprocessor,
     strategy: Strategy | None = None,
     origin: dict[str, str] | None = None,
+    has_loaded_head: bool = False,
 ) -> Module:
     """Return the module that trains or evaluates backbone and objective.
 
@@ -152,6 +165,7 @@ def build_module(
         preprocessor: that of their data.
         strategy: that of a finetuning; None for evaluation.
         origin: see `FinetuneModule`.
+        has_loaded_head: see `FinetuneModule`.
 
     Raises:
         UserError: the strategy depends on the number of steps, which is unknown.
@@ -166,7 +180,7 @@ def build_module(
         return PretrainModule(backbone, objective, **own)
     if strategy is not None and strategy.uses_strong and config.data.get("strong"):
         own["strong"] = components.build_augment(config, preprocessor, "strong")
-    module = FinetuneModule(backbone, objective, strategy, **own, origin=origin)
+    module = FinetuneModule(backbone, objective, strategy, **own, origin=origin, has_loaded_head=has_loaded_head)
     if module.has_phases and config.trainer.get("max_time") is not None:
         raise UserError(
             f"strategy={components.short_name(config.strategy)} depends on the number of steps, which is unknown with "

@@ -136,8 +136,22 @@ def task_data(
         fold=config.data.get("fold", 0),
         fold_seed=derive_seed(config.seed, "folds"),
         unlabelled_seed=derive_seed(config.seed, "unlabelled") if unlabelled else None,
-        pack=bool(config.data.get("pack")),
+        pack=packs_rows(config),
     )
+
+
+def packs_rows(config: DictConfig) -> bool:
+    """Return data.pack of a finetuning config.
+
+    Raises:
+        UserError: it is not true or false.
+    """
+    pack = config.data.get("pack")
+    if pack is not None and not isinstance(pack, bool):
+        raise UserError(
+            f"data.pack={pack}: must be true or false in a finetuning, whose blocks have data.tokenizer.context tokens"
+        )
+    return bool(pack)
 
 
 def generic_data(

@@ -17,7 +17,7 @@ from warmstart.core.init import Init
 from warmstart.core.protocols import Backbone, Objective, Preprocessor
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
-from warmstart.data.loader import GatherLoader, take
+from warmstart.data.loader import take
 from warmstart.data.storage.ragged import PaddedRows
 from warmstart.data.transforms.augment import Augment
 from warmstart.run.identity import derive_seed
@@ -72,10 +72,12 @@ class Frozen(nn.Module):
         return self.objective.predict(self.backbone, scaled).cpu()
 
     def _map(self, x: Any, function: Callable[[Batch], Tensor], y: Any = None) -> np.ndarray:
-        device = next(self.parameters()).device
+        device, order, found = next(self.parameters()).device, [], []
         with evaluating(self):
-            found = [function(batch.to(device)) for batch in GatherLoader(x, y, self.batch_size)]
-        return torch.cat(found).numpy()
+            for rows in self._sorted(x):
+                found.append(function(take(x, y, rows).to(device)))
+                order.append(rows)
+        return torch.cat(found)[torch.cat(order).argsort()].numpy()
 
 
 def by_length(x: Any, device: torch.device, batch_size: int) -> Iterator[Tensor]:
@@ -169,7 +171,10 @@ def without_head(
         return None  # loading it finds out whether it has this form
     if start.card["stage"] not in TUNED and start.card.get("task") is None:
         return f"{start.name} has no head of a task"
-    if start.card.get("task", task) != task or not start.head:
+    has_none = (
+        not start.head and not objective.keeps_head
+    )  # a head that is kept may be tied, which loading it finds out
+    if start.card.get("task", task) != task or has_none:
         return f"the head of {start.name} is for another task"
     if start.spec.labels != labels:
         return f"the head of {start.name} is for other labels ({listed(start.spec.labels)}; here {listed(labels)})"

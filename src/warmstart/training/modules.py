@@ -172,7 +172,8 @@ class FinetuneModule(LeanModule):
     """Finetuning; frozen modules are in evaluation mode, so that their norm statistics and dropout do not change.
 
     All randomness and the trainable parameters of a step are functions of `seed` and the number of the step. Without a
-    strategy it is for evaluation only. `origin` has the SHA-256 of the backbone tensors of a parent, by name.
+    strategy it is for evaluation only. `origin` has the SHA-256 of the backbone tensors of a parent, by name, and
+    `has_loaded_head` is whether the head is that of the parent.
     Unlabelled rows have their own random numbers, so that those of the labelled rows do not depend on them.
     """
 
@@ -187,6 +188,7 @@ class FinetuneModule(LeanModule):
         seed: int,
         origin: dict[str, str] | None = None,
         strong: Augment | None = None,
+        has_loaded_head: bool = False,
     ):
         super().__init__()
         self.backbone, self.objective = backbone, objective
@@ -196,7 +198,10 @@ class FinetuneModule(LeanModule):
         self.strategy = strategy
         self.scales, self.trained, self.frozen = {}, set(), []
         if strategy is not None:
-            self.scales = assign(strategy.learning_rate_scales(backbone), [name for name, _ in self.named_parameters()])
+            scales = strategy.learning_rate_scales(backbone)
+            if has_loaded_head and objective.keeps_head and not strategy.trains_loaded_head:
+                scales = [(name, 0.0 if name.startswith("objective.") else scale) for name, scale in scales]
+            self.scales = assign(scales, [name for name, _ in self.named_parameters()])
             self.set_progress(0.0)
         # Whether trainable parameters or learning-rate scales depend on the step.
         self.has_phases = any(map(callable, self.scales.values())) or bool(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
@@ -136,6 +137,34 @@ def load_head(objective: nn.Module, start: SavedModel, labels: tuple[str, ...]) 
         reason = f"{start.name} has no head of this form for these labels"
     screen.say(f"the head is initialized randomly: {reason}", style="yellow")
     return "random"
+
+
+def check_kept_head(config: DictConfig, start: SavedModel) -> None:
+    """Raise an error if the objective keeps the head of its initial weights, but these have none of its form.
+
+    Args:
+        config: a finetuning config.
+        start: the initial weights.
+
+    Raises:
+        UserError: with the objective.
+    """
+    if not get_object(config.objective._target_).keeps_head:
+        return
+    backbone = components.build(config.backbone, spec=start.spec)
+    facts = {"backbone": backbone, "spec": start.spec, "loss": components.build_loss(config)}
+    objective = components.build(config.objective, **facts)
+    own, saved = ({name: value.shape for name, value in head.items()} for head in (objective.state_dict(), start.head))
+    if own and (own != saved or start.card.get("task", objective.task) != objective.task):
+        raise UserError(without_kept_head(config, start.name))
+
+
+def without_kept_head(config: DictConfig, name: str) -> str:
+    """Return the message that the initial weights `name` have no head for an objective that keeps it."""
+    return (
+        f"objective={components.short_name(config.objective)} trains a loaded head further, but {name} has none of "
+        "this form: give a causal language model with its head, or init=scratch"
+    )
 
 
 def listed(labels: tuple[str, ...], most: int = 4) -> str:

@@ -26,7 +26,7 @@ from warmstart.run.identity import resolved_for_arms
 from warmstart.run.manifest import RUNS, Job
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
 from warmstart.training.length import limited, optimizer_steps, with_min_steps
-from warmstart.training.start import find_start, given_preprocessor
+from warmstart.training.start import check_kept_head, find_start, given_preprocessor
 
 OWN_KEYS = ("pretrain", "transfer", "arm")
 ARM_KEYS = ("against", "length", "tune")  # settings of an arm that are not settings of its finetunings
@@ -376,12 +376,15 @@ def check_starts(config: DictConfig, arm: str, finetuning: DictConfig) -> None:
         finetuning: its config.
 
     Raises:
-        UserError: one is missing, damaged or of another backbone; the message names the setting.
+        UserError: one is missing, damaged, of another backbone, or lacks a required head; the message names the
+            setting.
     """
     init, preprocessor = finetuning.init, config.arm[arm].get("preprocessor")
     setting = start_setting(config, arm, init)
     try:
         start, _ = find_start(finetuning)
+        if start is not None and finetuning.stage == "finetune":
+            check_kept_head(finetuning, start)
         if preprocessor not in (None, PRETRAINED):
             setting = f"arm.{arm}.preprocessor={preprocessor}"
             given_preprocessor(merged(finetuning, {"init": "scratch", "preprocessor": preprocessor}), None)

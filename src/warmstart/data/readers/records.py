@@ -61,18 +61,30 @@ def _records(text: str, path: Path) -> dict[int, dict[str, Any]]:
 
 
 def _parse(text: str, line: int | None = None) -> Any:
-    """Parse JSON, with numbers as texts."""
+    """Parse JSON, with numbers as texts, except in cells that are lists of objects, such as messages."""
     try:
         found = json.loads(
             text, parse_int=str, parse_float=_shortest, parse_constant=str, object_pairs_hook=_check_duplicates
         )
         if text.count("[") + text.count("{") > DEPTH:
             check_depth(found)
+        rows = found if isinstance(found, list) else [found]
+        if any(map(_objects, rows)):
+            unchanged = json.loads(text)
+            for row, own in zip(rows, unchanged if isinstance(found, list) else [unchanged]):
+                row |= {name: own[name] for name in _objects(row)}
         return found
     except ValueError as error:
         raise ValueError(f"line {line} is not JSON ({error})" if line else str(error)) from error
     except RecursionError as error:
         raise ValueError(f"{'it' if line is None else f'line {line}'} is nested too deeply") from error
+
+
+def _objects(row: Any) -> list[str]:
+    """Return the names of the cells of a row that are lists of objects."""
+    if not isinstance(row, dict):
+        return []
+    return [name for name, cell in row.items() if isinstance(cell, list) and cell and isinstance(cell[0], dict)]
 
 
 def _shortest(number: str) -> str:

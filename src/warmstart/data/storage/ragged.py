@@ -168,7 +168,8 @@ class PackedRows(PaddedRows):
 
     def __init__(self, rows: Ragged, blocks: list[np.ndarray]):
         self.rows, self.blocks = rows, blocks
-        self.tokens, self.bytes_per_token = rows.tokens, rows.bytes_per_token
+        self.row_lengths = rows.lengths  # which Ragged computes at each access
+        self.tokens, self.bytes_per_token = int(self.row_lengths.sum()), rows.bytes_per_token
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -180,18 +181,16 @@ class PackedRows(PaddedRows):
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Return padded blocks (B, T), and the document number of each position from 1, 0 for padding (B, T)."""
-        numbers = np.arange(len(self))[to_index(rows)]
-        lengths = self.rows.lengths
-        sizes = [int(lengths[self.blocks[number]].sum()) for number in numbers]
-        x = np.full((len(numbers), max(1, *sizes)), self.rows.padding, dtype=np.int64)
-        document = np.zeros(x.shape, dtype=np.int64)
-        for position, number in enumerate(numbers):
-            start = 0
-            for index, row in enumerate(self.blocks[number], 1):
-                first, length = self.rows.starts[row], lengths[row]
-                x[position, start : start + length] = self.rows.values[first : first + length]
-                document[position, start : start + length] = index
-                start += length
+        blocks = [self.blocks[number] for number in np.arange(len(self))[to_index(rows)]]
+        chosen = np.concatenate(blocks)
+        lengths = self.row_lengths[chosen]
+        ends = lengths.cumsum()
+        sizes = np.array([self.row_lengths[block].sum() for block in blocks])
+        valid = np.arange(max(1, sizes.max())) < sizes[:, None]
+        x, document = np.full(valid.shape, self.rows.padding, dtype=np.int64), np.zeros(valid.shape, dtype=np.int64)
+        index = np.arange(lengths.sum()) + np.repeat(self.rows.starts[chosen] - (ends - lengths), lengths)
+        x[valid] = self.rows.values[index]
+        document[valid] = np.repeat(np.concatenate([np.arange(len(block)) for block in blocks]) + 1, lengths)
         return torch.from_numpy(x), torch.from_numpy(document)
 
 

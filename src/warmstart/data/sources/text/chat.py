@@ -30,8 +30,8 @@ class Chat(Source):
 
     Args:
         tokenizer: constructor of the preprocessor of texts.
-        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name; None for made
-            instructions (data.sources.text.instructions).
+        root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name; None for
+            synthetic instructions (data.sources.text.instructions).
         template: a named chat template or one in the dialect of Jinja; None for that of the tokenizer.
         supervise: messages to train on: assistant for all of the assistant, last for its last one, all for all.
         cluster: column of the clusters of rows that are not independent, such as users.
@@ -77,7 +77,7 @@ class Chat(Source):
             if self.root is None
             else read_own_splits(self.root, self.config, self.dialect)
         )
-        root = self.root or "made instructions"
+        root = self.root or "synthetic instructions"
         where = {name: describe(root, name, frames) for name in frames}
         parts = {name: to_conversations(frame, where[name]) for name, frame in frames.items()}
         names = [self.clusters.read(frame, where[name]) for name, frame in frames.items()]
