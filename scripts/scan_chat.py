@@ -93,7 +93,7 @@ def scan(name: str, folder: Path) -> tuple[bool, float, float]:
         "experiment=chat",
         f"data.root={folder / 'rows.jsonl'}",
         f"data.tokenizer.context={CONTEXT}",
-        "data.pack=true",
+        f"data.pack={str(name not in PADDED).lower()}",
     )
     own = (*own, f"init=hf:{folder / 'model'}", "trainer.precision=null", f"output_dir={outputs}", *QUIET)
     command("stage=finetune", *own, "data.batch_size=2")

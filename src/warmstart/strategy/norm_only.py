@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import PositiveFloat
@@ -16,6 +18,8 @@ class NormOnly(Strategy):
     Args:
         rate: learning rate, as a multiple of optimizer.lr.
     """
+
+    trains_loaded_head: ClassVar = False
 
     def __init__(self, rate: PositiveFloat = 10.0):
         self.rate = rate

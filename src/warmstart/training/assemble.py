@@ -15,6 +15,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.init import Init
 from warmstart.core.protocols import Backbone, Objective, Preprocessor, Strategy
+from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
 from warmstart.run.adapter import merge, packed
 from warmstart.run.folder import RunFolder
@@ -114,18 +115,30 @@ def assemble(
     if "reference" in objective.abilities and disable_dropout(backbone):
         name = components.short_name(config.objective)
         screen.say(f"dropout is disabled: objective={name} compares with the initial weights without dropout")
-    if start is not None:
-        has_head = start.card["stage"] in TUNED or "task" in start.card
-        if strategy is None or has_head or objective.keeps_head or "load_head" in objective.abilities:
-            transfer["head"] = load_head(objective, start, data.spec.labels)
-            if strategy is not None and objective.keeps_head and transfer["head"] == "random":
-                raise UserError(f"init={config.init}: {without_kept_head(config, start.name)}")
+    if start is not None and (head := start_head(config, objective, start, data.spec.labels)) is not None:
+        transfer["head"] = head
     has_loaded_head = (transfer or {}).get("head") == "loaded"
     module = build_module(config, backbone, objective, data.preprocessor, strategy, origin, has_loaded_head)
     lineage = {"parent": parent, "transfer": transfer}
     if is_static:
         lineage["static"] = set_first_layer(config, backbone, data, source)
     return data, module, lineage if teacher is None else {**lineage, "teacher": teacher}
+
+
+def start_head(config: DictConfig, objective: Objective, start: SavedModel, labels: tuple[str, ...]) -> str | None:
+    """Load the head of the initial weights; return the result of `load_head`, None if there is no head to continue.
+
+    Raises:
+        UserError: an objective that keeps its head would be finetuned with a random one.
+    """
+    has_head = start.card["stage"] in TUNED or "task" in start.card
+    is_finetuning = "strategy" in config
+    if is_finetuning and not (has_head or objective.keeps_head or "load_head" in objective.abilities):
+        return None
+    found = load_head(objective, start, labels)
+    if is_finetuning and objective.keeps_head and found == "random":
+        raise UserError(f"init={config.init}: {without_kept_head(config, start.name)}")
+    return found
 
 
 def disable_dropout(model: nn.Module) -> bool:
