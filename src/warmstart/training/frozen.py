@@ -74,7 +74,7 @@ class Frozen(nn.Module):
     def _map(self, x: Any, function: Callable[[Batch], Tensor], y: Any = None) -> np.ndarray:
         device, order, found = next(self.parameters()).device, [], []
         with evaluating(self):
-            for rows in self._sorted(x):
+            for rows in by_length(x, device, self.batch_size):
                 found.append(function(take(x, y, rows).to(device)))
                 order.append(rows)
         return torch.cat(found)[torch.cat(order).argsort()].numpy()
