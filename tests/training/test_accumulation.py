@@ -32,7 +32,7 @@ from warmstart.training.modules import FinetuneModule, PretrainModule
 from warmstart.training.schedule import constant
 
 # An example's loss depends on the others of its batch, which a batch half as large has fewer of.
-OF_BATCHES = ("byol", "contrastive", "supervised_contrastive", "vicreg")
+OF_BATCHES = ("byol", "contrastive", "emp_ssl", "supervised_contrastive", "vicreg")
 SIZE = 4  # examples of an accumulated batch, two of which are a step
 RATE = 0.05
 Take = Callable[[slice], Batch]

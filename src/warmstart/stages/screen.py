@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from warmstart.core.errors import UserError
 from warmstart.data.datamodule import evenly
 from warmstart.run.folder import RunFolder
-from warmstart.stages.predict import MACHINE
 from warmstart.training.assemble import assemble
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import note_data, runs_folder
-from warmstart.training.trainer import build_trainer
+from warmstart.training.trainer import machine_trainer
 from warmstart.training.visualization.features import features_of
 from warmstart.transfer.start_selection import KNN, LOGME
 from warmstart.transfer.transferability import logme, nearest_neighbor_score
@@ -40,7 +39,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     with run.recording():
         run.update(**lineage)
         note_data(run, config, data)
-        trainer = build_trainer(OmegaConf.masked_copy(config.trainer, list(MACHINE)), run.path, None, [])
+        trainer = machine_trainer(config.trainer, run.path)
         module.to(trainer.strategy.root_device)
         rows = data.sample("train", ROWS)
         if len(rows.y) < 2:

@@ -249,19 +249,7 @@ def check_plan(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
             check_compatibility(config.pretrain)
         if config.backbone != config.pretrain.backbone:
             raise UserError("backbone and pretrain.backbone differ, so no weights could be transferred")
-    for arm in config.transfer.arms:
-        own = arm_config(config, arm, "scratch", "all", 0)
-        if own.stage == "finetune":
-            check_pretrained_head(config, arm, own)
-            check_unpacked(config, arm, own)
-            with naming(config.arm[arm], f"arm.{arm}."), starts.naming_start(config, arm):
-                check_compatibility(own)
-        if "init" in own:
-            check_starts(config, arm, own)
-        controls = config.arm[arm].get("against") or []
-        for against in [controls] if isinstance(controls, str) else controls:
-            if against not in config.arm:
-                raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
+    check_arms(config)
     source, target = components.build_source(config), components.get_object(config.objective._target_).target
     splits = source.load(target)
     config = with_fitting_baselines(config, splits)
@@ -309,6 +297,35 @@ def check_unpacked(config: DictConfig, arm: str, finetuning: DictConfig) -> None
         raise UserError(
             f"{names[0]} counts rows, but data.pack=true makes blocks of them: set data.pack=false (arm {arm})"
         )
+
+
+def check_arms(config: DictConfig) -> None:
+    """Check the components of all arms that run, and the initial weights of all arms.
+
+    Raises:
+        UserError: a component or a setting is invalid.
+    """
+    for arm in config.transfer.arms:
+        own = arm_config(config, arm, "scratch", "all", 0)
+        if own.stage == "finetune":
+            check_pretrained_head(config, arm, own)
+            check_unpacked(config, arm, own)
+            with naming(config.arm[arm], f"arm.{arm}."), starts.naming_start(config, arm):
+                check_compatibility(own)
+        if "init" in own:
+            check_starts(config, arm, own)
+        controls = config.arm[arm].get("against") or []
+        for against in [controls] if isinstance(controls, str) else controls:
+            if against not in config.arm:
+                raise UserError(f"arm.{arm}.against={against}: no such arm; there are: {', '.join(config.arm)}")
+    for arm in config.arm:
+        if arm not in config.transfer.arms and config.arm[arm].get("init") not in (
+            None,
+            "scratch",
+            PRETRAINED,
+            "shuffled",
+        ):
+            check_starts(config, arm, arm_config(config, arm, "scratch", "all", 0))  # it does not run, but may be wrong
 
 
 def check_pretraining(config: DictConfig, splits: Splits) -> tuple[dict[str, Any], int]:

@@ -34,6 +34,8 @@ def with_fitting_baselines(config: DictConfig, splits: Splits) -> DictConfig:
     Raises:
         UserError: such an arm is listed in transfer.arms on the command line, or its settings are invalid.
     """
+    for arm in config.arm:  # the settings of all, also of those that do not run
+        baseline_of(config, arm)
     reasons = {arm: reason for arm in config.transfer.arms if (reason := unsuitable(config, arm, splits)) is not None}
     if not reasons:
         return config
