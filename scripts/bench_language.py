@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_text import Clock, compare, config_of
 
+from warmstart.config.resolve import with_initial_backbone
 from warmstart.core import screen
 from warmstart.data.sources.text.shakespeare import read_plays
 from warmstart.stages import finetune
@@ -99,6 +100,7 @@ def main() -> None:
             *("trainer.min_steps=null", f"trainer.val_check_interval={STEPS}", "trainer.check_val_every_n_epoch=null"),
             *("trainer.limit_val_batches=1", "scheduler=constant", "optimizer.lr=0.0001"),
         )
+        config = with_initial_backbone(config)
         data, *_ = assemble(config)
         loader = data.train_loader
         own = [int((batch.mask > 0).sum()) for batch, _ in zip(loader, range(STEPS))]
