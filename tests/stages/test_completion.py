@@ -21,7 +21,8 @@ from warmstart.core.errors import UserError
 from warmstart.data.readers.chats import to_prompts
 from warmstart.data.readers.table import read_table
 from warmstart.objective.classification import Classification
-from warmstart.objective.completion import LOGITS, Completion
+from warmstart.objective.completion import Completion
+from warmstart.objective.head import LOGITS
 from warmstart.training.frozen import without_head
 
 COLORS = ["red", "green", "blue", "white"]

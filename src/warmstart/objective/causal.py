@@ -8,14 +8,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
-from warmstart.objective.head import make_head
+from warmstart.objective.head import by_chunks, largest_chunk, make_head
 
 PROMPT = 16  # tokens of the prompt of an example in TensorBoard
 CONTINUATION = 100  # tokens generated after the prompt
@@ -42,7 +41,7 @@ class Causal(Objective, nn.Module):
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, chunk: PositiveInt = 8192):
         super().__init__()
-        self.loss, self.chunk = loss, chunk
+        self.loss, self.chunk = loss, largest_chunk(chunk, backbone.target_size)
         self.head = make_head(backbone, self.task, backbone.target_size)
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
@@ -54,11 +53,7 @@ class Causal(Objective, nn.Module):
         else:
             valid = (batch.mask[:, 1:] > 0) & (batch.mask[:, 1:] == batch.mask[:, :-1])
             features, labels = features[valid], labels[valid]
-        chunks = list(zip(features.split(self.chunk), labels.split(self.chunk)))
-        if len(chunks) == 1:
-            total = self.total_loss(*chunks[0])
-        else:
-            total = torch.stack([checkpoint(self.total_loss, *chunk, use_reentrant=False) for chunk in chunks]).sum()
+        total = torch.stack(by_chunks(self.total_loss, self.chunk, features, labels)).sum()
         return StepOutput(total / max(1, len(labels)), len(labels))
 
     def total_loss(self, features: Tensor, labels: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchmetrics import MeanMetric
 
 from warmstart.core.batch import Batch, StepOutput
@@ -14,9 +13,8 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
-from warmstart.objective.head import make_head
+from warmstart.objective.head import by_chunks, largest_chunk, make_head
 
-LOGITS = 2**26  # limit of memory: logits that are computed at once, 0.25 GiB in float32
 NONE = -100  # label of positions that are not supervised, as in transformers
 Metric = Literal["loss", "completion_loss", "exact_match"]
 
@@ -53,7 +51,7 @@ class Completion(Objective, nn.Module):
     ):
         super().__init__()
         self.loss, self.metric = loss, metric
-        self.chunk = max(1, min(chunk, LOGITS // backbone.target_size))
+        self.chunk = largest_chunk(chunk, backbone.target_size)
         self.monitor, self.bounds = type(self).monitor(metric), (0.0, 1.0 if metric == "exact_match" else None)
         self.head = make_head(backbone, self.task, backbone.target_size)
 
@@ -69,14 +67,9 @@ class Completion(Objective, nn.Module):
         features, targets = backbone(batch.x, batch.mask).tokens[:, :-1][keep], labels[keep]
         count = len(targets)
         if self.training and torch.is_grad_enabled():
-            chunks = list(zip(features.split(self.chunk), targets.split(self.chunk)))
-            if len(chunks) == 1:
-                total = self.total_loss(*chunks[0])
-            else:
-                total = torch.stack([checkpoint(self.total_loss, *one, use_reentrant=False) for one in chunks]).sum()
+            total = torch.stack(by_chunks(self.total_loss, self.chunk, features, targets)).sum()
             return StepOutput(total / max(1, count), count)
-        values = [self.evaluated(*one) for one in zip(features.split(self.chunk), targets.split(self.chunk))]
-        losses, correct = map(torch.cat, zip(*values))
+        losses, correct = map(torch.cat, zip(*by_chunks(self.evaluated, self.chunk, features, targets)))
         row = keep.nonzero()[:, 0]
         ones = torch.ones_like(losses)
         outputs = losses.new_zeros(len(labels), 3).index_add(0, row, torch.stack([losses, ones, correct], 1))

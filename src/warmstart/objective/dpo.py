@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from torchmetrics import MeanMetric
 
 from warmstart.core.batch import Batch, StepOutput
@@ -16,7 +15,7 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import BelowHalf, PositiveFloat, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss import accepts
-from warmstart.objective.head import make_head
+from warmstart.objective.head import by_chunks, largest_chunk, make_head
 
 NONE = -100  # label of positions that are not supervised, as in transformers
 Metric = Literal["loss", "accuracy", "margin", "ranking_accuracy"]
@@ -85,7 +84,7 @@ class DPO(Objective, nn.Module):
         if label_smoothing and loss_type == "ipo":
             raise UserError("objective.label_smoothing is for objective.loss_type=sigmoid: set it to 0")
         self.loss, self.beta, self.loss_type, self.label_smoothing = loss, beta, loss_type, label_smoothing
-        self.metric, self.chunk = metric, chunk
+        self.metric, self.chunk = metric, largest_chunk(chunk, backbone.target_size)
         self.monitor = type(self).monitor(metric)
         self.bounds = {"loss": (0.0, None), "margin": (None, None)}.get(metric, (0.0, 1.0))
         self.head = make_head(backbone, self.task, backbone.target_size)
@@ -110,11 +109,7 @@ class DPO(Objective, nn.Module):
         labels = batch.y[:, 1:]
         keep = labels != NONE
         features, targets = backbone(batch.x, batch.mask).tokens[:, :-1][keep], labels[keep]
-        chunks = list(zip(features.split(self.chunk), targets.split(self.chunk)))
-        if len(chunks) > 1 and torch.is_grad_enabled():
-            found = [checkpoint(self.token_log_probabilities, *one, use_reentrant=False) for one in chunks]
-        else:
-            found = [self.token_log_probabilities(*one) for one in chunks]
+        found = by_chunks(self.token_log_probabilities, self.chunk, features, targets)
         sums = found[0].new_zeros(len(labels)).index_add(0, keep.nonzero()[:, 0], torch.cat(found))
         return sums.view(2, -1).T
 

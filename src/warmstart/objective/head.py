@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from warmstart.core.batch import Batch
 from warmstart.core.protocols import Backbone, LossFunction
+
+LOGITS = 2**26  # limit of memory: logits that are computed at once, 0.25 GiB in float32
 
 
 def make_head(backbone: Backbone, task: str, outputs: int) -> nn.Module:
@@ -20,6 +26,22 @@ def make_head(backbone: Backbone, task: str, outputs: int) -> nn.Module:
     """
     own = backbone.head(task, outputs)
     return nn.Linear(backbone.width, outputs) if own is None else own
+
+
+def largest_chunk(chunk: int, outputs: int) -> int:
+    """Return the number of positions with this number of outputs that are computed at once: at most `chunk`."""
+    return max(1, min(chunk, LOGITS // outputs))
+
+
+def by_chunks(function: Callable[..., Any], chunk: int, *tensors: Tensor) -> list[Any]:
+    """Return the results of a function of chunks of tensors (N, ...), each with at most `chunk` rows.
+
+    With several chunks, the activations of each are recomputed in the backward pass, so that memory has those of one.
+    """
+    chunks = list(zip(*(tensor.split(chunk) for tensor in tensors)))
+    if len(chunks) == 1 or not torch.is_grad_enabled():
+        return [function(*one) for one in chunks]
+    return [checkpoint(function, *one, use_reentrant=False) for one in chunks]
 
 
 def make_projection(*widths: int) -> nn.Sequential:

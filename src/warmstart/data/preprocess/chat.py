@@ -30,7 +30,6 @@ from warmstart.data.storage.ragged import Pairs, Ragged
 CHUNK = 2_000  # conversations tokenized at a time
 NONE = -100  # label of tokens that are not supervised, as in transformers
 PARTS = ("values", "starts", "labels")
-SHOWN = 300  # characters of an example on the screen
 
 
 class Preprocessor(text.Preprocessor):

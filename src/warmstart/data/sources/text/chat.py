@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -60,11 +60,8 @@ class Chat(Source):
     ):
         self.tokenizer, self.root, self.config = tokenizer, root, config
         self.template, self.supervise = template, supervise
-        self.clusters, self.split_seed, self.dialect = (
-            Clusters(cluster, split, test_clusters),
-            split_seed,
-            Dialect(separator),
-        )
+        self.clusters, self.split_seed = Clusters(cluster, split, test_clusters), split_seed
+        self.dialect = Dialect(separator)
 
     def load(self, target: str | None) -> Splits:
         """Return conversations; the split does not depend on the kind of target.
@@ -79,14 +76,25 @@ class Chat(Source):
         )
         root = self.root or "synthetic instructions"
         where = {name: describe(root, name, frames) for name in frames}
-        parts = {name: to_conversations(frame, where[name]) for name, frame in frames.items()}
+        parts = {name: self.read(frame, where[name]) for name, frame in frames.items()}
         names = [self.clusters.read(frame, where[name]) for name, frame in frames.items()]
         targets = {name: pd.DataFrame(index=range(len(part))) for name, part in parts.items()}
-        conversations = [messages for part in parts.values() for messages in part]
-        answers = np.array([messages[-1].get("content") or "" for messages in conversations], dtype=object)
-        x = to_rows(conversations)
-        splits = split_table(x, targets, (), root, self.split_seed, lambda table: (answers, ()), self.clusters, names)
+        rows = [row for part in parts.values() for row in part]
+        y, seed = np.array(list(map(self.completion, rows)), dtype=object), self.split_seed
+        splits = split_table(self.table(rows), targets, (), root, seed, lambda table: (y, ()), self.clusters, names)
         return reset_index(splits)
+
+    def read(self, frame: pd.DataFrame, where: str) -> list[Any]:
+        """Return the conversation of each row; `where` is what the table is called in messages."""
+        return to_conversations(frame, where)
+
+    def completion(self, row: Any) -> str:
+        """Return the text of the completion of a row."""
+        return row[-1].get("content") or ""
+
+    def table(self, rows: list[Any]) -> pd.DataFrame:
+        """Return the inputs of the preprocessor."""
+        return to_rows(rows)
 
     def preprocessor(self) -> Preprocessor:
         own = self.tokenizer(columns=["messages"], dialect=self.dialect.state())

@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-import numpy as np
 import pandas as pd
 
-from warmstart.core.batch import Splits
-from warmstart.core.protocols import Preprocessor, Source
+from warmstart.core.protocols import Preprocessor
 from warmstart.core.ranges import Location, Seed, Separator
-from warmstart.data.clusters import Chosen, Clusters, Split
-from warmstart.data.preprocess import chat
-from warmstart.data.readers.preferences import pairs_to_rows, to_pairs
-from warmstart.data.readers.splits import describe
-from warmstart.data.readers.table import Dialect
-from warmstart.data.sources.own_splits import read_own_splits, split_table
-from warmstart.data.splits import reset_index
+from warmstart.data.clusters import Chosen, Split
+from warmstart.data.readers.preferences import Pair, pairs_to_rows, to_pairs
+from warmstart.data.sources.text.chat import Chat
 
 
-class Preferences(Source):
+class Preferences(Chat):
     """Pairs of conversations with the same prompt, in the formats of data.readers.preferences.
 
     The splits train, validation and test of the data set are used; missing ones are split off from the training rows,
@@ -38,7 +32,6 @@ class Preferences(Source):
         split_seed: seed of the split.
     """
 
-    modality: ClassVar = "text"
     target_kinds: ClassVar = frozenset({"pairs"})
 
     def __init__(
@@ -53,27 +46,16 @@ class Preferences(Source):
         config: str | None = None,
         split_seed: Seed = 0,
     ):
-        self.tokenizer, self.root, self.template, self.config = tokenizer, root, template, config
-        self.clusters, self.split_seed = Clusters(cluster, split, test_clusters), split_seed
-        self.dialect = Dialect(separator)
+        settings = (cluster, split, test_clusters, separator, config, split_seed)
+        super().__init__(tokenizer, root, template, "assistant", *settings)
 
-    def load(self, target: str | None) -> Splits:
-        """Return pairs; the split does not depend on the kind of target.
+    def read(self, frame: pd.DataFrame, where: str) -> list[Pair]:
+        """Return the preferred and the rejected conversation of each row."""
+        return to_pairs(frame, where)
 
-        Raises:
-            UserError: there are no pairs, or one is malformed.
-        """
-        frames = read_own_splits(self.root, self.config, self.dialect)
-        where = {name: describe(self.root, name, frames) for name in frames}
-        parts = {name: to_pairs(frame, where[name]) for name, frame in frames.items()}
-        names = [self.clusters.read(frame, where[name]) for name, frame in frames.items()]
-        targets = {name: pd.DataFrame(index=range(len(part))) for name, part in parts.items()}
-        pairs = [pair for part in parts.values() for pair in part]
-        preferred = np.array([chosen[-1].get("content") or "" for chosen, _ in pairs], dtype=object)
-        x, seed = pairs_to_rows(pairs), self.split_seed
-        splits = split_table(x, targets, (), self.root, seed, lambda table: (preferred, ()), self.clusters, names)
-        return reset_index(splits)
+    def completion(self, row: Pair) -> str:
+        """Return the text of the preferred completion."""
+        return super().completion(row[0])
 
-    def preprocessor(self) -> Preprocessor:
-        own = self.tokenizer(columns=["messages"], dialect=self.dialect.state())
-        return chat.Preprocessor.of(own, self.template, "assistant")
+    def table(self, rows: list[Pair]) -> pd.DataFrame:
+        return pairs_to_rows(rows)
