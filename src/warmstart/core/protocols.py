@@ -196,6 +196,7 @@ class Objective:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
     `examples(backbone, batch, decode)`: return lines of text about a few held-out rows.
+    `texts`: `read_texts(preprocessor)` is called before the first step or evaluation.
     `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
     `reference(backbone, batch)`: return float32 values (B, ...) of a batch with targets, which are computed once, with
         the initial weights, and which `step` gets as `batch.reference`. Such a training has no dropout.
