@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.config.options import is_given
+from warmstart.config.options import compose_file, has_file, is_given
 from warmstart.config.rewrite import changed
 from warmstart.core import screen
 from warmstart.core.errors import UserError
@@ -57,6 +57,29 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
         raise UserError(f"backbone={TARGETS[target]} needs init={HUB}NAME_OR_DIR")
     node = _saved_node(config, init)
     return config if node is None else changed(config, {"backbone": node})
+
+
+def with_generic(config: DictConfig) -> DictConfig:
+    """Return a finetuning config with `generic` from the pretraining of its experiment, if forgetting=true needs it."""
+    if config.get("stage") != "finetune" or not needs_generic(config):
+        return config
+    name = f"experiment/{config.experiment}/pretrain"
+    if not has_file(name):
+        return config
+    own = OmegaConf.merge(*(OmegaConf.to_container(compose_file(file)) for file in ("stage/pretrain", name)))
+    found = {key: own[key] for key in GENERIC if key in own}
+    if OmegaConf.missing_keys(own.data):
+        return config
+    return changed(config, {"generic": OmegaConf.to_container(OmegaConf.create(found), resolve=True)})
+
+
+GENERIC = ("data", "objective", "loss")  # keys of a pretraining in `generic`
+
+
+def needs_generic(config: Mapping[str, Any]) -> bool:
+    """Return whether the forgetting of a finetuning is to be measured on generic data that are not given."""
+    is_measured = config.get("forgetting") and config.get("generic") is None
+    return bool(is_measured) and Init.parse(str(config.get("init"))).is_pretrained_hub
 
 
 def for_hub(hub: Any, other: Any, *, _root_: DictConfig) -> Any:
