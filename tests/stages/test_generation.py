@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transformers import LlamaForCausalLM
 
 from warmstart import main
 from warmstart.config.expand import expand
+from warmstart.core import screen
 
 transformers.logging.disable_progress_bar()
 
@@ -104,6 +106,27 @@ def test_rows_of_every_format_are_prompts_with_their_references(cli, folder: Pat
         assert with_reference["messages"] == chat[:1]
         assert (with_reference["completion"], with_reference["reference"]) == ("dog", "dog")
         assert "reference" not in without
+
+
+@torch.no_grad()
+def test_a_hugging_face_model_answers_as_it_is(cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = f"run=hf:{folder / 'model'}"
+    outcome = cli("stage=generate", model, "prompt='Say cat.'", *GREEDY)
+    (found,) = generated(outcome)
+    pipeline = transformers.pipeline("text-generation", model=str(folder / "model"))
+    (expected,) = pipeline([{"role": "user", "content": "Say cat."}], do_sample=False, max_new_tokens=12)
+    assert found["completion"] == expected["generated_text"][-1]["content"]
+    assert outcome.record("generate")["parent"]["path"] == f"hf:{folder / 'model'}"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Say cat.\n"))
+    talk = cli("stage=chat", model, "temperature=0", "length=12")
+    assert talk.status == 0, talk.err
+    assert talk.out.rstrip("\n") == screen.safe(found["completion"]).rstrip("\n")
+    bare = tmp_path / "bare"
+    shutil.copytree(folder / "model", bare)
+    (bare / "chat_template.jinja").unlink()
+    assert generated(cli("stage=generate", f"run=hf:{bare}", "prompt=Say", *GREEDY))[0]["prompt"] == "Say"
+    refused(cli("stage=chat", f"run=hf:{bare}"), "has no chat template: use stage=generate")
+    refused(cli("stage=chat", "run=hf:nowhere/at/all"), "run=hf:nowhere/at/all: there is no such folder")
 
 
 def test_test_prompts_are_generated_for_after_training(folder: Path):

@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from warmstart.config.options import compose_file, has_file, is_given
-from warmstart.config.rewrite import changed
+from warmstart.config.rewrite import changed, merged
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
@@ -66,7 +66,7 @@ def with_generic(config: DictConfig) -> DictConfig:
     name = f"experiment/{config.experiment}/pretrain"
     if not has_file(name):
         return config
-    own = OmegaConf.merge(*(OmegaConf.to_container(compose_file(file)) for file in ("stage/pretrain", name)))
+    own = merged(*(OmegaConf.to_container(compose_file(file)) for file in ("stage/pretrain", name)))
     found = {key: own[key] for key in GENERIC if key in own}
     if OmegaConf.missing_keys(own.data):
         return config
@@ -180,6 +180,8 @@ def with_run_experiment(config: DictConfig) -> DictConfig:
     if stages is None:
         return config
     found = Path(config.run)
+    if config.stage in NEEDED and Init.parse(str(config.run)).is_pretrained_hub:
+        return changed(config, {"experiment": "hub"})
     if config.run == "latest":
         output = Path(config.output_dir)
         names = [(stage, path.name) for stage in stages for path in (output / stage).glob("*")]
@@ -191,9 +193,9 @@ def with_run_experiment(config: DictConfig) -> DictConfig:
     return changed(config, {"experiment": finished(found).record.get("experiment", config.experiment)})
 
 
-def with_run(config: DictConfig, run: RunFolder) -> DictConfig:
-    """Return the config with `run` set to the path of this run, so that a rerun uses the same run."""
-    return changed(config, {"run": str(run.path.resolve())})
+def with_run(config: DictConfig, run: RunFolder | str) -> DictConfig:
+    """Return the config with `run` set to the path of this run or to hf:NAME_OR_DIR, so that a rerun uses the same."""
+    return changed(config, {"run": run if isinstance(run, str) else str(run.path.resolve())})
 
 
 # The keys whose value may be `latest`, and the stages of the run, by stage.

@@ -18,6 +18,7 @@ from warmstart.core.reading import TOKENIZER_FILES, file_sha256, is_inside, is_p
 from warmstart.core.saved_model import SavedModel, spec_record
 from warmstart.core.spec import Spec, Vocabulary
 from warmstart.huggingface.configs import image, speech
+from warmstart.huggingface.configs.text import is_causal
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
 from warmstart.huggingface.resolve import node_of
 from warmstart.huggingface.saved_heads import ctc_head, language_head, load, task_head
@@ -62,6 +63,25 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
         spec = dataclasses.replace(spec, labels=labels)
     card = {"stage": "hf", "backbone": node, "spec": spec_record(spec), **({"task": task} if task else {})}
     return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
+
+
+def open_causal(word: str) -> tuple[Any, dict[str, Any], str]:
+    """Load a causal language model with its head; return the transformers model, preprocessor state and SHA-256.
+
+    Raises:
+        UserError: the model is no causal language model, has no trained head, or is damaged.
+    """
+    folder = folder_of(word)
+    architecture = node_of(word, folder, None).get("architecture", {})
+    if speech.describes(architecture) or image.describes(architecture) or not is_causal(architecture):
+        raise UserError(f"init={word}: a {architecture.get('model_type')} is no causal language model")
+    model, found = load(word, folder, "AutoModelForCausalLM")
+    if missing := sorted(set(found["missing_keys"]) - set(model.all_tied_weights_keys)):
+        raise UserError(f"init={word}: its weights have no {missing[0]}, so it cannot predict the next token")
+    most = getattr(model.config, "max_position_embeddings", None) or 0
+    rows = len(model.get_input_embeddings().weight)
+    preprocessor, _ = tokenizer_of(word, folder, architecture, rows, most)
+    return model, preprocessor, _sha256(folder)
 
 
 def _sha256(folder: Path) -> str:
