@@ -151,6 +151,9 @@ def select(shared: Shared, objective: Objective, data: TaskDataModule, seed: int
     if is_same and shared.selected is not None:
         return shared.selected
     name, mode = objective.monitor
+    if (metric := name.removeprefix("val/")) not in objective.metrics():
+        others = ", ".join(objective.metrics())
+        raise UserError(f"objective.metric={metric} is not computed without a training: set one of {others}")
     best: tuple[Any, dict[str, float]] | None = None
     is_fitted = shared.baseline.start != "outputs"
     x, held_out = shared.inputs(data, "train", seed) if is_fitted else None, shared.inputs(data, "validation", seed)
