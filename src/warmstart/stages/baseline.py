@@ -103,7 +103,7 @@ class Shared:
         init = Init.parse(str(config.get("init", "scratch")))
         if "init" in config and (init.is_scratch or init.shuffled):
             common["seed"] = config.seed  # of the random weights
-        common["data"] = components.source_node(config)
+        common |= {"data": components.source_node(config), "label_words": config.data.get("label_words")}
         key = OmegaConf.to_yaml(common, resolve=True)
         if cls.last is None or cls.last.key != key:
             cls.last = None  # frees its memory first
