@@ -14,7 +14,7 @@ from warmstart.data import preprocess
 
 CONF = Path(__file__).parents[1] / "conf"
 OF_OBJECTIVES = ("pictures", "examples", "load_head")
-OF_PREPROCESSORS = ("fill_columns", "untruncated", "decode", "to_images", "overlap")
+OF_PREPROCESSORS = ("fill_columns", "untruncated", "decode", "locate", "to_images", "overlap")
 
 
 def chosen(group: str) -> list[type]:

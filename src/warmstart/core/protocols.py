@@ -37,6 +37,7 @@ class Preprocessor:
     `fill_columns(x)`: return a user's table with missing columns filled.
     `untruncated(x)`: return encoded rows (data.storage.Ragged) without truncation, for packing.
     `decode(numbers)`: return the text of token numbers.
+    `locate(x, records)`: yield the predictions of raw rows with what the raw rows add to them, such as texts.
     `marked(tokens, labels)`: return the text of a row with its supervised parts marked.
     `grouped(rows)`: return rows with what `encode` uses of all rows of their cluster.
     `to_images(x)`: return images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
@@ -229,7 +230,10 @@ class Objective:
         raise NotImplementedError
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Return one value per example (B,) whose mean is the monitored metric; None if there are no such values."""
+        """Return one value per example (B,), whose mean is the monitored metric.
+
+        For a ratio of sums, return its numerator and denominator (B, 2); None if the metric is neither.
+        """
         raise NotImplementedError
 
     def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
