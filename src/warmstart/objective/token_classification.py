@@ -54,13 +54,14 @@ class TokenClassification(Objective, nn.Module):
     predicts: ClassVar = "category"
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "token_classification"
+    bounds: ClassVar = (0.0, 1.0)
     abilities: ClassVar = frozenset({"examples"})
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, metric: Measured = "f1"):
         super().__init__()
         self.loss, self.metric = loss, metric
         self.labels, self.classes = spec.labels, spec.outputs
-        self.monitor, self.bounds = type(self).monitor(metric), (0.0, 1.0)
+        self.monitor = type(self).monitor(metric)
         self.types = types_of(spec.labels) if scheme_of(spec.labels) else []
         self.head = make_head(backbone, self.task, spec.outputs)
 
