@@ -13,7 +13,7 @@ from warmstart.core.protocols import Objective, Strategy
 from warmstart.data import preprocess
 
 CONF = Path(__file__).parents[1] / "conf"
-OF_OBJECTIVES = ("pictures", "examples", "load_head")
+OF_OBJECTIVES = ("pictures", "examples", "load_head", "tagged")
 OF_PREPROCESSORS = ("fill_columns", "untruncated", "decode", "locate", "to_images", "overlap")
 
 

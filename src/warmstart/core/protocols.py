@@ -194,6 +194,7 @@ class Objective:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
     `examples(backbone, batch, decode)`: return lines of text about a few held-out rows.
+    `tagged(outputs, y)`: return the true and the predicted labels of the words of each example.
     `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
     `reference(backbone, batch)`: return float32 values (B, ...) of a batch with targets, which are computed once, with
         the initial weights, and which `step` gets as `batch.reference`. Such a training has no dropout.

@@ -55,7 +55,7 @@ class TokenClassification(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "token_classification"
     bounds: ClassVar = (0.0, 1.0)
-    abilities: ClassVar = frozenset({"examples"})
+    abilities: ClassVar = frozenset({"examples", "tagged"})
 
     def __init__(self, backbone: Backbone, spec: Spec, loss: LossFunction, metric: Measured = "f1"):
         super().__init__()
@@ -104,8 +104,12 @@ class TokenClassification(Objective, nn.Module):
 
     def counts(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the numbers of correct, predicted and true entities of each sentence by type (B, types, 3)."""
-        pairs = zip(self.words(outputs.argmax(-1), y), self.words(y, y))
-        return torch.from_numpy(np.stack([count(predicted, true, self.types) for predicted, true in pairs]))
+        pairs = self.tagged(outputs, y)
+        return torch.from_numpy(np.stack([count(predicted, true, self.types) for true, predicted in pairs]))
+
+    def tagged(self, outputs: Tensor, y: Tensor) -> list[tuple[list[str], list[str]]]:
+        """Return the true and the predicted labels of the words of each sentence."""
+        return list(zip(self.words(y, y), self.words(outputs.argmax(-1), y)))
 
     def words(self, classes: Tensor, y: Tensor) -> list[list[str]]:
         """Return the labels of the words of each sentence, given class indices and targets (B, T)."""
@@ -126,13 +130,10 @@ class TokenClassification(Objective, nn.Module):
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str] | None) -> list[str]:
         """Return the words of each sentence with their predicted tags; a wrong tag is bold, before the true one."""
-        predicted, true = (self.words(tags, batch.y) for tags in (self.predict(backbone, batch).argmax(-1), batch.y))
-        lines = []
-        for tokens, y, found, known in zip(batch.x.tolist(), batch.y, predicted, true):
+        tagged, lines = self.tagged(self.predict(backbone, batch), batch.y), []
+        for tokens, y, (true, predicted) in zip(batch.x.tolist(), batch.y, tagged):
             starts = (y != NONE).nonzero()[:, 0].tolist()
             words = [decode(tokens[start:end]).strip() for start, end in zip(starts, [*starts[1:], len(tokens)])]
-            pairs = zip(words, found, known)
-            lines.append(
-                " ".join(f"{word}/{one}" if one == two else f"{word}/**{one}** ({two})" for word, one, two in pairs)
-            )
+            tags = [one if one == two else f"**{one}** ({two})" for one, two in zip(predicted, true)]
+            lines.append(" ".join(f"{word}/{tag}" for word, tag in zip(words, tags)))
         return lines
