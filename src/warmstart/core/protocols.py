@@ -37,6 +37,7 @@ class Preprocessor:
     `fill_columns(x)`: return a user's table with missing columns filled.
     `untruncated(x)`: return encoded rows (data.storage.Ragged) without truncation, for packing.
     `decode(numbers)`: return the text of token numbers.
+    `locate(x, records)`: yield the predictions of raw rows with what the raw rows add to them, such as texts.
     `marked(tokens, labels)`: return the text of a row with its supervised parts marked.
     `grouped(rows)`: return rows with what `encode` uses of all rows of their cluster.
     `to_images(x)`: return images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
@@ -197,6 +198,7 @@ class Objective:
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
     `examples(backbone, batch, decode)`: return lines of text about a few held-out rows.
     `texts`: `read_texts(preprocessor)` is called before the first step or evaluation.
+    `tagged(outputs, y)`: return the true and the predicted labels of the words of each example.
     `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
     `reference(backbone, batch)`: return float32 values (B, ...) of a batch with targets, which are computed once, with
         the initial weights, and which `step` gets as `batch.reference`. Such a training has no dropout.
@@ -234,7 +236,10 @@ class Objective:
         raise NotImplementedError
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Return one value per example (B,) whose mean is the monitored metric; None if there are no such values."""
+        """Return one value per example (B,), whose mean is the monitored metric.
+
+        For a ratio of sums, return its numerator and denominator (B, 2); None if the metric is neither.
+        """
         raise NotImplementedError
 
     def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
