@@ -30,8 +30,8 @@ def save_adapter(folder: Path, word: str, model: PreTrainedModel, deltas: Mappin
         folder: existing folder.
         word: the model without adapters, with the prefix hf:.
         model: the causal language model with the adapters merged and its head.
-        deltas: `up` (O, R) and `down` (R, I), and `magnitude` (O, 1) with DoRA, by layer of the backbone; (I, R), (R, O)
-            and (1, O) if the weight is (I, O).
+        deltas: `up` (O, R) and `down` (R, I), with DoRA also `magnitude` (O, 1), by layer of the backbone; (I, R),
+            (R, O) and (1, O) if the weight is (I, O).
 
     Raises:
         UserError: the model is no causal language model, or an adapter has another form.

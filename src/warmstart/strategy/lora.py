@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from warmstart.core.protocols import Backbone, Scale, Strategy
@@ -32,6 +33,7 @@ class LoRA(Strategy):
 
     only_scales_learning_rates: ClassVar = False
     trains_loaded_head: ClassVar = False
+    trains_backbone: ClassVar = False
 
     def __init__(
         self,
@@ -59,6 +61,9 @@ class LoRA(Strategy):
         layers = linear_layers(backbone, self.layers, "lora")
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, **self.variant)
         self.wrappers = inject(backbone, config, layers)
+        for wrapper in self.wrappers.values():
+            for magnitude in wrapper.lora_magnitude_vector.values():
+                set_norms(magnitude.weight, wrapper.base_layer)
 
     def learning_rate_scales(self, backbone: Backbone) -> list[tuple[str, Scale]]:
         return adapter_learning_rate_scales(backbone, self.wrappers, self.rate)
@@ -80,3 +85,9 @@ class LoRA(Strategy):
                 changes[name]["magnitude"] = magnitude.view((1, -1) if is_transposed else (-1, 1))
         remove_adapters(backbone, self.wrappers)
         return changes
+
+
+@torch.no_grad()
+def set_norms(magnitude: Tensor, layer: nn.Module) -> None:
+    """Set a magnitude (O,) to the norms of the rows of a linear layer, or columns if its weight is (I, O)."""
+    magnitude.copy_(torch.linalg.norm(layer.weight.float(), dim=1 if isinstance(layer, nn.Linear) else 0))

@@ -17,7 +17,7 @@ from warmstart.core.init import Init
 from warmstart.core.protocols import Backbone, Objective, Preprocessor, Strategy
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
-from warmstart.run.adapter import merge, packed
+from warmstart.run.adapter import Delta, merge, packed
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import TUNED
@@ -28,6 +28,7 @@ from warmstart.training.start import (
     build_objective,
     find_start,
     given_preprocessor,
+    given_weights,
     load_head,
     load_start,
     shuffled,
@@ -59,12 +60,20 @@ def extract_adapters(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor
         name: value.clone().contiguous() for name, value in state.items() if module.origin.get(name) != _sha256(value)
     }
     small = {**own, **packed(changes)} if module.origin else own
-    if changes:
-        module.backbone.load_state_dict(merge(state, changes))
+    merge_into(module.backbone, state, changes)
     has_own_head = any(module.scales[name] for name in module.scales if name.startswith("objective."))
     size = _bytes(small.values()) + (_bytes(module.objective.state_dict().values()) if has_own_head else 0)
     run.note(cost={**(run.record["cost"] or {}), "trained_parameters": trained, "bytes_per_task": size})
     return small if changes and module.origin else None
+
+
+def merge_into(backbone: nn.Module, weights: dict[str, Tensor], changes: dict[str, Delta]) -> None:
+    """Add adapter deltas to the weights of a backbone, one layer at a time; float32 deltas make all of it float32."""
+    if any(value.dtype == torch.float32 for delta in changes.values() for value in delta.values()):
+        backbone.float()
+    for layer, delta in changes.items():
+        own = {name: weights[name] for name in (f"{layer}.weight", f"{layer}.bias") if name in weights}
+        backbone.load_state_dict(merge(own, {layer: delta}), strict=False)
 
 
 def _sha256(value: Tensor) -> str:
@@ -101,7 +110,8 @@ def assemble(
     data = components.data_module(config, given_preprocessor(config, start), like.source if like else None)
     data.prepare(splits, like)
     teacher = set_targets(config, data)
-    backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
+    given = given_weights(config, start)
+    backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec, **given)
     transfer, origin = None, {}
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.get("reinitialize", ())))

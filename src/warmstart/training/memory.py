@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import re
 import resource
 import sys
 from pathlib import Path
 
 import torch
+
+from warmstart.core.glibc import call_glibc
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -47,14 +48,3 @@ def peak_memory_mb() -> float:
             return int(found[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def call_glibc(name: str, *values: int) -> None:
-    """Call a function of glibc; does nothing with other C libraries."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        function = getattr(ctypes.CDLL("libc.so.6"), name)
-    except (OSError, AttributeError):
-        return
-    function(*values)
