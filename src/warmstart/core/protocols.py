@@ -138,7 +138,7 @@ class Transform:
         raise NotImplementedError
 
 
-RUNTIME_SETTINGS = ("dtype", "checkpoint")  # of a backbone
+RUNTIME_SETTINGS = ("dtype", "quantize", "checkpoint")  # of a backbone
 
 
 class Backbone:
@@ -153,8 +153,8 @@ class Backbone:
     a vocabulary, there is `maskable`, and the preprocessor has `vectors`. With `first_convolution`, the property of
     that name is the nn.Conv2d of the scaled inputs. A class (or its stem) with `has_fixed_size` requires inputs of the
     size in its spec. Tasks are named as in transformers, such as causal_lm.
-    A class that `takes_weights` has the argument `weights`, initial weights by name, which become its parameters without
-    a copy. The settings RUNTIME_SETTINGS do not change the function that a backbone computes, except for rounding.
+    A class that `takes_weights` has the argument `weights`, initial weights by name, which become its parameters
+    without a copy. RUNTIME_SETTINGS do not change the function that a backbone computes, except for rounding.
     """
 
     modalities: ClassVar[frozenset[str]]

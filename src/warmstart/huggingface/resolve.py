@@ -17,7 +17,7 @@ TARGETS = {  # class -> option of the group backbone
     image.TARGET: "huggingface_images",
     speech.TARGET: "huggingface_speech",
 }
-RUNTIME_SETTINGS = {text.TARGET: ("dtype", "checkpoint")}  # others have checkpoint only; see core.protocols
+RUNTIME_SETTINGS = {text.TARGET: ("dtype", "quantize", "checkpoint")}  # others have checkpoint only; see core.protocols
 CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 # Implementations that are not downloaded from the hub.
 OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")

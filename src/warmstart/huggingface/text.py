@@ -39,6 +39,7 @@ class HuggingFace(Backbone, nn.Module):
         pooler: whether to keep the pretrained pooler of the first token, as in BERT; else the head trains a new one.
         dtype: of the matrices of initial weights that are not trained: float32, bfloat16, or auto for bfloat16 if that
             is the dtype of the saved model and the training computes in it.
+        quantize: number format of the weights of linear layers that are not trained, by torchao; None for `dtype`.
         checkpoint: whether to recompute the activations of each layer in the backward pass.
         weights: initial weights; None for random ones.
     """
@@ -54,6 +55,7 @@ class HuggingFace(Backbone, nn.Module):
         pooling: Literal["cls", "mean", "last"] | None = None,
         pooler: bool = False,
         dtype: Literal["auto", "bfloat16", "float32"] = "auto",
+        quantize: Literal["int8", "int4"] | None = None,
         checkpoint: bool = False,
         weights: Mapping[str, Tensor] | None = None,
     ):

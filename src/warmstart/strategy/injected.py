@@ -70,19 +70,20 @@ def inject(backbone: Any, config: Any, layers: Sequence[str]) -> dict[str, nn.Mo
 
 @contextlib.contextmanager
 def shown_in_float32(backbone: Any, layers: Sequence[str]) -> Iterator[None]:
-    """Replace bfloat16 weights of layers by float32 zeros, which take no memory, inside the context.
+    """Replace bfloat16 and quantized weights of layers by float32 zeros, which take no memory, inside the context.
 
     peft gives adapters the dtype of these weights, but they are trained in float32.
     """
     found = [backbone.get_submodule(name) for name in layers]
-    hidden = [(layer.weight, layer.weight.data) for layer in found if layer.weight.dtype == torch.bfloat16]
-    for weight, data in hidden:
-        weight.data = torch.zeros((), device=data.device).expand(data.shape)
+    plain = (torch.float32, nn.Parameter)
+    hidden = [(layer, layer.weight) for layer in found if (layer.weight.dtype, type(layer.weight)) != plain]
+    for layer, weight in hidden:
+        layer.weight = nn.Parameter(torch.zeros((), device=weight.device).expand(weight.shape), requires_grad=False)
     try:
         yield
     finally:
-        for weight, data in hidden:
-            weight.data = data
+        for layer, weight in hidden:
+            layer.weight = weight
 
 
 def remove_adapters(backbone: Any, wrappers: dict[str, nn.Module]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -17,6 +18,7 @@ from warmstart.core.init import Init
 from warmstart.core.protocols import Backbone, Objective, Preprocessor, Strategy
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
+from warmstart.huggingface.quantize import dequantize, quantize
 from warmstart.run.adapter import Delta, merge, packed
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
@@ -48,13 +50,14 @@ def extract_adapters(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor
 
     `trained_parameters` counts all parameters that were trained at any time, including the head. `bytes_per_task` is
     the storage that the model needs in addition to the parent: the changed tensors of the backbone, with adapters in
-    low-rank form, and the head unless it is frozen; without a parent, all tensors.
+    low-rank form, and the head unless it is frozen; without a parent, or if its weights were quantized, all tensors.
 
     Returns:
         The adapter delta, as the changed tensors of the backbone, if there are adapters and a parent; else None.
     """
     trained = sum(value.numel() for name, value in module.named_parameters() if module.scales[name])
     changes = module.strategy.extract_adapters(module.backbone)
+    dequantize(module.backbone)
     state = {name: value.cpu() for name, value in module.backbone.state_dict().items()}
     own = {
         name: value.clone().contiguous() for name, value in state.items() if module.origin.get(name) != _sha256(value)
@@ -115,7 +118,10 @@ def assemble(
     transfer, origin = None, {}
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.get("reinitialize", ())))
-        if "strategy" in config and not is_shuffled:
+        if kind := config.backbone.get("quantize"):
+            start = dataclasses.replace(start, weights={})  # not kept in memory
+            quantize(backbone, kind)
+        elif "strategy" in config and not is_shuffled:
             origin = digests(backbone, transfer["missing"])
     strategy = build_strategy(config, backbone) if "strategy" in config else None
     if strategy is not None and strategy.uses_strong and not config.data.get("strong"):

@@ -19,10 +19,15 @@ def weights_dtype(config: DictConfig) -> str:
     Raises:
         UserError: bfloat16 is set but not possible.
     """
+    is_trained = "strategy" not in config or get_object(config.strategy._target_).trains_backbone
+    kind = config.backbone.get("quantize")
+    if kind is not None and is_trained and config.stage in ("pretrain", "finetune"):
+        raise UserError(
+            f"backbone.quantize={kind}: trained weights are not quantized: use strategy=lora, ia3 or linear_probe"
+        )
     chosen = config.backbone.get("dtype", "float32")
     if chosen == "float32":
         return chosen
-    is_trained = "strategy" not in config or get_object(config.strategy._target_).trains_backbone
     precision = config.trainer.get("precision")
     if precision == "auto":
         precision = native_precision(config.trainer.get("accelerator", "auto"))
