@@ -25,6 +25,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import TUNED
 from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility
+from warmstart.training.memory import release_freed_memory
 from warmstart.training.modules import FinetuneModule, PretrainModule
 from warmstart.training.start import (
     build_objective,
@@ -73,6 +74,7 @@ def extract_adapters(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor
 def merge_into(backbone: nn.Module, weights: dict[str, Tensor], changes: dict[str, Delta]) -> None:
     """Add adapter deltas to the weights of a backbone, one layer at a time; float32 deltas make all of it float32."""
     if any(value.dtype == torch.float32 for delta in changes.values() for value in delta.values()):
+        release_freed_memory()  # of activations
         backbone.float()
     for layer, delta in changes.items():
         own = {name: weights[name] for name in (f"{layer}.weight", f"{layer}.bias") if name in weights}

@@ -25,6 +25,11 @@ def keep_freed_memory() -> None:
     call_glibc("mallopt", M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def release_freed_memory() -> None:
+    """Return freed blocks to the system; does nothing with other C libraries."""
+    call_glibc("malloc_trim", 0)
+
+
 def reset_peak_memory() -> None:
     """Release freed blocks and reset the peak memory, so that it is that of one run.
 
@@ -33,7 +38,7 @@ def reset_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
-    call_glibc("malloc_trim", 0)
+    release_freed_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
