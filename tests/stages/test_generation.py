@@ -57,8 +57,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WARMSTART_CACHE", str(folder / "cache"))
         full = ("trainer.max_steps=80", "optimizer.lr=0.01", "data.test_generations=2")
         assert command("stage=finetune", *own, *full, f"output_dir={folder / 'full'}") == 0
-        lora = ("strategy=lora", "trainer.max_steps=40", "optimizer.lr=0.003", "test=false")
+        lora = (
+            "strategy=lora",
+            "trainer.max_steps=40",
+            "optimizer.lr=0.003",
+            "test=false",
+            "strategy.layers=all_linear",
+        )
         assert command("stage=finetune", *own, *lora, f"output_dir={folder / 'lora'}") == 0
+        dora = ("strategy.dora=true", "strategy.rslora=true", "trainer.max_steps=5")
+        assert command("stage=finetune", *own, *lora, *dora, f"output_dir={folder / 'dora'}") == 0
     return folder
 
 
@@ -167,10 +175,11 @@ def test_a_pipeline_of_transformers_answers_as_the_run_does(cli, folder: Path, t
 
 
 @torch.no_grad()
-def test_an_adapter_folder_has_the_logits_of_the_merged_model(cli, folder: Path, tmp_path: Path):
-    run = run_of(folder, "lora")
-    for kind in ("hf", "peft"):
-        exported = cli("stage=export", run, f"format={kind}", f"folder={tmp_path / kind}")
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_an_adapter_folder_has_the_logits_of_the_merged_model(cli, folder: Path, tmp_path: Path, kind: str):
+    run = run_of(folder, kind)
+    for form in ("hf", "peft"):
+        exported = cli("stage=export", run, f"format={form}", f"folder={tmp_path / form}")
         assert exported.status == 0, exported.err
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in (tmp_path / "peft").iterdir()}
     base = LlamaForCausalLM.from_pretrained(folder / "model")
@@ -179,7 +188,7 @@ def test_an_adapter_folder_has_the_logits_of_the_merged_model(cli, folder: Path,
     expected, before = merged(x).logits, base(x).logits
     adapted = peft.PeftModel.from_pretrained(base, tmp_path / "peft")(x).logits
     assert torch.allclose(adapted, expected, atol=1e-4)
-    assert not torch.allclose(before, expected, atol=1e-2)
+    assert not torch.allclose(before, expected, atol=1e-3)
 
 
 def refused(outcome, *parts: str) -> None:

@@ -18,7 +18,7 @@ from warmstart.core.protocols import generates
 from warmstart.core.reading import load_json
 from warmstart.core.trust import check_targets
 from warmstart.huggingface.files import CARD, folder_of
-from warmstart.huggingface.resolve import TARGETS, node_of
+from warmstart.huggingface.resolve import TARGETS, node_of, with_runtime_settings
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, Lacking, finished, latest, newest, runs_of
 
@@ -50,13 +50,13 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
     if init.kind == "hub":
         source = str(init.source)
         node = node_of(source, folder_of(source), OmegaConf.select(config, "backbone.pooling"))
-        return changed(config, {"backbone": node})
+        return changed(config, {"backbone": with_runtime_settings(node, config.get("backbone") or {})})
     backbone = config.get("backbone") or {}
     target = backbone.get("_target_")
     if init.kind in ("scratch", "static") and target in TARGETS and backbone.get("architecture") is None:
         raise UserError(f"backbone={TARGETS[target]} needs init={HUB}NAME_OR_DIR")
     node = _saved_node(config, init)
-    return config if node is None else changed(config, {"backbone": node})
+    return config if node is None else changed(config, {"backbone": with_runtime_settings(node, backbone)})
 
 
 def with_generic(config: DictConfig) -> DictConfig:

@@ -141,6 +141,9 @@ class Transform:
         raise NotImplementedError
 
 
+RUNTIME_SETTINGS = ("dtype", "quantize", "checkpoint")  # of a backbone
+
+
 class Backbone:
     """Maps inputs to features: `forward(x, mask, hidden) -> Features`. Inherit this class before nn.Module.
 
@@ -153,12 +156,15 @@ class Backbone:
     a vocabulary, there is `maskable`, and the preprocessor has `vectors`. With `first_convolution`, the property of
     that name is the nn.Conv2d of the scaled inputs. A class (or its stem) with `has_fixed_size` requires inputs of the
     size in its spec. Tasks are named as in transformers, such as causal_lm.
+    A class that `takes_weights` has the argument `weights`, initial weights by name, which become its parameters
+    without a copy. RUNTIME_SETTINGS do not change the function that a backbone computes, except for rounding.
     """
 
     modalities: ClassVar[frozenset[str]]
     abilities: ClassVar[frozenset[str] | Callable[..., frozenset[str]]] = frozenset()
     target_kind: str = "value"
     has_fixed_size: ClassVar[bool] = False
+    takes_weights: ClassVar[bool] = False
     width: int
 
     def depths(self) -> dict[str, int]:
@@ -282,7 +288,8 @@ class Strategy:
     `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also strongly.
     `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
     `unlabelled_rows` the number of unlabelled rows that it has trained on, repetitions included. If not
-    `trains_loaded_head`, the head of an objective that `keeps_head` is frozen if it was loaded.
+    `trains_loaded_head`, the head of an objective that `keeps_head` is frozen if it was loaded. `trains_backbone` is
+    false if it trains adapters or a head only.
     """
 
     selects_strategy: ClassVar[bool] = False
@@ -290,6 +297,7 @@ class Strategy:
     uses_unlabelled: ClassVar[bool] = False
     uses_strong: ClassVar[bool] = False
     trains_loaded_head: ClassVar[bool] = True
+    trains_backbone: ClassVar[bool] = True
     restarts: tuple[float, ...] = ()
     progress: float = 0.0
     unlabelled_rows: int = 0

@@ -17,15 +17,20 @@ from warmstart.core.errors import UserError
 from warmstart.core.reading import TOKENIZER_FILES, file_sha256, is_inside, is_plain
 from warmstart.core.saved_model import SavedModel, spec_record
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.huggingface.configs import image, speech
-from warmstart.huggingface.configs.text import is_causal
+from warmstart.huggingface.configs import image, speech, text
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
 from warmstart.huggingface.resolve import node_of
-from warmstart.huggingface.saved_heads import ctc_head, language_head, load, task_head
+from warmstart.huggingface.saved_heads import ctc_head, language_head, load, load_decoder, names_task, task_head
 
 
-def open_hub(word: str, pooling: str | None = None) -> SavedModel:
-    """Load a Hugging Face model: float32 weights, preprocessor and, if supported, trained head.
+def open_hub(word: str, pooling: str | None = None, dtype: str = "float32") -> SavedModel:
+    """Load a Hugging Face model: weights, preprocessor and, if supported, trained head.
+
+    Args:
+        word: hf:NAME_OR_DIR.
+        pooling: set in the config, or None for that of the model.
+        dtype: of the matrices of a causal language model: float32, bfloat16 or, by auto, bfloat16 if that is the dtype
+            of the files, else float32. All other weights are float32.
 
     Raises:
         UserError: the model is unsupported or damaged, or its preprocessor belongs to another model.
@@ -34,12 +39,18 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
     node = node_of(word, folder, pooling)
     architecture = node["architecture"]
     changes = speech.OFF if speech.describes(architecture) else {}
-    model, found = load(word, folder, "AutoModel", **changes)
+    is_decoder = node["_target_"] == text.TARGET and text.is_causal(architecture) and not node["pooler"]
+    decoder = load_decoder(word, folder, architecture, dtype) if is_decoder and not names_task(architecture) else None
+    if decoder is None:
+        model, found = load(word, folder, "AutoModel", **changes)
+        missing = found["missing_keys"]
+    else:
+        model, missing, decoder_head = decoder
     has_pooler = node.get("pooler", node.get("pooling") == "pooler")
     weights = {
         f"model.{name}": value
         for name, value in model.state_dict().items()
-        if name not in found["missing_keys"] and (has_pooler or not name.startswith("pooler."))
+        if name not in missing and (has_pooler or not name.startswith("pooler."))
     }
     head, task, labels = {}, None, ()
     if image.describes(architecture):
@@ -55,7 +66,9 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
         spec = Spec("speech", (preprocessor["rate"],), labels)
     else:
         task, head, labels = task_head(word, folder, architecture)
-        if task is None and found["unexpected_keys"]:
+        if decoder is not None:
+            head = decoder_head
+        elif task is None and found["unexpected_keys"]:
             head = language_head(word, folder, architecture)
         most = getattr(model.config, "max_position_embeddings", None) or 0
         rows = len(model.get_input_embeddings().weight)
@@ -73,7 +86,7 @@ def open_causal(word: str) -> tuple[Any, dict[str, Any], str]:
     """
     folder = folder_of(word)
     architecture = node_of(word, folder, None).get("architecture", {})
-    if speech.describes(architecture) or image.describes(architecture) or not is_causal(architecture):
+    if speech.describes(architecture) or image.describes(architecture) or not text.is_causal(architecture):
         raise UserError(f"init={word}: a {architecture.get('model_type')} is no causal language model")
     model, found = load(word, folder, "AutoModelForCausalLM")
     if missing := sorted(set(found["missing_keys"]) - set(model.all_tied_weights_keys)):
