@@ -17,7 +17,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.reading import TOKENIZER_FILES, file_sha256, is_inside, is_plain
 from warmstart.core.saved_model import SavedModel, spec_record
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.huggingface.configs import image, speech
+from warmstart.huggingface.configs import image, seq2seq, speech
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
 from warmstart.huggingface.resolve import node_of
 from warmstart.huggingface.saved_heads import ctc_head, language_head, load, task_head
@@ -33,12 +33,14 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
     node = node_of(word, folder, pooling)
     architecture = node["architecture"]
     changes = speech.OFF if speech.describes(architecture) else {}
-    model, found = load(word, folder, "AutoModel", **changes)
+    is_seq2seq = seq2seq.describes(architecture)
+    model, found = load(word, folder, seq2seq.AUTO if is_seq2seq else "AutoModel", **changes)
     has_pooler = node.get("pooler", node.get("pooling") == "pooler")
+    tied = set(model.all_tied_weights_keys) if is_seq2seq else set()
     weights = {
         f"model.{name}": value
         for name, value in model.state_dict().items()
-        if name not in found["missing_keys"] and (has_pooler or not name.startswith("pooler."))
+        if name not in {*found["missing_keys"], *tied} and (has_pooler or not name.startswith("pooler."))
     }
     head, task, labels = {}, None, ()
     if image.describes(architecture):
@@ -53,7 +55,7 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
             head, labels = ctc_head(word, folder, architecture)
         spec = Spec("speech", (preprocessor["rate"],), labels)
     else:
-        task, head, labels = task_head(word, folder, architecture)
+        task, head, labels = (seq2seq.TASK, {}, ()) if is_seq2seq else task_head(word, folder, architecture)
         if task is None and found["unexpected_keys"]:
             head = language_head(word, folder, architecture)
         most = getattr(model.config, "max_position_embeddings", None) or 0
