@@ -25,7 +25,9 @@ def to_mbart(trunk: EncoderDecoder, task: str | None, spec: Spec) -> PreTrainedM
         UserError: the model has a head for another task.
     """
     if task not in (None, TASK):
-        raise UserError(f"transformers has no equivalent of backbone=encoder_decoder for {task}: the model was not exported")
+        raise UserError(
+            f"transformers has no equivalent of backbone=encoder_decoder for {task}: the model was not exported"
+        )
     model = converted(trunk).cpu().eval()
     return model.model if task is None else model
 
@@ -60,7 +62,11 @@ def converted(trunk: EncoderDecoder) -> PreTrainedModel:
     with torch.device("meta"):
         model = transformers.MBartForConditionalGeneration(config)
     model.to_empty(device=weight.device)
-    state = {"model.shared.weight": weight, **half_state(trunk.encoder, "encoder"), **half_state(trunk.decoder, "decoder")}
+    state = {
+        "model.shared.weight": weight,
+        **half_state(trunk.encoder, "encoder"),
+        **half_state(trunk.decoder, "decoder"),
+    }
     state = {name: value.detach().clone() for name, value in state.items()}
     state["final_logits_bias"] = torch.zeros(1, len(weight), device=weight.device)
     for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"):
@@ -91,7 +97,9 @@ def half_state(half: Half, name: str) -> dict[str, Tensor]:
         if name == "decoder":
             state |= layer(f"{place}encoder_attn_layer_norm", block.norm_cross)
             state |= layer(f"{place}encoder_attn.out_proj", block.cross_out)
-            state |= parts(f"{place}encoder_attn", block.cross_q, "q") | parts(f"{place}encoder_attn", block.cross_kv, "kv")
+            state |= parts(f"{place}encoder_attn", block.cross_q, "q") | parts(
+                f"{place}encoder_attn", block.cross_kv, "kv"
+            )
     return state
 
 

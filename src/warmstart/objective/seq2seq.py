@@ -84,7 +84,9 @@ class Seq2Seq(Objective, nn.Module):
         if self.training and torch.is_grad_enabled():
             return loss
         row = keep.nonzero()[:, 0]
-        values = losses.new_zeros(len(keep), VALUES).index_add(0, row, torch.stack([losses, torch.ones_like(losses)], 1))
+        values = losses.new_zeros(len(keep), VALUES).index_add(
+            0, row, torch.stack([losses, torch.ones_like(losses)], 1)
+        )
         ids = None if self.metric == "loss" else self.generate(backbone, features, batch.mask)
         loss.outputs = values if ids is None else torch.cat([values, ids.to(values.dtype)], 1)
         return loss
@@ -95,7 +97,9 @@ class Seq2Seq(Objective, nn.Module):
         from transformers.modeling_outputs import BaseModelOutput
 
         model = backbone.generator().eval()
-        valid = torch.ones(features.shape[:2], dtype=torch.long, device=features.device) if mask is None else mask.long()
+        valid = (
+            torch.ones(features.shape[:2], dtype=torch.long, device=features.device) if mask is None else mask.long()
+        )
         valid = valid.clamp(max=1)
         found = model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=features.to(model.dtype)),
