@@ -19,12 +19,12 @@ from warmstart.objective.text_scores import ROW_SCORES, TextScores
 NONE = -100  # label of padding, as in transformers
 PADDING = -1  # after the ids of a generated text
 VALUES = 2  # sum of the losses and number of tokens, before the ids of a generated text
-Metric = Literal["loss", "exact_match", "rouge_l", "chrf", "f1", "wer"]
+Metric = Literal["loss", "exact_match", "answer_match", "rouge_l", "bleu", "chrf", "f1", "wer"]
 LOWER_IS_BETTER = ("loss", "wer")
 
 
 class Seq2Seq(Objective, nn.Module):
-    """Cross-entropy of the tokens of the target, given the input and the tokens before; texts are generated for metrics.
+    """Cross-entropy of the tokens of the target, given the input and those before; metrics compare generated texts.
 
     Outputs are (B, 2 + L): for each row the sum of the losses, the number of tokens, and the ids of the generated text,
     padded with -1. With the metric `loss`, no text is generated in evaluation.
@@ -126,7 +126,7 @@ class Seq2Seq(Objective, nn.Module):
         return {} if self.metric == "loss" else {"texts": TextScores(self.texts, self.target_texts)}
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Return the metric of each row (B,); None for the loss and the word error rate, which are no means over rows."""
+        """Return the metric of each row (B,); None for those that are no mean over rows, such as word error rate."""
         score = ROW_SCORES.get(self.metric)
         if score is None:
             return None

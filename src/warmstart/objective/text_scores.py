@@ -9,6 +9,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from torch import Tensor
 from torchmetrics import Metric
 
+from warmstart.objective import span_qa
 from warmstart.objective.scores import edits
 
 
@@ -17,11 +18,15 @@ def exact_match(found: str, target: str) -> float:
     return float(found.split() == target.split())
 
 
-ROW_SCORES: dict[str, Callable[[str, str], float]] = {"exact_match": exact_match}
+ROW_SCORES: dict[str, Callable[[str, str], float]] = {
+    "exact_match": exact_match,
+    "answer_match": lambda found, target: span_qa.exact_match(found, [target]),
+    "f1": lambda found, target: span_qa.f1(found, [target]),
+}
 
 
 class TextScores(Metric):
-    """Mean of each score in ROW_SCORES; BLEU and chrF of all texts from 0 to 1, by sacrebleu; and word error rate.
+    """Mean of each score in ROW_SCORES, of which the last two are those of SQuAD; BLEU and chrF of all texts from 0 to 1, by sacrebleu; and word error rate.
 
     Args:
         decode: converts the outputs of a batch to texts.

@@ -11,11 +11,29 @@ from warmstart.data.sources.text.shakespeare import read_plays, words_of
 
 ROWS, FEWEST, MOST = 4_000, 2, 4  # rows; fewest and most words around a number or a date
 VOCABULARY = 300  # most frequent words to choose from
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 FIRST, DAYS = datetime.date(1590, 1, 1), 10_000  # first date, and number of dates
 
 
