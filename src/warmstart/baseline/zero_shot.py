@@ -15,7 +15,7 @@ from warmstart.core.protocols import Baseline, Preprocessor
 class ZeroShot(Baseline):
     """The outputs of the head of the initial weights, which must be for exactly these labels, or a language model's."""
 
-    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion"})
+    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion", "sequence"})
     start: ClassVar = "outputs"
 
     def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Any) -> Any:
