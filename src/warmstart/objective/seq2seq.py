@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.protocols import Backbone, LossFunction, Objective
+from warmstart.core.protocols import Backbone, LossFunction, Objective, Preprocessor
 from warmstart.core.ranges import NonNegativeInt, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
@@ -47,9 +47,8 @@ class Seq2Seq(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "seq2seq_lm"
     keeps_head: ClassVar = True
-    abilities: ClassVar = frozenset({"decode", "examples"})
+    abilities: ClassVar = frozenset({"texts", "examples"})
     head: ClassVar = None  # the output layer is that of the decoder
-    decode: Callable[[Sequence[int]], str] | None = None
 
     def __init__(
         self,
@@ -68,6 +67,10 @@ class Seq2Seq(Objective, nn.Module):
         self.length = length
         given = {"num_beams": beams, "length_penalty": length_penalty, "no_repeat_ngram_size": no_repeat}
         self.generation = {name: value for name, value in given.items() if value is not None}
+
+    def read_texts(self, preprocessor: Preprocessor) -> None:
+        """Use the tokenizer of a preprocessor."""
+        self.decode = preprocessor.decode
 
     @staticmethod
     def monitor(metric: Metric = "exact_match", **settings: Any) -> tuple[str, str]:
