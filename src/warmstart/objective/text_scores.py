@@ -13,7 +13,6 @@ from warmstart.objective import span_qa
 from warmstart.objective.scores import edits
 from warmstart.objective.text_metrics import exact_match, rouge_l
 
-
 ROW_SCORES: dict[str, Callable[[str, str], float]] = {
     "exact_match": exact_match,
     "rouge_l": rouge_l,
@@ -23,7 +22,9 @@ ROW_SCORES: dict[str, Callable[[str, str], float]] = {
 
 
 class TextScores(Metric):
-    """Mean of each score in ROW_SCORES, of which the last two are those of SQuAD; BLEU and chrF of all texts from 0 to 1, by sacrebleu; and word error rate.
+    """Means of the scores in ROW_SCORES, BLEU and chrF of all texts (sacrebleu, from 0 to 1), and word error rate.
+
+    `answer_match` and `f1` are those of SQuAD.
 
     Args:
         decode: converts the outputs of a batch to texts.
