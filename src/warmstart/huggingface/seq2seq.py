@@ -57,7 +57,6 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
         if self.start is None:
             raise UserError(f"backbone: this {config.model_type} has no decoder_start_token_id in its config.json")
         self.positions = getattr(config, "max_position_embeddings", None)
-        self.tied = {f"model.{name}": f"model.{source}" for name, source in self.model.all_tied_weights_keys.items()}
         self.register_state_dict_post_hook(_without_tied)
         self.register_load_state_dict_pre_hook(_with_tied)
 
@@ -131,14 +130,23 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
             )
 
 
-def _without_tied(module: HuggingFaceSeq2Seq, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-    """Remove the further names of tied weights from a state_dict."""
-    for name in module.tied:
+def _tied(module: nn.Module) -> dict[str, str]:
+    """Return the further names of tied parameters, with the first name of each."""
+    first: dict[int, str] = {}
+    names = [
+        (name, first.setdefault(id(value), name)) for name, value in module.named_parameters(remove_duplicate=False)
+    ]
+    return {name: source for name, source in names if name != source}
+
+
+def _without_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    """Remove the further names of tied parameters from a state_dict."""
+    for name in _tied(module):
         state.pop(f"{prefix}{name}", None)
 
 
-def _with_tied(module: HuggingFaceSeq2Seq, state: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
-    """Add the further names of tied weights to a state_dict."""
-    for name, source in module.tied.items():
+def _with_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
+    """Add the further names of tied parameters to a state_dict."""
+    for name, source in _tied(module).items():
         if f"{prefix}{source}" in state:
             state[f"{prefix}{name}"] = state[f"{prefix}{source}"]
