@@ -228,6 +228,10 @@ class Block(nn.Module):
 
     def forward(self, x_btd: Tensor, mask_arguments: dict[str, Any], rotary: Tensor | None = None) -> Tensor:
         """Map (B, T, D) to (B, T, D), given the results of `attention_mask` and `Rotary`."""
+        return self.feed_forward(self.self_attend(x_btd, mask_arguments, rotary))
+
+    def self_attend(self, x_btd: Tensor, mask_arguments: dict[str, Any], rotary: Tensor | None = None) -> Tensor:
+        """Return the sum of (B, T, D) and its self-attention."""
         batch, length, _ = x_btd.shape
         qkv = self.qkv(self.norm1(x_btd)).view(batch, length, -1, self.head_width)
         qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], 2)
@@ -236,7 +240,10 @@ class Block(nn.Module):
         q, k = (qk if rotary is None else apply_rotary(qk, rotary)).split([self.heads, self.kv_heads], 2)
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
         attended = attend(q, k, v, mask_arguments)
-        x_btd = x_btd + self.dropout(self.out(attended.transpose(1, 2).reshape(batch, length, -1)))
+        return x_btd + self.dropout(self.out(attended.transpose(1, 2).reshape(batch, length, -1)))
+
+    def feed_forward(self, x_btd: Tensor) -> Tensor:
+        """Return the sum of (B, T, D) and its MLP."""
         return x_btd + self.dropout(self.mlp(self.norm2(x_btd)))
 
 

@@ -19,7 +19,7 @@ class ZeroShot(Baseline):
     A language model predicts completions, pairs of them, or a class by the most likely of the label words.
     """
 
-    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion", "pairs"})
+    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion", "pairs", "sequence"})
     start: ClassVar = "outputs"
 
     def encoded(

@@ -104,8 +104,8 @@ class Preprocessor:
 
 
 class Source:
-    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text,
-    completion, pairs.
+    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text (spelled as
+    labels), sequence (a text that the preprocessor tokenizes), completion, pairs.
 
     If `is_quick`, it loads without torch, so that small data is checked before torch is imported.
     """
@@ -153,7 +153,10 @@ class Backbone:
     `maskable(x)` (B, T) are the positions that may be hidden, and `word_ids(x)` (B, T) group them by word. With `skip`,
     `forward` also has the argument `visible` (B, V), the indices of the positions to compute: `mask` covers all
     positions, the returned tokens only these. With `token_embedding`, the property of that name is the nn.Embedding of
-    a vocabulary, there is `maskable`, and the preprocessor has `vectors`. With `first_convolution`, the property of
+    a vocabulary, there is `maskable`, and the preprocessor has `vectors`. With `decode`, it has a decoder:
+    `decode(features, mask, ids)` maps features of an input (B, T, D), its mask and the token ids before each position
+    (B, L) to logits (B, L, V), the first id is `start`, `padding` fills rows, and `generator()` returns a model of
+    transformers with the current weights, for generation. With `first_convolution`, the property of
     that name is the nn.Conv2d of the scaled inputs. A class (or its stem) with `has_fixed_size` requires inputs of the
     size in its spec. Tasks are named as in transformers, such as causal_lm.
     A class that `takes_weights` has the argument `weights`, initial weights by name, which become its parameters

@@ -149,6 +149,7 @@ ALIGNED = (
     "span",
     "tags",
     "text",
+    "sequence",
     "completion",
     "pairs",
 )  # targets that depend on the tokens or frames: encoded together with the inputs

@@ -22,6 +22,7 @@ CLASSES = {
     "question_answering": "AutoModelForQuestionAnswering",
     "masked_lm": "AutoModelForMaskedLM",
     "causal_lm": "AutoModelForCausalLM",
+    "seq2seq_lm": "AutoModelForSeq2SeqLM",
     "image_classification": "AutoModelForImageClassification",
     "audio_classification": "AutoModelForAudioClassification",
     "ctc": "AutoModelForCTC",

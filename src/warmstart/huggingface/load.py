@@ -17,7 +17,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.reading import TOKENIZER_FILES, file_sha256, is_inside, is_plain
 from warmstart.core.saved_model import SavedModel, spec_record
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.huggingface.configs import image, speech, text
+from warmstart.huggingface.configs import image, seq2seq, speech, text
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
 from warmstart.huggingface.resolve import node_of
 from warmstart.huggingface.saved_heads import ctc_head, language_head, load, load_decoder, names_task, task_head
@@ -41,16 +41,18 @@ def open_hub(word: str, pooling: str | None = None, dtype: str = "float32") -> S
     changes = speech.OFF if speech.describes(architecture) else {}
     is_decoder = node["_target_"] == text.TARGET and text.is_causal(architecture) and not node["pooler"]
     decoder = load_decoder(word, folder, architecture, dtype) if is_decoder and not names_task(architecture) else None
+    is_seq2seq = seq2seq.describes(architecture)
     if decoder is None:
-        model, found = load(word, folder, "AutoModel", **changes)
+        model, found = load(word, folder, seq2seq.AUTO if is_seq2seq else "AutoModel", **changes)
         missing = found["missing_keys"]
     else:
         model, missing, decoder_head = decoder
     has_pooler = node.get("pooler", node.get("pooling") == "pooler")
+    tied = set(model.all_tied_weights_keys) if is_seq2seq else set()
     weights = {
         f"model.{name}": value
         for name, value in model.state_dict().items()
-        if name not in missing and (has_pooler or not name.startswith("pooler."))
+        if name not in {*missing, *tied} and (has_pooler or not name.startswith("pooler."))
     }
     head, task, labels = {}, None, ()
     if image.describes(architecture):
@@ -65,7 +67,7 @@ def open_hub(word: str, pooling: str | None = None, dtype: str = "float32") -> S
             head, labels = ctc_head(word, folder, architecture)
         spec = Spec("speech", (preprocessor["rate"],), labels)
     else:
-        task, head, labels = task_head(word, folder, architecture)
+        task, head, labels = (seq2seq.TASK, {}, ()) if is_seq2seq else task_head(word, folder, architecture)
         if decoder is not None:
             head = decoder_head
         elif task is None and found["unexpected_keys"]:

@@ -18,6 +18,11 @@ def rouge_l(generated: str, reference: str) -> float:
     return 2 * common / (len(one) + len(other)) if common else 0.0
 
 
+def exact_match(generated: str, reference: str) -> float:
+    """Return whether two texts are equal, except for white space."""
+    return float(generated.split() == reference.split())
+
+
 def longest_common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
     """Return the length of the longest common subsequence.
 

@@ -41,6 +41,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     objective = components.build(
         config.objective, backbone=NoBackbone(), spec=data.spec, loss=components.build_loss(config)
     )
+    if "texts" in objective.abilities:
+        objective.read_texts(data.preprocessor)
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         note_data(run, config, data)

@@ -35,6 +35,7 @@ ABLE = {
     "skip": "can skip positions",
     "causal": "has causal attention (backbone.causal=true)",
     "token_embedding": "embeds tokens of a vocabulary",
+    "decode": "has a decoder",
 }
 
 

@@ -22,6 +22,7 @@ from warmstart.training.evaluation import evaluating
 TOLERANCE = 1e-4  # of outputs up to 1; larger outputs are scaled by their maximum
 ROWS = 8
 ALIGNED_TARGET = "tags"  # a target for which rows are encoded differently
+DECODED = 4  # ids that a decoder gets, of the first tokens of the vocabulary
 
 
 def check_export(
@@ -105,20 +106,25 @@ def difference(exported: nn.Module, inputs_of: Any, trained: tuple[Any, Any], pr
     x = preprocessor.align(raw, None, ALIGNED_TARGET)[0] if is_aligned else preprocessor.encode(raw)
     batch = take(x, None, slice(0, len(x)))
     batch = Batch(preprocessor(batch.x), None, batch.mask)
+    has_decoder = "decode" in objective.needs
+    ids = torch.arange(DECODED).expand(len(batch.x), -1)
     try:
         with evaluating(exported):
-            found = _outputs(exported(**inputs_of(raw)))
+            given = {**inputs_of(raw), **({"decoder_input_ids": ids} if has_decoder else {})}
+            found = _outputs(exported(**given))
     except Exception as error:  # the type depends on the architecture
         raise UserError(f"not exported: transformers cannot compute these rows: {_line(error)}") from error
     with evaluating(backbone, objective):
-        if found.ndim == 2:
+        if has_decoder:
+            ours = backbone.decode(backbone(batch.x, batch.mask).tokens, batch.mask, ids)
+        elif found.ndim == 2:
             ours = objective.predict(backbone, batch)
         else:
             ours = backbone(batch.x, batch.mask).tokens
             ours = ours if objective.task is None else objective.head(ours)
     if ours.shape != found.shape:
         return math.inf
-    if found.ndim > 2 and batch.mask is not None:
+    if found.ndim > 2 and batch.mask is not None and not has_decoder:
         valid = backbone.token_mask(batch.mask)
         ours, found = ours[valid], found[valid]
     scale = max(1.0, ours.abs().max().item())

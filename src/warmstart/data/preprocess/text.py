@@ -21,7 +21,7 @@ from warmstart.core.ranges import NonNegativeInt, between
 from warmstart.core.spec import Vocabulary
 from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows, find_shared_text
-from warmstart.data.preprocess import label_words, spans, tagging, token_vectors, tokenizing
+from warmstart.data.preprocess import label_words, spans, tagging, target_texts, token_vectors, tokenizing
 from warmstart.data.readers.columns import is_listed, pick, to_texts
 from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, files_below
@@ -135,7 +135,9 @@ class Preprocessor(protocols.Preprocessor):
         return rows
 
     def align(self, x: pd.DataFrame, y: Sequence[Any] | None, target: str) -> tuple[Any, Any]:
-        """Return inputs and targets at token positions: answers in windows (`span`) or classes of words (`tags`)."""
+        """Return inputs, and targets: answers in windows (`span`), classes of words (`tags`), tokens (`sequence`)."""
+        if target == "sequence":
+            return self.encode(x), None if y is None else target_texts.encode(self, y)
         return (spans.align if target == "span" else tagging.align)(self, x, y)
 
     def locate(self, x: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

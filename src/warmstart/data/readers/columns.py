@@ -108,6 +108,13 @@ def check_targets(column: pd.Series, kind: str | None, where: str) -> None:
     """
     if kind == "category":
         to_names(column, where)
+    elif kind == "sequence":
+        empty = np.flatnonzero([name is not None and not name.strip() for name in to_names(column, where)])
+        if len(empty):
+            raise UserError(
+                f"{where}, row {column.index[empty[0]]}, column {column.name}: the target text is empty "
+                f"({len(empty):,} such rows): remove these rows"
+            )
     elif kind in ("value", "categories"):
         values = to_numbers(column, where)
         wrong = np.flatnonzero(~np.isnan(values) & ~np.isin(values, (0, 1))) if kind == "categories" else []

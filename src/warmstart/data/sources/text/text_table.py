@@ -32,7 +32,7 @@ from warmstart.data.splits import encode_labels, reset_index
 
 
 class TextTable(Source):
-    """Classes, real values, or tags of words, depending on the objective.
+    """Classes, real values, tags of words, or texts, depending on the objective.
 
     The splits train, validation and test of the data set are used; missing ones are split off from the training rows,
     15 % each. Splits named test_<shift> are further test splits. Rows without a target are used in pretraining only.
@@ -41,7 +41,8 @@ class TextTable(Source):
         tokenizer: constructor of the preprocessor.
         root: a CSV, TSV, Parquet, JSON or JSON lines file, a folder of them by splits, or a hub name.
         text: column of texts; for tags, of lists of words.
-        target: target column; for tags, of lists of names, one for each word. Pretraining needs none.
+        target: target column; for tags, of lists of names, one for each word; for sequence to sequence, of texts.
+            Pretraining needs none.
         pair: column of second texts, if any.
         cluster: column of the clusters of rows that are not independent, such as speakers or patients.
         split: row, or cluster to keep each cluster in one split; None for cluster if `cluster` is set, else row.
@@ -54,7 +55,7 @@ class TextTable(Source):
     """
 
     modality: ClassVar = "text"
-    target_kinds: ClassVar = frozenset({"category", "value", "tags"})
+    target_kinds: ClassVar = frozenset({"category", "value", "tags", "sequence"})
     is_quick: ClassVar = True  # `load` needs no torch
 
     def __init__(
@@ -86,7 +87,7 @@ class TextTable(Source):
         """
         if target is not None and self.target is None:
             raise UserError("data.target=null: name the column to predict")
-        frames = read_own_splits(self.root, self.config, self.dialect)
+        frames = self.frames()
         tables = {name: self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()}
         if target == "tags":
             tables = self._with_valid_tags(tables, frames)
@@ -95,6 +96,10 @@ class TextTable(Source):
         names = [self.clusters.read(frame, describe(self.root, name, frames)) for name, frame in frames.items()]
         encode, columns = functools.partial(self._targets, kind=target), [str(self.target)]
         return reset_index(split_table(x, targets, columns, self.root, self.split_seed, encode, self.clusters, names))
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Return the table of each split of the data set."""
+        return read_own_splits(self.root, self.config, self.dialect)
 
     def preprocessor(self) -> Preprocessor:
         return self.tokenizer(columns=list(self.columns.values()), dialect=self.dialect.state())
@@ -144,6 +149,8 @@ class TextTable(Source):
         if kind is None:
             return None, ()
         column = table.target
+        if kind == "sequence":
+            return to_names(column, self.root), ()
         if kind == "value":
             return to_numbers(column, self.root)[:, None], (str(self.target),)
         if kind == "category":

@@ -39,7 +39,7 @@ class XQuAD(Source):
     """
 
     modality: ClassVar = "text"
-    target_kinds: ClassVar = frozenset({"span"})
+    target_kinds: ClassVar = frozenset({"span", "sequence"})
 
     def __init__(
         self,
@@ -52,6 +52,8 @@ class XQuAD(Source):
 
     def load(self, target: str | None) -> Splits:
         """Return questions with contexts, and lists of (answer, start character), empty for questions without answer.
+
+        For sequence to sequence, targets are the texts of the first answers, and questions without answer are left out.
 
         Raises:
             UserError: a column is missing, a text is empty, or an answer cannot be found in its context.
@@ -82,6 +84,12 @@ class XQuAD(Source):
         table["article"] = table.assign(article=article).groupby("pair").article.transform("first")
         if target is not None:
             table["answers"] = locate_answers(table.pair, pick(frame, "answers", where), where)
+        if target == "sequence":
+            has_answer = table.answers.map(len) > 0
+            if not has_answer.all():
+                screen.say(f"{where}: {(~has_answer).sum():,} questions have no answer: they are left out")
+            table = table[has_answer].reset_index(drop=True)
+            table["answers"] = table.answers.map(lambda answers: answers[0][0])
         return table
 
     def _split_off(self, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

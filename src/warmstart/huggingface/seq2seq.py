@@ -1,0 +1,152 @@
+"""Text-to-text models of transformers, such as T5 and BART."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.core.batch import Features
+from warmstart.core.errors import UserError
+from warmstart.core.protocols import Backbone
+from warmstart.core.spec import Spec
+from warmstart.huggingface.configs.seq2seq import TASK
+from warmstart.huggingface.heads import make_config, make_model
+from warmstart.huggingface.trunk import depths_by_layer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class HuggingFaceSeq2Seq(Backbone, nn.Module):
+    """Encoder-decoder of transformers with its output layer; the features are those of the encoder.
+
+    Args:
+        spec: spec with a vocabulary.
+        architecture: content of config.json.
+
+    Raises:
+        UserError: it is no encoder-decoder, or names no token that starts the decoder.
+    """
+
+    modalities: ClassVar = frozenset({"text"})
+    abilities: ClassVar = frozenset({"decode", "token_embedding"})
+    target_kind: ClassVar = "category"
+
+    def __init__(self, spec: Spec, architecture: dict[str, Any] | None):
+        super().__init__()
+        if architecture is None:
+            raise UserError("backbone=huggingface_seq2seq has no architecture: name a model with init=hf:NAME_OR_DIR")
+        config = make_config(architecture)
+        config.use_cache = False
+        self.architecture, self.vocabulary = architecture, spec.vocabulary
+        self.model = make_model(TASK, config)
+        self.target_size, self.width = config.vocab_size, config.hidden_size
+        if spec.vocabulary.size > self.target_size:
+            raise UserError(
+                f"the tokenizer has {spec.vocabulary.size:,} tokens, but the embedding of this {config.model_type} has "
+                f"{self.target_size:,} rows: use the tokenizer of the model (init=hf:...)"
+            )
+        self.padding = spec.vocabulary.padding
+        self.start = self.model.generation_config.decoder_start_token_id
+        if self.start is None:
+            self.start = getattr(config, "decoder_start_token_id", None)
+        if self.start is None:
+            raise UserError(f"backbone: this {config.model_type} has no decoder_start_token_id in its config.json")
+        self.positions = getattr(config, "max_position_embeddings", None)
+        self.register_state_dict_post_hook(_without_tied)
+        self.register_load_state_dict_pre_hook(_with_tied)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
+        """Map token ids (B, T) to features of the encoder (B, T, D) and their mean over valid positions (B, D).
+
+        Raises:
+            UserError: a row has more tokens than the model has positions.
+        """
+        self._check_length(x.shape[1])
+        valid = torch.ones_like(x) if mask is None else (mask > 0).long()
+        tokens = self.model.get_encoder()(input_ids=x, attention_mask=valid).last_hidden_state
+        weight = valid[:, :, None].to(tokens.dtype)
+        return Features(tokens, (tokens * weight).sum(1) / weight.sum(1).clamp(min=1))
+
+    def decode(self, features: Tensor, mask: Tensor | None, ids: Tensor) -> Tensor:
+        """Map features (B, T, D), their mask and the token ids before each position (B, L) to logits (B, L, V)."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        self._check_length(ids.shape[1])
+        valid = None if mask is None else (mask > 0).long()
+        encoded = BaseModelOutput(last_hidden_state=features)
+        return self.model(encoder_outputs=encoded, attention_mask=valid, decoder_input_ids=ids).logits
+
+    def generator(self) -> PreTrainedModel:
+        """Return the model."""
+        return self.model
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        return self.model.get_input_embeddings()
+
+    def targets(self, x: Tensor) -> Tensor:
+        return x
+
+    def assemble(self, targets: Tensor) -> Tensor:
+        return targets
+
+    @functools.cached_property
+    def special(self) -> Tensor:
+        """Which tokens are special (V,)."""
+        table = torch.zeros(self.target_size, dtype=torch.bool)
+        table[list(self.vocabulary.special)] = True
+        return table.to(self.token_embedding.weight.device)
+
+    def maskable(self, x: Tensor) -> Tensor:
+        """Return which tokens are not special (B, T)."""
+        return ~self.special[x]
+
+    def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> PreTrainedModel:
+        """Return a copy of the model, on the CPU and in evaluation mode.
+
+        Raises:
+            UserError: the model has a head for another task.
+        """
+        if task not in (None, TASK):
+            kind = self.model.config.model_type
+            raise UserError(f"transformers has no {kind} for {task} on the features of its encoder: not exported")
+        model = copy.deepcopy(self.model).cpu().eval()
+        return model.get_encoder() if task is None else model
+
+    def depths(self) -> dict[str, int]:
+        """Return depth 0 for everything before the layers, one depth per layer of the encoder, then the rest."""
+        return depths_by_layer(self)
+
+    def _check_length(self, length: int) -> None:
+        if self.positions is not None and length > self.positions:
+            raise UserError(
+                f"a text has {length} tokens, but the {self.model.config.model_type} has {self.positions} positions: "
+                f"use data.tokenizer.context={self.positions} or less"
+            )
+
+
+def _tied(module: nn.Module) -> dict[str, str]:
+    """Return the further names of tied parameters, with the first name of each."""
+    first: dict[int, str] = {}
+    names = [
+        (name, first.setdefault(id(value), name)) for name, value in module.named_parameters(remove_duplicate=False)
+    ]
+    return {name: source for name, source in names if name != source}
+
+
+def _without_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    """Remove the further names of tied parameters from a state_dict."""
+    for name in _tied(module):
+        state.pop(f"{prefix}{name}", None)
+
+
+def _with_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
+    """Add the further names of tied parameters to a state_dict."""
+    for name, source in _tied(module).items():
+        if f"{prefix}{source}" in state:
+            state[f"{prefix}{name}"] = state[f"{prefix}{source}"]
