@@ -35,6 +35,7 @@ TOKENS = {
     "masked_tokens": "tiny",
     "tsdae": "tiny",
     "span_corruption": "encoder_decoder",
+    "text_infilling": "encoder_decoder",
 }  # objectives on token numbers, and a backbone for each
 
 
