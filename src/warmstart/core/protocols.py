@@ -28,10 +28,11 @@ class Preprocessor:
     """Encodes and scales inputs; it is fitted on the generic data, saved with the weights, and used by later stages.
 
     A preprocessor of user tables has `names`, the required columns, and `dialect`, the format of the file. `white` is
-    the maximum pixel value, `seconds` the time between two positions, and `vocabulary` describes the tokens. At most
-    `held_out_batch` examples are evaluated at a time, a limit for large examples. `spectral` inputs are spectrograms,
-    to which spectral transforms can be applied. If `is_padding_invariant`, an exported model gives the same predictions
-    for a padded batch as for single rows. `abilities` lists the optional methods and options that a subclass supports:
+    the maximum pixel value, `seconds` the time between two positions, `vocabulary` describes the tokens, and every
+    target text starts with the token numbers in `prefix`. At most `held_out_batch` examples are evaluated at a time, a
+    limit for large examples. `spectral` inputs are spectrograms, to which spectral transforms can be applied. If
+    `is_padding_invariant`, an exported model gives the same predictions for a padded batch as for single rows.
+    `abilities` lists the optional methods and options that a subclass supports:
 
     `skip`: `read` has the option on_error=skip, which omits broken files.
     `fill_columns(x)`: return a user's table with missing columns filled.
@@ -58,6 +59,7 @@ class Preprocessor:
     white: float = 1.0
     seconds: float = 0.0
     vocabulary: Vocabulary | None = None
+    prefix: tuple[int, ...] = ()
 
     def fit(self, x: Any) -> None:
         """Fit the preprocessor to raw training inputs."""
@@ -197,7 +199,7 @@ class Objective:
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
     `examples(backbone, batch, decode)`: return lines of text about a few held-out rows.
     `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
-    `decode`: the attribute of that name is set to the `decode` of the preprocessor.
+    `decode`: the attributes `decode` and `prefix` are set to those of the preprocessor.
     `reference(backbone, batch)`: return float32 values (B, ...) of a batch with targets, which are computed once, with
         the initial weights, and which `step` gets as `batch.reference`. Such a training has no dropout.
     """

@@ -15,6 +15,7 @@ from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
 from warmstart.huggingface.configs.seq2seq import TASK
 from warmstart.huggingface.heads import make_config, make_model
+from warmstart.huggingface.tied import save_once
 from warmstart.huggingface.trunk import depths_by_layer
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
             raise UserError(f"backbone: this {config.model_type} has no decoder_start_token_id in its config.json")
         self.positions = getattr(config, "max_position_embeddings", None)
         self.tied = {f"model.{name}": f"model.{source}" for name, source in self.model.all_tied_weights_keys.items()}
-        self.register_state_dict_post_hook(_without_tied)
-        self.register_load_state_dict_pre_hook(_with_tied)
+        save_once(self)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
         """Map token ids (B, T) to features of the encoder (B, T, D) and their mean over valid positions (B, D).
@@ -129,16 +129,3 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
                 f"a text has {length} tokens, but the {self.model.config.model_type} has {self.positions} positions: "
                 f"use data.tokenizer.context={self.positions} or less"
             )
-
-
-def _without_tied(module: HuggingFaceSeq2Seq, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-    """Remove the further names of tied weights from a state_dict."""
-    for name in module.tied:
-        state.pop(f"{prefix}{name}", None)
-
-
-def _with_tied(module: HuggingFaceSeq2Seq, state: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
-    """Add the further names of tied weights to a state_dict."""
-    for name, source in module.tied.items():
-        if f"{prefix}{source}" in state:
-            state[f"{prefix}{name}"] = state[f"{prefix}{source}"]

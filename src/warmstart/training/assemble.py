@@ -184,7 +184,7 @@ def build_module(
         UserError: the strategy depends on the number of steps, which is unknown.
     """
     if "decode" in objective.abilities:
-        objective.decode = preprocessor.decode
+        objective.decode, objective.prefix = preprocessor.decode, preprocessor.prefix
     own = {
         "optimizer": components.build_function(config.optimizer),
         "scheduler": components.build_function(config.scheduler),
