@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -23,6 +24,7 @@ from warmstart.data.readers.table import read_table
 from warmstart.objective.classification import Classification
 from warmstart.objective.completion import Completion
 from warmstart.objective.head import LOGITS
+from warmstart.objective.text_metrics import rouge_l
 from warmstart.training.frozen import without_head
 
 COLORS = ["red", "green", "blue", "white"]
@@ -60,12 +62,21 @@ def test_learns_the_answers_of_a_hub_model(cli, prompts, llama):
         "trainer.max_epochs=30",
         "data.batch_size=4",
         "data.pack=true",
+        "objective.metric=rouge_l",
+        "objective.length=8",
+        "data.test_generations=6",
+        "trainer.check_val_every_n_epoch=10",
     )
     assert learned.status == 0, learned.err
     record = learned.record("finetune")
     assert record["transfer"]["fraction"] == 1
     assert record["transfer"]["head"] == "loaded"
     assert record["metrics"]["val/exact_match"] > 0.9
+    lines = (learned.run("finetune") / "generations.jsonl").read_text().splitlines()
+    expected = [rouge_l(row["completion"], row["reference"]) for row in map(json.loads, lines)]
+    scores = np.load(learned.run("finetune") / "test_scores.npy")
+    assert scores.tolist() == pytest.approx(expected)
+    assert record["metrics"]["test/rouge_l"] == pytest.approx(scores.mean())
     assert "supervised parts of training rows" in learned.err
     assert "<|im_start|>assistant\n[[" in learned.err
     again = cli("stage=evaluate", f"run={learned.run('finetune')}")
@@ -163,6 +174,7 @@ def test_an_encoder_is_refused(cli, prompts):
 def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompts, llama):
     words = ("transfer.seeds=1", "transfer.labels=[all]", "transfer.arms=[pretrained,untouched,prompt]")
     settings = ("trainer.max_steps=2", "trainer.val_check_interval=2", "data.tokenizer.context=64", "logger=[]")
+    settings = (*settings, "objective.metric=rouge_l", "objective.length=2")
     found = cli("experiment=chat", f"data.root={prompts}", f"transfer.start=hf:{llama}", *words, *settings)
     assert found.status == 0, found.err
     scores = {}
@@ -171,6 +183,8 @@ def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompt
             scores[path.name.split("-")[0]] = json.loads((path / "run.json").read_text())["metrics"]
     assert scores["pretrained"]["test/completion_loss"] < scores["untouched"]["test/completion_loss"]
     assert scores["prompt"]["test/completion_loss"] != scores["untouched"]["test/completion_loss"]
+    assert {"test/rouge_l"} <= set(scores["untouched"])
+    assert "test/rouge_l" in found.out
 
 
 def test_rows_without_labels_of_tokens_are_not_packed(cli):
@@ -191,7 +205,7 @@ def test_an_accumulated_step_equals_that_of_one_batch(cli, prompts, llama):
 
 @pytest.mark.parametrize("metric", ["loss", "completion_loss", "token_accuracy"])
 def test_a_diverged_row_makes_the_metric_nan(metric):
-    found = Completion.metrics(None)[metric]
+    found = Completion.metrics(SimpleNamespace(metric="loss"))[metric]
     found.update(torch.tensor([[1.0, 2.0, 1.0], [math.nan, 2.0, math.nan]]), None)
     assert math.isnan(found.compute())
 

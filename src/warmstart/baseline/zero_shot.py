@@ -9,14 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warmstart.core.batch import Rows
 from warmstart.core.protocols import Baseline, Preprocessor
 
 
 class ZeroShot(Baseline):
-    """The outputs of the head of the initial weights, which must be for exactly these labels, or a language model's."""
+    """The outputs of the head of the initial weights, which must be for exactly these labels, or a language model's.
 
-    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion"})
+    A language model predicts completions, or a class by the most likely of the label words.
+    """
+
+    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion", "sequence"})
     start: ClassVar = "outputs"
+
+    def encoded(
+        self, preprocessor: Preprocessor, rows: Rows, examples: Rows, seed: int, words: tuple[str, ...] | None
+    ) -> tuple[Any, Any]:
+        return preprocessor.label_prompts(rows.x), None
 
     def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Any) -> Any:
         """Return the outputs of the head (N, C)."""

@@ -67,6 +67,7 @@ LABELS = {
     "unlabelled": bool,
     "strong": Section({}, is_open=True),
     "test_generations": NonNegativeInt,
+    "label_words": dict | None,
 }
 BLOCKS = {"pack": between(8, 2**20) | None, "separate": bool}
 TRAINER = Section(
@@ -135,7 +136,7 @@ TRAINING = {
 }
 MAY_LACK = frozenset({"preprocessor", "patience", "loss", "average"})
 DATA = {"pretrain": {**LOADING, **BLOCKS}, "finetune": {**LOADING, **LABELS}}
-KNOWN_DATA = frozenset({*SOURCE, "unlabelled", "strong", "test_generations"})
+KNOWN_DATA = frozenset({*SOURCE, "unlabelled", "strong", "test_generations", "label_words"})
 PRETRAIN = Section(
     {
         **TRAINING,

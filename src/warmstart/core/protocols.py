@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Preprocessor:
     `overlap(generic, test)`: return the raw test rows that are also generic rows; by default, scaled rows are compared.
     `prompts`: `read_prompts(path)` returns those of a user's file (`Prompt`), `prompt(given)` the token numbers of one,
     and `ends` has the token numbers after which a generated text ends.
+    `label_words`: `label_numbers(words)` returns the token number of the word of each class, and `label_prompts(x,
+    examples, words)` prompts that end before such a word, after raw examples with their words, if there are any.
     `messages`: a prompt is a conversation, a list of messages with role and content, or a text, which is the message of
     a user; `to_prompts(x)` returns raw rows as prompts.
     """
@@ -185,21 +188,23 @@ class Objective:
 
     A supervised objective has a `monitor`, the metric that selects the best checkpoint with max or min (in the class,
     it may be a function of the settings), and the methods `predict`, `scores` and `to_records`; `bounds` are the
-    smallest and the largest value of the metric, if it has them. If its target is text, its metric `errors` has the
-    last pairs in `compared`, and `target_texts(y)` returns the texts of targets. `predicts` is the kind of value that
-    the loss requires; if None, that of the backbone's targets, and `default_loss` has an entry for each kind;
-    `input_kind` is the kind of the backbone's targets if it differs. `needs` are required abilities of the backbone,
+    smallest and the largest value of the metric, if it has them, and `scoring` the settings of metrics that the record
+    of a run names. If its target is text, its metric `errors` has the last pairs in `compared`, and `target_texts(y)`
+    returns the texts of targets. `predicts` is the kind of value that the loss requires; if None, that of the
+    backbone's targets, and `default_loss` has an entry for each kind; `input_kind` is the kind of the backbone's
+    targets if it differs. `needs` are required abilities of the backbone,
     and `task` selects the form of the head. `step` requires `views` copies of a batch, concatenated along B. If
     `mixes`, it supports mixed batches. If `is_single_label`, `predict` returns logits (B, C), and every example has one
     of the C classes. `teacher_output` is what it matches of a frozen teacher, as targets (B, D): its pooled features,
     or the outputs of the head of an objective. If `keeps_head`, its head is that of a pretraining, which is loaded. If
-    `encodes_rows`, each example must be one row of the data, so that texts are not packed into blocks.
+    `encodes_rows`, each example must be one row of the data, so that texts are not packed into blocks. If a language
+    model can predict the same outputs without training, `prompted` is the objective that does.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
     `examples(backbone, batch, decode)`: return lines of text about a few held-out rows.
+    `texts`: `read_texts(preprocessor)` is called before the first step or evaluation.
     `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
-    `decode`: the attributes `decode` and `prefix` are set to those of the preprocessor.
     `reference(backbone, batch)`: return float32 values (B, ...) of a batch with targets, which are computed once, with
         the initial weights, and which `step` gets as `batch.reference`. Such a training has no dropout.
     """
@@ -216,8 +221,10 @@ class Objective:
     keeps_head: ClassVar[bool] = False
     teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
     encodes_rows: ClassVar[bool] = False
+    prompted: ClassVar[type[Objective] | None] = None
     monitor: ClassVar[tuple[str, str] | Callable[..., tuple[str, str]] | None] = None
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
+    scoring: Mapping[str, Any] = MappingProxyType({})
     abilities: ClassVar[frozenset[str]] = frozenset()
 
     def fit(self, y: Any) -> None:
@@ -339,8 +346,14 @@ class Baseline:
     def fit(self, preprocessor: Preprocessor, x: Any) -> None:
         """Fit to the raw inputs of all training rows of the data set, as a preprocessor; without their targets."""
 
-    def encoded(self, preprocessor: Preprocessor, rows: Rows, examples: Rows, seed: int) -> tuple[Any, Any]:
-        """Encode raw rows, given raw training rows as `examples`; for a baseline that `has_examples`."""
+    def encoded(
+        self, preprocessor: Preprocessor, rows: Rows, examples: Rows, seed: int, words: tuple[str, ...] | None
+    ) -> tuple[Any, Any]:
+        """Encode raw rows, given raw training rows as `examples`; for a baseline that `has_examples`, or with words.
+
+        Args:
+            words: the words of the classes, if a language model predicts them; else None.
+        """
         raise NotImplementedError
 
     def inputs(self, preprocessor: Preprocessor, raw: Any, encoded: Any) -> Any:

@@ -12,6 +12,7 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.head import make_head, mixed_loss
+from warmstart.objective.label_words import LabelWords
 from warmstart.objective.scores import CalibrationError
 
 
@@ -44,6 +45,7 @@ class Classification(PooledClassification):
     predicts: ClassVar = "category"
     default_loss: ClassVar = staticmethod(cross_entropy)
     is_single_label: ClassVar = True
+    prompted: ClassVar = LabelWords
     monitor: ClassVar = ("val/accuracy", "max")
     bounds: ClassVar = (0.0, 1.0)
 

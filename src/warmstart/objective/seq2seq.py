@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
-from warmstart.core.protocols import Backbone, LossFunction, Objective
+from warmstart.core.protocols import Backbone, LossFunction, Objective, Preprocessor
 from warmstart.core.ranges import NonNegativeInt, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
@@ -50,9 +50,8 @@ class Seq2Seq(Objective, nn.Module):
     default_loss: ClassVar = staticmethod(cross_entropy)
     task: ClassVar = "seq2seq_lm"
     keeps_head: ClassVar = True
-    abilities: ClassVar = frozenset({"decode", "examples"})
+    abilities: ClassVar = frozenset({"texts", "examples"})
     head: ClassVar = None  # the output layer is that of the decoder
-    decode: Callable[[Sequence[int]], str] | None = None
     prefix: tuple[int, ...] = ()  # token ids with which every target starts
 
     def __init__(
@@ -68,12 +67,16 @@ class Seq2Seq(Objective, nn.Module):
         normalizer: Normalizer = "none",
     ):
         super().__init__()
-        self.normalize = normalizer_of(normalizer)
+        self.normalize, self.scoring = normalizer_of(normalizer), {"normalizer": normalizer}
         self.loss, self.metric = loss, metric
         self.monitor, self.bounds = type(self).monitor(metric), (0.0, None if metric in LOWER_IS_BETTER else 1.0)
         self.length = length
         given = {"num_beams": beams, "length_penalty": length_penalty, "no_repeat_ngram_size": no_repeat}
         self.generation = {name: value for name, value in given.items() if value is not None}
+
+    def read_texts(self, preprocessor: Preprocessor) -> None:
+        """Use the tokenizer of a preprocessor, and the tokens with which it begins every target."""
+        self.decode, self.prefix = preprocessor.decode, preprocessor.prefix
 
     @staticmethod
     def monitor(metric: Metric = "exact_match", **settings: Any) -> tuple[str, str]:
@@ -146,8 +149,8 @@ class Seq2Seq(Objective, nn.Module):
         return self.target_texts(outputs[:, VALUES:].long())
 
     def target_texts(self, y: Tensor) -> list[str]:
-        """Return the texts of token ids (B, L), padded with negative numbers."""
-        return [self.decode([number for number in row if number >= 0]).strip() for row in y.tolist()]
+        """Return the texts of token ids (B, L), padded with negative numbers: a tensor, or variable-length rows."""
+        return [self.decode([number for number in row if number >= 0]).strip() for row in y[:].tolist()]
 
     def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """Return one dict per row with its generated text."""

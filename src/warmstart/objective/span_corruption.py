@@ -1,9 +1,9 @@
-"""Span corruption, as in T5 (Raffel et al. 2020): generate the spans that are removed from a text."""
+"""Span corruption: generate the spans that are removed from a text (T5), or the complete text (BART)."""
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ from warmstart.objective.seq2seq import NONE, shifted
 
 
 class SpanCorruption(Objective, nn.Module):
-    """Replace random spans of tokens by one mask token each; the target has the spans, each after a mask token.
+    """Replace random spans of tokens by one mask token each, and generate what was removed.
 
-    T5 numbers its mask tokens; here they are the same, which needs no further tokens in the vocabulary.
+    The target has the spans, each after a mask token (Raffel et al. 2020, "T5", whose mask tokens are numbered; here they
+    are the same, which needs no further tokens in the vocabulary), or the complete text (Lewis et al. 2020, "BART").
 
     Args:
         backbone: a backbone with a decoder.
@@ -28,6 +29,7 @@ class SpanCorruption(Objective, nn.Module):
         loss: loss of logits and token ids.
         ratio: share of the tokens to remove.
         span: length of a span in tokens.
+        generate: spans, or text for the complete text.
 
     Raises:
         UserError: the tokenizer has no mask token or no end token.
@@ -46,9 +48,10 @@ class SpanCorruption(Objective, nn.Module):
         loss: LossFunction,
         ratio: OpenUnitInterval = 0.15,
         span: PositiveInt = 3,
+        generate: Literal["spans", "text"] = "spans",
     ):
         super().__init__()
-        self.loss, self.ratio, self.span = loss, ratio, span
+        self.loss, self.ratio, self.span, self.generate = loss, ratio, span, generate
         self.mask, self.end = spec.vocabulary.mask, spec.vocabulary.end
         if self.mask is None or self.end is None:
             raise UserError("objective=span_corruption needs a tokenizer with a mask token and an end token")
@@ -58,6 +61,8 @@ class SpanCorruption(Objective, nn.Module):
         valid = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask > 0
         removed = self.choose(backbone.maskable(batch.x) & valid)
         x, mask, labels = corrupted(batch.x, valid, removed, self.mask, self.end, backbone.padding)
+        if self.generate == "text":
+            labels = batch.x.masked_fill(~valid, NONE)
         keep = labels != NONE
         logits = backbone.decode(backbone(x, mask).tokens, mask, shifted(backbone, labels))
         losses = self.loss(logits[keep], labels[keep])

@@ -11,15 +11,12 @@ from torchmetrics import Metric
 
 from warmstart.objective import span_qa
 from warmstart.objective.scores import edits
-
-
-def exact_match(found: str, target: str) -> float:
-    """Return whether two texts are equal, except for white space."""
-    return float(found.split() == target.split())
+from warmstart.objective.text_metrics import exact_match, rouge_l
 
 
 ROW_SCORES: dict[str, Callable[[str, str], float]] = {
     "exact_match": exact_match,
+    "rouge_l": rouge_l,
     "answer_match": lambda found, target: span_qa.exact_match(found, [target]),
     "f1": lambda found, target: span_qa.f1(found, [target]),
 }

@@ -20,7 +20,7 @@ from warmstart.run.identity import derive_seed
 from warmstart.run.scores import save_scores
 from warmstart.training import components
 from warmstart.training.checkpoint import is_better
-from warmstart.training.frozen import load_frozen
+from warmstart.training.frozen import label_words, load_frozen
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import note_data, runs_folder
 from warmstart.training.start import find_start, given_preprocessor
@@ -41,6 +41,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     objective = components.build(
         config.objective, backbone=NoBackbone(), spec=data.spec, loss=components.build_loss(config)
     )
+    if "texts" in objective.abilities:
+        objective.read_texts(data.preprocessor)
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording():
         note_data(run, config, data)
@@ -84,9 +86,12 @@ class Shared:
         self.source = components.build_source(config)
         self.splits = self.source.load(target)
         self.data = components.task_data(config, preprocessor, self.source).prepare(self.splits)
-        self.frozen = None
+        self.frozen, self.words = None, None
         if self.baseline.start is not None:
-            self.frozen = load_frozen(config, start, self.data, self.baseline.start == "outputs")
+            has_head = self.baseline.start == "outputs"
+            if has_head:
+                self.words = label_words(config, start, self.splits.labels, self.baseline.has_examples)
+            self.frozen = load_frozen(config, start, self.data, has_head, self.words)
         self.baseline.fit(self.data.preprocessor, self.splits.train.x)
         self.known: dict[str, tuple[Any, Any]] = {}
         self.selected: tuple[Any, dict[str, float]] | None = None
@@ -117,7 +122,7 @@ class Shared:
         """Return the inputs of the models (N, F) for a split of a run."""
         encoded, y = data.parts[split]
         if self.baseline.has_examples:
-            rows = self.baseline.encoded(data.preprocessor, data.given[split], data.given["train"], seed)
+            rows = self.encoded(data, split, seed)
             return self.baseline.inputs(data.preprocessor, data.given[split].x, self.frozen.outputs(*rows))
         known = self.known.get(split)
         if known is not None and known[0] is encoded:
@@ -125,12 +130,18 @@ class Shared:
         started = time.monotonic()
         kind, given = self.baseline.start, encoded
         if kind is not None:
-            given = self.frozen.features(encoded) if kind == "features" else self.frozen.outputs(encoded, y)
+            rows = (encoded, y) if self.words is None else self.encoded(data, split, seed)
+            given = self.frozen.features(encoded) if kind == "features" else self.frozen.outputs(*rows)
         found = self.baseline.inputs(data.preprocessor, data.given[split].x, given)
         if encoded is self.data.parts[split][0] and (split != "train" or data.subset is None):
             self.known[split] = encoded, found
             self.seconds += time.monotonic() - started
         return found
+
+    def encoded(self, data: TaskDataModule, split: str, seed: int) -> tuple[Any, Any]:
+        """Return the rows of a split as the baseline encodes them, and their encoded targets."""
+        rows, examples = data.given[split], data.given["train"]
+        return self.baseline.encoded(data.preprocessor, rows, examples, seed, self.words)
 
 
 def select(shared: Shared, objective: Objective, data: TaskDataModule, seed: int) -> tuple[Any, dict[str, float]]:
@@ -170,4 +181,9 @@ class NoBackbone(Backbone):
 
 def measure(objective: Any, outputs: Tensor, y: Tensor, split: str) -> dict[str, float]:
     """Return the objective's metrics by name."""
-    return {f"{split}/{name}": float(metric(outputs, y)) for name, metric in objective.metrics().items()}
+    found: dict[str, float] = {}
+    for name, metric in objective.metrics().items():
+        value = metric(outputs, y)
+        values = value if isinstance(value, dict) else {name: value}
+        found |= {f"{split}/{key}": float(score) for key, score in values.items()}
+    return found

@@ -183,8 +183,6 @@ def build_module(
     Raises:
         UserError: the strategy depends on the number of steps, which is unknown.
     """
-    if "decode" in objective.abilities:
-        objective.decode, objective.prefix = preprocessor.decode, preprocessor.prefix
     own = {
         "optimizer": components.build_function(config.optimizer),
         "scheduler": components.build_function(config.scheduler),

@@ -77,7 +77,7 @@ def transforms_support_modality(components: Components) -> str | None:
 def has_abilities(components: Components) -> str | None:
     """Check that the backbone has the abilities that the objective needs."""
     needs = components.objective.needs
-    if needs <= _abilities(components.config.backbone):
+    if needs <= abilities_of(components.config.backbone):
         return None
     return (
         f"{components.overrides['objective']} needs a backbone that {' and '.join(ABLE[n] for n in needs)}, "
@@ -99,7 +99,7 @@ def supports_static_start(components: Components) -> str | None:
         if init.path == PATCHES
         else ("token_embedding", "the embeddings of a vocabulary")
     )
-    if need in _abilities(components.config.backbone):
+    if need in abilities_of(components.config.backbone):
         return None
     return (
         f"init={init} sets {what}, but {components.overrides['backbone']} on {components.overrides['data']} has none: "
@@ -353,7 +353,7 @@ def _options(group: str, fits: Callable[[DictConfig], bool]) -> list[str]:
 
 
 def _backbones(modality: str, needs: frozenset[str] = frozenset()) -> list[str]:
-    return _options("backbone", lambda node: modality in shape_of(node).modalities and needs <= _abilities(node))
+    return _options("backbone", lambda node: modality in shape_of(node).modalities and needs <= abilities_of(node))
 
 
 def _transforms(modality: str, mixes: bool = True) -> list[str]:
@@ -370,11 +370,11 @@ def _able(config: DictConfig, needs: frozenset[str]) -> list[str]:
     """Return backbones that an objective can use or, with a Hugging Face backbone, objectives that can use it."""
     if "architecture" not in config.backbone:
         return _backbones(source_type(config.data).modality, needs)
-    able = _abilities(config.backbone)
+    able = abilities_of(config.backbone)
     return _options("objective", lambda node: frozenset() < get_object(node._target_).needs <= able)
 
 
-def _abilities(backbone: DictConfig) -> frozenset[str]:
+def abilities_of(backbone: DictConfig) -> frozenset[str]:
     """Return the abilities of a backbone with these settings."""
     found = get_object(backbone._target_).abilities
     own = found(**OmegaConf.to_container(backbone)) if callable(found) else found

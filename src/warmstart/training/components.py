@@ -55,6 +55,7 @@ LABELS = (
     "strong",
     "pack",
     "test_generations",
+    "label_words",
 )  # keys of the data of a finetuning
 LOADING = ("batch_size", "augment", *LABELS, *BLOCKS)
 

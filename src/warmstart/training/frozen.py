@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -23,8 +24,9 @@ from warmstart.data.transforms.augment import Augment
 from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import TUNED
 from warmstart.training import components
+from warmstart.training.compatibility import abilities_of
 from warmstart.training.evaluation import evaluating
-from warmstart.training.start import build_objective, listed, load_head, load_start, shuffled
+from warmstart.training.start import build_objective, given_preprocessor, listed, load_head, load_start, shuffled
 from warmstart.training.visualization.features import pooled
 
 # Limit of memory: positions of a batch of variable-length rows, with padding. More are no faster on one core.
@@ -98,13 +100,20 @@ def by_length(x: Any, device: torch.device, batch_size: int) -> Iterator[Tensor]
         yield torch.from_numpy(order[left : left + size])
 
 
-def load_frozen(config: DictConfig, start: SavedModel | None, data: MemoryDataModule, has_head: bool) -> Frozen:
+def load_frozen(
+    config: DictConfig,
+    start: SavedModel | None,
+    data: MemoryDataModule,
+    has_head: bool,
+    words: tuple[str, ...] | None = None,
+) -> Frozen:
     """Return the model with the initial weights `start`, or with random weights if it is None.
 
     Args:
         config: config of a baseline with `init` and `trainer`.
         data: prepared data.
         has_head: whether to load the head too.
+        words: the words of the classes, if a language model predicts them (`label_words`).
 
     Raises:
         UserError: the head is not for the labels of the data.
@@ -115,7 +124,12 @@ def load_frozen(config: DictConfig, start: SavedModel | None, data: MemoryDataMo
             start = shuffled(start, derive_seed(config.seed, "shuffle"))
         load_start(backbone, start)
     objective = None
-    if has_head:
+    if words is not None:
+        kind = get_object(config.objective._target_).prompted
+        objective = kind(backbone=backbone, numbers=data.preprocessor.label_numbers(words))
+        if (reason := unloaded_head(objective, start)) is not None:
+            raise UserError(f"init={config.init}: {reason}")
+    elif has_head:
         objective = build_objective(config, backbone, data)
         reason = without_head(start, objective, data.spec.labels) or unloaded_head(objective, start)
         if reason is not None:
@@ -153,6 +167,54 @@ def unloaded_head(objective: Objective, start: SavedModel) -> str | None:
     """Load a saved head; return why it cannot be loaded, None if it was."""
     is_loaded = load_head(objective, start, start.spec.labels) in ("loaded", "tied")
     return None if is_loaded else f"the head of {start.name} has another form"
+
+
+def label_words(
+    config: DictConfig, start: SavedModel | None, labels: tuple[str, ...], has_examples: bool
+) -> tuple[str, ...] | None:
+    """Return the words by which a language model predicts the classes: their names, unless data.label_words has others.
+
+    None if the initial weights have a head for these labels, which is used without examples, or the targets are no
+    classes.
+
+    Raises:
+        UserError: data.label_words names another class.
+    """
+    objective = get_object(config.objective._target_)
+    if objective.prompted is None or not (has_examples or without_head(start, objective, labels)):
+        return None
+    given = {str(label): str(word) for label, word in (config.data.get("label_words") or {}).items()}
+    if (other := next((label for label in given if label not in labels), None)) is not None:
+        raise UserError(f"data.label_words: there is no class {other}; there are: {listed(labels)}")
+    return tuple(given.get(label, label) for label in labels)
+
+
+def without_words(
+    config: DictConfig, start: SavedModel | None, labels: tuple[str, ...], words: tuple[str, ...]
+) -> str | None:
+    """Return why initial weights cannot predict the classes `labels` by these words; None if they can.
+
+    Raises:
+        UserError: data.label_words has a word that is no single token.
+    """
+    objective = get_object(config.objective._target_)
+    if start is None:
+        return "random weights have no trained head"
+    preprocessor = given_preprocessor(config, start)
+    if not objective.prompted.needs <= abilities_of(config.backbone) or "label_words" not in preprocessor.abilities:
+        return without_head(start, objective, labels) or f"{start.name} is no causal language model"
+    try:
+        numbers = preprocessor.label_numbers(words)
+    except UserError as error:
+        if config.data.get("label_words"):
+            raise
+        return str(error)
+    backbone = components.build(config.backbone, spec=start.spec)
+    prompted = objective.prompted(backbone=backbone, numbers=numbers)
+    own, saved = ({name: value.shape for name, value in head.items()} for head in (prompted.state_dict(), start.head))
+    if (own and own != saved) or start.card.get("task", prompted.task) != prompted.task:
+        return f"{start.name} has no head for these labels, and none of a causal language model"
+    return None
 
 
 def device_of(config: DictConfig) -> str:

@@ -32,6 +32,8 @@ def restore_model(run: RunFolder, config: DictConfig, snapshot: Path | None = No
     )
     load_weights(backbone, saved.weights, saved.name)
     load_weights(objective, saved.head, f"{saved.name} (head)")
+    if "texts" in objective.abilities:
+        objective.read_texts(rebuild(saved.preprocessor))
     return backbone.eval(), objective.eval(), saved
 
 

@@ -96,6 +96,8 @@ def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataMod
     facts = {"backbone": backbone, "spec": data.spec, "loss": components.build_loss(config)}
     objective = components.build_seeded(config.objective, config.seed, "head", **facts)
     objective.fit(data.parts["train"][1])
+    if "texts" in objective.abilities:
+        objective.read_texts(data.preprocessor)
     return objective
 
 

@@ -11,7 +11,7 @@ from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Baseline, Objective
 from warmstart.training import components
-from warmstart.training.frozen import without_head
+from warmstart.training.frozen import label_words, without_head, without_words
 from warmstart.training.start import find_start
 from warmstart.transfer.arms import PRETRAINED, arm_config
 
@@ -62,13 +62,13 @@ def unsuitable(config: DictConfig, arm: str, splits: Splits) -> str | None:
         raise UserError(f"arm.{arm}: {name_of(config, arm)} needs initial weights: add +arm.{arm}.init={PRETRAINED}")
     objective = components.get_object(config.objective._target_)
     if objective.target not in baseline.target_kinds:
-        return f"predicts one target per example, not {objective.target}"
+        return f"predicts no target of kind {objective.target}"
     modality = components.source_type(config.data).modality
     if baseline.modalities is not None and modality not in baseline.modalities:
         return f"takes {' and '.join(sorted(baseline.modalities))}, not {modality}"
     reason = baseline.unsupported(splits.train.x)
     if reason is None and baseline.start == "outputs":
-        reason = lacking_head(config, arm, init, objective, splits.labels)
+        reason = lacking_head(config, arm, init, objective, splits.labels, baseline.has_examples)
     return reason
 
 
@@ -78,13 +78,27 @@ def name_of(config: DictConfig, arm: str) -> str:
 
 
 def lacking_head(
-    config: DictConfig, arm: str, init: str, objective: type[Objective], labels: tuple[str, ...]
+    config: DictConfig,
+    arm: str,
+    init: str,
+    objective: type[Objective],
+    labels: tuple[str, ...],
+    has_examples: bool,
 ) -> str | None:
-    """Return why the initial weights of an arm have no head for an objective and labels; None if they have one."""
+    """Return why the initial weights of an arm have no head for an objective and labels; None if they have one.
+
+    Args:
+        has_examples: whether the head must be that of a language model, which has examples in its context.
+
+    Raises:
+        UserError: data.label_words is invalid.
+    """
     if init in (PRETRAINED, "shuffled"):
         own = components.get_object(config.pretrain.objective._target_).task
         if objective.keeps_head and own == objective.task:
             return None
         return "the pretraining of this transfer has no head for these labels"
-    start, _ = find_start(arm_config(config, arm, "scratch", "all", 0))
-    return without_head(start, objective, labels)
+    own = arm_config(config, arm, "scratch", "all", 0)
+    start, _ = find_start(own)
+    words = label_words(own, start, labels, has_examples)
+    return without_head(start, objective, labels) if words is None else without_words(own, start, labels, words)

@@ -33,7 +33,8 @@ def with_starts(config: DictConfig) -> DictConfig:
     """Replace the arms of a transfer by one for each of transfer.starts; controls are kept.
 
     An arm is named after its start. It is compared with the starts before it, `scratch` being the first. Settings under
-    `arm.NAME` override it. A list of transfer.budgets with an arm that does not exist is emptied.
+    `arm.NAME` override it. A list of transfer.budgets with an arm that does not exist is emptied. A single start is
+    `transfer.start`, whose arms are those of transfer.arms.
 
     Raises:
         UserError: an entry is no start or occurs twice, or other settings contradict it.
@@ -46,6 +47,8 @@ def with_starts(config: DictConfig) -> DictConfig:
     if config.pretrain.snapshots:
         raise UserError(f"pretrain.snapshots={config.pretrain.snapshots}: transfer.starts uses no snapshots: remove it")
     inits = [parse(entry) for entry in given]
+    if len(inits) == 1 and inits[0].path not in ("", PRETRAINED):
+        return changed(config, {"transfer.starts": None, "transfer.start": str(inits[0])})
     if len({replace(init, path=os.path.realpath(init.path)) for init in inits}) < max(2, len(inits)):
         raise UserError(f"transfer.starts=[{','.join(given)}]: give two or more different starts")
     is_complete = {arm for arm, node in config.arm.items() if "init" in node or "baseline" in node}

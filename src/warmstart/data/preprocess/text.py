@@ -21,7 +21,7 @@ from warmstart.core.ranges import NonNegativeInt, between
 from warmstart.core.spec import Vocabulary
 from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows, find_shared_text
-from warmstart.data.preprocess import spans, tagging, target_texts, token_vectors, tokenizing
+from warmstart.data.preprocess import label_words, spans, tagging, target_texts, token_vectors, tokenizing
 from warmstart.data.readers.columns import is_listed, pick, to_texts
 from warmstart.data.readers.files import read_lines, read_text, suffix_of
 from warmstart.data.readers.folders import DOCUMENTS, TEXT_FILES, files_below
@@ -53,7 +53,7 @@ class Preprocessor(protocols.Preprocessor):
         files: files of a pretrained tokenizer, by name.
     """
 
-    abilities: ClassVar = frozenset({"decode", "overlap", "prompts", "untruncated", "vectors"})
+    abilities: ClassVar = frozenset({"decode", "label_words", "overlap", "prompts", "untruncated", "vectors"})
 
     def __init__(
         self,
@@ -255,6 +255,14 @@ class Preprocessor(protocols.Preprocessor):
             raise UserError(f"prompt: {unknown[0]!r} is unknown to the tokenizer of the model: remove it")
         start = self.vocabulary.begin if self.vocabulary.begin is not None else self.vocabulary.end
         return found.ids or [start or 0]
+
+    def label_numbers(self, words: Sequence[str]) -> tuple[int, ...]:
+        """Return the token number of the word of each class; raise UserError if one is no single token."""
+        return label_words.word_numbers(self, words)
+
+    def label_prompts(self, x: pd.DataFrame, examples: pd.DataFrame | None = None, words: Sequence[str] = ()) -> Ragged:
+        """Return token ids of prompts that end before the word of a class, after examples with their words."""
+        return label_words.prompts(self, x, examples, words)
 
     def read(self, path: str) -> Inputs:
         """Read a text file with one example per line, a folder with one per file, or a table with the training columns.

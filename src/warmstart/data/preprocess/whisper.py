@@ -97,9 +97,10 @@ class Preprocessor(recordings.TakesRecordings):
             UserError: the model has no such language or task.
         """
         adapted = super().adapted(own)
-        if isinstance(own, Preprocessor):
-            adapted.language = self.language if own.language is None else own.language
-            adapted.task, adapted.timestamps, adapted.too_long = own.task, own.timestamps, own.too_long
+        if not isinstance(own, Preprocessor):
+            return adapted  # for an objective without texts; `labels` refuses others
+        adapted.language = self.language if own.language is None else own.language
+        adapted.task, adapted.timestamps, adapted.too_long = own.task, own.timestamps, own.too_long
         adapted.__dict__.pop("prefix", None)
         if adapted.multilingual and adapted.language is None:
             adapted.language = "en"
@@ -219,6 +220,8 @@ class Preprocessor(recordings.TakesRecordings):
 
     def labels(self, texts: Sequence[str], names: Sequence[str]) -> Ragged:
         """Return the token ids of each text; `names` of recordings are for messages."""
+        if self.multilingual and self.language is None:
+            raise UserError("the texts have no language: choose data/frames=whisper and set data.frames.language")
         end = (self._id(END),)
         found = self.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         rows = [np.array([*self.prefix, *row.ids, *end], dtype=np.int32) for row in found]
