@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tests.conftest import FAST
 from tests.huggingface.decoder import saved_decoder
+from tests.huggingface.encoder_decoder import saved_encoder_decoder
 from tests.huggingface.test_text import saved_folder
 
 from warmstart.config.expand import expand
@@ -55,6 +56,7 @@ EXPERIMENTS = {
     "preferences": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "speech": (*SPEECH, "data.test_clusters=[george,jackson,lucas,nicolas]"),
     "recordings": SPEECH,
+    "seq2seq": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "images": ("data.size=16", "backbone.widths=[8]", "backbone.blocks=[1]"),
 }
 WORDS = {
@@ -63,6 +65,7 @@ WORDS = {
     "sweep=optuna": ("sweep.trials=2", "sweep.seeds=1"),
     "sweep=loss_lr_epochs": ("optimizer.lr=0.01", "seed=0"),
     "transfer.start=hf:models/decoder": ("transfer.labels=[all]",),
+    "transfer.starts=[hf:models/t5]": ("transfer.labels=[all]", "objective.length=4"),
     "experiment=transfer_conflict": ("pretrain.snapshots=1",),
     "transfer=full": ("pretrain.snapshots=1", "transfer.budgets.steps=[pretrained]", "transfer.budgets.total=[]"),
 }
@@ -185,6 +188,31 @@ def recordings(folder: Path) -> None:
     pd.DataFrame(rows).to_csv(folder.parent / "manifest.csv", index=False)
 
 
+def documents(path: Path) -> None:
+    """Write a table of documents with summaries."""
+    rows = [
+        (f"the {size} king has {count} ships", f"{count} ships") for size in ("old", "new", "big") for count in range(8)
+    ]
+    pd.DataFrame(rows, columns=["document", "summary"]).to_csv(path, index=False)
+
+
+def questions(path: Path) -> None:
+    """Write questions in the format of SQuAD about texts with one answer each."""
+    articles = [
+        {
+            "title": name,
+            "paragraphs": [
+                {
+                    "context": f"{name} lives in a house.",
+                    "qas": [{"question": "Who lives there?", "answers": [{"text": name, "answer_start": 0}]}],
+                }
+            ],
+        }
+        for name in ("Ada", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal")
+    ]
+    path.write_text(json.dumps({"data": articles}))
+
+
 FILES: dict[str, Callable[[Path], object]] = {
     "houses.csv": houses,
     "new_houses.csv": houses,
@@ -200,6 +228,10 @@ FILES: dict[str, Callable[[Path], object]] = {
     "chats.jsonl": chats,
     "pairs.jsonl": pairs,
     "models/decoder": lambda path: saved_decoder(path, 512),
+    "pairs.csv": documents,
+    "documents.txt": lambda path: path.write_text("a warm film\na dull film\n"),
+    "models/t5": lambda path: saved_encoder_decoder(path, "t5"),
+    "questions.json": questions,
 }
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 import transformers
 from tests.conftest import FAST
-from tests.huggingface.decoder import saved_decoder
 from tests.huggingface.encoder_decoder import saved_encoder_decoder
 
 COLORS = ["red", "green", "blue", "white"]
@@ -37,7 +35,13 @@ def on(pairs: Path, *words: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("kind", ["t5", "bart"])
 def test_hub_model_learns_and_its_export_generates_the_same(cli, pairs, tmp_path, kind):
     folder = saved_encoder_decoder(tmp_path / kind, kind)
-    size = ("optimizer.lr=0.01", "trainer.max_epochs=40", "trainer.check_val_every_n_epoch=20", "data.batch_size=8", "objective.length=8")
+    size = (
+        "optimizer.lr=0.01",
+        "trainer.max_epochs=40",
+        "trainer.check_val_every_n_epoch=20",
+        "data.batch_size=8",
+        "objective.length=8",
+    )
     learned = cli("stage=finetune", *on(pairs, f"init=hf:{folder}", *size))
     assert learned.status == 0, learned.err
     record = learned.record("finetune")

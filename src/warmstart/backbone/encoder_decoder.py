@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from warmstart.backbone.block import STD, Architecture, Block, attend, attention_mask, init_blocks, make_norm
+from warmstart.backbone.mbart import to_mbart
 from warmstart.core.batch import Features
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
@@ -116,10 +117,21 @@ class EncoderDecoder(Backbone, nn.Module):
         return F.linear(self.decoder.norm(x), self.stem.embedding.weight)
 
     def generator(self) -> Any:
-        """Return a model of transformers with the current weights, on their device."""
-        from warmstart.huggingface.mbart import converted
+        """Return a model of transformers with copies of the weights, on their device."""
+        return to_mbart(self)
 
-        return converted(self)
+    def exported(self, task: str | None, head: nn.Module | None, spec: Spec) -> Any:
+        """Return an equivalent model of transformers, on the CPU and in evaluation mode.
+
+        Raises:
+            UserError: the model has a head for another task.
+        """
+        if task not in (None, "seq2seq_lm"):
+            raise UserError(
+                f"transformers has no equivalent of backbone=encoder_decoder for {task}: the model was not exported"
+            )
+        model = to_mbart(self).cpu()
+        return model.model if task is None else model
 
     @property
     def target_kind(self) -> str:

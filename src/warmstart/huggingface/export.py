@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.backbone.block import LAYER_EPS, RMS_EPS, ROTARY_BASE, Architecture
-from warmstart.backbone.encoder_decoder import EncoderDecoder
 from warmstart.backbone.transformer import Transformer
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec
-from warmstart.huggingface.mbart import to_mbart
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,8 +72,6 @@ def exported(backbone: Any, task: str | None, head: nn.Module | None, spec: Spec
     """Convert a model to transformers; return None if transformers does not have the architecture."""
     if isinstance(backbone, Transformer):
         return to_transformers(backbone, task, head, spec)
-    if isinstance(backbone, EncoderDecoder):
-        return to_mbart(backbone, task, spec)
     return backbone.exported(task, head, spec)
 
 

@@ -20,7 +20,7 @@ from warmstart.objective.seq2seq import NONE, shifted
 class SpanCorruption(Objective, nn.Module):
     """Replace random spans of tokens by one mask token each, and generate what was removed.
 
-    The target has the spans, each after a mask token (Raffel et al. 2020, "T5", whose mask tokens are numbered; here they
+    The target has the spans, each after a mask token (Raffel et al. 2020, "T5"; its mask tokens are numbered, here they
     are the same, which needs no further tokens in the vocabulary), or the complete text (Lewis et al. 2020, "BART").
 
     Args:

@@ -13,7 +13,6 @@ from warmstart.objective import span_qa
 from warmstart.objective.scores import edits
 from warmstart.objective.text_metrics import exact_match, rouge_l
 
-
 ROW_SCORES: dict[str, Callable[[str, str], float]] = {
     "exact_match": exact_match,
     "rouge_l": rouge_l,
@@ -36,9 +35,9 @@ def error_rates(pairs: Sequence[tuple[str, ...]]) -> dict[str, float]:
 
 
 class TextScores(Metric):
-    """Mean of each score in ROW_SCORES, of which the last two are those of SQuAD, and scores of all texts together.
+    """Means of the scores in ROW_SCORES, BLEU and chrF of all texts (sacrebleu, from 0 to 1), and error rates.
 
-    These are BLEU and chrF from 0 to 1, by sacrebleu, and word and character error rates of normalized texts.
+    `answer_match` and `f1` are those of SQuAD; word and character error rates are of normalized texts.
 
     Args:
         decode: converts the outputs of a batch to texts.

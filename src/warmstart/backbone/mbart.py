@@ -7,32 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from warmstart.backbone.encoder_decoder import EncoderDecoder, Half
-from warmstart.core.errors import UserError
-from warmstart.core.spec import Spec
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from warmstart.backbone.encoder_decoder import EncoderDecoder, Half
+
 OFFSET = 2  # rows of the position embedding of MBart before the first position
-TASK = "seq2seq_lm"
 
 
-def to_mbart(trunk: EncoderDecoder, task: str | None, spec: Spec) -> PreTrainedModel:
-    """Return an equivalent model of transformers, on the CPU and in evaluation mode.
-
-    Raises:
-        UserError: the model has a head for another task.
-    """
-    if task not in (None, TASK):
-        raise UserError(
-            f"transformers has no equivalent of backbone=encoder_decoder for {task}: the model was not exported"
-        )
-    model = converted(trunk).cpu().eval()
-    return model.model if task is None else model
-
-
-def converted(trunk: EncoderDecoder) -> PreTrainedModel:
+def to_mbart(trunk: EncoderDecoder) -> PreTrainedModel:
     """Return an MBart with copies of the weights, on their device and in evaluation mode."""
     import transformers
 
