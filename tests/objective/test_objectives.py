@@ -17,7 +17,7 @@ from warmstart.core.spec import Spec, Vocabulary
 from warmstart.main import CONF
 from warmstart.training.components import build
 
-PLACES = ("span", "tags", "completion", "pairs")  # targets that need real texts: tests of their own
+PLACES = ("span", "tags", "sequence", "completion", "pairs")  # targets that need real texts: tests of their own
 
 FEWER = {"vicreg": {"projection": 8}}  # of 8 examples, more features than that cannot all be uncorrelated
 
@@ -34,6 +34,7 @@ TOKENS = {
     "causal": "gpt_small",
     "masked_tokens": "tiny",
     "tsdae": "tiny",
+    "span_corruption": "encoder_decoder",
 }  # objectives on token numbers, and a backbone for each
 
 
@@ -55,7 +56,7 @@ def set_up(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Batch]:
     x = x + 0.1 * torch.randn_like(x)
     if name in TOKENS:
         backbone, x = TOKENS[name], torch.randint(5, 30, (8, 16))
-        spec = Spec("text", (16,), vocabulary=Vocabulary(30, padding=0, mask=4, special=(0, 1, 2, 3, 4)))
+        spec = Spec("text", (16,), vocabulary=Vocabulary(30, padding=0, end=3, mask=4, special=(0, 1, 2, 3, 4)))
     backbone = build(compose_backbone(backbone), spec=spec)
     loss = cls.default_loss
     loss = loss[backbone.target_kind] if isinstance(loss, Mapping) else loss
