@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 RATE = 16_000
 SECONDS = 2  # maximum length of a recording, 30 in released models
 WORDS = {"low": 300.0, "middle": 900.0, "high": 2700.0}  # Hz
-LANGUAGES = ("en", "de", "fr")
+LANGUAGES = ("en", "zh", "de")  # in the order of transformers
 TIMES = tuple(f"<|{number * 0.02:.2f}|>" for number in range(50 * SECONDS + 1))
 SPECIAL = (
     *("<|endoftext|>", "<|startoftranscript|>", *(f"<|{code}|>" for code in LANGUAGES)),
@@ -53,6 +53,7 @@ def saved_whisper(folder: Path, seconds: int = SECONDS, **settings: object) -> P
             decoder_ffn_dim=64,
             max_source_positions=50 * seconds,
             max_target_positions=32,
+            init_std=0.2,
             **ids,
         )
     )

@@ -77,7 +77,9 @@ def open_whisper(word: str, folder: Path, node: dict[str, Any]) -> SavedModel:
     model, found = load(word, folder, whisper.AUTO, **speech.OFF)
     tied = set(model.all_tied_weights_keys)
     if missing := sorted(set(found["missing_keys"]) - tied):
-        raise UserError(f"init={word}: the weights have no {missing[0]}: {len(missing)} tensors of the model are missing")
+        raise UserError(
+            f"init={word}: the weights have no {missing[0]}: {len(missing)} tensors of the model are missing"
+        )
     weights = {f"model.{name}": value for name, value in model.state_dict().items() if name not in tied}
     config = model.config
     tokenizer, spec = tokenizer_of(word, folder, node["architecture"], config.vocab_size, config.max_target_positions)

@@ -116,7 +116,7 @@ class HuggingFaceWhisper(Backbone, nn.Module):
 
 
 class Generator:
-    """Generation with a Whisper from the features of one segment, as `generate` of transformers does without timestamps.
+    """Generation with a Whisper from the features of one segment, as `generate` of transformers without timestamps.
 
     That method of Whisper takes log-mel features only, and encodes them again.
     """

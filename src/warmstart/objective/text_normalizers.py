@@ -18,4 +18,6 @@ def normalizer_of(name: Normalizer) -> Callable[[str], str]:
         return str
     from transformers.models.whisper import english_normalizer
 
-    return english_normalizer.EnglishTextNormalizer({}) if name == "english" else english_normalizer.BasicTextNormalizer()
+    return (
+        english_normalizer.EnglishTextNormalizer({}) if name == "english" else english_normalizer.BasicTextNormalizer()
+    )

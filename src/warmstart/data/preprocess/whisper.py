@@ -214,7 +214,7 @@ class Preprocessor(recordings.TakesRecordings):
             UserError: the targets are no texts, or a text is longer than the decoder and `too_long` is error.
         """
         if target != "sequence":
-            raise UserError(f"a Whisper has no targets of kind {target}: use objective=seq2seq")
+            raise UserError(f"a Whisper has no targets of kind {target}: use objective=transcription")
         encoded = self.encode(x)
         return encoded, None if y is None else self.labels(list(y), x["file"].tolist())
 

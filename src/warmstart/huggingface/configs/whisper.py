@@ -47,9 +47,10 @@ def node_of(
     features = features_of(word, folder)
     frames = 2 * int(architecture.get("max_source_positions", 1500))
     found = features["chunk_length"] * features["sampling_rate"] // features["hop_length"]
-    if (found, features["feature_size"]) != (frames, architecture.get("num_mel_bins", 80)):
+    mels = architecture.get("num_mel_bins", 80)
+    if (found, features["feature_size"]) != (frames, mels):
         raise UserError(
-            f"init={word}: the model takes {frames} frames of {architecture.get('num_mel_bins', 80)} mel bands, but its "
+            f"init={word}: the model takes {frames} frames of {mels} mel bands, but its "
             f"feature extractor computes {found} of {features['feature_size']}: it belongs to another model"
         )
     return {"_target_": TARGET, "architecture": {**architecture, **OFF}, "generation": generation_of(word, folder)}
@@ -75,7 +76,7 @@ def features_of(word: str, folder: Path) -> dict[str, int]:
         path = folder / PROCESSOR
         settings = read_json(word, path).get("feature_extractor", {})
     else:
-        raise UserError(f"init={word}: {folder} has no {PREPROCESSOR}, which has the settings of the features: add it")
+        raise UserError(f"init={word}: {folder} has no {PREPROCESSOR}, with the settings of the features: add it")
     kind = settings.get("feature_extractor_type", EXTRACTOR)
     if kind != EXTRACTOR or settings.get("do_normalize") or settings.get("dither"):
         what = f"a {kind}" if kind != EXTRACTOR else "one with do_normalize or dither"
