@@ -58,7 +58,6 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
         if self.start is None:
             raise UserError(f"backbone: this {config.model_type} has no decoder_start_token_id in its config.json")
         self.positions = getattr(config, "max_position_embeddings", None)
-        self.tied = {f"model.{name}": f"model.{source}" for name, source in self.model.all_tied_weights_keys.items()}
         save_once(self)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:

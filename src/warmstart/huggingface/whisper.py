@@ -65,7 +65,6 @@ class HuggingFaceWhisper(Backbone, nn.Module):
         self.start = config.decoder_start_token_id if self.start is None else self.start
         positions = self.model.get_encoder().embed_positions  # a buffer, which no strategy trains
         positions.register_buffer("weight", positions._parameters.pop("weight").detach())
-        self.tied = {f"model.{name}": f"model.{source}" for name, source in self.model.all_tied_weights_keys.items()}
         save_once(self)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
@@ -110,7 +109,7 @@ class HuggingFaceWhisper(Backbone, nn.Module):
         before = {f"{ENCODER}.conv1": 0, f"{ENCODER}.conv2": 0}
         before |= {f"{DECODER}.embed_tokens": 0, f"{DECODER}.embed_positions": 0}
         after = {f"{ENCODER}.layer_norm": first + 1, f"{DECODER}.layer_norm": second + 1}
-        if "model.proj_out.weight" not in self.tied:
+        if self.model.proj_out.weight is not self.model.get_input_embeddings().weight:
             after["model.proj_out"] = second + 1
         return {**before, **layers, **after}
 

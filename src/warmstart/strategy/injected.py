@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,7 +20,8 @@ BYPASSING = ("MultiheadAttention", "WavLMAttention")  # use the weights of their
 def linear_layers(backbone: Any, patterns: Sequence[str] | None, strategy: str) -> list[str]:
     """Return the names of the linear layers that match a pattern; all of them if `patterns` is None.
 
-    Layers inside modules of BYPASSING are excluded, because their adapters would have no effect.
+    Layers inside modules of BYPASSING are excluded, because their adapters would have no effect, and layers whose
+    weight is shared, such as an output layer with the weight of the token embedding.
 
     Raises:
         UserError: the backbone has no such layers, or a pattern matches none.
@@ -28,10 +30,11 @@ def linear_layers(backbone: Any, patterns: Sequence[str] | None, strategy: str) 
 
     bypassing = [module for module in backbone.modules() if type(module).__name__ in BYPASSING]
     excluded = {id(layer) for module in bypassing for layer in module.modules()}
+    shared = Counter(id(value) for _, value in backbone.named_parameters(remove_duplicate=False))
     names = [
         name
         for name, layer in backbone.named_modules()
-        if isinstance(layer, (nn.Linear, Conv1D)) and id(layer) not in excluded
+        if isinstance(layer, (nn.Linear, Conv1D)) and id(layer) not in excluded and shared[id(layer.weight)] == 1
     ]
     kind = type(backbone).__name__
     if not names:
