@@ -13,7 +13,9 @@ from tests.huggingface.tiny_whisper import RATE, saved_whisper
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.whisper import Preprocessor
+from warmstart.data.sources.audio.spoken_digits import DIGITS
 from warmstart.huggingface.load import open_hub
+from warmstart.training.components import build_source
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,15 @@ def test_an_english_model_has_no_language(folder):
     assert fitted.adapted(Preprocessor()).prefix == (fitted.backend_tokenizer.token_to_id("<|notimestamps|>"),)
     with pytest.raises(UserError, match="this Whisper is for English only"):
         fitted.adapted(Preprocessor("de"))
+
+
+def test_spoken_digits_have_texts_for_a_whisper(composed):
+    words = ("data=spoken_digits", "data/frames=whisper", "data.frames.language=en", "data.connect=[2,3]")
+    source = build_source(composed("stage=finetune", "experiment=transcribe", *words))
+    assert isinstance(source.preprocessor(), Preprocessor)
+    splits = source.load("sequence")
+    assert {len(text.split()) for text in splits.train.y} == {2, 3}
+    assert {word for text in splits.test.y for word in text.split()} == set(DIGITS)
 
 
 def test_the_features_of_no_model_are_refused():
