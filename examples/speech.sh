@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Recordings of your own: spoken digits, written as WAV files. Takes a few minutes on one core.
+# Recordings of your own: spoken digits, written as WAV files. Takes about a minute on one core.
 set -e
 cd "$(dirname "$0")/.."
 

@@ -38,6 +38,7 @@ THIRD_PARTY = ("torch.optim.", "pytorch_lightning.", "warmstart.training.schedul
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 STAGES = sorted(path.stem for path in (CONF / "stage").glob("*.yaml"))
 NEEDED = {
+    "ner": ["data.root=x"],
     "preferences": ["data.root=x"],
     "table": ["data.root=x.csv", "data.target=y"],
     "images": ["data.root=x"],

@@ -13,8 +13,8 @@ from warmstart.core.protocols import Objective, Strategy
 from warmstart.data import preprocess
 
 CONF = Path(__file__).parents[1] / "conf"
-OF_OBJECTIVES = ("pictures", "examples", "load_head")
-OF_PREPROCESSORS = ("fill_columns", "untruncated", "decode", "to_images", "overlap")
+OF_OBJECTIVES = ("pictures", "examples", "load_head", "tagged")
+OF_PREPROCESSORS = ("fill_columns", "untruncated", "decode", "locate", "to_images", "overlap")
 
 
 def chosen(group: str) -> list[type]:

@@ -265,3 +265,14 @@ def test_half_precision_is_near(settings: dict):
 def test_settings_that_cannot_be_are_refused(settings: dict, message: str):
     with pytest.raises(UserError, match=message):
         make(settings)
+
+
+def test_recomputed_activations_give_the_same_gradients_with_dropout():
+    x, mask = rows()
+    found = []
+    for checkpoint in (False, True):
+        trunk = make(CAUSAL | {"dropout": 0.1, "checkpoint": checkpoint}).train()
+        torch.manual_seed(0)
+        trunk(x, mask).tokens.square().sum().backward()
+        found.append({name: value.grad for name, value in trunk.named_parameters()})
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())

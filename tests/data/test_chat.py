@@ -6,6 +6,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from warmstart.core.errors import UserError
 from warmstart.data.preprocess.chat import NONE, Preprocessor
+from warmstart.data.preprocess.chat_template import ChatTemplate
 from warmstart.data.readers.chats import to_rows
 from warmstart.data.storage.ragged import PackedRows, assign_blocks
 
@@ -210,3 +211,25 @@ def test_examples_that_fit_precede_a_row_without_labels(tokenizer):
     assert len(short.with_examples(to_rows([[system, *CHAT[2:]]]), to_rows([CHAT[:2], CHAT[:2]]))[0].values) < len(
         x.values
     )
+
+
+def test_a_message_may_have_several_marked_parts():
+    part = "{% generation %}{{ word + ' ' }}{% endgeneration %},"
+    of_assistant = "{% for word in message.content.split() %}" + part + "{% endfor %}"
+    template = ChatTemplate(
+        "{% for message in messages %}{{ message.role }}:{% if message.role == 'assistant' %}"
+        + of_assistant
+        + "{% else %}{{ message.content }}{% endif %};{% endfor %}",
+        {},
+    )
+    messages = [
+        {"role": role, "content": content}
+        for role, content in (("user", "a"), ("assistant", "one two"), ("user", "b"), ("assistant", "three"))
+    ]
+    for supervise, start, expected in (
+        ("assistant", 0, ["one ", "two ", "three "]),
+        ("last", 0, ["three "]),
+        ("assistant", 2, ["three "]),
+    ):
+        text, spans = template.spans(messages, supervise, start)
+        assert [text[begin:end] for begin, end in spans] == expected

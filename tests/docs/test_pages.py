@@ -52,6 +52,7 @@ TEXT = ("backbone=tiny", "data.tokenizer.vocabulary=200", "data.tokenizer.contex
 SPEECH = ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "backbone.stem.channels=4")
 EXPERIMENTS = {
     "text": TEXT,
+    "ner": TEXT,
     "shakespeare": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "chat": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
     "preferences": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
@@ -144,6 +145,15 @@ def notes(path: Path) -> None:
         (path / f"{number}.txt").write_text("the film was warm and clever\n" * 20)
 
 
+def news(path: Path) -> None:
+    path.mkdir()
+    for number, name in enumerate(("train", "dev", "test")):
+        sentences = [
+            f"Ada NNP B-PER\nBrook NNP I-PER\nleft VBD O\ntown{n} NN O\n\n" for n in range(9 * number, 9 * number + 9)
+        ]
+        (path / f"{name}.txt").write_text("-DOCSTART- -X- O\n\n" + "".join(sentences))
+
+
 def chats(path: Path) -> None:
     asked = [(word, size) for word in ("warm", "cold", "good", "bad", "old") for size in range(6)]
     rows = [
@@ -223,6 +233,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "mails.csv": reviews,
     "lines.txt": lambda path: path.write_text("a warm film\na dull film\n"),
     "notes": notes,
+    "news": news,
     "photos": photos,
     "new_photos": photos,
     "photos.csv": photo_table,

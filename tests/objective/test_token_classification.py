@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from warmstart.core import protocols
 from warmstart.core.batch import Batch, Features
@@ -71,14 +72,19 @@ def aligned(preprocessor: Preprocessor, sentences: list[tuple] = SENTENCES) -> t
     return preprocessor.align(frame([words for words, _ in sentences]), y, "tags")
 
 
-def set_up(loss=cross_entropy) -> tuple[nn.Module, TokenClassification, Batch]:
+def set_up(loss=cross_entropy, labels: tuple[str, ...] = LABELS) -> tuple[nn.Module, TokenClassification, Batch]:
     torch.manual_seed(0)
     preprocessor = fitted()
     x, y = aligned(preprocessor)
     backbone = Tiny(preprocessor.vocabulary.size)
     node = OmegaConf.load(CONF / "objective" / "token_classification.yaml")
-    objective = build(node, backbone=backbone, spec=Spec("text", (64,), LABELS), loss=loss)
+    objective = build(node, backbone=backbone, spec=Spec("text", (64,), labels), loss=loss)
     return backbone, objective, take(x, y, slice(0, len(SENTENCES)))
+
+
+def measured(objective: TokenClassification, outputs: Tensor, y: Tensor) -> dict[str, float]:
+    metrics = MetricCollection(objective.metrics(), compute_groups=False)
+    return {name: value.item() for name, value in metrics(outputs, y).items()}
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
@@ -145,25 +151,38 @@ def test_a_tiny_model_learns_the_sentences_and_labels_new_ones_word_by_word():
         optimizer.step()
     with torch.no_grad():
         outputs = objective.predict(backbone, batch)
-    assert {name: metric(outputs, batch.y).item() for name, metric in objective.metrics().items()} == {
-        "accuracy": 1.0,
-        "f1": 1.0,
-    }
+    assert set(measured(objective, outputs, batch.y).values()) == {1.0}
     unlabelled = pd.DataFrame({"text": [" ".join(words) for words, _ in SENTENCES]})
     new = take(*fitted().align(unlabelled, None, "tags"), slice(0, len(SENTENCES)))
     with torch.no_grad():
         answers = objective.to_records(objective.predict(backbone, new), new, Spec("text", (64,), LABELS))
-    assert answers == [{"labels": [LABELS[tag] for tag in tags]} for _, tags in SENTENCES]
+    assert [answer["labels"] for answer in answers] == [[LABELS[tag] for tag in tags] for _, tags in SENTENCES]
+    for raw in (unlabelled, unlabelled.map(str.split)):
+        located = [answer["entities"] for answer in fitted().locate(raw, answers)]
+        assert located[0] == [{"text": "Ada Brook", "type": "PER", "start": 0, "end": 9}]
+        assert located[1] == [{"text": "Ada", "type": "PER", "start": 11, "end": 14}]
 
 
-def test_metrics_by_hand():
+def test_an_entity_counts_only_with_its_type_and_both_ends():
     objective = set_up()[1]
+    # B-PER I-PER O as B-PER O O, and B-PER as B-PER: 3 of 4 words, and 1 of 2 entities
+    y = torch.tensor([[-100, 0, 1, 2, -100], [-100, 0, -100, -100, -100]])
+    outputs = torch.eye(3)[torch.tensor([[0, 0, 2, 2, 1], [1, 0, 0, 0, 0]])]
+    found = measured(objective, outputs, y)
+    assert objective.monitor == ("val/f1", "max")
+    assert found.pop("accuracy") == 0.75
+    assert found == dict.fromkeys(("precision", "recall", "f1", "precision_PER", "recall_PER", "f1_PER"), 0.5)
+    assert objective.scores(outputs, y).tolist() == [[0, 2], [2, 2]]
+
+
+def test_tags_that_mark_no_entities_are_measured_by_word():
+    objective = set_up(labels=("ADJ", "NOUN", "VERB"))[1]
     y = torch.tensor([[-100, 0, 1, -100], [-100, 2, -100, -100]])
     outputs = torch.eye(3)[torch.tensor([[0, 0, 2, 1], [1, 2, 0, 0]])]
-    metrics = {name: metric(outputs, y).item() for name, metric in objective.metrics().items()}
-    assert metrics["accuracy"] == pytest.approx(2 / 3)
-    assert metrics["f1"] == pytest.approx((1 + 0 + 2 / 3) / 3)
-    assert objective.scores(outputs, y) is None
+    found = measured(objective, outputs, y)
+    assert found == pytest.approx({"accuracy": 2 / 3, "f1": 2 / 3, "macro_f1": (1 + 0 + 2 / 3) / 3})
+    assert objective.scores(outputs, y).tolist() == [[1, 2], [1, 1]]
+    assert "entities" not in objective.to_records(outputs, Batch(y, y), Spec("text", (4,)))[0]
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, focal])

@@ -174,7 +174,8 @@ def test_an_encoder_is_refused(cli, prompts):
 def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompts, llama):
     words = ("transfer.seeds=1", "transfer.labels=[all]", "transfer.arms=[pretrained,untouched,prompt]")
     settings = ("trainer.max_steps=2", "trainer.val_check_interval=2", "data.tokenizer.context=64", "logger=[]")
-    settings = (*settings, "objective.metric=rouge_l", "objective.length=2")
+    settings = (*settings, "objective.metric=rouge_l", "objective.length=2", "forgetting=true", "optimizer.lr=0.01")
+    settings = (*settings, "pretrain.data.pack=64")
     found = cli("experiment=chat", f"data.root={prompts}", f"transfer.start=hf:{llama}", *words, *settings)
     assert found.status == 0, found.err
     scores = {}
@@ -184,6 +185,11 @@ def test_transfer_compares_with_the_untouched_and_the_prompted_start(cli, prompt
     assert scores["pretrained"]["test/completion_loss"] < scores["untouched"]["test/completion_loss"]
     assert scores["prompt"]["test/completion_loss"] != scores["untouched"]["test/completion_loss"]
     assert {"test/rouge_l"} <= set(scores["untouched"])
+    (tuned,) = (found.run("transfer") / "runs").glob("pretrained-*/run.json")
+    forgotten = json.loads(tuned.read_text())["forgetting"]
+    assert (forgotten["metric"], forgotten["data"]) == ("val/loss", "shakespeare")
+    assert forgotten["after"] != forgotten["before"] == pytest.approx(math.log(300), abs=0.5)
+    assert "forgetting, val/loss" in (found.run("transfer") / "report.md").read_text()
     assert "test/rouge_l" in found.out
 
 

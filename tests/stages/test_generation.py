@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transformers import LlamaForCausalLM
 
 from warmstart import main
 from warmstart.config.expand import expand
+from warmstart.core import screen
 
 transformers.logging.disable_progress_bar()
 
@@ -55,8 +57,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WARMSTART_CACHE", str(folder / "cache"))
         full = ("trainer.max_steps=80", "optimizer.lr=0.01", "data.test_generations=2")
         assert command("stage=finetune", *own, *full, f"output_dir={folder / 'full'}") == 0
-        lora = ("strategy=lora", "trainer.max_steps=40", "optimizer.lr=0.003", "test=false")
+        lora = (
+            "strategy=lora",
+            "trainer.max_steps=40",
+            "optimizer.lr=0.003",
+            "test=false",
+            "strategy.layers=all_linear",
+        )
         assert command("stage=finetune", *own, *lora, f"output_dir={folder / 'lora'}") == 0
+        dora = ("strategy.dora=true", "strategy.rslora=true", "trainer.max_steps=5")
+        assert command("stage=finetune", *own, *lora, *dora, f"output_dir={folder / 'dora'}") == 0
     return folder
 
 
@@ -106,6 +116,27 @@ def test_rows_of_every_format_are_prompts_with_their_references(cli, folder: Pat
         assert "reference" not in without
 
 
+@torch.no_grad()
+def test_a_hugging_face_model_answers_as_it_is(cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = f"run=hf:{folder / 'model'}"
+    outcome = cli("stage=generate", model, "prompt='Say cat.'", *GREEDY)
+    (found,) = generated(outcome)
+    pipeline = transformers.pipeline("text-generation", model=str(folder / "model"))
+    (expected,) = pipeline([{"role": "user", "content": "Say cat."}], do_sample=False, max_new_tokens=12)
+    assert found["completion"] == expected["generated_text"][-1]["content"]
+    assert outcome.record("generate")["parent"]["path"] == f"hf:{folder / 'model'}"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Say cat.\n"))
+    talk = cli("stage=chat", model, "temperature=0", "length=12")
+    assert talk.status == 0, talk.err
+    assert talk.out.rstrip("\n") == screen.safe(found["completion"]).rstrip("\n")
+    bare = tmp_path / "bare"
+    shutil.copytree(folder / "model", bare)
+    (bare / "chat_template.jinja").unlink()
+    assert generated(cli("stage=generate", f"run=hf:{bare}", "prompt=Say", *GREEDY))[0]["prompt"] == "Say"
+    refused(cli("stage=chat", f"run=hf:{bare}"), "has no chat template: use stage=generate")
+    refused(cli("stage=chat", "run=hf:nowhere/at/all"), "run=hf:nowhere/at/all: there is no such folder")
+
+
 def test_test_prompts_are_generated_for_after_training(folder: Path):
     (path,) = (folder / "full/finetune/chat").glob("*/generations.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -144,10 +175,11 @@ def test_a_pipeline_of_transformers_answers_as_the_run_does(cli, folder: Path, t
 
 
 @torch.no_grad()
-def test_an_adapter_folder_has_the_logits_of_the_merged_model(cli, folder: Path, tmp_path: Path):
-    run = run_of(folder, "lora")
-    for kind in ("hf", "peft"):
-        exported = cli("stage=export", run, f"format={kind}", f"folder={tmp_path / kind}")
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_an_adapter_folder_has_the_logits_of_the_merged_model(cli, folder: Path, tmp_path: Path, kind: str):
+    run = run_of(folder, kind)
+    for form in ("hf", "peft"):
+        exported = cli("stage=export", run, f"format={form}", f"folder={tmp_path / form}")
         assert exported.status == 0, exported.err
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in (tmp_path / "peft").iterdir()}
     base = LlamaForCausalLM.from_pretrained(folder / "model")
@@ -156,7 +188,7 @@ def test_an_adapter_folder_has_the_logits_of_the_merged_model(cli, folder: Path,
     expected, before = merged(x).logits, base(x).logits
     adapted = peft.PeftModel.from_pretrained(base, tmp_path / "peft")(x).logits
     assert torch.allclose(adapted, expected, atol=1e-4)
-    assert not torch.allclose(before, expected, atol=1e-2)
+    assert not torch.allclose(before, expected, atol=1e-3)
 
 
 def refused(outcome, *parts: str) -> None:

@@ -71,6 +71,7 @@ def test_a_prompt_has_the_examples_that_fit_and_the_end_of_a_long_text_is_cut(de
 
 
 REFUSED = {
+    "no arm": ("transfer.arms=[trivial]", "data.label_words: no arm of this transfer uses words"),
     "several tokens": ("data.label_words={yes: enormous, no: big}", "the label word 'enormous' is no single token"),
     "names": ("seed=0", "transfer.arms: zero_shot the label word 'no' is no single token"),
     "unknown class": ("data.label_words={maybe: big}", "there is no class maybe; there are: no, yes"),
@@ -81,6 +82,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_words_that_are_not_one_token_each_are_refused(command, table: Path, decoder: Path, name: str):
     word, message = REFUSED[name]
-    refused = command("stage=transfer", *on(table, decoder, "zero_shot"), word)
+    words = (WORDS, word) if name == "no arm" else (word,)
+    refused = command("stage=transfer", *on(table, decoder, "zero_shot"), *words)
     assert refused.status == 2
     assert message in " ".join(refused.error.split())

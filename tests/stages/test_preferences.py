@@ -99,3 +99,22 @@ def test_equal_pairs_and_packing_are_refused(cli, pairs, llama, tmp_path):
     assert packed.status == 2
     assert "data.pack=true packs rows whose tokens have labels" in packed.error
     assert not packed.runs("finetune")
+
+
+def test_a_transfer_compares_with_the_untouched_start(cli, llama, tmp_path):
+    swapped = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in made()]
+    own = (
+        "stage=transfer",
+        "experiment=preferences",
+        f"data.root={write(tmp_path / 'pairs.jsonl', swapped)}",
+        "data.tokenizer.context=64",
+    )
+    few = ("transfer.labels=[all]", "transfer.seeds=1", "trainer.max_steps=12", "trainer.val_check_interval=12")
+    found = cli(*own, *few, f"transfer.start=hf:{llama}", "optimizer.lr=0.01", "data.batch_size=7", "logger=[]")
+    assert found.status == 0, found.err
+    runs = found.run("transfer") / "runs"
+    records = {path.parent.name.split("-")[0]: json.loads(path.read_text()) for path in runs.glob("*/run.json")}
+    tuned, untouched = (records[arm]["metrics"] for arm in ("pretrained", "untouched"))
+    assert tuned["test/ranking_accuracy"] > untouched["test/ranking_accuracy"]
+    assert untouched["test/margin"] == 0
+    assert "test/ranking_accuracy" in found.out

@@ -15,12 +15,13 @@ from warmstart.strategy.lora import LoRA
 from warmstart.training.optimization import hidden_matrices
 
 FITTING = [kind for kind in KINDS if kind != "resnet"]
+OPTIONS = {**{name: {} for name in ADAPTERS}, "dora": {"dora": True, "rslora": True, "layers": "all_linear"}}
 
 
 @pytest.mark.parametrize("backbone", FITTING)
-@pytest.mark.parametrize("strategy", ADAPTERS)
-def test_merged_the_outputs_are_those_of_the_adapters(strategy: str, backbone: str):
-    module, batch = make(strategy, backbone)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_merged_the_outputs_are_those_of_the_adapters(options: str, backbone: str):
+    module, batch = make("lora" if options == "dora" else options, backbone, **OPTIONS[options])
     plain, _ = make("linear_probe", backbone)
     start = {name: value.clone() for name, value in plain.backbone.state_dict().items()}
     optimizer, schedule = optimize(module)
@@ -75,10 +76,11 @@ def test_dropout_of_an_adapter_is_active_while_the_layer_inside_rests():
     assert not wrapper.base_layer.training
 
 
-def test_layers_of_the_other_orientation_are_merged_too_and_those_used_by_their_weights_are_left_alone():
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_layers_of_the_other_orientation_are_merged_too_and_those_used_by_their_weights_are_left_alone(dora: bool):
     torch.manual_seed(0)
     model = GPT2Model(GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2)).eval()
-    strategy = LoRA(rank=2)
+    strategy = LoRA(rank=2, dora=dora)
     strategy.prepare(model)
     with torch.no_grad():
         for wrapper in strategy.wrappers.values():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from warmstart.backbone.block import (
     LAYER_EPS,
@@ -110,6 +111,7 @@ class Transformer(Backbone, nn.Module):
         dropout: dropout after attention and MLP.
         qk_norm: whether to normalize queries and keys by their root mean square (Henry et al. 2020), as in Qwen3.
         zero_init: whether the last layers of attention and MLP start at 0.
+        checkpoint: whether to recompute the activations of each block in the backward pass (Chen et al. 2016).
     """
 
     modalities: ClassVar = frozenset()  # that of the stem
@@ -135,6 +137,7 @@ class Transformer(Backbone, nn.Module):
         dropout: RightOpenUnitInterval = 0.0,
         qk_norm: bool = False,
         zero_init: bool = False,
+        checkpoint: bool = False,
     ):
         super().__init__()
         self.architecture = Architecture(
@@ -155,7 +158,7 @@ class Transformer(Backbone, nn.Module):
             dropout=dropout,
             qk_norm=qk_norm,
         )
-        self.width = width
+        self.width, self.checkpoint = width, checkpoint
         self.stem = stem(spec=spec, width=width)
         is_text = self.stem.target_kind == "category"
         self.like_modernbert = is_text and not causal
@@ -206,7 +209,11 @@ class Transformer(Backbone, nn.Module):
         if self.architecture.window is not None:
             local_mask = attention_mask(mask, length, device, causal, self.architecture.window)
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, local_mask if self.architecture.is_local(index) else global_mask, rotary)
+            block_mask = local_mask if self.architecture.is_local(index) else global_mask
+            if self.checkpoint and self.training and torch.is_grad_enabled():
+                tokens = recomputed(block, tokens, block_mask, rotary, use_reentrant=False)
+            else:
+                tokens = block(tokens, block_mask, rotary)
         tokens = self.norm(tokens)
         return Features(tokens, self.pool(tokens, mask))
 

@@ -32,6 +32,11 @@ def compose_file(name: str) -> DictConfig:
     return freeze(loader._compose_config_from_defaults_list(files.defaults, repository))
 
 
+def has_file(name: str) -> bool:
+    """Return whether there is a config file of this name."""
+    return GlobalHydra.instance().config_loader().repository.config_exists(name)
+
+
 def is_given(key: str) -> bool:
     """Return whether a setting is an override of the command line."""
     return any(override.lstrip("+").partition("=")[0] == key for override in overrides())

@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from warmstart.config.options import compose_file, given_strong, option_names
-from warmstart.config.resolve import with_initial_backbone, with_rows, with_run_experiment
+from warmstart.config.resolve import with_generic, with_initial_backbone, with_rows, with_run_experiment
 from warmstart.config.rewrite import changed, freeze, without
 from warmstart.config.schema import ROOT
 from warmstart.config.signature import check_data
@@ -72,13 +72,14 @@ def validate_data(config: DictConfig) -> DictConfig:
     return config
 
 
-# `with_run_experiment`, `with_initial_backbone` and `with_rows` require a validated config.
+# `with_run_experiment` and those after it require a validated config.
 STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (
     without_root_keys,
     validate,
     with_run_experiment,
     with_initial_backbone,
     with_rows,
+    with_generic,
     validate_data,
     validate_strong,
     freeze,

@@ -9,8 +9,8 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from warmstart.config.options import is_given
-from warmstart.config.rewrite import changed
+from warmstart.config.options import compose_file, has_file, is_given
+from warmstart.config.rewrite import changed, merged
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
@@ -18,7 +18,7 @@ from warmstart.core.protocols import generates
 from warmstart.core.reading import load_json
 from warmstart.core.trust import check_targets
 from warmstart.huggingface.files import CARD, folder_of
-from warmstart.huggingface.resolve import TARGETS, node_of
+from warmstart.huggingface.resolve import TARGETS, node_of, with_runtime_settings
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import TUNED, Lacking, finished, latest, newest, runs_of
 
@@ -50,13 +50,36 @@ def with_initial_backbone(config: DictConfig) -> DictConfig:
     if init.kind == "hub":
         source = str(init.source)
         node = node_of(source, folder_of(source), OmegaConf.select(config, "backbone.pooling"))
-        return changed(config, {"backbone": node})
+        return changed(config, {"backbone": with_runtime_settings(node, config.get("backbone") or {})})
     backbone = config.get("backbone") or {}
     target = backbone.get("_target_")
     if init.kind in ("scratch", "static") and target in TARGETS and backbone.get("architecture") is None:
         raise UserError(f"backbone={TARGETS[target]} needs init={HUB}NAME_OR_DIR")
     node = _saved_node(config, init)
-    return config if node is None else changed(config, {"backbone": node})
+    return config if node is None else changed(config, {"backbone": with_runtime_settings(node, backbone)})
+
+
+def with_generic(config: DictConfig) -> DictConfig:
+    """Return a finetuning config with `generic` from the pretraining of its experiment, if forgetting=true needs it."""
+    if config.get("stage") != "finetune" or not needs_generic(config):
+        return config
+    name = f"experiment/{config.experiment}/pretrain"
+    if not has_file(name):
+        return config
+    own = merged(*(OmegaConf.to_container(compose_file(file)) for file in ("stage/pretrain", name)))
+    found = {key: own[key] for key in GENERIC if key in own}
+    if OmegaConf.missing_keys(own.data):
+        return config
+    return changed(config, {"generic": OmegaConf.to_container(OmegaConf.create(found), resolve=True)})
+
+
+GENERIC = ("data", "objective", "loss")  # keys of a pretraining in `generic`
+
+
+def needs_generic(config: Mapping[str, Any]) -> bool:
+    """Return whether the forgetting of a finetuning is to be measured on generic data that are not given."""
+    is_measured = config.get("forgetting") and config.get("generic") is None
+    return bool(is_measured) and Init.parse(str(config.get("init"))).is_pretrained_hub
 
 
 def for_hub(hub: Any, other: Any, *, _root_: DictConfig) -> Any:
@@ -157,6 +180,8 @@ def with_run_experiment(config: DictConfig) -> DictConfig:
     if stages is None:
         return config
     found = Path(config.run)
+    if config.stage in NEEDED and Init.parse(str(config.run)).is_pretrained_hub:
+        return changed(config, {"experiment": "hub"})
     if config.run == "latest":
         output = Path(config.output_dir)
         names = [(stage, path.name) for stage in stages for path in (output / stage).glob("*")]
@@ -168,9 +193,9 @@ def with_run_experiment(config: DictConfig) -> DictConfig:
     return changed(config, {"experiment": finished(found).record.get("experiment", config.experiment)})
 
 
-def with_run(config: DictConfig, run: RunFolder) -> DictConfig:
-    """Return the config with `run` set to the path of this run, so that a rerun uses the same run."""
-    return changed(config, {"run": str(run.path.resolve())})
+def with_run(config: DictConfig, run: RunFolder | str) -> DictConfig:
+    """Return the config with `run` set to the path of this run or to hf:NAME_OR_DIR, so that a rerun uses the same."""
+    return changed(config, {"run": run if isinstance(run, str) else str(run.path.resolve())})
 
 
 # The keys whose value may be `latest`, and the stages of the run, by stage.

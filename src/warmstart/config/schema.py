@@ -154,9 +154,10 @@ FINETUNE = Section(
         "strategy": COMPONENT,
         "reinitialize": list[str],
         "forgetting": bool,
+        "generic": dict | None,
         "test": bool,
     },
-    MAY_LACK,
+    MAY_LACK | {"generic"},
 )
 TRANSFER = Section(
     {
@@ -198,7 +199,8 @@ STAGES = {
     "pretrain": PRETRAIN,
     "finetune": FINETUNE,
     "transfer": Section(
-        {**FINETUNE.keys, "pretrain": PRETRAIN, "transfer": TRANSFER, "arm": Section({}, is_open=True)}, MAY_LACK
+        {**FINETUNE.keys, "pretrain": PRETRAIN, "transfer": TRANSFER, "arm": Section({}, is_open=True)},
+        MAY_LACK | {"generic"},
     ),
     "evaluate": Section({**RUN, **ADAPT}, frozenset(ADAPT)),
     "export": Section({**RUN, "format": str, "folder": Location | None}),

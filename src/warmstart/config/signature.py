@@ -18,7 +18,7 @@ from warmstart.core.ranges import describe, is_valid, shown
 QUICK = 2**22  # bytes of a file that may be read twice
 # Arguments that are known only at run time, by config group; no setting may have these names.
 FACTS = {
-    "backbone": ("spec",),
+    "backbone": ("spec", "weights"),
     "stem": ("spec", "width"),
     "objective": ("backbone", "spec", "loss"),
     "loss": ("outputs", "targets"),

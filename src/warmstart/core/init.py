@@ -67,6 +67,11 @@ class Init:
         return self.kind == "scratch" or self.random
 
     @property
+    def is_pretrained_hub(self) -> bool:
+        """Whether the weights are those of a Hugging Face model."""
+        return self.kind == "hub" and not self.random and not self.shuffled
+
+    @property
     def teacher(self) -> str | None:
         """The model of static embeddings; None if there is none."""
         return self.path if self.kind == "static" and self.path.startswith(HUB) else None

@@ -39,6 +39,7 @@ class Preprocessor:
     `fill_columns(x)`: return a user's table with missing columns filled.
     `untruncated(x)`: return encoded rows (data.storage.Ragged) without truncation, for packing.
     `decode(numbers)`: return the text of token numbers.
+    `locate(x, records)`: yield the predictions of raw rows with what the raw rows add to them, such as texts.
     `marked(tokens, labels)`: return the text of a row with its supervised parts marked.
     `grouped(rows)`: return rows with what `encode` uses of all rows of their cluster.
     `to_images(x)`: return images (B, 3 or 1, H, W) of a scaled batch, black at 0 and white at 1.
@@ -143,6 +144,9 @@ class Transform:
         raise NotImplementedError
 
 
+RUNTIME_SETTINGS = ("dtype", "quantize", "checkpoint")  # of a backbone
+
+
 class Backbone:
     """Maps inputs to features: `forward(x, mask, hidden) -> Features`. Inherit this class before nn.Module.
 
@@ -158,12 +162,15 @@ class Backbone:
     transformers with the current weights, for generation. With `first_convolution`, the property of
     that name is the nn.Conv2d of the scaled inputs. A class (or its stem) with `has_fixed_size` requires inputs of the
     size in its spec. Tasks are named as in transformers, such as causal_lm.
+    A class that `takes_weights` has the argument `weights`, initial weights by name, which become its parameters
+    without a copy. RUNTIME_SETTINGS do not change the function that a backbone computes, except for rounding.
     """
 
     modalities: ClassVar[frozenset[str]]
     abilities: ClassVar[frozenset[str] | Callable[..., frozenset[str]]] = frozenset()
     target_kind: str = "value"
     has_fixed_size: ClassVar[bool] = False
+    takes_weights: ClassVar[bool] = False
     width: int
 
     def depths(self) -> dict[str, int]:
@@ -204,6 +211,7 @@ class Objective:
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
     `examples(backbone, batch, decode)`: return lines of text about a few held-out rows.
     `texts`: `read_texts(preprocessor)` is called before the first step or evaluation.
+    `tagged(outputs, y)`: return the true and the predicted labels of the words of each example.
     `load_head(head, labels)`: load a head with other or reordered labels; return whether it was loaded.
     `reference(backbone, batch)`: return float32 values (B, ...) of a batch with targets, which are computed once, with
         the initial weights, and which `step` gets as `batch.reference`. Such a training has no dropout.
@@ -242,7 +250,10 @@ class Objective:
         raise NotImplementedError
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Return one value per example (B,) whose mean is the monitored metric; None if there are no such values."""
+        """Return one value per example (B,), whose mean is the monitored metric.
+
+        For a ratio of sums, return its numerator and denominator (B, 2); None if the metric is neither.
+        """
         raise NotImplementedError
 
     def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
@@ -285,7 +296,8 @@ class Strategy:
     `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also strongly.
     `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
     `unlabelled_rows` the number of unlabelled rows that it has trained on, repetitions included. If not
-    `trains_loaded_head`, the head of an objective that `keeps_head` is frozen if it was loaded.
+    `trains_loaded_head`, the head of an objective that `keeps_head` is frozen if it was loaded. `trains_backbone` is
+    false if it trains adapters or a head only.
     """
 
     selects_strategy: ClassVar[bool] = False
@@ -293,6 +305,7 @@ class Strategy:
     uses_unlabelled: ClassVar[bool] = False
     uses_strong: ClassVar[bool] = False
     trains_loaded_head: ClassVar[bool] = True
+    trains_backbone: ClassVar[bool] = True
     restarts: tuple[float, ...] = ()
     progress: float = 0.0
     unlabelled_rows: int = 0

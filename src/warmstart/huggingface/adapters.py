@@ -30,7 +30,8 @@ def save_adapter(folder: Path, word: str, model: PreTrainedModel, deltas: Mappin
         folder: existing folder.
         word: the model without adapters, with the prefix hf:.
         model: the causal language model with the adapters merged and its head.
-        deltas: `up` (O, R) and `down` (R, I) by layer of the backbone; (I, R) and (R, O) if the weight is (I, O).
+        deltas: `up` (O, R) and `down` (R, I), with DoRA also `magnitude` (O, 1), by layer of the backbone; (I, R),
+            (R, O) and (1, O) if the weight is (I, O).
 
     Raises:
         UserError: the model is no causal language model, or an adapter has another form.
@@ -39,14 +40,16 @@ def save_adapter(folder: Path, word: str, model: PreTrainedModel, deltas: Mappin
 
     if not model.can_generate():
         raise UserError(f"format=peft is for language models, not for {type(model).__name__}: use format=hf")
-    if any(set(delta) != {"up", "down"} for delta in deltas.values()):
+    if any(set(delta) - {"magnitude"} != {"up", "down"} for delta in deltas.values()):
         raise UserError("format=peft is for strategy=lora: use format=hf")
     base, _ = load(word, folder_of(word), AUTO)
     layers = {f"{base.base_model_prefix}.{name.removeprefix(TRUNK)}": delta for name, delta in deltas.items()}
-    rank = next(iter(layers.values()))["up"].shape[1]
+    first = next(iter(layers.values()))
+    rank = first["up"].shape[1]
     settings = peft.LoraConfig(
         r=rank,
         lora_alpha=rank,  # the scale is in `up`
+        use_dora="magnitude" in first,
         target_modules=target_modules(base, layers),
         modules_to_save=changed_modules(base, model) or None,
         task_type="CAUSAL_LM",
@@ -96,8 +99,10 @@ def changed_modules(base: PreTrainedModel, model: PreTrainedModel) -> list[str]:
 
 
 @torch.no_grad()
-def _set(layer: Any, up: Tensor, down: Tensor) -> None:
+def _set(layer: Any, up: Tensor, down: Tensor, magnitude: Tensor | None = None) -> None:
     """Set the weights of the adapter of a layer."""
+    if magnitude is not None:
+        layer.lora_magnitude_vector["default"].weight.copy_(magnitude.flatten())
     if not isinstance(layer.get_base_layer(), nn.Linear):  # its weight is (I, O)
         up, down = down.T, up.T
     layer.lora_A["default"].weight.copy_(down)

@@ -99,3 +99,15 @@ def shard_names(word: str, folder: Path) -> list[str]:
                 f"init={word}: {folder / SHARDS} lists {name!r}, which is not a safetensors file of its folder"
             )
     return sorted(set(shards.values()))
+
+
+def stored_dtype(word: str, folder: Path) -> str:
+    """Return the dtype of all floating-point weights in the files: bfloat16 or float16; float32 if they have others."""
+    from safetensors import safe_open
+
+    found = set()
+    for name in [WEIGHTS] if (folder / WEIGHTS).exists() else shard_names(word, folder):
+        with safe_open(folder / name, "numpy") as tensors:
+            found |= {tensors.get_slice(key).get_dtype() for key in list(tensors.keys())}
+    floating = {kind for kind in found if "F" in kind}
+    return {"BF16": "bfloat16", "F16": "float16"}.get(floating.pop(), "float32") if len(floating) == 1 else "float32"

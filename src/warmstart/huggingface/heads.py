@@ -87,7 +87,10 @@ class Shared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., outputs)."""
-        return F.linear(x, self.weight, self.bias)
+        weight, bias = self.weight, self.bias
+        if weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return F.linear(x, weight, bias)
 
 
 class Trunkless(nn.Module):

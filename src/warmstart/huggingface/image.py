@@ -13,7 +13,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
 from warmstart.huggingface.heads import make_config, make_model
-from warmstart.huggingface.trunk import assemble, depths_by_layer
+from warmstart.huggingface.trunk import assemble, checkpoint_layers, depths_by_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,6 +33,7 @@ class HuggingFaceImages(Backbone, nn.Module):
         architecture: content of config.json.
         pooling: cls (the first position), mean of the patches, or pooler (the pooled output of the model, such as the
             mean over positions in ConvNeXt and Swin); None for cls if there is such a position, else pooler.
+        checkpoint: whether to recompute the activations of each layer in the backward pass.
 
     Raises:
         UserError: the model does not support such images or this pooling.
@@ -41,7 +42,11 @@ class HuggingFaceImages(Backbone, nn.Module):
     modalities: ClassVar = frozenset({"image"})
 
     def __init__(
-        self, spec: Spec, architecture: dict[str, Any] | None, pooling: Literal["cls", "mean", "pooler"] | None = None
+        self,
+        spec: Spec,
+        architecture: dict[str, Any] | None,
+        pooling: Literal["cls", "mean", "pooler"] | None = None,
+        checkpoint: bool = False,
     ):
         super().__init__()
         if architecture is None:
@@ -49,6 +54,8 @@ class HuggingFaceImages(Backbone, nn.Module):
         config = make_config(architecture)
         self.architecture, self.kind, self.shape = architecture, config.model_type, spec.shape
         self.model = make_model(None, config)
+        if checkpoint:
+            checkpoint_layers(self.model)
         if self.model.main_input_name != "pixel_values":
             raise UserError(f"backbone: a {self.kind} is not a model of pixels")
         channels = getattr(config, "num_channels", 3)

@@ -17,14 +17,20 @@ from warmstart.core.errors import UserError
 from warmstart.core.reading import TOKENIZER_FILES, file_sha256, is_inside, is_plain
 from warmstart.core.saved_model import SavedModel, spec_record
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.huggingface.configs import image, seq2seq, speech, whisper
+from warmstart.huggingface.configs import image, seq2seq, speech, text, whisper
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
 from warmstart.huggingface.resolve import node_of
-from warmstart.huggingface.saved_heads import ctc_head, language_head, load, task_head
+from warmstart.huggingface.saved_heads import ctc_head, language_head, load, load_decoder, names_task, task_head
 
 
-def open_hub(word: str, pooling: str | None = None) -> SavedModel:
-    """Load a Hugging Face model: float32 weights, preprocessor and, if supported, trained head.
+def open_hub(word: str, pooling: str | None = None, dtype: str = "float32") -> SavedModel:
+    """Load a Hugging Face model: weights, preprocessor and, if supported, trained head.
+
+    Args:
+        word: hf:NAME_OR_DIR.
+        pooling: set in the config, or None for that of the model.
+        dtype: of the matrices of a causal language model: float32, bfloat16 or, by auto, bfloat16 if that is the dtype
+            of the files, else float32. All other weights are float32.
 
     Raises:
         UserError: the model is unsupported or damaged, or its preprocessor belongs to another model.
@@ -35,14 +41,20 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
     if whisper.describes(architecture):
         return open_whisper(word, folder, node)
     changes = speech.OFF if speech.describes(architecture) else {}
+    is_decoder = node["_target_"] == text.TARGET and text.is_causal(architecture) and not node["pooler"]
+    decoder = load_decoder(word, folder, architecture, dtype) if is_decoder and not names_task(architecture) else None
     is_seq2seq = seq2seq.describes(architecture)
-    model, found = load(word, folder, seq2seq.AUTO if is_seq2seq else "AutoModel", **changes)
+    if decoder is None:
+        model, found = load(word, folder, seq2seq.AUTO if is_seq2seq else "AutoModel", **changes)
+        missing = found["missing_keys"]
+    else:
+        model, missing, decoder_head = decoder
     has_pooler = node.get("pooler", node.get("pooling") == "pooler")
     tied = set(model.all_tied_weights_keys) if is_seq2seq else set()
     weights = {
         f"model.{name}": value
         for name, value in model.state_dict().items()
-        if name not in {*found["missing_keys"], *tied} and (has_pooler or not name.startswith("pooler."))
+        if name not in {*missing, *tied} and (has_pooler or not name.startswith("pooler."))
     }
     head, task, labels = {}, None, ()
     if image.describes(architecture):
@@ -58,7 +70,9 @@ def open_hub(word: str, pooling: str | None = None) -> SavedModel:
         spec = Spec("speech", (preprocessor["rate"],), labels)
     else:
         task, head, labels = (seq2seq.TASK, {}, ()) if is_seq2seq else task_head(word, folder, architecture)
-        if task is None and found["unexpected_keys"]:
+        if decoder is not None:
+            head = decoder_head
+        elif task is None and found["unexpected_keys"]:
             head = language_head(word, folder, architecture)
         most = getattr(model.config, "max_position_embeddings", None) or 0
         rows = len(model.get_input_embeddings().weight)
@@ -87,6 +101,25 @@ def open_whisper(word: str, folder: Path, node: dict[str, Any]) -> SavedModel:
     spec = Spec("speech", (preprocessor["features"]["sampling_rate"],), vocabulary=spec.vocabulary)
     card = {"stage": "hf", "backbone": node, "spec": spec_record(spec), "task": whisper.TASK}
     return SavedModel(folder, card, spec, _sha256(folder), weights, {}, preprocessor)
+
+
+def open_causal(word: str) -> tuple[Any, dict[str, Any], str]:
+    """Load a causal language model with its head; return the transformers model, preprocessor state and SHA-256.
+
+    Raises:
+        UserError: the model is no causal language model, has no trained head, or is damaged.
+    """
+    folder = folder_of(word)
+    architecture = node_of(word, folder, None).get("architecture", {})
+    if speech.describes(architecture) or image.describes(architecture) or not text.is_causal(architecture):
+        raise UserError(f"init={word}: a {architecture.get('model_type')} is no causal language model")
+    model, found = load(word, folder, "AutoModelForCausalLM")
+    if missing := sorted(set(found["missing_keys"]) - set(model.all_tied_weights_keys)):
+        raise UserError(f"init={word}: its weights have no {missing[0]}, so it cannot predict the next token")
+    most = getattr(model.config, "max_position_embeddings", None) or 0
+    rows = len(model.get_input_embeddings().weight)
+    preprocessor, _ = tokenizer_of(word, folder, architecture, rows, most)
+    return model, preprocessor, _sha256(folder)
 
 
 def _sha256(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ TARGETS = {  # class -> option of the group backbone
     seq2seq.TARGET: "huggingface_seq2seq",
     whisper.TARGET: "huggingface_whisper",
 }
+RUNTIME_SETTINGS = {text.TARGET: ("dtype", "quantize", "checkpoint")}  # others have checkpoint only; see core.protocols
 CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 # Implementations that are not downloaded from the hub.
 OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")
@@ -55,6 +57,13 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"init={word}: {error}") from error
     return node
+
+
+def with_runtime_settings(node: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config node with the runtime settings that are chosen, in place of its own."""
+    known = RUNTIME_SETTINGS.get(node["_target_"], ("checkpoint",))
+    own = {key: value for key, value in node.items() if key not in known}
+    return own | {key: chosen[key] for key in known if key in chosen}
 
 
 def _needs_kernel(node: Any) -> bool:

@@ -12,11 +12,22 @@ from torch import Tensor, nn
 from warmstart.core.errors import UserError
 from warmstart.huggingface.configs import speech
 from warmstart.huggingface.configs.text import is_causal
-from warmstart.huggingface.files import CARD
+from warmstart.huggingface.files import CARD, stored_dtype
+from warmstart.huggingface.heads import has_class, make_config
+from warmstart.huggingface.weights import owned
 
 
 def load(word: str, folder: Path, name: str, **changes: Any) -> tuple[Any, dict[str, Any]]:
     """Load a model with changed settings; return it and its loading info. For AutoTokenizer, return the tokenizer."""
+    found = _load(word, folder, name, "float32", **changes)
+    if name != "AutoTokenizer":
+        for tensor, values in found[0].named_parameters():
+            _check_finite(word, tensor, values)
+    return found
+
+
+def _load(word: str, folder: Path, name: str, dtype: str, **changes: Any) -> Any:
+    """Load as `load` does, without a check of the values; in the dtype of the files, tensors are parts of them."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
@@ -24,24 +35,49 @@ def load(word: str, folder: Path, name: str, **changes: Any) -> tuple[Any, dict[
         if name != "AutoTokenizer":
             config = transformers.AutoConfig.from_pretrained(folder, **settings, **changes)
             config._attn_implementation = "eager"  # an argument does not override config.json
-            settings |= {"config": config, "use_safetensors": True, "dtype": "float32"}
+            settings |= {"config": config, "use_safetensors": True, "dtype": dtype}
             settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         found = getattr(transformers, name).from_pretrained(folder, **settings)
     except Exception as error:  # architectures raise many classes of errors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"init={word}: {folder} cannot be loaded as {name}: {reason}") from error
-    if name != "AutoTokenizer":
-        _check_values(word, *found)
+    for tensor, there, here in sorted(found[1]["mismatched_keys"]) if name != "AutoTokenizer" else ():
+        raise UserError(f"init={word}: {tensor} is {tuple(there)} in its weights but {tuple(here)} in its {CARD}")
     return found
 
 
-def _check_values(word: str, model: Any, found: dict[str, Any]) -> None:
-    """Raise UserError if weights have other shapes than the architecture, or are not finite."""
-    for tensor, there, here in sorted(found["mismatched_keys"]):
-        raise UserError(f"init={word}: {tensor} is {tuple(there)} in its weights but {tuple(here)} in its {CARD}")
-    for tensor, values in model.named_parameters():
-        if not values.isfinite().all():
-            raise UserError(f"init={word}: its weights are not finite: {tensor}")
+def _check_finite(word: str, tensor: str, values: Tensor) -> None:
+    """Raise UserError if weights are not finite."""
+    if values.numel() and not torch.stack(values.aminmax()).isfinite().all():  # isfinite of all would take memory
+        raise UserError(f"init={word}: its weights are not finite: {tensor}")
+
+
+def load_decoder(
+    word: str, folder: Path, architecture: dict[str, Any], dtype: str
+) -> tuple[Any, set[str], dict[str, Tensor]] | None:
+    """Load a causal language model once, with little more memory than its weights.
+
+    Args:
+        dtype: of its matrices: auto for bfloat16 if that is the dtype of the files, else float32.
+
+    Returns:
+        The model without head, the names of its missing tensors, and the trained head, which is empty if it is
+        incomplete; None if the model without head has another class in AutoModel.
+    """
+    config = make_config(architecture)
+    if not has_class("causal_lm", config) or type(config) not in transformers.MODEL_MAPPING:
+        return None
+    stored = stored_dtype(word, folder)
+    model, found = _load(word, folder, "AutoModelForCausalLM", stored)
+    prefix = f"{model.base_model_prefix}."
+    if type(model.base_model) is not transformers.MODEL_MAPPING[type(config)]:
+        return None
+    chosen = stored if dtype == "auto" and stored == "bfloat16" else dtype
+    for name, values in model.named_parameters():
+        values.data = owned(values.data, chosen == "bfloat16")
+        _check_finite(word, name, values)
+    missing = {name.removeprefix(prefix) for name in found["missing_keys"] if name.startswith(prefix)}
+    return model.base_model, missing, _trained_head(model, found)
 
 
 AUTO = {  # suffix of a class of transformers -> auto class, task of the objective
@@ -53,10 +89,19 @@ AUTO = {  # suffix of a class of transformers -> auto class, task of the objecti
 SOUND = "AutoModelForAudioClassification"
 
 
+def names_task(architecture: dict[str, Any]) -> bool:
+    """Return whether the class of a model has the head of a task."""
+    return str((architecture.get("architectures") or [""])[0]).endswith(tuple(AUTO))
+
+
 def language_head(word: str, folder: Path, architecture: dict[str, Any]) -> dict[str, Tensor]:
     """Return the trained language-model head; empty if it is incomplete."""
     name = "AutoModelForCausalLM" if is_causal(architecture) else "AutoModelForMaskedLM"
-    model, found = load(word, folder, name)
+    return _trained_head(*load(word, folder, name))
+
+
+def _trained_head(model: Any, found: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the head of a loaded language model; empty if it is incomplete."""
     shared = set(model.all_tied_weights_keys)
     if set(found["missing_keys"]) - shared:
         return {}

@@ -16,7 +16,7 @@ from warmstart.core.spec import Spec
 from warmstart.huggingface.configs.seq2seq import TASK
 from warmstart.huggingface.heads import make_config, make_model
 from warmstart.huggingface.tied import save_once
-from warmstart.huggingface.trunk import depths_by_layer
+from warmstart.huggingface.trunk import checkpoint_layers, depths_by_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,6 +28,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
     Args:
         spec: spec with a vocabulary.
         architecture: content of config.json.
+        checkpoint: whether to recompute the activations of each layer in the backward pass.
 
     Raises:
         UserError: it is no encoder-decoder, or names no token that starts the decoder.
@@ -37,7 +38,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
     abilities: ClassVar = frozenset({"decode", "token_embedding"})
     target_kind: ClassVar = "category"
 
-    def __init__(self, spec: Spec, architecture: dict[str, Any] | None):
+    def __init__(self, spec: Spec, architecture: dict[str, Any] | None, checkpoint: bool = False):
         super().__init__()
         if architecture is None:
             raise UserError("backbone=huggingface_seq2seq has no architecture: name a model with init=hf:NAME_OR_DIR")
@@ -59,6 +60,8 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
             raise UserError(f"backbone: this {config.model_type} has no decoder_start_token_id in its config.json")
         self.positions = getattr(config, "max_position_embeddings", None)
         save_once(self)
+        if checkpoint:
+            checkpoint_layers(self.model)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
         """Map token ids (B, T) to features of the encoder (B, T, D) and their mean over valid positions (B, D).

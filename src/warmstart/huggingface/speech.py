@@ -16,7 +16,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
 from warmstart.huggingface.heads import make_config, make_model
-from warmstart.huggingface.trunk import assemble, depths_by_layer
+from warmstart.huggingface.trunk import assemble, checkpoint_layers, depths_by_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +30,7 @@ class HuggingFaceSpeech(Backbone, nn.Module):
     Args:
         spec: spec of recordings.
         architecture: content of config.json.
+        checkpoint: whether to recompute the activations of each layer in the backward pass.
 
     Raises:
         UserError: it is not a model of raw waveforms.
@@ -37,7 +38,7 @@ class HuggingFaceSpeech(Backbone, nn.Module):
 
     modalities: ClassVar = frozenset({"speech"})
 
-    def __init__(self, spec: Spec, architecture: dict[str, Any] | None):
+    def __init__(self, spec: Spec, architecture: dict[str, Any] | None, checkpoint: bool = False):
         super().__init__()
         if architecture is None:
             raise UserError("backbone=huggingface_speech has no architecture: name a model with init=hf:NAME_OR_DIR")
@@ -51,6 +52,8 @@ class HuggingFaceSpeech(Backbone, nn.Module):
         config.apply_spec_augment = False
         self.architecture = architecture
         self.model = make_model(None, config)
+        if checkpoint:
+            checkpoint_layers(self.model)
         self.width = config.hidden_size
         self.takes_mask = config.feat_extract_norm == "layer"
         steps = [math.prod(config.conv_stride[:index]) for index in range(len(config.conv_kernel))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -16,8 +18,9 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
 from warmstart.huggingface.configs.text import is_causal
-from warmstart.huggingface.heads import LANGUAGE, Head, has_class, make_config, make_model
-from warmstart.huggingface.trunk import assemble, depths_by_layer
+from warmstart.huggingface.heads import LANGUAGE, Head, has_class, make_config
+from warmstart.huggingface.trunk import assemble, checkpoint_layers, depths_by_layer
+from warmstart.huggingface.weights import keep_precision, model_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -34,10 +37,16 @@ class HuggingFace(Backbone, nn.Module):
         architecture: content of config.json.
         pooling: cls (the first), mean or last of the valid tokens; None for last if causal, else cls.
         pooler: whether to keep the pretrained pooler of the first token, as in BERT; else the head trains a new one.
+        dtype: of the matrices of initial weights that are not trained: float32, bfloat16, or auto for bfloat16 if that
+            is the dtype of the saved model and the training computes in it.
+        quantize: number format of the weights of linear layers that are not trained, by torchao; None for `dtype`.
+        checkpoint: whether to recompute the activations of each layer in the backward pass.
+        weights: initial weights; None for random ones.
     """
 
     modalities: ClassVar = frozenset({"text"})
     target_kind: ClassVar = "category"
+    takes_weights: ClassVar = True
 
     def __init__(
         self,
@@ -45,6 +54,10 @@ class HuggingFace(Backbone, nn.Module):
         architecture: dict[str, Any] | None,
         pooling: Literal["cls", "mean", "last"] | None = None,
         pooler: bool = False,
+        dtype: Literal["auto", "bfloat16", "float32"] = "auto",
+        quantize: Literal["int8", "int4"] | None = None,
+        checkpoint: bool = False,
+        weights: Mapping[str, Tensor] | None = None,
     ):
         super().__init__()
         if architecture is None:
@@ -56,9 +69,14 @@ class HuggingFace(Backbone, nn.Module):
         if config.is_encoder_decoder or config.get_text_config() is not config:
             raise UserError(f"backbone: a {config.model_type} is not a text encoder or decoder")
         config.use_cache = False
-        self.model = make_model(None, config)
+        self.model = model_of(config, weights, "model.")
         if getattr(self.model, "pooler", None) is not None and not pooler:
             self.model.pooler = None
+        if checkpoint:
+            checkpoint_layers(self.model)
+        self.is_mixed = self.token_embedding.weight.dtype == torch.bfloat16
+        if self.is_mixed:
+            keep_precision(self.model)
         self.target_size = config.vocab_size
         if self.vocabulary.size > self.target_size:
             raise UserError(
@@ -100,7 +118,8 @@ class HuggingFace(Backbone, nn.Module):
         elif mask is not None:
             settings |= self._document_settings(mask)
         try:
-            tokens = self.model(input_ids=x, **settings).last_hidden_state
+            with self._autocast(x.device.type):
+                tokens = self.model(input_ids=x, **settings).last_hidden_state
         except RuntimeError as error:
             if not (torch.is_autocast_enabled(x.device.type) and LOWER.search(str(error))):
                 raise
@@ -179,6 +198,11 @@ class HuggingFace(Backbone, nn.Module):
         """Return depth 0 for everything before the layers, one depth per layer, then the rest."""
         return depths_by_layer(self)
 
+    def _autocast(self, device: str) -> contextlib.AbstractContextManager:
+        """Return the context of a forward pass: autocast if only the matrices are bfloat16."""
+        is_needed = self.is_mixed and self.token_embedding.weight.dtype == torch.bfloat16
+        return torch.autocast(device, torch.bfloat16) if is_needed else contextlib.nullcontext()
+
     @functools.cached_property
     def separates_documents(self) -> bool:
         """Whether the model supports a document mask; tested at the first such mask."""
@@ -205,9 +229,9 @@ class HuggingFace(Backbone, nn.Module):
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.random.fork_rng([]):
+            with torch.random.fork_rng([]), self._autocast("cpu"):
                 tokens = self.model(input_ids=x, attention_mask=mask).last_hidden_state
-            with torch.random.fork_rng([]):
+            with torch.random.fork_rng([]), self._autocast("cpu"):
                 bare = self.model(input_ids=x[:1]).last_hidden_state
         except Exception as error:  # architectures raise many classes of errors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -218,7 +242,8 @@ class HuggingFace(Backbone, nn.Module):
             raise UserError(
                 f"backbone: a {kind} returns {tuple(tokens.shape)} for {tuple(x.shape)} tokens, which is not supported"
             )
-        self.needs_mask = not torch.allclose(bare, tokens[:1], atol=1e-4)  # else it derives a mask from the tokens
+        tolerance = (0.05 if self.is_mixed else 1e-4) * max(1.0, tokens.abs().max().item())
+        self.needs_mask = not torch.allclose(bare, tokens[:1], atol=tolerance)  # else it derives a mask from the tokens
         return tokens.shape[-1]
 
     def _pool(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -124,3 +124,15 @@ def _outside(name: str, layers: str) -> str:
     parts = name.split(".")
     prefixes = (".".join(parts[:count]) for count in range(1, len(parts)))
     return next((prefix for prefix in prefixes if not f"{layers}.".startswith(f"{prefix}.")), name)
+
+
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Recompute the activations of each layer in the backward pass of a training.
+
+    Raises:
+        UserError: transformers does not support it for this architecture.
+    """
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(f"backbone.checkpoint=true: a {model.config.model_type} does not support it") from error

@@ -15,6 +15,7 @@ from warmstart.core.spec import Spec
 from warmstart.huggingface.configs.whisper import TASK
 from warmstart.huggingface.heads import make_config, make_model
 from warmstart.huggingface.tied import save_once
+from warmstart.huggingface.trunk import checkpoint_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +33,7 @@ class HuggingFaceWhisper(Backbone, nn.Module):
         spec: spec of recordings, with the vocabulary of the texts.
         architecture: content of config.json.
         generation: content of generation_config.json.
+        checkpoint: whether to recompute the activations of each layer in the backward pass.
 
     Raises:
         UserError: it is no Whisper, or the vocabulary is larger than that of the model.
@@ -41,7 +43,13 @@ class HuggingFaceWhisper(Backbone, nn.Module):
     abilities: ClassVar = frozenset({"decode"})
     target_kind: ClassVar = "category"  # of the decoder
 
-    def __init__(self, spec: Spec, architecture: dict[str, Any] | None, generation: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        spec: Spec,
+        architecture: dict[str, Any] | None,
+        generation: dict[str, Any] | None = None,
+        checkpoint: bool = False,
+    ):
         from transformers import GenerationConfig
 
         super().__init__()
@@ -66,6 +74,8 @@ class HuggingFaceWhisper(Backbone, nn.Module):
         positions = self.model.get_encoder().embed_positions  # a buffer, which no strategy trains
         positions.register_buffer("weight", positions._parameters.pop("weight").detach())
         save_once(self)
+        if checkpoint:
+            checkpoint_layers(self.model)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
         """Map log-mel frames (B, T, mels) to features of the encoder (B, T / 2, D) and their mean (B, D)."""

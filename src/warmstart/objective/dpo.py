@@ -148,10 +148,11 @@ class DPO(Objective, nn.Module):
 
 
 def measure(outputs: Tensor, name: str, beta: float) -> Tensor:
-    """Return one of MEASURES of each pair (B,), given outputs (B, 4)."""
+    """Return one of MEASURES of each pair (B,), given outputs (B, 4); with (B, 2), the model is its own reference."""
     if name == "ranking_accuracy":
         return (outputs[:, 0] > outputs[:, 1]).to(outputs.dtype)
-    chosen, rejected = (beta * (outputs[:, :2] - outputs[:, 2:])).unbind(1)
+    reference = outputs[:, 2:] if outputs.shape[1] == 4 else outputs
+    chosen, rejected = (beta * (outputs[:, :2] - reference)).unbind(1)
     if name == "accuracy":
         return (chosen > rejected).to(outputs.dtype)
     return {"margin": chosen - rejected, "chosen_reward": chosen, "rejected_reward": rejected}[name]

@@ -111,7 +111,8 @@ def cost_section(transfer: Transfer, report: dict[str, Any]) -> dict[str, Any] |
     """Return sentence and table of the costs; None if there are no costs."""
     if not report["costs"]:
         return None
-    answer = " ".join([cheapest(transfer, report["costs"]), *teacher_sentence(transfer)])
+    rows = report["costs"]
+    answer = " ".join([cheapest(transfer, rows), *teacher_sentence(transfer), *forgetting_sentence(rows)])
     return {"answer": answer, "table": cost_table(report)}
 
 
@@ -122,6 +123,22 @@ def teacher_sentence(transfer: Transfer) -> list[str]:
         return []
     total, own = (statistics.fmean(cost[name] for cost in known) for name in ("seconds", "teacher_seconds"))
     return [f"The pretraining took {rounded(total)} s, of which {rounded(own)} s for the outputs of its teacher."]
+
+
+def forgetting_sentence(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a sentence about the forgetting of the arms at the first label count; none if it was not measured."""
+    first = [row for row in rows if row["labels"] == rows[0]["labels"]]
+    found = [
+        f"{row['arm']} by {value['mean']:+.3g} ({name})"
+        for row in first
+        for name, value in row["forgetting"].items()
+        if value is not None
+    ]
+    return (
+        [f"Finetuning changed the metric of the initial weights on their generic data: {', '.join(found)}."]
+        if found
+        else []
+    )
 
 
 def cost_table(report: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Adapter deltas: the difference between a finetuned model and its parent, as small tensors per layer.
 
-The delta of a layer is `up` (O, R) and `down` (R, I), whose product is added to its weight (O, I), or `scale` (O, 1),
-by which weight and bias are multiplied. A file names them LAYER:up and so on; it also holds complete tensors, under
-their own names, that differ from those of the parent.
+The delta of a layer is `up` (O, R) and `down` (R, I), whose product is added to its weight (O, I), with `magnitude`
+(O, 1) also the norms of the rows of the sum; or `scale` (O, 1), by which weight and bias are multiplied. A file names
+them LAYER:up and so on; it also holds complete tensors, under their own names, that differ from those of the parent.
 """
 
 from __future__ import annotations
@@ -26,9 +26,17 @@ def merge(weights: dict[str, Tensor], deltas: dict[str, Delta]) -> dict[str, Ten
         if "scale" in exact:
             values = [weight * exact["scale"], *(one * exact["scale"].flatten() for one in bias)]
         else:
-            values = [weight + exact["up"] @ exact["down"], *bias]
+            values = [_updated(weight, **exact), *bias]
         merged |= {name: value.to(dtype) for name, value in zip(names, values)}
     return merged
+
+
+def _updated(weight: Tensor, up: Tensor, down: Tensor, magnitude: Tensor | None = None) -> Tensor:
+    """Return a weight with a low-rank update; a magnitude (O, 1) or (1, O) has the norms of its rows or columns."""
+    weight = weight + up @ down
+    if magnitude is None:
+        return weight
+    return weight * (magnitude / weight.norm(dim=int(magnitude.shape[1] == 1), keepdim=True))
 
 
 def packed(deltas: dict[str, Delta]) -> dict[str, Tensor]:

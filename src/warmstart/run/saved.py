@@ -176,7 +176,8 @@ def load_weights(
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(f"the weights of {source} are incompatible with this backbone: {'; '.join(problems[:3])}{more}")
     loaded = {name: weights[name] for name in state if name in weights and name not in reinitialized}
-    module.load_state_dict(loaded, strict=False)
+    apart = {name: value for name, value in loaded.items() if value.data_ptr() != state[name].data_ptr()}
+    module.load_state_dict(apart, strict=False)
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     return {
         "loaded": len(loaded),
@@ -184,6 +185,14 @@ def load_weights(
         "unexpected": [],
         "mismatched": [],
         "fraction": sum(size for name, size in sizes.items() if name in loaded) / max(1, sum(sizes.values())),
+    }
+
+
+def in_bfloat16(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with matrices, and tensors with more dimensions, in bfloat16."""
+    return {
+        name: value.to(torch.bfloat16) if value.is_floating_point() and value.ndim > 1 else value
+        for name, value in weights.items()
     }
 
 
@@ -220,7 +229,7 @@ def merged_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor
     try:
         digest, reinitialize = (card["parent"][key] for key in ("weights_sha256", "reinitialize"))
         path = parent_path(folder, card)
-        pooling = card["backbone"].get("pooling")
+        pooling, is_rounded = card["backbone"].get("pooling"), card["backbone"].get("dtype") == "bfloat16"
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / CARD} is damaged: {error}") from error
     check_ancestors(folder, path)
@@ -236,7 +245,7 @@ def merged_weights(folder: Path, card: dict[str, Any], tensors: dict[str, Tensor
             f"{folder} is an adapter of {path}, whose weights have changed (SHA-256): restore the original weights"
         )
     try:
-        return applied(tensors, parent.weights, reinitialize)
+        return applied(tensors, in_bfloat16(parent.weights) if is_rounded else parent.weights, reinitialize)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder} is damaged: it is incompatible with {path}: {error}") from error
 

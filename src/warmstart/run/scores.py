@@ -21,7 +21,7 @@ SCORES = "test_scores.npy"
 
 
 def save_scores(run: RunFolder, batches: Sequence[Tensor | None]) -> None:
-    """Write the scores (B,) of all test batches as one float32 array (N,), if there are any."""
+    """Write the scores (B,) or (B, 2) of all test batches as one float32 array, if there are any."""
     if not batches or batches[0] is None:
         return
     buffer = io.BytesIO()
@@ -30,13 +30,36 @@ def save_scores(run: RunFolder, batches: Sequence[Tensor | None]) -> None:
 
 
 def read_scores(folder: Path) -> np.ndarray | None:
-    """Read the scores (N,) of a run; None if its metric is no mean over examples.
+    """Read the scores (N,) of a run, whose mean is its metric; None if it has none.
+
+    Scores (N, 2) are linearized (`linearized`).
 
     Raises:
         UserError: the file is damaged.
     """
-    scores = _read(folder / SCORES)
-    return None if scores is None else scores.astype(np.float64)
+    path = folder / SCORES
+    scores = _load(path)
+    if scores is None:
+        return None
+    if scores.ndim == 2 and scores.shape[1] == 2:
+        return linearized(scores.astype(np.float64))
+    return _flat(scores, path).astype(np.float64)
+
+
+def linearized(parts: np.ndarray) -> np.ndarray:
+    """Return values (N,) whose mean is the ratio of the sums of numerators and denominators (N, 2).
+
+    The values are the first-order Taylor expansion of the ratio, so that the variance of their mean is that of the
+    ratio in large samples. The ratio is 0 if all denominators are.
+
+    Source: Cochran (1977), "Sampling Techniques", ch. 6
+    """
+    numerators, denominators = parts.T
+    total = denominators.sum()
+    if total == 0:
+        return np.zeros(len(parts))
+    ratio = numerators.sum() / total
+    return ratio + (numerators - ratio * denominators) * len(parts) / total
 
 
 def save_clusters(run: RunFolder, clusters: np.ndarray | None) -> None:
@@ -56,19 +79,23 @@ def read_clusters(folder: Path) -> np.ndarray | None:
         UserError: the file is missing, damaged, or has no checksum in the record.
     """
     path = RunFolder.open(folder).checked(CLUSTERS)
-    names = _read(path)
+    names = _load(path)
+    names = None if names is None else _flat(names, path)
     if names is not None and names.dtype.kind != "U":
         raise UserError(f"{path} is damaged: it does not contain names")
     return names
 
 
-def _read(path: Path) -> np.ndarray | None:
+def _load(path: Path) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        values = np.load(path, allow_pickle=False)
+        return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def _flat(values: np.ndarray, path: Path) -> np.ndarray:
     if values.ndim != 1:
         raise UserError(f"{path} is damaged: it is not a one-dimensional array")
     return values

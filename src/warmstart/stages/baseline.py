@@ -105,7 +105,7 @@ class Shared:
         init = Init.parse(str(config.get("init", "scratch")))
         if "init" in config and (init.is_scratch or init.shuffled):
             common["seed"] = config.seed  # of the random weights
-        common["data"] = components.source_node(config)
+        common |= {"data": components.source_node(config), "label_words": config.data.get("label_words")}
         key = OmegaConf.to_yaml(common, resolve=True)
         if cls.last is None or cls.last.key != key:
             cls.last = None  # frees its memory first
@@ -165,6 +165,11 @@ def select(shared: Shared, objective: Objective, data: TaskDataModule, seed: int
             if is_fitted:
                 model.fit(x, y.numpy())
         metrics = measure(objective, model.outputs(held_out), held_out_y, "val")
+        if name not in metrics:
+            metric, *others = (key.removeprefix("val/") for key in (name, *metrics))
+            raise UserError(
+                f"objective.metric={metric} is not computed without a training: set one of {', '.join(others)}"
+            )
         if best is None or is_better(metrics[name], best[1][name], mode):
             best = model, metrics
     if is_same:

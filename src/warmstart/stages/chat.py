@@ -12,24 +12,22 @@ from transformers import TextStreamer
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.run.identity import derive_seed
-from warmstart.training.generation import Generator, find_run
+from warmstart.training.generation import Generator, name_of, open_generator
 
 Conversation = list[dict[str, Any]]
 
 
 def run(config: DictConfig) -> None:
-    """Answer the lines of standard input by the run `run=`, until an empty line or the end of the input.
+    """Answer the lines of standard input by the model `run=`, until an empty line or the end of the input.
 
     Raises:
-        UserError: the run was not finetuned on conversations.
+        UserError: the model has no chat template.
     """
-    trained = find_run(config)
-    screen.say(f"talking to {trained.path}; an empty line or Ctrl-D ends the conversation")
-    generator, _ = Generator.open(trained, config)
+    generator, _, trained = open_generator(config)
+    name = name_of(trained)
     if "messages" not in generator.preprocessor.abilities:
-        raise UserError(
-            f"{trained.path} was not finetuned on conversations, so it has no chat template: use stage=generate"
-        )
+        raise UserError(f"{name} was not finetuned on conversations, so it has no chat template: use stage=generate")
+    screen.say(f"talking to {name}; an empty line or Ctrl-D ends the conversation")
     torch.manual_seed(derive_seed(config.seed, "chat"))
     messages: Conversation = []
     while line := read_line():

@@ -52,7 +52,7 @@ def finetune(config: DictConfig, opened: RunFolder | None, callbacks: Sequence[C
     with run.recording():
         check_parent(run, lineage["parent"])
         run.update(**lineage)
-        with forgetting(run, task, module.backbone):
+        with forgetting(run, task, (module.backbone, module.objective)):
             train(run, config, data, module, callbacks)
     show(run, f"finetune {config.experiment}")
     screen.next_run(

@@ -15,24 +15,23 @@ from warmstart.core.protocols import Preprocessor
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
-from warmstart.training.generation import Generator, find_run, to_line
+from warmstart.training.generation import name_of, open_generator, to_line
 from warmstart.training.record import runs_folder
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
-    """Write `samples` completions of `prompt`, or of each row of `input`, by the run `run=`.
+    """Write `samples` completions of `prompt`, or of each row of `input`, by the run or Hugging Face model `run=`.
 
     Raises:
-        UserError: the run does not predict the next token, or a prompt is too long or cannot be read.
+        UserError: the model does not predict the next token, or a prompt is too long or cannot be read.
     """
-    trained = find_run(config)
-    screen.say(f"generating with {trained.path}")
-    generator, saved = Generator.open(trained, config)
+    generator, parent, trained = open_generator(config)
+    screen.say(f"generating with {name_of(trained)}")
     prompts = read_prompts(generator.preprocessor, config)
     starts = generator.starts(prompts)
     run = opened or RunFolder.create(with_run(config, trained), runs_folder(config))
     with run.recording():
-        run.update(parent={"id": trained.record["id"], "weights_sha256": saved.weights_sha256})
+        run.update(parent=parent)
         torch.manual_seed(derive_seed(config.seed, "generate"))
         rows = [row for row in range(len(prompts)) for _ in range(config.samples)]
         completions = generator.generate([starts[row] for row in rows])

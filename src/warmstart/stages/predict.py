@@ -62,6 +62,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
             lines = [line for _, line in sorted(pairs, key=itemgetter(0))]
             run.update(adapt=adaptation.record())
             screen.say(adaptation.describe())
+        if "locate" in preprocessor.abilities:
+            lines = list(preprocessor.locate(given.x, lines))
         files, pieces = given.files or [None] * len(given), given.parts or [{}] * len(given)
         positions = [
             {"row": row, **({} if file is None else {"file": file}), **piece}

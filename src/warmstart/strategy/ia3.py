@@ -27,6 +27,7 @@ class IA3(Strategy):
 
     only_scales_learning_rates: ClassVar = False
     trains_loaded_head: ClassVar = False
+    trains_backbone: ClassVar = False
 
     def __init__(self, layers: Sequence[str] | None = None, rate: PositiveFloat = 10.0):
         self.layers, self.rate = layers, rate

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 
 from warmstart.core.errors import UserError
@@ -63,9 +65,28 @@ def inject(backbone: Any, config: Any, layers: Sequence[str]) -> dict[str, nn.Mo
     config.target_modules = "|".join(re.escape(name) for name in layers)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set")  # peft then sets the correct value
-        peft.inject_adapter_in_model(config, backbone)
+        with shown_in_float32(backbone, layers):
+            peft.inject_adapter_in_model(config, backbone)
     del backbone.peft_config
     return {name: backbone.get_submodule(name) for name in layers}
+
+
+@contextlib.contextmanager
+def shown_in_float32(backbone: Any, layers: Sequence[str]) -> Iterator[None]:
+    """Replace bfloat16 and quantized weights of layers by float32 zeros, which take no memory, inside the context.
+
+    peft gives adapters the dtype of these weights, but they are trained in float32.
+    """
+    found = [backbone.get_submodule(name) for name in layers]
+    plain = (torch.float32, nn.Parameter)
+    hidden = [(layer, layer.weight) for layer in found if (layer.weight.dtype, type(layer.weight)) != plain]
+    for layer, weight in hidden:
+        layer.weight = nn.Parameter(torch.zeros((), device=weight.device).expand(weight.shape), requires_grad=False)
+    try:
+        yield
+    finally:
+        for layer, weight in hidden:
+            layer.weight = weight
 
 
 def remove_adapters(backbone: Any, wrappers: dict[str, nn.Module]) -> None:

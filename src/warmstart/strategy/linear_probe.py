@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from warmstart.core.protocols import Backbone, Scale, Strategy
 from warmstart.core.ranges import PositiveFloat
 
@@ -12,6 +14,8 @@ class LinearProbe(Strategy):
     Args:
         rate: learning rate of the head, as a multiple of optimizer.lr.
     """
+
+    trains_backbone: ClassVar = False
 
     def __init__(self, rate: PositiveFloat = 10.0):
         self.rate = rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -17,17 +18,20 @@ from warmstart.core.init import Init
 from warmstart.core.protocols import Backbone, Objective, Preprocessor, Strategy
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
-from warmstart.run.adapter import merge, packed
+from warmstart.huggingface.quantize import dequantize, quantize
+from warmstart.run.adapter import Delta, merge, packed
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
 from warmstart.run.lineage import TUNED
 from warmstart.training import components
 from warmstart.training.compatibility import check_compatibility
+from warmstart.training.memory import release_freed_memory
 from warmstart.training.modules import FinetuneModule, PretrainModule
 from warmstart.training.start import (
     build_objective,
     find_start,
     given_preprocessor,
+    given_weights,
     load_head,
     load_start,
     shuffled,
@@ -47,24 +51,34 @@ def extract_adapters(run: RunFolder, module: FinetuneModule) -> dict[str, Tensor
 
     `trained_parameters` counts all parameters that were trained at any time, including the head. `bytes_per_task` is
     the storage that the model needs in addition to the parent: the changed tensors of the backbone, with adapters in
-    low-rank form, and the head unless it is frozen; without a parent, all tensors.
+    low-rank form, and the head unless it is frozen; without a parent, or if its weights were quantized, all tensors.
 
     Returns:
         The adapter delta, as the changed tensors of the backbone, if there are adapters and a parent; else None.
     """
     trained = sum(value.numel() for name, value in module.named_parameters() if module.scales[name])
     changes = module.strategy.extract_adapters(module.backbone)
+    dequantize(module.backbone)
     state = {name: value.cpu() for name, value in module.backbone.state_dict().items()}
     own = {
         name: value.clone().contiguous() for name, value in state.items() if module.origin.get(name) != _sha256(value)
     }
     small = {**own, **packed(changes)} if module.origin else own
-    if changes:
-        module.backbone.load_state_dict(merge(state, changes))
+    merge_into(module.backbone, state, changes)
     has_own_head = any(module.scales[name] for name in module.scales if name.startswith("objective."))
     size = _bytes(small.values()) + (_bytes(module.objective.state_dict().values()) if has_own_head else 0)
     run.note(cost={**(run.record["cost"] or {}), "trained_parameters": trained, "bytes_per_task": size})
     return small if changes and module.origin else None
+
+
+def merge_into(backbone: nn.Module, weights: dict[str, Tensor], changes: dict[str, Delta]) -> None:
+    """Add adapter deltas to the weights of a backbone, one layer at a time; float32 deltas make all of it float32."""
+    if any(value.dtype == torch.float32 for delta in changes.values() for value in delta.values()):
+        release_freed_memory()  # of activations
+        backbone.float()
+    for layer, delta in changes.items():
+        own = {name: weights[name] for name in (f"{layer}.weight", f"{layer}.bias") if name in weights}
+        backbone.load_state_dict(merge(own, {layer: delta}), strict=False)
 
 
 def _sha256(value: Tensor) -> str:
@@ -101,11 +115,15 @@ def assemble(
     data = components.data_module(config, given_preprocessor(config, start), like.source if like else None)
     data.prepare(splits, like)
     teacher = set_targets(config, data)
-    backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec)
+    given = given_weights(config, start)
+    backbone = components.build_seeded(config.backbone, config.seed, "backbone", spec=data.spec, **given)
     transfer, origin = None, {}
     if start is not None:
         transfer = load_start(backbone, start, tuple(config.get("reinitialize", ())))
-        if "strategy" in config and not is_shuffled:
+        if kind := config.backbone.get("quantize"):
+            start = dataclasses.replace(start, weights={})  # not kept in memory
+            quantize(backbone, kind)
+        elif "strategy" in config and not is_shuffled:
             origin = digests(backbone, transfer["missing"])
     strategy = build_strategy(config, backbone) if "strategy" in config else None
     if strategy is not None and strategy.uses_strong and not config.data.get("strong"):

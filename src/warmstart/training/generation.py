@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from warmstart.config.resolve import RUN_STAGES, is_able
 from warmstart.core import screen
 from warmstart.core.batch import Prompt, Rows
 from warmstart.core.errors import UserError
+from warmstart.core.init import Init
 from warmstart.core.protocols import Preprocessor, generates
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import evenly
-from warmstart.data.preprocess import rebuild
+from warmstart.data.preprocess import rebuild, rebuild_for_prompts
 from warmstart.huggingface import export
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
@@ -31,6 +33,7 @@ from warmstart.training.trainer import machine_trainer
 
 BATCH = 32  # rows that are generated at a time
 LENGTH = 200  # maximum number of tokens generated for a test prompt
+SAMPLING = ("length", "temperature", "top_k", "top_p")  # settings
 POSITION_EMBEDDINGS = ("wpe", "position_embeddings", "embed_positions")  # names in transformers
 
 
@@ -84,10 +87,29 @@ class Generator:
         model, _, saved = exported(run, trained_config)
         if not model.can_generate():
             raise UserError(f"{run.path}: transformers cannot generate with {type(model).__name__}")
-        names = ("length", "temperature", "top_k", "top_p")
-        settings = {name: config[name] for name in names}
+        settings = {name: config[name] for name in SAMPLING}
         device = machine_trainer(trained_config.trainer, run.path).strategy.root_device
         return cls(model.to(device), rebuild(saved.preprocessor), saved.spec.shape[0], **settings), saved
+
+    @classmethod
+    def open_hub(cls, init: Init, config: DictConfig) -> tuple[Generator, dict[str, Any]]:
+        """Return a generator with a Hugging Face model, on a GPU if there is one, and its parent record.
+
+        Raises:
+            UserError: it is no causal language model.
+        """
+        from warmstart.huggingface.load import open_causal  # imports transformers
+
+        try:
+            model, state, digest = open_causal(str(init))
+        except UserError as error:
+            raise UserError(str(error).replace(f"init={init}", f"run={init}")) from error
+        preprocessor = rebuild_for_prompts(state)
+        settings = {name: config[name] for name in SAMPLING}
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        path = str(Path(init.path).resolve()) if Path(init.path).is_dir() else init.path
+        parent = {"id": None, "weights_sha256": digest, "path": str(replace(init, path=path))}
+        return cls(model.to(device), preprocessor, preprocessor.context, **settings), parent
 
     def starts(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Return the token ids of prompts.
@@ -160,6 +182,27 @@ class Generator:
         if complete.startswith(before):
             return complete[len(before) :]
         return self.preprocessor.decode(found[:end])
+
+
+def open_generator(config: DictConfig) -> tuple[Generator, dict[str, Any], RunFolder | str]:
+    """Return a generator with the model of `run`, its parent record, and its run or hf:NAME_OR_DIR.
+
+    Raises:
+        UserError: there is no such run or model, or it does not predict the next token.
+    """
+    init = Init.parse(str(config.run))
+    if init.is_pretrained_hub:
+        generator, parent = Generator.open_hub(init, config)
+        return generator, parent, parent["path"]
+    run = find_run(config)
+    generator, saved = Generator.open(run, config)
+    parent = {"id": run.record["id"], "weights_sha256": saved.weights_sha256}
+    return generator, parent, run
+
+
+def name_of(trained: RunFolder | str) -> str:
+    """Return the path of a run, or hf:NAME_OR_DIR."""
+    return trained if isinstance(trained, str) else str(trained.path)
 
 
 def find_run(config: DictConfig) -> RunFolder:

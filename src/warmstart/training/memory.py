@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import re
 import resource
 import sys
 from pathlib import Path
 
 import torch
+
+from warmstart.core.glibc import call_glibc
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -24,6 +25,11 @@ def keep_freed_memory() -> None:
     call_glibc("mallopt", M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def release_freed_memory() -> None:
+    """Return freed blocks to the system; does nothing with other C libraries."""
+    call_glibc("malloc_trim", 0)
+
+
 def reset_peak_memory() -> None:
     """Release freed blocks and reset the peak memory, so that it is that of one run.
 
@@ -32,7 +38,7 @@ def reset_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
-    call_glibc("malloc_trim", 0)
+    release_freed_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -47,14 +53,3 @@ def peak_memory_mb() -> float:
             return int(found[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def call_glibc(name: str, *values: int) -> None:
-    """Call a function of glibc; does nothing with other C libraries."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        function = getattr(ctypes.CDLL("libc.so.6"), name)
-    except (OSError, AttributeError):
-        return
-    function(*values)

@@ -22,6 +22,7 @@ from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule, inputs_digest
 from warmstart.data.loader import take
 from warmstart.data.storage import cache
+from warmstart.huggingface.quantize import plain
 from warmstart.run.folder import RunFolder
 from warmstart.training.assemble import assemble
 from warmstart.training.evaluation import evaluate
@@ -101,7 +102,7 @@ def model_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(plain(value).detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ from yaml import YAMLError
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.init import Init
-from warmstart.core.protocols import Preprocessor
+from warmstart.core.protocols import RUNTIME_SETTINGS, Preprocessor
 from warmstart.core.reading import load_config
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import MemoryDataModule
@@ -26,9 +26,10 @@ from warmstart.data.preprocess import rebuild
 from warmstart.data.schema import missing_columns
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import ancestors, finished, latest
-from warmstart.run.saved import load_weights, open_model, read_preprocessor
+from warmstart.run.saved import in_bfloat16, load_weights, open_model, read_preprocessor
 from warmstart.training import components
 from warmstart.training.callbacks.snapshots import SNAPSHOTS
+from warmstart.training.precision import weights_dtype
 from warmstart.training.static import open_teacher, parent_record
 
 
@@ -49,7 +50,7 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
     if init.kind == "hub":
         from warmstart.huggingface.load import open_hub  # imports transformers
 
-        saved = open_hub(source, config.backbone.get("pooling"))
+        saved = open_hub(source, config.backbone.get("pooling"), weights_dtype(config))
         check_backbone(saved, config)
         name = Path(init.path)
         where = str(Init("hub", str(name.resolve()))) if name.is_dir() else source
@@ -73,6 +74,8 @@ def find_start(config: DictConfig) -> tuple[SavedModel | None, dict[str, Any] | 
     else:
         folder = path if found is None else found.path / "model"
         saved = open_model(folder, found)
+    if weights_dtype(config) == "bfloat16":
+        saved.weights = in_bfloat16(saved.weights)
     check_backbone(saved, config)
     parent = {"id": found.record["id"] if found else None, "weights_sha256": saved.weights_sha256}
     return saved, {**parent, "path": str(folder.resolve())}
@@ -99,6 +102,12 @@ def build_objective(config: DictConfig, backbone: nn.Module, data: MemoryDataMod
     if "texts" in objective.abilities:
         objective.read_texts(data.preprocessor)
     return objective
+
+
+def given_weights(config: DictConfig, start: SavedModel | None) -> dict[str, Any]:
+    """Return the argument `weights` of a backbone that takes it, so that there is no second copy in memory."""
+    takes_weights = get_object(config.backbone._target_).takes_weights
+    return {"weights": start.weights} if start is not None and takes_weights and not config.get("reinitialize") else {}
 
 
 def load_start(backbone: nn.Module, start: SavedModel, reinitialize: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -198,8 +207,8 @@ def check_backbone(saved: SavedModel, config: DictConfig) -> None:
             f"the backbone of {saved.name} is for {saved.spec.modality} data, "
             f"but data={components.short_name(config.data)} is {modality}"
         )
-    here = _flat(OmegaConf.to_container(config.backbone, resolve=True))
-    there = _flat(saved.card["backbone"])
+    nodes = (OmegaConf.to_container(config.backbone, resolve=True), saved.card["backbone"])
+    here, there = (_flat({key: value for key, value in node.items() if key not in RUNTIME_SETTINGS}) for node in nodes)
     differing = [key for key in sorted({*here, *there}) if not _is_same(here.get(key), there.get(key))]
     if differing:
         differences = "; ".join(

@@ -13,7 +13,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from warmstart.config.options import given_strong, is_given
-from warmstart.config.resolve import with_initial_backbone
+from warmstart.config.resolve import GENERIC, needs_generic, with_initial_backbone
 from warmstart.config.rewrite import changed, merged
 from warmstart.core.batch import Splits
 from warmstart.core.errors import UserError
@@ -178,7 +178,7 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
             shared.pop(name, None)
     subset = subset_settings(labels)
     rows = {"labels_per_class": subset["per_class"], "label_fraction": subset["fraction"]}
-    own = merged(shared, overrides)
+    own = with_own_generic(merged(shared, overrides), config.pretrain)
     is_used = "strategy" in own and get_object(own.strategy._target_).uses_unlabelled
     rows |= {"unlabelled": is_used} if "unlabelled" in own.data else {}  # a transfer of an earlier version lacks it
     try:
@@ -188,6 +188,13 @@ def arm_config(config: DictConfig, arm: str, pretrained: str, labels: Labels, se
         raise UserError(f"{start_setting(config, arm, init)}: {str(error).removeprefix(f'init={init}: ')}") from error
     OmegaConf.resolve(finetuning)
     return finetuning
+
+
+def with_own_generic(finetuning: DictConfig, pretraining: DictConfig) -> DictConfig:
+    """Return the config of a finetuning with `generic` of the pretraining, if its forgetting is measured there."""
+    if finetuning.stage != "finetune" or not needs_generic(finetuning):
+        return finetuning
+    return merged(finetuning, {"generic": plain(pretraining, [key for key in GENERIC if key in pretraining])})
 
 
 def plain(config: DictConfig, keys: list[str]) -> dict[str, Any]:

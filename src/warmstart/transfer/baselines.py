@@ -37,13 +37,16 @@ def with_fitting_baselines(config: DictConfig, splits: Splits) -> DictConfig:
     for arm in config.arm:  # the settings of all, also of those that do not run
         baseline_of(config, arm)
     reasons = {arm: reason for arm in config.transfer.arms if (reason := unsuitable(config, arm, splits)) is not None}
+    left = [arm for arm in config.transfer.arms if arm not in reasons]
+    if config.data.get("label_words") and not any(is_prompted(config, arm) for arm in left):
+        raise UserError("data.label_words: no arm of this transfer uses words, as zero_shot and prompt do: remove it")
     if not reasons:
         return config
     if is_given("transfer.arms"):
         arm, reason = next(iter(reasons.items()))
         raise UserError(f"transfer.arms: {arm} {reason}: remove it")
     screen.say(f"removed arms that do not fit: {', '.join(f'{arm} ({reason})' for arm, reason in reasons.items())}")
-    return changed(config, {"transfer.arms": [arm for arm in config.transfer.arms if arm not in reasons]})
+    return changed(config, {"transfer.arms": left})
 
 
 def unsuitable(config: DictConfig, arm: str, splits: Splits) -> str | None:
@@ -70,6 +73,13 @@ def unsuitable(config: DictConfig, arm: str, splits: Splits) -> str | None:
     if reason is None and baseline.start == "outputs":
         reason = lacking_head(config, arm, init, objective, splits.labels, baseline.has_examples)
     return reason
+
+
+def is_prompted(config: DictConfig, arm: str) -> bool:
+    """Return whether an arm may predict classes by words."""
+    baseline = baseline_of(config, arm)
+    objective = components.get_object(config.objective._target_)
+    return baseline is not None and baseline.start == "outputs" and objective.prompted is not None
 
 
 def name_of(config: DictConfig, arm: str) -> str:

@@ -83,6 +83,8 @@ def check_model(config: DictConfig, module: Any, raw: Batch, device: torch.devic
         raise CannotBatch(f"data/augment={name} mixes targets, which needs one run at a time")
     if "strategy" in config and (module.has_phases or not module.strategy.only_scales_learning_rates):
         raise CannotBatch(f"{named(config, 'strategy')} needs one run at a time: its steps differ")
+    if config.backbone.get("checkpoint"):
+        raise CannotBatch("backbone.checkpoint=true needs one run at a time")
     x = scaled(module, raw.x)
     module.train()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

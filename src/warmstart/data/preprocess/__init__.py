@@ -10,6 +10,20 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
 
 
+def rebuild_for_prompts(state: dict[str, Any]) -> Preprocessor:
+    """Create a preprocessor of prompts: of conversations, if its tokenizer has a chat template.
+
+    Raises:
+        UserError: as `rebuild`.
+    """
+    from warmstart.data.preprocess import chat, chat_template
+
+    found = rebuild(state)
+    if state["kind"] != "text" or chat_template.own_template(state.get("files") or {}) is None:
+        return found
+    return chat.Preprocessor.of(found, None, "assistant")
+
+
 def rebuild(state: dict[str, Any]) -> Preprocessor:
     """Create a preprocessor from its `state()`; its kind is the name of a module of this package.
 

@@ -98,12 +98,26 @@ class ChatTemplate:
         chosen = [number for number in numbers if number >= start] if supervise == "assistant" else numbers[-1:]
         if not self.has_marks:
             return text, [self._span(messages, number, text) for number in chosen]
-        if len(spans) != len(numbers) and (start or supervise == "last"):
+        if len(spans) == len(numbers):
+            return text, spans[len(spans) - len(chosen) :]
+        return text, spans if len(chosen) == len(numbers) else spans[self._marks_before(messages, chosen, spans) :]
+
+    def _marks_before(self, messages: Sequence[dict[str, Any]], chosen: Sequence[int], spans: Sequence[Span]) -> int:
+        """Return the number of marked spans before the first of the chosen messages; a message may have several.
+
+        Raises:
+            UserError: the template marks the messages before it in another way if others follow.
+        """
+        if not chosen:
+            return len(spans)
+        count = len(self._render(messages[: chosen[0]], False, True)[1])
+        start = len(self.render(messages[: chosen[0]]))
+        if any(end > start for _, end in spans[:count]) or any(begin < start for begin, _ in spans[count:]):
             raise UserError(
-                f"the chat template marks {len(spans)} parts of {len(numbers)} messages of the assistant, so that one "
-                "message cannot be found: set data.supervise=assistant"
+                f"the chat template marks earlier messages differently if others follow, so the parts of message "
+                f"{chosen[0] + 1} cannot be found: set data.supervise=assistant"
             )
-        return text, spans if len(chosen) == len(numbers) else spans[len(spans) - len(chosen) :]
+        return count
 
     def _render(self, messages: Sequence[dict[str, Any]], is_prompt: bool, marks: bool) -> tuple[str, list[Span]]:
         from transformers.utils.chat_template_utils import render_jinja_template

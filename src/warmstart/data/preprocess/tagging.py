@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -63,3 +65,33 @@ def _first_tokens(preprocessor: Preprocessor, sentences: list[list[str]]) -> lis
             word_ids = np.array([-1 if word is None else word for word in found.word_ids])
             begins.append(np.flatnonzero((word_ids >= 0) & (np.diff(word_ids, prepend=-1) != 0)))
     return begins
+
+
+def locate(x: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield records with the text and the characters of their entities, whose `start` and `end` are words.
+
+    For a list of words, the characters are those of the words joined by spaces.
+
+    Args:
+        x: texts or lists of words in the column `text`.
+        records: predictions; those without entities are not changed.
+    """
+    for cell, record in zip(x["text"], records, strict=True):
+        if not record.get("entities"):
+            yield record
+            continue
+        text = cell if isinstance(cell, str) else " ".join(cell)
+        spans = [match.span() for match in re.finditer(r"\S+", cell)] if isinstance(cell, str) else joined(cell)
+        ranges = [(spans[found["start"]][0], spans[found["end"] - 1][1]) for found in record["entities"]]
+        yield record | {
+            "entities": [
+                {"text": text[start:end], **found, "start": start, "end": end}
+                for found, (start, end) in zip(record["entities"], ranges)
+            ]
+        }
+
+
+def joined(words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the first character and the end of each word in the words joined by spaces."""
+    ends = [end + number for number, end in enumerate(accumulate(map(len, words)))]
+    return [(end - len(word), end) for word, end in zip(words, ends)]

@@ -53,7 +53,7 @@ class Preprocessor(protocols.Preprocessor):
         files: files of a pretrained tokenizer, by name.
     """
 
-    abilities: ClassVar = frozenset({"decode", "label_words", "overlap", "prompts", "untruncated", "vectors"})
+    abilities: ClassVar = frozenset({"decode", "label_words", "locate", "overlap", "prompts", "untruncated", "vectors"})
 
     def __init__(
         self,
@@ -139,6 +139,10 @@ class Preprocessor(protocols.Preprocessor):
         if target == "sequence":
             return self.encode(x), None if y is None else target_texts.encode(self, y)
         return (spans.align if target == "span" else tagging.align)(self, x, y)
+
+    def locate(self, x: pd.DataFrame, records: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield records with the text and the characters of their entities."""
+        return tagging.locate(x, records)
 
     def untruncated(self, x: pd.DataFrame) -> Ragged:
         """Return all token ids, with one row per text; the texts of `pair` are separate rows after those of `text`."""

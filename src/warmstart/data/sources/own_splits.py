@@ -21,14 +21,18 @@ INDEPENDENT = Clusters()
 
 
 def read_own_splits(root: str, config: str | None, dialect: Dialect | None = None) -> dict[str, pd.DataFrame]:
-    """Read the tables of the splits train, validation, test and test_<shift>; a single split is train.
+    """Read the tables of the splits train, validation, test and test_<shift>; see `own_splits` and `read_splits`."""
+    return own_splits(read_splits(root, config, dialect=dialect), root)
+
+
+def own_splits(frames: dict[str, pd.DataFrame], root: str) -> dict[str, pd.DataFrame]:
+    """Return the tables of the splits train, validation, test and test_<shift>; a single split is train.
 
     Prints the splits that are used, and warnings about others.
 
     Raises:
-        UserError: there are several splits, but no train; or as in `read_splits`.
+        UserError: there are several splits, but no train.
     """
-    frames = read_splits(root, config, dialect=dialect)
     if len(frames) == 1:
         ((name, frame),) = frames.items()
         if name not in ("all", "train"):

@@ -109,12 +109,16 @@ def spread(features: Tensor) -> float:
 
 
 ROWS = 512  # examples for CKA
+POSITIONS = 2**13  # limit of memory: positions of variable-length rows that are computed at once
 
 
 def pooled_features(module: Any, batch: Batch) -> Tensor:
-    """Return pooled features (N, D) of a raw batch."""
+    """Return pooled features (N, D) of a raw batch; of many variable-length rows, a part at a time."""
+    size = len(batch.x) if batch.mask is None else max(1, POSITIONS // batch.mask.shape[1])
+    masks = [None] if batch.mask is None else batch.mask.split(size)
+    device = next(module.parameters()).device
     with evaluating(module):
-        return pooled(module, batch.to(next(module.parameters()).device))
+        return torch.cat([pooled(module, Batch(x, mask=m).to(device)) for x, m in zip(batch.x.split(size), masks)])
 
 
 def linear_cka(a: Tensor, b: Tensor) -> float:

@@ -27,6 +27,7 @@ from warmstart.data.readers.columns import (
 from warmstart.data.readers.splits import describe
 from warmstart.data.readers.table import Dialect
 from warmstart.data.sources.own_splits import read_own_splits, split_table
+from warmstart.data.sources.text.tags import encode_tags, valid_tags
 from warmstart.data.splits import encode_labels, reset_index
 
 
@@ -50,6 +51,7 @@ class TextTable(Source):
         missing_values: texts of cells to treat as missing values, besides empty cells.
         config: configuration of a hub data set.
         split_seed: seed of the split.
+        repair_tags: whether to replace tags that are no valid sequence of BIO or BIOES by those of the same entities.
     """
 
     modality: ClassVar = "text"
@@ -70,11 +72,12 @@ class TextTable(Source):
         missing_values: MissingValues | None = None,
         config: str | None = None,
         split_seed: Seed = 0,
+        repair_tags: bool = False,
     ):
         self.tokenizer, self.root, self.target, self.config = tokenizer, root, target, config
         self.columns = {"text": str(text)} if pair is None else {"text": str(text), "pair": str(pair)}
         self.clusters, self.split_seed = Clusters(cluster, split, test_clusters), split_seed
-        self.dialect = Dialect(separator, tuple(missing_values or ()))
+        self.dialect, self.repair_tags = Dialect(separator, tuple(missing_values or ())), repair_tags
 
     def load(self, target: str | None) -> Splits:
         """Return texts, or lists of words; the split does not depend on the kind of target.
@@ -86,6 +89,8 @@ class TextTable(Source):
             raise UserError("data.target=null: name the column to predict")
         frames = self.frames()
         tables = {name: self._table(frame, describe(self.root, name, frames), target) for name, frame in frames.items()}
+        if target == "tags":
+            tables = self._with_valid_tags(tables, frames)
         x = pd.concat([table[list(self.columns)] for table in tables.values()], ignore_index=True)
         targets = {name: table[["target"]] for name, table in tables.items()}
         names = [self.clusters.read(frame, describe(self.root, name, frames)) for name, frame in frames.items()]
@@ -109,6 +114,7 @@ class TextTable(Source):
         column = column.where(column.notna(), None)
         if kind == "tags":
             self._check_tags(table.text.set_axis(column.index), column, where)
+            column = column.map(lambda tags: tags if tags is None else list(map(name_of, tags)))
         elif kind is not None and is_listed(column):
             raise UserError(f"{where}, column {self.target}: these are lists of tags, not one target for each text")
         else:
@@ -129,6 +135,16 @@ class TextTable(Source):
                 f"{where}, row {row}: {len(words[row])} words but {len(tags[row])} tags ({len(uneven):,} such rows)"
             )
 
+    def _with_valid_tags(
+        self, tables: dict[str, pd.DataFrame], frames: dict[str, pd.DataFrame]
+    ) -> dict[str, pd.DataFrame]:
+        def position(name: str, row: int, word: int) -> str:
+            return f"{describe(self.root, name, frames)}, row {frames[name].index[row]}, word {word + 1}"
+
+        parts = {name: table.target for name, table in tables.items()}
+        valid = valid_tags(parts, position, self.root, self.repair_tags)
+        return {name: table.assign(target=valid[name]) for name, table in tables.items()}
+
     def _targets(self, table: pd.DataFrame, kind: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if kind is None:
             return None, ()
@@ -139,9 +155,4 @@ class TextTable(Source):
             return to_numbers(column, self.root)[:, None], (str(self.target),)
         if kind == "category":
             return encode_labels(to_names(column, self.root))
-        labels = tuple(sorted({name_of(tag) for tags in column for tag in tags}))
-        if len(labels) < 2:
-            raise UserError(f"data.root={self.root}: every word has the tag {labels[0]}: two are needed")
-        numbers = {label: number for number, label in enumerate(labels)}
-        rows = pd.Series([[numbers[name_of(tag)] for tag in tags] for tags in column], dtype=object)
-        return rows.to_numpy(), labels
+        return encode_tags(column, self.root)
