@@ -69,7 +69,7 @@ def test_a_model_is_trained_evaluated_asked_and_its_export_generates_the_same(cl
     ids = model.generate(inputs, max_new_tokens=6)
     assert [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)] == list(found.values())
 
-    further = cli(*on(manifest, tmp_path / "back", "strategy=lora", "strategy.rank=2"))
+    further = cli(*on(manifest, tmp_path / "back", "strategy=lora", "strategy.rank=2", "backbone.checkpoint=true"))
     assert further.status == 0, further.err
     assert "is not set" not in further.err  # the language is that of the export
     assert further.record("finetune")["cost"]["trained_parameters"] < record["cost"]["trained_parameters"] / 5
