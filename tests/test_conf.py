@@ -44,6 +44,7 @@ NEEDED = {
     "images": ["data.root=x"],
     "recordings": ["data.root=x"],
     "text": ["data.root=x", "data.text=x", "data.target=y"],
+    "transcribe": ["data.root=x"],
 }
 STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"], "soup": ["runs=x"]}
 TRAINING = ("pretrain", "finetune", "transfer")

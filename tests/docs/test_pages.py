@@ -24,6 +24,7 @@ from tests.conftest import FAST
 from tests.huggingface.decoder import saved_decoder
 from tests.huggingface.encoder_decoder import saved_encoder_decoder
 from tests.huggingface.test_text import saved_folder
+from tests.huggingface.tiny_whisper import saved_whisper
 
 from warmstart.config.expand import expand
 from warmstart.config.validate import check
@@ -58,6 +59,7 @@ EXPERIMENTS = {
     "speech": (*SPEECH, "data.test_clusters=[george,jackson,lucas,nicolas]"),
     "recordings": SPEECH,
     "seq2seq": ("backbone.depth=1", "backbone.width=32", "backbone.heads=2", "data.batch_size=2"),
+    "transcribe": ("data.batch_size=2",),
     "images": ("data.size=16", "backbone.widths=[8]", "backbone.blocks=[1]"),
 }
 WORDS = {
@@ -67,6 +69,7 @@ WORDS = {
     "sweep=loss_lr_epochs": ("optimizer.lr=0.01", "seed=0"),
     "transfer.start=hf:models/decoder": ("transfer.labels=[all]",),
     "transfer.starts=[hf:models/t5]": ("transfer.labels=[all]", "objective.length=4"),
+    "transfer.starts=[hf:models/whisper]": ("transfer.labels=[all]", "objective.length=2"),
     "experiment=transfer_conflict": ("pretrain.snapshots=1",),
     "transfer=full": ("pretrain.snapshots=1", "transfer.budgets.steps=[pretrained]", "transfer.budgets.total=[]"),
 }
@@ -243,6 +246,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "documents.txt": lambda path: path.write_text("a warm film\na dull film\n"),
     "models/t5": lambda path: saved_encoder_decoder(path, "t5"),
     "questions.json": questions,
+    "models/whisper": lambda path: saved_whisper(path),
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ class Preprocessor:
     """Encodes and scales inputs; it is fitted on the generic data, saved with the weights, and used by later stages.
 
     A preprocessor of user tables has `names`, the required columns, and `dialect`, the format of the file. `white` is
-    the maximum pixel value, `seconds` the time between two positions, and `vocabulary` describes the tokens. At most
-    `held_out_batch` examples are evaluated at a time, a limit for large examples. `spectral` inputs are spectrograms,
-    to which spectral transforms can be applied. If `is_padding_invariant`, an exported model gives the same predictions
-    for a padded batch as for single rows. `abilities` lists the optional methods and options that a subclass supports:
+    the maximum pixel value, `seconds` the time between two positions, `vocabulary` describes the tokens, and every
+    target text starts with the token numbers in `prefix`. At most `held_out_batch` examples are evaluated at a time, a
+    limit for large examples. `spectral` inputs are spectrograms, to which spectral transforms can be applied. If
+    `is_padding_invariant`, an exported model gives the same predictions for a padded batch as for single rows.
+    `abilities` lists the optional methods and options that a subclass supports:
 
     `skip`: `read` has the option on_error=skip, which omits broken files.
     `fill_columns(x)`: return a user's table with missing columns filled.
@@ -61,6 +63,7 @@ class Preprocessor:
     white: float = 1.0
     seconds: float = 0.0
     vocabulary: Vocabulary | None = None
+    prefix: tuple[int, ...] = ()
 
     def fit(self, x: Any) -> None:
         """Fit the preprocessor to raw training inputs."""
@@ -192,10 +195,11 @@ class Objective:
 
     A supervised objective has a `monitor`, the metric that selects the best checkpoint with max or min (in the class,
     it may be a function of the settings), and the methods `predict`, `scores` and `to_records`; `bounds` are the
-    smallest and the largest value of the metric, if it has them. If its target is text, its metric `errors` has the
-    last pairs in `compared`, and `target_texts(y)` returns the texts of targets. `predicts` is the kind of value that
-    the loss requires; if None, that of the backbone's targets, and `default_loss` has an entry for each kind;
-    `input_kind` is the kind of the backbone's targets if it differs. `needs` are required abilities of the backbone,
+    smallest and the largest value of the metric, if it has them, and `scoring` the settings of metrics that the record
+    of a run names. If its target is text, its metric `errors` has the last pairs in `compared`, and `target_texts(y)`
+    returns the texts of targets. `predicts` is the kind of value that the loss requires; if None, that of the
+    backbone's targets, and `default_loss` has an entry for each kind; `input_kind` is the kind of the backbone's
+    targets if it differs. `needs` are required abilities of the backbone,
     and `task` selects the form of the head. `step` requires `views` copies of a batch, concatenated along B. If
     `mixes`, it supports mixed batches. If `is_single_label`, `predict` returns logits (B, C), and every example has one
     of the C classes. `teacher_output` is what it matches of a frozen teacher, as targets (B, D): its pooled features,
@@ -228,6 +232,7 @@ class Objective:
     prompted: ClassVar[type[Objective] | None] = None
     monitor: ClassVar[tuple[str, str] | Callable[..., tuple[str, str]] | None] = None
     bounds: ClassVar[tuple[float | None, float | None]] = (None, None)
+    scoring: Mapping[str, Any] = MappingProxyType({})
     abilities: ClassVar[frozenset[str]] = frozenset()
 
     def fit(self, y: Any) -> None:

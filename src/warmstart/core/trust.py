@@ -16,7 +16,10 @@ TRUSTED = {
     **{group: (f"warmstart.{group}.",) for group in ("data", "objective", "loss", "strategy", "average", "baseline")},
     "backbone": (
         "warmstart.backbone.",
-        *(f"warmstart.huggingface.{modality}.HuggingFace" for modality in ("text", "image", "speech", "seq2seq")),
+        *(
+            f"warmstart.huggingface.{modality}.HuggingFace"
+            for modality in ("text", "image", "speech", "seq2seq", "whisper")
+        ),
     ),
     "scheduler": ("warmstart.training.schedule.",),
     "optimizer": ("torch.optim.", "warmstart.training.muon."),

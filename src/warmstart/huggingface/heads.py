@@ -23,6 +23,7 @@ CLASSES = {
     "masked_lm": "AutoModelForMaskedLM",
     "causal_lm": "AutoModelForCausalLM",
     "seq2seq_lm": "AutoModelForSeq2SeqLM",
+    "speech_seq2seq": "AutoModelForSpeechSeq2Seq",
     "image_classification": "AutoModelForImageClassification",
     "audio_classification": "AutoModelForAudioClassification",
     "ctc": "AutoModelForCTC",

@@ -17,7 +17,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.reading import TOKENIZER_FILES, file_sha256, is_inside, is_plain
 from warmstart.core.saved_model import SavedModel, spec_record
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.huggingface.configs import image, seq2seq, speech, text
+from warmstart.huggingface.configs import image, seq2seq, speech, text, whisper
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
 from warmstart.huggingface.resolve import node_of
 from warmstart.huggingface.saved_heads import ctc_head, language_head, load, load_decoder, names_task, task_head
@@ -38,6 +38,8 @@ def open_hub(word: str, pooling: str | None = None, dtype: str = "float32") -> S
     folder = folder_of(word)
     node = node_of(word, folder, pooling)
     architecture = node["architecture"]
+    if whisper.describes(architecture):
+        return open_whisper(word, folder, node)
     changes = speech.OFF if speech.describes(architecture) else {}
     is_decoder = node["_target_"] == text.TARGET and text.is_causal(architecture) and not node["pooler"]
     decoder = load_decoder(word, folder, architecture, dtype) if is_decoder and not names_task(architecture) else None
@@ -78,6 +80,27 @@ def open_hub(word: str, pooling: str | None = None, dtype: str = "float32") -> S
         spec = dataclasses.replace(spec, labels=labels)
     card = {"stage": "hf", "backbone": node, "spec": spec_record(spec), **({"task": task} if task else {})}
     return SavedModel(folder, card, spec, _sha256(folder), weights, head, preprocessor)
+
+
+def open_whisper(word: str, folder: Path, node: dict[str, Any]) -> SavedModel:
+    """Load a Whisper with its tokenizer and the settings of its features; `node` is the config node of the backbone.
+
+    Raises:
+        UserError: weights are missing or damaged, or the tokenizer belongs to another model.
+    """
+    model, found = load(word, folder, whisper.AUTO, **speech.OFF)
+    tied = set(model.all_tied_weights_keys)
+    if missing := sorted(set(found["missing_keys"]) - tied):
+        raise UserError(
+            f"init={word}: the weights have no {missing[0]}: {len(missing)} tensors of the model are missing"
+        )
+    weights = {f"model.{name}": value for name, value in model.state_dict().items() if name not in tied}
+    config = model.config
+    tokenizer, spec = tokenizer_of(word, folder, node["architecture"], config.vocab_size, config.max_target_positions)
+    preprocessor = whisper.preprocessor_of(word, folder, node["architecture"], tokenizer, config.vocab_size)
+    spec = Spec("speech", (preprocessor["features"]["sampling_rate"],), vocabulary=spec.vocabulary)
+    card = {"stage": "hf", "backbone": node, "spec": spec_record(spec), "task": whisper.TASK}
+    return SavedModel(folder, card, spec, _sha256(folder), weights, {}, preprocessor)
 
 
 def open_causal(word: str) -> tuple[Any, dict[str, Any], str]:

@@ -9,7 +9,7 @@ from typing import Any
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB
 from warmstart.core.trust import check_targets
-from warmstart.huggingface.configs import image, seq2seq, speech, text
+from warmstart.huggingface.configs import image, seq2seq, speech, text, whisper
 from warmstart.huggingface.files import CARD, read_json, tensor_names
 
 TARGETS = {  # class -> option of the group backbone
@@ -17,6 +17,7 @@ TARGETS = {  # class -> option of the group backbone
     image.TARGET: "huggingface_images",
     speech.TARGET: "huggingface_speech",
     seq2seq.TARGET: "huggingface_seq2seq",
+    whisper.TARGET: "huggingface_whisper",
 }
 RUNTIME_SETTINGS = {text.TARGET: ("dtype", "quantize", "checkpoint")}  # others have checkpoint only; see core.protocols
 CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
@@ -49,7 +50,7 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
             raise UserError(f"init={word}: the model needs {what}, which is not allowed")
     if "quantization_config" in architecture or (folder / "adapter_config.json").exists():
         raise UserError(f"init={word}: use a complete model in full precision, not a quantized model or an adapter")
-    kind = next((kind for kind in (image, speech, seq2seq) if kind.describes(architecture)), text)
+    kind = next((kind for kind in (image, speech, whisper, seq2seq) if kind.describes(architecture)), text)
     node = kind.node_of(word, folder, architecture, tensor_names(word, folder), pooling)
     try:
         check_targets({"backbone": node}, folder / CARD)

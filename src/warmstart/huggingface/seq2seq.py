@@ -15,7 +15,8 @@ from warmstart.core.protocols import Backbone
 from warmstart.core.spec import Spec
 from warmstart.huggingface.configs.seq2seq import TASK
 from warmstart.huggingface.heads import make_config, make_model
-from warmstart.huggingface.trunk import depths_by_layer
+from warmstart.huggingface.tied import save_once
+from warmstart.huggingface.trunk import checkpoint_layers, depths_by_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +28,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
     Args:
         spec: spec with a vocabulary.
         architecture: content of config.json.
+        checkpoint: whether to recompute the activations of each layer in the backward pass.
 
     Raises:
         UserError: it is no encoder-decoder, or names no token that starts the decoder.
@@ -36,7 +38,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
     abilities: ClassVar = frozenset({"decode", "token_embedding"})
     target_kind: ClassVar = "category"
 
-    def __init__(self, spec: Spec, architecture: dict[str, Any] | None):
+    def __init__(self, spec: Spec, architecture: dict[str, Any] | None, checkpoint: bool = False):
         super().__init__()
         if architecture is None:
             raise UserError("backbone=huggingface_seq2seq has no architecture: name a model with init=hf:NAME_OR_DIR")
@@ -57,8 +59,9 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
         if self.start is None:
             raise UserError(f"backbone: this {config.model_type} has no decoder_start_token_id in its config.json")
         self.positions = getattr(config, "max_position_embeddings", None)
-        self.register_state_dict_post_hook(_without_tied)
-        self.register_load_state_dict_pre_hook(_with_tied)
+        save_once(self)
+        if checkpoint:
+            checkpoint_layers(self.model)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, hidden: Tensor | None = None) -> Features:
         """Map token ids (B, T) to features of the encoder (B, T, D) and their mean over valid positions (B, D).
@@ -128,25 +131,3 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
                 f"a text has {length} tokens, but the {self.model.config.model_type} has {self.positions} positions: "
                 f"use data.tokenizer.context={self.positions} or less"
             )
-
-
-def _tied(module: nn.Module) -> dict[str, str]:
-    """Return the further names of tied parameters, with the first name of each."""
-    first: dict[int, str] = {}
-    names = [
-        (name, first.setdefault(id(value), name)) for name, value in module.named_parameters(remove_duplicate=False)
-    ]
-    return {name: source for name, source in names if name != source}
-
-
-def _without_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-    """Remove the further names of tied parameters from a state_dict."""
-    for name in _tied(module):
-        state.pop(f"{prefix}{name}", None)
-
-
-def _with_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
-    """Add the further names of tied parameters to a state_dict."""
-    for name, source in _tied(module).items():
-        if f"{prefix}{source}" in state:
-            state[f"{prefix}{name}"] = state[f"{prefix}{source}"]

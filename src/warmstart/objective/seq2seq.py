@@ -14,13 +14,14 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective, Preproce
 from warmstart.core.ranges import NonNegativeInt, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
+from warmstart.objective.text_normalizers import Normalizer, normalizer_of
 from warmstart.objective.text_scores import ROW_SCORES, TextScores
 
 NONE = -100  # label of padding, as in transformers
 PADDING = -1  # after the ids of a generated text
 VALUES = 2  # sum of the losses and number of tokens, before the ids of a generated text
-Metric = Literal["loss", "exact_match", "answer_match", "rouge_l", "bleu", "chrf", "f1", "wer"]
-LOWER_IS_BETTER = ("loss", "wer")
+Metric = Literal["loss", "exact_match", "answer_match", "rouge_l", "bleu", "chrf", "f1", "wer", "cer"]
+LOWER_IS_BETTER = ("loss", "wer", "cer")
 
 
 class Seq2Seq(Objective, nn.Module):
@@ -39,6 +40,8 @@ class Seq2Seq(Objective, nn.Module):
         length_penalty: exponent of the length by which scores of beams are divided; None for the setting of the model.
         no_repeat: length of token sequences that occur at most once in a generated text; 0 for no limit, None for the
             setting of the model.
+        normalizer: changes texts before word and character error rates are computed: none, or basic or english of
+            Whisper.
     """
 
     target: ClassVar = "sequence"
@@ -49,6 +52,7 @@ class Seq2Seq(Objective, nn.Module):
     keeps_head: ClassVar = True
     abilities: ClassVar = frozenset({"texts", "examples"})
     head: ClassVar = None  # the output layer is that of the decoder
+    prefix: tuple[int, ...] = ()  # token ids with which every target starts
 
     def __init__(
         self,
@@ -60,8 +64,10 @@ class Seq2Seq(Objective, nn.Module):
         beams: PositiveInt | None = None,
         length_penalty: float | None = None,
         no_repeat: NonNegativeInt | None = None,
+        normalizer: Normalizer = "none",
     ):
         super().__init__()
+        self.normalize, self.scoring = normalizer_of(normalizer), {"normalizer": normalizer}
         self.loss, self.metric = loss, metric
         self.monitor, self.bounds = type(self).monitor(metric), (0.0, None if metric in LOWER_IS_BETTER else 1.0)
         self.length = length
@@ -69,8 +75,8 @@ class Seq2Seq(Objective, nn.Module):
         self.generation = {name: value for name, value in given.items() if value is not None}
 
     def read_texts(self, preprocessor: Preprocessor) -> None:
-        """Use the tokenizer of a preprocessor."""
-        self.decode = preprocessor.decode
+        """Use the tokenizer of a preprocessor, and the tokens with which it begins every target."""
+        self.decode, self.prefix = preprocessor.decode, preprocessor.prefix
 
     @staticmethod
     def monitor(metric: Metric = "exact_match", **settings: Any) -> tuple[str, str]:
@@ -104,14 +110,16 @@ class Seq2Seq(Objective, nn.Module):
             torch.ones(features.shape[:2], dtype=torch.long, device=features.device) if mask is None else mask.long()
         )
         valid = valid.clamp(max=1)
+        first = torch.tensor([backbone.start, *self.prefix], device=features.device).expand(len(features), -1)
         found = model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=features.to(model.dtype)),
             attention_mask=valid,
+            decoder_input_ids=first,
             max_new_tokens=self.length,
             do_sample=False,
             use_cache=True,
             **self.generation,
-        )[:, 1:]  # without the first id, which starts the decoder
+        )[:, first.shape[1] :]
         found = found.masked_fill(found == backbone.padding, PADDING)
         return F.pad(found, (0, self.length - found.shape[1]), value=PADDING)
 
@@ -126,7 +134,7 @@ class Seq2Seq(Objective, nn.Module):
 
     def metrics(self) -> dict[str, Any]:
         """Return the scores of the generated texts; none with the metric loss."""
-        return {} if self.metric == "loss" else {"texts": TextScores(self.texts, self.target_texts)}
+        return {} if self.metric == "loss" else {"texts": TextScores(self.texts, self.target_texts, self.normalize)}
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
         """Return the metric of each row (B,); None for those that are no mean over rows, such as word error rate."""
@@ -141,8 +149,8 @@ class Seq2Seq(Objective, nn.Module):
         return self.target_texts(outputs[:, VALUES:].long())
 
     def target_texts(self, y: Tensor) -> list[str]:
-        """Return the texts of token ids (B, L), padded with negative numbers."""
-        return [self.decode([number for number in row if number >= 0]).strip() for row in y.tolist()]
+        """Return the texts of token ids (B, L), padded with negative numbers: a tensor, or variable-length rows."""
+        return [self.decode([number for number in row if number >= 0]).strip() for row in y[:].tolist()]
 
     def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """Return one dict per row with its generated text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
@@ -21,23 +21,42 @@ ROW_SCORES: dict[str, Callable[[str, str], float]] = {
 }
 
 
-class TextScores(Metric):
-    """Means of the scores in ROW_SCORES, BLEU and chrF of all texts (sacrebleu, from 0 to 1), and word error rate.
+def word_errors(found: str, target: str) -> int:
+    """Return the number of words to substitute, delete or insert."""
+    return sum(edits(target.split(), found.split()))
 
-    `answer_match` and `f1` are those of SQuAD.
+
+def error_rates(pairs: Sequence[tuple[str, ...]]) -> dict[str, float]:
+    """Return word and character error rate of pairs of a text and its reference: errors per word of all references."""
+    words, characters = (sum(map(size, (target for _, target in pairs))) for size in (lambda t: len(t.split()), len))
+    wrong = sum(word_errors(*pair) for pair in pairs)
+    wrong_characters = sum(sum(edits(target, found)) for found, target in pairs)
+    return {"wer": wrong / max(1, words), "cer": wrong_characters / max(1, characters)}
+
+
+class TextScores(Metric):
+    """Means of the scores in ROW_SCORES, BLEU and chrF of all texts (sacrebleu, from 0 to 1), and error rates.
+
+    `answer_match` and `f1` are those of SQuAD; word and character error rates are of normalized texts.
 
     Args:
         decode: converts the outputs of a batch to texts.
         target_texts: converts the targets of a batch to texts.
+        normalize: changes texts before error rates are computed.
 
     `compared` holds the number of wrong words, the reference and the prediction of each row of the last batch.
     """
 
     full_state_update = False
 
-    def __init__(self, decode: Callable[[Tensor], list[str]], target_texts: Callable[[Tensor], list[str]]):
+    def __init__(
+        self,
+        decode: Callable[[Tensor], list[str]],
+        target_texts: Callable[[Tensor], list[str]],
+        normalize: Callable[[str], str] = str,
+    ):
         super().__init__()
-        self.decode, self.target_texts = decode, target_texts
+        self.decode, self.target_texts, self.normalize = decode, target_texts, normalize
         self.compared: list[tuple[int, str, str]] = []
         self.found: list[str] = []
         self.targets: list[str] = []
@@ -45,9 +64,7 @@ class TextScores(Metric):
     def update(self, outputs: Tensor, y: Tensor) -> None:
         """Add outputs and targets of a batch."""
         texts, targets = self.decode(outputs), self.target_texts(y)
-        self.compared = [
-            (sum(edits(target.split(), text.split())), target, text) for text, target in zip(texts, targets)
-        ]
+        self.compared = [(word_errors(*self.normalized(*pair)), *reversed(pair)) for pair in zip(texts, targets)]
         self.found += texts
         self.targets += targets
 
@@ -57,8 +74,11 @@ class TextScores(Metric):
         scores = {name: sum(score(*pair) for pair in pairs) / count for name, score in ROW_SCORES.items()}
         for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
             scores[name] = metric.corpus_score(self.found, [self.targets]).score / 100 if pairs else 0.0
-        wrong = sum(sum(edits(target.split(), text.split())) for text, target in pairs)
-        return {**scores, "wer": wrong / max(1, sum(len(target.split()) for target in self.targets))}
+        return scores | error_rates([self.normalized(*pair) for pair in pairs])
+
+    def normalized(self, *texts: str) -> tuple[str, ...]:
+        """Return the texts with single spaces, after `normalize`."""
+        return tuple(" ".join(self.normalize(text).split()) for text in texts)
 
     def reset(self) -> None:
         """Remove all rows."""

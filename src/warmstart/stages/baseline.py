@@ -153,9 +153,6 @@ def select(shared: Shared, objective: Objective, data: TaskDataModule, seed: int
     if is_same and shared.selected is not None:
         return shared.selected
     name, mode = objective.monitor
-    if (metric := name.removeprefix("val/")) not in objective.metrics():
-        others = ", ".join(objective.metrics())
-        raise UserError(f"objective.metric={metric} is not computed without a training: set one of {others}")
     best: tuple[Any, dict[str, float]] | None = None
     is_fitted = shared.baseline.start != "outputs"
     x, held_out = shared.inputs(data, "train", seed) if is_fitted else None, shared.inputs(data, "validation", seed)
@@ -168,6 +165,11 @@ def select(shared: Shared, objective: Objective, data: TaskDataModule, seed: int
             if is_fitted:
                 model.fit(x, y.numpy())
         metrics = measure(objective, model.outputs(held_out), held_out_y, "val")
+        if name not in metrics:
+            metric, *others = (key.removeprefix("val/") for key in (name, *metrics))
+            raise UserError(
+                f"objective.metric={metric} is not computed without a training: set one of {', '.join(others)}"
+            )
         if best is None or is_better(metrics[name], best[1][name], mode):
             best = model, metrics
     if is_same:
@@ -184,4 +186,9 @@ class NoBackbone(Backbone):
 
 def measure(objective: Any, outputs: Tensor, y: Tensor, split: str) -> dict[str, float]:
     """Return the objective's metrics by name."""
-    return {f"{split}/{name}": float(metric(outputs, y)) for name, metric in objective.metrics().items()}
+    found: dict[str, float] = {}
+    for name, metric in objective.metrics().items():
+        value = metric(outputs, y)
+        values = value if isinstance(value, dict) else {name: value}
+        found |= {f"{split}/{key}": float(score) for key, score in values.items()}
+    return found

@@ -14,7 +14,7 @@ from warmstart.run.lineage import TUNED, find
 from warmstart.training import components
 from warmstart.training.adaptation import NormAdaptation, measure_adapted
 from warmstart.training.evaluation import measure
-from warmstart.training.record import check_data, note_data, runs_folder, show
+from warmstart.training.record import check_data, note_data, note_scoring, runs_folder, show
 from warmstart.training.reference import set_initial_references
 from warmstart.training.restore import restore
 from warmstart.training.trainer import build_trainer
@@ -35,6 +35,7 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     run = opened or RunFolder.create(with_run(config, finetuned), runs_folder(config))
     with run.recording():
         note_data(run, trained_config, data)
+        note_scoring(run, module.objective)
         run.update(parent=parent)
         trainer = build_trainer(trained_config.trainer, run.path, None, [])
         set_initial_references(finetuned, trained_config, data, trainer)

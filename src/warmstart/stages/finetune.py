@@ -21,7 +21,7 @@ from warmstart.training.callbacks.chance import ChanceWarning
 from warmstart.training.forgetting import forgetting, parent_task
 from warmstart.training.generation import write_generations
 from warmstart.training.modules import FinetuneModule
-from warmstart.training.record import note_data, runs_folder, show
+from warmstart.training.record import note_data, note_scoring, runs_folder, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
@@ -69,6 +69,7 @@ def train(
     rows = data.sample("validation", ROWS)
     start = pooled_features(module, rows) if run.record["transfer"] else None
     note_data(run, config, data)
+    note_scoring(run, module.objective)
     note_shared_rows(run, data, ["train", "validation", *(data.test_parts if config.test else ())])
     if len(chain := ancestry(run.record["parent"])) > 1:
         screen.say(f"lineage: {' -> '.join([*chain, 'this run'])}")

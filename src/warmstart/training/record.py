@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from warmstart.core import screen
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import Objective
 from warmstart.data.datamodule import MemoryDataModule
 from warmstart.data.loader import batches
 from warmstart.run.folder import RunFolder
@@ -89,6 +90,12 @@ def note_data(run: RunFolder, config: DictConfig, data: MemoryDataModule) -> Non
     inputs = {"kind": state["kind"], "columns": data.preprocessor.names, "separator": separator}
     name = "+".join(sources_of(config.data))
     run.update(data={"name": name, "fingerprint": data.fingerprint, "rows": data.rows, "inputs": inputs})
+
+
+def note_scoring(run: RunFolder, objective: Objective) -> None:
+    """Record the settings of the objective's metrics, if there are any."""
+    if objective.scoring:
+        run.note(scoring=dict(objective.scoring))
 
 
 def check_data(run: RunFolder, data: MemoryDataModule) -> None:

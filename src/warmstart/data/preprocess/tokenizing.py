@@ -195,7 +195,7 @@ def write(
         changes["pad_token"] = tokenizer.id_to_token(number) or new_token(tokenizer)
     for name in (SETTINGS, SPECIAL):
         if name == SETTINGS or (folder / name).exists():
-            _update_json(
+            update_json(
                 folder / name, changes if name == SETTINGS else {k: v for k, v in changes.items() if k == "pad_token"}
             )
     _check(folder, card)
@@ -218,8 +218,8 @@ def write_chat_template(folder: Path, template: str) -> None:
 def write_ends(folder: Path, ends: Sequence[int]) -> None:
     """Write the ids of the tokens after which `generate` stops, and the left padding that it needs."""
     if ends:
-        _update_json(folder / GENERATION, {"eos_token_id": list(ends)})
-    _update_json(folder / SETTINGS, {"padding_side": "left"})
+        update_json(folder / GENERATION, {"eos_token_id": list(ends)})
+    update_json(folder / SETTINGS, {"padding_side": "left"})
 
 
 def _check(folder: Path, card: dict[str, Any]) -> None:
@@ -240,10 +240,10 @@ def _check(folder: Path, card: dict[str, Any]) -> None:
     accepted = inspect.signature(model.forward).parameters if model is not None else tokenizer.model_input_names
     kept = [name for name in tokenizer.model_input_names if name in accepted]
     if kept != tokenizer.model_input_names:
-        _update_json(folder / SETTINGS, {"model_input_names": kept})
+        update_json(folder / SETTINGS, {"model_input_names": kept})
 
 
-def _update_json(path: Path, changes: dict[str, Any]) -> None:
+def update_json(path: Path, changes: dict[str, Any]) -> None:
     """Update the settings of a JSON file, which is created if it is missing."""
     settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     path.write_text(json.dumps(settings | changes, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -55,7 +55,7 @@ class AudioTable(Source):
     """
 
     modality: ClassVar = "speech"
-    target_kinds: ClassVar = frozenset({"category", "text"})
+    target_kinds: ClassVar = frozenset({"category", "text", "sequence"})
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class AudioTable(Source):
         self.dialect, self.split_seed = Dialect(separator, tuple(missing_values or ())), split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Return waveforms, and class indices or lists of labels.
+        """Return waveforms, and class indices, lists of labels, or texts.
 
         Raises:
             UserError: a column or a file is missing, a text is empty, or there is only one class or cluster.
@@ -106,6 +106,8 @@ class AudioTable(Source):
         if target == "text":
             labels = alphabet(table.y[index["train"]].tolist(), self.pieces)
             y = encode(table.y.tolist(), labels, table.file)
+        if target == "sequence":
+            y = table.y.to_numpy(dtype=object)
         rows = Rows(x, y, cluster)
         parts = {name: rows.take(numbers) for name, numbers in index.items()}
         for part in parts.values():
@@ -125,7 +127,7 @@ class AudioTable(Source):
             columns["stratum"] = np.array(["" if name is None else name for name in names])
         if kind == "category":
             columns["y"] = to_names(pick(frame, str(self.target), where, "data.target"), where)
-        elif kind == "text":
+        elif kind in ("text", "sequence"):
             columns["y"] = to_texts(pick(frame, str(self.text), where, "data.text"), where).to_numpy()
         if (names := self.clusters.read(frame, where)) is not None:
             columns["cluster"] = names

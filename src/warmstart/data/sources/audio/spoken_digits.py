@@ -52,7 +52,7 @@ class SpokenDigits(Source):
     """
 
     modality: ClassVar = "speech"
-    target_kinds: ClassVar = frozenset({"category", "text"})
+    target_kinds: ClassVar = frozenset({"category", "text", "sequence"})
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class SpokenDigits(Source):
         self.classes, self.connect, self.pieces, self.split_seed = classes, connect, pieces, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Return waveforms, with digits or speakers as classes, or transcripts.
+        """Return waveforms, with digits or speakers as classes, or transcripts as labels or as texts.
 
         Raises:
             UserError: the files are missing or broken, or a speaker is unknown.
@@ -106,6 +106,8 @@ class SpokenDigits(Source):
         if target == "text":
             labels = alphabet(parts[0].text, self.pieces)
             return make_splits(*(rows_of(part, encode(part.text, labels, part.file)) for part in parts), labels)
+        if target == "sequence":
+            return make_splits(*(rows_of(part, part.text.to_numpy(dtype=object)) for part in parts), ())
         return Splits(*(rows_of(part, None) for part in parts))
 
     def preprocessor(self) -> Preprocessor:
