@@ -14,7 +14,7 @@ from warmstart.main import CONF
 from warmstart.run.saved import load_weights
 
 SHAPES = {"vector": (12,), "image": (3, 16, 16), "text": (12,), "speech": (12, 2, 20)}
-VOCABULARY = Vocabulary(40, padding=0, mask=4, special=(0, 1, 2, 3, 4))
+VOCABULARY = Vocabulary(40, padding=0, end=3, mask=4, special=(0, 1, 2, 3, 4))
 
 
 def config(name: str) -> DictConfig:

@@ -186,6 +186,20 @@ def test_windows_that_share_more_than_half_are_refused():
         Preprocessor(stride=100)
 
 
+@pytest.mark.parametrize("model", ["bpe", "wordpiece", "characters"])
+def test_a_tokenizer_trained_again_without_the_cache_is_the_same(model: str, tmp_path: Path, monkeypatch):
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefghij"), 6)) for _ in range(300)]  # many equally frequent pairs
+    texts = frame([" ".join(rng.choice(words, 20)) for _ in range(50)])
+    found = set()
+    for number in range(4):
+        monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / str(number)))
+        preprocessor = Preprocessor(model=model, vocabulary=400)
+        preprocessor.fit(texts)
+        found.add(preprocessor.tokenizer)
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize(("model", "count"), [("bpe", 261), ("wordpiece", 43)])
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused(model: str, count: int):
     with pytest.raises(UserError, match=f"vocabulary=17 is too small: single characters need {count}"):

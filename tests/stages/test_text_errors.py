@@ -307,7 +307,7 @@ def tokenizer_of(kind: str) -> Callable[[Path, dict[str, Path]], None]:
         ("bert", settings(auto_map={"AutoModel": "own.Model"}), ("auto_map", "not allowed")),
         ("bert", settings(_attn_implementation="someone/kernel"), ("attn_implementation",)),
         ("bert", settings(model_type="own"), ("model_type=own",)),
-        ("bert", settings(model_type="t5", is_encoder_decoder=True), ("model_type=t5",)),
+        ("bert", settings(model_type="t5", is_encoder_decoder=True), ("cannot be loaded as AutoModelForSeq2SeqLM",)),
         ("bert", settings(num_attention_heads=5), ("number of attention heads (5)",)),
         ("bert", without("config.json"), ("no config.json",)),
         ("bert", holding("config.json", b"{"), ("config.json cannot be read",)),

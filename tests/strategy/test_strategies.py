@@ -56,7 +56,7 @@ def built(backbone: str) -> tuple[protocols.Backbone, Spec, torch.Tensor, torch.
         "text": torch.randint(5, 30, (8, 6)),
         "speech": torch.randn(8, 6, 2, 8),
     }[modality]
-    vocabulary = Vocabulary(30, padding=0, mask=4) if "text" in modalities else None
+    vocabulary = Vocabulary(30, padding=0, end=3, mask=4) if "text" in modalities else None
     spec = Spec(modality, tuple(x.shape[1:]), labels, vocabulary=vocabulary)
     if "depth" in node:
         node.depth = min(node.depth, 2)
@@ -71,6 +71,19 @@ def built(backbone: str) -> tuple[protocols.Backbone, Spec, torch.Tensor, torch.
         node.architecture = {
             **{"model_type": "vit", "image_size": 16, "patch_size": 8, "hidden_size": 16, "intermediate_size": 32},
             **{"num_attention_heads": 2, "num_hidden_layers": 2, "architectures": ["ViTModel"]},
+        }
+    elif backbone == "huggingface_seq2seq":
+        node.architecture = {
+            **{"model_type": "t5", "vocab_size": 30, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2},
+            **{"num_heads": 2, "decoder_start_token_id": 0},
+        }
+    elif backbone == "huggingface_whisper":
+        x = torch.randn(8, 20, 8)
+        node.architecture = {
+            **{"model_type": "whisper", "vocab_size": 30, "num_mel_bins": 8, "d_model": 16, "max_source_positions": 10},
+            **{"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+            **{"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+            **{"decoder_start_token_id": 3, "begin_suppress_tokens": None},
         }
     elif backbone == "huggingface_speech":
         x = torch.randn(8, 400)

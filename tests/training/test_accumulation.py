@@ -285,4 +285,12 @@ def test_a_batch_without_values_adds_nothing():
 
 def test_all_objectives_are_in_this_test():
     for path in (CONF / "objective").glob("*.yaml"):
-        assert path.stem in (*OBJECTIVES, "span_qa", "token_classification", "completion", "dpo"), class_of(path.stem)
+        assert path.stem in (
+            *OBJECTIVES,
+            "span_qa",
+            "token_classification",
+            "completion",
+            "dpo",
+            "seq2seq",
+            "transcription",
+        ), class_of(path.stem)

@@ -16,7 +16,7 @@ from warmstart.core.spec import Spec
 from warmstart.huggingface.configs.seq2seq import TASK
 from warmstart.huggingface.heads import make_config, make_model
 from warmstart.huggingface.tied import save_once
-from warmstart.huggingface.trunk import checkpoint_layers, depths_by_layer
+from warmstart.huggingface.trunk import checkpoint_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,6 +28,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
     Args:
         spec: spec with a vocabulary.
         architecture: content of config.json.
+        generation: content of generation_config.json.
         checkpoint: whether to recompute the activations of each layer in the backward pass.
 
     Raises:
@@ -38,7 +39,13 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
     abilities: ClassVar = frozenset({"decode", "token_embedding"})
     target_kind: ClassVar = "category"
 
-    def __init__(self, spec: Spec, architecture: dict[str, Any] | None, checkpoint: bool = False):
+    def __init__(
+        self,
+        spec: Spec,
+        architecture: dict[str, Any] | None,
+        generation: dict[str, Any] | None = None,
+        checkpoint: bool = False,
+    ):
         super().__init__()
         if architecture is None:
             raise UserError("backbone=huggingface_seq2seq has no architecture: name a model with init=hf:NAME_OR_DIR")
@@ -46,6 +53,10 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
         config.use_cache = False
         self.architecture, self.vocabulary = architecture, spec.vocabulary
         self.model = make_model(TASK, config)
+        if generation:
+            from transformers import GenerationConfig
+
+            self.model.generation_config = GenerationConfig.from_dict(dict(generation))
         self.target_size, self.width = config.vocab_size, config.hidden_size
         if spec.vocabulary.size > self.target_size:
             raise UserError(
@@ -122,8 +133,20 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
         return model.get_encoder() if task is None else model
 
     def depths(self) -> dict[str, int]:
-        """Return depth 0 for everything before the layers, one depth per layer of the encoder, then the rest."""
-        return depths_by_layer(self)
+        """Return depth 0 for embeddings, then one depth per layer of the encoder, and one per layer of the decoder."""
+        found: dict[str, int] = {"model": 0}
+        depth, places = 0, {module: name for name, module in self.named_modules()}
+        for half in (self.model.get_encoder(), self.model.get_decoder()):
+            lists = {name: module for name, module in half.named_children() if isinstance(module, nn.ModuleList)}
+            layers = max(lists, key=lambda name: len(lists[name]))
+            last = depth + len(lists[layers])
+            for name, _ in half.named_children():
+                found[f"{places[half]}.{name}"] = 0 if "embed" in name else last + 1
+            found |= {f"{places[half]}.{layers}.{index}": depth + index + 1 for index in range(last - depth)}
+            depth = last
+        if "lm_head" in dict(self.model.named_children()):
+            found["model.lm_head"] = depth + 1
+        return found
 
     def _check_length(self, length: int) -> None:
         if self.positions is not None and length > self.positions:

@@ -20,17 +20,24 @@ from warmstart.core.spec import Vocabulary
 from warmstart.data.storage import cache
 
 ROLES = {"padding": "[PAD]", "unknown": "[UNK]", "begin": "[CLS]", "end": "[SEP]", "mask": "[MASK]"}
+VERSION = "2"  # of trained tokenizers in the cache
 PIECE = 100_000  # maximum number of characters of a text for a trainer
 COMMON = {"special_tokens": list(ROLES.values()), "show_progress": False}
 
 
-def wordpiece(size: int) -> tuple[Tokenizer, trainers.Trainer]:
-    """Return an untrained WordPiece tokenizer with lower-casing, as in BERT (Devlin et al. 2019)."""
+def wordpiece(size: int, pieces: Sequence[str] = ()) -> tuple[Tokenizer, trainers.Trainer]:
+    """Return an untrained WordPiece tokenizer with lower-casing, as in BERT (Devlin et al. 2019).
+
+    Args:
+        size: maximum vocabulary size.
+        pieces: tokens that come first in the vocabulary, after the special ones.
+    """
     tokenizer = Tokenizer(models.WordPiece(unk_token=ROLES["unknown"]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    return tokenizer, trainers.WordPieceTrainer(vocab_size=size, **COMMON)
+    special = {**COMMON, "special_tokens": [*COMMON["special_tokens"], *pieces]}
+    return tokenizer, trainers.WordPieceTrainer(vocab_size=size, **special)
 
 
 def bpe(size: int) -> tuple[Tokenizer, trainers.Trainer]:
@@ -71,6 +78,8 @@ def train(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
 
     def make(folder: cache.Path) -> None:
         tokenizer, trainer = MODELS[model](size)
+        if model == "wordpiece":
+            tokenizer, trainer = wordpiece(size, continuing_characters(texts))
         try:
             tokenizer.train_from_iterator(pieces(texts()), trainer)
         except Exception as error:  # the library raises no more specific class
@@ -91,8 +100,18 @@ def train(model: str, size: int, texts: Callable[[], Iterable[str]]) -> str:
         )
         (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
 
-    name = cache.key(model, str(size), cache.texts_digest(texts()))
+    name = cache.key(VERSION, model, str(size), cache.texts_digest(texts()))
     return cache.entry("tokenizers", name, make, _read)
+
+
+def continuing_characters(texts: Callable[[], Iterable[str]]) -> list[str]:
+    """Return the WordPiece tokens of single characters inside words, sorted.
+
+    The library numbers them in random order, by which it chooses between equally frequent pairs, unless they are given.
+    """
+    tokenizer, trainer = wordpiece(1)
+    tokenizer.train_from_iterator(pieces(texts()), trainer)
+    return sorted(token for token in tokenizer.get_vocab() if token.startswith("##") and len(token) == 3)
 
 
 def make_deterministic(tokenizer: Tokenizer) -> Tokenizer:
@@ -100,6 +119,7 @@ def make_deterministic(tokenizer: Tokenizer) -> Tokenizer:
     state = json.loads(tokenizer.to_str())
     model = state["model"]
     if model["type"] == "WordPiece":
+        state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in ROLES.values()]
         special = list(ROLES.values())
         model["vocab"] = {token: n for n, token in enumerate([*special, *sorted(set(model["vocab"]) - set(special))])}
     elif model["type"] == "Unigram":

@@ -7,8 +7,10 @@ from typing import Any
 
 from warmstart.core.errors import UserError
 from warmstart.huggingface.configs.text import TOKENIZERS
+from warmstart.huggingface.files import read_json
 
 TARGET = "warmstart.huggingface.seq2seq.HuggingFaceSeq2Seq"
+GENERATION = "generation_config.json"
 AUTO, TASK = "AutoModelForSeq2SeqLM", "seq2seq_lm"
 
 
@@ -32,4 +34,9 @@ def node_of(
     """
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZERS):
         raise UserError(f"init={word}: {folder} has no tokenizer: add the tokenizer.json of the model")
-    return {"_target_": TARGET, "architecture": architecture}
+    path = folder / GENERATION
+    return {
+        "_target_": TARGET,
+        "architecture": architecture,
+        "generation": read_json(word, path) if path.exists() else {},
+    }
