@@ -21,7 +21,7 @@ from warmstart.core.spec import Spec
 from warmstart.loss.ctc import ctc
 from warmstart.objective.beam import NGram, search
 from warmstart.objective.head import make_head
-from warmstart.objective.scores import TranscriptErrors
+from warmstart.objective.scores import TranscriptErrors, edits
 
 SPACE = "▁"  # marks the space before a word in labels
 BLANK, DELIMITER = "<pad>", "|"  # the blank and the space in transformers
@@ -64,6 +64,7 @@ class CTC(Objective, nn.Module):
             raise UserError(f"objective.ngram={ngram} needs a beam search: set objective.beam too, such as to 10")
         self.loss, self.labels = loss, spec.labels
         self.beam, self.ngram_weight = beam, ngram_weight
+        self.searched: tuple[Tensor | None, list[list[int]]] = (None, [])
         self.ngram = NGram(ngram, len(self.labels)) if ngram else None
         self.head = make_head(backbone, self.task, len(self.labels) + 1)
 
@@ -92,8 +93,10 @@ class CTC(Objective, nn.Module):
         """Return word error rate, its components by kind of error, and character error rate."""
         return {"errors": TranscriptErrors(self.decode, self.target_texts)}
 
-    def scores(self, outputs: Tensor, y: Tensor) -> None:
-        """Return None: the word error rate is not a mean over utterances."""
+    def scores(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the number of wrong words and of words of each utterance (B, 2)."""
+        pairs = zip(self.target_texts(y), self.decode(outputs))
+        return torch.tensor([(sum(edits(known.split(), found.split())), len(known.split())) for known, found in pairs])
 
     def decode(self, outputs: Tensor) -> list[str]:
         """Return the predicted text of each utterance."""
@@ -110,7 +113,9 @@ class CTC(Objective, nn.Module):
     def decode_labels(self, outputs: Tensor) -> list[list[int]]:
         """Return the predicted labels of each utterance."""
         if self.beam > 1:
-            return search(outputs, self.beam, self.ngram, self.ngram_weight)
+            if self.searched[0] is not outputs:  # of the same batch, metrics and scores are computed
+                self.searched = outputs, search(outputs, self.beam, self.ngram, self.ngram_weight)
+            return self.searched[1]
         blank = len(self.labels)
         return [[label for label, _ in itertools.groupby(row) if label != blank] for row in outputs.argmax(-1).tolist()]
 

@@ -15,7 +15,7 @@ from warmstart.core.ranges import NonNegativeInt, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.text_normalizers import Normalizer, normalizer_of
-from warmstart.objective.text_scores import ROW_SCORES, TextScores
+from warmstart.objective.text_scores import ERROR_COUNTS, ROW_SCORES, TextScores, normalized
 
 NONE = -100  # label of padding, as in transformers
 PADDING = -1  # after the ids of a generated text
@@ -137,12 +137,14 @@ class Seq2Seq(Objective, nn.Module):
         return {} if self.metric == "loss" else {"texts": TextScores(self.texts, self.target_texts, self.normalize)}
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Return the metric of each row (B,); None for those that are no mean over rows, such as word error rate."""
-        score = ROW_SCORES.get(self.metric)
+        """Return the metric of each row (B,), or errors and size of its target (B, 2) for an error rate; else None."""
+        score = ROW_SCORES.get(self.metric) or ERROR_COUNTS.get(self.metric)
         if score is None:
             return None
-        values = [score(found, target) for found, target in zip(self.texts(outputs), self.target_texts(y))]
-        return torch.tensor(values, dtype=torch.float32)
+        pairs = list(zip(self.texts(outputs), self.target_texts(y)))
+        if self.metric in ERROR_COUNTS:
+            pairs = [normalized(self.normalize, *pair) for pair in pairs]
+        return torch.tensor([score(*pair) for pair in pairs], dtype=torch.float32)
 
     def texts(self, outputs: Tensor) -> list[str]:
         """Return the generated texts of outputs (B, 2 + L)."""

@@ -26,12 +26,24 @@ def word_errors(found: str, target: str) -> int:
     return sum(edits(target.split(), found.split()))
 
 
+ERROR_COUNTS: dict[str, Callable[[str, str], tuple[int, int]]] = {  # errors, and size of the target
+    "wer": lambda found, target: (word_errors(found, target), len(target.split())),
+    "cer": lambda found, target: (sum(edits(target, found)), len(target)),
+}
+
+
 def error_rates(pairs: Sequence[tuple[str, ...]]) -> dict[str, float]:
     """Return word and character error rate of pairs of a text and its reference: errors per word of all references."""
-    words, characters = (sum(map(size, (target for _, target in pairs))) for size in (lambda t: len(t.split()), len))
-    wrong = sum(word_errors(*pair) for pair in pairs)
-    wrong_characters = sum(sum(edits(target, found)) for found, target in pairs)
-    return {"wer": wrong / max(1, words), "cer": wrong_characters / max(1, characters)}
+    rates = {}
+    for name, count in ERROR_COUNTS.items():
+        wrong, sizes = zip(*(count(*pair) for pair in pairs)) if pairs else ((), ())
+        rates[name] = sum(wrong) / max(1, sum(sizes))
+    return rates
+
+
+def normalized(normalize: Callable[[str], str], *texts: str) -> tuple[str, ...]:
+    """Return normalized texts with single spaces."""
+    return tuple(" ".join(normalize(text).split()) for text in texts)
 
 
 class TextScores(Metric):
@@ -64,7 +76,8 @@ class TextScores(Metric):
     def update(self, outputs: Tensor, y: Tensor) -> None:
         """Add outputs and targets of a batch."""
         texts, targets = self.decode(outputs), self.target_texts(y)
-        self.compared = [(word_errors(*self.normalized(*pair)), *reversed(pair)) for pair in zip(texts, targets)]
+        pairs = zip(texts, targets)
+        self.compared = [(word_errors(*normalized(self.normalize, *pair)), *reversed(pair)) for pair in pairs]
         self.found += texts
         self.targets += targets
 
@@ -74,11 +87,7 @@ class TextScores(Metric):
         scores = {name: sum(score(*pair) for pair in pairs) / count for name, score in ROW_SCORES.items()}
         for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
             scores[name] = metric.corpus_score(self.found, [self.targets]).score / 100 if pairs else 0.0
-        return scores | error_rates([self.normalized(*pair) for pair in pairs])
-
-    def normalized(self, *texts: str) -> tuple[str, ...]:
-        """Return the texts with single spaces, after `normalize`."""
-        return tuple(" ".join(self.normalize(text).split()) for text in texts)
+        return scores | error_rates([normalized(self.normalize, *pair) for pair in pairs])
 
     def reset(self) -> None:
         """Remove all rows."""
