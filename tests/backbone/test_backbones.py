@@ -90,7 +90,10 @@ def test_every_parameter_that_sees_the_input_gets_a_gradient(name: str, modality
     for matrix in backbone.parameters():  # a projection of zeros, with zero_init, passes no gradient in the first step
         if matrix.ndim == 2 and not matrix.any():
             torch.nn.init.normal_(matrix, std=0.02)
-    backbone(x).pooled.square().sum().backward()
+    loss = backbone(x).pooled.square().sum()
+    if name == "encoder_decoder":
+        loss = loss + backbone.decode(backbone(x).tokens, None, x).square().sum()
+    loss.backward()
     without = {n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.abs().sum()}
     assert without <= {"mask_token", "stem.mask_token"}
 

@@ -7,9 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import transformers
 from tests.conftest import FAST
 from tests.huggingface.encoder_decoder import saved_encoder_decoder
+from tests.objective.test_objectives import set_up
+
+from warmstart.huggingface.load import open_hub
+from warmstart.huggingface.seq2seq import HuggingFaceSeq2Seq
+from warmstart.loss.cross_entropy import cross_entropy
+from warmstart.objective.seq2seq import Seq2Seq
+from warmstart.run.saved import load_weights
+from warmstart.strategy.ia3 import IA3
+from warmstart.strategy.lora import LoRA
 
 COLORS = ["red", "green", "blue", "white"]
 THINGS = ["rose", "leaf", "sky", "snow", "berry", "stone", "wave", "cloud", "fire", "night"]
@@ -61,3 +71,38 @@ def test_hub_model_learns_and_its_export_generates_the_same(cli, pairs, tmp_path
     )
     found = model.generate(**inputs, max_new_tokens=8, do_sample=False)
     assert [text.strip() for text in tokenizer.batch_decode(found, skip_special_tokens=True)] == ours
+
+
+@pytest.mark.parametrize("strategy", [LoRA, IA3])
+def test_texts_are_generated_with_the_adapters(strategy):
+    backbone, _, batch = set_up("span_corruption")
+    adapters = strategy()
+    adapters.prepare(backbone)
+    with torch.no_grad():
+        for wrapper in adapters.wrappers.values():
+            for name, value in wrapper.named_parameters():
+                if "lora_" in name or "ia3_" in name:
+                    value.add_(0.1 * torch.randn(value.shape))
+    backbone.eval()
+    ids = torch.randint(5, 30, (8, 6))
+    ours = backbone.decode(backbone(batch.x).tokens, None, ids)
+    found = backbone.generator()(input_ids=batch.x, decoder_input_ids=ids).logits
+    assert torch.allclose(ours, found, atol=1e-4)
+
+
+def test_an_output_layer_of_its_own_is_loaded(tmp_path):
+    folder = saved_encoder_decoder(tmp_path / "t5", "t5")
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    model.save_pretrained(folder)
+    saved = open_hub(f"hf:{folder}")
+    backbone = HuggingFaceSeq2Seq(saved.spec, saved.card["backbone"]["architecture"])
+    load_weights(backbone, saved.weights, "t5")
+    assert torch.equal(backbone.model.lm_head.weight, model.lm_head.weight)
+
+
+def test_no_more_is_generated_than_the_decoder_has_positions():
+    backbone, _, batch = set_up("span_corruption")
+    objective = Seq2Seq(backbone, None, cross_entropy, length=64)
+    assert objective.generate(backbone.eval(), backbone(batch.x).tokens, None).shape == (8, 64)

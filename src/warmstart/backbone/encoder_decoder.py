@@ -116,6 +116,10 @@ class EncoderDecoder(Backbone, nn.Module):
             x = block.feed_forward(block.cross_attend(x, features, cross))
         return F.linear(self.decoder.norm(x), self.stem.embedding.weight)
 
+    @property
+    def decoder_positions(self) -> int:
+        return len(self.decoder.position)
+
     def generator(self) -> Any:
         """Return a model of transformers with copies of the weights, on their device."""
         return to_mbart(self)
@@ -160,8 +164,9 @@ class EncoderDecoder(Backbone, nn.Module):
     def depths(self) -> dict[str, int]:
         """Return depth 0 for embeddings, then one depth per block of the encoder, and one per block of the decoder."""
         depth = self.architecture.depth
-        found = {"stem": 0, "encoder": 0, "decoder": 0, "encoder.norm": depth, "decoder.norm": 2 * depth + 1}
+        found = {"stem": 0, "encoder.norm": depth, "decoder.norm": 2 * depth + 1}
         for name, first in (("encoder", 1), ("decoder", depth + 1)):
+            found |= {f"{name}.position": 0, f"{name}.embedding_norm": 0}
             found |= {f"{name}.blocks.{index}": first + index for index in range(depth)}
         return found
 

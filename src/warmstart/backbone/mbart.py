@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,6 +20,7 @@ def to_mbart(trunk: EncoderDecoder) -> PreTrainedModel:
     """Return an MBart with copies of the weights, on their device and in evaluation mode."""
     import transformers
 
+    trunk = without_adapters(trunk)
     own, weight = trunk.architecture, trunk.token_embedding.weight
     config = transformers.MBartConfig(
         vocab_size=len(weight),
@@ -57,6 +59,32 @@ def to_mbart(trunk: EncoderDecoder) -> PreTrainedModel:
     model.load_state_dict(state)
     model.tie_weights()
     return model.to(weight.dtype).eval()
+
+
+def without_adapters(trunk: EncoderDecoder) -> EncoderDecoder:
+    """Return a copy in which linear layers replace those of peft; the same model if it has none."""
+    if not any(type(module).__module__.startswith("peft.") for module in trunk.modules()):
+        return trunk
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found = copy.deepcopy(trunk).eval()
+    wrappers = {name: module for name, module in found.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, wrapper in wrappers.items():
+        owner, _, own = name.rpartition(".")
+        setattr(found.get_submodule(owner), own, as_linear(wrapper, wrapper.get_base_layer()))
+    return found
+
+
+@torch.no_grad()
+def as_linear(wrapper: nn.Module, base: nn.Linear) -> nn.Linear:
+    """Return a linear layer that computes what a layer with adapters computes."""
+    eye = torch.eye(base.in_features, device=base.weight.device, dtype=base.weight.dtype)
+    layer = nn.Linear(base.in_features, base.out_features, device=eye.device, dtype=eye.dtype)
+    with torch.autocast(eye.device.type, enabled=False):
+        zero = wrapper(torch.zeros_like(eye[:1]))
+        layer.weight.copy_((wrapper(eye) - zero).T)
+    layer.bias.copy_(zero[0])
+    return layer
 
 
 ATTENTION = {"q": "q_proj", "k": "k_proj", "v": "v_proj"}

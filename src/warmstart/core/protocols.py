@@ -158,8 +158,9 @@ class Backbone:
     positions, the returned tokens only these. With `token_embedding`, the property of that name is the nn.Embedding of
     a vocabulary, there is `maskable`, and the preprocessor has `vectors`. With `decode`, it has a decoder:
     `decode(features, mask, ids)` maps features of an input (B, T, D), its mask and the token ids before each position
-    (B, L) to logits (B, L, V), the first id is `start`, `padding` fills rows, and `generator()` returns a model of
-    transformers with the current weights, for generation. With `first_convolution`, the property of
+    (B, L) to logits (B, L, V), the first id is `start`, `padding` fills rows, there are at most
+    `decoder_positions` ids (None: any number), and `generator()` returns a model of transformers with the current
+    weights, for generation. With `first_convolution`, the property of
     that name is the nn.Conv2d of the scaled inputs. A class (or its stem) with `has_fixed_size` requires inputs of the
     size in its spec. Tasks are named as in transformers, such as causal_lm.
     A class that `takes_weights` has the argument `weights`, initial weights by name, which become its parameters

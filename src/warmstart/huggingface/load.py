@@ -21,6 +21,7 @@ from warmstart.huggingface.configs import image, seq2seq, speech, text, whisper
 from warmstart.huggingface.files import CARD, WEIGHTS, folder_of, read_json, shard_names
 from warmstart.huggingface.resolve import node_of
 from warmstart.huggingface.saved_heads import ctc_head, language_head, load, load_decoder, names_task, task_head
+from warmstart.huggingface.tied import tied as names_of_tied
 
 
 def open_hub(word: str, pooling: str | None = None, dtype: str = "float32") -> SavedModel:
@@ -50,7 +51,7 @@ def open_hub(word: str, pooling: str | None = None, dtype: str = "float32") -> S
     else:
         model, missing, decoder_head = decoder
     has_pooler = node.get("pooler", node.get("pooling") == "pooler")
-    tied = set(model.all_tied_weights_keys) if is_seq2seq else set()
+    tied = names_of_tied(model) if is_seq2seq else {}
     weights = {
         f"model.{name}": value
         for name, value in model.state_dict().items()

@@ -53,10 +53,13 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
         config.use_cache = False
         self.architecture, self.vocabulary = architecture, spec.vocabulary
         self.model = make_model(TASK, config)
-        if generation:
-            from transformers import GenerationConfig
+        if architecture.get("tie_word_embeddings") is False:
+            untie(self.model)
+        from transformers import GenerationConfig
 
-            self.model.generation_config = GenerationConfig.from_dict(dict(generation))
+        known = GenerationConfig().to_dict()  # which older models have in config.json
+        settings = dict(generation or {key: value for key, value in architecture.items() if key in known})
+        self.model.generation_config = GenerationConfig.from_dict(settings)
         self.target_size, self.width = config.vocab_size, config.hidden_size
         if spec.vocabulary.size > self.target_size:
             raise UserError(
@@ -69,7 +72,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
             self.start = getattr(config, "decoder_start_token_id", None)
         if self.start is None:
             raise UserError(f"backbone: this {config.model_type} has no decoder_start_token_id in its config.json")
-        self.positions = getattr(config, "max_position_embeddings", None)
+        self.positions = self.decoder_positions = getattr(config, "max_position_embeddings", None)
         save_once(self)
         if checkpoint:
             checkpoint_layers(self.model)
@@ -130,6 +133,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
             kind = self.model.config.model_type
             raise UserError(f"transformers has no {kind} for {task} on the features of its encoder: not exported")
         model = copy.deepcopy(self.model).cpu().eval()
+        model.config.use_cache = True
         return model.get_encoder() if task is None else model
 
     def depths(self) -> dict[str, int]:
@@ -154,3 +158,10 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
                 f"a text has {length} tokens, but the {self.model.config.model_type} has {self.positions} positions: "
                 f"use data.tokenizer.context={self.positions} or less"
             )
+
+
+def untie(model: PreTrainedModel) -> None:
+    """Give the output layer its own weight, as config.json says, where transformers ties it in spite of that."""
+    output, shared = model.get_output_embeddings(), model.get_input_embeddings().weight
+    if output is not None and output.weight is shared:
+        output.weight = nn.Parameter(shared.detach().clone())

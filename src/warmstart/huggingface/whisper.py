@@ -71,6 +71,7 @@ class HuggingFaceWhisper(Backbone, nn.Module):
         self.padding = config.pad_token_id if spec.vocabulary is None else spec.vocabulary.padding
         self.start = self.model.generation_config.decoder_start_token_id
         self.start = config.decoder_start_token_id if self.start is None else self.start
+        self.decoder_positions = config.max_target_positions
         positions = self.model.get_encoder().embed_positions  # a buffer, which no strategy trains
         positions.register_buffer("weight", positions._parameters.pop("weight").detach())
         save_once(self)
@@ -108,6 +109,7 @@ class HuggingFaceWhisper(Backbone, nn.Module):
                 f"export of a whisper for {task} on the features of its encoder is not supported: not exported"
             )
         model = copy.deepcopy(self.model).cpu().eval()
+        model.config.use_cache = True
         return model.get_encoder() if task is None else model
 
     def depths(self) -> dict[str, int]:

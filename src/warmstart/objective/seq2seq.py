@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,6 +17,7 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective, Preproce
 from warmstart.core.ranges import NonNegativeInt, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss.cross_entropy import cross_entropy
+from warmstart.objective.completion import TokenMean
 from warmstart.objective.text_normalizers import Normalizer, normalizer_of
 from warmstart.objective.text_scores import ERROR_COUNTS, ROW_SCORES, TextScores, normalized
 
@@ -111,13 +115,17 @@ class Seq2Seq(Objective, nn.Module):
         )
         valid = valid.clamp(max=1)
         first = torch.tensor([backbone.start, *self.prefix], device=features.device).expand(len(features), -1)
+        most = backbone.decoder_positions or math.inf
         found = model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=features.to(model.dtype)),
             attention_mask=valid,
             decoder_input_ids=first,
-            max_new_tokens=self.length,
+            max_new_tokens=int(min(self.length, most - first.shape[1])),
+            min_length=0,
             do_sample=False,
             use_cache=True,
+            num_return_sequences=1,
+            return_dict_in_generate=False,
             **self.generation,
         )[:, first.shape[1] :]
         found = found.masked_fill(found == backbone.padding, PADDING)
@@ -126,18 +134,22 @@ class Seq2Seq(Objective, nn.Module):
     def predict(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Return the outputs (B, 2 + L), with a loss of 0 if there are no targets."""
         with torch.no_grad():
-            if batch.y is not None and self.metric != "loss":
-                return self.step(backbone, batch).outputs
+            values = None if batch.y is None else self.step(backbone, batch).outputs
+            if values is not None and self.metric != "loss":
+                return values
             ids = self.generate(backbone, backbone(batch.x, batch.mask).tokens, batch.mask)
-            values = torch.zeros(len(ids), VALUES, device=ids.device)
+            values = torch.zeros(len(ids), VALUES, device=ids.device) if values is None else values
             return torch.cat([values, ids.to(values.dtype)], 1)
 
     def metrics(self) -> dict[str, Any]:
-        """Return the scores of the generated texts; none with the metric loss."""
-        return {} if self.metric == "loss" else {"texts": TextScores(self.texts, self.target_texts, self.normalize)}
+        """Return the loss per token and, unless it is the metric, the scores of the generated texts."""
+        texts = {"texts": TextScores(self.texts, self.target_texts, self.normalize)}
+        return {"loss": TokenMean(0), **({} if self.metric == "loss" else texts)}
 
     def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
-        """Return the metric of each row (B,), or errors and size of its target (B, 2) for an error rate; else None."""
+        """Return the metric of each row (B,); of loss and error rates numerator and denominator (B, 2); else None."""
+        if self.metric == "loss":
+            return outputs[:, :VALUES]
         score = ROW_SCORES.get(self.metric) or ERROR_COUNTS.get(self.metric)
         if score is None:
             return None
@@ -157,6 +169,13 @@ class Seq2Seq(Objective, nn.Module):
     def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """Return one dict per row with its generated text."""
         return [{"text": text} for text in self.texts(outputs)]
+
+    def export(self, folder: Path) -> None:
+        """Write the settings of the generation beside the exported model."""
+        path = folder / "generation_config.json"
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        settings |= {"max_new_tokens": self.length, "max_length": None, "min_length": 0, **self.generation}
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str] | None) -> list[str]:
         """Return the target and the generated text of each row."""

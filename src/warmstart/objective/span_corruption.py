@@ -54,11 +54,16 @@ class SpanCorruption(Objective, nn.Module):
         self.loss, self.ratio, self.span, self.generate = loss, ratio, span, generate
         self.mask, self.end = spec.vocabulary.mask, spec.vocabulary.end
         if self.mask is None or self.end is None:
-            raise UserError("objective=span_corruption needs a tokenizer with a mask token and an end token")
+            raise UserError(
+                "objective=span_corruption and text_infilling need a tokenizer with a mask and an end token, which T5 "
+                "has not: use a BART or a model of your own"
+            )
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the mean loss over the tokens of the targets."""
         valid = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask > 0
+        if batch.mask is not None and batch.mask.dtype == torch.int64:
+            raise UserError("data.separate=true is not supported by objective=span_corruption: set it to false")
         removed = self.choose(backbone.maskable(batch.x) & valid)
         x, mask, labels = corrupted(batch.x, valid, removed, self.mask, self.end, backbone.padding)
         if self.generate == "text":

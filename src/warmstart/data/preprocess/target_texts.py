@@ -27,7 +27,9 @@ def encode(preprocessor: Preprocessor, y: Sequence[str]) -> Ragged:
         UserError: a text is longer than the context, and `too_long` is error.
     """
     found = preprocessor.backend_tokenizer.encode_batch_fast(list(y))
-    rows = [np.array(row.ids, dtype=np.int32) for row in found]
+    end, suffix = preprocessor.vocabulary.end, preprocessor.suffix
+    added = () if end is None or end in suffix else (end,)  # the tokenizer of a decoder adds none
+    rows = [np.array([*row.ids, *added], dtype=np.int32) for row in found]
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     longer, context = np.flatnonzero(lengths > preprocessor.context), preprocessor.context
     if len(longer):
@@ -43,4 +45,4 @@ def encode(preprocessor: Preprocessor, y: Sequence[str]) -> Ragged:
         )
     values = np.concatenate(rows) if rows else np.zeros(0, np.int32)
     starts = np.cumsum([0, *lengths], dtype=np.int64)
-    return Ragged(values, starts, lengths, NONE, context, preprocessor.suffix)
+    return Ragged(values, starts, lengths, NONE, context, (*suffix, *added))

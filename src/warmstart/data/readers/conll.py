@@ -10,7 +10,7 @@ import pandas as pd
 from warmstart.core.errors import UserError
 from warmstart.data.readers.files import check_is_file, read_text
 from warmstart.data.readers.folders import files_below
-from warmstart.data.readers.splits import NAMES, split_named
+from warmstart.data.readers.splits import NAMES, SHIFT, split_named
 
 DOCUMENT = "-DOCSTART-"  # first column of a line before a document
 BLANKS = " \t"
@@ -56,6 +56,8 @@ def split_of(path: Path) -> str | None:
     None: a name has no split, or several.
     """
     for name in path.parts:
+        if (shift := split_named(name.split(".")[0])) and shift.startswith(SHIFT):
+            return shift
         words = re.split(r"[^A-Za-z]+", name.casefold())
         found = {SPLITS.get(word) or split_named(word) for word in words} - {None}
         if len(found) == 1:
@@ -100,7 +102,7 @@ def read_conll(path: Path, words: int, column: int) -> pd.DataFrame:
     if not rows:
         raise UserError(f"{path} has no words")
     frame = pd.DataFrame(dict(zip(("text", "tags", "lines", "document"), zip(*rows))))
-    names = [f"{path.name} {value}" if document > 1 else None for value in frame.document]
+    names = [f"{path} {value}" if document > 1 else None for value in frame.document]
     return frame.assign(document=pd.Series(names, dtype=object), file=str(path))
 
 

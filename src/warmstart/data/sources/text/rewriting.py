@@ -34,6 +34,20 @@ ONES = [
     "nineteen",
 ]
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 FIRST, DAYS = datetime.date(1590, 1, 1), 10_000  # first date, and number of dates
 
 
@@ -54,7 +68,7 @@ def make_rewriting(rows: int = ROWS, seed: int = 0) -> pd.DataFrame:
             before, after = str(number), in_words(number)
         else:
             date = FIRST + datetime.timedelta(days=int(generator.integers(DAYS)))
-            before, after = f"{date.day} {date:%B} {date.year}", date.isoformat()
+            before, after = f"{date.day} {MONTHS[date.month - 1]} {date.year}", date.isoformat()
         text, target = (" ".join([*words[:place], cell, *words[place:]]) for cell in (before, after))
         found[text] = target
     return pd.DataFrame({"text": list(found), "target": list(found.values())}, dtype=object)
