@@ -21,7 +21,13 @@ from warmstart.sweep import journal, launch, search, study
 from warmstart.sweep.plan import Composer
 from warmstart.sweep.schedule import Rules
 
-FIXED = ("init=scratch", "visualization=[]", "trainer.max_epochs=2", "trainer.min_steps=null", "data.labels_per_class=5")
+FIXED = (
+    "init=scratch",
+    "visualization=[]",
+    "trainer.max_epochs=2",
+    "trainer.min_steps=null",
+    "data.labels_per_class=5",
+)
 HERE = {"workers": 0}
 
 

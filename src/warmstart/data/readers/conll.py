@@ -44,7 +44,7 @@ def read_conll_splits(root: str, words: int, column: int) -> dict[str, pd.DataFr
         )
     order = [*NAMES, *sorted(found.keys() - NAMES.keys())]
     return {
-        name: pd.concat([read_conll(file, words, column) for file in found[name]], ignore_index=True)
+        name: pd.concat([read_conll(file, words, column, path) for file in found[name]], ignore_index=True)
         for name in order
         if name in found
     }
@@ -65,7 +65,7 @@ def split_of(path: Path) -> str | None:
     return None
 
 
-def read_conll(path: Path, words: int, column: int) -> pd.DataFrame:
+def read_conll(path: Path, words: int, column: int, root: Path | None = None) -> pd.DataFrame:
     """Return the sentences of a file: lists of words, tags and line numbers (`text`, `tags`, `lines`), and the file.
 
     The column `document` is the document of a sentence, by the lines that start with -DOCSTART-; None if there are
@@ -74,6 +74,7 @@ def read_conll(path: Path, words: int, column: int) -> pd.DataFrame:
     Args:
         words: number of the column of words, from 0; from -1 backwards.
         column: number of the column of tags.
+        root: folder in which the names of documents begin; None for that of the file.
 
     Raises:
         UserError: the file has no words, a line has another number of columns than the first, or as in `read_text`.
@@ -102,7 +103,8 @@ def read_conll(path: Path, words: int, column: int) -> pd.DataFrame:
     if not rows:
         raise UserError(f"{path} has no words")
     frame = pd.DataFrame(dict(zip(("text", "tags", "lines", "document"), zip(*rows))))
-    names = [f"{path} {value}" if document > 1 else None for value in frame.document]
+    name = path.relative_to(root or path.parent)
+    names = [f"{name} {value}" if document > 1 else None for value in frame.document]
     return frame.assign(document=pd.Series(names, dtype=object), file=str(path))
 
 
