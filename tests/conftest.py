@@ -67,7 +67,7 @@ def composed() -> Callable[..., DictConfig]:
 
     def call(*words: str) -> DictConfig:
         with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
-            return compose("train", overrides=list(words))
+            return compose("train", overrides=expand(list(words)))
 
     return call
 
