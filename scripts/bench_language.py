@@ -31,7 +31,7 @@ from warmstart.stages import finetune
 from warmstart.training.assemble import assemble
 from warmstart.training.trainer import native_precision
 
-STEPS, BATCH, CONTEXT, ROWS = 12, 8, 256, 2000
+STEPS, BATCH, CONTEXT, ROWS = 4, 8, 256, 2000
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{% if message.role == 'assistant' %}"
     "{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}{% else %}"

@@ -88,7 +88,7 @@ def main() -> None:
         data, *_ = assemble(config)
         loader = data.train_loader
         own = [
-            batch.x.numel() if batch.mask is None else int(batch.mask.sum()) + int((batch.y != NONE).sum())
+            (batch.x.numel() if batch.mask is None else int(batch.mask.sum())) + int((batch.y != NONE).sum())
             for batch, _ in zip(loader, range(STEPS))
         ]
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
