@@ -175,6 +175,19 @@ def pairs(path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def ratings(path: Path) -> None:
+    rows = [
+        {
+            "prompt": f"Opposite of {word}, number {size}?",
+            "completion": f"un{word}" if size % 2 else "?",
+            "label": size % 2 == 1,
+        }
+        for word in ("warm", "cold", "good", "bad", "old")
+        for size in range(6)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def photos(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(90):
@@ -241,6 +254,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "models/encoder": lambda path: saved_folder(path, "bert"),
     "chats.jsonl": chats,
     "pairs.jsonl": pairs,
+    "ratings.jsonl": ratings,
     "models/decoder": lambda path: saved_decoder(path, 512),
     "pairs.csv": documents,
     "documents.txt": lambda path: path.write_text("a warm film\na dull film\n"),

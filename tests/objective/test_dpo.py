@@ -10,7 +10,8 @@ from warmstart.backbone.transformer import Transformer
 from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
 from warmstart.core.spec import Spec, Vocabulary
-from warmstart.objective.dpo import DPO, MEASURES, NONE, preference
+from warmstart.objective.dpo import DPO, MEASURES, preference
+from warmstart.objective.log_probabilities import NONE
 from warmstart.training.components import build
 
 SPEC = Spec("text", (12,), vocabulary=Vocabulary(30, padding=0, mask=4, special=(0, 1, 2, 3, 4)))

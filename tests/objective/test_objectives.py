@@ -17,7 +17,8 @@ from warmstart.core.spec import Spec, Vocabulary
 from warmstart.main import CONF
 from warmstart.training.components import build
 
-PLACES = ("span", "tags", "sequence", "completion", "pairs")  # targets that need real texts: tests of their own
+# targets that need real texts: tests of their own
+PLACES = ("span", "tags", "sequence", "completion", "pairs", "rated")
 
 FEWER = {"vicreg": {"projection": 8}}  # of 8 examples, more features than that cannot all be uncorrelated
 

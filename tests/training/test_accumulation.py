@@ -291,6 +291,7 @@ def test_all_objectives_are_in_this_test():
             "token_classification",
             "completion",
             "dpo",
+            "kto",
             "seq2seq",
             "transcription",
         ), class_of(path.stem)

@@ -16,10 +16,10 @@ from warmstart.core.protocols import Baseline, Preprocessor
 class ZeroShot(Baseline):
     """The outputs of the head of the initial weights, which must be for exactly these labels, or a language model's.
 
-    A language model predicts completions, pairs of them, or a class by the most likely of the label words.
+    A language model predicts completions, pairs of them, rated ones, or a class by the most likely of the label words.
     """
 
-    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion", "pairs", "sequence"})
+    target_kinds: ClassVar = frozenset({"category", "categories", "value", "completion", "pairs", "rated", "sequence"})
     start: ClassVar = "outputs"
 
     def encoded(

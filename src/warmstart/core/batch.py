@@ -104,7 +104,8 @@ class Batch:
     loader yields stored inputs; a module scales them before it calls the objective. If training mixes examples,
     `share` (B,) is the weight of an example's own target, and the rest that of its target in `partner`. `unlabelled`
     has rows without targets, which a strategy may use; of those, `strong` is a second, strongly augmented view of x.
-    `reference` (B, ...) is what an objective computes of the initial weights (`Objective.reference`).
+    `reference` (B, ...) is what an objective computes of the initial weights (`Objective.reference`). `rating` (B,) is
+    whether the completion of a row is desirable, if rows are rated.
     """
 
     x: Tensor
@@ -115,6 +116,7 @@ class Batch:
     unlabelled: Batch | None = None
     strong: Tensor | None = None
     reference: Tensor | None = None
+    rating: Tensor | None = None
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """Return the batch on a device; Lightning calls this instead of copying the dataclass field by field."""

@@ -108,7 +108,7 @@ class Preprocessor:
 
 class Source:
     """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text (spelled as
-    labels), sequence (a text that the preprocessor tokenizes), completion, pairs.
+    labels), sequence (a text that the preprocessor tokenizes), completion, pairs, rated (completions).
 
     If `is_quick`, it loads without torch, so that small data is checked before torch is imported.
     """

@@ -148,7 +148,8 @@ class MemoryDataModule(pl.LightningDataModule):
             tokens, mask = x.padded([index])
             labels, _ = y.padded([index])
             valid = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask > 0
-            rows = zip(tokens, labels, valid)  # several, if an example has several conversations
+            rows = list(zip(tokens, labels, valid))  # several, if an example has several conversations
+            rows = rows if x.ratings is None else rows[:1]
             found += [self.preprocessor.marked(row[keep].tolist(), own[keep].tolist()) for row, own, keep in rows]
         return found
 

@@ -139,7 +139,8 @@ def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:
     if isinstance(x, PaddedRows):
         inputs, mask = x.padded(rows)
         rows = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        return Batch(inputs, None if y is None else y.index_select(0, rows), mask)
+        rating = None if x.ratings is None else x.ratings[rows]
+        return Batch(inputs, None if y is None else y.index_select(0, rows), mask, rating=rating)
     if isinstance(rows, slice):
         return Batch(x[rows], None if y is None else y[rows])
     return Batch(x.index_select(0, rows), None if y is None else y.index_select(0, rows))
@@ -152,6 +153,7 @@ ALIGNED = (
     "sequence",
     "completion",
     "pairs",
+    "rated",
 )  # targets that depend on the tokens or frames: encoded together with the inputs
 DTYPES = {"value": np.float64, "categories": np.float32}  # values are cast to float32 after standardization
 

@@ -15,9 +15,9 @@ from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import BelowHalf, PositiveFloat, PositiveInt
 from warmstart.core.spec import Spec
 from warmstart.loss import accepts
-from warmstart.objective.head import by_chunks, largest_chunk, make_head
+from warmstart.objective.head import largest_chunk, make_head
+from warmstart.objective.log_probabilities import completion_log_probabilities
 
-NONE = -100  # label of positions that are not supervised, as in transformers
 Metric = Literal["loss", "accuracy", "margin", "ranking_accuracy"]
 MEASURES = ("accuracy", "margin", "chosen_reward", "rejected_reward", "ranking_accuracy")
 
@@ -106,16 +106,7 @@ class DPO(Objective, nn.Module):
 
     def log_probabilities(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Return the sum of the log-probabilities of the supervised tokens of both completions (B, 2), in float32."""
-        labels = batch.y[:, 1:]
-        keep = labels != NONE
-        features, targets = backbone(batch.x, batch.mask).tokens[:, :-1][keep], labels[keep]
-        found = by_chunks(self.token_log_probabilities, self.chunk, features, targets)
-        sums = found[0].new_zeros(len(labels)).index_add(0, keep.nonzero()[:, 0], torch.cat(found))
-        return sums.view(2, -1).T
-
-    def token_log_probabilities(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the log-probabilities (N,) of tokens given the features (N, D) before them."""
-        return -F.cross_entropy(self.head(features).float(), labels, reduction="none")
+        return completion_log_probabilities(backbone, self.head, batch, self.chunk).view(2, -1).T
 
     def values(self, outputs: Tensor, metric: str) -> Tensor:
         """Return the loss or a measure of each pair (B,), given outputs (B, 4)."""

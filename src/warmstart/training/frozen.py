@@ -70,7 +70,7 @@ class Frozen(nn.Module):
         return pooled(self, batch)
 
     def _outputs(self, batch: Batch) -> Tensor:
-        scaled = Batch(self.augment.scale(batch.x), batch.y, batch.mask)
+        scaled = Batch(self.augment.scale(batch.x), batch.y, batch.mask, rating=batch.rating)
         return self.objective.predict(self.backbone, scaled).cpu()
 
     def _map(self, x: Any, function: Callable[[Batch], Tensor], y: Any = None) -> np.ndarray:

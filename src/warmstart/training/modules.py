@@ -254,7 +254,8 @@ class FinetuneModule(LeanModule):
 
     def views(self, batch: Batch) -> Batch:
         """Return the augmented and possibly mixed examples."""
-        return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask, reference=batch.reference))
+        kept = {"reference": batch.reference, "rating": batch.rating}
+        return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask, **kept))
 
     def unlabelled_views(self, rows: Batch, step: int) -> Batch:
         """Return the augmented rows and, if the strategy uses them, strongly augmented ones."""

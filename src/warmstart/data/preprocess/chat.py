@@ -18,7 +18,7 @@ from warmstart.core.batch import Inputs, Prompt
 from warmstart.core.errors import UserError
 from warmstart.data.duplicates.comparison import Overlap
 from warmstart.data.duplicates.text import TextRows
-from warmstart.data.preprocess import text, tokenizing
+from warmstart.data.preprocess import rated, text, tokenizing
 from warmstart.data.preprocess.chat_template import NAMED, NEEDED, ChatTemplate, Supervise, own_template
 from warmstart.data.readers.chats import Message, as_prompt, plain, to_conversations, to_prompts, to_rows, user
 from warmstart.data.readers.files import read_lines, suffix_of
@@ -35,7 +35,8 @@ PARTS = ("values", "starts", "labels")
 class Preprocessor(text.Preprocessor):
     """Raw inputs are tables with the columns `text` and `messages` (data.readers.chats.to_rows).
 
-    Pairs of conversations also have a column `rejected` (data.readers.preferences.pairs_to_rows).
+    Pairs of conversations also have a column `rejected` (data.readers.preferences.pairs_to_rows), rated conversations
+    columns `label` and `first` (data.readers.ratings.rated_to_rows).
 
     Args:
         template: a named template, or a template in the dialect of Jinja; None for that of the tokenizer.
@@ -123,7 +124,7 @@ class Preprocessor(text.Preprocessor):
         """Return token ids, and labels of the same lengths: the id of a supervised token, -100 elsewhere.
 
         Prints the share of supervised tokens, and how many rows are truncated. For pairs, both are `Pairs`, and only
-        what follows the common start of both conversations is supervised.
+        what follows the common start of both conversations is supervised. For rated conversations: `rated.align`.
 
         Raises:
             UserError: the template does not support a conversation, a row has no supervised token, or the
@@ -131,10 +132,16 @@ class Preprocessor(text.Preprocessor):
         """
         if target == "pairs":
             return self._pairs(x)
-        tokens, labels = self.untruncated(x), self._tokens(x)[2]
-        targets = Ragged(labels, tokens.starts, tokens.full_lengths, NONE, self.context)
-        self._check_supervised(x, tokens, labels)
-        return tokens, targets
+        if target == "rated":
+            return rated.align(self, x)
+        tokens, labels = self.untruncated(x), self.labels(x)
+        self._check_supervised(x, tokens, labels.values)
+        return tokens, labels
+
+    def labels(self, x: pd.DataFrame) -> Ragged:
+        """Return the labels of all tokens, with one row per conversation."""
+        _, starts, labels = self._tokens(x)
+        return Ragged(labels, starts, np.diff(starts), NONE, self.context)
 
     def _pairs(self, x: pd.DataFrame) -> tuple[Pairs, Pairs]:
         """Return token ids and labels of the conversations in `messages` and in `rejected`."""

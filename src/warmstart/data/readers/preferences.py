@@ -30,9 +30,10 @@ def to_pairs(frame: pd.DataFrame, where: str) -> list[Pair]:
     """
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
+        hint = ": with a column label, set objective=kto" if "label" in frame else ""
         raise UserError(
             f"{where} has no pairs: it needs columns chosen and rejected (and prompt, unless these are complete "
-            f"conversations), but has {', '.join(map(str, list(frame)[:8]))}"
+            f"conversations), but has {', '.join(map(str, list(frame)[:8]))}{hint}"
         )
     pairs, equal = [], []
     cells = (frame[name] if name in frame else [None] * len(frame) for name in ("prompt", *COLUMNS))

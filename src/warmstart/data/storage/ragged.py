@@ -15,10 +15,11 @@ class PaddedRows:
     """Base class of rows that are padded to the longest row of a batch.
 
     `lengths` (N,) are the lengths of the rows, None if all are equal; `tokens` is their sum. `bytes_per_token` is the
-    number of bytes of raw text per token, 0 if unknown.
+    number of bytes of raw text per token, 0 if unknown. `ratings` (N,) are whether rows are desirable, if rated.
     """
 
     lengths: np.ndarray | None = None
+    ratings: Tensor | None = None
     tokens: int
     bytes_per_token: float = 0.0
 
@@ -199,10 +200,11 @@ class Pairs(PaddedRows):
 
     Args:
         rows: rows (2N) of which rows n and N + n are a pair.
+        ratings: whether the first row of each pair is desirable (N,), if it is rated.
     """
 
-    def __init__(self, rows: Ragged):
-        self.rows, self.tokens = rows, rows.tokens
+    def __init__(self, rows: Ragged, ratings: Tensor | None = None):
+        self.rows, self.tokens, self.ratings = rows, rows.tokens, ratings
         first, second = rows.lengths.reshape(2, -1)
         self.lengths = np.maximum(first, second)
 

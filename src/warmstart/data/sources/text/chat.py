@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,22 +69,32 @@ class Chat(Source):
         Raises:
             UserError: there are no conversations, or one is malformed.
         """
-        frames = (
-            {"train": make_instructions()}
-            if self.root is None
-            else read_own_splits(self.root, self.config, self.dialect)
-        )
-        root = self.root or "synthetic instructions"
+        frames = self.frames(target)
+        root, clusters = self.root or "synthetic instructions", self.clusters_of(frames)
         where = {name: describe(root, name, frames) for name in frames}
-        parts = {name: self.read(frame, where[name]) for name, frame in frames.items()}
-        names = [self.clusters.read(frame, where[name]) for name, frame in frames.items()]
-        targets = {name: pd.DataFrame(index=range(len(part))) for name, part in parts.items()}
+        parts = {name: self.read(frame, where[name], target) for name, frame in frames.items()}
+        names = [clusters.read(frame, where[name]) for name, frame in frames.items()]
+        strata = {name: self.strata(part, target) for name, part in parts.items()}
         rows = [row for part in parts.values() for row in part]
         y, seed = np.array(list(map(self.completion, rows)), dtype=object), self.split_seed
-        splits = split_table(self.table(rows), targets, (), root, seed, lambda table: (y, ()), self.clusters, names)
-        return reset_index(splits)
+        table = self.table(rows, target)
+        return reset_index(split_table(table, strata, (), root, seed, lambda known: (y, ()), clusters, names))
 
-    def read(self, frame: pd.DataFrame, where: str) -> list[Any]:
+    def frames(self, target: str | None) -> dict[str, pd.DataFrame]:
+        """Return the tables of the splits of the data set."""
+        if self.root is None:
+            return {"train": make_instructions()}
+        return read_own_splits(self.root, self.config, self.dialect)
+
+    def clusters_of(self, frames: Mapping[str, pd.DataFrame]) -> Clusters:
+        """Return the settings of the clusters of these tables."""
+        return self.clusters
+
+    def strata(self, rows: list[Any], target: str | None) -> pd.DataFrame:
+        """Return what to stratify the splits by, at most one column."""
+        return pd.DataFrame(index=range(len(rows)))
+
+    def read(self, frame: pd.DataFrame, where: str, target: str | None) -> list[Any]:
         """Return the conversation of each row; `where` is what the table is called in messages."""
         return to_conversations(frame, where)
 
@@ -92,7 +102,7 @@ class Chat(Source):
         """Return the text of the completion of a row."""
         return row[-1].get("content") or ""
 
-    def table(self, rows: list[Any]) -> pd.DataFrame:
+    def table(self, rows: list[Any], target: str | None) -> pd.DataFrame:
         """Return the inputs of the preprocessor."""
         return to_rows(rows)
 
