@@ -22,6 +22,12 @@ def folder(tmp_path: Path) -> Path:
     return saved_folder(tmp_path / "vit", "vit", 1, 8)
 
 
+def test_a_dtype_is_refused(cli, folder: Path):
+    refused = cli("stage=finetune", f"init=hf:{folder}", "backbone.dtype=bfloat16", *FAST)
+    assert refused.status == 2
+    assert "backbone.dtype=bfloat16 is for text models of Hugging Face, unlike this one: remove it" in refused.error
+
+
 def test_a_model_is_finetuned_and_its_run_evaluated_asked_exported_and_taken_up_again(
     cli, folder: Path, tmp_path: Path
 ):

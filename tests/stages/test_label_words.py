@@ -70,6 +70,14 @@ def test_a_prompt_has_the_examples_that_fit_and_the_end_of_a_long_text_is_cut(de
     assert len(found.padded([1])[0][0]) == preprocessor.context
 
 
+def test_a_finetuning_refuses_words(command, table: Path):
+    own = ("experiment=text", f"data.root={table}", "data.text=review", "data.target=answer", WORDS)
+    refused = command("stage=finetune", *own)
+    assert refused.status == 2
+    assert "data.label_words: a finetuning trains a head for the classes" in refused.error
+    assert "zero_shot and prompt of stage=transfer: remove it" in " ".join(refused.error.split())
+
+
 REFUSED = {
     "no arm": ("transfer.arms=[trivial]", "data.label_words: no arm of this transfer uses words"),
     "several tokens": ("data.label_words={yes: enormous, no: big}", "the label word 'enormous' is no single token"),

@@ -61,6 +61,20 @@ def test_a_rounded_start_is_rounded_again_when_the_run_is_opened(cli, folder: Pa
     assert evaluated == {name: value for name, value in trained.items() if name.startswith("test/")}
 
 
+def test_a_dtype_with_a_hugging_face_start_chooses_its_backbone(cli, folder: Path):
+    own = [word for word in words(folder, "backbone.dtype=bfloat16") if word != "backbone=huggingface"]
+    found = cli(*own)
+    assert found.status == 0, found.err
+    assert "dtype: bfloat16" in (found.run("finetune") / "config.yaml").read_text()
+    for more, message in (
+        (("strategy=full",), "backbone.dtype=bfloat16: weights that are trained are float32: use strategy=lora"),
+        (("init=scratch",), "backbone.dtype is for text models of Hugging Face: add backbone=huggingface and init=hf:"),
+    ):
+        refused = cli(*own, *more)
+        assert refused.status == 2
+        assert message in " ".join(refused.error.split())
+
+
 REFUSED = {
     "trained": (("strategy=full", "backbone.dtype=bfloat16"), "backbone.dtype=bfloat16: weights that are trained"),
     "precision": (("trainer.precision=null", "backbone.dtype=bfloat16"), "set it to bf16-mixed"),

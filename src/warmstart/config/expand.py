@@ -45,17 +45,30 @@ def with_given_length(overrides: Sequence[str]) -> list[str]:
     return found
 
 
+WEIGHTS = re.compile(r"backbone\.(dtype|quantize)=")
+HUB_START = re.compile(r"\+*init=['\"]?(shuffled:|random:)*hf:")
+
+
+def with_hub_backbone(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with backbone=huggingface if they set the dtype of the weights of an `init=hf:`."""
+    is_chosen = any(override.startswith("backbone=") for override in overrides)
+    if is_chosen or not all(any(map(kind.match, overrides)) for kind in (WEIGHTS, HUB_START)):
+        return list(overrides)
+    return [*overrides, "backbone=huggingface"]
+
+
 def expand(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with `data=[a,b]` expanded, and without a minimum length if a length is given.
 
-    Those of `resume=` and `sweep.resume=` are unchanged: they are compared with those of the run.
+    With a dtype of the weights of an `init=hf:`, the backbone is that of Hugging Face models. Overrides of `resume=`
+    and `sweep.resume=` are unchanged: they are compared with those of the run.
 
     Raises:
         UserError: the list of data sets is invalid.
     """
     if any(override.lstrip("+").startswith(("resume=", "sweep.resume=")) for override in overrides):
         return list(overrides)
-    return with_given_length(with_tasks(overrides))
+    return with_given_length(with_tasks(with_hub_backbone(overrides)))
 
 
 def with_tasks(overrides: Sequence[str]) -> list[str]:

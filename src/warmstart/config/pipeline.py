@@ -61,6 +61,22 @@ def uses_strong(node: DictConfig) -> bool:
     return target_of(node, "strategy").uses_strong
 
 
+def validate_label_words(config: DictConfig) -> DictConfig:
+    """Check that no label words are given for a training, which does not use them, and return the config.
+
+    For the arms of a transfer, see `transfer.baselines.with_fitting_baselines`.
+
+    Raises:
+        UserError: they are given.
+    """
+    if config.stage == "finetune" and config.data.get("label_words"):
+        raise UserError(
+            "data.label_words: a finetuning trains a head for the classes and uses no words; they are for the arms "
+            "zero_shot and prompt of stage=transfer: remove it"
+        )
+    return config
+
+
 def validate_data(config: DictConfig) -> DictConfig:
     """Read small data as a check, and return the config.
 
@@ -82,6 +98,7 @@ STEPS: tuple[Callable[[DictConfig], DictConfig], ...] = (
     with_generic,
     validate_data,
     validate_strong,
+    validate_label_words,
     freeze,
 )
 

@@ -199,6 +199,11 @@ def _explain_key(cause: OmegaConfBaseException) -> str:
         return f"{cause.full_key}: no such key. Choose with {group}=[...]. {nearest(str(cause.key), options)}"
     if place.startswith("pretrain.") and not siblings:
         return f"{place} is shared by both stages here: set {str(cause.full_key).removeprefix('pretrain.')}"
+    if cause.full_key in ("backbone.dtype", "backbone.quantize"):
+        return (
+            f"{cause.full_key} is for text models of Hugging Face: add backbone=huggingface and init=hf:NAME_OR_DIR or "
+            "a run that started from one, or remove it"
+        )
     stages = [name for name, section in STAGES.items() if cause.key in section.keys and place == "the config"]
     if "stage" in siblings and stages:
         return f"{cause.full_key}: this stage has no such setting: it is for stage={' and stage='.join(stages)}"

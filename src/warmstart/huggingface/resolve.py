@@ -19,7 +19,8 @@ TARGETS = {  # class -> option of the group backbone
     seq2seq.TARGET: "huggingface_seq2seq",
     whisper.TARGET: "huggingface_whisper",
 }
-RUNTIME_SETTINGS = {text.TARGET: ("dtype", "quantize", "checkpoint")}  # others have checkpoint only; see core.protocols
+RUNTIME = ("dtype", "quantize")
+RUNTIME_SETTINGS = {text.TARGET: (*RUNTIME, "checkpoint")}  # others have checkpoint only; see core.protocols
 CODED = (CARD, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 # Implementations that are not downloaded from the hub.
 OWN = (None, "eager", "sdpa", "flash_attention_2", "grouped_mm", "batched_mm")
@@ -60,8 +61,17 @@ def node_of(word: str, folder: Path, pooling: str | None) -> dict[str, Any]:
 
 
 def with_runtime_settings(node: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config node with the runtime settings that are chosen, in place of its own."""
+    """Return a config node with the runtime settings that are chosen, in place of its own.
+
+    Raises:
+        UserError: a dtype is chosen for a model that has no such setting.
+    """
     known = RUNTIME_SETTINGS.get(node["_target_"], ("checkpoint",))
+    unused = [key for key in RUNTIME if key not in known and chosen.get(key) not in (None, "auto")]
+    if unused:
+        raise UserError(
+            f"backbone.{unused[0]}={chosen[unused[0]]} is for text models of Hugging Face, unlike this one: remove it"
+        )
     own = {key: value for key, value in node.items() if key not in known}
     return own | {key: chosen[key] for key in known if key in chosen}
 
