@@ -1,10 +1,12 @@
-"""Compare the speed of instruction tuning with trl's SFTTrainer: tokens a second, as a ratio.
+"""Compare the speed with trl: instruction tuning with SFTTrainer, preferences with DPOTrainer, in tokens a second.
 
-    python scripts/bench_language.py   # needs trl and accelerate
+    python scripts/bench_language.py               # needs trl, accelerate and datasets
+    python scripts/bench_language.py preferences   # one of both
 
-Both finetune the same Llama of 30 million parameters on the same conversations, packed into blocks of the same length,
-with the same dtype, batch size and loss. They alternate; the ratio is the median over the turns. Run it on an idle
-machine.
+Both finetune the same Llama of 30 million parameters on the same rows, with the same dtype, batch size and loss: on
+conversations that are packed into blocks of the same length, or on pairs, with log-probabilities of the reference that
+are computed before. Pairs are padded, which does not count as tokens; ours are batched by similar length, trl's at
+random, which are the defaults. They alternate; the ratio is the median over the turns. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_text import Clock, compare, config_of
+from omegaconf import DictConfig
 
 from warmstart.config.resolve import with_initial_backbone
 from warmstart.core import screen
@@ -31,7 +35,7 @@ from warmstart.stages import finetune
 from warmstart.training.assemble import assemble
 from warmstart.training.trainer import native_precision
 
-STEPS, BATCH, CONTEXT, ROWS = 4, 8, 256, 2000
+STEPS, BATCH, CONTEXT, ROWS, PAIRS = 4, 8, 256, 2000, 80
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{% if message.role == 'assistant' %}"
     "{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}{% else %}"
@@ -83,63 +87,127 @@ def write_model(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def main() -> None:
-    """Measure and print the ratio."""
+def write_pairs(path: Path) -> list[dict[str, Any]]:
+    """Write pairs of answers to one question, of 10 to 60 words each; return them."""
+    rows = write_rows(path)[: 2 * PAIRS]
+    found = [
+        {"prompt": one["messages"][:1], "chosen": one["messages"][1:], "rejected": other["messages"][1:]}
+        for one, other in zip(rows[::2], rows[1::2])
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in found))
+    return found
+
+
+def settings_of(*words: str) -> DictConfig:
+    """Return the config of a short finetuning without what is not measured."""
+    config = config_of(
+        *("stage=finetune", "visualization=[]", "logger=[]", "test=false", f"data.batch_size={BATCH}"),
+        *(f"data.tokenizer.context={CONTEXT}", "trainer.max_epochs=-1", f"trainer.max_steps={STEPS}"),
+        *("trainer.min_steps=null", f"trainer.val_check_interval={STEPS}", "trainer.check_val_every_n_epoch=null"),
+        *("trainer.limit_val_batches=1", "scheduler=constant", "optimizer.lr=0.0001", *words),
+    )
+    return with_initial_backbone(config)
+
+
+def trl_settings() -> dict[str, Any]:
+    """Return the settings of transformers that are the same for both trainers of trl."""
+    return {
+        "max_steps": STEPS,
+        "per_device_train_batch_size": BATCH,
+        "max_length": CONTEXT,
+        "bf16": native_precision("cpu") is not None,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "constant",
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "dataset_num_proc": None,
+    }
+
+
+def measured(config: DictConfig) -> float:
+    """Return the tokens a second of a finetuning."""
+    data, *_ = assemble(config)
+    tokens = sum(
+        batch.x.numel() if batch.mask is None else int((batch.mask > 0).sum())
+        for batch, _ in zip(data.train_loader, range(STEPS))
+    )
+    with tempfile.TemporaryDirectory() as outputs:
+        config.output_dir, clock = outputs, Clock()
+        finetune.run(config, callbacks=[clock])
+        return tokens / clock.watch.seconds
+
+
+def loaded(folder: Path) -> dict[str, Any]:
+    """Return the model and its tokenizer, as arguments of a trainer of trl."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    return {"model": model, "processing_class": transformers.AutoTokenizer.from_pretrained(folder)}
+
+
+def timed(trainer: transformers.Trainer) -> float:
+    """Return the tokens a second of a trainer of trl."""
+    collate, batches = trainer.data_collator, []
+
+    def counted(rows: list[Any]) -> Any:
+        batches.append(batch := collate(rows))
+        return batch
+
+    trainer.data_collator = counted
+    seconds = trainer.train().metrics["train_runtime"]
+    return sum(tokens_of(batch) for batch in batches[:STEPS]) / seconds
+
+
+def tokens_of(batch: dict[str, torch.Tensor]) -> int:
+    """Return the number of tokens of a batch without padding; a batch without padding has no attention mask."""
+    mask = batch.get("attention_mask")
+    return batch["input_ids"].numel() if mask is None else int(mask.sum())
+
+
+def instruction(folder: Path) -> None:
+    """Print the ratio of instruction tuning."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    rows, model = write_rows(folder / "chats.jsonl"), folder / "model"
+    words = ("experiment=chat", f"data.root={folder / 'chats.jsonl'}", f"init=hf:{model}", "data.pack=true")
+    config = settings_of(*words)
+
+    def theirs() -> float:
+        with tempfile.TemporaryDirectory() as outputs:
+            settings = SFTConfig(outputs, packing=True, assistant_only_loss=True, **trl_settings())
+            return timed(SFTTrainer(args=settings, train_dataset=Dataset.from_list(rows), **loaded(model)))
+
+    compare("instruction tuning", lambda: measured(config), theirs, 1.3)
+
+
+def preferences(folder: Path) -> None:
+    """Print the ratio of direct preference optimization."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    rows, model = write_pairs(folder / "pairs.jsonl"), folder / "model"
+    config = settings_of("experiment=preferences", f"data.root={folder / 'pairs.jsonl'}", f"init=hf:{model}")
+
+    def theirs() -> float:
+        with tempfile.TemporaryDirectory() as outputs:
+            settings = DPOConfig(outputs, precompute_ref_log_probs=True, **trl_settings())
+            return timed(DPOTrainer(args=settings, train_dataset=Dataset.from_list(rows), **loaded(model)))
+
+    compare("preferences", lambda: measured(config), theirs, 1.3)
+
+
+def main() -> None:
+    """Measure and print the ratios of the kinds in the arguments, by default of all."""
+    kinds = {"instruction": instruction, "preferences": preferences}
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = write_rows(folder / "chats.jsonl")
         write_model(folder / "model")
-        config = config_of(
-            *("stage=finetune", "experiment=chat", f"data.root={folder / 'chats.jsonl'}", "visualization=[]"),
-            *(f"init=hf:{folder / 'model'}", "data.pack=true", f"data.batch_size={BATCH}", "logger=[]", "test=false"),
-            *(f"data.tokenizer.context={CONTEXT}", "trainer.max_epochs=-1", f"trainer.max_steps={STEPS}"),
-            *("trainer.min_steps=null", f"trainer.val_check_interval={STEPS}", "trainer.check_val_every_n_epoch=null"),
-            *("trainer.limit_val_batches=1", "scheduler=constant", "optimizer.lr=0.0001"),
-        )
-        config = with_initial_backbone(config)
-        data, *_ = assemble(config)
-        loader = data.train_loader
-        own = [int((batch.mask > 0).sum()) for batch, _ in zip(loader, range(STEPS))]
-        loader.load_state_dict({"epoch": -1, "position": 0})
-
-        def ours() -> float:
-            with tempfile.TemporaryDirectory() as outputs:
-                config.output_dir, clock = outputs, Clock()
-                finetune.run(config, callbacks=[clock])
-                return sum(own) / clock.watch.seconds
-
-        def theirs() -> float:
-            with tempfile.TemporaryDirectory() as outputs:
-                settings = SFTConfig(
-                    outputs,
-                    max_steps=STEPS,
-                    per_device_train_batch_size=BATCH,
-                    max_length=CONTEXT,
-                    packing=True,
-                    assistant_only_loss=True,
-                    bf16=native_precision("cpu") is not None,
-                    use_cpu=True,
-                    gradient_checkpointing=False,
-                    learning_rate=1e-4,
-                    lr_scheduler_type="constant",
-                    report_to=[],
-                    save_strategy="no",
-                    logging_strategy="no",
-                    disable_tqdm=True,
-                    dataset_num_proc=None,
-                )
-                model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype="float32")
-                tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
-                trainer = SFTTrainer(model, settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-                lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
-                seconds = trainer.train().metrics["train_runtime"]
-                return STEPS * BATCH * float(np.mean(lengths)) / seconds
-
-        compare("instruction tuning", ours, theirs, 1.3)
+        for kind in sys.argv[1:] or kinds:
+            kinds[kind](folder)
 
 
 if __name__ == "__main__":
