@@ -57,6 +57,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         (("stage=finetune", "init=scratch", "trainer.max_epochs=3", "average=ema"), 45),
         (("stage=finetune", "init=scratch", "trainer.max_steps=21", *SMALL, "average=swa", "average.start=0.2"), 17),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=1", "strategy=lora", "strategy.dropout=0.1"), 10),
+        (("stage=finetune", "init=scratch", "trainer.max_epochs=1", "strategy=lora", "strategy.dora=true"), 10),
         (("stage=pretrain", "trainer.max_epochs=2", "average=ema"), 33),
         (
             (
@@ -95,6 +96,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         "ema",
         "swa",
         "lora",
+        "dora",
         "ema pretrain",
         "accumulated",
         "accumulated byol",
