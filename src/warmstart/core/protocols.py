@@ -4,7 +4,7 @@ Shapes: B batch, T positions, D width, F input features, C channels or classes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -69,6 +69,10 @@ class Preprocessor:
         """Fit the preprocessor to raw training inputs."""
         raise NotImplementedError
 
+    def fit_transcripts(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Fit the labels of targets of kind `text` to training texts, and return them."""
+        raise NotImplementedError
+
     def adapted(self, own: Preprocessor) -> Preprocessor:
         """Return this fitted preprocessor, adapted to a data set with the unfitted preprocessor `own`."""
         return self
@@ -107,8 +111,8 @@ class Preprocessor:
 
 
 class Source:
-    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text (spelled as
-    labels), sequence (a text that the preprocessor tokenizes), completion, pairs.
+    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text (which the
+    preprocessor spells as labels), sequence (which it tokenizes), completion, pairs.
 
     If `is_quick`, it loads without torch, so that small data is checked before torch is imported.
     """
