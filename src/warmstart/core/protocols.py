@@ -182,6 +182,13 @@ class Backbone:
         """Return the depth of each parameter-name prefix: 0 at the input, increasing to the output."""
         raise NotImplementedError
 
+    def halves(self) -> dict[str, list[nn.Module]]:
+        """Return the modules of the `encoder` and of the `decoder`, with shared ones in both; empty without a decoder.
+
+        The output layer is part of the decoder.
+        """
+        return {}
+
     def token_mask(self, mask: Tensor) -> Tensor:
         """Return the mask of valid tokens, given the mask of the inputs, which may have more positions."""
         return mask > 0

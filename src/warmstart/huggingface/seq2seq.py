@@ -102,6 +102,10 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
         """Return the model."""
         return self.model
 
+    def halves(self) -> dict[str, list[nn.Module]]:
+        decoder = [self.model.get_decoder(), self.model.get_output_embeddings()]
+        return {"encoder": [self.model.get_encoder()], "decoder": decoder}
+
     @property
     def token_embedding(self) -> nn.Embedding:
         return self.model.get_input_embeddings()
