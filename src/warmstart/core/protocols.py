@@ -293,6 +293,11 @@ def generates(objective: type[Objective]) -> bool:
     return objective.task == "causal_lm"
 
 
+def translates(objective: type[Objective]) -> bool:
+    """Return whether a class of objectives generates a target text for an input."""
+    return objective.task == "seq2seq_lm" and objective.target == "sequence"
+
+
 def monitored(objective: type[Objective], settings: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the `monitor` of a class of objectives with these settings; None for an unsupervised one."""
     found = objective.monitor

@@ -105,8 +105,12 @@ class Seq2Seq(Objective, nn.Module):
         return loss
 
     @torch.no_grad()
-    def generate(self, backbone: Backbone, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the ids of a generated text for each row of features, padded with -1 (B, L)."""
+    def generate(self, backbone: Backbone, features: Tensor, mask: Tensor | None, streamer: Any = None) -> Tensor:
+        """Return the ids of a generated text for each row of features, padded with -1 (B, L).
+
+        Args:
+            streamer: streamer of transformers, for a single row.
+        """
         from transformers.modeling_outputs import BaseModelOutput
 
         model = backbone.generator().eval()
@@ -122,11 +126,11 @@ class Seq2Seq(Objective, nn.Module):
             decoder_input_ids=first,
             max_new_tokens=int(min(self.length, most - first.shape[1])),
             min_length=0,
-            do_sample=False,
             use_cache=True,
             num_return_sequences=1,
             return_dict_in_generate=False,
-            **self.generation,
+            streamer=streamer,
+            **{"do_sample": False, **self.generation},
         )[:, first.shape[1] :]
         found = found.masked_fill(found == backbone.padding, PADDING)
         return F.pad(found, (0, self.length - found.shape[1]), value=PADDING)
