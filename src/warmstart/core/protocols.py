@@ -47,7 +47,7 @@ class Preprocessor:
     `patches`: `patch_filters(x, count, size, seed)` returns filters of scaled inputs (count, C, size, size).
     `overlap(generic, test)`: return the raw test rows that are also generic rows; by default, scaled rows are compared.
     `prompts`: `read_prompts(path)` returns those of a user's file (`Prompt`), `prompt(given)` the token numbers of one,
-    and `ends` has the token numbers after which a generated text ends.
+    `input_tokens(texts)` those of inputs of an encoder, and `ends` those after which a generated text ends.
     `label_words`: `label_numbers(words)` returns the token number of the word of each class, and `label_prompts(x,
     examples, words)` prompts that end before such a word, after raw examples with their words, if there are any.
     `messages`: a prompt is a conversation, a list of messages with role and content, or a text, which is the message of
@@ -112,7 +112,7 @@ class Preprocessor:
 
 class Source:
     """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text (which the
-    preprocessor spells as labels), sequence (which it tokenizes), completion, pairs.
+    preprocessor spells as labels), sequence (a text, or a list of correct ones, which it tokenizes), completion, pairs.
 
     If `is_quick`, it loads without torch, so that small data is checked before torch is imported.
     """

@@ -47,8 +47,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         lines = [to_line(prompts[row], completion) for row, completion in zip(rows, completions)]
         write_atomically(run.path / "generated.jsonl", "".join(lines))
         for row, completion in [] if is_streamed else zip(rows, completions):
-            text = f"{shown(prompts[row], generator)}{completion}\n"
-            sys.stdout.write(screen.safe(text))  # the file has the exact completion
+            line = f"{shown(prompts[row], generator)}{completion}\n"
+            sys.stdout.write(screen.safe(line))  # the file has the exact completion
     screen.say(f"generated: {run.path / 'generated.jsonl'}")
     return run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 import torch
 from omegaconf import DictConfig
 
@@ -14,7 +13,6 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Preprocessor
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.preprocess import rebuild
-from warmstart.objective.seq2seq import Seq2Seq
 from warmstart.run.folder import RunFolder
 from warmstart.training.decoding import by_length, sampling_arguments
 from warmstart.training.restore import restore_model
@@ -26,7 +24,7 @@ class TextToText:
 
     Args:
         backbone: a backbone with a decoder.
-        objective: the objective of its finetuning.
+        objective: the objective of its finetuning (objective.seq2seq.Seq2Seq).
         preprocessor: with the ability `prompts`.
         length: maximum number of tokens to generate.
         temperature: divisor of the logits before sampling; 0 for greedy decoding, None for the search of the objective.
@@ -37,7 +35,7 @@ class TextToText:
     def __init__(
         self,
         backbone: Backbone,
-        objective: Seq2Seq,
+        objective: Any,
         preprocessor: Preprocessor,
         length: int,
         temperature: float | None = None,
@@ -82,8 +80,7 @@ class TextToText:
         """
         if any(not str(prompt.given).strip() for prompt in prompts):
             raise UserError("prompt: this model needs an input text: add prompt=TEXT or input=FILE")
-        rows = self.preprocessor.encode(pd.DataFrame({"text": [str(prompt.given) for prompt in prompts]}))
-        return [rows.padded([row])[0][0].tolist() for row in range(len(rows))]
+        return self.preprocessor.input_tokens([str(prompt.given) for prompt in prompts])
 
     def generate(self, starts: Sequence[list[int]]) -> list[str]:
         """Return a text for each list of token ids, in batches of rows of similar length."""
