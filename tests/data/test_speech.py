@@ -17,10 +17,10 @@ from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.data.preprocess import rebuild
 from warmstart.data.preprocess.speech import Preprocessor
+from warmstart.data.preprocess.transcripts import alphabet, spell
 from warmstart.data.preprocess.waveform import Preprocessor as Waveform
 from warmstart.data.readers.sounds import read_sounds
 from warmstart.data.sources.audio.audio_table import AudioTable
-from warmstart.data.sources.audio.manifest import alphabet, encode
 from warmstart.data.sources.audio.spoken_digits import SpokenDigits
 from warmstart.data.transforms.frames import FrequencyMasks, TimeMasks, TimeStretch, VocalTractLengthPerturbation
 from warmstart.training import teacher
@@ -174,7 +174,7 @@ def test_connected_digits_are_strung_alike_every_time_and_spelled():
     source = SpokenDigits(frames, connect=[2, 4])
     one, two = source.load("text"), source.load("text")
     assert all(np.array_equal(a, b) for a, b in zip(one.train.x.audio, two.train.x.audio))
-    words = [["".join(one.labels[n] for n in row).split("▁")[1:] for row in part.y] for part in (one.train, one.test)]
+    words = [[text.split() for text in part.y] for part in (one.train, one.test)]
     assert {len(row) for rows in words for row in rows} == {2, 3, 4}
     single = SpokenDigits(frames).load("category").train.x.set_index("file")
     name = one.train.x.file[0]
@@ -191,7 +191,7 @@ def test_pieces_of_words_spell_what_characters_do():
     labels = alphabet(texts, pieces=24)
     assert "▁two" in labels
     assert len(labels) <= 24
-    for row, text in zip(encode(texts, labels, texts), texts):
+    for row, text in zip(spell(texts, labels, texts), texts):
         assert "".join(labels[number] for number in row) == "".join(f"▁{word}" for word in text.split())
     assert len(alphabet(texts)) == len({*"onetwothree"}) + 1
 
@@ -282,10 +282,12 @@ def test_what_cannot_be_an_utterance_is_refused():
         frames().encode(table(tone(300, 0.02, 8000)))
     with pytest.raises(UserError, match=r"clip 0 is 11\.0 s long"):
         frames().encode(table(tone(300, 11, 8000)))
+    one = frames()
+    assert one.fit_transcripts(["ab"]) == ("a", "b", "▁")
     with pytest.raises(UserError, match=r"does not fit into its 7 positions.*1 of 1"):
-        frames().align(table(tone(300, 0.15, 8000)), [[0, 1, 1, 1, 1, 1]], "text")
+        one.align(table(tone(300, 0.15, 8000)), ["abbbb"], "text")
     with pytest.raises(UserError, match="'x' is in no training text"):
-        encode(["ax"], ("▁", "a"), ["clip 0"])
+        spell(["ax"], ("▁", "a"), ["clip 0"])
 
 
 def test_speech_is_changed_example_by_example_and_hidden_in_runs():

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import transformers
+from hydra import compose, initialize_config_dir
 from tests.conftest import FAST
 from tests.huggingface.encoder_decoder import saved_encoder_decoder
 from tests.objective.test_objectives import set_up
 
+from warmstart import main
+from warmstart.config.expand import expand
 from warmstart.huggingface.load import open_hub
 from warmstart.huggingface.seq2seq import HuggingFaceSeq2Seq
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.seq2seq import Seq2Seq
 from warmstart.run.saved import load_weights
+from warmstart.stages.chat import Screen
 from warmstart.strategy.ia3 import IA3
 from warmstart.strategy.lora import LoRA
 
@@ -35,6 +40,12 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     pd.DataFrame(rows, columns=["question", "answer"]).to_csv(path, index=False)
     return path
+
+
+def command(*words: str) -> int:
+    """Run a command line in this process; return its exit status."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(main.CONF)):
+        return main.run(compose("train", overrides=expand(list(words))))
 
 
 def on(pairs: Path, *words: str) -> tuple[str, ...]:
@@ -106,3 +117,52 @@ def test_no_more_is_generated_than_the_decoder_has_positions():
     backbone, _, batch = set_up("span_corruption")
     objective = Seq2Seq(backbone, None, cross_entropy, length=64)
     assert objective.generate(backbone.eval(), backbone(batch.x).tokens, None).shape == (8, 64)
+
+
+@pytest.fixture(scope="module")
+def learned(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny T5 on the pairs."""
+    folder = tmp_path_factory.mktemp("learned")
+    model = saved_encoder_decoder(folder / "t5", "t5")
+    words = on(
+        pairs, f"init=hf:{model}", "optimizer.lr=0.01", "trainer.max_epochs=4", "objective.length=8", "test=false"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(folder / "cache"))
+        assert command("stage=finetune", *words, f"output_dir={folder}") == 0
+    (run,) = (folder / "finetune/seq2seq").iterdir()
+    return run
+
+
+def test_texts_of_a_prompt_and_of_a_file_are_those_of_predictions(cli, learned: Path, pairs: Path, tmp_path: Path):
+    texts = list(pd.read_csv(pairs).question[:5])
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    predicted = cli("stage=predict", f"run={learned}", f"input={tmp_path / 'texts.txt'}")
+    expected = [json.loads(line)["text"] for line in predicted.out.splitlines()]
+    of_file = cli("stage=generate", f"run={learned}", f"input={tmp_path / 'texts.txt'}", "length=8")
+    assert of_file.status == 0, of_file.err
+    assert [line.strip() for line in of_file.out.splitlines()] == expected
+    records = [json.loads(line) for line in (of_file.run("generate") / "generated.jsonl").read_text().splitlines()]
+    assert [(record["prompt"], record["completion"]) for record in records] == list(zip(texts, expected))
+    of_prompt = cli("stage=generate", f"run={learned}", f"prompt={texts[0]}", "length=8")
+    assert of_prompt.out.strip() == expected[0]
+    sampled = cli("stage=generate", f"run={learned}", f"prompt={texts[0]}", "temperature=3", "samples=8", "length=4")
+    assert len(set(sampled.out.splitlines())) > 1
+
+
+def test_a_text_is_printed_while_it_is_generated(cli, learned: Path, monkeypatch: pytest.MonkeyPatch):
+    pieces = []
+    monkeypatch.setattr(sys.stdout.__class__, "isatty", lambda stream: True, raising=False)
+    monkeypatch.setattr(Screen, "on_finalized_text", lambda self, piece, stream_end=False: pieces.append(piece))
+    outcome = cli("stage=generate", f"run={learned}", "prompt=color of the big rose", "length=8")
+    assert outcome.status == 0, outcome.err
+    (line,) = (outcome.run("generate") / "generated.jsonl").read_text().splitlines()
+    assert "".join(pieces).strip() == json.loads(line)["completion"]
+    assert len(pieces) > 1
+
+
+def test_what_cannot_be_generated_is_refused_in_a_line(cli, learned: Path):
+    empty = cli("stage=generate", f"run={learned}")
+    assert (empty.status, "needs an input text: add prompt=TEXT" in empty.error) == (2, True)
+    chat = cli("stage=chat", f"run={learned}")
+    assert (chat.status, "use stage=generate" in chat.error) == (2, True)

@@ -32,7 +32,7 @@ BACKBONES = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
 # One of each class and stem is trained; the others differ in size.
 KINDS = ("huggingface", "huggingface_images", "mlp", "resnet", "speech", "tiny", "vit")
 ADAPTERS = ("ia3", "lora")
-PICKY = ("bitfit", "norm_only", *ADAPTERS)  # a backbone may have nothing for them
+PICKY = ("bitfit", "frozen_half", "norm_only", *ADAPTERS)  # a backbone may have nothing for them
 STEPS = 6
 
 
@@ -185,7 +185,7 @@ def test_every_parameter_of_every_backbone_is_claimed_once_at_every_share_of_the
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_resumed_at_any_step_is_what_an_undisturbed_run_is(strategy: str):
     ends = []
-    backbone = "vit" if strategy in ADAPTERS else "resnet"
+    backbone = {**dict.fromkeys(ADAPTERS, "vit"), "frozen_half": "encoder_decoder"}.get(strategy, "resnet")
     for stop in (0, 1, 3, 5):
         module, batch = make(strategy, backbone)
         optimizer, schedule = optimize(module)
@@ -297,6 +297,7 @@ def test_mixout_is_plain_finetuning_at_p_0_and_changes_training_alone_above():
         ("strategy=partial strategy.blocks=0", "strategy.blocks=0: must be a whole number above 0"),
         ("strategy=partial strategy.side=top", "strategy.side=top: must be first or last"),
         ("strategy=partial strategy.blocks=7", "strategy.blocks=7: backbone MLP has"),
+        ("strategy=frozen_half", "strategy=frozen_half: backbone MLP has no encoder and decoder"),
         ("strategy=norm_only", "strategy=norm_only: backbone MLP has no norm layers"),
         ("strategy=bitfit strategy.rate=0.0", "strategy.rate=0.0: must be a number above 0"),
         ("strategy=auto strategy.options.lora.rank=0", "strategy.options.lora.rank=0: must be a whole number above 0"),

@@ -116,6 +116,9 @@ class EncoderDecoder(Backbone, nn.Module):
             x = block.feed_forward(block.cross_attend(x, features, cross))
         return F.linear(self.decoder.norm(x), self.stem.embedding.weight)
 
+    def halves(self) -> dict[str, list[nn.Module]]:
+        return {"encoder": [self.stem, self.encoder], "decoder": [self.stem, self.decoder]}
+
     @property
     def decoder_positions(self) -> int:
         return len(self.decoder.position)

@@ -14,7 +14,7 @@ from warmstart.config.rewrite import changed, merged
 from warmstart.core import screen
 from warmstart.core.errors import UserError
 from warmstart.core.init import HUB, Init
-from warmstart.core.protocols import generates
+from warmstart.core.protocols import generates, translates
 from warmstart.core.reading import load_json
 from warmstart.core.trust import check_targets
 from warmstart.huggingface.files import CARD, folder_of
@@ -159,7 +159,7 @@ RUN_STAGES = {
     "chat": (*TUNED, "pretrain"),
 }
 # What the objective of such a run must be able to do, by stage.
-NEEDED = {"generate": generates, "chat": generates}
+NEEDED = {"generate": lambda objective: generates(objective) or translates(objective), "chat": generates}
 
 
 def is_able(run: RunFolder, stage: str) -> bool:

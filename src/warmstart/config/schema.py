@@ -191,7 +191,7 @@ RUN = {**COMMON, "run": Location}
 ADAPT = {"adapt": Literal["norms"] | None}
 SAMPLING = {
     "length": PositiveInt,
-    "temperature": NonNegativeFloat,
+    "temperature": NonNegativeFloat | None,
     "top_k": PositiveInt | None,
     "top_p": LeftOpenUnitInterval | None,
 }

@@ -4,7 +4,7 @@ Shapes: B batch, T positions, D width, F input features, C channels or classes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -47,7 +47,7 @@ class Preprocessor:
     `patches`: `patch_filters(x, count, size, seed)` returns filters of scaled inputs (count, C, size, size).
     `overlap(generic, test)`: return the raw test rows that are also generic rows; by default, scaled rows are compared.
     `prompts`: `read_prompts(path)` returns those of a user's file (`Prompt`), `prompt(given)` the token numbers of one,
-    and `ends` has the token numbers after which a generated text ends.
+    `input_tokens(texts)` those of inputs of an encoder, and `ends` those after which a generated text ends.
     `label_words`: `label_numbers(words)` returns the token number of the word of each class, and `label_prompts(x,
     examples, words)` prompts that end before such a word, after raw examples with their words, if there are any.
     `messages`: a prompt is a conversation, a list of messages with role and content, or a text, which is the message of
@@ -67,6 +67,10 @@ class Preprocessor:
 
     def fit(self, x: Any) -> None:
         """Fit the preprocessor to raw training inputs."""
+        raise NotImplementedError
+
+    def fit_transcripts(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Fit the labels of targets of kind `text` to training texts, and return them."""
         raise NotImplementedError
 
     def adapted(self, own: Preprocessor) -> Preprocessor:
@@ -107,8 +111,9 @@ class Preprocessor:
 
 
 class Source:
-    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text (spelled as
-    labels), sequence (a text that the preprocessor tokenizes), completion, pairs, rated (completions).
+    """A data set. `target_kinds` lists its kinds of target: category, categories, value, span, tags, text (which the
+    preprocessor spells as labels), sequence (a text, or a list of correct ones, which it tokenizes), completion, pairs,
+    rated (completions).
 
     If `is_quick`, it loads without torch, so that small data is checked before torch is imported.
     """
@@ -177,6 +182,13 @@ class Backbone:
     def depths(self) -> dict[str, int]:
         """Return the depth of each parameter-name prefix: 0 at the input, increasing to the output."""
         raise NotImplementedError
+
+    def halves(self) -> dict[str, list[nn.Module]]:
+        """Return the modules of the `encoder` and of the `decoder`, with shared ones in both; empty without a decoder.
+
+        The output layer is part of the decoder.
+        """
+        return {}
 
     def token_mask(self, mask: Tensor) -> Tensor:
         """Return the mask of valid tokens, given the mask of the inputs, which may have more positions."""
@@ -280,6 +292,11 @@ class Objective:
 def generates(objective: type[Objective]) -> bool:
     """Return whether a model with the head of a class of objectives can generate: its outputs are of the next token."""
     return objective.task == "causal_lm"
+
+
+def translates(objective: type[Objective]) -> bool:
+    """Return whether a class of objectives generates a target text for an input."""
+    return objective.task == "seq2seq_lm" and objective.target == "sequence"
 
 
 def monitored(objective: type[Objective], settings: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -97,6 +97,9 @@ class MemoryDataModule(pl.LightningDataModule):
             self.preprocessor.fit(self.fitting_rows(splits).x)
         else:
             self.preprocessor = self.preprocessor.adapted(own)
+        labels = splits.labels if self.target is not None else ()
+        if self.target == "text":
+            labels = self.preprocessor.fit_transcripts(splits.train.y)
         splits = grouped(splits, self.preprocessor)
         same_preprocessor = like is not None and like.preprocessor.state() == self.preprocessor.state()
         training, validation = self.training_rows(splits), self.validation_rows(splits)
@@ -117,7 +120,7 @@ class MemoryDataModule(pl.LightningDataModule):
         self.spec = Spec(
             self.source.modality,
             tuple(train.shape[1:]),
-            splits.labels if self.target is not None else (),
+            labels,
             center,
             spread,
             self.preprocessor.vocabulary,

@@ -129,7 +129,7 @@ def batches(rows: int, size: int) -> int:
 
 def held_out_rows(most: int, x: Any, y: Any) -> int:
     """Return the number of rows of a held-out batch: `most`, or fewer if rows of tokens with targets are long."""
-    if not (isinstance(x, Ragged) and isinstance(y, Ragged)):
+    if not (isinstance(x, Ragged) and isinstance(y, PaddedRows)):
         return most
     return max(1, min(most, HELD_OUT_POSITIONS // int(x.lengths.max(initial=1))))
 

@@ -55,6 +55,7 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
         self.model = make_model(TASK, config)
         if architecture.get("tie_word_embeddings") is False:
             untie(self.model)
+        fix_positions(self.model)
         from transformers import GenerationConfig
 
         known = GenerationConfig().to_dict()  # which older models have in config.json
@@ -101,6 +102,10 @@ class HuggingFaceSeq2Seq(Backbone, nn.Module):
     def generator(self) -> PreTrainedModel:
         """Return the model."""
         return self.model
+
+    def halves(self) -> dict[str, list[nn.Module]]:
+        decoder = [self.model.get_decoder(), self.model.get_output_embeddings()]
+        return {"encoder": [self.model.get_encoder()], "decoder": decoder}
 
     @property
     def token_embedding(self) -> nn.Embedding:
@@ -165,3 +170,10 @@ def untie(model: PreTrainedModel) -> None:
     output, shared = model.get_output_embeddings(), model.get_input_embeddings().weight
     if output is not None and output.weight is shared:
         output.weight = nn.Parameter(shared.detach().clone())
+
+
+def fix_positions(model: PreTrainedModel) -> None:
+    """Turn tables of sinusoidal positions into buffers, which no strategy trains: transformers computes them again."""
+    for module in model.modules():
+        if type(module).__name__.endswith("SinusoidalPositionalEmbedding") and "weight" in module._parameters:
+            module.register_buffer("weight", module._parameters.pop("weight").detach())

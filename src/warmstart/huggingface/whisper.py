@@ -94,6 +94,10 @@ class HuggingFaceWhisper(Backbone, nn.Module):
         encoded = BaseModelOutput(last_hidden_state=features)
         return self.model(encoder_outputs=encoded, decoder_input_ids=ids).logits
 
+    def halves(self) -> dict[str, list[nn.Module]]:
+        decoder = [self.model.get_decoder(), self.model.get_output_embeddings()]
+        return {"encoder": [self.model.get_encoder()], "decoder": decoder}
+
     def generator(self) -> Generator:
         """Return the model, with the generation of a single segment."""
         return Generator(self.model)

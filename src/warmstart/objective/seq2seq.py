@@ -16,6 +16,8 @@ from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective, Preprocessor
 from warmstart.core.ranges import NonNegativeInt, PositiveInt
 from warmstart.core.spec import Spec
+from warmstart.data.preprocess.target_texts import Answers, ids_of
+from warmstart.data.storage.ragged import PaddedRows
 from warmstart.loss.cross_entropy import cross_entropy
 from warmstart.objective.completion import TokenMean
 from warmstart.objective.text_normalizers import Normalizer, normalizer_of
@@ -90,9 +92,10 @@ class Seq2Seq(Objective, nn.Module):
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the mean loss over tokens and, in evaluation, the outputs (B, 2 + L)."""
         features = backbone(batch.x, batch.mask).tokens
-        keep = batch.y != NONE
-        logits = backbone.decode(features, batch.mask, shifted(backbone, batch.y))
-        losses = self.loss(logits[keep], batch.y[keep]).float()
+        labels = ids_of(batch.y)
+        keep = labels != NONE
+        logits = backbone.decode(features, batch.mask, shifted(backbone, labels))
+        losses = self.loss(logits[keep], labels[keep]).float()
         loss = StepOutput(losses.mean(), losses.numel())
         if self.training and torch.is_grad_enabled():
             return loss
@@ -105,8 +108,12 @@ class Seq2Seq(Objective, nn.Module):
         return loss
 
     @torch.no_grad()
-    def generate(self, backbone: Backbone, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the ids of a generated text for each row of features, padded with -1 (B, L)."""
+    def generate(self, backbone: Backbone, features: Tensor, mask: Tensor | None, streamer: Any = None) -> Tensor:
+        """Return the ids of a generated text for each row of features, padded with -1 (B, L).
+
+        Args:
+            streamer: streamer of transformers, for a single row.
+        """
         from transformers.modeling_outputs import BaseModelOutput
 
         model = backbone.generator().eval()
@@ -122,11 +129,11 @@ class Seq2Seq(Objective, nn.Module):
             decoder_input_ids=first,
             max_new_tokens=int(min(self.length, most - first.shape[1])),
             min_length=0,
-            do_sample=False,
             use_cache=True,
             num_return_sequences=1,
             return_dict_in_generate=False,
-            **self.generation,
+            streamer=streamer,
+            **{"do_sample": False, **self.generation},
         )[:, first.shape[1] :]
         found = found.masked_fill(found == backbone.padding, PADDING)
         return F.pad(found, (0, self.length - found.shape[1]), value=PADDING)
@@ -143,28 +150,34 @@ class Seq2Seq(Objective, nn.Module):
 
     def metrics(self) -> dict[str, Any]:
         """Return the loss per token and, unless it is the metric, the scores of the generated texts."""
-        texts = {"texts": TextScores(self.texts, self.target_texts, self.normalize)}
+        texts = {"texts": TextScores(self.texts, self.target_texts, self.normalize, self.answers)}
         return {"loss": TokenMean(0), **({} if self.metric == "loss" else texts)}
 
-    def scores(self, outputs: Tensor, y: Tensor) -> Tensor | None:
+    def scores(self, outputs: Tensor, y: Any) -> Tensor | None:
         """Return the metric of each row (B,); of loss and error rates numerator and denominator (B, 2); else None."""
         if self.metric == "loss":
             return outputs[:, :VALUES]
-        score = ROW_SCORES.get(self.metric) or ERROR_COUNTS.get(self.metric)
-        if score is None:
+        pairs = zip(self.texts(outputs), self.target_texts(y))
+        if count := ERROR_COUNTS.get(self.metric):
+            found: list[Any] = [count(*normalized(self.normalize, *pair)) for pair in pairs]
+        elif score := ROW_SCORES.get(self.metric):
+            found = [score(*pair, answers) for pair, answers in zip(pairs, self.answers(y))]
+        else:
             return None
-        pairs = list(zip(self.texts(outputs), self.target_texts(y)))
-        if self.metric in ERROR_COUNTS:
-            pairs = [normalized(self.normalize, *pair) for pair in pairs]
-        return torch.tensor([score(*pair) for pair in pairs], dtype=torch.float32)
+        return torch.tensor(found, dtype=torch.float32)
 
     def texts(self, outputs: Tensor) -> list[str]:
         """Return the generated texts of outputs (B, 2 + L)."""
         return self.target_texts(outputs[:, VALUES:].long())
 
-    def target_texts(self, y: Tensor) -> list[str]:
-        """Return the texts of token ids (B, L), padded with negative numbers: a tensor, or variable-length rows."""
-        return [self.decode([number for number in row if number >= 0]).strip() for row in y[:].tolist()]
+    def target_texts(self, y: Any) -> list[str]:
+        """Return the texts of token ids (B, L), padded with negative numbers, or of the targets of rows."""
+        return [self.decode([number for number in row if number >= 0]).strip() for row in ids_of(y).tolist()]
+
+    def answers(self, y: Any) -> list[list[str]]:
+        """Return the correct answers of each row: those of the data, else the target."""
+        y = y[:] if isinstance(y, PaddedRows) else y
+        return y.texts if isinstance(y, Answers) else [[text] for text in self.target_texts(y)]
 
     def to_records(self, outputs: Tensor, batch: Batch, spec: Spec) -> list[dict[str, Any]]:
         """Return one dict per row with its generated text."""

@@ -13,11 +13,12 @@ from warmstart.objective import span_qa
 from warmstart.objective.scores import edits
 from warmstart.objective.text_metrics import exact_match, rouge_l
 
-ROW_SCORES: dict[str, Callable[[str, str], float]] = {
-    "exact_match": exact_match,
-    "rouge_l": rouge_l,
-    "answer_match": lambda found, target: span_qa.exact_match(found, [target]),
-    "f1": lambda found, target: span_qa.f1(found, [target]),
+# Scores of a text, given the target and all correct answers.
+ROW_SCORES: dict[str, Callable[[str, str, Sequence[str]], float]] = {
+    "exact_match": lambda found, target, answers: exact_match(found, target),
+    "rouge_l": lambda found, target, answers: rouge_l(found, target),
+    "answer_match": lambda found, target, answers: span_qa.exact_match(found, answers),
+    "f1": lambda found, target, answers: span_qa.f1(found, answers),
 }
 
 
@@ -49,12 +50,14 @@ def normalized(normalize: Callable[[str], str], *texts: str) -> tuple[str, ...]:
 class TextScores(Metric):
     """Means of the scores in ROW_SCORES, BLEU and chrF of all texts (sacrebleu, from 0 to 1), and error rates.
 
-    `answer_match` and `f1` are those of SQuAD; word and character error rates are of normalized texts.
+    `answer_match` and `f1` are those of SQuAD, the largest over the correct answers of a row; word and character error
+    rates are of normalized texts.
 
     Args:
         decode: converts the outputs of a batch to texts.
         target_texts: converts the targets of a batch to texts.
         normalize: changes texts before error rates are computed.
+        answers: converts the targets of a batch to lists of correct answers; None for the target only.
 
     `compared` holds the number of wrong words, the reference and the prediction of each row of the last batch.
     """
@@ -64,27 +67,31 @@ class TextScores(Metric):
     def __init__(
         self,
         decode: Callable[[Tensor], list[str]],
-        target_texts: Callable[[Tensor], list[str]],
+        target_texts: Callable[[Any], list[str]],
         normalize: Callable[[str], str] = str,
+        answers: Callable[[Any], list[list[str]]] | None = None,
     ):
         super().__init__()
-        self.decode, self.target_texts, self.normalize = decode, target_texts, normalize
+        self.decode, self.target_texts, self.normalize, self.answers = decode, target_texts, normalize, answers
         self.compared: list[tuple[int, str, str]] = []
         self.found: list[str] = []
         self.targets: list[str] = []
+        self.correct: list[Sequence[str]] = []
 
-    def update(self, outputs: Tensor, y: Tensor) -> None:
+    def update(self, outputs: Tensor, y: Any) -> None:
         """Add outputs and targets of a batch."""
         texts, targets = self.decode(outputs), self.target_texts(y)
         pairs = zip(texts, targets)
         self.compared = [(word_errors(*normalized(self.normalize, *pair)), *reversed(pair)) for pair in pairs]
         self.found += texts
         self.targets += targets
+        self.correct += [[target] for target in targets] if self.answers is None else self.answers(y)
 
     def compute(self) -> dict[str, Any]:
         """Return the scores by name."""
         pairs, count = list(zip(self.found, self.targets)), max(1, len(self.found))
-        scores = {name: sum(score(*pair) for pair in pairs) / count for name, score in ROW_SCORES.items()}
+        rows = list(zip(self.found, self.targets, self.correct))
+        scores = {name: sum(score(*row) for row in rows) / count for name, score in ROW_SCORES.items()}
         for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
             scores[name] = metric.corpus_score(self.found, [self.targets]).score / 100 if pairs else 0.0
         return scores | error_rates([normalized(self.normalize, *pair) for pair in pairs])
@@ -92,4 +99,4 @@ class TextScores(Metric):
     def reset(self) -> None:
         """Remove all rows."""
         super().reset()
-        self.found, self.targets = [], []
+        self.found, self.targets, self.correct = [], [], []

@@ -1,4 +1,4 @@
-"""stage=generate: continue prompts with a causal language model."""
+"""stage=generate: continue prompts with a causal language model, or generate texts for input texts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from warmstart.core.protocols import Preprocessor
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import derive_seed
-from warmstart.training.generation import name_of, open_generator, to_line
+from warmstart.stages.chat import Screen
+from warmstart.training.generation import Generator, name_of, open_generator, to_line
 from warmstart.training.record import runs_folder
+from warmstart.training.text_to_text import TextToText
 
 
 def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
     """Write `samples` completions of `prompt`, or of each row of `input`, by the run or Hugging Face model `run=`.
 
+    A single one is printed while it is generated, if standard output is a terminal.
+
     Raises:
-        UserError: the model does not predict the next token, or a prompt is too long or cannot be read.
+        UserError: the model generates no texts, or a prompt is too long or cannot be read.
     """
     generator, parent, trained = open_generator(config)
     screen.say(f"generating with {name_of(trained)}")
@@ -34,14 +38,25 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
         run.update(parent=parent)
         torch.manual_seed(derive_seed(config.seed, "generate"))
         rows = [row for row in range(len(prompts)) for _ in range(config.samples)]
-        completions = generator.generate([starts[row] for row in rows])
+        is_streamed = len(rows) == 1 and generator.streams and sys.stdout.isatty()
+        if is_streamed:
+            sys.stdout.write(screen.safe(shown(prompts[0], generator)))
+            completions = generator.batch(starts, Screen(generator.preprocessor, skip_prompt=True))
+        else:
+            completions = generator.generate([starts[row] for row in rows])
         lines = [to_line(prompts[row], completion) for row, completion in zip(rows, completions)]
         write_atomically(run.path / "generated.jsonl", "".join(lines))
-        for row, completion in zip(rows, completions):
-            start = prompts[row].given if "messages" not in generator.preprocessor.abilities else ""
-            sys.stdout.write(screen.safe(f"{start}{completion}\n"))  # the file has the exact completion
+        for row, completion in [] if is_streamed else zip(rows, completions):
+            line = f"{shown(prompts[row], generator)}{completion}\n"
+            sys.stdout.write(screen.safe(line))  # the file has the exact completion
     screen.say(f"generated: {run.path / 'generated.jsonl'}")
     return run
+
+
+def shown(prompt: Prompt, generator: Generator | TextToText) -> str:
+    """Return what is printed before a completion: the text that it continues."""
+    continues = isinstance(generator, Generator) and "messages" not in generator.preprocessor.abilities
+    return str(prompt.given) if continues else ""
 
 
 def read_prompts(preprocessor: Preprocessor, config: DictConfig) -> list[Prompt]:

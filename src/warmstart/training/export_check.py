@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from warmstart.core import screen
 from warmstart.core.batch import Batch, Rows
 from warmstart.core.errors import UserError
+from warmstart.core.protocols import translates
 from warmstart.data.datamodule import evenly
 from warmstart.data.loader import take
 from warmstart.training import components
@@ -44,7 +45,8 @@ def check_export(
         The entry of the record: number of rows, data, and largest difference.
 
     Raises:
-        UserError: an output differs by more than the tolerance, or the folder cannot be loaded.
+        UserError: an output differs by more than the tolerance, a generated sequence differs, or the folder cannot be
+            loaded.
     """
     try:
         exported = load()
@@ -75,6 +77,8 @@ def check_export(
                     f"(largest difference {found:.2g}, allowed {TOLERANCE:g})"
                 )
             largest = max(largest, found)
+    if translates(type(trained[1])):
+        check_generation(exported, inputs_of, trained, preprocessor, Rows(tables[-1]).take(slice(0, 1)).x)
     count = sum(map(len, tables))
     how = "in a batch and one by one" if is_padding_invariant else "one by one"
     screen.say(f"checked on {count} rows, {how}: the largest difference is {largest:.1g}")
@@ -130,6 +134,30 @@ def difference(exported: nn.Module, inputs_of: Any, trained: tuple[Any, Any], pr
     scale = max(1.0, ours.abs().max().item())
     largest = (ours - found).abs().max().item() / scale
     return math.inf if math.isnan(largest) else largest
+
+
+def check_generation(exported: Any, inputs_of: Any, trained: tuple[Any, Any], preprocessor: Any, raw: Any) -> None:
+    """Compare what the trained model and the folder generate for a raw row, with the settings of the folder.
+
+    Raises:
+        UserError: it differs, or transformers cannot generate.
+    """
+    backbone, objective = trained
+    try:
+        with evaluating(exported):
+            ids = exported.generate(**inputs_of(raw), do_sample=False)
+    except Exception as error:  # the type depends on the architecture
+        raise UserError(f"not exported: transformers cannot generate for a row: {_line(error)}") from error
+    found = preprocessor.decode(ids[0].tolist()).strip()
+    batch = take(preprocessor.encode(raw), None, slice(0, 1))
+    with evaluating(backbone, objective):
+        features = backbone(preprocessor(batch.x), batch.mask).tokens
+        (ours,) = objective.target_texts(objective.generate(backbone, features, batch.mask))
+    if ours != found:
+        raise UserError(
+            f"not exported: {type(exported).__name__} of the folder generates {found[:40]!r} for a row, but the "
+            f"trained model {ours[:40]!r}"
+        )
 
 
 def _outputs(found: Any) -> Tensor:

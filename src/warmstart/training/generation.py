@@ -19,7 +19,7 @@ from warmstart.core import screen
 from warmstart.core.batch import Prompt, Rows
 from warmstart.core.errors import UserError
 from warmstart.core.init import Init
-from warmstart.core.protocols import Preprocessor, generates
+from warmstart.core.protocols import Preprocessor, generates, translates
 from warmstart.core.saved_model import SavedModel
 from warmstart.data.datamodule import evenly
 from warmstart.data.preprocess import rebuild, rebuild_for_prompts
@@ -27,13 +27,13 @@ from warmstart.huggingface import export
 from warmstart.run.files import write_atomically
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import find, runs_of
+from warmstart.training.decoding import SAMPLING, by_length, sampling_arguments
 from warmstart.training.restore import exported
 from warmstart.training.session import Session
+from warmstart.training.text_to_text import TextToText
 from warmstart.training.trainer import machine_trainer
 
-BATCH = 32  # rows that are generated at a time
 LENGTH = 200  # maximum number of tokens generated for a test prompt
-SAMPLING = ("length", "temperature", "top_k", "top_p")  # settings
 POSITION_EMBEDDINGS = ("wpe", "position_embeddings", "embed_positions")  # names in transformers
 
 
@@ -62,7 +62,7 @@ class Generator:
     ):
         self.model, self.preprocessor, self.trained, self.length = model.eval(), preprocessor, trained, length
         self.context = getattr(model.config, "max_position_embeddings", None) or math.inf
-        self.ends = frozenset(preprocessor.ends)
+        self.streams, self.ends = True, frozenset(preprocessor.ends)
         model.generation_config = transformers.GenerationConfig(
             max_new_tokens=length,
             eos_token_id=list(preprocessor.ends) or None,
@@ -72,22 +72,25 @@ class Generator:
         )
 
     @classmethod
-    def open(cls, run: RunFolder, config: DictConfig) -> tuple[Generator, SavedModel]:
+    def open(cls, run: RunFolder, config: DictConfig, trained_config: DictConfig) -> tuple[Generator, SavedModel]:
         """Return a generator with the model of a run, on the device of its training, and the saved model.
+
+        Args:
+            config: settings of the generation.
+            trained_config: config of the run.
 
         Raises:
             UserError: the model does not predict the next token.
         """
-        trained_config = run.config(tuple(config.trust))
         if not generates(get_object(trained_config.objective._target_)):
             raise UserError(
                 f"{run.path} was not trained to predict the next token: use objective=causal, or a finetuning on "
-                "conversations (experiment=chat)"
+                "conversations (experiment=chat) or on pairs of texts (experiment=seq2seq)"
             )
         model, _, saved = exported(run, trained_config)
         if not model.can_generate():
             raise UserError(f"{run.path}: transformers cannot generate with {type(model).__name__}")
-        settings = {name: config[name] for name in SAMPLING}
+        settings = sampling_of(config)
         device = machine_trainer(trained_config.trainer, run.path).strategy.root_device
         return cls(model.to(device), rebuild(saved.preprocessor), saved.spec.shape[0], **settings), saved
 
@@ -105,7 +108,7 @@ class Generator:
         except UserError as error:
             raise UserError(str(error).replace(f"init={init}", f"run={init}")) from error
         preprocessor = rebuild_for_prompts(state)
-        settings = {name: config[name] for name in SAMPLING}
+        settings = sampling_of(config)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         path = str(Path(init.path).resolve()) if Path(init.path).is_dir() else init.path
         parent = {"id": None, "weights_sha256": digest, "path": str(replace(init, path=path))}
@@ -152,13 +155,11 @@ class Generator:
         Args:
             most: maximum number of positions of a batch.
         """
-        order = sorted(range(len(starts)), key=lambda row: len(starts[row]))
-        found: dict[int, str] = {}
-        for first in range(0, len(order), BATCH):
-            rows = order[first : first + BATCH]
-            length = min(self.length, most - len(starts[rows[-1]]))
-            found |= zip(rows, self.batch([starts[row] for row in rows], length=length))
-        return [found[row] for row in range(len(starts))]
+
+        def continued(rows: list[list[int]]) -> list[str]:
+            return self.batch(rows, length=min(self.length, most - len(rows[-1])))
+
+        return by_length(starts, continued)
 
     def batch(self, starts: Sequence[list[int]], streamer: Any = None, length: int | None = None) -> list[str]:
         """Return the continuation of each list of token ids, which are padded on the left.
@@ -184,7 +185,13 @@ class Generator:
         return self.preprocessor.decode(found[:end])
 
 
-def open_generator(config: DictConfig) -> tuple[Generator, dict[str, Any], RunFolder | str]:
+def sampling_of(config: DictConfig) -> dict[str, Any]:
+    """Return the settings of the generation of a causal model, which samples by default."""
+    settings = {name: config[name] for name in SAMPLING}
+    return settings | ({"temperature": 1.0} if config.temperature is None else {})
+
+
+def open_generator(config: DictConfig) -> tuple[Generator | TextToText, dict[str, Any], RunFolder | str]:
     """Return a generator with the model of `run`, its parent record, and its run or hf:NAME_OR_DIR.
 
     Raises:
@@ -195,7 +202,9 @@ def open_generator(config: DictConfig) -> tuple[Generator, dict[str, Any], RunFo
         generator, parent = Generator.open_hub(init, config)
         return generator, parent, parent["path"]
     run = find_run(config)
-    generator, saved = Generator.open(run, config)
+    trained_config = run.config(tuple(config.trust))
+    kind = TextToText if translates(get_object(trained_config.objective._target_)) else Generator
+    generator, saved = kind.open(run, config, trained_config)
     parent = {"id": run.record["id"], "weights_sha256": saved.weights_sha256}
     return generator, parent, run
 
@@ -252,15 +261,3 @@ def has_position_table(model: Any) -> bool:
     """Return whether a model of transformers has an embedding of each position."""
     tables = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding))
     return any(name.endswith(POSITION_EMBEDDINGS) for name in tables)
-
-
-def sampling_arguments(temperature: float, top_k: int | None, top_p: float | None) -> dict[str, Any]:
-    """Return the sampling arguments of a transformers.GenerationConfig."""
-    if temperature == 0:
-        return {"do_sample": False}
-    return {
-        "do_sample": True,
-        "temperature": float(temperature),
-        "top_k": top_k or 0,
-        "top_p": 1.0 if top_p is None else float(top_p),
-    }

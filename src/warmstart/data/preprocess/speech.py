@@ -42,6 +42,7 @@ class Preprocessor(recordings.TakesRecordings):
         column: column of recordings in tables.
         dialect: format of the tables.
         cluster: column of speakers in tables.
+        pieces: maximum number of labels of transcripts, for CTC; None for characters.
     """
 
     abilities: ClassVar = recordings.TakesRecordings.abilities | {"to_images", "grouped"}
@@ -61,8 +62,9 @@ class Preprocessor(recordings.TakesRecordings):
         column: str | None = None,
         dialect: dict[str, Any] | None = None,
         cluster: str | None = None,
+        pieces: int | None = None,
     ):
-        super().__init__(column, dialect, cluster)
+        super().__init__(column, dialect, cluster, pieces)
         if window < hop:
             raise UserError(f"data.frames.window={window}: must be at least data.frames.hop={hop}")
         self.rate, self.mels, self.window, self.hop = rate, mels, window, hop

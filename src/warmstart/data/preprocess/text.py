@@ -245,6 +245,15 @@ class Preprocessor(protocols.Preprocessor):
         known = [cell if isinstance(cell, str) else None for cell in frame.get("completion", [None] * len(frame))]
         return [Prompt(*values) for values in zip(texts, frame.index.tolist(), known)]
 
+    def input_tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of inputs of an encoder, truncated to the context.
+
+        Raises:
+            UserError: a text is longer than the context, and `too_long` is error.
+        """
+        rows = self.encode(pd.DataFrame({"text": list(texts)}))
+        return [rows[[row]][0].tolist() for row in range(len(rows))]
+
     def prompt(self, text: str) -> list[int]:
         """Return the token ids of a prompt; for an empty prompt, the begin token.
 

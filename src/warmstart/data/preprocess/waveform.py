@@ -38,6 +38,7 @@ class Preprocessor(recordings.TakesRecordings):
         column: column of recordings in tables.
         dialect: format of the tables.
         cluster: column of clusters in tables.
+        pieces: maximum number of labels of transcripts, for CTC; None for characters.
     """
 
     abilities: ClassVar = recordings.TakesRecordings.abilities | {"to_images"}
@@ -55,8 +56,9 @@ class Preprocessor(recordings.TakesRecordings):
         column: str | None = None,
         dialect: dict[str, Any] | None = None,
         cluster: str | None = None,
+        pieces: int | None = None,
     ):
-        super().__init__(column, dialect, cluster)
+        super().__init__(column, dialect, cluster, pieces)
         self.rate, self.kernel, self.stride = rate, list(kernel), list(stride)
         self.normalize, self.masked, self.longest = normalize, masked, longest
 

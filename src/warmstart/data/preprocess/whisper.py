@@ -45,6 +45,7 @@ class Preprocessor(recordings.TakesRecordings):
         column: column of recordings in tables.
         dialect: format of the tables.
         cluster: column of clusters in tables.
+        pieces: maximum number of labels of transcripts, for CTC; None for characters.
     """
 
     abilities: ClassVar = recordings.TakesRecordings.abilities | {"decode", "to_images"}
@@ -67,8 +68,9 @@ class Preprocessor(recordings.TakesRecordings):
         column: str | None = None,
         dialect: dict[str, Any] | None = None,
         cluster: str | None = None,
+        pieces: int | None = None,
     ):
-        super().__init__(column, dialect, cluster)
+        super().__init__(column, dialect, cluster, pieces)
         self.language, self.task, self.timestamps, self.too_long = language, task, timestamps, too_long
         self.features, self.context, self.multilingual = features, context, multilingual
         self.tokenizer, self.roles, self.files = tokenizer, dict(roles or tokenizing.ROLES), files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
 from warmstart.data.clusters import Clusters
 from warmstart.data.duplicates.comparison import Comparison, Overlap, to_keys
+from warmstart.data.preprocess import transcripts
 from warmstart.data.readers.files import map_in_threads
 from warmstart.data.readers.folders import files_below
 from warmstart.data.readers.sounds import SUFFIXES, read_sounds, resample
@@ -46,13 +46,21 @@ class TakesRecordings(Preprocessor):
         column: column of recordings in tables; None for the first of audio, audio_filepath, path and file.
         dialect: format of the tables.
         cluster: column of clusters, such as speakers, in tables; None if there is none.
+        pieces: maximum number of labels of transcripts, for CTC; None for characters.
     """
 
     abilities: ClassVar = frozenset({"overlap", "skip"})
     remedy: ClassVar = ""  # alternatives to removing a transcript that is too long, for a message
 
-    def __init__(self, column: str | None = None, dialect: dict[str, Any] | None = None, cluster: str | None = None):
+    def __init__(
+        self,
+        column: str | None = None,
+        dialect: dict[str, Any] | None = None,
+        cluster: str | None = None,
+        pieces: int | None = None,
+    ):
         self.column, self.dialect, self.cluster = column, Dialect(**(dialect or {})), cluster
+        self.pieces, self.alphabet = pieces, ()
 
     @property
     def names(self) -> list[str] | None:
@@ -60,9 +68,10 @@ class TakesRecordings(Preprocessor):
         return None if self.column is None else [self.column]
 
     def adapted(self, own: TakesRecordings) -> TakesRecordings:
-        """Return this preprocessor with the table format of another one, `own`."""
+        """Return this preprocessor with the table format and the labels of transcripts of another one, `own`."""
         adapted = copy.copy(self)
         adapted.column, adapted.dialect, adapted.cluster = own.column, own.dialect, own.cluster
+        adapted.pieces = own.pieces
         return adapted
 
     def table_state(self) -> dict[str, Any]:
@@ -81,16 +90,28 @@ class TakesRecordings(Preprocessor):
         """Return the number of positions of a model for the lengths of encoded recordings (N,)."""
         raise NotImplementedError
 
-    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Frames, Ragged | None]:
-        """Return encoded recordings and the labels of each transcript.
+    def fit_transcripts(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Fit the labels of transcripts to training texts, and return them: characters, or up to `pieces` subwords.
 
         Raises:
-            UserError: a transcript has more labels than its recording has positions.
+            UserError: there are more characters than `pieces`.
+        """
+        self.alphabet = transcripts.alphabet(texts, self.pieces)
+        return self.alphabet
+
+    def align(self, x: pd.DataFrame, y: Any, target: str) -> tuple[Frames, Ragged | None]:
+        """Return encoded recordings and the labels of each transcript, padded with -1.
+
+        Raises:
+            UserError: a character is in no label, or a transcript has more labels than its recording has positions.
         """
         encoded = self.encode(x)
         if y is None:
             return encoded, None
-        return encoded, transcript_labels(x, self.positions(encoded.lengths), y, self.seconds, self.remedy)
+        names = x["file"].tolist()
+        rows = transcripts.spell(y, self.alphabet, names)
+        positions = self.positions(encoded.lengths)
+        return encoded, transcripts.fitting(rows, positions, names, self.seconds, self.remedy)
 
     def read(self, path: str, on_error: str = "raise") -> Inputs:
         """Read a sound file, a folder of sound files, or a manifest.
@@ -153,26 +174,3 @@ def cached_rows(
     name = cache.key(settings, repr(x["rate"].tolist()), *(values.tobytes() for values in x["audio"]))
     values, starts = cache.entry(kind, name, write, lambda folder: cache.arrays(folder, ("values", "starts")))
     return values, np.asarray(starts)
-
-
-def transcript_labels(x: pd.DataFrame, positions: np.ndarray, y: Any, seconds: float, remedy: str) -> Ragged:
-    """Return the labels of each transcript, padded with -1, after checking that CTC can align them.
-
-    Args:
-        positions: number of positions of each recording (N,).
-        y: list of labels of each recording.
-        seconds: seconds between positions.
-
-    Raises:
-        UserError: a recording has fewer positions than labels plus blanks between equal adjacent labels.
-    """
-    needed = np.array([len(row) + sum(a == b for a, b in itertools.pairwise(row)) for row in y])
-    if (wrong := np.flatnonzero(needed > positions)).size:
-        row = wrong[0]
-        raise UserError(
-            f"{x['file'].iloc[row]}: its text of {len(y[row])} labels does not fit into its {positions[row]} "
-            f"positions of {seconds:g} s; {len(wrong):,} of {len(x):,} utterances are like this: remove them{remedy}"
-        )
-    lengths = np.array([len(row) for row in y])
-    flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in y])
-    return Ragged(flat, np.cumsum([0, *lengths]), lengths, -1, int(lengths.max()))

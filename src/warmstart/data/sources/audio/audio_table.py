@@ -16,7 +16,7 @@ from warmstart.data.clusters import Chosen, Clusters, Split
 from warmstart.data.readers.columns import pick, to_names, to_texts
 from warmstart.data.readers.splits import SHIFT, describe
 from warmstart.data.readers.table import Dialect
-from warmstart.data.sources.audio.manifest import alphabet, encode, sounds_of
+from warmstart.data.sources.audio.manifest import sounds_of
 from warmstart.data.sources.own_splits import (
     HELD_OUT,
     check_class_rows,
@@ -80,7 +80,7 @@ class AudioTable(Source):
         self.dialect, self.split_seed = Dialect(separator, tuple(missing_values or ())), split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Return waveforms, and class indices, lists of labels, or texts.
+        """Return waveforms, and class indices or texts.
 
         Raises:
             UserError: a column or a file is missing, a text is empty, or there is only one class or cluster.
@@ -103,10 +103,7 @@ class AudioTable(Source):
             check_in_training(numbers, labels, split[known], frames, self.root)
             index = {name: rows[known[rows]] for name, rows in index.items()}
             check_class_rows(index, y, labels, self.root, self.clusters.remedy())
-        if target == "text":
-            labels = alphabet(table.y[index["train"]].tolist(), self.pieces)
-            y = encode(table.y.tolist(), labels, table.file)
-        if target == "sequence":
+        if target in ("text", "sequence"):
             y = table.y.to_numpy(dtype=object)
         rows = Rows(x, y, cluster)
         parts = {name: rows.take(numbers) for name, numbers in index.items()}
@@ -117,7 +114,8 @@ class AudioTable(Source):
         return check_readable(Splits(*own, labels=labels, shifts=shifts), "recording")
 
     def preprocessor(self) -> Preprocessor:
-        return self.frames(column=self.audio, dialect=self.dialect.state(), cluster=self.clusters.column)
+        table = {"column": self.audio, "dialect": self.dialect.state(), "cluster": self.clusters.column}
+        return self.frames(**table, pieces=self.pieces)
 
     def _table(self, frame: pd.DataFrame, where: str, kind: str | None) -> pd.DataFrame:
         """Return the recordings, targets and clusters of a split."""

@@ -18,7 +18,7 @@ from warmstart.core.protocols import Preprocessor, Source
 from warmstart.core.ranges import Location, PositiveInt, Seed
 from warmstart.data.clusters import Chosen, Clusters
 from warmstart.data.readers.splits import describe, read_splits
-from warmstart.data.sources.audio.manifest import alphabet, encode, sounds_of
+from warmstart.data.sources.audio.manifest import sounds_of
 
 FILE = Path(__file__).parents[1] / "files" / "spoken_digits.ogg"
 SHA256 = "0ba9514af816ff57a814fa431a10b8a2f61d1af5a88751e5a43660ec1918065c"
@@ -73,7 +73,7 @@ class SpokenDigits(Source):
         self.classes, self.connect, self.pieces, self.split_seed = classes, connect, pieces, split_seed
 
     def load(self, target: str | None) -> Splits:
-        """Return waveforms, with digits or speakers as classes, or transcripts as labels or as texts.
+        """Return waveforms, with digits or speakers as classes, or transcripts.
 
         Raises:
             UserError: the files are missing or broken, or a speaker is unknown.
@@ -103,15 +103,12 @@ class SpokenDigits(Source):
             column, labels = ("text", DIGITS) if self.classes == "word" else ("speaker", sorted(set(table.speaker)))
             numbers = [np.array([labels.index(name) for name in part[column]]) for part in parts]
             return make_splits(*map(rows_of, parts, numbers), tuple(labels))
-        if target == "text":
-            labels = alphabet(parts[0].text, self.pieces)
-            return make_splits(*(rows_of(part, encode(part.text, labels, part.file)) for part in parts), labels)
-        if target == "sequence":
+        if target in ("text", "sequence"):
             return make_splits(*(rows_of(part, part.text.to_numpy(dtype=object)) for part in parts), ())
         return Splits(*(rows_of(part, None) for part in parts))
 
     def preprocessor(self) -> Preprocessor:
-        return self.frames(cluster="speaker")
+        return self.frames(cluster="speaker", pieces=self.pieces)
 
     def _read(self) -> pd.DataFrame:
         """Read all recordings of a data set with the layout of the hub."""

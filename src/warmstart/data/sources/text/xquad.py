@@ -53,7 +53,8 @@ class XQuAD(Source):
     def load(self, target: str | None) -> Splits:
         """Return questions with contexts, and lists of (answer, start character), empty for questions without answer.
 
-        For sequence to sequence, targets are the texts of the first answers, and questions without answer are left out.
+        For sequence to sequence, targets are lists of answers, of which the first is trained on, and questions without
+        answer are left out.
 
         Raises:
             UserError: a column is missing, a text is empty, or an answer cannot be found in its context.
@@ -89,7 +90,7 @@ class XQuAD(Source):
             if not has_answer.all():
                 screen.say(f"{where}: {(~has_answer).sum():,} questions have no answer: they are left out")
             table = table[has_answer].reset_index(drop=True)
-            table["answers"] = table.answers.map(lambda answers: answers[0][0])
+            table["answers"] = table.answers.map(lambda answers: [text for text, _ in answers])
         return table
 
     def _split_off(self, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
