@@ -293,9 +293,9 @@ class Strategy:
 
     If `selects_strategy`, it has a method `select` in place of `learning_rate_scales`, which chooses another strategy.
     `restarts` are fractions of the run at which the schedule restarts. `only_scales_learning_rates` is false if it
-    overrides `prepare`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is true. If
-    `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also strongly.
-    `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
+    overrides `prepare`, `start_step`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is
+    true. If `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also
+    strongly. `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
     `unlabelled_rows` the number of unlabelled rows that it has trained on, repetitions included. If not
     `trains_loaded_head`, the head of an objective that `keeps_head` is frozen if it was loaded. `trains_backbone` is
     false if it trains adapters or a head only.
@@ -321,6 +321,14 @@ class Strategy:
         complete.
         """
         raise NotImplementedError
+
+    def start_step(self, objective: Objective, backbone: Backbone) -> bool:
+        """Update strategy and weights before the batches of an optimizer step, if it `uses_unlabelled` rows.
+
+        It is called for each batch, with the `progress` of the optimizer step. Return whether the weights were reset:
+        the optimizer then starts again too.
+        """
+        return False
 
     def step(self, objective: Objective, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the loss of a training batch: that of the objective."""

@@ -128,7 +128,9 @@ def assemble(
     strategy = build_strategy(config, backbone) if "strategy" in config else None
     if strategy is not None and strategy.uses_strong and not config.data.get("strong"):
         name = f"strategy={components.short_name(config.strategy)}"
-        screen.say(f"{name}: data.strong has no augmentation: pseudo-labels are those of a second pass with dropout")
+        screen.say(
+            f"{name}: data.strong has no augmentation: rows with pseudo-labels only have data.augment and dropout"
+        )
     objective = build_objective(config, backbone, data)
     if "reference" in objective.abilities and disable_dropout(backbone):
         name = components.short_name(config.objective)
