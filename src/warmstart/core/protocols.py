@@ -204,9 +204,10 @@ class Objective:
     and `task` selects the form of the head. `step` requires `views` copies of a batch, concatenated along B. If
     `mixes`, it supports mixed batches. If `is_single_label`, `predict` returns logits (B, C), and every example has one
     of the C classes. `teacher_output` is what it matches of a frozen teacher, as targets (B, D): its pooled features,
-    or the outputs of the head of an objective. If `keeps_head`, its head is that of a pretraining, which is loaded. If
-    `encodes_rows`, each example must be one row of the data, so that texts are not packed into blocks. If a language
-    model can predict the same outputs without training, `prompted` is the objective that does.
+    or the outputs of the head of an objective; or (B, 1 + T, D): its pooled features, then those of each token. If
+    `keeps_head`, its head is that of a pretraining, which is loaded. If `encodes_rows`, each example must be one row of
+    the data, so that texts are not packed into blocks. If a language model can predict the same outputs without
+    training, `prompted` is the objective that does.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
@@ -228,7 +229,7 @@ class Objective:
     mixes: ClassVar[bool] = False
     is_single_label: ClassVar[bool] = False
     keeps_head: ClassVar[bool] = False
-    teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
+    teacher_output: ClassVar[Literal["features", "tokens"] | type[Objective] | None] = None
     encodes_rows: ClassVar[bool] = False
     prompted: ClassVar[type[Objective] | None] = None
     monitor: ClassVar[tuple[str, str] | Callable[..., tuple[str, str]] | None] = None
