@@ -35,6 +35,7 @@ TOKENS = {
     "causal": "gpt_small",
     "masked_tokens": "tiny",
     "tsdae": "tiny",
+    "distill_tokens": "tiny",
     "span_corruption": "encoder_decoder",
     "text_infilling": "encoder_decoder",
 }  # objectives on token numbers, and a backbone for each
@@ -50,7 +51,9 @@ def set_up(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Batch]:
     node = OmegaConf.load(CONF / "objective" / f"{name}.yaml")
     cls = class_of(name)
     labels = (
-        () if cls.target is None and cls.teacher_output in (None, "features") else LABELS.get(name, ("a", "b", "c"))
+        ()
+        if cls.target is None and cls.teacher_output in (None, "features", "tokens")
+        else LABELS.get(name, ("a", "b", "c"))
     )
     spec = Spec("image", (1, 8, 8), labels, (1.0, 2.0, 3.0), (1.0, 1.0, 2.0))
     backbone = "vit" if cls.needs or cls.target == "text" else "mlp"
@@ -58,13 +61,16 @@ def set_up(name: str) -> tuple[torch.nn.Module, torch.nn.Module, Batch]:
     x = x + 0.1 * torch.randn_like(x)
     if name in TOKENS:
         backbone, x = TOKENS[name], torch.randint(5, 30, (8, 16))
-        spec = Spec("text", (16,), vocabulary=Vocabulary(30, padding=0, end=3, mask=4, special=(0, 1, 2, 3, 4)))
+        moments = {"center": (0.0,) * 6, "spread": (1.0,) * 6} if cls.teacher_output == "tokens" else {}
+        spec = Spec(
+            "text", (16,), **moments, vocabulary=Vocabulary(30, padding=0, end=3, mask=4, special=(0, 1, 2, 3, 4))
+        )
     backbone = build(compose_backbone(backbone), spec=spec)
     loss = cls.default_loss
     loss = loss[backbone.target_kind] if isinstance(loss, Mapping) else loss
     objective = build(node, backbone=backbone, spec=spec, loss=loss, **FEWER.get(name, {}))
     y = {
-        None: None if cls.teacher_output is None else torch.randn(8, 3),
+        None: None if cls.teacher_output is None else torch.randn(8, 17, 3) if name in TOKENS else torch.randn(8, 3),
         "category": torch.arange(8) % 3,
         "categories": torch.randint(0, 2, (8, 3)).float(),
         "value": torch.randn(8, 3),

@@ -89,11 +89,16 @@ def test_a_damaged_entry_of_the_cache_is_computed_again(cli, folders, tmp_path: 
     assert one == two
 
 
-def test_a_text_has_the_features_that_the_teacher_gives_it_alone(cli, folders, tmp_path: Path):
+@pytest.fixture
+def texts(tmp_path: Path) -> tuple[str, ...]:
+    """Settings of a table of texts of different lengths."""
     lines = [" ".join(["the plot", "w11 w12 w13"][n % 2] for _ in range(1 + n % 5)) + f" w{n}" for n in range(60)]
     pd.DataFrame({"text": lines, "label": ["good", "bad"] * 30}).to_csv(tmp_path / "texts.csv", index=False)
-    words = (f"data.root={tmp_path / 'texts.csv'}", "data.text=text", "data.target=label", "data.tokenizer.context=16")
-    done = cli("experiment=text", *words, "backbone=tiny", *DISTILL, f"teacher=hf:{folders['BERT']}")
+    return f"data.root={tmp_path / 'texts.csv'}", "data.text=text", "data.target=label", "data.tokenizer.context=16"
+
+
+def test_a_text_has_the_features_that_the_teacher_gives_it_alone(cli, folders, texts):
+    done = cli("experiment=text", *texts, "backbone=tiny", *DISTILL, f"teacher=hf:{folders['BERT']}")
     assert done.status == 0, done.err
     assert "data.pack=128 is not used" in done.err
     data, _, lineage = assemble(RunFolder.open(done.run("pretrain")).config())
@@ -106,6 +111,37 @@ def test_a_text_has_the_features_that_the_teacher_gives_it_alone(cli, folders, t
         x, mask = rebuild(saved.preprocessor).encode(texts.iloc[[number]]).padded(slice(None))
         with torch.no_grad():
             torch.testing.assert_close(targets[[number]].float(), backbone(x, mask).pooled, atol=2e-3, rtol=2e-3)
+
+
+def test_a_token_has_the_features_that_the_teacher_gives_it_alone_and_the_student_its_tokenizer(cli, folders, texts):
+    words = ("experiment=text", *texts, "backbone=tiny", "backbone.dropout=0.0", *DISTILL, "objective=distill_tokens")
+    done = cli(*words, "data.pack=null", f"teacher=hf:{folders['BERT']}", "trainer.max_epochs=20")
+    assert done.status == 0, done.err
+    metrics = done.record("pretrain")["metrics"]
+    assert metrics["val/token_cosine"] > 0.3
+    assert metrics["val/cosine"] > 0.3
+    data, _, _ = assemble(RunFolder.open(done.run("pretrain")).config())
+    backbone, saved = opened(folders["BERT"])
+    preprocessor = rebuild(saved.preprocessor).adapted(data.source.preprocessor())
+    rows, targets = data.given["train"].x, data.parts["train"][1]
+    assert targets.values.dtype == "float16"
+    for number in range(0, len(rows), 7):
+        x, mask = preprocessor.encode(rows.iloc[[number]]).padded(slice(None))
+        assert torch.equal(x, data.parts["train"][0][[number]])
+        with torch.no_grad():
+            features = backbone(x, mask)
+        expected = torch.cat([features.pooled[:, None], features.tokens], 1)
+        torch.testing.assert_close(targets[[number]].float(), expected, atol=2e-3, rtol=2e-3)
+    center = data.spec.center[len(data.spec.center) // 2 :]
+    flat = targets[:].float()[:, 1:][data.parts["train"][0].padded(slice(None))[1]]
+    torch.testing.assert_close(torch.tensor(center), flat.mean(0), atol=1e-4, rtol=1e-3)
+
+    own = cli(*words, "objective=masked_tokens", "trainer.max_steps=1").run("pretrain")
+    refused = cli(*words, "data.pack=null", f"teacher=hf:{folders['BERT']}", f"init={own}")
+    assert refused.status == 2
+    assert "its tokens are not those of init: set init=scratch" in refused.error
+    again = cli(*words, "data.pack=null", f"teacher={own}", f"init={own}", "trainer.max_steps=1")
+    assert again.status == 0, again.err
 
 
 def test_a_run_is_not_resumed_with_another_teacher(cli, folders, tmp_path: Path, monkeypatch):
@@ -159,6 +195,7 @@ def test_a_report_states_what_the_teacher_cost_and_that_it_has_seen_labels(cli, 
         (("teacher=DAMAGED",), "model.safetensors is damaged"),
         (("objective=distill_logits", "teacher=PLAIN"), "has no head for classes"),
         (("teacher=hf:BERT",), "is for text data, but data=digits is image"),
+        (("objective=distill_tokens", "teacher=PLAIN"), "has no tokens: objective=distill_tokens needs a teacher for"),
         (("loss=cross_entropy", "teacher=TUNED"), "loss=cross_entropy is incompatible with objective=distill"),
     ],
 )

@@ -28,6 +28,9 @@ ACCUMULATED = ("trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=1
 # Saved after the running means of the strategy started, with a share of the epoch's pseudo-labels.
 UNLABELLED = ("strategy=fixmatch", "strategy.confidence=0.2", "data.unlabelled=true", "data/augment@data.strong=shift")
 
+# Saved in the second of three rounds, in the middle of an optimizer step.
+ROUNDS = ("strategy=noisy_student", "strategy.confidence=0.2", "data.unlabelled=true", "trainer.max_epochs=12")
+
 SMALL = ("backbone=resnet", "backbone.widths=[4]", "backbone.blocks=[1]")
 
 
@@ -82,6 +85,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             31,
         ),
         (("stage=finetune", "init=scratch", "trainer.max_epochs=12", "data.labels_per_class=20", *UNLABELLED), 31),
+        (
+            ("stage=finetune", "init=scratch", "data.labels_per_class=25", "data.batch_size=32", *ROUNDS, *ACCUMULATED),
+            17,
+        ),
     ],
     ids=[
         "denoise",
@@ -102,6 +109,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         "accumulated byol",
         "few labels",
         "unlabelled",
+        "rounds",
     ],
 )
 def test_stopped_in_the_middle_of_an_epoch(words, stop: int, cli, monkeypatch: pytest.MonkeyPatch):

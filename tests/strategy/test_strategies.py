@@ -124,7 +124,10 @@ def optimize(module: FinetuneModule) -> tuple[torch.optim.Optimizer, Any]:
 
 def take(module: FinetuneModule, batch: Batch, optimizer: torch.optim.Optimizer, schedule: Any, step: int) -> None:
     module._trainer = SimpleNamespace(
-        global_step=step, accumulate_grad_batches=1, fit_loop=SimpleNamespace(total_batch_idx=step)
+        global_step=step,
+        accumulate_grad_batches=1,
+        fit_loop=SimpleNamespace(total_batch_idx=step),
+        optimizers=[optimizer],
     )
     module.train()
     module.on_train_batch_start(batch, step)
@@ -191,13 +194,13 @@ def test_resumed_at_any_step_is_what_an_undisturbed_run_is(strategy: str):
         optimizer, schedule = optimize(module)
         for step in range(stop):
             take(module, batch, optimizer, schedule, step)
-        kept = [copy.deepcopy(part.state_dict()) for part in (module, optimizer, schedule)]
+        kept = [copy.deepcopy(part.state_dict()) for part in (module, optimizer, schedule, module.strategy)]
         module, batch = make(strategy, backbone)
-        parts = (module, *optimize(module))
+        parts = (module, *optimize(module), module.strategy)
         for part, state in zip(parts, kept):
             part.load_state_dict(state)
         for step in range(stop, STEPS):
-            take(module, batch, *parts[1:], step)
+            take(module, batch, *parts[1:3], step)
         ends.append(module.state_dict())
     for end in ends:
         for name, value in end.items():

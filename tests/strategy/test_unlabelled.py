@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
+from tests.strategy.test_strategies import STEPS, make, optimize, take
 
 from warmstart.config import options
 from warmstart.config.pipeline import validate_strong
@@ -182,6 +183,53 @@ def test_warm_up_and_ramp():
     assert 0 < found["FixMatch", 0.4] < found["FixMatch", 0.5]
 
 
+def test_a_student_starts_each_round_at_the_start_of_the_run_with_the_model_before_as_its_teacher():
+    module, batch = make("noisy_student", "resnet", confidence=0.01)
+    batch.unlabelled = Batch(torch.randn(8, 3, 16, 16))
+    optimizer, schedule = optimize(module)
+    strategy, initial = module.strategy, {name: value.clone() for name, value in module.state_dict().items()}
+    for step in range(STEPS):
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        strategy.progress = step / STEPS
+        is_reset = strategy.start_step(module.objective, module.backbone)
+        assert is_reset == (step in (2, 4))
+        if is_reset:
+            assert all(torch.equal(value, initial[name]) for name, value in module.state_dict().items())
+            teacher = strategy.teacher.state_dict()
+            assert all(torch.equal(before[name], value) for name, value in teacher.items())
+            assert not any(torch.equal(before[name], initial[name]) for name, _ in module.named_parameters())
+        take(module, batch, optimizer, schedule, step)
+        assert strategy.unlabelled_rows == 8 * max(0, step - 1)
+        if strategy.teacher is not None:
+            assert all(torch.equal(teacher[name], value) for name, value in strategy.teacher.state_dict().items())
+
+
+def test_a_reset_restarts_the_optimizer():
+    steps = {}
+    for strategy in ("noisy_student", "full"):
+        module, batch = make(strategy, "mlp")
+        optimizer, schedule = optimize(module)
+        for step in range(STEPS):
+            take(module, batch, optimizer, schedule, step)
+        (steps[strategy],) = {int(state["step"]) for state in optimizer.state.values()}
+    assert steps == {"noisy_student": STEPS // 3, "full": STEPS}
+
+
+def test_soft_targets_are_the_probabilities_of_the_teacher():
+    class Teacher(Logits):
+        def predict(self, backbone, batch: Batch) -> torch.Tensor:
+            return torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.1, 0.0]])
+
+    p = Teacher().predict(None, None).softmax(-1)
+    kept = torch.tensor([1.0, 1.0, 0.0])
+    for soft, targets in ((True, p), (False, torch.eye(2)[p.argmax(-1)])):
+        strong = torch.zeros(3, 2, requires_grad=True)
+        batch = Batch(torch.zeros(2, 2), torch.tensor([0, 1]), unlabelled=Batch(torch.zeros(3, 2), strong=strong))
+        labels = PseudoLabels(0.6, False, soft)
+        labels.add(StepOutput(torch.zeros(()), 2), Logits(), None, batch, 1.0, (Teacher(), None)).loss.backward()
+        assert torch.allclose(strong.grad, (0.5 - targets) * kept[:, None] / 3)
+
+
 def test_steps_of_the_warm_up_do_not_lower_the_share_of_pseudo_labels():
     mean, resumed = RunningMean(), RunningMean()
     for measures in ({}, {}, {"pseudo_labels": torch.tensor(0.5)}):
@@ -206,7 +254,7 @@ def test_during_the_warm_up_a_run_equals_full_finetuning_and_afterwards_not(cli)
 def test_without_strong_augmentation_fixmatch_says_what_it_does_instead(cli):
     outcome = cli(*FEW, "strategy=fixmatch", "data.unlabelled=true", "test=false")
     assert outcome.status == 0
-    assert outcome.err.count("pseudo-labels are those of a second pass with dropout") == 1
+    assert outcome.err.count("rows with pseudo-labels only have data.augment and dropout") == 1
     assert "finetuning on 30 labelled rows and 1,227 unlabelled rows" in outcome.err
 
 
@@ -230,6 +278,10 @@ UNLABELLED = ("strategy=self_training", "data.unlabelled=true")
         (("strategy=fixmatch",), "strategy=fixmatch needs unlabelled rows: add data.unlabelled=true"),
         ((*UNLABELLED, "data.labels_per_class=null"), "all 1,257 training rows are labelled"),
         ((*UNLABELLED, "strategy.confidence=1"), "strategy.confidence=1: must be a number above 0 and below 1"),
+        (
+            ("strategy=noisy_student", "data.unlabelled=true", "strategy.rounds=1"),
+            "strategy.rounds=1: must be a whole number, 2 or more",
+        ),
         ((*UNLABELLED, "data=vectors", "objective=regression"), "needs one class per row, which objective=regression"),
         ((*UNLABELLED, "data/augment@data.strong=time_masks"), "data/augment@data.strong=time_masks is not for image"),
         (

@@ -216,9 +216,10 @@ class Objective:
     and `task` selects the form of the head. `step` requires `views` copies of a batch, concatenated along B. If
     `mixes`, it supports mixed batches. If `is_single_label`, `predict` returns logits (B, C), and every example has one
     of the C classes. `teacher_output` is what it matches of a frozen teacher, as targets (B, D): its pooled features,
-    or the outputs of the head of an objective. If `keeps_head`, its head is that of a pretraining, which is loaded. If
-    `encodes_rows`, each example must be one row of the data, so that texts are not packed into blocks. If a language
-    model can predict the same outputs without training, `prompted` is the objective that does.
+    or the outputs of the head of an objective; or (B, 1 + T, D): its pooled features, then those of each token. If
+    `keeps_head`, its head is that of a pretraining, which is loaded. If `encodes_rows`, each example must be one row of
+    the data, so that texts are not packed into blocks. If a language model can predict the same outputs without
+    training, `prompted` is the objective that does.
     `abilities` lists the optional methods that a subclass has:
 
     `reconstructions(backbone, batch)`: return scaled inputs (B, ...), the corrupted inputs, and the reconstructions.
@@ -240,7 +241,7 @@ class Objective:
     mixes: ClassVar[bool] = False
     is_single_label: ClassVar[bool] = False
     keeps_head: ClassVar[bool] = False
-    teacher_output: ClassVar[Literal["features"] | type[Objective] | None] = None
+    teacher_output: ClassVar[Literal["features", "tokens"] | type[Objective] | None] = None
     encodes_rows: ClassVar[bool] = False
     prompted: ClassVar[type[Objective] | None] = None
     monitor: ClassVar[tuple[str, str] | Callable[..., tuple[str, str]] | None] = None
@@ -310,9 +311,9 @@ class Strategy:
 
     If `selects_strategy`, it has a method `select` in place of `learning_rate_scales`, which chooses another strategy.
     `restarts` are fractions of the run at which the schedule restarts. `only_scales_learning_rates` is false if it
-    overrides `prepare`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is true. If
-    `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also strongly.
-    `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
+    overrides `prepare`, `start_step`, `step` or `extract_adapters`; runs are trained in a vmap group only if it is
+    true. If `uses_unlabelled`, `step` gets unlabelled rows in each batch, weakly augmented, and if `uses_strong` also
+    strongly. `progress` is the fraction of the run that is complete, updated before each step for such a strategy, and
     `unlabelled_rows` the number of unlabelled rows that it has trained on, repetitions included. If not
     `trains_loaded_head`, the head of an objective that `keeps_head` is frozen if it was loaded. `trains_backbone` is
     false if it trains adapters or a head only.
@@ -338,6 +339,14 @@ class Strategy:
         complete.
         """
         raise NotImplementedError
+
+    def start_step(self, objective: Objective, backbone: Backbone) -> bool:
+        """Update strategy and weights before the batches of an optimizer step, if it `uses_unlabelled` rows.
+
+        It is called for each batch, with the `progress` of the optimizer step. Return whether the weights were reset:
+        the optimizer then starts again too.
+        """
+        return False
 
     def step(self, objective: Objective, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the loss of a training batch: that of the objective."""

@@ -31,6 +31,7 @@ class Range:
 
 NonNegativeInt = Annotated[int, Range("a whole number, 0 or more", lambda value: value >= 0)]
 PositiveInt = Annotated[int, Range("a whole number above 0", lambda value: value > 0)]
+AtLeastTwo = Annotated[int, Range("a whole number, 2 or more", lambda value: value >= 2)]
 NonNegativeFloat = Annotated[float, Range("a number, 0 or more", lambda value: value >= 0)]
 PositiveFloat = Annotated[float, Range("a number above 0", lambda value: value > 0)]
 Seconds = Annotated[float, Range("seconds, above 0 and at most 86,400", lambda value: 0 < value <= 86_400)]

@@ -50,22 +50,30 @@ class Distill(Objective, nn.Module):
 
         With another teacher or other rows, `center` and `spread` differ: they belong to the targets, not to the head.
         """
-        own = self.state_dict()
-        same_shapes = {n: value.shape for n, value in own.items()} == {n: value.shape for n, value in head.items()}
-        if not same_shapes or not all(torch.equal(own[name], head[name]) for name in ("center", "spread")):
+        if not self.fits(head):
             return False
         self.load_state_dict(head)
         return True
+
+    def fits(self, head: Mapping[str, Tensor]) -> bool:
+        """Return whether a head has the shapes of this one, and the same `center` and `spread`."""
+        own = self.state_dict()
+        same_shapes = {n: value.shape for n, value in own.items()} == {n: value.shape for n, value in head.items()}
+        return same_shapes and all(torch.equal(own[name], head[name]) for name in ("center", "spread"))
+
+    def compared(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return loss and cosine similarity (N,) of predictions from features (N, W) and targets (N, D)."""
+        predictions = self.head(features).float()
+        targets = (targets.float() - self.center) / self.spread
+        similarity = F.cosine_similarity(predictions.detach(), targets)
+        if self.cosine:
+            predictions, targets = (F.normalize(z, dim=1) * z.shape[1] ** 0.5 for z in (predictions, targets))
+        return self.loss(predictions, targets), similarity
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the mean loss over examples; the targets are the features of the teacher (B, D).
 
         The measure `cosine` is the mean cosine similarity of predictions and standardized targets.
         """
-        predictions = self.head(backbone(batch.x, batch.mask).pooled).float()
-        targets = (batch.y.float() - self.center) / self.spread
-        similarity = F.cosine_similarity(predictions.detach(), targets).mean()
-        if self.cosine:
-            predictions, targets = (F.normalize(z, dim=1) * z.shape[1] ** 0.5 for z in (predictions, targets))
-        values = self.loss(predictions, targets)
-        return StepOutput(values.mean(), values.numel(), measures={"cosine": similarity})
+        values, similarity = self.compared(backbone(batch.x, batch.mask).pooled, batch.y)
+        return StepOutput(values.mean(), values.numel(), measures={"cosine": similarity.mean()})

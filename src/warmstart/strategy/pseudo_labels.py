@@ -21,7 +21,7 @@ class PseudoLabels(Strategy):
     With `align`, predictions are multiplied by the ratio of the class frequencies of the labelled rows of all steps to
     the running mean of predictions, and normalized, so that the pseudo-labels have these frequencies (distribution
     alignment, Berthelot et al. 2020, https://arxiv.org/abs/1911.09785). A class starts with one row, so that one that
-    no step has had yet is still predicted.
+    no step has had yet is still predicted. With `soft`, the targets are the probabilities, not the most likely class.
 
     Attributes:
         unlabelled_rows: number of unlabelled rows of all steps with their loss.
@@ -30,8 +30,8 @@ class PseudoLabels(Strategy):
     only_scales_learning_rates: ClassVar = False
     uses_unlabelled: ClassVar = True
 
-    def __init__(self, confidence: float, align: bool):
-        self.confidence, self.align = confidence, align
+    def __init__(self, confidence: float, align: bool, soft: bool = False):
+        self.confidence, self.align, self.soft = confidence, align, soft
         self.unlabelled_rows = 0
         self.state: dict[str, Tensor] = {}  # counts of labels and mean prediction (C,)
 
@@ -46,20 +46,30 @@ class PseudoLabels(Strategy):
             self.state["labels"] = before.to(labels.device) + labels
 
     def add(
-        self, output: StepOutput, objective: Objective, backbone: Backbone, batch: Batch, weight: float
+        self,
+        output: StepOutput,
+        objective: Objective,
+        backbone: Backbone,
+        batch: Batch,
+        weight: float,
+        teacher: tuple[Objective, Backbone] | None = None,
     ) -> StepOutput:
         """Return the output of the labelled rows with the loss of the unlabelled rows added.
 
-        The predictions for the weakly augmented rows are the targets of the strongly augmented ones or, if there are
-        none, of the same rows with other dropout. `pseudo_labels` is the share of unlabelled rows with a target.
+        The predictions of the teacher, by default the model itself, for the weakly augmented rows are the targets of
+        the strongly augmented ones or, if there are none, of the same rows with other dropout. `pseudo_labels` is the
+        share of unlabelled rows with a target.
         """
         rows = batch.unlabelled
+        head, body = (objective, backbone) if teacher is None else teacher
         with torch.no_grad():
-            p = objective.predict(backbone, Batch(rows.x, mask=rows.mask)).float().softmax(-1)
+            p = head.predict(body, Batch(rows.x, mask=rows.mask)).float().softmax(-1)
             if self.align:
                 p = self._aligned(p)
             confidence, labels = p.max(-1)
             kept = (confidence >= self.confidence).float()
+            if self.soft:
+                labels = p
         outputs = objective.predict(backbone, Batch(rows.x if rows.strong is None else rows.strong, mask=rows.mask))
         loss = (F.cross_entropy(outputs.float(), labels, reduction="none") * kept).mean()
         self.unlabelled_rows += len(rows.x)

@@ -38,7 +38,7 @@ from warmstart.training.start import (
     without_kept_head,
 )
 from warmstart.training.static import open_teacher, parent_record, set_first_layer
-from warmstart.training.teacher import set_targets
+from warmstart.training.teacher import set_targets, token_preprocessor
 
 
 def digests(backbone: nn.Module, excluded: Collection[str] = ()) -> dict[str, str]:
@@ -112,7 +112,8 @@ def assemble(
     is_shuffled = Init.parse(config.init).shuffled
     if start is not None and is_shuffled:
         start = shuffled(start, derive_seed(config.seed, "shuffle"))
-    data = components.data_module(config, given_preprocessor(config, start), like.source if like else None)
+    preprocessor = given_preprocessor(config, start) or token_preprocessor(config)
+    data = components.data_module(config, preprocessor, like.source if like else None)
     data.prepare(splits, like)
     teacher = set_targets(config, data)
     given = given_weights(config, start)
@@ -128,7 +129,9 @@ def assemble(
     strategy = build_strategy(config, backbone) if "strategy" in config else None
     if strategy is not None and strategy.uses_strong and not config.data.get("strong"):
         name = f"strategy={components.short_name(config.strategy)}"
-        screen.say(f"{name}: data.strong has no augmentation: pseudo-labels are those of a second pass with dropout")
+        screen.say(
+            f"{name}: data.strong has no augmentation: rows with pseudo-labels only have data.augment and dropout"
+        )
     objective = build_objective(config, backbone, data)
     if "reference" in objective.abilities and disable_dropout(backbone):
         name = components.short_name(config.objective)

@@ -66,6 +66,18 @@ class Frozen(nn.Module):
             with evaluating(self):
                 yield rows, function(take(x, None, rows).to(device))
 
+    def token_batches(self, x: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield row numbers (B,) of rows of tokens, and their pooled features, then those of each token (B, 1 + T, D).
+
+        T is the length of the longest row of the batch.
+        """
+        device = next(self.parameters()).device
+        for rows in by_length(x, device, self.batch_size):
+            batch = take(x, None, rows).to(device)
+            with evaluating(self):
+                found = self.backbone(self.augment.scale(batch.x), batch.mask)
+                yield rows, torch.cat([found.pooled[:, None], found.tokens], 1).float().cpu()
+
     def _features(self, batch: Batch) -> Tensor:
         return pooled(self, batch)
 
@@ -145,7 +157,7 @@ def load_teacher(
     Args:
         config: config of the pretraining of its student.
         start: the saved teacher.
-        kind: the class of objective with whose head outputs are computed, or `features`.
+        kind: the class of objective with whose head outputs are computed, or `features` or `tokens`.
         preprocessor: that of the teacher.
         shape: shape of an encoded row.
 
@@ -156,7 +168,7 @@ def load_teacher(
     backbone = components.build(OmegaConf.create(start.card["backbone"]), spec=spec)
     load_start(backbone, start)
     objective = None
-    if kind != "features":
+    if not isinstance(kind, str):
         objective = kind(backbone=backbone, spec=spec, loss=kind.default_loss)
         if (reason := unloaded_head(objective, start)) is not None:
             raise UserError(reason)

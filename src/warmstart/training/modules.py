@@ -264,10 +264,14 @@ class FinetuneModule(LeanModule):
         return Batch(self.augment(rows.x), mask=rows.mask, strong=strong)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Update the frozen parameters and the progress of the strategy for this step."""
-        if self.has_phases:
-            self.strategy.progress = self.trainer.global_step / self.total_steps
-            self.set_progress(self.strategy.progress)
+        """Update the frozen parameters and the strategy for this step."""
+        if not self.has_phases:
+            return
+        self.strategy.progress = self.trainer.global_step / self.total_steps
+        self.set_progress(self.strategy.progress)
+        if self.strategy.start_step(self.objective, self.backbone):
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of the strategy, by default that of the objective."""
@@ -280,8 +284,9 @@ class FinetuneModule(LeanModule):
 
     def on_train_epoch_end(self) -> None:
         """Log train/loss and the measures of the strategy."""
-        self.log_dict({f"train/{name}": value for name, value in self.train_loss.measured().items()})
-        super().on_train_epoch_end()
+        measured = {f"train/{name}": value for name, value in self.train_loss.measured().items()}
+        super().on_train_epoch_end()  # first, as the metrics of an epoch are written in the order of their first values
+        self.log_dict(measured)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the state of the strategy too."""
