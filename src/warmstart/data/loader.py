@@ -149,7 +149,7 @@ def take(x: Any, y: Any, rows: slice | Tensor, part: Part | None = None) -> Batc
         inputs, mask = x.padded(rows)
         rows = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
         batch = Batch(inputs, None if y is None else y.index_select(0, rows), mask)
-        return batch if part is None else batch.rows(part)
+        return batch if part is None else x.part(batch, rows, part)
     if part is not None:
         own = take(x, y, part.of(rows))
         own.part = part

@@ -20,15 +20,15 @@ class Draws(TorchFunctionMode):
     without dimensions are the same in all processes.
 
     Args:
-        part: the rows of this process.
+        part: the rows of this process; None for numbers that are the same in all processes.
     """
 
     def __init__(self, part: Part):
         super().__init__()
-        self.part = part
+        self.part: Part | None = part
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        draw = DRAWS.get(func)
+        draw = None if self.part is None else DRAWS.get(func)
         return func(*args, **(kwargs or {})) if draw is None else draw(self, func, *args, **(kwargs or {}))
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -42,6 +42,19 @@ def computing(part: Part | None) -> Iterator[None]:
             _draws.part = before
 
 
+@contextlib.contextmanager
+def undivided() -> Iterator[None]:
+    """Draw the same random numbers in all processes inside the context, such as those of parameters."""
+    if _draws is None:
+        yield
+        return
+    before, _draws.part = _draws.part, None
+    try:
+        yield
+    finally:
+        _draws.part = before
+
+
 def current() -> Part | None:
     """Return the part that is computed now; None if this process computes complete batches."""
     return None if _draws is None else _draws.part

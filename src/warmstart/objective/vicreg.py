@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,7 +54,8 @@ class VICReg(Objective, nn.Module):
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the loss and its three terms; inputs (2B, ...) are the first views, then the second views."""
-        views = gathered(self.head(backbone(batch.x, batch.mask).pooled).float()).chunk(2)
+        z = gathered(self.head(backbone(batch.x, batch.mask).pooled))
+        views = z.to(torch.promote_types(z.dtype, torch.float32)).chunk(2)
         invariance = self.loss(*views).mean()
         (variance, covariance), other = (regularizers(z) for z in views)
         variance, covariance = (variance + other[0]) / 2, covariance + other[1]

@@ -1,8 +1,8 @@
 """Starts the processes of a training with several devices, and opens its run in each of them.
 
-A run with `trainer.devices` above 1 is frozen in its folder; torch.distributed then starts one process per device, which
-trains it with the stage of the run. Processes started by others, such as torchrun or Slurm, are found by their environment
-variables. The first process writes the run folder; the others use a temporary one.
+A run with `trainer.devices` above 1 is frozen in its folder; torch.distributed then starts one process per device,
+which trains it with the stage of the run. Processes started by others, such as torchrun or Slurm, are found by their
+environment variables. The first process writes the run folder; the others use a temporary one.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def share_cores() -> None:
 
 
 def open_run(config: DictConfig, opened: RunFolder | None) -> RunFolder:
-    """Return the run folder, a new one by default; for processes but the first, a temporary one with the same record."""
+    """Return the run folder, by default a new one; for other processes than the first, a temporary one."""
     if world() == 1:
         return opened or RunFolder.create(config, runs_folder(config))
     with agreed():
