@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +95,22 @@ class Splits:
         return train is not None and test is not None and set(train).isdisjoint(test)
 
 
+class Part(NamedTuple):
+    """Rows `start` to `stop` of a global batch of `total` rows.
+
+    If there are fewer rows than processes, a `spare` part has a row of another part, and a weight of 0.
+    """
+
+    start: int
+    stop: int
+    total: int
+    spare: bool = False
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return the rows of this part of a tensor (K * total, ...), for K views of the global batch."""
+        return x.unflatten(0, (-1, self.total))[:, self.start : self.stop].flatten(0, 1)
+
+
 @dataclass
 class Batch:
     """The examples of a step: inputs (B, ...), targets (B, ...) or None, and a mask (B, T) or None if all are valid.
@@ -105,7 +121,8 @@ class Batch:
     `share` (B,) is the weight of an example's own target, and the rest that of its target in `partner`. `unlabelled`
     has rows without targets, which a strategy may use; of those, `strong` is a second, strongly augmented view of x.
     `reference` (B, ...) is what an objective computes of the initial weights (`Objective.reference`). `rating` (B,) is
-    whether the completion of a row is desirable, if rows are rated.
+    whether the completion of a row is desirable, if rows are rated. `part` are the rows of the global batch that it
+    has, if several processes train.
     """
 
     x: Tensor
@@ -117,10 +134,20 @@ class Batch:
     strong: Tensor | None = None
     reference: Tensor | None = None
     rating: Tensor | None = None
+    part: Part | None = None
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """Return the batch on a device; Lightning calls this instead of copying the dataclass field by field."""
-        return Batch(*(x if x is None else x.to(device, non_blocking=non_blocking) for x in vars(self).values()))
+        own = {name: x for name, x in vars(self).items() if x is not None and name != "part"}
+        return Batch(**{name: x.to(device, non_blocking=non_blocking) for name, x in own.items()}, part=self.part)
+
+    def rows(self, part: Part) -> Batch:
+        """Return the rows of a part of this batch, which is a global one; not those of its `unlabelled` rows."""
+        own = {
+            name: getattr(self, name)
+            for name in ("x", "y", "mask", "partner", "share", "strong", "reference", "rating")
+        }
+        return Batch(**{name: x if x is None else part.of(x) for name, x in own.items()}, part=part)
 
 
 @dataclass

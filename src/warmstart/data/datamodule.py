@@ -25,6 +25,7 @@ from warmstart.data.duplicates.overlap import copies
 from warmstart.data.loader import GatherLoader, Unlabelled, encode, held_out_rows, moments, take
 from warmstart.data.splits import fold_of, labelled_subset, merged
 from warmstart.data.storage.ragged import Packed, PackedRows, PaddedRows, Ragged, assign_blocks
+from warmstart.distributed.processes import world
 
 SHOWN = 4  # raw validation rows kept for visualization
 
@@ -190,8 +191,16 @@ class MemoryDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.train_loader.load_state_dict(state_dict)
 
+    @property
+    def divides_validation(self) -> bool:
+        """Whether several processes have different batches of the validation rows."""
+        return len(self.parts["validation"][0]) > self.held_out_batch * (world() - 1) > 0
+
     def val_dataloader(self) -> GatherLoader:
-        return self.held_out("validation")
+        """Return the loader of the validation rows, of which a process has those of every n-th batch."""
+        loader = self.held_out("validation")
+        loader.is_divided = self.divides_validation
+        return loader
 
     def test_dataloader(self) -> GatherLoader:
         return self.held_out("test")

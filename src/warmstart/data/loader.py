@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.core.batch import Batch
+from warmstart.core.batch import Batch, Part
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor
 from warmstart.data.storage.ragged import PaddedRows, Ragged
+from warmstart.distributed.processes import own_part, rank, world
 
 HELD_OUT_POSITIONS = 2**15  # limit of memory: positions of a held-out batch, with padding, whose tokens have targets
 POOL = 50  # batches whose rows are sorted by length together
@@ -24,7 +25,9 @@ class GatherLoader:
 
     The order of epoch e is a function of (seed, e), and `state_dict` has the position in it, so an interrupted run
     resumes with the next batch. Without a seed, rows are not shuffled. The last batch may be smaller. In training, a
-    single remaining row is added to the previous batch, because batch norm and contrastive losses need two rows.
+    single remaining row is added to the previous batch, because batch norm and contrastive losses need two rows. If
+    several processes train, each has a part of every training batch. Without a seed, processes with `is_divided` have
+    different batches.
     With `repeat`, all epochs have the order of the first.
 
     Variable-length rows are batched by similar length and padded to the longest row of the batch.
@@ -42,15 +45,20 @@ class GatherLoader:
         self.epoch = -1
         self.position = 0
         self.resuming = self.repeat = False
+        self.is_divided = seed is not None  # whether several processes share the rows
         self.unlabelled: Unlabelled | None = None  # adds unlabelled rows to each training batch
         self.reference: Tensor | None = None  # values of each row (N, ...) under the initial weights
 
     def __len__(self) -> int:
-        return math.ceil(len(self.x) / self.batch_size) if self.seed is None else batches(len(self.x), self.batch_size)
+        if self.seed is not None:
+            return batches(len(self.x), self.batch_size)
+        count = math.ceil(len(self.x) / self.batch_size)
+        return math.ceil((count - rank()) / world()) if self.is_divided else count
 
     def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
-            for start in range(0, len(self.x), self.batch_size):
+            first, step = (rank(), world()) if self.is_divided else (0, 1)
+            for start in range(first * self.batch_size, len(self.x), step * self.batch_size):
                 yield self.batch(slice(start, min(start + self.batch_size, len(self.x))))
             return
         if not self.resuming or self.position >= len(self.x):
@@ -62,15 +70,16 @@ class GatherLoader:
             rows = order[self.position : self.position + (left if left == self.batch_size + 1 > 2 else self.batch_size)]
             number = self.epoch * len(self) + self.position // self.batch_size
             self.position += len(rows)
-            batch = self.batch(rows)
+            batch = self.batch(rows, own_part(len(rows)) if self.is_divided else None)
             if self.unlabelled is not None:
                 batch.unlabelled = self.unlabelled.batch(number)
             yield batch
 
-    def batch(self, rows: slice | Tensor) -> Batch:
-        """Return the batch of these rows."""
-        batch = take(self.x, self.y, rows)
-        batch.reference = None if self.reference is None else self.reference[rows]
+    def batch(self, rows: slice | Tensor, part: Part | None = None) -> Batch:
+        """Return the batch of these rows, or a part of it."""
+        batch = take(self.x, self.y, rows, part)
+        if self.reference is not None:
+            batch.reference = self.reference[rows] if part is None else part.of(self.reference[rows])
         return batch
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -118,7 +127,7 @@ class Unlabelled:
         epoch, index = divmod(number, len(self.rows.x) // self.size)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self.rows.order(torch.Generator().manual_seed(self.rows.seed + epoch))
-        return take(self.rows.x, None, self.order[index * self.size : (index + 1) * self.size])
+        return take(self.rows.x, None, self.order[index * self.size : (index + 1) * self.size], own_part(self.size))
 
 
 def batches(rows: int, size: int) -> int:
@@ -134,13 +143,18 @@ def held_out_rows(most: int, x: Any, y: Any) -> int:
     return max(1, min(most, HELD_OUT_POSITIONS // int(x.lengths.max(initial=1))))
 
 
-def take(x: Any, y: Any, rows: slice | Tensor) -> Batch:
-    """Return the batch of these rows."""
+def take(x: Any, y: Any, rows: slice | Tensor, part: Part | None = None) -> Batch:
+    """Return the batch of these rows, or a part of it, padded as the complete batch."""
     if isinstance(x, PaddedRows):
         inputs, mask = x.padded(rows)
         rows = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
         rating = None if x.ratings is None else x.ratings[rows]
-        return Batch(inputs, None if y is None else y.index_select(0, rows), mask, rating=rating)
+        batch = Batch(inputs, None if y is None else y.index_select(0, rows), mask, rating=rating)
+        return batch if part is None else x.part(batch, rows, part)
+    if part is not None:
+        own = take(x, y, part.of(rows))
+        own.part = part
+        return own
     if isinstance(rows, slice):
         return Batch(x[rows], None if y is None else y[rows])
     return Batch(x.index_select(0, rows), None if y is None else y.index_select(0, rows))

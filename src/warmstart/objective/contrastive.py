@@ -12,6 +12,7 @@ from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import PositiveFloat, PositiveInt
 from warmstart.core.spec import Spec
+from warmstart.distributed.part import gathered
 from warmstart.loss.cross_entropy import cross_entropy
 
 
@@ -38,7 +39,7 @@ class SimilarityObjective(Objective, nn.Module):
 
     def similarities(self, backbone: Backbone, batch: Batch) -> Tensor:
         """Return the similarities of all views (2B, 2B), divided by `temperature`."""
-        z = F.normalize(self.head(backbone(batch.x, batch.mask).pooled), dim=1)
+        z = gathered(F.normalize(self.head(backbone(batch.x, batch.mask).pooled), dim=1))
         return z @ z.T / self.temperature
 
 

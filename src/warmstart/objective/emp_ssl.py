@@ -12,6 +12,7 @@ from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, between
 from warmstart.core.spec import Spec
+from warmstart.distributed.part import gathered
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
 
@@ -53,14 +54,14 @@ class EMPSSL(Objective, nn.Module):
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the loss and its two terms; inputs (views * B, ...) are all first views, then all second views, ..."""
-        z = F.normalize(self.head(backbone(batch.x, batch.mask).pooled).float(), dim=1)
+        z = gathered(F.normalize(self.head(backbone(batch.x, batch.mask).pooled).float(), dim=1))
         z = z.view(self.views, -1, z.shape[1])
         scale = z.shape[2] ** 0.5
         mean = F.normalize(z.mean(0), dim=1).expand_as(z)
         invariance = self.loss(z.flatten(0, 1) * scale, mean.flatten(0, 1) * scale).mean() / 2
         rate = coding_rate(z, self.distortion)
         loss = self.invariance * invariance - rate
-        return StepOutput(loss, len(batch.x), measures={"invariance": invariance, "coding_rate": rate})
+        return StepOutput(loss, z.shape[0] * z.shape[1], measures={"invariance": invariance, "coding_rate": rate})
 
 
 def coding_rate(z: Tensor, distortion: float) -> Tensor:

@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import PositiveFloat, PositiveInt
 from warmstart.core.spec import Spec
+from warmstart.distributed.part import gathered
 from warmstart.loss import accepts
 from warmstart.objective.head import largest_chunk, make_head
 from warmstart.objective.log_probabilities import completion_log_probabilities
@@ -139,7 +141,8 @@ class KTO(Objective, nn.Module):
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the mean loss over ratings, with measures, and the outputs (B, 5)."""
-        outputs = torch.cat([self.log_probabilities(backbone, batch), batch.rating[:, None], batch.reference], 1)
+        own = torch.cat([self.log_probabilities(backbone, batch), batch.rating[:, None], batch.reference], 1)
+        outputs = gathered(own)
         measures = {name: self.measures.of(outputs.detach(), name) for name in OF_STEPS}
         return StepOutput(self.measures.of(outputs, "loss"), len(outputs), outputs, measures)
 
@@ -196,4 +199,4 @@ class OfAllRows(Metric):
 
     def compute(self) -> Tensor:
         """Return the measure (scalar)."""
-        return self.measures.of(torch.cat(list(self.outputs)), self.name)
+        return self.measures.of(dim_zero_cat(self.outputs), self.name)

@@ -15,6 +15,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import OpenUnitInterval, RightOpenUnitInterval
 from warmstart.core.spec import Spec
+from warmstart.distributed.part import gathered
 from warmstart.loss.cross_entropy import cross_entropy, is_likelihood
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_head
@@ -82,9 +83,11 @@ class Masked(Objective, nn.Module):
         draws = torch.rand(chosen.shape, device=chosen.device)
         if self.swap:
             swapped = chosen & (draws < self.swap)
-            source = targets[backbone.maskable(x)]
+            everything = gathered(x)
+            source = backbone.targets(everything)[backbone.maskable(everything)]
             targets = targets.clone()
-            targets[swapped] = source[torch.randint(max(1, len(source)), (int(swapped.sum()),), device=source.device)]
+            drawn = torch.rand(chosen.shape, device=chosen.device)[swapped]
+            targets[swapped] = source[(drawn * len(source)).long().clamp(max=max(0, len(source) - 1))]
             x = backbone.assemble(targets)
         return x, chosen & (draws >= self.swap + self.keep)
 

@@ -123,6 +123,15 @@ class Errors(Metric):
         self.mean = torch.where(self.count > 0, self.mean + (own - self.mean) * rows / total, own)
         self.count = total
 
+    def sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return count (), absolute and squared errors (K,), and deviations (K,), over all processes."""
+        if self.count.ndim == 0:
+            return self.count, self.absolute, self.squared, self.deviation
+        counts = self.count[:, None]  # of each process
+        total = counts.sum()
+        between = (counts * (self.mean - (self.mean * counts).sum(0) / total).square()).sum(0)
+        return total, self.absolute.sum(0), self.squared.sum(0), self.deviation.sum(0) + between
+
 
 class MAE(Errors):
     """Mean absolute error over examples and targets."""
@@ -130,7 +139,8 @@ class MAE(Errors):
     higher_is_better = False
 
     def compute(self) -> Tensor:
-        return (self.absolute / self.count).mean()
+        count, absolute, _, _ = self.sums()
+        return (absolute / count).mean()
 
 
 class MSE(Errors):
@@ -139,7 +149,8 @@ class MSE(Errors):
     higher_is_better = False
 
     def compute(self) -> Tensor:
-        return (self.squared / self.count).mean()
+        count, _, squared, _ = self.sums()
+        return (squared / count).mean()
 
 
 class R2(Errors):
@@ -153,10 +164,11 @@ class R2(Errors):
         Raises:
             UserError: there are fewer than two examples.
         """
-        if self.count < 2:
+        count, _, squared, deviation = self.sums()
+        if count < 2:
             raise UserError(
                 "R2 needs two or more held-out rows, but there is one: use more rows for validation and test"
             )
-        ratio = self.squared / torch.where(self.deviation > 0, self.deviation, 1.0)
-        constant = (self.squared == 0).double()
-        return torch.where(self.deviation > 0, 1 - ratio, constant).mean()
+        ratio = squared / torch.where(deviation > 0, deviation, 1.0)
+        constant = (squared == 0).double()
+        return torch.where(deviation > 0, 1 - ratio, constant).mean()

@@ -8,6 +8,7 @@ import torch
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone
+from warmstart.distributed.part import gathered
 from warmstart.objective.contrastive import SimilarityObjective
 
 
@@ -29,7 +30,7 @@ class SupervisedContrastive(SimilarityObjective):
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the mean loss over views; inputs (2B, ...) are the first, then the second views, of classes y (B,)."""
-        similarity, y = self.similarities(backbone, batch), torch.cat([batch.y] * 2)
+        similarity, y = self.similarities(backbone, batch), torch.cat([gathered(batch.y)] * 2)
         others = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
         similarity = similarity[others].view(len(y), -1)
         same = (y[:, None] == y)[others].view(len(y), -1).to(similarity.dtype)

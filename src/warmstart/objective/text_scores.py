@@ -9,6 +9,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from torch import Tensor
 from torchmetrics import Metric
 
+from warmstart.distributed.processes import all_values
 from warmstart.objective import span_qa
 from warmstart.objective.scores import edits
 from warmstart.objective.text_metrics import exact_match, rouge_l
@@ -40,6 +41,12 @@ def error_rates(pairs: Sequence[tuple[str, ...]]) -> dict[str, float]:
         wrong, sizes = zip(*(count(*pair) for pair in pairs)) if pairs else ((), ())
         rates[name] = sum(wrong) / max(1, sum(sizes))
     return rates
+
+
+def corpus_score(metric: BLEU | CHRF, pairs: Sequence[tuple[str, str]]) -> float:
+    """Return a score of pairs of a text and its reference, from 0 to 1; 0 without pairs."""
+    found, targets = zip(*pairs) if pairs else ((), ())
+    return metric.corpus_score(list(found), [list(targets)]).score / 100 if pairs else 0.0
 
 
 def normalized(normalize: Callable[[str], str], *texts: str) -> tuple[str, ...]:
@@ -89,11 +96,13 @@ class TextScores(Metric):
 
     def compute(self) -> dict[str, Any]:
         """Return the scores by name."""
-        pairs, count = list(zip(self.found, self.targets)), max(1, len(self.found))
         rows = list(zip(self.found, self.targets, self.correct))
+        if self.distributed_available_fn is not None and self.distributed_available_fn():
+            rows = [row for own in all_values(rows) for row in own]
+        pairs, count = [row[:2] for row in rows], max(1, len(rows))
         scores = {name: sum(score(*row) for row in rows) / count for name, score in ROW_SCORES.items()}
         for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
-            scores[name] = metric.corpus_score(self.found, [self.targets]).score / 100 if pairs else 0.0
+            scores[name] = corpus_score(metric, pairs)
         return scores | error_rates([normalized(self.normalize, *pair) for pair in pairs])
 
     def reset(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +12,7 @@ from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, LossFunction, Objective
 from warmstart.core.ranges import NonNegativeFloat, PositiveInt
 from warmstart.core.spec import Spec
+from warmstart.distributed.part import gathered
 from warmstart.loss.mse import mse
 from warmstart.objective.head import make_projection
 
@@ -52,13 +54,14 @@ class VICReg(Objective, nn.Module):
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the loss and its three terms; inputs (2B, ...) are the first views, then the second views."""
-        views = self.head(backbone(batch.x, batch.mask).pooled).float().chunk(2)
+        z = gathered(self.head(backbone(batch.x, batch.mask).pooled))
+        views = z.to(torch.promote_types(z.dtype, torch.float32)).chunk(2)
         invariance = self.loss(*views).mean()
         (variance, covariance), other = (regularizers(z) for z in views)
         variance, covariance = (variance + other[0]) / 2, covariance + other[1]
         loss = self.invariance * invariance + self.variance * variance + self.covariance * covariance
         measures = {"invariance": invariance, "variance": variance, "covariance": covariance}
-        return StepOutput(loss, len(batch.x), measures=measures)
+        return StepOutput(loss, 2 * len(views[0]), measures=measures)
 
 
 def regularizers(z: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from warmstart.core.protocols import Preprocessor
 from warmstart.core.reading import load_json
 from warmstart.core.saved_model import SavedModel, spec_of, spec_record
 from warmstart.core.spec import Spec
+from warmstart.distributed.processes import rank
 from warmstart.run.adapter import ADAPTER, Delta, applied, unpacked
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
@@ -47,7 +48,11 @@ def save_model(
         plain: also write pretrained_model.pth, the state_dict for `torch.load(weights_only=True)`.
         snapshot: a folder to write instead of `model/`, without a change of the record.
         adapter: adapter delta to write instead of the weights of the backbone.
+
+    Of several processes, the first writes it.
     """
+    if rank() > 0:
+        return
     components = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
     weights, lineage = WEIGHTS, {}
     target = (snapshot or run.path / "model").resolve()

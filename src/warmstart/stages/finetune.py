@@ -11,6 +11,7 @@ from pytorch_lightning import Callback
 from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
 from warmstart.data.datamodule import TaskDataModule
+from warmstart.distributed.processes import agreed
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import ancestry
 from warmstart.run.saved import save_model
@@ -21,7 +22,8 @@ from warmstart.training.callbacks.chance import ChanceWarning
 from warmstart.training.forgetting import forgetting, parent_task
 from warmstart.training.generation import write_generations
 from warmstart.training.modules import FinetuneModule
-from warmstart.training.record import note_data, note_scoring, runs_folder, show
+from warmstart.training.processes import check_equal, needs_processes, open_run, train_in_processes
+from warmstart.training.record import note_data, note_scoring, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
@@ -40,15 +42,19 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
         config = from_parent(config, opened.record["parent"])
     if components.selects_strategy(config):
         return select_and_finetune(config, opened, callbacks, run)
+    if needs_processes(config):
+        return train_in_processes(config, opened, callbacks)
     return finetune(config, opened, callbacks)
 
 
 def finetune(config: DictConfig, opened: RunFolder | None, callbacks: Sequence[Callback]) -> RunFolder:
     """Finetune with a strategy that does not select another one; see `run`."""
-    data, module, lineage = assemble(config)
-    check_length(config, len(data.train_loader))
-    task = parent_task(config, lineage["parent"])
-    run = opened or RunFolder.create(config, runs_folder(config))
+    with agreed():
+        data, module, lineage = assemble(config)
+        check_length(config, len(data.train_loader))
+        task = parent_task(config, lineage["parent"])
+    check_equal(config, data)
+    run = open_run(config, opened)
     with run.recording():
         check_parent(run, lineage["parent"])
         run.update(**lineage)

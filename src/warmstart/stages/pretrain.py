@@ -11,6 +11,7 @@ from pytorch_lightning import Callback
 from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
 from warmstart.data.datamodule import GenericDataModule
+from warmstart.distributed.processes import agreed
 from warmstart.run.folder import RunFolder
 from warmstart.run.saved import save_model
 from warmstart.training import components
@@ -18,7 +19,8 @@ from warmstart.training.assemble import assemble
 from warmstart.training.callbacks.snapshots import Snapshots
 from warmstart.training.memory import peak_memory_mb
 from warmstart.training.modules import PretrainModule
-from warmstart.training.record import note_data, runs_folder, show
+from warmstart.training.processes import check_equal, needs_processes, open_run, train_in_processes
+from warmstart.training.record import note_data, show
 from warmstart.training.session import Session, check_length
 from warmstart.training.start import check_parent
 from warmstart.training.teacher import note_teacher
@@ -34,13 +36,17 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
         opened: the run folder to resume, from its checkpoint if it has one; by default, a new one.
         callbacks: further callbacks for the Trainer.
     """
+    if needs_processes(config):
+        return train_in_processes(config, opened, callbacks)
     if opened is not None:
         config = from_parent(config, opened.record["parent"], opened.record.get("teacher"))
-    data, module, lineage = assemble(config)
-    static = lineage.pop("static", None)
-    if static is None:
-        check_length(config, len(data.train_loader))
-    run = opened or RunFolder.create(config, runs_folder(config))
+    with agreed():
+        data, module, lineage = assemble(config)
+        static = lineage.pop("static", None)
+        if static is None:
+            check_length(config, len(data.train_loader))
+    check_equal(config, data)
+    run = open_run(config, opened)
     with run.recording():
         check_parent(run, lineage["parent"])
         note_teacher(run, lineage.pop("teacher", None))

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
 from warmstart.core.ranges import RightOpenUnitInterval
+from warmstart.distributed.part import undivided
 
 
 class Mixout(Strategy):
@@ -43,7 +44,8 @@ class Mixout(Strategy):
         """Compute the step of the objective with mixed weights."""
         model = _Step(objective, backbone)
         parameters = dict(model.named_parameters())
-        mixed = {name: self._mixed(name, parameters[name]) for name in self.initial}
+        with undivided():
+            mixed = {name: self._mixed(name, parameters[name]) for name in self.initial}
         return functional_call(model, mixed, (batch,))
 
     def _mixed(self, name: str, value: Tensor) -> Tensor:

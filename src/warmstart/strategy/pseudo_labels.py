@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from warmstart.core.batch import Batch, StepOutput
 from warmstart.core.protocols import Backbone, Objective, Scale, Strategy
+from warmstart.distributed.part import computing, gathered
 
 DECAY = 0.95  # of the running mean of predictions, per step
 
@@ -41,7 +42,7 @@ class PseudoLabels(Strategy):
     def count(self, output: StepOutput, batch: Batch) -> None:
         """Add the labels of a step, with the outputs of the labelled rows (B, C), to the class frequencies."""
         if self.align:
-            labels = F.one_hot(batch.y, output.outputs.shape[-1]).float().sum(0)
+            labels = F.one_hot(gathered(batch.y), output.outputs.shape[-1]).float().sum(0)
             before = self.state.get("labels", torch.ones_like(labels))
             self.state["labels"] = before.to(labels.device) + labels
 
@@ -61,7 +62,17 @@ class PseudoLabels(Strategy):
         share of unlabelled rows with a target.
         """
         rows = batch.unlabelled
-        head, body = (objective, backbone) if teacher is None else teacher
+        with computing(rows.part):
+            loss, kept = self.unlabelled_loss(objective, backbone, rows, teacher or (objective, backbone))
+        self.unlabelled_rows += len(rows.x) if rows.part is None else rows.part.total
+        measures = {**output.measures, "pseudo_labels": kept.mean()}
+        return replace(output, loss=output.loss + weight * loss, measures=measures)
+
+    def unlabelled_loss(
+        self, objective: Objective, backbone: Backbone, rows: Batch, teacher: tuple[Objective, Backbone]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of the rows (), and which of them have a target (U,)."""
+        head, body = teacher
         with torch.no_grad():
             p = head.predict(body, Batch(rows.x, mask=rows.mask)).float().softmax(-1)
             if self.align:
@@ -71,14 +82,11 @@ class PseudoLabels(Strategy):
             if self.soft:
                 labels = p
         outputs = objective.predict(backbone, Batch(rows.x if rows.strong is None else rows.strong, mask=rows.mask))
-        loss = (F.cross_entropy(outputs.float(), labels, reduction="none") * kept).mean()
-        self.unlabelled_rows += len(rows.x)
-        measures = {**output.measures, "pseudo_labels": kept.mean()}
-        return replace(output, loss=output.loss + weight * loss, measures=measures)
+        return (F.cross_entropy(outputs.float(), labels, reduction="none") * kept).mean(), kept
 
     def _aligned(self, p: Tensor) -> Tensor:
         """Update the mean with predictions p (U, C); return p with the class frequencies of the labelled rows."""
-        mean, before = p.mean(0), self.state.get("predictions")
+        mean, before = gathered(p).mean(0), self.state.get("predictions")
         self.state["predictions"] = mean if before is None else before.to(mean.device).lerp(mean, 1 - DECAY)
         labels = self.state["labels"]
         p = p * (labels / labels.sum() / self.state["predictions"].clamp(min=1e-6))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from warmstart.core import screen
 from warmstart.core.errors import UserError
+from warmstart.distributed.processes import barrier, rank
 from warmstart.run.files import replacing, writing
 
 AVERAGE = "val/average_"  # prefix of the metrics of averaged weights
@@ -224,8 +225,9 @@ class BestAndLast(Checkpoint):
         self.saved_step = trainer.global_step
         last, best = self.folder / LAST, self.folder / BEST
         trainer.save_checkpoint(best if better else last, weights_only=False)  # with optimizer and loops
-        if better:
+        if better and rank() == 0:
             copy(best, last)
+        barrier()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -68,7 +68,7 @@ def validate_inside(module: LeanModule, trainer: pl.Trainer) -> dict[str, Any]:
     loader, limit = trainer.datamodule.val_dataloader(), trainer.limit_val_batches
     count = limit if isinstance(limit, int) else int(len(loader) * limit)
     evaluate(module, trainer, itertools.islice(loader, count), step)
-    return module.held_out()
+    return module.validated()
 
 
 def validate(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:

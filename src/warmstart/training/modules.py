@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
-from warmstart.core.batch import Batch, StepOutput
+from warmstart.core.batch import Batch, Part, StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Backbone, Objective, Strategy
 from warmstart.core.spec import Spec
 from warmstart.data.transforms.augment import Augment
+from warmstart.distributed.part import computing
+from warmstart.distributed.processes import mean_of, rank, world
 from warmstart.run.identity import derive_seed
 from warmstart.training.mean import RunningMean
 from warmstart.training.optimization import Accumulation, assign, at, configure, freeze
@@ -35,6 +37,7 @@ class LeanModule(pl.LightningModule):
         self.train_loss, self.accumulation = RunningMean(), Accumulation()
         self.step_loss: Tensor | float = float("nan")
         self.unfinished: dict[str, Any] = {}
+        self.is_divided = False  # whether `held_out` is about the batches of all processes
 
     @property
     def unlabelled_rows(self) -> int:
@@ -53,13 +56,28 @@ class LeanModule(pl.LightningModule):
         self.augment.dtype = next((value.dtype for value in self.parameters() if value.is_floating_point()), None)
         return self
 
-    def accumulate(self, output: StepOutput) -> Tensor:
+    def accumulate(self, output: StepOutput, part: Part | None) -> Tensor:
         """Add a training batch to train/loss and to the optimizer step; return the loss for the backward pass."""
+        if part is not None:
+            return self.accumulate_part(output, part)
         self.train_loss.update(output)
         if self.trainer.accumulate_grad_batches == 1:
             self.step_loss = output.loss.detach()
             return output.loss
-        return self.accumulation.add(output)
+        return output.loss * self.accumulation.add(output)
+
+    def accumulate_part(self, output: StepOutput, part: Part) -> Tensor:
+        """Implement `accumulate` for a part of a batch; the processes' mean of its result is the loss of the batch."""
+        weight = 0 if part.spare else output.count
+        own = output.loss.detach().float()
+        mean, total = mean_of(own, own.new_tensor(float(weight)))
+        share = (weight * world() / total.clamp(min=1)).to(output.loss.dtype)
+        self.train_loss.update(StepOutput(mean, total))
+        self.train_loss.measure(output.measures, weight)
+        if self.trainer.accumulate_grad_batches == 1:
+            self.step_loss = mean
+            return output.loss * share
+        return output.loss * share * self.accumulation.add(StepOutput(mean, int(total)))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Finish the gradients of an optimizer step with several batches, before they are clipped."""
@@ -70,14 +88,24 @@ class LeanModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the accumulated loss of the epoch and the gradients of an incomplete optimizer step."""
+        self.reduce_measures()
         checkpoint["train_loss"] = self.train_loss.state_dict()
         unfinished = self.accumulation.state_dict(self)
         if unfinished:
             checkpoint["accumulation"] = unfinished
 
+    def reduce_measures(self) -> None:
+        """Move the measures of all processes to the first."""
+        if world() > 1:
+            self.train_loss.reduce_measures()
+            if rank() > 0:
+                self.train_loss.forget_measures()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the loss and the gradients of an incomplete optimizer step."""
         self.train_loss.load_state_dict(checkpoint["train_loss"])
+        if rank() > 0:  # the sums of all processes are those of the first
+            self.train_loss.forget_measures()
         self.unfinished = checkpoint.get("accumulation", {})
 
     def on_train_start(self) -> None:
@@ -85,6 +113,23 @@ class LeanModule(pl.LightningModule):
         if self.unfinished:
             self.accumulation.load_state_dict(self.unfinished, self)
             self.unfinished = {}
+
+    @property
+    def divides_validation(self) -> bool:
+        """Whether this process has a part of the validation batches only."""
+        return world() > 1 and self.trainer.datamodule.divides_validation
+
+    def held_out(self) -> dict[str, Any]:
+        """Return loss and metrics by name for the batches since the last call."""
+        raise NotImplementedError
+
+    def validated(self) -> dict[str, Any]:
+        """Return `held_out` after the validation batches."""
+        self.is_divided = self.divides_validation
+        try:
+            return self.held_out()
+        finally:
+            self.is_divided = False
 
     def on_train_epoch_end(self) -> None:
         """Log train/loss."""
@@ -129,20 +174,27 @@ class PretrainModule(LeanModule):
     def views(self, batch: Batch) -> Batch:
         """Return the views that the objective requires, concatenated along the batch."""
         count = self.objective.views
+        with computing(batch.part):
+            x = torch.cat([self.augment(batch.x) for _ in range(count)]) if count > 1 else self.augment(batch.x)
         if count == 1:
-            return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask))
+            return self.augment.mixed(Batch(x, batch.y, batch.mask, part=batch.part))
         mask = None if batch.mask is None else torch.cat([batch.mask] * count)
-        return Batch(torch.cat([self.augment(batch.x) for _ in range(count)]), batch.y, mask)
+        return Batch(x, batch.y, mask, part=batch.part)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of the objective."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.device)
         if not self.accumulation.count:
             self.objective.on_step_start(self.backbone)
-        return self.accumulate(self.objective.step(self.backbone, self.views(batch)))
+        views = self.views(batch)
+        with computing(batch.part):
+            output = self.objective.step(self.backbone, views)
+        return self.accumulate(output, batch.part)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the loss of a batch, with the same noise in every epoch."""
+        if self.divides_validation:
+            batch_idx = batch_idx * world() + rank()
         seed_step(self.seed, batch_idx, self.device)
         if self.objective.views > 1:
             batch = self.views(batch)
@@ -152,10 +204,12 @@ class PretrainModule(LeanModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and the measures and summary of the objective."""
-        self.log_dict({f"val/{name}": value for name, value in self.held_out().items()})
+        self.log_dict({f"val/{name}": value for name, value in self.validated().items()})
 
     def held_out(self) -> dict[str, float]:
         """Return loss, measures and summary by name for the batches since the last call."""
+        if self.is_divided:
+            self.val_loss.reduce()
         loss = self.val_loss.compute()
         found = self.val_loss.measured() | self.objective.summary(loss, self.trainer.datamodule.spec)
         self.val_loss.reset()
@@ -211,6 +265,8 @@ class FinetuneModule(LeanModule):
         self.monitor = objective.monitor
         self.held_out_loss = RunningMean()
         self.metrics = MetricCollection(objective.metrics(), compute_groups=False)
+        for metric in self.metrics.values():
+            metric.distributed_available_fn = self.has_divided_metrics
         self.test_part = "test"
         self.spec: Spec | None = None  # of the input of a prediction
         self.test_scores: list[Tensor | None] = []
@@ -254,14 +310,17 @@ class FinetuneModule(LeanModule):
 
     def views(self, batch: Batch) -> Batch:
         """Return the augmented and possibly mixed examples."""
-        kept = {"reference": batch.reference, "rating": batch.rating}
-        return self.augment.mixed(Batch(self.augment(batch.x), batch.y, batch.mask, **kept))
+        with computing(batch.part):
+            x = self.augment(batch.x)
+        kept = {"reference": batch.reference, "rating": batch.rating, "part": batch.part}
+        return self.augment.mixed(Batch(x, batch.y, batch.mask, **kept))
 
     def unlabelled_views(self, rows: Batch, step: int) -> Batch:
         """Return the augmented rows and, if the strategy uses them, strongly augmented ones."""
         seed_step(self.unlabelled_seed, step, self.device)
-        strong = None if self.strong is None else self.strong(rows.x)
-        return Batch(self.augment(rows.x), mask=rows.mask, strong=strong)
+        with computing(rows.part):
+            strong = None if self.strong is None else self.strong(rows.x)
+            return Batch(self.augment(rows.x), mask=rows.mask, strong=strong, part=rows.part)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Update the frozen parameters and the strategy for this step."""
@@ -280,10 +339,14 @@ class FinetuneModule(LeanModule):
         seed_step(self.seed, step, self.device)
         views = self.views(batch)
         views.unlabelled = unlabelled
-        return self.accumulate(self.strategy.step(self.objective, self.backbone, views))
+        with computing(batch.part):
+            output = self.strategy.step(self.objective, self.backbone, views)
+        return self.accumulate(output, batch.part)
 
     def on_train_epoch_end(self) -> None:
         """Log train/loss and the measures of the strategy."""
+        if world() > 1:
+            self.train_loss.reduce_measures()
         measured = {f"train/{name}": value for name, value in self.train_loss.measured().items()}
         super().on_train_epoch_end()  # first, as the metrics of an epoch are written in the order of their first values
         self.log_dict(measured)
@@ -321,7 +384,7 @@ class FinetuneModule(LeanModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss and val/<metric>."""
-        self._log_held_out("val")
+        self.log_dict({f"val/{name}": value for name, value in self.validated().items()})
 
     def on_test_epoch_end(self) -> None:
         """Log loss and metrics of `test_part`, such as test/loss or, for a shifted split, test_<shift>/loss."""
@@ -332,8 +395,14 @@ class FinetuneModule(LeanModule):
         self.total_steps = float(self.trainer.estimated_stepping_batches)
         return configure(self, self.scales, self.optimizer, self.scheduler, self.total_steps, self.strategy.restarts)
 
+    def has_divided_metrics(self) -> bool:
+        """Return `is_divided`, for torchmetrics."""
+        return self.is_divided
+
     def held_out(self) -> dict[str, Any]:
         """Return loss and metrics by name for the batches since the last call."""
+        if self.is_divided:
+            self.held_out_loss.reduce()
         values = {"loss": self.held_out_loss.compute(), **self.metrics.compute()}
         self.held_out_loss.reset()
         self.metrics.reset()

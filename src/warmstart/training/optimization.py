@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from warmstart.core.batch import StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Scale
+from warmstart.distributed.processes import averaged
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
@@ -176,12 +177,12 @@ class Accumulation:
         self.first = self.count = 0
         self.total: Tensor | float = 0.0
 
-    def add(self, output: StepOutput) -> Tensor:
-        """Add a batch; return its loss for the backward pass."""
+    def add(self, output: StepOutput) -> float:
+        """Add a batch; return the factor of its loss for the backward pass."""
         self.first = self.first or output.count
         self.count += output.count
         self.total = self.total + output.loss.detach().float() * output.count
-        return output.loss if output.count == self.first else output.loss * (output.count / max(1, self.first))
+        return output.count / self.first if self.first else 1.0
 
     def close(self, parameters: Iterable[Tensor], divided: int) -> Tensor | float:
         """Scale the accumulated gradients, which the loop divided by `divided`; return the loss of the step."""
@@ -199,7 +200,8 @@ class Accumulation:
         """Return counts and gradients of an incomplete step; empty between two steps."""
         if not self.count:
             return {}
-        gradients = {name: value.grad.clone() for name, value in module.named_parameters() if value.grad is not None}
+        gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
+        gradients = averaged(gradients)
         return {"first": self.first, "count": self.count, "total": float(self.total), "gradients": gradients}
 
     def load_state_dict(self, state: dict[str, Any], module: nn.Module) -> None:

@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from warmstart.core import screen
 from warmstart.core.errors import Pruned
 from warmstart.data.datamodule import MemoryDataModule
+from warmstart.distributed.batch_norm import synchronize_norms
+from warmstart.distributed.processes import agreed, broadcast, rank, world
 from warmstart.run import cores
 from warmstart.run.folder import RunFolder
 from warmstart.run.scores import save_scores
@@ -81,15 +83,20 @@ class Session:
         with contextlib.ExitStack() as opened:
             opened.enter_context(self.run.recording())
             screen.say(cores.describe())
-            self.checkpoints = self.run.path / "checkpoints"
-            self.state = find_checkpoint(self.checkpoints)
-            self.logger = RunLogger(self.run.path, self.config.logger, self.state and self.state["log"])
+            self.checkpoints = broadcast(self.run.path) / "checkpoints"
+            with agreed():
+                found = find_checkpoint(self.checkpoints) if rank() == 0 else None
+            self.state = broadcast(found)
+            log = (self.config.logger, self.state and self.state["log"]) if rank() == 0 else ({}, None)
+            self.logger = RunLogger(self.run.path, *log)
             opened.push(lambda kind, *_: self.logger.close("failed" if kind else "success"))
             self.best = BestAndLast(self.checkpoints, self.module.monitor)
             length = self.length = with_min_steps(self.config.trainer, len(self.data.train_loader))
             if length is not self.config.trainer:
                 steps = f"trainer.min_steps={length.min_steps}"
                 screen.say(f"{length.max_epochs} epochs instead of {self.config.trainer.max_epochs}: {steps}")
+            if world() > 1:
+                synchronize_norms(self.module)
             self.trainer = build_trainer(length, self.run.path, self.logger, self._all_callbacks())
             opened.callback(self._note_cost)
             self.opened = opened.pop_all()
@@ -161,6 +168,8 @@ class Session:
 
     def _visualizations(self) -> list[pl.Callback]:
         chosen = self.config.visualization
+        if rank() > 0:
+            return []
         if chosen and self.logger.writer is None:
             screen.log.info("visualizations are disabled: they require logger=tensorboard")
             return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
+from warmstart.distributed.processes import any_process, world
 from warmstart.training.budget import Budget
 from warmstart.training.checkpoint import AtomicCheckpointIO
+from warmstart.training.data_parallel import DataParallel
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import keep_freed_memory
 
@@ -92,6 +95,7 @@ def build_trainer(
     limits = {name: own.pop(name, None) for name in ("max_time", "max_tokens")}
     if any(limit is not None for limit in limits.values()):
         callbacks = [*callbacks, Budget(**limits)]
+    own |= processes()
     if own.get("precision") == "auto":
         own["precision"] = native_precision(own.get("accelerator", "auto"))
     profiler = {} if own.get("profiler") else {"profiler": NoProfiler()}
@@ -117,6 +121,14 @@ def build_trainer(
     loop.epoch_loop = trainer.fit_loop.epoch_loop
     trainer.fit_loop = loop
     return trainer
+
+
+def processes() -> dict[str, Any]:
+    """Return the settings of Lightning for the processes of this training; none for a single process."""
+    if world() == 1:
+        return {}
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {"devices": local, "num_nodes": world() // local, "strategy": DataParallel()}
 
 
 def keep_targets(precision: Any) -> None:
@@ -213,12 +225,14 @@ class StopBetweenBatches(pl.Callback):
         self.received = True
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Raise KeyboardInterrupt if a signal was received."""
+        """Raise KeyboardInterrupt if a signal was received, by any process."""
+        self.received = any_process(self.received)
         self.check()
 
     def on_validation_batch_end(self, *args: Any) -> None:
-        """Raise KeyboardInterrupt if a signal was received."""
-        self.check()
+        """Raise KeyboardInterrupt if a signal was received; several processes stop after their next training batch."""
+        if world() == 1:
+            self.check()
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal was received."""

@@ -14,6 +14,7 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
+from warmstart.core.batch import Batch, Part
 from warmstart.core.errors import UserError
 from warmstart.data.storage import cache
 from warmstart.data.storage.ragged import PaddedRows, Ragged, Rows, to_index
@@ -53,6 +54,13 @@ class Spans:
         """The same on a device."""
         tensors = ("positions", "question", "context", "offsets")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in tensors})
+
+    def rows(self, part: Part, windows: Part) -> Spans:
+        """Return the questions of a part, whose windows are `windows`."""
+        own = {name: windows.of(getattr(self, name)) for name in ("positions", "question", "context", "offsets")}
+        own["question"] = own["question"] - part.start
+        texts, golds = self.texts[part.start : part.stop], self.golds[part.start : part.stop]
+        return replace(self, **own, texts=texts, golds=golds)
 
 
 class Windows(PaddedRows):
@@ -102,6 +110,13 @@ class Windows(PaddedRows):
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Return all windows of these questions (W, T) and their mask, as `Ragged.padded` does."""
         return self.windows.padded(self._windows_of(rows)[0])
+
+    def part(self, batch: Batch, rows: Tensor, part: Part) -> Batch:
+        """Return the questions of a part of a batch; the part of the result counts windows instead."""
+        ends = np.concatenate([[0], np.cumsum(np.diff(self.first)[to_index(rows)])]).tolist()
+        windows = Part(ends[part.start], ends[part.stop], ends[-1], part.spare)
+        x, mask = windows.of(batch.x), None if batch.mask is None else windows.of(batch.mask)
+        return Batch(x, None if batch.y is None else batch.y.rows(part, windows), mask, part=windows)
 
     def index_select(self, dim: int, rows: Tensor) -> Spans:
         """Return the targets of the windows of these questions."""

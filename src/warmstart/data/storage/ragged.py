@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warmstart.core.batch import Batch, Part
+
 Rows = slice | Tensor | np.ndarray
 
 
@@ -26,6 +28,10 @@ class PaddedRows:
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Return padded rows (B, T, ...) and the mask of valid positions (B, T); None if all are valid."""
         raise NotImplementedError
+
+    def part(self, batch: Batch, rows: Tensor, part: Part) -> Batch:
+        """Return the rows of a part of the batch of these rows."""
+        return batch.rows(part)
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw random settings for the next epoch."""

@@ -8,10 +8,11 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from warmstart.core.batch import Batch
+from warmstart.core.batch import Batch, Part
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Preprocessor, Transform
 from warmstart.data.transforms.mixing import Mixing, mixed
+from warmstart.distributed.part import computing, current, gathered
 
 CACHED = 2**20  # values processed at a time, so that intermediate results fit in a CPU cache
 
@@ -64,16 +65,34 @@ class Augment:
 
     def mixed(self, batch: Batch) -> Batch:
         """Return the transformed batch with its examples mixed, if there is a mixing transform."""
-        return mixed(batch, list(self.mixing.values())) if self.mixing else batch
+        if not self.mixing:
+            return batch
+        if (part := batch.part) is None:
+            return mixed(batch, list(self.mixing.values()))
+        x, y, mask = (None if value is None else gathered(value, part) for value in (batch.x, batch.y, batch.mask))
+        return mixed(Batch(x, y, mask), list(self.mixing.values())).rows(part)
 
     def _converted(self, x: Tensor) -> Tensor:
         return x.to(self.dtype) if self.dtype is not None and x.is_floating_point() else x
 
     def _transformed_in_chunks(self, x: Tensor) -> Tensor:
         chunk = max(1, CACHED // x[0].numel())
-        if self.single and x.device.type == "cpu" and len(x) > chunk:
-            return torch.cat([self._transformed(part) for part in x.split(chunk)])
-        return self._transformed(x)
+        part = current()
+        if not self.single or x.device.type != "cpu" or (len(x) if part is None else part.total) <= chunk:
+            return self._transformed(x)
+        if part is None:
+            return torch.cat([self._transformed(rows) for rows in x.split(chunk)])
+        return torch.cat([self._transformed_rows(x, part, start, chunk) for start in range(0, part.total, chunk)])
+
+    def _transformed_rows(self, x: Tensor, part: Part, start: int, chunk: int) -> Tensor:
+        """Transform the rows of a part in one chunk of the global batch; without any, only draw its random numbers."""
+        stop = min(start + chunk, part.total)
+        first, last = max(part.start, start), min(part.stop, stop)
+        if first >= last:
+            with computing(Part(0, 1, stop - start)):
+                return self._transformed(x[:1])[:0]
+        with computing(Part(first - start, last - start, stop - start)):
+            return self._transformed(x[first - part.start : last - part.start])
 
     def _transformed(self, x: Tensor) -> Tensor:
         for transform in self.single:

@@ -73,7 +73,8 @@ def _resampled(x: Tensor, time: Tensor, mel: Tensor) -> Tensor:
 
 def _spans(batch: int, length: int, most: int, device: torch.device) -> Tensor:
     """Return masks (B, length) of random spans with 0 to `most` positions each."""
-    width = torch.randint(0, most + 1, (MASKS, batch, 1), device=device)
-    start = (torch.rand(MASKS, batch, 1, device=device) * (length - width + 1)).long()
+    width = torch.stack([torch.randint(0, most + 1, (batch, 1), device=device) for _ in range(MASKS)])
+    drawn = torch.stack([torch.rand(batch, 1, device=device) for _ in range(MASKS)])
+    start = (drawn * (length - width + 1)).long()
     position = torch.arange(length, device=device)
     return ((position >= start) & (position < start + width)).any(0)

@@ -58,7 +58,7 @@ class Shift(ImageTransform):
         rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
         if self.flip:
             columns = torch.where(torch.rand(batch, 1, device=x.device) < 0.5, columns.flip(0), columns)
-        offsets = torch.randint(0, 2 * self.pixels + 1, (2, batch, 1), device=x.device)
+        offsets = [torch.randint(0, 2 * self.pixels + 1, (batch, 1), device=x.device) for _ in range(2)]
         x = F.pad(x, (self.pixels,) * 4)
         flat = (rows + offsets[0])[:, :, None] * x.shape[-1] + (columns + offsets[1])[:, None, :]
         index = flat.reshape(batch, 1, -1).expand(-1, channels, -1)
@@ -84,7 +84,7 @@ class Crop(ImageTransform):
         area = torch.empty(batch, 1, device=x.device).uniform_(self.scale, 1)
         ratio = torch.empty(batch, 1, device=x.device).uniform_(-RATIO, RATIO).exp_()
         size = torch.stack([area / ratio, area * ratio]).sqrt_().clamp_(max=1)
-        center = (torch.rand_like(size) - 0.5) * (1 - size)
+        center = (torch.stack([torch.rand_like(side) for side in size]) - 0.5) * (1 - size)
         if self.flip:
             size[1] *= torch.randint(0, 2, (batch, 1), device=x.device) * 2 - 1
 
@@ -186,7 +186,7 @@ class RandomErasing(ImageTransform):
         area = torch.empty(len(x), 1, device=x.device).uniform_(0, self.area)
         ratio = torch.empty(len(x), 1, device=x.device).uniform_(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp_()
         size = (torch.stack([area * ratio, area / ratio]).sqrt_().clamp_(max=1) * sides).round_()
-        start = (torch.rand_like(size) * (sides - size + 1)).floor_()
+        start = (torch.stack([torch.rand_like(side) for side in size]) * (sides - size + 1)).floor_()
 
         def along(side: int, length: int) -> Tensor:
             positions = torch.arange(length, device=x.device)

@@ -157,6 +157,7 @@ def recompute_norms(module: pl.LightningModule, trainer: pl.Trainer, names: Coll
         return
     loader = copy.copy(data.train_loader)
     loader.load_state_dict({"epoch": -1, "position": 0})
+    loader.is_divided = False
     with evaluating(module, trainer=trainer):
         run = Pass(norms, lambda batch: module.objective.step(module.backbone, module.views(batch)))
         update_bn(loader, run.eval(), module.device)

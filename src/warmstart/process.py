@@ -1,0 +1,51 @@
+"""A process of a training with several devices: `python -m warmstart.process RUN ERRORS TRUSTED...`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+import sys
+from pathlib import Path
+
+from warmstart.core import screen
+from warmstart.run import cores
+from warmstart.run.folder import RunFolder
+from warmstart.run.lock import Lock
+
+
+class HeldLock(Lock):
+    """The lock of a run that the process holds which started this one."""
+
+    @property
+    def is_acquired(self) -> bool:
+        """Return true."""
+        return True
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+def main(path: str, errors: str, *trust: str) -> None:
+    """Train a run, of which other processes train other parts.
+
+    Args:
+        path: of the run folder.
+        errors: folder for a file with the error of this process.
+        trust: packages whose classes the config may instantiate.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run = RunFolder.open(Path(path))
+    run.lock = HeldLock(run.lock.path)
+    config = run.config(trust)
+    cores.configure(config)
+    processes = importlib.import_module("warmstart.training.processes")
+    with processes.noting_error(Path(errors)):
+        processes.join()
+        processes.share_cores()
+        with screen.quiet() if processes.rank() else contextlib.nullcontext():
+            importlib.import_module(f"warmstart.stages.{config.stage}").run(config, run)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
