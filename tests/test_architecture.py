@@ -36,11 +36,12 @@ ALLOWED = {
     "transfer": {"core", "config", "data", "run", "huggingface", "strategy", "training", "report", "selection"},
     "soup": {"core", "config", "run", "huggingface", "training"},
 }
-TOP = ("stages", "main", "resume", "__init__")  # may import everything below; nothing imports them
+TOP = ("stages", "main", "process", "resume", "__init__")  # may import everything below; nothing imports them
 TORCH = {"torch", "pytorch_lightning", "torchmetrics", "safetensors"}
 TORCH_FREE = (
     "core",
     "config",
+    "distributed/environment.py",
     "main.py",
     "resume.py",
     "stages/runner.py",

@@ -22,11 +22,13 @@ from warmstart.config.pipeline import prepare
 from warmstart.config.validate import check_root, explain
 from warmstart.core import screen
 from warmstart.core.errors import Unmet, UserError, interrupt_of
+from warmstart.distributed import environment
 from warmstart.run import cores
 from warmstart.run.files import as_write_error
 from warmstart.run.identity import new_id
 
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # of torch
+TRAINING = ("pretrain", "finetune")
 USER_ERROR, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
@@ -49,7 +51,12 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of exiting with 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger().addHandler(logging.NullHandler())  # no output of log records on the screen
+    environment.read_slurm()
+    if environment.is_launched():
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else DDP warns of the search for unused parameters
     try:
+        if environment.is_launched() and {"-m", "--multirun"} & set(sys.argv):
+            raise UserError("a sweep starts the processes of its jobs itself: set trainer.devices, without torchrun")
         sys.argv[1:] = expand(sys.argv[1:])
         check_names(sys.argv[1:])
     except UserError as error:
@@ -88,14 +95,26 @@ def dispatch(config: DictConfig, typed: bool) -> int:
         raise UserError(f"sweep.resume={config.sweep.resume} resumes a sweep: add -m")
     if config.get("resume") is not None:
         cores.configure(config)
+        join()
         importlib.import_module("warmstart.resume").run(str(config.resume), config.trust)
         return 0
     config = prepare(config, typed)
+    if environment.is_launched() and config.stage not in TRAINING:
+        raise UserError(f"stage={config.stage} is not a training of several processes: start it without torchrun")
     if config.stage != "report":  # which needs no torch
         cores.configure(config)
+        join()
         importlib.import_module("warmstart.training.components").check_targets(config)
     importlib.import_module(f"warmstart.stages.{config.stage}").run(config)
     return 0
+
+
+def join() -> None:
+    """Join the other processes of a training, if torchrun or Slurm started several; only the first prints."""
+    if environment.is_launched():
+        importlib.import_module("warmstart.training.processes").join()
+        if environment.number() > 0:
+            screen.be_quiet()
 
 
 def run(config: DictConfig, typed: bool = True) -> int:
@@ -107,6 +126,8 @@ def run(config: DictConfig, typed: bool = True) -> int:
     """
     try:
         return dispatch(config, typed)
+    except UserError as error:
+        return report(error) if environment.number() == 0 else USER_ERROR
     except (KeyboardInterrupt, Exception) as error:
         return report(error)
 

@@ -8,6 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
+from hydra import initialize_config_dir
+
+from warmstart.config.expand import CONF
 from warmstart.core import screen
 from warmstart.run import cores
 from warmstart.run.folder import RunFolder
@@ -42,9 +45,9 @@ def main(path: str, errors: str, *trust: str) -> None:
     processes = importlib.import_module("warmstart.training.processes")
     with processes.noting_error(Path(errors)):
         processes.join()
-        processes.share_cores()
-        with screen.quiet() if processes.rank() else contextlib.nullcontext():
-            importlib.import_module(f"warmstart.stages.{config.stage}").run(config, run)
+        quiet = screen.quiet() if processes.rank() else contextlib.nullcontext()
+        with quiet, initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            importlib.import_module(f"warmstart.stages.{config.stage}").train_run(config, run)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from warmstart.config.schema import STAGES
 from warmstart.core.errors import Interrupted, UserError
 from warmstart.core.screen import quoted
+from warmstart.distributed import environment
 from warmstart.run.folder import RunFolder
 from warmstart.run.manifest import MANIFEST
 
@@ -34,6 +35,9 @@ def run(path: str, trust: Sequence[str]) -> None:
     if stage not in (*STAGES, *INNER):
         raise UserError(f"resume={path} is a run of stage={stage}, which does not exist")
     refuse_done(found)
+    if environment.number() > 0:  # the first process holds the run
+        importlib.import_module(f"warmstart.stages.{stage}").run(found.config(tuple(trust)), found)
+        return
     try:
         found.hold()
         refuse_done(found)  # another process may have completed it before the lock was acquired

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import traceback
@@ -38,7 +39,8 @@ def _run(folder: Path, function: Callable[[int], Any], number: int, count: int) 
         store = f"file://{folder / 'store'}"
         dist.init_process_group("gloo", store, timedelta(seconds=60), count, number)
         torch.save(function(number), folder / f"{number}.pt")
-        dist.barrier()
+        with contextlib.suppress(RuntimeError):  # if another process has ended
+            dist.barrier()
         os._exit(0)
     except BaseException:
         (folder / f"{number}.txt").write_text(traceback.format_exc())

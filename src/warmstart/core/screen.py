@@ -56,6 +56,12 @@ def quiet() -> Iterator[None]:
         _quiet -= 1
 
 
+def be_quiet() -> None:
+    """Write messages only to the log from now on."""
+    global _quiet
+    _quiet += 1
+
+
 def is_quiet() -> bool:
     """Return whether messages are written only to the log."""
     return _quiet > 0

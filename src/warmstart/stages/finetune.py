@@ -38,17 +38,21 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
         opened: the run folder to resume, from its checkpoint if it has one; by default, a new one.
         callbacks: further callbacks for the Trainer.
     """
+    if components.selects_strategy(config):
+        config = config if opened is None else from_parent(config, opened.record["parent"])
+        return select_and_finetune(config, opened, callbacks, run)
+    done = (train_in_processes if needs_processes(config) else train_run)(config, opened, callbacks)
+    show(done, f"finetune {config.experiment}")
+    where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(done.path)}")
+    screen.next_run("stage=evaluate", *where)
+    screen.next_command(screen.command("tensorboard", "--logdir", str(config.output_dir)))
+    return done
+
+
+def train_run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence[Callback] = ()) -> RunFolder:
+    """Finetune in this process, which may be one of several, with a strategy that selects no other; see `run`."""
     if opened is not None:
         config = from_parent(config, opened.record["parent"])
-    if components.selects_strategy(config):
-        return select_and_finetune(config, opened, callbacks, run)
-    if needs_processes(config):
-        return train_in_processes(config, opened, callbacks)
-    return finetune(config, opened, callbacks)
-
-
-def finetune(config: DictConfig, opened: RunFolder | None, callbacks: Sequence[Callback]) -> RunFolder:
-    """Finetune with a strategy that does not select another one; see `run`."""
     with agreed():
         data, module, lineage = assemble(config)
         check_length(config, len(data.train_loader))
@@ -60,11 +64,6 @@ def finetune(config: DictConfig, opened: RunFolder | None, callbacks: Sequence[C
         run.update(**lineage)
         with forgetting(run, task, (module.backbone, module.objective)):
             train(run, config, data, module, callbacks)
-    show(run, f"finetune {config.experiment}")
-    screen.next_run(
-        "stage=evaluate", f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}"
-    )
-    screen.next_command(screen.command("tensorboard", "--logdir", str(config.output_dir)))
     return run
 
 

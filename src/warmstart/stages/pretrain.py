@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
 from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
+from warmstart.core.protocols import generates
 from warmstart.data.datamodule import GenericDataModule
 from warmstart.distributed.processes import agreed
 from warmstart.run.folder import RunFolder
@@ -36,8 +38,19 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
         opened: the run folder to resume, from its checkpoint if it has one; by default, a new one.
         callbacks: further callbacks for the Trainer.
     """
-    if needs_processes(config):
-        return train_in_processes(config, opened, callbacks)
+    run = (train_in_processes if needs_processes(config) else train_run)(config, opened, callbacks)
+    show(run, f"pretrain {config.experiment}")
+    where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
+    if generates(get_object(config.objective._target_)) and "static" not in run.record:
+        screen.next_run("stage=generate", *where, "prompt=TEXT")
+    else:
+        init = f"init={screen.quoted(run.path)}"
+        screen.next_run("stage=finetune", where[0], init, *components.choices_to_repeat(config))
+    return run
+
+
+def train_run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence[Callback] = ()) -> RunFolder:
+    """Pretrain in this process, which may be one of several; see `run`."""
     if opened is not None:
         config = from_parent(config, opened.record["parent"], opened.record.get("teacher"))
     with agreed():
@@ -55,13 +68,6 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
             train(run, config, data, module, callbacks)
         else:
             save(run, config, data, module, static)
-    show(run, f"pretrain {config.experiment}")
-    where = (f"experiment={screen.quoted(config.experiment)}", f"run={screen.quoted(run.path)}")
-    if module.objective.task == "causal_lm" and static is None:
-        screen.next_run("stage=generate", *where, "prompt=TEXT")
-    else:
-        init = f"init={screen.quoted(run.path)}"
-        screen.next_run("stage=finetune", where[0], init, *components.choices_to_repeat(config))
     return run
 
 

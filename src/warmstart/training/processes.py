@@ -35,7 +35,7 @@ from warmstart.data.datamodule import MemoryDataModule
 from warmstart.distributed.processes import agreed, all_values, broadcast, rank, world
 from warmstart.run import cores
 from warmstart.run.folder import RunFolder
-from warmstart.run.identity import config_sha256, resolved
+from warmstart.run.identity import config_sha256, new_id, resolved
 from warmstart.training.record import runs_folder
 
 TIMEOUT = timedelta(minutes=30)  # of a collective operation, such as waiting for the preparation of data
@@ -96,6 +96,7 @@ def start(count: int, arguments: Sequence[str]) -> None:
         SignalException: a signal came.
     """
     settings = LaunchConfig(
+        run_id=new_id(),
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
@@ -104,6 +105,7 @@ def start(count: int, arguments: Sequence[str]) -> None:
         max_restarts=0,
         monitor_interval=MONITOR_SECONDS,
     )
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else DDP warns of the search for unused parameters
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         elastic_launch(settings, sys.executable)(*arguments)
@@ -116,10 +118,15 @@ def start(count: int, arguments: Sequence[str]) -> None:
 def error_of(failure: ChildFailedError, folder: Path, config: DictConfig) -> BaseException:
     """Return the first error of a process, from the files that `noting_error` wrote."""
     found = sorted((load_json(path) for path in folder.glob("*.json")), key=lambda one: one["time"])
-    if not found:
-        number, first = failure.get_first_failure()
-        return ProcessFailed(f"process {number} of {config.trainer.devices} ended with exit code {first.exitcode}")
-    first = next((one for one in found if one["kind"] != OTHER), found[0])
+    known = next((one for one in found if one["kind"] != OTHER), None)
+    ends = {number: end.exitcode for number, end in sorted(failure.failures.items())}
+    killed = [number for number, code in ends.items() if code < 0 and code != -signal.SIGTERM]  # which stops the others
+    if known is None and (killed or not found):
+        number = (killed or list(ends))[0]
+        code = ends[number]
+        reason = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return ProcessFailed(f"process {number} of {config.trainer.devices} {reason}")
+    first = known or found[0]
     if first["kind"] == USER:
         return UserError(first["message"])
     if first["kind"] == WRITE:
@@ -145,15 +152,11 @@ def noting_error(folder: Path) -> Iterator[None]:
 
 
 def join() -> None:
-    """Join the processes of this training, as described by the environment variables of torchrun."""
+    """Join the processes of this training, as the variables of torchrun describe; they share the CPU threads."""
     is_gpu = torch.cuda.is_available()
     if is_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if is_gpu else "gloo", timeout=TIMEOUT)
-
-
-def share_cores() -> None:
-    """Divide the CPU threads among the processes of this machine."""
     cores.use(max(1, (cores.in_use() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
 
 
