@@ -17,7 +17,9 @@ from warmstart.distributed.batch_norm import synchronize_norms
 from warmstart.distributed.processes import own_part, world
 from warmstart.training.data_parallel import DataParallel
 
-BACKBONES = {"frozen_stem": "tiny", "ia3": "tiny", "lora": "tiny", "norm_only": "resnet"}  # else an MLP
+BACKBONES = {  # else an MLP
+    **{"frozen_half": "encoder_decoder", "frozen_stem": "tiny", "ia3": "tiny", "lora": "tiny", "norm_only": "resnet"}
+}
 STEPS = 9  # three of each phase, of up to three
 
 

@@ -23,12 +23,13 @@ class SyncedBatchNorm(_BatchNorm):
         part = current()
         if part is None or not self.training:
             return super().forward(x)
-        count, mean, variance = moments(x.float(), part.spare)
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        count, mean, variance = moments(values, part.spare)
         if self.running_mean is not None:
             self.track(count, mean.detach(), variance.detach())
         shape = (1, -1, *[1] * (x.ndim - 2))
         scale = (variance + self.eps).rsqrt()
-        y = (x.float() - mean.view(shape)) * scale.view(shape)
+        y = (values - mean.view(shape)) * scale.view(shape)
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
         return y.to(x.dtype)
