@@ -42,15 +42,16 @@ def results(pool: Pool, *tasks: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.mark.skipif("CUDA_VISIBLE_DEVICES" in os.environ, reason="the devices are chosen already")
-def test_each_worker_sees_its_own_device(pool):
+@pytest.mark.parametrize(("per_task", "expected"), [(1, {"0", "1"}), (2, {"0,1", "2,3"})])
+def test_each_worker_sees_its_own_devices(pool, per_task: int, expected: set[str]):
     look = [functools.partial(os.getenv, "CUDA_VISIBLE_DEVICES") for _ in range(4)]
-    both = pool(2, devices=2)
+    both = pool(2, devices=2 * per_task, per_task=per_task)
     for task in look[:2]:
         both.start(task)
     seen = {result for _ in range(2) for _, result in both.finished(10)}
     while len(seen) < 2:
         seen |= {result for _, result in both.finished(10)}
-    assert seen == {"0", "1"}
+    assert seen == expected
 
 
 def test_threads_are_divided_among_the_workers_or_as_set(pool):

@@ -36,7 +36,7 @@ def run(manifest: Manifest, launcher: Mapping[str, Any], rules: Rules, runner: R
         work = grouped(manifest, jobs_left(manifest, states, rules), launcher.get("together") or 1, runner)
         ended = sum(state in ("done", "pruned") for state in states.values())
     preload(runner.modules, (job.config for job in manifest.jobs))
-    pool = open_pool(launcher, earlier_threads(manifest))
+    pool = open_pool(launcher, earlier_threads(manifest), max(map(devices_of, manifest.jobs), default=1))
     view = View(total, ended)
     try:
         done = {name for name, state in states.items() if state == "done"}
@@ -95,11 +95,17 @@ def earlier_threads(manifest: Manifest) -> int | None:
     return next(filter(None, (cores.threads_in(manifest.record(name)) for name in manifest.names())), None)
 
 
-def open_pool(launcher: Mapping[str, Any], earlier: int | None = None) -> Pool | ThisProcess:
-    """Open the launcher's pool: by default one worker per device, with the free cores divided among the workers.
+def devices_of(job: Job) -> int:
+    """Return the number of devices of a job."""
+    return (job.config.get("trainer") or {}).get("devices") or 1
+
+
+def open_pool(launcher: Mapping[str, Any], earlier: int | None = None, per_task: int = 1) -> Pool | ThisProcess:
+    """Open the launcher's pool: by default as many workers as the devices suffice for; they share the free cores.
 
     Args:
         earlier: CPU threads of the jobs before the sweep was resumed.
+        per_task: number of devices of a job.
     """
     choice = cores.automatic()
     if launcher.get("threads"):
@@ -111,8 +117,8 @@ def open_pool(launcher: Mapping[str, Any], earlier: int | None = None) -> Pool |
         screen.say(f"{cores.thread_count(choice.threads)}: {choice.reason}")
         return ThisProcess()
     devices = run_once(count_devices)
-    workers = launcher["workers"] or max(1, devices)
-    pool = Pool(workers, launcher["threads"] or earlier, devices, launcher["isolate"])
+    workers = launcher["workers"] or max(1, devices // per_task)
+    pool = Pool(workers, launcher["threads"] or earlier, devices, launcher["isolate"], per_task)
     size = f"{workers} worker{'' if workers == 1 else 's'} with {cores.thread_count(pool.threads)}"
     screen.say(f"{size}{'' if workers == 1 else ' each'}: {choice.reason}")
     return pool

@@ -42,17 +42,20 @@ class Pool:
     Args:
         workers: maximum number of concurrent tasks.
         threads: CPU threads per task; None divides the free cores among the workers.
-        devices: number of accelerators; each process sees one of them.
+        devices: number of accelerators; each process sees `per_task` of them.
         isolate: end a process after its task.
+        per_task: number of devices of a task.
     """
 
-    def __init__(self, workers: int, threads: int | None = None, devices: int = 0, isolate: bool = True):
+    def __init__(
+        self, workers: int, threads: int | None = None, devices: int = 0, isolate: bool = True, per_task: int = 1
+    ):
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # the server may ask for devices but not start CUDA
         self.context = multiprocessing.get_context("forkserver")
         available = cores.automatic()
         cores.set_waiting(available)  # before the server imports torch
         self.threads = threads or max(1, available.threads // workers)
-        self.workers, self.devices, self.isolate = workers, devices, isolate
+        self.workers, self.devices, self.isolate, self.per_task = workers, devices, isolate, per_task
         self.idle: list[Worker] = []
         self.busy: list[Worker] = []
 
@@ -102,8 +105,11 @@ class Worker:
     def __init__(self, context: Any, slot: int, pool: Pool):
         self.slot = slot
         self.connection, child = context.Pipe()
-        device = slot % pool.devices if pool.devices else None
-        arguments = (child, pool.threads, device)
+        first = slot * pool.per_task
+        devices = (
+            sorted({number % pool.devices for number in range(first, first + pool.per_task)}) if pool.devices else []
+        )
+        arguments = (child, pool.threads, devices)
         self.process: BaseProcess = context.Process(target=run_worker, args=arguments, daemon=False)
         self.process.start()
         child.close()
@@ -172,14 +178,15 @@ def run_once(task: Task) -> Any:
         pool.close()
 
 
-def run_worker(connection: Connection, threads: int, device: int | None) -> None:
+def run_worker(connection: Connection, threads: int, devices: Sequence[int]) -> None:
     """Run tasks from the pipe and send their results until it closes; the main function of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process group; the parent sends SIGTERM
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    if device is not None:
+    if devices:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device] if visible else str(device)
+        names = visible.split(",") if visible else [str(number) for number in range(max(devices) + 1)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[number] for number in devices)
     cores.use(threads)
     try:
         while True:

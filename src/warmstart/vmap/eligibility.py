@@ -24,10 +24,10 @@ ELEMENTWISE = frozenset(
 )
 # Trainer settings that the vmap loop supports, and the values that others must have (None if not listed).
 SUPPORTED = (
-    *("_target_", "accelerator", "devices", "threads", "max_epochs", "max_steps", "min_steps"),
+    *("_target_", "accelerator", "threads", "max_epochs", "max_steps", "min_steps"),
     *("check_val_every_n_epoch", "val_check_interval", "log_every_n_steps"),
 )
-REQUIRED = {"accumulate_grad_batches": 1, "overfit_batches": 0}
+REQUIRED = {"accumulate_grad_batches": 1, "overfit_batches": 0, "devices": 1}
 # Floating-point operations of a backbone's forward pass above which vmap brings no speedup on the CPU: arithmetic
 # dominates the time of a step. Measured without Lightning's overhead: 16 MLPs of 10 MFLOP trained 1.4 times as fast in
 # a vmap group as separately, transformers of 470 MFLOP 0.8 times as fast.
