@@ -54,10 +54,16 @@ def interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
 
 
 def is_terminated(error: BaseException | None) -> bool:
-    """Return whether SIGTERM is among an error, its causes and contexts."""
-    while error is not None and not isinstance(error, Terminated):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    """Return whether SIGTERM is among an error, its causes and contexts, which can form a circle."""
+    left, seen = [error], set()
+    while left:
+        found = left.pop()
+        if isinstance(found, Terminated):
+            return True
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            left += [found.__cause__, found.__context__]
+    return False
 
 
 class CannotBatch(Exception):
