@@ -101,7 +101,7 @@ def check_end(ended: Ended, folder: Path, run: Path | None, scenario: Scenario, 
     if ended.status and not ended.killed:
         return []
     found = []
-    if ended.status not in (0, main.INTERRUPTED, *(-number for number in SIGNALS)):
+    if ended.status not in (0, main.INTERRUPTED, main.TERMINATED, *(-number for number in SIGNALS)):
         found.append(f"status {ended.status}: {' '.join(ended.errors) or ended.output[-1500:]}")
     try:
         records = {path.parent: RunFolder.open(path.parent).record for path in folder.rglob("run.json")}
@@ -110,11 +110,11 @@ def check_end(ended: Ended, folder: Path, run: Path | None, scenario: Scenario, 
     for path, record in records.items():
         if record["status"] not in (*OVER, "interrupted"):
             found.append(f"{path.relative_to(folder)} is {record['status']}: {record['error']}")
-    if ended.status == main.INTERRUPTED:
+    if ended.status in (main.INTERRUPTED, main.TERMINATED):
         found += leftovers(folder) if is_clean else []
         if run is not None and not scenario.is_sweep and ended.points and records[run]["status"] not in OVER:
             printed = f"resume={run.relative_to(folder)}" in ended.output
-            found += [] if printed else ["status 130, but the command that continues the run is not printed"]
+            found += [] if printed else ["interrupted, but the command that continues the run is not printed"]
     return found
 
 

@@ -21,7 +21,8 @@ from warmstart.config.expand import CONF, check_names, expand
 from warmstart.config.pipeline import prepare
 from warmstart.config.validate import check_root, explain
 from warmstart.core import screen
-from warmstart.core.errors import Unmet, UserError, interrupt_of
+from warmstart.core.errors import Unmet, UserError, interrupt_of, is_terminated
+from warmstart.core.signals import interrupt
 from warmstart.distributed import environment
 from warmstart.run import cores
 from warmstart.run.files import as_write_error
@@ -29,7 +30,7 @@ from warmstart.run.identity import new_id
 
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # of torch
 TRAINING = ("pretrain", "finetune")
-USER_ERROR, FAILED, UNMET, INTERRUPTED = 2, 1, 4, 130
+USER_ERROR, FAILED, UNMET, TERMINATED, INTERRUPTED = 2, 1, 4, 75, 130
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
 
@@ -45,26 +46,23 @@ def _job(config: DictConfig) -> None:
 def main() -> None:
     """Run the command line.
 
-    The exit status is 1 for a bug, 2 for a UserError, 3 for failed jobs, 4 for an unmet `transfer.require`, and 130 for
-    Ctrl-C.
+    The exit status is 1 for a bug, 2 for a UserError, 3 for failed jobs, 4 for an unmet `transfer.require`, 75 for
+    SIGTERM, and 130 for Ctrl-C.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of exiting with 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger().addHandler(logging.NullHandler())  # no output of log records on the screen
     environment.read_slurm()
     if environment.is_launched():
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else DDP warns of the search for unused parameters
     try:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # except during a training, which then saves a checkpoint
+        signal.signal(signal.SIGTERM, interrupt)
         if environment.is_launched() and {"-m", "--multirun"} & set(sys.argv):
             raise UserError("a sweep starts the processes of its jobs itself: set trainer.devices, without torchrun")
         sys.argv[1:] = expand(sys.argv[1:])
         check_names(sys.argv[1:])
-    except UserError as error:
-        screen.error(str(error))
-        sys.exit(USER_ERROR)
-    try:
         _job()
-    except (HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
+    except (UserError, HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
         sys.exit(report(error))
 
 
@@ -134,10 +132,11 @@ def run(config: DictConfig, typed: bool = True) -> int:
 
 def report(error: BaseException) -> int:
     """Print what happened and what to do; return the exit status."""
-    if (interrupt := interrupt_of(error)) is not None:
-        screen.error("interrupted")
-        print_resume(getattr(interrupt, "run", None))
-        return INTERRUPTED
+    if (found := interrupt_of(error)) is not None:
+        is_killed = is_terminated(error)
+        screen.error("interrupted by SIGTERM" if is_killed else "interrupted")
+        print_resume(getattr(found, "run", None))
+        return TERMINATED if is_killed else INTERRUPTED
     if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
         screen.error(explain(error))
         return USER_ERROR

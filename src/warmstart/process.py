@@ -12,6 +12,7 @@ from hydra import initialize_config_dir
 
 from warmstart.config.expand import CONF
 from warmstart.core import screen
+from warmstart.core.signals import interrupt
 from warmstart.run import cores
 from warmstart.run.folder import RunFolder
 from warmstart.run.lock import Lock
@@ -37,7 +38,8 @@ def main(path: str, errors: str, *trust: str) -> None:
         errors: folder for a file with the error of this process.
         trust: packages whose classes the config may instantiate.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, interrupt)
     run = RunFolder.open(Path(path))
     run.lock = HeldLock(run.lock.path)
     config = run.config(trust)

@@ -185,7 +185,7 @@ def test_a_signal_while_the_test_split_is_measured(limit: tuple[str, ...], cli, 
         assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert stopped.status == 130
+    assert stopped.status == 75
     run = next(path for path in stopped.runs("finetune") if path != first)
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
     monkeypatch.undo()

@@ -26,8 +26,12 @@ class WriteError(Exception):
         return f"cannot write {self.path}: {self.reason}"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received. The exit status is 75 (EX_TEMPFAIL)."""
+
+
 class Interrupted(KeyboardInterrupt):
-    """A signal interrupted a run, whose status is now `interrupted`. The exit status is 130.
+    """A signal interrupted a run, whose status is now `interrupted`. The exit status is 130, for SIGTERM 75.
 
     Args:
         run: its folder; None if the run is already done.
@@ -47,6 +51,19 @@ def interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
+
+
+def is_terminated(error: BaseException | None) -> bool:
+    """Return whether SIGTERM is among an error, its causes and contexts, which can form a circle."""
+    left, seen = [error], set()
+    while left:
+        found = left.pop()
+        if isinstance(found, Terminated):
+            return True
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            left += [found.__cause__, found.__context__]
+    return False
 
 
 class CannotBatch(Exception):

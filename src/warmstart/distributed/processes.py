@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,13 +81,11 @@ def agreed() -> Iterator[None]:
             raise (UserError if failure[0] else RuntimeError)(f"process {number}: {failure[1]}")
 
 
-def any_process(value: bool) -> bool:
-    """Return whether the value is true in a process."""
-    if world() == 1:
-        return value
-    found = torch.tensor(float(value))  # on the CPU, so that no accelerator is waited for
+def largest(values: Sequence[int]) -> list[int]:
+    """Return the largest values of all processes; on the CPU, so that no accelerator is waited for."""
+    found = torch.tensor(values)
     dist.all_reduce(found, dist.ReduceOp.MAX)
-    return bool(found)
+    return found.tolist()
 
 
 def mean_of(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

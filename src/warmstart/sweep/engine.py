@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from warmstart.config.expand import expand, with_given_length
 from warmstart.config.validate import check_root, explain
 from warmstart.core import screen
-from warmstart.core.errors import UserError
+from warmstart.core.errors import UserError, is_terminated
 from warmstart.core.screen import quoted
 from warmstart.report import sweep as report
 from warmstart.report.curves import CURVES
@@ -35,7 +35,7 @@ from warmstart.sweep.pool import Crash, Death, preload, run_once
 from warmstart.sweep.preflight import Preflight, check_jobs
 from warmstart.sweep.schedule import Rules
 
-FAILED, USER_ERROR, SOME_FAILED, INTERRUPTED = 1, 2, 3, 130
+FAILED, USER_ERROR, SOME_FAILED, TERMINATED, INTERRUPTED = 1, 2, 3, 75, 130
 ALLOWED_ON_RESUME = ("sweep.resume", "sweep.show_test", "sweep.retries", "sweep.on_failure", "trust", "output_dir")
 PLUGINS = "hydra_plugins.warmstart_sweeper."
 
@@ -51,7 +51,7 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
 
     Returns:
         The exit status: 0 all jobs done, 1 a file of the sweep could not be written, 2 user error, 3 some jobs failed
-        or are unfinished, 130 interrupted.
+        or are unfinished, 75 terminated by SIGTERM, 130 interrupted.
     """
     config, manifest = context["config"], None
     launcher = [text for text in config.hydra.overrides.hydra if re.match(r"\+*hydra[/.]launcher", text)]
@@ -82,11 +82,11 @@ def multirun(context: dict[str, Any], params: dict[str, str], arguments: Sequenc
         if manifest is not None:
             suggest_resume(manifest, launcher)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         screen.error("interrupted")
         if manifest is not None:
             suggest_resume(manifest, launcher)
-        return INTERRUPTED
+        return TERMINATED if is_terminated(error) else INTERRUPTED
 
 
 def plan(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str], runner: Runner) -> Manifest:

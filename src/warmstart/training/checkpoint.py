@@ -25,6 +25,7 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 MARK = b"\nsha256 "  # precedes the digest, after the archive of torch.save; torch.load ignores both
 TRAILER = len(MARK) + 64
 CHUNK = 1 << 20
+NONE = -1  # step of the best weights before the first validation
 STATE = ("raw", "metrics", "best_step", "saved_step")  # state of BestAndLast in a checkpoint
 
 
@@ -98,9 +99,9 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 def find_checkpoint(folder: Path) -> dict[str, Any] | None:
     """Return step, best step and log of the newest checkpoint that can be resumed; None if there are no files.
 
-    That checkpoint becomes last.ckpt. The best weights so far must exist: in best.ckpt, or in the checkpoint itself,
-    which then becomes best.ckpt. previous.ckpt is read only if one of the others is missing or damaged. Damaged files
-    are removed, each with a warning.
+    That checkpoint becomes last.ckpt. The best weights so far must exist, except before the first validation: in
+    best.ckpt, or in the checkpoint itself, which then becomes best.ckpt. previous.ckpt is read only if another one
+    is missing or damaged. Damaged files are removed, each with a warning.
 
     Raises:
         UserError: all checkpoints are damaged.
@@ -116,7 +117,7 @@ def find_checkpoint(folder: Path) -> dict[str, Any] | None:
             damaged[path] = error
     if not intact and not damaged:
         return None
-    usable = [path for path in intact if best in intact or has_best_weights(intact[path])]
+    usable = [path for path in intact if best in intact or needs_no_best(intact[path])]
     if not usable:
         names = ", ".join(path.name for path in (last, previous, best) if path in damaged) or f"{BEST} (missing)"
         others = ", and no other checkpoint has the best weights" if intact else ""
@@ -125,7 +126,7 @@ def find_checkpoint(folder: Path) -> dict[str, Any] | None:
     for path, error in damaged.items():
         screen.say(f"{error}; resuming from {chosen.name}, step {intact[chosen]['global_step']}", style="yellow")
         path.unlink()
-    if best not in intact:
+    if best not in intact and has_best_weights(intact[chosen]):
         copy(chosen, best)
     if chosen != last:
         copy(chosen, last)
@@ -133,19 +134,25 @@ def find_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Return the step of a checkpoint, the step of the best weights, and the state of the logs.
+    """Return the step of a checkpoint, that of the best weights, whether it was validated, and the state of the logs.
 
     Raises:
         UserError: as `read_checkpoint`.
     """
     checkpoint = read_checkpoint(path, mmap=True)
     best_step = checkpoint["callbacks"][BestAndLast.__qualname__]["best_step"]
-    return {"global_step": checkpoint["global_step"], "best_step": best_step, "log": checkpoint["log"]}
+    names = {"global_step": checkpoint["global_step"], "best_step": best_step, "log": checkpoint["log"]}
+    return {**names, "is_validated": checkpoint.get("is_validated", True)}
 
 
 def has_best_weights(summary: dict[str, Any]) -> bool:
     """Return whether the validation before a checkpoint was the best so far."""
-    return summary["best_step"] == summary["global_step"]
+    return summary["is_validated"] and summary["best_step"] == summary["global_step"]
+
+
+def needs_no_best(summary: dict[str, Any]) -> bool:
+    """Return whether a run can resume from a checkpoint without best.ckpt."""
+    return has_best_weights(summary) or summary["best_step"] == NONE
 
 
 def copy(path: Path, target: Path) -> None:
@@ -169,10 +176,11 @@ def better_metrics(metrics: Mapping[str, Any], monitor: tuple[str, str]) -> tupl
 
 
 class BestAndLast(Checkpoint):
-    """Saves last.ckpt after every validation, keeps the one before as previous.ckpt, and saves best.ckpt.
+    """Saves last.ckpt after every validation and at signals, the one before as previous.ckpt, and best.ckpt.
 
     If an average of the weights is evaluated too, the better of both counts; `best` are its metrics, `raw` all metrics
-    of that validation, and `metrics` all metrics logged until the last checkpoint.
+    of that validation, `metrics` all metrics logged until the last checkpoint, and `saved_step` is the step of the last
+    validation.
 
     Args:
         folder: checkpoints folder of the run.
@@ -184,8 +192,9 @@ class BestAndLast(Checkpoint):
         self.monitor = monitor
         self.raw: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
-        self.best_step = -1
-        self.saved_step = -1
+        self.best_step = NONE
+        self.saved_step = NONE
+        self.is_validated = True
 
     @property
     def best(self) -> dict[str, float]:
@@ -229,10 +238,20 @@ class BestAndLast(Checkpoint):
             copy(best, last)
         barrier()
 
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save last.ckpt between two validations, or before the end of one."""
+        self.metrics |= {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.is_validated = False
+        try:
+            trainer.save_checkpoint(self.folder / LAST, weights_only=False)
+        finally:
+            self.is_validated = True
+
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the state of the logs to the checkpoint."""
+        """Add the state of the logs to the checkpoint, and whether it is written after a validation."""
+        checkpoint["is_validated"] = self.is_validated
         checkpoint["log"] = trainer.logger.state(trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:

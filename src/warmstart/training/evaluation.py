@@ -15,7 +15,8 @@ from torch import nn
 from warmstart.core.batch import Batch
 from warmstart.data.datamodule import TaskDataModule
 from warmstart.training.modules import FinetuneModule, LeanModule
-from warmstart.training.trainer import handling, measured
+from warmstart.training.signals import handling
+from warmstart.training.trainer import measured
 
 TEST = "test"
 T = TypeVar("T")

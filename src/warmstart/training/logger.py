@@ -65,7 +65,7 @@ class EventFile:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        where = f"{socket.gethostname()}.{os.getpid()}.{next(_number)}"
+        where = f"{socket.gethostname()}.{os.getpid()}.{next(_number):06d}"  # names sort by time
         self.file = AppendedFile(folder / f"{EVENTS[:-1]}{int(time.time()):010d}.{where}")
         self.records = RecordWriter(self.file)
 

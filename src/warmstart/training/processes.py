@@ -31,6 +31,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from warmstart.core.errors import UserError, WriteError, interrupt_of
 from warmstart.core.reading import load_json
+from warmstart.core.signals import interrupt
 from warmstart.data.datamodule import MemoryDataModule
 from warmstart.distributed.processes import agreed, all_values, broadcast, rank, world
 from warmstart.run import cores
@@ -72,7 +73,7 @@ def train_in_processes(config: DictConfig, opened: RunFolder | None, callbacks: 
         try:
             start(int(config.trainer.devices), ["-m", "warmstart.process", str(run.path), errors, *config.trust])
         except SignalException as error:
-            raise KeyboardInterrupt from error
+            interrupt(error.sigval)
         except ChildFailedError as error:
             raise error_of(error, Path(errors), config) from error
         finally:

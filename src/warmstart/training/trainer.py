@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loops.evaluation_loop import RestartStage
 from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -23,12 +21,13 @@ from torch import Tensor
 
 from warmstart.core.batch import Batch
 from warmstart.core.errors import UserError
-from warmstart.distributed.processes import any_process, world
+from warmstart.distributed.processes import world
 from warmstart.training.budget import Budget
 from warmstart.training.checkpoint import AtomicCheckpointIO
 from warmstart.training.data_parallel import DataParallel
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import keep_freed_memory
+from warmstart.training.signals import SaveBetweenBatches
 
 
 def silence() -> None:
@@ -151,13 +150,19 @@ def keep_targets(precision: Any) -> None:
 def fit(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: Path | None = None
 ) -> None:
-    """Train; a signal stops the training after the current batch and raises KeyboardInterrupt."""
-    stop = StopBetweenBatches()
-    trainer.callbacks.append(stop)
-    with stop.listening():
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    if stop.received:
-        raise KeyboardInterrupt
+    """Train; a signal saves a checkpoint after the current batch and, unless it is SIGUSR1, stops the training.
+
+    Raises:
+        KeyboardInterrupt: the training was stopped; by SIGTERM, it is Terminated.
+    """
+    signals = SaveBetweenBatches(trainer)
+    trainer.callbacks.append(signals)
+    try:
+        with signals.listening():
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    finally:
+        trainer.callbacks.remove(signals)
+    signals.stop.check()
 
 
 def measured(trainer: pl.Trainer) -> dict[str, float]:
@@ -166,7 +171,12 @@ def measured(trainer: pl.Trainer) -> dict[str, float]:
 
 
 class FitLoop(_FitLoop):
-    """Completes an epoch in which a limit is reached, so that its loss is logged, before the training ends."""
+    """Completes an epoch in which a limit is reached, so that its loss is logged, before the training ends.
+
+    A run that was stopped during a validation repeats it when it is resumed.
+    """
+
+    repeats_validation = False
 
     @property
     def done(self) -> bool:
@@ -180,61 +190,13 @@ class FitLoop(_FitLoop):
             self.epoch_loop._batches_that_stepped += (
                 not self._should_accumulate()
             )  # done after the checkpoint otherwise
+        if self.epoch_loop.restarting and self.repeats_validation:
+            self.repeats_validation = False
+            self.epoch_loop.val_loop.batch_progress.reset()
+            self.epoch_loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
         super().advance()
 
-
-DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
-
-
-@contextlib.contextmanager
-def handling(handler: Callable[[int, Any], None] = signal.default_int_handler) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM with `handler` inside the context, unless they are ignored or have another handler.
-
-    Lightning converts an interrupt to an exit and then ignores SIGINT: the exit is converted to KeyboardInterrupt, and
-    the handlers are restored.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
-    for number, found in before.items():
-        if found in DEFAULT:
-            signal.signal(number, handler)
-    try:
-        yield
-    except SystemExit as exit_:
-        raise KeyboardInterrupt from exit_
-    finally:
-        for number, found in before.items():
-            if found is not None:
-                signal.signal(number, found)
-
-
-class StopBetweenBatches(pl.Callback):
-    """Raises KeyboardInterrupt after the current batch if a signal was received, and immediately at a second signal."""
-
-    def __init__(self) -> None:
-        self.received = False
-
-    def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context in which signals are handled."""
-        return handling(self.note)
-
-    def note(self, number: int, frame: Any) -> None:
-        """Handle a signal."""
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = True
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        """Raise KeyboardInterrupt if a signal was received, by any process."""
-        self.received = any_process(self.received)
-        self.check()
-
-    def on_validation_batch_end(self, *args: Any) -> None:
-        """Raise KeyboardInterrupt if a signal was received; several processes stop after their next training batch."""
-        if world() == 1:
-            self.check()
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal was received."""
-        if self.received:
-            raise KeyboardInterrupt
+    def on_save_checkpoint(self) -> dict[str, Any]:
+        """Return the state, with whether the checkpoint is written before the end of a validation."""
+        repeats = self.trainer.validating and not self.trainer.checkpoint_callback.is_validated
+        return {**super().on_save_checkpoint(), "repeats_validation": repeats}

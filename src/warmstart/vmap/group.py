@@ -23,8 +23,9 @@ from warmstart.training.assemble import assemble, extract_adapters
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_data
+from warmstart.training.signals import StopBetweenBatches
 from warmstart.training.start import check_parent
-from warmstart.training.trainer import StopBetweenBatches, build_trainer
+from warmstart.training.trainer import build_trainer
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
 from warmstart.vmap.eligibility import check_config, check_model, check_stack
 from warmstart.vmap.loop import Job, VmapLoop
@@ -59,8 +60,7 @@ def run(configs: Sequence[DictConfig], runs: Sequence[RunFolder]) -> None:
         check(loop)
     with signals.listening():
         failures = [failure for loop in loops if (failure := train_group(loop)) is not None]
-    if signals.received:
-        raise KeyboardInterrupt
+    signals.check()
     if failures:
         raise GroupFailed(f"{type(failures[0]).__name__}: {failures[0]}") from failures[0]
 

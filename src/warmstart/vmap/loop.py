@@ -24,7 +24,7 @@ from warmstart.training.length import min_steps, with_min_steps
 from warmstart.training.logger import RunLogger
 from warmstart.training.mean import RunningMean
 from warmstart.training.modules import seed_step
-from warmstart.training.trainer import StopBetweenBatches
+from warmstart.training.signals import StopBetweenBatches
 from warmstart.vmap.stack import Stack, StackOptimizer
 
 
