@@ -36,7 +36,7 @@ ALLOWED = {
     "transfer": {"core", "config", "data", "run", "huggingface", "strategy", "training", "report", "selection"},
     "soup": {"core", "config", "run", "huggingface", "training"},
 }
-TOP = ("stages", "main", "process", "resume", "__init__")  # may import everything below; nothing imports them
+TOP = ("stages", "extend", "main", "process", "resume", "__init__")  # may import everything below; nothing imports them
 TORCH = {"torch", "pytorch_lightning", "torchmetrics", "safetensors"}
 TORCH_FREE = (
     "core",

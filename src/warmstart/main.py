@@ -30,6 +30,7 @@ from warmstart.run.identity import new_id
 
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")  # of torch
 TRAINING = ("pretrain", "finetune")
+AUTO = "auto"
 USER_ERROR, FAILED, UNMET, TERMINATED, INTERRUPTED = 2, 1, 4, 75, 130
 
 OmegaConf.register_new_resolver("new_id", new_id, use_cache=True, replace=True)
@@ -91,12 +92,35 @@ def dispatch(config: DictConfig, typed: bool) -> int:
         return FAILED if state == "failed" else 0
     if config.sweep.resume:
         raise UserError(f"sweep.resume={config.sweep.resume} resumes a sweep: add -m")
-    if config.get("resume") is not None:
-        cores.configure(config)
-        join()
-        importlib.import_module("warmstart.resume").run(str(config.resume), config.trust)
+    if config.get("extend") is not None:
+        cores.configure(config, Path(str(config.extend)))
+        importlib.import_module("warmstart.extend").run(config)
         return 0
+    if config.get("resume") not in (None, AUTO):
+        return resume(config, Path(str(config.resume)))
+    is_auto = config.get("resume") == AUTO
     config = prepare(config, typed)
+    if is_auto and (found := importlib.import_module("warmstart.resume").find(config)) is not None:
+        return resume(config, found, is_auto)
+    return run_stage(config)
+
+
+def resume(config: DictConfig, folder: Path, is_auto: bool = False) -> int:
+    """Resume a run; return the exit status.
+
+    Args:
+        config: of this command line.
+        folder: of the run.
+        is_auto: whether it was found as the run of this command line.
+    """
+    cores.configure(config, folder)
+    join()
+    importlib.import_module("warmstart.resume").run(folder, config.trust, is_auto)
+    return 0
+
+
+def run_stage(config: DictConfig) -> int:
+    """Run the stage of a prepared config; return the exit status."""
     if environment.is_launched() and config.stage not in TRAINING:
         raise UserError(f"stage={config.stage} is not a training of several processes: start it without torchrun")
     if config.stage != "report":  # which needs no torch

@@ -60,13 +60,14 @@ def with_hub_backbone(overrides: Sequence[str]) -> list[str]:
 def expand(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with `data=[a,b]` expanded, and without a minimum length if a length is given.
 
-    With a dtype of the weights of an `init=hf:`, the backbone is that of Hugging Face models. Overrides of `resume=`
-    and `sweep.resume=` are unchanged: they are compared with those of the run.
+    With a dtype of the weights of an `init=hf:`, the backbone is that of Hugging Face models. Overrides of
+    `resume=PATH` and `sweep.resume=` are unchanged: they are compared with those of the run.
 
     Raises:
         UserError: the list of data sets is invalid.
     """
-    if any(override.lstrip("+").startswith(("resume=", "sweep.resume=")) for override in overrides):
+    resumed = [override for override in overrides if override.lstrip("+").startswith(("resume=", "sweep.resume="))]
+    if resumed and resumed != ["resume=auto"]:
         return list(overrides)
     return with_given_length(with_tasks(with_hub_backbone(overrides)))
 

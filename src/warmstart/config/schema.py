@@ -249,4 +249,6 @@ SWEEP = Section(
     },
     frozenset({"trials", "seeds", "sampler", "pruner"}),
 )
-ROOT = Section({"sweep": SWEEP, "resume": Location | None}, is_open=True)  # keys that stages do not use
+ROOT = Section(  # keys that stages do not use
+    {"sweep": SWEEP, "resume": Location | None, "extend": Location | None}, is_open=True
+)

@@ -57,12 +57,16 @@ class Choice(NamedTuple):
     is_shared: bool = False
 
 
-def configure(config: DictConfig) -> None:
+def configure(config: DictConfig, earlier: Path | None = None) -> None:
     """Set the number of torch threads for a run of this config; imports torch.
 
-    A resumed or repeated run uses the recorded number, for equal rounding; other runs use `trainer.threads`.
+    A resumed, extended or repeated run uses the recorded number, for equal rounding; other runs use `trainer.threads`.
+
+    Args:
+        config: of the run.
+        earlier: folder of the run that is resumed or extended.
     """
-    earlier = config.get("resume") or (config.run if config.stage == "rerun" else None)
+    earlier = earlier or (config.run if config.stage == "rerun" else None)
     recorded = recorded_threads(Path(earlier)) if earlier else None
     threads = OmegaConf.select(config, "trainer.threads")
     choice = automatic()

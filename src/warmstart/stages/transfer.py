@@ -93,7 +93,8 @@ def run(config: DictConfig, opened: RunFolder | None = None) -> RunFolder:
             config = with_strategies(with_start(starts.with_starts(config)))
         config, facts = check_plan(config)
         facts["bounds"] = components.get_object(config.objective._target_).bounds
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overrides = [word for word in given if not word.startswith("resume=")]  # compared with those of resume=auto
     run, required = opened or RunFolder.create(config, runs_folder(config), words=overrides), config.transfer.require
     with run.recording():
         if facts:

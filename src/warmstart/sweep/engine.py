@@ -202,6 +202,9 @@ def check_settings(config: DictConfig, arguments: Sequence[str]) -> None:
             )
     sweep = config.sweep
     check_root(config)
+    for name in ("resume", "extend"):
+        if config.get(name) is not None:
+            raise UserError(f"{name}={config[name]} is for a single run; a sweep continues with sweep.resume=FOLDER")
     if "trials" in sweep and sweep.retries:
         raise UserError(
             f"sweep.retries={sweep.retries} is not supported by a search: remove it, failed trials are replaced"

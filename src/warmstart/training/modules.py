@@ -109,7 +109,14 @@ class LeanModule(pl.LightningModule):
         self.unfinished = checkpoint.get("accumulation", {})
 
     def on_train_start(self) -> None:
-        """Set the gradients of an incomplete optimizer step, now that the parameters are on their device."""
+        """Set the gradients of an incomplete optimizer step, and the learning rates of a run that is extended.
+
+        Parameters are on their device now; the restored learning rates are those of the shorter schedule.
+        """
+        for setting in self.trainer.lr_scheduler_configs:
+            schedule = setting.scheduler
+            for group, base, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas):
+                group["lr"] = base * factor(schedule.last_epoch)
         if self.unfinished:
             self.accumulation.load_state_dict(self.unfinished, self)
             self.unfinished = {}

@@ -173,10 +173,12 @@ def measured(trainer: pl.Trainer) -> dict[str, float]:
 class FitLoop(_FitLoop):
     """Completes an epoch in which a limit is reached, so that its loss is logged, before the training ends.
 
-    A run that was stopped during a validation repeats it when it is resumed.
+    A run that was stopped during a validation repeats it when it is resumed. A run that is extended continues with
+    another epoch.
     """
 
     repeats_validation = False
+    is_extended = False
 
     @property
     def done(self) -> bool:
@@ -190,6 +192,9 @@ class FitLoop(_FitLoop):
             self.epoch_loop._batches_that_stepped += (
                 not self._should_accumulate()
             )  # done after the checkpoint otherwise
+        if self.epoch_loop.restarting and self.is_extended:
+            self.epoch_loop.batch_progress.current.reset()
+            self.epoch_loop.batch_progress.is_last_batch = False
         if self.epoch_loop.restarting and self.repeats_validation:
             self.repeats_validation = False
             self.epoch_loop.val_loop.batch_progress.reset()
@@ -200,3 +205,10 @@ class FitLoop(_FitLoop):
         """Return the state, with whether the checkpoint is written before the end of a validation."""
         repeats = self.trainer.validating and not self.trainer.checkpoint_callback.is_validated
         return {**super().on_save_checkpoint(), "repeats_validation": repeats}
+
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state."""
+        super().on_load_checkpoint(state_dict)
+        self.repeats_validation = state_dict.get("repeats_validation", False)
+        current = self.epoch_progress.current
+        self.is_extended = current.processed == current.started > 0
