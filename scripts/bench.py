@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from operator import truediv
 from pathlib import Path
 from statistics import median
@@ -44,6 +49,7 @@ from warmstart.training.memory import keep_freed_memory
 from warmstart.training.schedule import cosine
 from warmstart.training.session import Session
 
+ROOT = Path(__file__).parents[1]
 WARM_UP = 10
 SEED = 0
 
@@ -286,7 +292,30 @@ def bench_masked() -> Iterator[Result]:
     yield Result("masked autoencoder's step : with all positions", pair, ratio, 0.5)
 
 
-BENCHES = (bench_steps, bench_input, bench_masked)
+def step_seconds(folder: Path, words: str) -> float:
+    """Seconds per training step of a command in a process of its own, from the record of its run."""
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        command = [sys.executable, str(ROOT / "train.py"), *words.split(), f"output_dir={output}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        (path,) = Path(output).glob("pretrain/*/*/run.json")
+        return json.loads(path.read_text())["cost"]["step_seconds"]
+
+
+def bench_processes() -> Iterator[Result]:
+    """A training step of two processes beside that of one, each with one thread, on the same batch of characters."""
+    words = "stage=pretrain experiment=shakespeare optimizer=adamw data.batch_size=32 logger=[] visualization=[]"
+    words += " feature_rows=0 trainer.accelerator=cpu trainer.max_steps=30 trainer.val_check_interval=30"
+    words += " trainer.limit_val_batches=1"
+    with unseen() as folder:
+        arms = {count: partial(step_seconds, folder, f"{words} trainer.devices={count}") for count in (1, 2)}
+        times = take_turns(arms, 3)
+    pair = f"{1e3 * median(times[2]):.3g} : {1e3 * median(times[1]):.3g} ms"
+    ratio = median(map(truediv, times[2], times[1]))
+    yield Result("step of 2 processes : of 1, 32 x 129 characters", pair, ratio)
+
+
+BENCHES = (bench_steps, bench_input, bench_masked, bench_processes)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Mixed precision is used if the processor supports it."""
+"""Mixed precision is used if the processor supports it, and a job of Slurm is like any other run."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ def test_the_trainer_gets_the_resolved_precision(composed, tmp_path: Path):
     assert build_trainer(config, tmp_path, None, []).precision == (native_precision("cpu") or "32-true")
     config = composed("stage=finetune", "trainer.accelerator=cpu").trainer
     assert build_trainer(config, tmp_path, None, []).precision == "32-true"
+
+
+def test_the_trainer_ignores_a_job_of_slurm(composed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    job = {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    config = composed("stage=finetune", "trainer.accelerator=cpu").trainer
+    assert build_trainer(config, tmp_path, None, []).world_size == 1
