@@ -142,12 +142,15 @@ class Batch:
         return Batch(**{name: x.to(device, non_blocking=non_blocking) for name, x in own.items()}, part=self.part)
 
     def rows(self, part: Part) -> Batch:
-        """Return the rows of a part of this batch, which is a global one; not those of its `unlabelled` rows."""
-        own = {
-            name: getattr(self, name)
-            for name in ("x", "y", "mask", "partner", "share", "strong", "reference", "rating")
-        }
-        return Batch(**{name: x if x is None else part.of(x) for name, x in own.items()}, part=part)
+        """Return the rows of a part of this batch, which is a global one; not those of its `unlabelled` rows.
+
+        Targets are a tensor, or have a method `rows`.
+        """
+        names = ("x", "mask", "partner", "share", "strong", "reference", "rating")
+        own = {name: x if x is None else part.of(x) for name in names for x in [getattr(self, name)]}
+        if self.y is not None:
+            own["y"] = part.of(self.y) if hasattr(self.y, "unflatten") else self.y.rows(part)
+        return Batch(**own, part=part)
 
 
 @dataclass

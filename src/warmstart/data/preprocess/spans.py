@@ -17,7 +17,7 @@ from torch import Tensor
 from warmstart.core.batch import Batch, Part
 from warmstart.core.errors import UserError
 from warmstart.data.storage import cache
-from warmstart.data.storage.ragged import PaddedRows, Ragged, Rows, to_index
+from warmstart.data.storage.ragged import PaddedRows, Ragged, Rows, numbers
 
 if TYPE_CHECKING:
     from warmstart.data.preprocess.text import Preprocessor
@@ -113,7 +113,7 @@ class Windows(PaddedRows):
 
     def part(self, batch: Batch, rows: Tensor, part: Part) -> Batch:
         """Return the questions of a part of a batch; the part of the result counts windows instead."""
-        ends = np.concatenate([[0], np.cumsum(np.diff(self.first)[to_index(rows)])]).tolist()
+        ends = np.concatenate([[0], self._first_and_count(rows)[1].cumsum()]).tolist()
         windows = Part(ends[part.start], ends[part.stop], ends[-1], part.spare)
         x, mask = windows.of(batch.x), None if batch.mask is None else windows.of(batch.mask)
         return Batch(x, None if batch.y is None else batch.y.rows(part, windows), mask, part=windows)
@@ -134,10 +134,15 @@ class Windows(PaddedRows):
             [self.golds[row] for row in rows.tolist()],
         )
 
+    def _first_and_count(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first window of each of these questions (B,), and their number of windows (B,)."""
+        rows = numbers(rows, len(self))
+        first = self.first[rows]
+        return first, self.first[rows + 1] - first
+
     def _windows_of(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return the windows of these questions (W,), and the index of the question of each (W,)."""
-        rows = to_index(rows)
-        first, count = self.first[:-1][rows], np.diff(self.first)[rows]
+        first, count = self._first_and_count(rows)
         question = np.repeat(np.arange(len(count)), count)
         return first[question] + np.arange(len(question)) - (count.cumsum() - count)[question], question
 

@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from warmstart.core import screen
+from warmstart.core.batch import Part
 from warmstart.core.errors import UserError
-from warmstart.data.storage.ragged import PaddedRows, Ragged, Rows, to_index
+from warmstart.data.storage.ragged import PaddedRows, Ragged, Rows, numbers
 
 if TYPE_CHECKING:
     from warmstart.data.preprocess.text import Preprocessor
@@ -30,6 +31,10 @@ class Answers:
     def to(self, device: Any, non_blocking: bool = False) -> Answers:
         """The same on a device."""
         return replace(self, ids=self.ids.to(device, non_blocking=non_blocking))
+
+    def rows(self, part: Part) -> Answers:
+        """Return the rows of a part."""
+        return Answers(part.of(self.ids), self.texts[part.start : part.stop])
 
 
 class AnswerRows(PaddedRows):
@@ -61,7 +66,7 @@ class AnswerRows(PaddedRows):
         return self[rows]
 
     def __getitem__(self, rows: Rows) -> Answers:
-        index = np.arange(len(self))[to_index(rows)]
+        index = numbers(rows, len(self))
         return Answers(self.rows[index], [self.texts[row] for row in index])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.data.storage.ragged import PaddedRows, Rows, to_index
+from warmstart.data.storage.ragged import PaddedRows, Rows, numbers
 
 
 class FixedFrames(PaddedRows):
@@ -32,7 +32,8 @@ class FixedFrames(PaddedRows):
 
     def padded(self, rows: Rows) -> tuple[Tensor, None]:
         """Return rows (B, length, ...); there is no mask."""
-        rows = to_index(rows)
-        starts, lengths = self.starts[:-1][rows], np.diff(self.starts)[rows]
+        rows = numbers(rows, len(self))
+        starts = self.starts[rows]
+        lengths = self.starts[rows + 1] - starts
         index = starts[:, None] + np.minimum(np.arange(self.length), lengths[:, None] - 1)
         return torch.from_numpy(np.asarray(self.values[index])), None

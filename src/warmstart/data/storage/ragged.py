@@ -100,8 +100,9 @@ class Ragged(PaddedRows):
 
         With token types, the mask is uint8: 1 + the token type of a valid position, and 0 for padding.
         """
-        rows = to_index(rows)
-        starts, stored = self.starts[:-1][rows], np.diff(self.starts)[rows]
+        rows = numbers(rows, len(self))
+        starts = self.starts[rows]
+        stored = self.starts[rows + 1] - starts
         lengths = np.minimum(stored, self.context)
         longest = max(1, int(lengths.max(initial=0)))
         columns = np.arange(longest)
@@ -152,7 +153,7 @@ class Packed(PaddedRows):
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Return blocks (B, T) and, with `separate`, document numbers (B, T) from 1 in each block."""
-        blocks = np.arange(len(self))[to_index(rows)]
+        blocks = numbers(rows, len(self))
         index = blocks[:, None] * self.block + self.offset + np.arange(self.block)
         index %= max(1, len(self.rows.values))
         x = torch.from_numpy(self.rows.values[index].astype(np.int64))
@@ -188,7 +189,7 @@ class PackedRows(PaddedRows):
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Return padded blocks (B, T), and the document number of each position from 1, 0 for padding (B, T)."""
-        blocks = [self.blocks[number] for number in np.arange(len(self))[to_index(rows)]]
+        blocks = [self.blocks[number] for number in numbers(rows, len(self))]
         chosen = np.concatenate(blocks)
         lengths = self.row_lengths[chosen]
         ends = lengths.cumsum()
@@ -224,8 +225,8 @@ class Pairs(PaddedRows):
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Return padded rows (2B, T), first and then second ones, and their mask (2B, T); None if all are valid."""
-        numbers = np.arange(len(self))[to_index(rows)]
-        return self.rows.padded(np.concatenate([numbers, numbers + len(self)]))
+        first = numbers(rows, len(self))
+        return self.rows.padded(np.concatenate([first, first + len(self)]))
 
 
 def assign_blocks(lengths: np.ndarray, block: int) -> list[np.ndarray]:
@@ -245,9 +246,9 @@ def assign_blocks(lengths: np.ndarray, block: int) -> list[np.ndarray]:
     return [np.sort(np.array(rows)) for rows in blocks]
 
 
-def to_index(rows: Rows) -> slice | np.ndarray:
-    """Convert row indices to a NumPy index; NumPy would treat a tensor with one element as a scalar."""
-    return rows if isinstance(rows, slice) else np.asarray(rows)
+def numbers(rows: Rows, count: int) -> np.ndarray:
+    """Return the numbers of rows (B,), of `count` rows."""
+    return np.arange(*rows.indices(count)) if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
 
 
 class Frames(PaddedRows):
@@ -282,8 +283,9 @@ class Frames(PaddedRows):
 
     def padded(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
         """Return padded rows (B, T, ...) and the mask of valid positions (B, T); None if all are valid."""
-        rows = to_index(rows)
-        starts, lengths = self.starts[:-1][rows], self.lengths[rows]
+        rows = numbers(rows, len(self))
+        starts = self.starts[rows]
+        lengths = self.starts[rows + 1] - starts
         columns = np.arange(max(1, int(lengths.max(initial=0))))
         valid = columns < lengths[:, None]
         x = np.zeros((*valid.shape, *self.values.shape[1:]), dtype=self.values.dtype)
