@@ -25,9 +25,7 @@ from scale_formulas import (
     HOST_MEMORY,
     LOSS,
     MODELS,
-    PER_BLOCK,
     PER_MACHINE,
-    PER_ROW,
     RATES,
     READ,
     SHARED_DISK,
@@ -167,7 +165,6 @@ def preparation() -> str:
 def limits() -> str:
     """Return the table of what breaks, and where."""
     small, large = MODELS["124M"], MODELS["7B"]
-    step = compute_seconds(small, FAST)
     values = FLOAT * small.batch * small.width
     probabilities = FLOAT * small.batch * HEADS * small.context
     text = HOST_MEMORY / PER_MACHINE / TEXT_BYTES
@@ -178,8 +175,6 @@ def limits() -> str:
             ("dropout of attention weights", *draws(probabilities)),
             ("other dropout", *draws(values)),
             ("work on the CPU", f"{most[0]} to {most[1]} devices", "124M: it takes longer than a step"),
-            ("of it, row numbers", f"{short(step / PER_BLOCK, '')} blocks", "124M, assumed: they take a step"),
-            ("the same, rows that are not packed", f"{short(step / PER_ROW, '')} rows", "as above"),
             ("rows of a batch of 491,520 tokens", f"{491_520 // small.context} devices", "more ranks have no row"),
             ("memory of DDP", f"{short(DEVICE_MEMORY / 5 / FLOAT, '')} parameters", "80 GB, without activations"),
             ("checkpoints by the first rank", *saving(large)),

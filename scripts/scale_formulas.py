@@ -13,7 +13,6 @@ FLOAT, HALF = 4, 2  # bytes
 
 # Measured in processor seconds of one core of an Intel Xeon with AMX (scripts/scale_measure.py, 2026-12-01).
 GATHERED = 65e6  # tokens a second that a process gathers from a memory map
-PER_BLOCK, PER_ROW = 1.5e-9, 2.4e-9  # seconds of each batch per block, or unpacked row, of the data set
 WRITTEN, READ = 0.44e9, 0.59e9  # bytes a second of a checkpoint with its SHA-256
 # Measured on two cores (docs/lab.md, 2026-11-25, text compared with common practice).
 TOKENIZED = 1.35e6  # tokens a second
@@ -128,13 +127,12 @@ def checkpoint_bytes(model: Model) -> float:
 
 
 def host_seconds(model: Model, count: int) -> float:
-    """Return the seconds of work of a process on its CPU per step, which increase with devices and data.
+    """Return the seconds of work of a process on its CPU per step, which increase with devices.
 
-    It gathers the global batch, numbers all blocks of the data set, and takes part in the all-reduce of a flag, which
-    passes 2 (N - 1) messages one after the other.
+    It gathers the global batch, and takes part in the all-reduce of two flags, which passes 2 (N - 1) messages one
+    after the other.
     """
-    blocks = TOKENS_PER_PARAMETER * model.parameters / model.context
-    return model.batch * count / GATHERED + PER_BLOCK * blocks + 2 * (count - 1) * HOP
+    return model.batch * count / GATHERED + 2 * (count - 1) * HOP
 
 
 def most_devices(model: Model, rate: float) -> int:

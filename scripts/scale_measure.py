@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -56,18 +55,6 @@ def gathered() -> float:
         return ROWS * BLOCK / seconds(lambda: packed.padded(rows))
 
 
-def indexed() -> tuple[float, float]:
-    """Return nanoseconds per block, and per row, of the data set that each batch costs, whatever the size of the batch.
-
-    Packed.padded numbers all blocks, and Ragged.padded computes the lengths of all rows.
-    """
-    values, count = np.zeros(TOKENS, np.uint16), TOKENS // 4
-    rows = torch.tensor([0, 1])
-    short = Ragged(values, np.arange(0, TOKENS + 1, 4), np.full(count, 4), 0, 4)
-    blocks = Packed(Ragged(values, np.array([0, TOKENS]), np.array([TOKENS]), 0, TOKENS), 4)
-    return tuple(1e9 * seconds(partial(x.padded, rows)) / count for x in (blocks, short))
-
-
 def checkpoint() -> tuple[float, float]:
     """Return bytes a second of writing a checkpoint of 400 MB, and of reading it with its checksum."""
     state = {str(number): torch.randn(10_000_000) for number in range(10)}
@@ -107,8 +94,6 @@ def step() -> tuple[float, float]:
 def main() -> None:
     """Measure and print."""
     screen.say(f"gathering of blocks: {gathered() / 1e6:.1f} million tokens a processor second")
-    block, row = indexed()
-    screen.say(f"a batch costs {block:.2f} ns per block of the data set, {row:.2f} ns per row if rows are not packed")
     written, read = checkpoint()
     screen.say(f"checkpoint: written {written / 1e9:.2f}, read {read / 1e9:.2f} GB a processor second")
     trained, product = step()

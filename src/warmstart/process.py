@@ -53,4 +53,7 @@ def main(path: str, errors: str, *trust: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except BaseException:  # which is noted, and printed by the process that started this one
+        sys.exit(1)

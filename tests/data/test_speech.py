@@ -128,8 +128,8 @@ def test_a_teacher_standardizes_recordings_per_speaker(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(teacher, "load_teacher", mean)
     start = SimpleNamespace(preprocessor=one.state(), name="a model")
-    data = SimpleNamespace(source=SimpleNamespace(preprocessor=frames))
-    quiet, scaled = (teacher.outputs_of(None, start, "features", "0", data, part)[0] for part in (rows, loud))
+    data = SimpleNamespace(source=SimpleNamespace(preprocessor=frames), given={"quiet": rows, "loud": loud})
+    quiet, scaled = (teacher.outputs_of(None, start, "features", "0", data, part)[0] for part in data.given)
     assert torch.allclose(quiet, scaled, atol=1e-2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -36,6 +37,7 @@ def _run(folder: Path, function: Callable[[int], Any], number: int, count: int) 
         names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         os.environ |= {name: str(value) for name, value in names.items()}
         torch.set_num_threads(1)
+        tempfile.tempdir = str(folder)
         store = f"file://{folder / 'store'}"
         dist.init_process_group("gloo", store, timedelta(seconds=60), count, number)
         torch.save(function(number), folder / f"{number}.pt")
