@@ -14,11 +14,9 @@ from tests.distributed.test_strategies import Repeated
 from tests.strategy.test_strategies import make
 from tests.training.test_accumulation import Steps, example, module_of
 
-from warmstart.distributed.processes import rank, world
-from warmstart.distributed.tensors import full
+from warmstart.distributed.processes import world
 from warmstart.training.checkpoint import AtomicCheckpointIO
 from warmstart.training.data_parallel import DataParallel
-from warmstart.training.modules import LeanModule
 from warmstart.training.sharding import ShardedDataParallel, is_sharded, unshard
 
 OBJECTIVES = ("causal", "masked_tokens")

@@ -32,7 +32,7 @@ from warmstart.training.logger import RunLogger
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_average
 from warmstart.training.reference import set_references
-from warmstart.training.sharding import unshard
+from warmstart.training.sharding import shards, unshard
 from warmstart.training.trainer import build_trainer, fit, measured
 
 SHOWN, LONGEST = 3, 400  # training rows on the screen, and characters of each
@@ -172,8 +172,8 @@ class Session:
         chosen = self.config.visualization
         if rank() > 0:
             return []
-        if chosen and world() > 1 and self.config.trainer.get("sharding") is not None:
-            screen.log.info("visualizations are disabled: no process has all parameters")
+        if chosen and shards(self.config):
+            screen.log.info("visualizations are disabled: trainer=fsdp divides the parameters")
             return []
         if chosen and self.logger.writer is None:
             screen.log.info("visualizations are disabled: they require logger=tensorboard")

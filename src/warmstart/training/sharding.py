@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +17,7 @@ from warmstart.core.errors import UserError
 from warmstart.core.protocols import Objective, Strategy
 from warmstart.distributed.processes import rank
 from warmstart.distributed.tensors import full, sharded_as
+from warmstart.training.components import build
 
 HOOKS = "_hooks"  # end of the names of a module's dictionaries of hooks
 
@@ -146,26 +147,33 @@ def is_sharded(module: nn.Module) -> bool:
     return any(isinstance(part, FSDPModule) for part in module.modules())
 
 
+def shards(config: DictConfig) -> bool:
+    """Return whether a training divides the parameters among its devices."""
+    return config.trainer.get("sharding") is not None
+
+
 def check_sharding(config: DictConfig, module: pl.LightningModule) -> None:
-    """Raise an error if a part of a training requires complete parameters, which `trainer.sharding` divides."""
-    if config.trainer.get("sharding") is None:
+    """Raise an error if a part of a training requires complete parameters, but `trainer.sharding` divides them."""
+    if not shards(config):
         return
-    strategy = getattr(module, "strategy", None)
-    parts = {
-        "average": config.get("average") is not None,
-        "feature_rows": bool(config.get("feature_rows")),
-        "objective": type(module.objective).on_step_start is not Objective.on_step_start,
-        "strategy": strategy is not None and type(strategy).step is not Strategy.step,
-        "optimizer": getattr(module.optimizer.func, "separates_hidden", False),
-        "trainer.precision": config.trainer.precision in ("16", "16-mixed", 16),
-    }
-    for name, is_refused in parts.items():
-        if is_refused:
-            chosen = config[name].get("_target_", name) if name in ("objective", "strategy", "optimizer") else name
-            raise UserError(
-                f"{name}: {str(chosen).rpartition('.')[2]} is not supported with trainer=fsdp, "
-                "which divides the parameters among the processes: choose another, or trainer=default"
-            )
+    reason = "is not supported with trainer=fsdp, which divides the parameters among the devices"
+    for name, remedy in refused(config, module):
+        raise UserError(f"{name} {reason}: {remedy}, or choose trainer=default")
     for name, parameter in module.named_parameters():
         if parameter.ndim == 0:
-            raise UserError(f"trainer=fsdp: parameter {name} is a single number, which cannot be divided")
+            raise UserError(f"the parameter {name}, a single number, {reason}: choose trainer=default")
+
+
+def refused(config: DictConfig, module: pl.LightningModule) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a training that require complete parameters, each with what to do."""
+    if config.get("average") is not None and build(config.average) is not None:
+        yield "an average of the weights", "set average=none"
+    if type(module.objective).on_step_start is not Objective.on_step_start:
+        yield f"the objective {type(module.objective).__name__}", "choose another objective="
+    strategy = getattr(module, "strategy", None)
+    if strategy is not None and type(strategy).step is not Strategy.step:
+        yield f"the strategy {type(strategy).__name__}", "choose another strategy="
+    if getattr(module.optimizer.func, "separates_hidden", False):
+        yield f"the optimizer {module.optimizer.func.__name__}", "choose another optimizer="
+    if str(config.trainer.precision) in ("16", "16-mixed"):
+        yield f"trainer.precision={config.trainer.precision}", "choose bf16-mixed"
