@@ -169,7 +169,7 @@ def test_a_checkpoint_of_two_processes_is_resumed_by_another_number(
         ("pretrain", ["average=ema"], "average of the weights .* set average=none"),
         ("pretrain", ["objective=byol", "data/augment=simclr"], "objective BYOL .* choose another objective="),
         ("pretrain", ["optimizer=muon"], "optimizer Muon"),
-        ("finetune", ["init=scratch", "strategy=fixmatch", "data.unlabelled=true"], "strategy FixMatch"),
+        ("finetune", ["init=scratch", "strategy=l2_sp"], "strategy L2SP"),
         ("finetune", ["init=scratch", "trainer.precision=16-mixed"], "precision=16-mixed .* bf16-mixed"),
     ],
 )

@@ -18,6 +18,7 @@ from warmstart.core.protocols import Objective, Strategy
 from warmstart.distributed.processes import rank
 from warmstart.distributed.tensors import full, sharded_as
 from warmstart.training.components import build
+from warmstart.training.modules import FinetuneModule
 
 HOOKS = "_hooks"  # end of the names of a module's dictionaries of hooks
 
@@ -120,7 +121,7 @@ def kept(values: Mapping[str, Any]) -> dict[str, Any]:
 def hooks_of(module: nn.Module) -> dict[str, Any]:
     """Return copies of the dictionaries of hooks of a module."""
     return {
-        name: value.copy() for name, value in vars(module).items() if name.endswith(HOOKS) and hasattr(value, "copy")
+        name: value.copy() for name, value in vars(module).items() if name.endswith(HOOKS) and isinstance(value, dict)
     }
 
 
@@ -170,7 +171,7 @@ def refused(config: DictConfig, module: pl.LightningModule) -> Iterator[tuple[st
         yield "an average of the weights", "set average=none"
     if type(module.objective).on_step_start is not Objective.on_step_start:
         yield f"the objective {type(module.objective).__name__}", "choose another objective="
-    strategy = getattr(module, "strategy", None)
+    strategy = module.strategy if isinstance(module, FinetuneModule) else None
     if strategy is not None and type(strategy).step is not Strategy.step:
         yield f"the strategy {type(strategy).__name__}", "choose another strategy="
     if getattr(module.optimizer.func, "separates_hidden", False):
