@@ -48,7 +48,7 @@ NEEDED = {
 }
 STAGE_NEEDS = {"rerun": ["run=x"], "predict": ["input=x"], "report": ["runs=x"], "soup": ["runs=x"]}
 TRAINING = ("pretrain", "finetune", "transfer")
-OURS = ("_target_", "_partial_", "defaults", "max_tokens", "threads")  # keys that the target never gets
+OURS = ("_target_", "_partial_", "defaults", "max_tokens", "sharding", "threads")  # keys that the target never gets
 
 
 def target_of(path: Path) -> str:
@@ -185,7 +185,7 @@ def test_transfer_has_the_complete_pretraining_config(composed):
 
 def test_settings_of_the_trainer_are_those_of_lightning_and_each_shipped_one_has_a_range():
     target = inspect.signature(get_object("pytorch_lightning.Trainer")).parameters
-    assert set(TRAINER.keys) - set(target) == {"_target_", "max_tokens", "threads"}
+    assert set(TRAINER.keys) - set(target) == {"_target_", "max_tokens", "sharding", "threads"}
     assert set(own_settings(CONF / "trainer/default.yaml")) <= set(TRAINER.keys)
 
 

@@ -91,6 +91,7 @@ TRAINER = Section(
         "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
         "devices": PositiveInt,
         "num_nodes": only(1, "processes on several machines are started by torchrun or Slurm"),
+        "sharding": Literal["parameters"] | None,
         "threads": PositiveInt | Literal["auto"] | None,
         "deterministic": bool | Literal["warn"] | None,
         "benchmark": bool | None,
@@ -100,7 +101,7 @@ TRAINER = Section(
     },
     frozenset(
         {
-            *("min_epochs", "gradient_clip_algorithm", "limit_predict_batches", "num_nodes", "threads"),
+            *("min_epochs", "gradient_clip_algorithm", "limit_predict_batches", "num_nodes", "sharding", "threads"),
             *("benchmark", "detect_anomaly", "inference_mode"),
         }
     ),

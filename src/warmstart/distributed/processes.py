@@ -9,9 +9,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from warmstart.core.batch import Part
 from warmstart.core.errors import UserError
+from warmstart.distributed.tensors import full
 
 
 def world() -> int:
@@ -96,9 +98,10 @@ def mean_of(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def averaged(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the means over the processes of tensors by name, which are the same names in all."""
-    found = {name: value / world() for name, value in tensors.items()}
+    """Return the means over the processes of tensors by name, equal in all; shards already are means."""
+    found = {name: full(value) if isinstance(value, DTensor) else value / world() for name, value in tensors.items()}
     if world() > 1:
-        for value in found.values():
-            dist.all_reduce(value)
+        for name, value in found.items():
+            if not isinstance(tensors[name], DTensor):
+                dist.all_reduce(value)
     return found

@@ -22,6 +22,7 @@ from warmstart.core.reading import load_json
 from warmstart.core.saved_model import SavedModel, spec_of, spec_record
 from warmstart.core.spec import Spec
 from warmstart.distributed.processes import rank
+from warmstart.distributed.tensors import full
 from warmstart.run.adapter import ADAPTER, Delta, applied, unpacked
 from warmstart.run.checksums import check_folder, write_checksums
 from warmstart.run.files import replacing_folder
@@ -51,6 +52,7 @@ def save_model(
 
     Of several processes, the first writes it.
     """
+    state, head = _tensors(backbone), _tensors(objective)  # of all processes, if they are sharded
     if rank() > 0:
         return
     components = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}
@@ -58,7 +60,6 @@ def save_model(
     target = (snapshot or run.path / "model").resolve()
     with replacing_folder(target) as folder:
         if adapter is None:
-            state = _tensors(backbone)
             save_file(state, folder / weights)
             if plain:
                 torch.save(state, folder / "pretrained_model.pth")
@@ -68,7 +69,7 @@ def save_model(
             is_hub = Init.parse(parent["path"]).kind == "hub"
             relative = {} if is_hub else {"relative": os.path.relpath(parent["path"], target)}
             lineage = {"parent": {**parent, **relative, "reinitialize": list(config.reinitialize)}}
-        save_file(_tensors(objective), folder / HEAD)
+        save_file(head, folder / HEAD)
         (folder / PREPROCESSOR).write_text(json.dumps(preprocessor.state()) + "\n")
         card = {
             "warmstart": run.record["environment"]["warmstart"],
@@ -87,7 +88,7 @@ def save_model(
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    return {name: full(value.detach()).cpu().contiguous() for name, value in module.state_dict().items()}
 
 
 def open_model(path: Path, run: RunFolder | None = None) -> SavedModel:

@@ -25,6 +25,7 @@ from warmstart.training.modules import FinetuneModule
 from warmstart.training.processes import check_equal, needs_processes, open_run, train_in_processes
 from warmstart.training.record import note_data, note_scoring, show
 from warmstart.training.session import Session, check_length
+from warmstart.training.sharding import check_sharding
 from warmstart.training.start import check_parent
 from warmstart.training.visualization.features import ROWS, linear_cka, pooled_features
 from warmstart.transfer.leakage import note_shared_rows
@@ -55,6 +56,7 @@ def train_run(config: DictConfig, opened: RunFolder | None = None, callbacks: Se
         config = from_parent(config, opened.record["parent"])
     with agreed():
         data, module, lineage = assemble(config)
+        check_sharding(config, module)
         check_length(config, len(data.train_loader))
         task = parent_task(config, lineage["parent"])
     check_equal(config, data)

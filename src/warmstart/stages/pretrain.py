@@ -24,6 +24,7 @@ from warmstart.training.modules import PretrainModule
 from warmstart.training.processes import check_equal, needs_processes, open_run, train_in_processes
 from warmstart.training.record import note_data, show
 from warmstart.training.session import Session, check_length
+from warmstart.training.sharding import check_sharding, shards
 from warmstart.training.start import check_parent
 from warmstart.training.teacher import note_teacher
 from warmstart.training.visualization.features import FeatureQuality
@@ -55,6 +56,7 @@ def train_run(config: DictConfig, opened: RunFolder | None = None, callbacks: Se
         config = from_parent(config, opened.record["parent"], opened.record.get("teacher"))
     with agreed():
         data, module, lineage = assemble(config)
+        check_sharding(config, module)
         static = lineage.pop("static", None)
         if static is None:
             check_length(config, len(data.train_loader))
@@ -90,7 +92,7 @@ def train(
     note_shared_rows(run, data, ["train", "validation"])
     screen.say(f"pretraining on {data.rows['train']:,} rows of {run.record['data']['name']}")
     model = (module.backbone, module.objective, data.spec, data.preprocessor)
-    own = [FeatureQuality(config.feature_rows)] if config.get("feature_rows") else []
+    own = [FeatureQuality(config.feature_rows)] if config.get("feature_rows") and not shards(config) else []
     if config.snapshots:
         own.append(
             Snapshots(

@@ -16,6 +16,7 @@ from warmstart.core.batch import StepOutput
 from warmstart.core.errors import UserError
 from warmstart.core.protocols import Scale
 from warmstart.distributed.processes import averaged
+from warmstart.distributed.tensors import sharded_as
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
@@ -209,4 +210,4 @@ class Accumulation:
         self.first, self.count, self.total = state["first"], state["count"], state["total"]
         for name, value in module.named_parameters():
             if name in state["gradients"]:
-                value.grad = state["gradients"][name].to(value.device, value.dtype)
+                value.grad = sharded_as(state["gradients"][name].to(value.device, value.dtype), value)

@@ -32,6 +32,7 @@ from warmstart.training.logger import RunLogger
 from warmstart.training.memory import peak_memory_mb, reset_peak_memory
 from warmstart.training.record import conclude, examples, note_average
 from warmstart.training.reference import set_references
+from warmstart.training.sharding import shards, unshard
 from warmstart.training.trainer import build_trainer, fit, measured
 
 SHOWN, LONGEST = 3, 400  # training rows on the screen, and characters of each
@@ -115,6 +116,7 @@ class Session:
                 self.logger.log_text("config", OmegaConf.to_yaml(self.config, resolve=True))
                 self._show_supervised()
             fit(trainer, module, self.data, self.state and self.checkpoints / LAST)
+            unshard(trainer)
             best.metrics |= measured(trainer)
             if best.saved_step != trainer.global_step:
                 best.metrics |= validate(trainer, module, self.data)
@@ -169,6 +171,9 @@ class Session:
     def _visualizations(self) -> list[pl.Callback]:
         chosen = self.config.visualization
         if rank() > 0:
+            return []
+        if chosen and shards(self.config):
+            screen.log.info("visualizations are disabled: trainer=fsdp divides the parameters")
             return []
         if chosen and self.logger.writer is None:
             screen.log.info("visualizations are disabled: they require logger=tensorboard")

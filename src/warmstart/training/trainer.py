@@ -28,6 +28,7 @@ from warmstart.training.checkpoint import AtomicCheckpointIO
 from warmstart.training.data_parallel import DataParallel
 from warmstart.training.logger import RunLogger
 from warmstart.training.memory import keep_freed_memory
+from warmstart.training.sharding import ShardedDataParallel
 from warmstart.training.signals import SaveBetweenBatches
 
 
@@ -82,7 +83,7 @@ def build_trainer(
     """Build a Trainer from the `trainer` group, with output in the run's folder.
 
     `max_time`, `max_tokens` and precision=auto are handled here instead of by Lightning, `threads` and `min_steps`
-    elsewhere.
+    elsewhere; `sharding` has an effect with several processes.
 
     Raises:
         UserError: Lightning rejects a setting, or the machine has no such accelerator.
@@ -95,7 +96,7 @@ def build_trainer(
     limits = {name: own.pop(name, None) for name in ("max_time", "max_tokens")}
     if any(limit is not None for limit in limits.values()):
         callbacks = [*callbacks, Budget(**limits)]
-    own |= processes()
+    own |= processes(own.pop("sharding", None))
     if own.get("precision") == "auto":
         own["precision"] = native_precision(own.get("accelerator", "auto"))
     profiler = {} if own.get("profiler") else {"profiler": NoProfiler()}
@@ -123,12 +124,15 @@ def build_trainer(
     return trainer
 
 
-def processes() -> dict[str, Any]:
+def processes(sharding: str | None = None) -> dict[str, Any]:
     """Return the settings of Lightning for the processes of this training; none for a single process."""
     if world() == 1:
         return {}
     local = int(os.environ["LOCAL_WORLD_SIZE"])
-    return {"devices": local, "num_nodes": world() // local, "strategy": DataParallel()}
+    settings = {"devices": local, "num_nodes": world() // local}
+    if sharding is None:
+        return {**settings, "strategy": DataParallel()}
+    return {**settings, "strategy": ShardedDataParallel(), "inference_mode": False}  # its tensors would be trained
 
 
 def keep_targets(precision: Any) -> None:
