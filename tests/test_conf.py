@@ -118,7 +118,7 @@ def test_every_experiment_composes_for_every_stage(experiment: str, stage: str, 
     assert config.stage == stage
     assert config.experiment == experiment
     assert not OmegaConf.missing_keys(config)
-    check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")]))
+    check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume", "extend")]))
     if trains:
         assert {"data", "backbone", "objective", "optimizer", "scheduler", "trainer"} <= set(config)
 
@@ -180,7 +180,7 @@ def test_transfer_has_the_complete_pretraining_config(composed):
     transfer, pretrain = composed("stage=transfer"), composed("stage=pretrain")
     whole = OmegaConf.to_container(transfer, resolve=True)["pretrain"]
     alone = OmegaConf.to_container(pretrain, resolve=True)
-    assert {**whole, "output_dir": "outputs", "sweep": alone["sweep"], "resume": None} == alone
+    assert {**whole, "output_dir": "outputs", "sweep": alone["sweep"], "resume": None, "extend": None} == alone
 
 
 def test_settings_of_the_trainer_are_those_of_lightning_and_each_shipped_one_has_a_range():

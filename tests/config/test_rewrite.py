@@ -38,7 +38,7 @@ def test_what_a_stage_is_given_is_a_config_of_its_own(composed):
     before = OmegaConf.to_container(config)
     prepared = prepare(config)
     assert OmegaConf.to_container(config) == before
-    assert prepared == {key: value for key, value in config.items() if key not in ("sweep", "resume")}
+    assert prepared == {key: value for key, value in config.items() if key not in ("sweep", "resume", "extend")}
     with pytest.raises(OmegaConfBaseException):
         prepared.anything = 1
 

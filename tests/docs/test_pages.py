@@ -317,7 +317,7 @@ def one(word: str) -> str:
 
 def check_composed(config: DictConfig) -> None:
     """Check a composed config as that of a single run."""
-    check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")]))
+    check(OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume", "extend")]))
 
 
 @pytest.fixture(autouse=True)

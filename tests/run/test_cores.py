@@ -86,8 +86,8 @@ def test_a_run_has_the_threads_it_was_given_and_again_when_it_is_rerun(cli, one_
 
 def test_a_resumed_run_has_the_threads_of_its_record(tmp_path: Path, one_thread_after):
     (tmp_path / "run.json").write_text(json.dumps({"threads": 2}))
-    resumed = {"stage": "finetune", "resume": str(tmp_path), "trainer": {"threads": "auto"}}
-    cores.configure(OmegaConf.create(resumed))
+    resumed = {"stage": "finetune", "trainer": {"threads": "auto"}}
+    cores.configure(OmegaConf.create(resumed), tmp_path)
     assert cores.describe() == f"2 CPU threads: recorded in {tmp_path}"
 
 
