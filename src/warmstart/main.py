@@ -114,7 +114,7 @@ def resume(config: DictConfig, folder: Path, is_auto: bool = False) -> int:
         is_auto: whether it was found as the run of this command line.
     """
     cores.configure(config, folder)
-    join()
+    join(divides=cores.recorded_threads(folder) is None)
     importlib.import_module("warmstart.resume").run(folder, config.trust, is_auto)
     return 0
 
@@ -131,10 +131,14 @@ def run_stage(config: DictConfig) -> int:
     return 0
 
 
-def join() -> None:
-    """Join the other processes of a training, if torchrun or Slurm started several; only the first prints."""
+def join(divides: bool = True) -> None:
+    """Join the other processes of a training, if torchrun or Slurm started several; only the first prints.
+
+    Args:
+        divides: whether to divide the CPU threads among the processes of this machine.
+    """
     if environment.is_launched():
-        importlib.import_module("warmstart.training.processes").join()
+        importlib.import_module("warmstart.training.processes").join(divides)
         if environment.number() > 0:
             screen.be_quiet()
 

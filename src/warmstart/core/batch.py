@@ -98,13 +98,18 @@ class Splits:
 class Part(NamedTuple):
     """Rows `start` to `stop` of a global batch of `total` rows.
 
-    If there are fewer rows than processes, a `spare` part has a row of another part, and a weight of 0.
+    If there are fewer rows than processes, some parts are `padding`: a row of another part, with a weight of 0.
     """
 
     start: int
     stop: int
     total: int
-    spare: bool = False
+    padding: bool = False
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that this part contributes."""
+        return 0.0 if self.padding else (self.stop - self.start) / self.total
 
     def of(self, x: Tensor) -> Tensor:
         """Return the rows of this part of a tensor (K * total, ...), for K views of the global batch."""

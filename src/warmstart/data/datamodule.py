@@ -193,8 +193,12 @@ class MemoryDataModule(pl.LightningDataModule):
 
     @property
     def divides_validation(self) -> bool:
-        """Whether several processes have different batches of the validation rows."""
-        return len(self.parts["validation"][0]) > self.held_out_batch * (world() - 1) > 0
+        """Whether several processes have different batches of the validation rows; not if a limit is set."""
+        limit, repeats = (
+            (1.0, 0.0) if self.trainer is None else (self.trainer.limit_val_batches, self.trainer.overfit_batches)
+        )
+        is_complete = limit == 1.0 and not repeats
+        return is_complete and len(self.parts["validation"][0]) > self.held_out_batch * (world() - 1) > 0
 
     def val_dataloader(self) -> GatherLoader:
         """Return the loader of the validation rows, of which a process has those of every n-th batch."""

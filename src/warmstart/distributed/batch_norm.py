@@ -24,7 +24,7 @@ class SyncedBatchNorm(_BatchNorm):
         if part is None or not self.training:
             return super().forward(x)
         values = x.to(torch.promote_types(x.dtype, torch.float32))
-        count, mean, variance = moments(values, part.spare)
+        count, mean, variance = moments(values, part.padding)
         if self.running_mean is not None:
             self.track(count, mean.detach(), variance.detach())
         shape = (1, -1, *[1] * (x.ndim - 2))

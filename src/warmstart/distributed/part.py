@@ -73,7 +73,7 @@ def gathered(x: Tensor, part: Part | None = None) -> Tensor:
     views = x.unflatten(0, (-1, own)).transpose(0, 1)  # (rows, K, ...)
     padding = views.new_zeros(most - own, *views.shape[1:])
     found = AllGather.apply(torch.cat([views, padding]))
-    kept = [rows[: one.stop - one.start] for one, rows in zip(parts, found) if not one.spare]
+    kept = [rows[: one.stop - one.start] for one, rows in zip(parts, found) if not one.padding]
     return torch.cat(kept).transpose(0, 1).flatten(0, 1)
 
 

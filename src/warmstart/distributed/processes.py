@@ -34,7 +34,7 @@ def own_part(total: int) -> Part | None:
 def part_of(total: int, number: int, count: int) -> Part:
     """Return the part of process `number` of `count` processes."""
     start, stop = total * number // count, total * (number + 1) // count
-    return Part(start, stop, total) if stop > start else Part(0, 1, total, spare=True)
+    return Part(start, stop, total) if stop > start else Part(0, 1, total, padding=True)
 
 
 def barrier() -> None:
@@ -83,6 +83,24 @@ def agreed() -> Iterator[None]:
             raise (UserError if failure[0] else RuntimeError)(f"process {number}: {failure[1]}")
 
 
+def of_first(value: float) -> float:
+    """Return the value of the first process."""
+    if world() == 1:
+        return value
+    found = torch.tensor(value, dtype=torch.float64)
+    dist.broadcast(found, 0)
+    return float(found)
+
+
+def total(value: float) -> float:
+    """Return the sum of the values of all processes."""
+    if world() == 1:
+        return value
+    found = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(found)
+    return float(found)
+
+
 def largest(values: Sequence[int]) -> list[int]:
     """Return the largest values of all processes; on the CPU, so that no accelerator is waited for."""
     found = torch.tensor(values)
@@ -91,8 +109,8 @@ def largest(values: Sequence[int]) -> list[int]:
 
 
 def mean_of(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean of the values () of all processes with weights (), and the sum of the weights."""
-    sums = torch.stack([values * weights, weights])
+    """Return the mean of the values () of all processes with weights (), and the sum of the weights, both float64."""
+    sums = torch.stack([values.double() * weights, weights.double()])
     dist.all_reduce(sums)
     return sums[0] / sums[1].clamp(min=1), sums[1]
 

@@ -10,8 +10,9 @@ from pytorch_lightning import Callback
 
 from warmstart.config.rewrite import from_parent
 from warmstart.core import screen
+from warmstart.core.errors import UserError
 from warmstart.data.datamodule import TaskDataModule
-from warmstart.distributed.processes import agreed
+from warmstart.distributed.processes import agreed, world
 from warmstart.run.folder import RunFolder
 from warmstart.run.lineage import ancestry
 from warmstart.run.saved import save_model
@@ -40,6 +41,8 @@ def run(config: DictConfig, opened: RunFolder | None = None, callbacks: Sequence
         callbacks: further callbacks for the Trainer.
     """
     if components.selects_strategy(config):
+        if world() > 1:
+            raise UserError("strategy=auto trains several runs: start it without torchrun, with trainer.devices")
         config = config if opened is None else from_parent(config, opened.record["parent"])
         return select_and_finetune(config, opened, callbacks, run)
     done = (train_in_processes if needs_processes(config) else train_run)(config, opened, callbacks)

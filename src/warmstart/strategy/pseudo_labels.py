@@ -64,6 +64,8 @@ class PseudoLabels(Strategy):
         rows = batch.unlabelled
         with computing(rows.part):
             loss, kept = self.unlabelled_loss(objective, backbone, rows, teacher or (objective, backbone))
+        if rows.part is not None:  # the sum below is weighted by the share of the labelled rows
+            loss = loss * (rows.part.share / batch.part.share if batch.part.share else 0.0)
         self.unlabelled_rows += len(rows.x) if rows.part is None else rows.part.total
         measures = {**output.measures, "pseudo_labels": kept.mean()}
         return replace(output, loss=output.loss + weight * loss, measures=measures)

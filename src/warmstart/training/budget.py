@@ -8,6 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from warmstart.distributed.processes import of_first, world
+
 TICKS = 10_000  # resolution of a schedule by time
 
 
@@ -56,7 +58,7 @@ class Budget(pl.Callback):
     def __init__(self, max_time: float | str | None = None, max_tokens: float | None = None):
         self.max_time = None if max_time is None else seconds(max_time)
         self.max_tokens = max_tokens
-        self.stopwatch = Stopwatch()
+        self.stopwatch, self.elapsed = Stopwatch(), 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Limit the steps, or make the schedule depend on the time, before optimizer and schedule are built."""
@@ -74,7 +76,8 @@ class Budget(pl.Callback):
         """Return the schedule at the fraction of the steps or of the time that is complete, whichever is larger."""
 
         def factor(step: int, total: float) -> float:
-            ticks = min(TICKS, round(TICKS * self.stopwatch.seconds / self.max_time))
+            elapsed = self.stopwatch.seconds if world() == 1 else self.elapsed
+            ticks = min(TICKS, round(TICKS * elapsed / self.max_time))
             return scheduler(ticks, TICKS) if ticks / TICKS >= step / total else scheduler(step, total)
 
         return factor
@@ -88,7 +91,7 @@ class Budget(pl.Callback):
         self.stopwatch.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Stop if the time is over."""
+        """Stop if the time is over; the time of the first process counts for all."""
         self._check(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,5 +107,8 @@ class Budget(pl.Callback):
         self.stopwatch = Stopwatch(state_dict["seconds"])
 
     def _check(self, trainer: pl.Trainer) -> None:
-        if self.max_time is not None and self.stopwatch.seconds >= self.max_time:
+        if self.max_time is None:
+            return
+        self.elapsed = of_first(self.stopwatch.seconds)
+        if self.elapsed >= self.max_time:
             trainer.should_stop = True

@@ -6,7 +6,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 
 class DataParallel(DDPStrategy):
-    """Lightning's DDPStrategy, for parameters that are frozen and trained in turn.
+    """Lightning's DDPStrategy, for trainings whose trainable parameters change.
 
     All parameters that are trained at any time are averaged, from the first step. Those without a gradient in a step
     are found by a traversal of the graph. Buffers are not broadcast: batch norms have the statistics of the global

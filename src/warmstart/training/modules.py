@@ -68,7 +68,7 @@ class LeanModule(pl.LightningModule):
 
     def accumulate_part(self, output: StepOutput, part: Part) -> Tensor:
         """Implement `accumulate` for a part of a batch; the processes' mean of its result is the loss of the batch."""
-        weight = 0 if part.spare else output.count
+        weight = 0 if part.padding else output.count
         own = output.loss.detach().float()
         mean, total = mean_of(own, own.new_tensor(float(weight)))
         share = (weight * world() / total.clamp(min=1)).to(output.loss.dtype)

@@ -1,23 +1,22 @@
 """Starts the processes of a training with several devices, and opens its run in each of them.
 
 A run with `trainer.devices` above 1 is frozen in its folder; torch.distributed then starts one process per device,
-which trains it with the stage of the run. Processes started by others, such as torchrun or Slurm, are found by their
-environment variables. The first process writes the run folder; the others use a temporary one.
+which trains it with the stage of the run. Processes that torchrun or Slurm started are found by their environment
+variables. The first process writes the run folder; the others use a temporary one.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import hashlib
-import json
+import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
-import traceback
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from warmstart.core.errors import UserError, WriteError, interrupt_of
+from warmstart.core import screen
+from warmstart.core.errors import UserError, WriteError
+from warmstart.core.init import Init
 from warmstart.core.reading import load_json
 from warmstart.core.signals import interrupt
 from warmstart.data.datamodule import MemoryDataModule
@@ -37,11 +38,12 @@ from warmstart.distributed.processes import agreed, all_values, broadcast, rank,
 from warmstart.run import cores
 from warmstart.run.folder import RunFolder
 from warmstart.run.identity import config_sha256, new_id, resolved
+from warmstart.run.process_error import OTHER, USER, WRITE
 from warmstart.training.record import runs_folder
 
 TIMEOUT = timedelta(minutes=30)  # of a collective operation, such as waiting for the preparation of data
 MONITOR_SECONDS = 0.1
-USER, WRITE, OTHER = "user", "write", "other"  # kinds of errors
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)  # during a training
 
 
 class ProcessFailed(RuntimeError):
@@ -50,7 +52,8 @@ class ProcessFailed(RuntimeError):
 
 def needs_processes(config: DictConfig) -> bool:
     """Return whether processes must be started for the devices of a training."""
-    return world() == 1 and int(config.trainer.devices) > 1
+    has_steps = Init.parse(str(config.get("init", "scratch"))).kind != "static"
+    return world() == 1 and int(config.trainer.devices) > 1 and has_steps
 
 
 def train_in_processes(config: DictConfig, opened: RunFolder | None, callbacks: Sequence[Any]) -> RunFolder:
@@ -59,19 +62,23 @@ def train_in_processes(config: DictConfig, opened: RunFolder | None, callbacks: 
     Args:
         config: a composed pretraining or finetuning config.
         opened: the run folder to resume; by default, a new one.
-        callbacks: must be empty, as callbacks belong to this process.
+        callbacks: of a Trainer in this process, which there is none.
 
     Raises:
         UserError: a process had one, or there are callbacks, or too few accelerators.
         ProcessFailed: a process failed.
     """
     if callbacks:
-        raise UserError("trainer.devices above 1 is not supported in searches that stop jobs early: set it to 1")
+        raise UserError(
+            "trainer.devices above 1 is not supported with a pruner, which acts in this process: set it to 1"
+        )
     check_devices(config)
     run = opened or RunFolder.create(config, runs_folder(config))
     with run.recording(), tempfile.TemporaryDirectory() as errors:
         try:
-            start(int(config.trainer.devices), ["-m", "warmstart.process", str(run.path), errors, *config.trust])
+            quiet = str(int(screen.is_quiet()))
+            arguments = ["-m", "warmstart.process", str(run.path), errors, quiet, *config.trust]
+            start(int(config.trainer.devices), arguments, Path(errors))
         except SignalException as error:
             interrupt(error.sigval)
         except ChildFailedError as error:
@@ -89,8 +96,15 @@ def check_devices(config: DictConfig) -> None:
         raise UserError(f"trainer.devices={wanted}: this machine has {max(1, found)}")
 
 
-def start(count: int, arguments: Sequence[str]) -> None:
+def start(count: int, arguments: Sequence[str], folder: Path) -> None:
     """Run Python with these arguments in `count` processes; if one fails, the others are stopped.
+
+    SIGUSR1 is passed on to them.
+
+    Args:
+        count: number of processes.
+        arguments: of Python.
+        folder: for files of torch.distributed.
 
     Raises:
         ChildFailedError: a process failed.
@@ -105,19 +119,31 @@ def start(count: int, arguments: Sequence[str]) -> None:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=MONITOR_SECONDS,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
     )
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the errors are printed by the caller
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else DDP warns of the search for unused parameters
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
+    is_main = threading.current_thread() is threading.main_thread()
     try:
+        if is_main:
+            signal.signal(signal.SIGUSR1, pass_on)
         elastic_launch(settings, sys.executable)(*arguments)
     finally:
-        with contextlib.suppress(ValueError):  # not in the main thread
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        for number, handler in handlers.items() if is_main else ():
+            signal.signal(number, handler)
+
+
+def pass_on(number: int, frame: Any) -> None:
+    """Send a signal to the processes that this one has started (Linux)."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    for child in children.read_text().split() if children.is_file() else ():
+        if b"warmstart.process" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), number)
 
 
 def error_of(failure: ChildFailedError, folder: Path, config: DictConfig) -> BaseException:
-    """Return the first error of a process, from the files that `noting_error` wrote."""
+    """Return the first error of a process, from the files that `noting` wrote."""
     found = sorted((load_json(path) for path in folder.glob("*.json")), key=lambda one: one["time"])
     known = next((one for one in found if one["kind"] != OTHER), None)
     ends = {number: end.exitcode for number, end in sorted(failure.failures.items())}
@@ -135,30 +161,18 @@ def error_of(failure: ChildFailedError, folder: Path, config: DictConfig) -> Bas
     return ProcessFailed(f"process {first['process']} of {config.trainer.devices} failed:\n{first['message']}")
 
 
-@contextlib.contextmanager
-def noting_error(folder: Path) -> Iterator[None]:
-    """Write an error of this process to a file in the folder."""
-    import time
+def join(divides: bool = True) -> None:
+    """Join the processes of this training, as the variables of torchrun describe.
 
-    try:
-        yield
-    except BaseException as error:
-        if interrupt_of(error) is None:
-            kind = USER if isinstance(error, UserError) else WRITE if isinstance(error, WriteError) else OTHER
-            message = {USER: str(error), WRITE: getattr(error, "reason", "")}.get(kind, traceback.format_exc())
-            entry = {"process": rank(), "time": time.time(), "kind": kind, "message": message}
-            where = {"path": str(error.path)} if isinstance(error, WriteError) else {}
-            (folder / f"{os.environ['RANK']}.json").write_text(json.dumps({**entry, **where}))
-        raise
-
-
-def join() -> None:
-    """Join the processes of this training, as the variables of torchrun describe; they share the CPU threads."""
+    Args:
+        divides: whether to divide the CPU threads among the processes of this machine.
+    """
     is_gpu = torch.cuda.is_available()
     if is_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if is_gpu else "gloo", timeout=TIMEOUT)
-    cores.use(max(1, (cores.in_use() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
+    if divides:
+        cores.use(max(1, (cores.in_use() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
 
 
 def open_run(config: DictConfig, opened: RunFolder | None) -> RunFolder:

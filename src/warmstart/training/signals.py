@@ -128,7 +128,7 @@ class SaveBetweenBatches(pl.Callback):
         self._conclude()
 
     def _agree(self) -> None:
-        """Take over the signals of the other processes."""
+        """Combine the signals of all processes."""
         if world() > 1:
             number, is_requested = largest([self.stop.number * self.stop.received, int(self.is_requested)])
             self.is_requested = bool(is_requested)

@@ -125,9 +125,9 @@ def build_trainer(
 
 
 def processes(sharding: str | None = None) -> dict[str, Any]:
-    """Return the settings of Lightning for the processes of this training; none for a single process."""
+    """Return the settings of Lightning for the processes of this training; it never starts any itself."""
     if world() == 1:
-        return {}
+        return {"devices": 1}
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     settings = {"devices": local, "num_nodes": world() // local}
     if sharding is None:

@@ -114,7 +114,7 @@ class Windows(PaddedRows):
     def part(self, batch: Batch, rows: Tensor, part: Part) -> Batch:
         """Return the questions of a part of a batch; the part of the result counts windows instead."""
         ends = np.concatenate([[0], self._first_and_count(rows)[1].cumsum()]).tolist()
-        windows = Part(ends[part.start], ends[part.stop], ends[-1], part.spare)
+        windows = Part(ends[part.start], ends[part.stop], ends[-1], part.padding)
         x, mask = windows.of(batch.x), None if batch.mask is None else windows.of(batch.mask)
         return Batch(x, None if batch.y is None else batch.y.rows(part, windows), mask, part=windows)
 

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from warmstart.core.batch import Batch
+from warmstart.distributed.processes import total
 from warmstart.training.budget import Stopwatch
 
 
@@ -42,7 +43,7 @@ class Throughput(pl.Callback):
             return
         self.tokens = self.tokens + valid_positions(batch)
         if trainer.global_step % self.every == 0 and trainer.global_step > self.first_step:
-            rate = float(self.tokens) / self.stopwatch.seconds
+            rate = total(float(self.tokens)) / self.stopwatch.seconds
             trainer.logger.log_unreproducible({"tokens_per_second": rate}, trainer.global_step)
             self._restart(trainer)
             self.stopwatch.start()
