@@ -248,3 +248,12 @@ def kill_second(folder: Path) -> bool:
             os.kill(int(path.name), 9)
             return True
     return False
+
+
+def test_processes_stop_together_when_the_time_is_over(composed: Callable[..., DictConfig], tmp_path: Path):
+    words = (*AUGMENTED[:1], *SMALL, "trainer.max_epochs=-1", "trainer.max_time=1", "scheduler=cosine")
+    config = prepare(composed(*words, f"output_dir={tmp_path}"), True)
+    path = opened(config, tmp_path / "timed")
+    first, second = train(config, path, [], 2)
+    assert first == second
+    assert json.loads((path / "run.json").read_text())["status"] == "done"
