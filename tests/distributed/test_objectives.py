@@ -19,7 +19,7 @@ from warmstart.training.data_parallel import DataParallel
 
 NAMES = (*OBJECTIVES, "token_classification")
 SIZE = 7  # of a batch; of 18 rows, the last batch has 4
-EPOCHS = 6  # of three steps
+EPOCHS = 3  # of three steps
 
 
 class Parts(Loader):

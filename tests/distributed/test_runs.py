@@ -19,7 +19,7 @@ import torch
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 from safetensors.torch import load_file
-from tests.distributed.several import in_processes
+from tests.distributed.several import in_processes, started
 
 from warmstart.config.expand import CONF
 from warmstart.config.pipeline import prepare
@@ -204,7 +204,8 @@ def test_a_full_disk_of_the_first_process(composed: Callable[..., DictConfig], t
     assert json.loads((path / "run.json").read_text())["status"] == "done"
 
 
-def test_devices_start_processes_inside_a_sweep(command: Callable, tmp_path: Path):
+def test_devices_start_processes_inside_a_sweep(command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "start", started)
     swept = ("-m", "hydra.launcher.workers=0", "sweep.preflight=false", "trainer.devices=2", "seed=3")
     ended = command(*swept, "stage=pretrain", *SMALL)
     assert ended.status == 0, ended.err
