@@ -69,8 +69,8 @@ def train(
     """Losses, final weights, and the share of the parameters of this process."""
     backbone, objective, pick, rows = example(name)
     module, steps = module_of(backbone, objective), Shares()
-    module.optimizer = lambda groups: torch.optim.AdamW(groups, lr=0.01)
-    module.optimizer.func, module.optimizer.keywords = torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}
+    module.optimizer = lambda groups: torch.optim.AdamW(groups, lr=0.002)
+    module.optimizer.func, module.optimizer.keywords = torch.optim.AdamW, {"lr": 0.002, "weight_decay": 0.1}
     settings = {
         "max_epochs": epochs,
         "gradient_clip_val": 0.5,
