@@ -71,12 +71,7 @@ def train(
     module, steps = module_of(backbone, objective), Shares()
     module.optimizer = lambda groups: torch.optim.AdamW(groups, lr=0.002)
     module.optimizer.func, module.optimizer.keywords = torch.optim.AdamW, {"lr": 0.002, "weight_decay": 0.1}
-    settings = {
-        "max_epochs": epochs,
-        "gradient_clip_val": 0.5,
-        "precision": "64-true",
-        **more,
-    }  # AdamW amplifies rounding
+    settings = {"max_epochs": epochs, "gradient_clip_val": 0.5, **more}
     trainer = trainer_of(strategy, steps, **settings)
     trainer.fit(module, Parts(pick, rows, SIZE), ckpt_path=resume, weights_only=True)
     if save is not None:
