@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,3 +66,13 @@ def test_another_generated_text_is_refused(tmp_path: Path, monkeypatch: pytest.M
     other = SimpleNamespace(modules=list, parameters=list, eval=list, generate=lambda **given: torch.tensor([[7, 8]]))
     with pytest.raises(UserError, match=r"not exported: SimpleNamespace of the folder generates .* trained model"):
         check_generation(other, inputs_of, (backbone, objective), preprocessor, rows)
+
+
+def test_an_export_generates_no_more_tokens_than_the_decoder_has_positions(tmp_path: Path):
+    spec = Spec("text", (6,), (), vocabulary=Vocabulary(30, padding=0, end=1))
+    backbone = HuggingFaceSeq2Seq(spec, {"model_type": "marian", "vocab_size": 30, **SIZES})
+    for length, expected in ((200, 16 - 1 - 2), (4, 4)):  # the start token and the prefix have positions as well
+        objective = Seq2Seq(backbone, spec, cross_entropy, length=length)
+        objective.prefix = (5, 6)
+        objective.export(tmp_path)
+        assert json.loads((tmp_path / "generation_config.json").read_text())["max_new_tokens"] == expected

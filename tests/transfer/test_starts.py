@@ -281,7 +281,7 @@ def test_a_sentence_encoder_ranks_above_own_pretraining_above_scratch(cli, tmp_p
         *("data.target=topic", f"transfer.starts=[scratch,own,hf:{minilm()}]", "transfer.arms=[trivial]"),
         *("backbone=tiny", "data.tokenizer.vocabulary=400", "data.tokenizer.context=16", "trainer.precision=32"),
         *("transfer.labels=[2]", "transfer.seeds=2", "trainer.max_steps=10", "trainer.val_check_interval=10"),
-        *("strategy=linear_probe", "optimizer.lr=0.01", "pretrain.trainer.max_epochs=9", "pretrain.data.pack=null"),
+        *("strategy=linear_probe", "optimizer.lr=0.01", "pretrain.trainer.max_epochs=11", "pretrain.data.pack=null"),
         *("pretrain.data.batch_size=32", "pretrain.feature_rows=0", "visualization@pretrain.visualization=[]"),
         "logger=[]",
     )

@@ -76,7 +76,7 @@ class Seq2Seq(Objective, nn.Module):
         self.normalize, self.scoring = normalizer_of(normalizer), {"normalizer": normalizer}
         self.loss, self.metric = loss, metric
         self.monitor, self.bounds = type(self).monitor(metric), (0.0, None if metric in LOWER_IS_BETTER else 1.0)
-        self.length = length
+        self.length, self.positions = length, getattr(backbone, "decoder_positions", None)
         given = {"num_beams": beams, "length_penalty": length_penalty, "no_repeat_ngram_size": no_repeat}
         self.generation = {name: value for name, value in given.items() if value is not None}
 
@@ -88,6 +88,11 @@ class Seq2Seq(Objective, nn.Module):
     def monitor(metric: Metric = "exact_match", **settings: Any) -> tuple[str, str]:
         """Return the monitored metric and its mode with these settings."""
         return f"val/{metric}", "min" if metric in LOWER_IS_BETTER else "max"
+
+    @property
+    def most_tokens(self) -> int:
+        """Return the largest number of tokens to generate: `length`, or less if the decoder has fewer positions."""
+        return int(min(self.length, (self.positions or math.inf) - 1 - len(self.prefix)))
 
     def step(self, backbone: Backbone, batch: Batch) -> StepOutput:
         """Return the mean loss over tokens and, in evaluation, the outputs (B, 2 + L)."""
@@ -122,12 +127,11 @@ class Seq2Seq(Objective, nn.Module):
         )
         valid = valid.clamp(max=1)
         first = torch.tensor([backbone.start, *self.prefix], device=features.device).expand(len(features), -1)
-        most = backbone.decoder_positions or math.inf
         found = model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=features.to(model.dtype)),
             attention_mask=valid,
             decoder_input_ids=first,
-            max_new_tokens=int(min(self.length, most - first.shape[1])),
+            max_new_tokens=self.most_tokens,
             min_length=0,
             use_cache=True,
             num_return_sequences=1,
@@ -187,7 +191,7 @@ class Seq2Seq(Objective, nn.Module):
         """Write the settings of the generation beside the exported model."""
         path = folder / "generation_config.json"
         settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        settings |= {"max_new_tokens": self.length, "max_length": None, "min_length": 0, **self.generation}
+        settings |= {"max_new_tokens": self.most_tokens, "max_length": None, "min_length": 0, **self.generation}
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def examples(self, backbone: Backbone, batch: Batch, decode: Callable[[Sequence[int]], str] | None) -> list[str]:
