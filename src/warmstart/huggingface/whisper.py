@@ -133,7 +133,8 @@ class HuggingFaceWhisper(Backbone, nn.Module):
 class Generator:
     """Generation with a Whisper from the features of one segment, as `generate` of transformers without timestamps.
 
-    That method of Whisper takes log-mel features only, and encodes them again.
+    That method of Whisper takes log-mel features only, and encodes them again. After <|notimestamps|>, no token of a
+    time is generated.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -148,6 +149,10 @@ class Generator:
         """Return ids with those of `decoder_input_ids` (B, L); at most as many as the decoder has positions."""
         from transformers import GenerationMixin
 
-        given = settings.get("decoder_input_ids")
+        given, known = settings.get("decoder_input_ids"), self.model.generation_config
+        no_times = getattr(known, "no_timestamps_token_id", None)
+        if no_times is not None and given is not None and (given == no_times).any():
+            times = range(no_times + 1, self.model.config.vocab_size)
+            settings["suppress_tokens"] = sorted({*(known.suppress_tokens or ()), *times})
         room = self.model.config.max_target_positions - (1 if given is None else given.shape[1])
         return GenerationMixin.generate(self.model, max_new_tokens=max(1, min(max_new_tokens, room)), **settings)

@@ -271,6 +271,10 @@ class Preprocessor(recordings.TakesRecordings):
         if self.multilingual and (folder / GENERATION).exists():
             given = {"language": self.code(), "task": self.task, "is_multilingual": True}
             given |= {"lang_to_id": self._ids_of_languages(), "no_timestamps_token_id": self._id(NO_TIMES)}
+            if not self.timestamps:
+                known = json.loads((folder / GENERATION).read_text()).get("suppress_tokens") or ()
+                times = range(self._id(NO_TIMES) + 1, self.vocabulary.size)
+                given["suppress_tokens"] = sorted({*known, *times})
             given["task_to_id"] = {task: self._id(f"<|{task}|>") for task in ("transcribe", "translate")}
             tokenizing.update_json(folder / GENERATION, given)
 
