@@ -81,7 +81,7 @@ class Bench:
 
         from warmstart.training import components
 
-        config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume")])
+        config = OmegaConf.masked_copy(config, [key for key in config if key not in ("sweep", "resume", "extend")])
         check(config)
         source = components.build_source(config)
         seen.splits = source.load(get_object(config.objective._target_).target)

@@ -237,12 +237,12 @@ def test_what_a_checkpoint_counts_is_on_the_disk(tmp_path: Path, monkeypatch: py
 
 
 def test_a_trainer_that_cannot_be_built_leaves_no_file_open(tmp_path: Path):
-    trainer = {"_target_": "pytorch_lightning.Trainer", "devices": "none", "log_every_n_steps": 1}
+    trainer = {"_target_": "pytorch_lightning.Trainer", "accelerator": "none", "log_every_n_steps": 1}
     settings = {"stage": "pretrain", "experiment": "digits", "seed": 0, "logger": {}, "visualization": {}}
     config = OmegaConf.create({**settings, "trainer": trainer})
     run = RunFolder.create(config, tmp_path)
     module, data = SimpleNamespace(monitor=("val/loss", "min")), SimpleNamespace(train_loader=())
-    with pytest.raises(Exception, match="devices") as raised, Session(run, config, module, data):
+    with pytest.raises(Exception, match="accelerator") as raised, Session(run, config, module, data):
         pass
     assert raised.tb is not None
     open_files = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]

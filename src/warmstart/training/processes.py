@@ -195,6 +195,8 @@ def check_equal(config: DictConfig, data: MemoryDataModule) -> None:
     Raises:
         UserError: with what differs, and in which process.
     """
+    if world() == 1:
+        return
     own = {
         "code": code_sha256(),
         "torch": torch.__version__,
