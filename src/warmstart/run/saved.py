@@ -52,7 +52,8 @@ def save_model(
 
     Of several processes, the first writes it.
     """
-    state, head = _tensors(backbone), _tensors(objective)  # of all processes, if they are sharded
+    state = _tensors(backbone) if adapter is None else {}  # gathered from all processes, if they are sharded
+    head = _tensors(objective)
     if rank() > 0:
         return
     components = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("backbone", "objective")}

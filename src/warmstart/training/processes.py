@@ -62,7 +62,7 @@ def train_in_processes(config: DictConfig, opened: RunFolder | None, callbacks: 
     Args:
         config: a composed pretraining or finetuning config.
         opened: the run folder to resume; by default, a new one.
-        callbacks: of a Trainer in this process, which there is none.
+        callbacks: callbacks of the Trainer, which are not supported.
 
     Raises:
         UserError: a process had one, or there are callbacks, or too few accelerators.

@@ -28,7 +28,7 @@ class ShardedDataParallel(DDPStrategy):
 
     The blocks of the backbone are gathered one at a time, and everything else, such as embeddings and the head, for the
     duration of a step. Gradients are averaged after every batch, also of an accumulated step, so that only shards of
-    them are stored. Parameters may be frozen and trained in turn.
+    them are stored. Parameters may be frozen in some phases.
 
     Checkpoints are those of one process: the first process writes complete tensors, and any number of processes loads
     them.
@@ -84,7 +84,7 @@ class ShardedDataParallel(DDPStrategy):
     def unshard(self) -> None:
         """Restore the module to an ordinary one on the CPU, with complete parameters, after the training.
 
-        It is evaluated and saved by each process as a whole.
+        Each process evaluates the complete module, and the first saves it.
         """
         complete: dict[int, nn.Parameter] = {}  # by the identity of the shard, for tied parameters
         for part, _, _ in self.unsharded:
