@@ -84,7 +84,8 @@ class Masked(Objective, nn.Module):
         if self.swap:
             swapped = chosen & (draws < self.swap)
             everything = gathered(x)
-            source = backbone.targets(everything)[backbone.maskable(everything)]
+            values = targets if everything is x else backbone.targets(everything)
+            source = values[backbone.maskable(everything)]
             targets = targets.clone()
             drawn = torch.rand(chosen.shape, device=chosen.device)[swapped]
             targets[swapped] = source[(drawn * len(source)).long().clamp(max=max(0, len(source) - 1))]
